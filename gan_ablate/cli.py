@@ -1,0 +1,231 @@
+"""The command line, ``gan-ablate run | plan | list | report | status | sample``: commands, no logic of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gan_ablate.config import DATASETS, list_fields
+from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.executors.local import default_jobs
+from gan_ablate.grid import BudgetName, Plan, describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.grid import plan as resolve
+from gan_ablate.progress import Display, format_duration
+from gan_ablate.runner import estimate_seconds, missing_runs, run_grid
+from gan_ablate.store import Store
+
+app = typer.Typer(
+    name="gan-ablate",
+    help="Ablate GANs: train every variant of a grid over several seeds, score them, and report what helps.",
+    epilog="Start with: gan-ablate run --grid bn_label_smooth --budget smoke",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+GridOption = Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
+BudgetOption = Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")]
+SeedsOption = Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")]
+StepsOption = Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")]
+DatasetOption = Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")]
+DataDirOption = Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable.")
+]
+OutOption = Annotated[Path, typer.Option(help="The results folder.")]
+JobsOption = Annotated[int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+FeaturesOption = Annotated[
+    Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception).")
+]
+
+RESULTS = Path("results")
+DATA = Path("data")
+
+
+@app.command(
+    epilog="Examples: gan-ablate run --grid bn_label_smooth · gan-ablate run --grid my.toml --seeds 8 · "
+    "gan-ablate run --grid dropout --dataset fashion-mnist --set batch_size=128"
+)
+def run(
+    grid: GridOption,
+    budget: BudgetOption = "standard",
+    seeds: SeedsOption = None,
+    steps: StepsOption = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = DATA,
+    overrides: SetOption = None,
+    out: OutOption = RESULTS,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    features: FeaturesOption = None,
+    inception_weights: WeightsOption = None,
+) -> None:
+    """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
+    console = Console()
+    plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
+    store = Store(out)
+    seconds = estimate_seconds(plan, store)
+    missing = {config.run_id: seconds[config.run_id] for config in missing_runs(plan, store)}
+    labels = {config.run_id: cell.label for cell, config in plan.runs}
+    jobs_shown = jobs if jobs is not None else default_jobs(device)
+    console.print(
+        f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seeds, {len(missing)} runs to compute, "
+        f"{jobs_shown} at once",
+        soft_wrap=True,
+    )
+    with Display(console, labels, missing, len(labels) - len(missing), max(jobs_shown, 1)) as display:
+        runs = run_grid(
+            plan,
+            out,
+            data_dir=data_dir,
+            device=device,
+            jobs=jobs,
+            inception_weights=inception_weights,
+            observer=display,
+        )
+    _write_report(out, console)
+    num_failed = int((runs["status"] == "failed").sum())
+    if num_failed:
+        raise RunFailedError(f"{num_failed} of {len(runs)} runs failed; {out}/runs/*/log.txt says why")
+
+
+@app.command("plan")
+def plan_command(
+    grid: GridOption,
+    budget: BudgetOption = "standard",
+    seeds: SeedsOption = None,
+    steps: StepsOption = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = DATA,  # noqa: ARG001 (a run's command line can be planned by changing one word)
+    overrides: SetOption = None,
+    out: OutOption = RESULTS,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    features: FeaturesOption = None,
+    inception_weights: WeightsOption = None,
+) -> None:
+    """Show the variants of a grid, what is done already and about how long the rest will take."""
+    plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
+    store = Store(out)
+    seconds = estimate_seconds(plan, store)
+    missing = {config.run_id for config in missing_runs(plan, store)}
+    table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
+    for cell in plan.cells:
+        run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
+        done = sum(run_id not in missing for run_id in run_ids)
+        table.add_row(cell.label, run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}")
+    console = Console()
+    console.print(table)
+    num_jobs = jobs or default_jobs(device)
+    total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
+    console.print(
+        f"{plan.budget}: {len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
+        f"{len(missing)} runs to compute, about {format_duration(total_sec)} with {num_jobs} at once"
+    )
+
+
+@app.command("list")
+def list_command() -> None:
+    """Show the shipped grids, presets and data sets, and every field that a factor can set."""
+    console = Console()
+    grids = Table("grid", "factors", "question", title="Grids", title_justify="left")
+    for name in list_grids():
+        grid = load_grid(name)
+        grids.add_row(name, ", ".join(grid.factors), grid.question)
+    presets = Table("preset", "what", title="Presets", title_justify="left")
+    for name in list_presets():
+        presets.add_row(name, describe_preset(name))
+    datasets = Table("data set", "what", title="Data sets", title_justify="left")
+    for name, what in DATASETS.items():
+        datasets.add_row(name, what)
+    fields = Table("field", "valid", title="What a factor can set", title_justify="left")
+    for path, valid in list_fields():
+        fields.add_row(path, valid)
+    for table in (grids, presets, datasets, fields):
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def report(out: OutOption = RESULTS) -> None:
+    """Rebuild the report, its tables and figures from the records, without training anything."""
+    _write_report(out, Console())
+
+
+@app.command()
+def status(out: OutOption = RESULTS) -> None:
+    """Show how far the grids of a results folder are."""
+    store = Store(out)
+    table = Table("grid", "budget", "completed", "diverged", "failed", "missing")
+    for name in store.list_plans():
+        plan = store.load_plan(name)
+        ended = [record.status for _, _, record in store.records(plan)]
+        counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
+        num_missing = len(plan.cells) * len(plan.seeds) - len(ended)
+        table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))
+    console = Console()
+    console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")
+
+
+@app.command(epilog="Example: gan-ablate sample 681d7ed9ecfa --num 100 --to digits.png")
+def sample(
+    run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
+    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
+    out: OutOption = RESULTS,
+) -> None:
+    """Draw new images with the generator of a finished run."""
+    from gan_ablate.sample import draw_samples
+
+    draw_samples(Store(out), run_id, num, seed, to)
+    Console().print(f"{num} images of run {run_id}: {to}")
+
+
+def main() -> None:
+    """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
+    try:
+        app()
+    except UserError as wrong:
+        print(f"gan-ablate: {wrong}", file=sys.stderr)
+        sys.exit(2)
+    except RunFailedError as failure:
+        print(f"gan-ablate: {failure}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _plan(
+    grid: str,
+    budget: BudgetName,
+    seeds: int | None,
+    steps: int | None,
+    dataset: str | None,
+    overrides: list[str] | None,
+    features: Literal["inception"] | None,
+    inception_weights: Path | None,
+) -> Plan:
+    if inception_weights is not None:
+        features = "inception"
+    return resolve(
+        load_grid(grid),
+        budget=budget,
+        seeds=seeds,
+        steps=steps,
+        dataset=dataset,
+        features=features,
+        overrides=overrides or (),
+    )
+
+
+def _write_report(out: Path, console: Console) -> None:
+    from gan_ablate.report import write_report  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
+
+    console.print(f"Report: {write_report(out)}")

@@ -1,0 +1,255 @@
+"""RunConfig: everything that changes a run's answer, checked when it is written down, with its content address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from gan_ablate.validation import Model, choices, refusal
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the same RunConfig would give other numbers than before."""
+
+DATASETS: dict[str, str] = {
+    "mnist-10k": "10,000 MNIST digits, embedded in the package: needs no network (the default)",
+    "mnist": "60,000 MNIST digits, through torchvision",
+    "fashion-mnist": "60,000 grey pictures of garments, through torchvision",
+    "cifar10": "50,000 colour pictures of ten kinds of things, through torchvision",
+    "folder:PATH": "every image below PATH, resized and centre-cropped, in colour",
+}
+
+FeatureKind = Literal["digits", "fashion", "inception", "none"]
+_FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+NormKind = Literal["none", "batch"]
+
+
+def _kind_alone(value: Any) -> Any:
+    """Let ``"relu"`` stand for ``{kind = "relu"}``."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class ReLU(Model):
+    """max(0, x)."""
+
+    kind: Literal["relu"]
+
+
+class LeakyReLU(Model):
+    """x where positive, ``negative_slope`` · x elsewhere."""
+
+    kind: Literal["leaky_relu"]
+    negative_slope: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+Activation = Annotated[ReLU | LeakyReLU, Field(discriminator="kind"), BeforeValidator(_kind_alone)]
+
+
+class NormalInit(Model):
+    """Weights from N(0, std), batch norm scales from N(1, std), biases 0 (DCGAN, arXiv:1511.06434, section 4)."""
+
+    kind: Literal["normal"]
+    std: PositiveFloat = 0.02
+
+
+class DefaultInit(Model):
+    """What PyTorch's layers start from: uniform in ±1/√fan_in, batch norm scales 1 and shifts 0."""
+
+    kind: Literal["default"]
+
+
+Init = Annotated[NormalInit | DefaultInit, Field(discriminator="kind"), BeforeValidator(_kind_alone)]
+
+
+class MLPGenerator(Model):
+    """Linear layers, the hidden ones followed by norm and activation; tanh at the end."""
+
+    kind: Literal["mlp"]
+    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+    norm: NormKind = "none"
+    activation: Activation = ReLU(kind="relu")
+
+
+class DCGANGenerator(Model):
+    """A linear stem to 4×4 or 7×7, then 4×4 stride-2 transposed convolutions that double the size; tanh at the end.
+
+    The last hidden layer has ``base_channels`` channels, each one before it twice as many.
+    """
+
+    kind: Literal["dcgan"]
+    base_channels: PositiveInt
+    norm: NormKind = "batch"
+    activation: Activation = ReLU(kind="relu")
+
+
+class MLPDiscriminator(Model):
+    """Linear layers, the hidden ones followed by norm, activation and dropout; one logit at the end."""
+
+    kind: Literal["mlp"]
+    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+    norm: NormKind = "none"
+    activation: Activation = LeakyReLU(kind="leaky_relu")
+    dropout: Probability = 0.0
+
+
+class DCGANDiscriminator(Model):
+    """4×4 stride-2 convolutions that halve the size to 4×4 or 7×7, then a linear layer to one logit.
+
+    The first layer has ``base_channels`` channels and no norm, each one after it twice as many. ``dropout`` drops
+    single activations, ``dropout2d`` whole channels; both follow the activation.
+    """
+
+    kind: Literal["dcgan"]
+    base_channels: PositiveInt
+    norm: NormKind = "batch"
+    activation: Activation = LeakyReLU(kind="leaky_relu")
+    dropout: Probability = 0.0
+    dropout2d: Probability = 0.0
+
+
+Generator = Annotated[MLPGenerator | DCGANGenerator, Field(discriminator="kind")]
+Discriminator = Annotated[MLPDiscriminator | DCGANDiscriminator, Field(discriminator="kind")]
+
+
+class BCELoss(Model):
+    """Binary cross-entropy on logits, the non-saturating GAN loss (arXiv:1406.2661, section 3).
+
+    ``real_label`` and ``fake_label`` are D's targets, ``generator_label`` is G's target for its own images.
+    """
+
+    kind: Literal["bce"]
+    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    generator_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+
+
+Loss = Annotated[BCELoss, BeforeValidator(_kind_alone)]
+
+
+class Scoring(Model):
+    """How a run is scored; scores compare only where all of this is equal.
+
+    ``num_samples`` images are scored at the end, ``curve_samples`` at each of ``curve_points`` moments along training.
+    """
+
+    features: FeatureKind
+    num_samples: Annotated[int, Field(ge=2)] = 10_000
+    curve_samples: Annotated[int, Field(ge=2)] = 2_000
+    curve_points: PositiveInt = 10
+
+
+class RunConfig(Model):
+    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
+
+    dataset: str = "mnist-10k"
+    image_size: PositiveInt
+    latent_dim: PositiveInt
+    generator: Generator
+    discriminator: Discriminator
+    init: Init
+    loss: Loss
+    lr_g: PositiveFloat
+    lr_d: PositiveFloat
+    beta1: Probability
+    beta2: Probability
+    batch_size: Annotated[int, Field(ge=2)]
+    d_steps_per_g_step: PositiveInt = 1
+    generator_fakes: Literal["reused", "fresh"]
+    steps: PositiveInt
+    seed: Annotated[int, Field(ge=0)]
+    scoring: Scoring
+
+    @property
+    def num_channels(self) -> int:
+        """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
+        return 1 if self.dataset in _FEATURES else 3
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits that name this configuration: the run's folder."""
+        content = {"protocol": PROTOCOL_VERSION, "config": self.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def stem_size(self) -> int:
+        """Side of the smallest feature map of a DCGAN at this image size: 4 or 7."""
+        return 7 if self.image_size % 7 == 0 else 4
+
+    @property
+    def num_doublings(self) -> int:
+        """How often a DCGAN doubles ``stem_size`` to reach ``image_size``."""
+        return (self.image_size // self.stem_size).bit_length() - 1
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.dataset not in DATASETS and not self.dataset.startswith("folder:"):
+            raise refusal("dataset", self.dataset, choices(self.dataset, list(DATASETS)))
+        if "dcgan" in (self.generator.kind, self.discriminator.kind):
+            ratio = self.image_size / self.stem_size
+            if ratio < 2 or ratio != 2**self.num_doublings:
+                raise refusal("image_size", self.image_size, "a DCGAN needs 4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…")
+        features = self.scoring.features
+        if features in ("digits", "fashion") and _FEATURES.get(self.dataset) != features:
+            raise refusal("scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none")
+        return self
+
+
+class RunContext(Model):
+    """Where and how a run is computed: nothing in here changes its answer.
+
+    ``folders`` says where each ``folder:NAME@HASH`` data set lies.
+    """
+
+    out: str
+    data_dir: str
+    device: str = "cpu"
+    inception_weights: str | None = None
+    folders: dict[str, str] = {}
+
+
+def default_features(dataset: str) -> FeatureKind:
+    """The extractor that suits a data set, without weights from elsewhere: colour images have none."""
+    return _FEATURES.get(dataset, "none")
+
+
+def list_fields() -> list[tuple[str, str]]:
+    """List the path of every field that a level can set, with what is valid there."""
+    schema = RunConfig.model_json_schema()
+    fields = _fields_of(schema, schema["$defs"], "")
+    return [(path, valid) for path, valid in fields if path not in ("seed", "steps")]
+
+
+def _fields_of(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
+    fields = []
+    for name, field in schema["properties"].items():
+        path = f"{prefix}{name}"
+        refs = [part["$ref"] for part in field.get("oneOf", field.get("allOf", [field])) if "$ref" in part]
+        nested = [definitions[ref.rsplit("/", 1)[1]] for ref in refs]
+        if nested and "kind" in nested[0]["properties"]:
+            fields.append((path, " | ".join(part["properties"]["kind"]["const"] for part in nested)))
+        for part in nested:
+            fields += [(p, v) for p, v in _fields_of(part, definitions, f"{path}.") if p != f"{path}.kind"]
+        if not nested:
+            fields.append((path, _valid_words(field)))
+    return list(dict.fromkeys(fields))
+
+
+def _valid_words(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " | ".join(field["enum"])
+    bounds = [
+        f"{sign} {field[key]:g}"
+        for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+        if key in field
+    ]
+    return " ".join([str(field.get("type", "")), ", ".join(bounds)]).strip()

@@ -1,0 +1,159 @@
+"""A data set's name in, its images in memory out, with checksum and origin; and the order training meets them in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from gan_ablate.errors import UserError
+from gan_ablate.folders import PREFIX, list_images
+from gan_ablate.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HELD_OUT_SHARE = 6
+"""Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A whole data set.
+
+    Attributes:
+        name: as in ``RunConfig.dataset``.
+        images: (N, C, S, S) uint8, what training sees, S being the run's image size.
+        reference: (M, C, H, W) uint8, held out, what scores compare with, at its own size.
+        sha256: of both, shapes included.
+        origin: where the bytes came from, in words.
+    """
+
+    name: str
+    images: Tensor
+    reference: Tensor
+    sha256: str
+    origin: str
+
+
+class BatchStream:
+    """Endless batches in an order that depends on the seed alone, not on the batch size.
+
+    The images are shuffled anew for every epoch and epochs follow each other without a gap.
+
+    Args:
+        images: (N, C, S, S) uint8, on the device that trains.
+        batch_size: images per batch.
+        seed: the run's seed.
+    """
+
+    def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
+        self._images = images
+        self._batch_size = batch_size
+        self._stream = torch.Generator().manual_seed(stream_seed(seed, "data order"))
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def next(self) -> Tensor:
+        """Return the next batch: (B, C, S, S) float32 in [-1, 1]."""
+        while len(self._order) < self._batch_size:
+            epoch = torch.randperm(len(self._images), generator=self._stream)
+            self._order = torch.cat((self._order, epoch))
+        indices, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+        return self._images[indices.to(self._images.device)].float().div_(127.5).sub_(1)
+
+
+def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None = None) -> ImageDataset:
+    """Load a data set into memory.
+
+    Args:
+        name: as in ``RunConfig.dataset``.
+        image_size: side of the training images, in pixels.
+        data_dir: torchvision's root, where a data set lies or is downloaded to.
+        folder: where a ``folder:NAME@HASH`` lies; other data sets have none.
+
+    Raises:
+        UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
+    """
+    match name:
+        case "mnist-10k":
+            images, reference = (_embedded_digits(part) for part in ("train", "test"))
+            origin = "embedded in the package"
+        case "mnist" | "fashion-mnist" | "cifar10":
+            images, reference = (_from_torchvision(name, data_dir, train=train) for train in (True, False))
+            origin = "torchvision"
+        case _ if folder is not None:
+            whole = _read_folder(folder, image_size)
+            held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
+            images, reference = whole[~held_out], whole[held_out]
+            origin = f"image folder, every {HELD_OUT_SHARE}th image held out"
+        case _:
+            raise UserError(f"--dataset {name}: its folder on this machine is not known")
+    digest = hashlib.sha256()
+    for tensor in (images, reference):
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.numpy().tobytes())
+    return ImageDataset(name, resize(images, image_size), reference, digest.hexdigest(), origin)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize square images, antialiased and rounded to whole numbers as a saved picture would be.
+
+    Args:
+        images: (N, C, H, H) uint8.
+        size: side of the result, in pixels.
+
+    Returns:
+        (N, C, size, size) uint8; ``images`` itself where nothing is to be done.
+    """
+    if images.shape[-1] == size:
+        return images
+    parts = (
+        functional.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
+        for part in images.split(1_000)
+    )
+    return torch.cat(list(parts))
+
+
+def _embedded_digits(part: str) -> Tensor:
+    with resources.files("gan_ablate.assets").joinpath(f"mnist-10k-{part}.npz").open("rb") as file, np.load(file) as z:
+        return torch.from_numpy(z["images"]).unsqueeze(1)
+
+
+def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> Tensor:
+    from torchvision import datasets
+
+    kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
+    try:
+        try:
+            dataset = kinds[name](data_dir, train=train, download=False)
+        except RuntimeError:  # torchvision's word for "not there"
+            dataset = kinds[name](data_dir, train=train, download=True)
+    except (OSError, RuntimeError, ValueError, AssertionError) as failure:
+        raise UserError(
+            f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({failure}); "
+            "name the folder that holds it with --data-dir, or use the embedded mnist-10k"
+        ) from None
+    images = torch.as_tensor(dataset.data)
+    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1)
+
+
+def _read_folder(folder: Path, size: int) -> Tensor:
+    """Decode every image of a folder: (N, 3, size, size) uint8, the shorter side resized, the longer one cropped."""
+    paths = list_images(folder)
+    if len(paths) < HELD_OUT_SHARE:
+        raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+    for row, path in enumerate(paths):
+        try:
+            with Image.open(path) as image:
+                images[row] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
+            raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

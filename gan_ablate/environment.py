@@ -1,0 +1,52 @@
+"""The machine and the versions that a run's numbers were made with, in words."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("gan-ablate", "torch", "torchvision", "torchmetrics", "numpy")
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """Name the processor, the threads, the versions and, in a checkout, the git revision."""
+    environment = {
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "threads_per_run": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
+    }
+    if device.type == "cuda":
+        environment["gpu"] = torch.cuda.get_device_name(device)
+    revision = _git_revision()
+    if revision:
+        environment["revision"] = revision
+    return environment
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """Return the checkout's commit, with a ``+`` where files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,198 @@
+"""Runs in, their records out, computed by worker processes on this machine, one run a worker at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections import deque
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gan_ablate.errors import UserError
+from gan_ablate.store import Record, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    from gan_ablate.config import RunConfig, RunContext
+    from gan_ablate.run import Progress
+
+TICK_SEC = 0.25
+"""How often the observer is called while nothing happens."""
+
+
+class RunObserver(Protocol):
+    """What the display of a grid's progress has to understand."""
+
+    def started(self, config: RunConfig) -> None:
+        """Note that a worker has taken up a run."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Note how far a run is."""
+
+    def finished(self, record: Record) -> None:
+        """Note that a run is over."""
+
+    def tick(self) -> None:
+        """Note that time passes."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    run: RunConfig | None = field(default=None)
+
+
+def default_jobs(device: str) -> int:
+    """As many runs at once as this process may use cores; one on a GPU."""
+    if device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_local(configs: Sequence[RunConfig], context: RunContext, jobs: int, observer: RunObserver) -> Iterator[Record]:
+    """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
+
+    The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs;
+    one that dies is replaced, and its run is recorded as failed.
+
+    Args:
+        configs: the runs, those that take longest first.
+        context: where and how.
+        jobs: how many workers, each with one thread.
+        observer: told what happens.
+
+    Raises:
+        UserError: if data, extractor or device cannot be had; no run has started then.
+    """
+    first = _start_worker(context)
+    try:
+        _check_first(first, configs)
+    except BaseException:
+        _dismiss(first)
+        raise
+    return _serve(first, configs, context, jobs, observer)
+
+
+def _serve(
+    first: _Worker, configs: Sequence[RunConfig], context: RunContext, jobs: int, observer: RunObserver
+) -> Iterator[Record]:
+    pending = deque(configs)
+    workers = [first]
+    try:
+        workers += [_start_worker(context) for _ in range(min(jobs, len(pending)) - 1)]
+        while workers:
+            for worker in list(workers):
+                for record in _receive(worker, workers, context, observer):
+                    observer.finished(record)
+                    yield record
+            for worker in [worker for worker in workers if worker.run is None]:
+                if pending:
+                    worker.run = pending.popleft()
+                    worker.pipe.send(("execute", worker.run))
+                    observer.started(worker.run)
+                else:
+                    _dismiss(worker)
+                    workers.remove(worker)
+            connection.wait([worker.pipe for worker in workers], TICK_SEC)
+            observer.tick()
+    finally:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+
+
+def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
+    """Let a worker load every data set and extractor that the runs will want."""
+    distinct = {(c.dataset, c.image_size, c.scoring.features): c for c in configs}
+    for config in distinct.values():
+        worker.pipe.send(("check", config))
+        try:
+            _, problem = worker.pipe.recv()
+        except EOFError:
+            raise RuntimeError("the worker process died while it loaded the data") from None
+        if isinstance(problem, Exception):
+            raise problem
+
+
+def _receive(worker: _Worker, workers: list[_Worker], context: RunContext, observer: RunObserver) -> Iterator[Record]:
+    """Take in all that a worker has sent; replace it if it died."""
+    try:
+        while worker.pipe.poll():
+            kind, value = worker.pipe.recv()
+            if kind == "progress":
+                observer.progressed(value)
+            else:
+                worker.run = None
+                yield value
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        workers.remove(worker)
+        if worker.run is not None:
+            message = f"the worker process died ({_exit_reason(worker.process.exitcode)})"
+            record = Record(run_id=worker.run.run_id, status="failed", message=message, config=worker.run)
+            Store(Path(context.out)).save_record(record)
+            yield record
+        workers.append(_start_worker(context))
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}; out of memory?" if code == -9 else signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _start_worker(context: RunContext) -> _Worker:
+    # Spawned, not forked: a fork would inherit threads and CUDA in an undefined state.
+    multiprocessing = get_context("spawn")
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work, args=(theirs, context), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _dismiss(worker: _Worker) -> None:
+    worker.pipe.close()  # what a worker takes for the end of its work
+    worker.process.join(timeout=1)
+    worker.process.kill()
+    worker.process.join()
+
+
+def _work(pipe: Connection, context: RunContext) -> None:
+    """Serve runs until the parent closes the pipe: the body of a worker process."""
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    import torch
+
+    from gan_ablate.run import check_inputs, execute
+
+    torch.set_num_threads(1)
+
+    def send(kind: str, value: Any) -> None:
+        pipe.send((kind, value))
+
+    while True:
+        try:
+            task, config = pipe.recv()
+        except EOFError:
+            return
+        if task == "check":
+            try:
+                check_inputs(config, context)
+            except UserError as problem:
+                send("checked", problem)
+            except Exception:  # shown to the user in full: it is a defect
+                send("checked", RuntimeError(traceback.format_exc()))
+            else:
+                send("checked", None)
+        else:
+            send("record", execute(config, context, lambda progress: send("progress", progress)))

@@ -1,0 +1,235 @@
+"""uint8 images in, feature vectors out: the small image classifiers and Inception-v3 that scores are computed from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ClassifierName = Literal["digits", "fashion"]
+
+EXTRACTION_BATCH = 500
+"""Images per forward pass. Fixed, because a convolution may round differently at another batch size."""
+
+INCEPTION_SHA256_PREFIX = "6726825d"
+"""Start of the SHA-256 of ``weights-inception-2015-12-05-6726825d.pth``, the file that torch-fidelity distributes."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor says of N images.
+
+    Attributes:
+        vectors: (N, D) float32, the features that distances are computed on.
+        logits: (N, K) float32 class scores, or None where the extractor has no classes worth counting.
+    """
+
+    vectors: Tensor
+    logits: Tensor | None
+
+
+class FeatureExtractor(Protocol):
+    """A frozen network with the name and checksum that identify its scores."""
+
+    name: str
+    sha256: str
+    num_features: int
+
+    def __call__(self, images: Tensor) -> Features:
+        """Extract features of ``images``: (N, C, H, W) uint8 of any size."""
+        ...
+
+
+class ImageClassifier(nn.Module):
+    """A three-layer convolutional classifier of 28×28 grey images into ten classes.
+
+    Its features are the 64 values before the last hidden layer's rectifier: they are closer to Gaussian than the
+    rectified ones, which is what the Fréchet distance assumes.
+    """
+
+    num_features = 64
+    image_size = 28
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The first layer halves the picture: at full size it would cost more than all the others together.
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(64, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(96 * 3 * 3, self.num_features),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(self.num_features, 10))
+        self.feature_scale: Tensor
+        self.register_buffer("feature_scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify ``x``: (B, 1, 28, 28) float32 in [-1, 1].
+
+        Returns:
+            Features (B, 64), scaled so that those of real images have a mean variance of one, and logits (B, 10).
+        """
+        hidden: Tensor = self.body(x)
+        return hidden * self.feature_scale, self.head(hidden)
+
+
+class ClassifierExtractor:
+    """Features and class scores from one of the embedded classifiers.
+
+    Args:
+        name: which of the embedded classifiers.
+        device: where to run it.
+
+    Raises:
+        UserError: if the embedded weights do not have the checksum they were shipped with.
+    """
+
+    num_features = ImageClassifier.num_features
+
+    def __init__(self, name: ClassifierName, device: torch.device) -> None:
+        weights, self.sha256 = read_asset(f"{name}.safetensors")
+        self.name: str = name
+        self._device = device
+        self._network = ImageClassifier()
+        self._network.load_state_dict(load(weights))
+        self._network.eval().to(memory_format=torch.channels_last).to(device)
+
+    def __call__(self, images: Tensor) -> Features:
+        """Extract features of ``images``: (N, 1, H, W) uint8, resized (antialiased) to 28×28 where they differ."""
+        return _extract(self._forward, images, self._device)
+
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        x = batch.float()
+        if batch.shape[-1] != ImageClassifier.image_size:
+            x = functional.interpolate(x, size=ImageClassifier.image_size, mode="bilinear", antialias=True)
+            # A resized picture, saved, is whole numbers again.
+            x = x.round_().clamp_(0, 255)
+        features: Tensor
+        features, logits = self._network(x / 127.5 - 1)
+        return features, logits
+
+
+class InceptionExtractor:
+    """The published Inception-v3 of FID (2015-12-05), 2048 pooled features, through torch-fidelity.
+
+    Args:
+        weights: the ``.pth`` file, or None to let torch-fidelity download it.
+        device: where to run it.
+
+    Raises:
+        UserError: if torch-fidelity is not installed, the file is missing or is not that network's.
+    """
+
+    name = "inception"
+    num_features = 2048
+
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ModuleNotFoundError as missing:
+            raise UserError("Inception features need torch-fidelity: pip install 'gan-ablate[inception]'") from missing
+        if weights is not None and not weights.is_file():
+            raise UserError(f"--inception-weights {weights}: no such file")
+        try:
+            self._network = FeatureExtractorInceptionV3(
+                "inception-v3-compat",
+                ["2048"],
+                feature_extractor_weights_path=None if weights is None else str(weights),
+            )
+        except OSError as offline:
+            raise UserError(
+                f"The Inception weights could not be downloaded ({offline}): pass a copy with --inception-weights PATH"
+            ) from offline
+        except Exception as unreadable:  # whatever torch.load and load_state_dict raise on a foreign file
+            raise UserError(
+                f"--inception-weights {weights}: not the Inception-v3 of torch-fidelity ({unreadable})"
+            ) from unreadable
+        self._network.eval().to(device)
+        self._device = device
+        self.sha256 = _state_sha256(self._network) if weights is None else _file_sha256(weights)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the weights are the published file, whose scores compare with those of papers."""
+        return self.sha256.startswith(INCEPTION_SHA256_PREFIX)
+
+    def __call__(self, images: Tensor) -> Features:
+        """Extract features of ``images``: (N, 1 or 3, H, W) uint8; the network resizes them to 299×299 itself."""
+        return _extract(self._forward, images, self._device)
+
+    def _forward(self, batch: Tensor) -> tuple[Tensor, None]:
+        (features,) = self._network(batch.expand(-1, 3, -1, -1))
+        return features, None
+
+
+def build_extractor(
+    kind: Literal["digits", "fashion", "inception"], device: torch.device, inception_weights: Path | None = None
+) -> FeatureExtractor:
+    """Load the extractor of this kind onto ``device``.
+
+    Args:
+        kind: the extractor's name.
+        device: where to run it.
+        inception_weights: a local copy of the Inception weights; other kinds ignore it.
+    """
+    match kind:
+        case "digits" | "fashion":
+            return ClassifierExtractor(kind, device)
+        case "inception":
+            return InceptionExtractor(inception_weights, device)
+        case _:
+            assert_never(kind)
+
+
+def read_asset(name: str) -> tuple[bytes, str]:
+    """Read an embedded file and its SHA-256.
+
+    Raises:
+        UserError: if its checksum is not the one in ``assets/SHA256SUMS``.
+    """
+    assets = resources.files("gan_ablate.assets")
+    content = assets.joinpath(name).read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if f"{sha256}  {name}" not in assets.joinpath("SHA256SUMS").read_text("ascii").splitlines():
+        raise UserError(f"gan_ablate/assets/{name}: the checksum is {sha256[:12]}…, not the shipped one: reinstall")
+    return content, sha256
+
+
+@torch.inference_mode()
+def _extract(
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]], images: Tensor, device: torch.device
+) -> Features:
+    if images.dtype != torch.uint8:
+        raise TypeError(f"features are extracted from uint8 images, not {images.dtype}")
+    # Full float32 whatever the caller set: TF32 or autocast would move the score.
+    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        parts = [forward(batch.to(device)) for batch in images.split(EXTRACTION_BATCH)]
+    vectors = torch.cat([features for features, _ in parts]).float().cpu()
+    logits = [part for _, part in parts if part is not None]
+    return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state_sha256(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()

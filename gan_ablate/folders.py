@@ -1,0 +1,40 @@
+"""An image folder in, the list of its images and a name for its content out, without decoding any of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREFIX = "folder:"
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List every image file below ``folder``, in an order that depends on the names alone.
+
+    Raises:
+        UserError: if the folder does not exist, or holds no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--dataset {PREFIX}{folder}: no such folder")
+    images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not images:
+        raise UserError(f"--dataset {PREFIX}{folder}: no image in it; valid: {', '.join(IMAGE_SUFFIXES)}")
+    return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def folder_identity(folder: Path) -> str:
+    """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and file sizes.
+
+    So the folder may move without its runs being lost, and another set of images under the same path is another
+    data set. The checksum of the pixels is recorded with every run.
+    """
+    digest = hashlib.sha256()
+    for path in list_images(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
+    return f"{PREFIX}{folder.resolve().name}@{digest.hexdigest()[:8]}"

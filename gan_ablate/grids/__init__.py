@@ -1,0 +1,1 @@
+"""Shipped grids, one TOML file each."""

@@ -1,0 +1,40 @@
+"""A RunConfig in, its two networks out, initialised from the run's seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from gan_ablate.models.dcgan import build_dcgan_discriminator, build_dcgan_generator
+from gan_ablate.models.init import initialise
+from gan_ablate.models.mlp import build_mlp_discriminator, build_mlp_generator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gan_ablate.config import RunConfig
+
+__all__ = ["build_discriminator", "build_generator"]
+
+
+def build_generator(config: RunConfig) -> nn.Module:
+    """Build the generator: (B, latent_dim) float32 → (B, C, S, S) float32 in [-1, 1]."""
+    match config.generator.kind:
+        case "mlp":
+            network = build_mlp_generator(config, config.generator)
+        case "dcgan":
+            network = build_dcgan_generator(config, config.generator)
+        case _:
+            assert_never(config.generator)
+    return initialise(network, config.init, config.seed, "generator")
+
+
+def build_discriminator(config: RunConfig) -> nn.Module:
+    """Build the discriminator: (B, C, S, S) float32 in [-1, 1] → (B,) float32 logits, positive for real."""
+    match config.discriminator.kind:
+        case "mlp":
+            network = build_mlp_discriminator(config, config.discriminator)
+        case "dcgan":
+            network = build_dcgan_discriminator(config, config.discriminator)
+        case _:
+            assert_never(config.discriminator)
+    return initialise(network, config.init, config.seed, "discriminator")

@@ -1,0 +1,161 @@
+"""What happens to a grid's runs in, a display out: live on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from rich.console import Console, RenderableType
+
+    from gan_ablate.config import RunConfig
+    from gan_ablate.run import Progress as RunProgress
+    from gan_ablate.store import Record
+
+PLAIN_EVERY_SEC = 15.0
+"""Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def started(self, config: RunConfig) -> None:
+        """Ignore."""
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Ignore."""
+
+    def finished(self, record: Record) -> None:
+        """Ignore."""
+
+    def tick(self) -> None:
+        """Ignore."""
+
+
+class Display:
+    """Shows a grid's progress: a bar with the time left, and a line for every run under way.
+
+    Args:
+        console: where to write; live if it is a terminal.
+        labels: run id → the name of its cell.
+        seconds: run id → its estimated seconds, of the runs to be computed.
+        num_done: runs that were there already.
+        jobs: how many runs go on at once.
+    """
+
+    def __init__(
+        self, console: Console, labels: Mapping[str, str], seconds: Mapping[str, float], num_done: int, jobs: int
+    ) -> None:
+        self._console, self._labels, self._seconds, self._jobs = console, labels, dict(seconds), jobs
+        self._running: dict[str, tuple[RunConfig, RunProgress | None]] = {}
+        self._started_at = self._printed_at = time.monotonic()
+        self._total_sec = sum(self._seconds.values())
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._task = self._bar.add_task("runs", total=len(seconds) + num_done, completed=num_done, left="")
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.update(self._bar)
+            self._live.stop()
+
+    def started(self, config: RunConfig) -> None:
+        """Add a line for a run."""
+        self._running[config.run_id] = (config, None)
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Update a run's line."""
+        config, _ = self._running[progress.run_id]
+        self._running[progress.run_id] = (config, progress)
+
+    def finished(self, record: Record) -> None:
+        """Take a run's line away and say how it ended."""
+        self._running.pop(record.run_id, None)
+        self._seconds.pop(record.run_id, None)
+        self._bar.advance(self._task)
+        final = record.scoring.final if record.scoring else None
+        outcome = f"FID {final.fid:.2f}" if final else record.message or "not scored"
+        task = self._bar.tasks[0]
+        line = f"{record.status:9} {self._name(record.config)}: {outcome}, {record.total_sec:.0f} s"
+        if self._live is None:
+            line = f"[{task.completed:.0f}/{task.total:.0f}] {line}{self._left_text(' · {} left')}"
+            self._printed_at = time.monotonic()
+        style = {"completed": "green", "diverged": "yellow", "failed": "red"}[record.status]
+        (self._live.console if self._live else self._console).print(
+            line, style=style, highlight=False, markup=False, soft_wrap=True
+        )
+
+    def tick(self) -> None:
+        """Redraw, or print a line for every running cell if the last ones are old."""
+        if self._live is not None:
+            self._bar.update(self._task, left=self._left_text("{} left"))
+            self._live.update(Group(self._bar, self._table()))
+        elif time.monotonic() - self._printed_at > PLAIN_EVERY_SEC:
+            self._printed_at = time.monotonic()
+            for config, progress in self._running.values():
+                line = f"{self._name(config)}: {', '.join(_cells(config, progress))}"
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _table(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for config, progress in self._running.values():
+            table.add_row(self._name(config), *_cells(config, progress))
+        return table
+
+    def _name(self, config: RunConfig) -> str:
+        return f"{self._labels.get(config.run_id, config.run_id)}, seed {config.seed}"
+
+    def _left_text(self, template: str) -> str:
+        """Scale the estimate of what is left by how the estimates have held so far."""
+        left_sec = sum(self._seconds.values())
+        for config, progress in self._running.values():
+            if progress is not None:
+                left_sec -= self._seconds.get(config.run_id, 0) * progress.step / config.steps
+        done_sec, elapsed = self._total_sec - left_sec, time.monotonic() - self._started_at
+        if left_sec <= 0 or done_sec <= 0:
+            return ""
+        pace = elapsed / done_sec if done_sec > 0.05 * self._total_sec else 1 / self._jobs
+        return template.format(format_duration(left_sec * pace))
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people say it: ``45 s``, ``8 min``, ``2 h 10 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _cells(config: RunConfig, progress: RunProgress | None) -> list[str]:
+    if progress is None:
+        return ["starting"]
+    fid = "" if progress.fid is None else f"FID {progress.fid:.1f}"
+    return [
+        f"step {progress.step}/{config.steps}",
+        f"{progress.steps_per_sec:.1f} it/s",
+        f"D {progress.loss_d:.3f}",
+        f"G {progress.loss_g:.3f}",
+        fid,
+    ]

@@ -1,0 +1,299 @@
+"""One RunConfig in, one record out: data, training and scoring. The only place that catches what they raise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from safetensors.torch import save_file
+from torchvision.utils import make_grid, save_image
+
+from gan_ablate.data import ImageDataset, load_dataset
+from gan_ablate.environment import describe_environment
+from gan_ablate.errors import UserError
+from gan_ablate.features import build_extractor
+from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
+from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store
+from gan_ablate.train import Measurement, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from gan_ablate.config import RunConfig, RunContext
+    from gan_ablate.throughput import StepTimer
+
+PROGRESS_EVERY_SEC = 0.5
+
+NUM_SHEET_IMAGES = 64
+"""Images on a sample sheet, from the same latents in every run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what a line of the display shows."""
+
+    run_id: str
+    step: int
+    steps_per_sec: float
+    loss_d: float
+    loss_g: float
+    fid: float | None
+
+
+def check_inputs(config: RunConfig, context: RunContext) -> None:
+    """Load what a run will need, so that what is missing is said before anything is trained.
+
+    Raises:
+        UserError: if the data set, the extractor or the device cannot be had.
+    """
+    _device(context)
+    _dataset(config, context)
+    _scorer(config, context)
+
+
+def execute(config: RunConfig, context: RunContext, on_progress: Callable[[Progress], None]) -> Record:
+    """Train and score one run and write its folder; ``record.json`` comes last.
+
+    Args:
+        config: the run.
+        context: where and how.
+        on_progress: called a few times a second.
+
+    Returns:
+        The record, also of a run that diverged or failed.
+    """
+    store = Store(Path(context.out))
+    folder = store.run_dir(config.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = _open_log(folder / "log.txt", config.run_id)
+    try:
+        (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        record = _execute(config, context, folder, log, on_progress)
+    except Exception as failure:  # a run that fails must not take the grid with it
+        log.exception("failed")
+        message = f"{type(failure).__name__}: {failure}"
+        record = Record(run_id=config.run_id, status="failed", message=message, config=config, device=context.device)
+    finally:
+        for handler in log.handlers[:]:
+            log.removeHandler(handler)
+            handler.close()
+    store.save_record(record)
+    return record
+
+
+def _execute(
+    config: RunConfig,
+    context: RunContext,
+    folder: Path,
+    log: logging.Logger,
+    on_progress: Callable[[Progress], None],
+) -> Record:
+    started = time.perf_counter()
+    device = _device(context)
+    dataset = _dataset(config, context)
+    scorer = _scorer(config, context)
+    log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
+    observer = _Observer(config, folder, log, scorer, device, on_progress)
+    result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot)
+    final = fid_batch_stats = None
+    is_finite = result.diverged_at is None
+    if is_finite and scorer is not None:
+        try:
+            final, fid_batch_stats = _final_scores(scorer, result.generator, config)
+        except NonFiniteImagesError:
+            is_finite = False
+    message = "" if is_finite else f"not a finite number at step {observer.last_step}"
+    if is_finite:
+        _save_generator(result.generator, folder / "generator.safetensors")
+    throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step)
+    log.info("%s", message or "completed")
+    return Record(
+        run_id=config.run_id,
+        status="completed" if is_finite else "diverged",
+        message=message,
+        diverged_at=None if is_finite else observer.last_step,
+        config=config,
+        dataset_sha256=dataset.sha256,
+        dataset_origin=dataset.origin,
+        history=_columns(result.history),
+        scoring=None if scorer is None else _scoring_record(config, scorer, observer, final, fid_batch_stats),
+        unscored_reason="" if scorer is not None else f"no extractor for {config.dataset} without Inception weights",
+        throughput=None if throughput is None else dataclasses.asdict(throughput),
+        num_parameters_g=_num_parameters(result.generator),
+        num_parameters_d=_num_parameters(result.discriminator),
+        train_sec=result.timer.total_sec(),
+        total_sec=time.perf_counter() - started,
+        device=str(device),
+        environment=describe_environment(device),
+    )
+
+
+class _Observer:
+    """Listens to one training: keeps its curves, draws its sample sheets, writes its log, reports its progress."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        log: logging.Logger,
+        scorer: Scorer | None,
+        device: torch.device,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._config, self._folder, self._log, self._scorer = config, folder, log, scorer
+        self._device, self._on_progress = device, on_progress
+        self._sheet_latents = scoring_latents(NUM_SHEET_IMAGES, config.latent_dim)
+        self._reported_at = (time.perf_counter(), 0)
+        self.last_step = 0
+        self.curve_steps: list[int] = []
+        self.curve_train_sec: list[float] = []
+        self.curve_fid: list[float] = []
+
+    def on_measurement(self, row: Measurement) -> None:
+        self.last_step = row.step
+        now = time.perf_counter()
+        since, step = self._reported_at
+        if now - since < PROGRESS_EVERY_SEC and row.step < self._config.steps:
+            return
+        self._reported_at = (now, row.step)
+        steps_per_sec = (row.step - step) / (now - since)
+        last_fid = self.curve_fid[-1] if self.curve_fid else None
+        self._on_progress(Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid))
+        self._log.info("step %d: %.1f it/s, D %.3f, G %.3f", row.step, steps_per_sec, row.loss_d, row.loss_g)
+
+    def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
+        self.last_step = step
+        try:
+            sheet = sample_images(generator, self._sheet_latents, self._device)
+            if self._scorer is not None:
+                fid = self._scorer.fid(generator, self._config.latent_dim, self._config.scoring.curve_samples)
+                self.curve_steps.append(step)
+                self.curve_train_sec.append(timer.total_sec())
+                self.curve_fid.append(fid)
+                self._log.info("step %d: FID %.3f on %d samples", step, fid, self._config.scoring.curve_samples)
+        except NonFiniteImagesError:
+            return False
+        samples = self._folder / "samples"
+        samples.mkdir(exist_ok=True)
+        save_image(make_grid(sheet.float() / 255, nrow=8, padding=2), samples / f"step-{step:06d}.png")
+        # The pause for scoring is not the training's speed.
+        self._reported_at = (time.perf_counter(), step)
+        return True
+
+
+def _final_scores(scorer: Scorer, generator: nn.Module, config: RunConfig) -> tuple[Scores, float]:
+    """Score with batch norm's running averages, and take the FID with each batch's own statistics beside it."""
+    num_samples = config.scoring.num_samples
+    final = scorer.score(generator, config.latent_dim, num_samples)
+    if config.generator.norm == "none":
+        return final, final.fid
+    return final, scorer.fid(generator, config.latent_dim, num_samples, batch_stats=True)
+
+
+def _scoring_record(
+    config: RunConfig, scorer: Scorer, observer: _Observer, final: Scores | None, fid_batch_stats: float | None
+) -> ScoringRecord:
+    return ScoringRecord(
+        extractor=scorer.extractor.name,
+        extractor_sha256=scorer.extractor.sha256,
+        num_reference=scorer.num_reference,
+        resolution=config.image_size,
+        final=None if final is None else _score_record(final),
+        fid_batch_stats=fid_batch_stats,
+        floor=_score_record(_floor(scorer, config.scoring.num_samples)),
+        curve_samples=config.scoring.curve_samples,
+        curve_steps=observer.curve_steps,
+        curve_train_sec=observer.curve_train_sec,
+        curve_fid=observer.curve_fid,
+    )
+
+
+def _score_record(scores: Scores) -> ScoreRecord:
+    return ScoreRecord(
+        fid=scores.fid,
+        kid=scores.kid,
+        classes_covered=scores.classes_covered,
+        class_counts=None if scores.class_counts is None else list(scores.class_counts),
+        num_samples=scores.num_samples,
+    )
+
+
+def _save_generator(generator: nn.Module, path: Path) -> None:
+    save_file({name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()}, path)
+
+
+def _columns(history: list[Measurement]) -> dict[str, list[float]]:
+    names = [field.name for field in dataclasses.fields(Measurement)]
+    # JSON has no NaN; a diverged run's last row is left to its message.
+    rows = [row for row in history if all(math.isfinite(value) for value in dataclasses.astuple(row))]
+    return {name: [float(getattr(row, name)) for row in rows] for name in names}
+
+
+def _num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _open_log(path: Path, run_id: str) -> logging.Logger:
+    log = logging.getLogger(f"gan_ablate.run.{run_id}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log
+
+
+def _device(context: RunContext) -> torch.device:
+    try:
+        device = torch.device(context.device)
+    except RuntimeError:
+        raise UserError(f"--device {context.device}: no such device; valid: cpu, cuda, cuda:0, …") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {context.device}: not supported; valid: cpu, cuda, cuda:0, …")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {context.device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
+        )
+    return device
+
+
+def _dataset(config: RunConfig, context: RunContext) -> ImageDataset:
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, context.folders.get(config.dataset))
+
+
+def _scorer(config: RunConfig, context: RunContext) -> Scorer | None:
+    if config.scoring.features == "none":
+        return None
+    dataset, device = _dataset(config, context), _device(context)
+    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device)
+
+
+# A worker serves many runs of the same grid: what they share is prepared once.
+@functools.lru_cache(maxsize=2)
+def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None) -> ImageDataset:
+    return load_dataset(name, image_size, Path(data_dir), None if folder is None else Path(folder))
+
+
+@functools.lru_cache(maxsize=2)
+def _build_scorer_once(
+    dataset: ImageDataset,
+    features: Literal["digits", "fashion", "inception"],
+    inception_weights: str | None,
+    device: torch.device,
+) -> Scorer:
+    weights = None if inception_weights is None else Path(inception_weights)
+    return Scorer(dataset, build_extractor(features, device, weights), device)
+
+
+@functools.lru_cache(maxsize=8)
+def _floor(scorer: Scorer, num_samples: int) -> Scores:
+    return scorer.floor(num_samples)

@@ -1,0 +1,48 @@
+"""A finished run's generator in, a sheet of new images out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torchvision.utils import save_image
+
+from gan_ablate.errors import UserError
+from gan_ablate.models import build_generator
+from gan_ablate.score import sample_images
+from gan_ablate.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gan_ablate.store import Store
+
+
+def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> None:
+    """Draw images with a saved generator and write them as one picture, about as wide as high.
+
+    Args:
+        store: where the run lies.
+        run_id: which run.
+        num: how many images.
+        seed: of the latents.
+        to: the picture to write.
+
+    Raises:
+        UserError: if there is no such finished run, or the picture cannot be written.
+    """
+    record = store.load_record(run_id)
+    weights = store.run_dir(run_id) / "generator.safetensors"
+    if record is None or not weights.is_file():
+        raise UserError(f"{run_id}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them")
+    generator = build_generator(record.config)
+    generator.load_state_dict(load_file(weights))
+    stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
+    latents = torch.randn((num, record.config.latent_dim), generator=stream)
+    images = sample_images(generator, latents, torch.device("cpu"))
+    try:
+        save_image(images.float() / 255, to, nrow=math.ceil(math.sqrt(num)))
+    except (OSError, ValueError) as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused})") from None

@@ -1,0 +1,238 @@
+"""Run folders and plans on disk: written atomically, read back as records, or as one tidy DataFrame."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gan_ablate.config import RunConfig
+from gan_ablate.errors import UserError
+from gan_ablate.grid import Plan
+from gan_ablate.validation import Model, choices, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+Status = Literal["completed", "diverged", "failed"]
+
+
+class ScoreRecord(Model):
+    """The scores of one set of images; see ``gan_ablate.score.Scores``."""
+
+    fid: float
+    kid: float
+    classes_covered: int | None
+    class_counts: list[int] | None
+    num_samples: int
+
+
+class ScoringRecord(Model):
+    """All scores of a run and the protocol they were made with.
+
+    ``final`` judges the generator with batch norm's running averages, ``fid_batch_stats`` with each batch's own
+    statistics, and ``floor`` real training images. ``curve_steps`` and ``curve_fid`` are FID along training, on fewer
+    samples, so they compare with each other but not with the final score. ``resolution`` is what the images had when
+    they were drawn.
+    """
+
+    extractor: str
+    extractor_sha256: str
+    num_reference: int
+    resolution: int
+    final: ScoreRecord | None
+    fid_batch_stats: float | None
+    floor: ScoreRecord
+    curve_samples: int
+    curve_steps: list[int]
+    curve_train_sec: list[float]
+    curve_fid: list[float]
+
+
+class Record(Model):
+    """Everything that one run leaves behind, ``runs/<run_id>/record.json``: its presence means that the run is over.
+
+    Attributes:
+        status: ``completed``, ``diverged`` (a result: a loss, weight or pixel stopped being a number) or ``failed``.
+        message: why, where it is not completed.
+        diverged_at: the step at which divergence was found.
+        history: column name → values, a row every few steps; see ``gan_ablate.train.Measurement``.
+        throughput: what a step cost; see ``gan_ablate.throughput.Throughput``.
+        num_parameters_g: trainable parameters of the generator.
+        num_parameters_d: trainable parameters of the discriminator.
+        train_sec: seconds in training steps, warm-up included.
+        total_sec: seconds of the whole run, scoring included.
+        unscored_reason: why there are no scores, where there are none.
+    """
+
+    run_id: str
+    status: Status
+    message: str = ""
+    diverged_at: int | None = None
+    config: RunConfig
+    dataset_sha256: str = ""
+    dataset_origin: str = ""
+    history: dict[str, list[float]] = {}
+    scoring: ScoringRecord | None = None
+    unscored_reason: str = ""
+    throughput: dict[str, float] | None = None
+    num_parameters_g: int = 0
+    num_parameters_d: int = 0
+    train_sec: float = 0.0
+    total_sec: float = 0.0
+    device: str = "cpu"
+    environment: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder: ``runs/`` and ``plans/``, which this class owns, and the report's files beside them."""
+
+    root: Path
+
+    def run_dir(self, run_id: str) -> Path:
+        """Return the folder of one run."""
+        return self.root / "runs" / run_id
+
+    def check_writable(self) -> None:
+        """Create the folder and try to write into it.
+
+        Raises:
+            UserError: if that is not possible.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                return
+        except OSError as refused:
+            raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
+
+    def save_record(self, record: Record) -> None:
+        """Write ``record.json``, last of a run's files."""
+        write_atomically(self.run_dir(record.run_id) / "record.json", record.model_dump_json(indent=1) + "\n")
+
+    def load_record(self, run_id: str) -> Record | None:
+        """Read a run's record, or None where the run is not over.
+
+        Raises:
+            UserError: if the file is there but is not a record.
+        """
+        path = self.run_dir(run_id) / "record.json"
+        try:
+            data = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as broken:
+            raise UserError(f"{path}: not a record ({broken}); delete it to run again") from None
+        return validate(Record, data, str(path))
+
+    def is_done(self, run_id: str) -> bool:
+        """Whether a run has a result. A failed one has none: it will be tried again."""
+        record = self.load_record(run_id)
+        return record is not None and record.status != "failed"
+
+    def save_plan(self, plan: Plan) -> None:
+        """Remember a grid's plan, so that its report can be made from the records alone."""
+        write_atomically(self._plan_path(plan.grid.name), plan.model_dump_json(indent=1) + "\n")
+
+    def load_plan(self, grid: str) -> Plan:
+        """Read the plan that a grid was last run with.
+
+        Raises:
+            UserError: if that grid was never run into this folder.
+        """
+        path = self._plan_path(grid)
+        if not path.is_file():
+            known = self.list_plans()
+            advice = choices(grid, known) if known else "nothing was run into this folder yet"
+            raise UserError(f"{self.root}: no grid {grid}; {advice}")
+        return validate(Plan, json.loads(path.read_text("utf-8")), str(path))
+
+    def list_plans(self) -> list[str]:
+        """Names of the grids that were run into this folder."""
+        return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
+
+    def records(self, plan: Plan) -> Iterator[tuple[dict[str, str], str, Record]]:
+        """Yield the levels, the cell's label and the record of every run of a plan that is over."""
+        for cell, config in plan.runs:
+            record = self.load_record(config.run_id)
+            if record is not None:
+                yield cell.levels, cell.label, record
+
+    def _plan_path(self, grid: str) -> Path:
+        return self.root / "plans" / f"{grid}.json"
+
+
+def load_results(out: str | Path, grid: str) -> pd.DataFrame:
+    """Read the runs of a grid as a tidy table.
+
+    Args:
+        out: the results folder.
+        grid: the grid's name.
+
+    Returns:
+        One row per run that is over: a column per factor, ``cell``, ``seed``, ``status``, the scores, the costs.
+        Scores are missing where a run diverged, failed or was not scored.
+
+    Raises:
+        UserError: if that grid was never run into this folder.
+    """
+    import pandas as pd  # a second that plan, list and status need not pay
+
+    store = Store(Path(out))
+    plan = store.load_plan(grid)
+    rows = [_row(levels, label, record) for levels, label, record in store.records(plan)]
+    return pd.DataFrame(rows, columns=[*plan.grid.factors, *_row({}, "", None)])
+
+
+def _row(levels: dict[str, str], label: str, record: Record | None) -> dict[str, Any]:
+    """Flatten a record; without one, the same columns with nothing in them."""
+    scoring = record.scoring if record else None
+    final = scoring.final if scoring else None
+    throughput = (record.throughput if record else None) or {}
+    return {
+        **levels,
+        "cell": label,
+        "seed": record.config.seed if record else None,
+        "run_id": record.run_id if record else None,
+        "status": record.status if record else None,
+        "fid": final.fid if final else None,
+        "kid": final.kid if final else None,
+        "classes_covered": final.classes_covered if final else None,
+        "fid_batch_stats": scoring.fid_batch_stats if scoring else None,
+        "fid_floor": scoring.floor.fid if scoring else None,
+        "kid_floor": scoring.floor.kid if scoring else None,
+        "num_samples": final.num_samples if final else None,
+        "extractor": scoring.extractor_sha256[:12] if scoring else None,
+        "step_ms_median": throughput.get("step_ms_median"),
+        "step_ms_p10": throughput.get("step_ms_p10"),
+        "step_ms_p90": throughput.get("step_ms_p90"),
+        "steps_per_sec": throughput.get("steps_per_sec"),
+        "images_per_sec": throughput.get("images_per_sec"),
+        "peak_memory_mib": throughput["peak_memory_bytes"] / 2**20 if throughput else None,
+        "steps": record.config.steps if record else None,
+        "train_sec": record.train_sec if record else None,
+        "total_sec": record.total_sec if record else None,
+        "diverged_at": record.diverged_at if record else None,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing: to a temporary neighbour, synced, then renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,96 @@
+"""Plain data in, a checked frozen model out, or one line that says what is wrong and what would be valid."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from gan_ablate.errors import UserError
+
+ModelT = TypeVar("ModelT", bound="Model")
+
+
+class Model(BaseModel):
+    """A frozen part of a configuration that refuses fields it does not have, naming those that it has."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for name in data:
+                if name not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "unknown_field",
+                        "no such field; {advice}",
+                        {"field": name, "advice": choices(str(name), list(cls.model_fields))},
+                    )
+        return data
+
+
+def choices(wrong: str, valid: list[str]) -> str:
+    """Say what would have been valid, the nearest first: ``did you mean beta1? valid: beta1, beta2``."""
+    near = difflib.get_close_matches(wrong, valid, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}valid: {', '.join(valid)}"
+
+
+def refusal(field: str, value: object, advice: str) -> PydanticCustomError:
+    """Build the error by which a validator refuses a field's value and says what would be valid."""
+    return PydanticCustomError("refused", "{advice}", {"field": field, "value": repr(value), "advice": advice})
+
+
+def validate(model: type[ModelT], data: dict[str, Any], source: str) -> ModelT:
+    """Build ``model`` from plain data, as TOML or JSON would give it.
+
+    Args:
+        model: the class to build.
+        data: nested dicts, lists, strings, numbers and booleans.
+        source: where the data came from, for the message: a file, a level, an option.
+
+    Raises:
+        UserError: one line that names the source, the field, its value and what would be valid.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as invalid:
+        raise UserError(f"{source}: {_explain(invalid, data)}") from None
+
+
+def _explain(invalid: ValidationError, data: dict[str, Any]) -> str:
+    first = invalid.errors()[0]
+    context = first.get("ctx", {})
+    # Pydantic puts a union's tag into the location; the user wrote no such key.
+    path: list[str] = []
+    node: Any = data
+    for part in first["loc"]:
+        is_key = isinstance(node, dict) and part in node
+        is_index = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if is_key or is_index:
+            node = node[part]
+            path.append(str(part))
+    kind = first["type"]
+    if kind == "missing":
+        return f"{'.'.join([*path, str(first['loc'][-1])])} is missing"
+    if kind == "unknown_field":
+        name = str(context["field"])
+        owner = f" ({node['kind']})" if isinstance(node, dict) and "kind" in node else ""
+        value = node.get(name) if isinstance(node, dict) else None
+        return f"{'.'.join([*path, name])} = {_show(value)}: {'.'.join(path) or 'a run'}{owner} has {first['msg']}"
+    if kind == "refused":
+        return f"{context['field']} = {context['value']}: {context['advice']}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        wrong = node.get("kind") if isinstance(node, dict) else node
+        expected = str(context.get("expected_tags", "a table with a kind")).replace("'", "")
+        return f"{'.'.join([*path, 'kind'])} = {_show(wrong)}: valid: {expected}"
+    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{'.'.join(path)} = {_show(node)}: {message}"
+
+
+def _show(value: object) -> str:
+    return json.dumps(value, default=str)

@@ -1,0 +1,61 @@
+"""The project's menu: ``nox -s ablate -- --grid NAME``, ``nox -s tests``, and what else a developer runs."""
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+ENVIRONMENT = Path(".nox", "gan-ablate")
+BIN = ENVIRONMENT / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+def run_in_environment(session: nox.Session, program: str, *arguments: str) -> None:
+    """Run a program in the one environment that all sessions with PyTorch share: it fills gigabytes."""
+    uv = (sys.executable, "-m", "uv")
+    if not BIN.is_dir():
+        session.run(*uv, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT))
+    session.run(*uv, "pip", "install", "--quiet", "--python", str(BIN / "python"), "-e", ".", "--group", "dev")
+    session.run(str(BIN / program), *arguments)
+
+
+@nox.session(python=False)
+def ablate(session: nox.Session) -> None:
+    """Train, score and report a grid: nox -s ablate -- --grid bn_label_smooth."""
+    run_in_environment(session, "gan-ablate", "run", *session.posargs)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments go to pytest."""
+    run_in_environment(session, "pytest", *session.posargs)
+
+
+@nox.session(python=False)
+def typecheck(session: nox.Session) -> None:
+    """Check types, strictly."""
+    run_in_environment(session, "mypy")
+
+
+@nox.session(python=False)
+def bench(session: nox.Session) -> None:
+    """Time the training step of every preset; arguments go to pytest."""
+    run_in_environment(session, "pytest", "--benchmark-only", *session.posargs)
+
+
+@nox.session(python=False)
+def assets(session: nox.Session) -> None:
+    """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
+    run_in_environment(session, "python", "-m", "gan_ablate.assets.build", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting; with -- --fix, mend them."""
+    session.install("--group", "lint")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")

@@ -1,0 +1,63 @@
+"""What tests share: a tiny grid, a tiny run, and the real data sets where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.config import RunContext
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+"""Where a development machine keeps full data sets; tests that want them skip elsewhere."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("benchmark_only") else None
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    return RunContext(out=str(tmp_path / "results"), data_dir=str(tmp_path / "data"))
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no full data sets on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def tiny_grid(tmp_path: Path) -> Path:
+    """A grid file of two variants whose runs take a second."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        """
+        title = "Tiny"
+        question = "Does anything work?"
+        base = "mlp"
+
+        [factors.smoothing]
+        baseline = "off"
+        levels.off = {}
+        levels.on = { loss.real_label = 0.9 }
+
+        [budget.smoke]
+        steps = 10
+        seeds = 2
+        num_samples = 1280
+        curve_samples = 1280
+        curve_points = 1
+        """,
+        "utf-8",
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths of a test end up in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, "COLUMNS", "200")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from gan_ablate.config import LeakyReLU, NormalInit, RunConfig, list_fields
+from gan_ablate.errors import UserError
+from gan_ablate.validation import validate
+from tests.configs import make_config
+
+
+def test_run_id_names_the_configuration_and_nothing_else() -> None:
+    assert make_config().run_id == make_config().run_id
+    assert make_config(seed=1).run_id != make_config().run_id
+    assert make_config(beta1=0.9).run_id != make_config().run_id
+    assert len(make_config().run_id) == 12
+
+
+def test_a_kind_alone_stands_for_its_table() -> None:
+    config = make_config(init="normal")
+    assert config.init == NormalInit(kind="normal", std=0.02)
+    assert config.discriminator.activation == LeakyReLU(kind="leaky_relu", negative_slope=0.2)
+
+
+def test_a_configuration_survives_json() -> None:
+    config = make_config("mlp")
+    assert validate(RunConfig, config.model_dump(mode="json"), "json") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"betta1": 0.5}, ["betta1 = 0.5", "did you mean beta1?"]),
+        ({"beta1": 1.5}, ["beta1 = 1.5", "less than 1"]),
+        ({"beta1": float("nan")}, ["beta1 = NaN", "finite"]),
+        ({"batch_size": 1}, ["batch_size = 1", "greater than or equal to 2"]),
+        ({"batch_size": True}, ["batch_size = true", "valid integer"]),
+        ({"dataset": "mnits"}, ["dataset = 'mnits'", "did you mean mnist?", "folder:PATH"]),
+        ({"init": "uniform"}, ["init", '"uniform"', "normal, default"]),
+        ({"image_size": 30}, ["image_size = 30", "28, 32"]),
+        (
+            {"generator": {"kind": "mlp", "hidden_sizes": [8], "base_channels": 8}},
+            ["generator.base_channels = 8", "generator (mlp)", "hidden_sizes"],
+        ),
+        ({"discriminator": {"kind": "dcgan"}}, ["discriminator.base_channels is missing"]),
+        ({"dataset": "fashion-mnist"}, ["scoring.features = 'digits'", "cannot judge fashion-mnist"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_be_valid(changes: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(UserError) as wrong:
+        make_config(**changes)
+    assert "\n" not in str(wrong.value)
+    for word in ["test: ", *words]:
+        assert word in str(wrong.value)
+
+
+@pytest.mark.parametrize(("image_size", "stem", "doublings"), [(28, 7, 2), (32, 4, 3), (56, 7, 3), (64, 4, 4)])
+def test_dcgan_sizes_double_from_four_or_seven(image_size: int, stem: int, doublings: int) -> None:
+    config = make_config(image_size=image_size)
+    assert (config.stem_size, config.num_doublings) == (stem, doublings)
+
+
+def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> None:
+    paths = {path.split(".")[0] for path, _ in list_fields()}
+    assert paths == set(RunConfig.model_fields) - {"seed", "steps"}
+    assert ("generator.norm", "none | batch") in list_fields()

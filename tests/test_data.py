@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from gan_ablate.data import BatchStream, load_dataset, resize
+from gan_ablate.errors import UserError
+from gan_ablate.features import read_asset
+
+
+def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(num):
+        Image.new("RGB", size, (10 * i, 0, 255)).save(folder / f"{i:03d}.png")
+
+
+def test_the_embedded_digits_need_nothing_else() -> None:
+    dataset = load_dataset("mnist-10k", 28, Path("/nowhere"))
+    assert dataset.images.shape == (10_000, 1, 28, 28)
+    assert dataset.reference.shape == (10_000, 1, 28, 28)
+    assert dataset.images.dtype == torch.uint8
+    assert len(dataset.sha256) == 64
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_embedded_digits_have_the_checksum_they_were_made_with(part: str) -> None:
+    content, _ = read_asset(f"mnist-10k-{part}.npz")
+    assert len(content) < 3_000_000
+
+
+def test_the_embedded_digits_are_mnists_own(shared_data: Path) -> None:
+    embedded, full = (load_dataset(name, 28, shared_data) for name in ("mnist-10k", "mnist"))
+    assert full.images.shape == (60_000, 1, 28, 28)
+    assert torch.equal(embedded.images, full.images[:10_000])
+    assert torch.equal(embedded.reference, full.reference)
+
+
+def test_fashion_is_read_from_torchvisions_layout(shared_data: Path) -> None:
+    dataset = load_dataset("fashion-mnist", 28, shared_data)
+    assert dataset.images.shape == (60_000, 1, 28, 28)
+    assert dataset.reference.shape == (10_000, 1, 28, 28)
+
+
+def test_a_data_set_that_is_not_there_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets.FashionMNIST, "download", offline)
+    with pytest.raises(UserError, match=r"--dataset fashion-mnist: not readable under --data-dir absent.*no network"):
+        load_dataset("fashion-mnist", 28, Path("absent"))
+
+
+def test_a_folder_is_resized_cropped_and_split(tmp_path: Path) -> None:
+    write_images(tmp_path / "pictures", 12)
+    dataset = load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+    assert dataset.images.shape == (10, 3, 16, 16)
+    assert dataset.reference.shape == (2, 3, 16, 16)
+    assert dataset.reference[:, 0, 0, 0].tolist() == [50, 110]  # every sixth picture
+    assert dataset.images[:, 2].unique().tolist() == [255]
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "pictures", 7)
+    (tmp_path / "pictures" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
+    with pytest.raises(UserError, match=r"004\.png: not a readable image"):
+        load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+
+
+def test_batches_come_in_the_same_order_at_every_batch_size() -> None:
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
+    small, large = (BatchStream(images, size, seed=3) for size in (8, 24))
+    three_small = torch.cat([small.next() for _ in range(30)])
+    assert torch.equal(three_small, torch.cat([large.next() for _ in range(10)]))
+
+
+def test_an_epoch_shows_every_image_once_in_another_order_each_time() -> None:
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
+    stream = BatchStream(images, 50, seed=0)
+    epochs = [torch.cat((stream.next(), stream.next())).flatten() for _ in range(2)]
+    for epoch in epochs:
+        assert sorted(((epoch + 1) * 127.5).round().int().tolist()) == list(range(100))
+    assert not torch.equal(*epochs)
+
+
+def test_pixels_are_scaled_to_minus_one_and_one() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    assert sorted(BatchStream(images, 2, seed=0).next().flatten().tolist()) == [-1.0, 1.0]
+
+
+def test_resizing_gives_whole_pixels_near_pillows(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    ours = resize(torch.from_numpy(image).view(1, 1, 32, 32), 28)[0, 0].numpy()
+    pillows = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
+    assert np.abs(ours.astype(int) - pillows.astype(int)).max() <= 1

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.errors import UserError
+from gan_ablate.grid import Plan, list_grids, list_presets, load_grid, plan
+from gan_ablate.validation import validate
+
+FACTORIAL = """
+base = "dcgan-28"
+[factors.a]
+baseline = "x"
+levels.x = {}
+levels.y = { beta1 = 0.0 }
+levels.z = { beta1 = 0.9 }
+[factors.b]
+baseline = "n"
+levels.m = { "init.std" = 0.05 }
+levels.n = { init.std = 0.02 }
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "mine.toml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", list_grids())
+def test_every_shipped_grid_plans_at_every_budget(name: str) -> None:
+    smoke, standard, full = (plan(load_grid(name), budget=budget) for budget in ("smoke", "standard", "full"))
+    costs = [len(p.seeds) * p.cells[0].config.steps for p in (smoke, standard, full)]
+    assert costs == sorted(costs)
+    assert len(standard.seeds) >= 3
+    assert len({config.run_id for _, config in standard.runs}) == len(standard.cells) * len(standard.seeds)
+
+
+def test_the_shipped_grids_are_those_of_the_design() -> None:
+    assert set(list_grids()) >= {"bn_label_smooth", "architecture", "dropout", "activation", "beta1", "essentials"}
+    assert set(list_presets()) >= {"mlp", "dcgan-28"}
+
+
+def test_a_factorial_design_has_every_combination_the_baseline_first(tmp_path: Path) -> None:
+    planned = plan(load_grid(write(tmp_path, FACTORIAL)))
+    assert [tuple(cell.levels.values()) for cell in planned.cells] == [
+        ("x", "n"), ("x", "m"), ("y", "n"), ("y", "m"), ("z", "n"), ("z", "m"),
+    ]  # fmt: skip
+    assert planned.cells[5].config.beta1 == 0.9
+    assert planned.cells[5].config.init.model_dump() == {"kind": "normal", "std": 0.05}
+
+
+def test_a_one_at_a_time_design_changes_one_factor_a_cell(tmp_path: Path) -> None:
+    planned = plan(load_grid(write(tmp_path, 'design = "one-at-a-time"\n' + FACTORIAL)))
+    assert [tuple(cell.levels.values()) for cell in planned.cells] == [("x", "n"), ("y", "n"), ("z", "n"), ("x", "m")]
+    assert [cell.label for cell in planned.cells] == ["baseline", "a y", "a z", "b m"]
+
+
+def test_two_grids_share_the_runs_of_a_common_cell() -> None:
+    dropout, beta1 = (plan(load_grid(name)) for name in ("dropout", "beta1"))
+    assert dropout.baseline.config.run_id == beta1.baseline.config.run_id
+
+
+def test_a_level_may_name_another_preset() -> None:
+    mlp = next(c for c in plan(load_grid("architecture")).cells if c.levels["architecture"] == "mlp")
+    assert mlp.config.generator.kind == "mlp"
+    assert mlp.config.generator_fakes == "fresh"
+
+
+def test_options_lie_over_the_grid() -> None:
+    planned = plan(
+        load_grid("beta1"), budget="smoke", seeds=4, steps=7, dataset="fashion-mnist", overrides=["init=default"]
+    )
+    config = planned.baseline.config
+    assert (planned.seeds, config.steps, config.dataset) == ((0, 1, 2, 3), 7, "fashion-mnist")
+    assert config.scoring.features == "fashion"
+    assert config.init.kind == "default"
+
+
+def test_a_grids_own_budget_comes_before_the_shared_one(tiny_grid: Path) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    assert planned.baseline.config.steps == 10
+    assert planned.baseline.config.scoring.num_samples == 1_280
+
+
+def test_a_plan_survives_json() -> None:
+    planned = plan(load_grid("essentials"))
+    assert validate(Plan, planned.model_dump(mode="json"), "json") == planned
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base = mlp\n", ["mine.toml", "not TOML", "line 1"]),
+        (FACTORIAL.replace('baseline = "x"', 'baseline = "q"'), ["factors.a.baseline = 'q'", "valid: x, y, z"]),
+        (FACTORIAL.replace("dcgan-28", "dcgan-82"), ["base = 'dcgan-82'", "did you mean dcgan-28?"]),
+        (FACTORIAL.replace("beta1 = 0.0", "beta = 0.0"), ["beta = 0.0", "a.y", "did you mean beta"]),
+        (FACTORIAL.replace("baseline = ", "base_line = "), ["factors.a.base_line", "did you mean baseline?"]),
+        (FACTORIAL.replace("beta1 = 0.0", "seed = 3"), ["mine.toml", "a level cannot set seed or steps"]),
+        (FACTORIAL.replace("beta1 = 0.0", "beta1 = 0.5"), ["'a x, b n' and 'a y, b n' are the same configuration"]),
+        (FACTORIAL.replace("levels.y = { beta1 = 0.0 }\nlevels.z = { beta1 = 0.9 }", ""), ["factors.a.levels"]),
+        ('base = "mlp"', ["factors is missing"]),
+        ('design = "latin"\n' + FACTORIAL, ['design = "latin"', "'factorial' or 'one-at-a-time'"]),
+        (FACTORIAL + "[budget.large]\nsteps = 3", ["budget", "'smoke', 'standard' or 'full'"]),
+    ],
+)
+def test_a_wrong_grid_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as wrong:
+        plan(load_grid(write(tmp_path, text)))
+    for word in ["mine", *words]:
+        assert word in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_misspelt_grid_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"--grid bn_label_smoth: no such grid; did you mean bn_label_smooth\?"):
+        load_grid("bn_label_smoth")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seeds": 0}, "--seeds 0: valid: a whole number from 1"),
+        ({"steps": -5}, "--steps -5: valid"),
+        ({"budget": "huge"}, "--budget huge: no such budget"),
+        ({"overrides": ["beta1"]}, "--set beta1: valid: path=value"),
+        ({"overrides": ["seed=3"]}, "--seeds"),
+        ({"overrides": ["beta1=0.3"]}, "does --set override what they set"),
+        ({"dataset": "folder:/nowhere"}, "folder:/nowhere: no such folder"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        plan(load_grid("beta1"), **options)  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gan_ablate.config import RunConfig
+from gan_ablate.data import load_dataset
+from gan_ablate.grid import list_grids, load_grid, plan
+from gan_ablate.models import build_discriminator, build_generator
+from gan_ablate.train import Trainer
+from tests.configs import make_config
+
+
+def num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_mlp_has_the_documents_parameters() -> None:
+    config = make_config("mlp")
+    assert num_parameters(build_generator(config)) == 559_632
+    assert num_parameters(build_discriminator(config)) == 533_505
+
+
+def test_dcgan_has_the_parameters_counted_by_hand() -> None:
+    config = make_config("dcgan-28")  # 32 channels: stem 64·7·7, then 64→32→1; 1→32→64, then 64·7·7→1
+    assert num_parameters(build_generator(config)) == 100 * 3136 + 2 * 64 + 16 * 64 * 32 + 2 * 32 + 16 * 32 + 1
+    assert num_parameters(build_discriminator(config)) == 16 * 32 + 32 + 16 * 32 * 64 + 2 * 64 + 3136 + 1
+
+
+@pytest.mark.parametrize("image_size", [28, 32, 64])
+@pytest.mark.parametrize("dataset", ["mnist-10k", "cifar10"])
+@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
+def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
+    scoring = {"features": "none"}
+    config = make_config(preset, dataset=dataset, image_size=image_size, scoring=scoring)
+    images = build_generator(config)(torch.randn(5, 100) * 100)
+    assert images.shape == (5, 3 if dataset == "cifar10" else 1, image_size, image_size)
+    assert images.abs().max() <= 1
+    assert build_discriminator(config)(images).shape == (5,)
+
+
+def all_cells() -> dict[str, RunConfig]:
+    cells = (cell for name in list_grids() for cell in plan(load_grid(name), budget="smoke").cells)
+    return {cell.config.run_id: cell.config for cell in cells}
+
+
+@pytest.mark.parametrize("config", all_cells().values(), ids=lambda config: config.run_id)
+def test_every_level_of_every_shipped_grid_takes_finite_steps(config: RunConfig) -> None:
+    from pathlib import Path
+
+    trainer = Trainer(config, load_dataset("mnist-10k", config.image_size, Path()).images)
+    for step in (1, 2):
+        row = trainer.measure(step, trainer.step())
+        assert math.isfinite(row.loss_d + row.loss_g + row.grad_norm_d + row.grad_norm_g)
+        assert row.grad_norm_g > 0
+    assert trainer.is_finite()
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+@pytest.mark.parametrize("init", ["normal", "default"])
+def test_batch_norm_shifts_no_other_layers_start(build: object, init: str) -> None:
+    with_norm, without = (
+        build(make_config(init=init, **{role: {"kind": "dcgan", "base_channels": 8, "norm": norm} for role in roles}))  # type: ignore[operator]
+        for norm in ("batch", "none")
+        for roles in [("generator", "discriminator")]
+    )
+    shared = {name: p for name, p in without.named_parameters() if name.endswith("weight")}
+    for name, parameter in shared.items():
+        assert torch.equal(parameter, dict(with_norm.named_parameters())[name]), name
+    assert len(shared) >= 3
+
+
+def test_normal_initialisation_is_the_dcgan_papers() -> None:
+    generator = build_generator(make_config())
+    convolution, norm = generator.up1.layer, generator.up1.norm
+    assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert norm.weight.mean().item() == pytest.approx(1, abs=0.02)
+    assert norm.bias.abs().max() == 0
+
+
+def test_default_initialisation_has_pytorchs_bounds() -> None:
+    generator = build_generator(make_config(init="default"))
+    fresh = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
+    assert generator.up1.layer.weight.abs().max().item() == pytest.approx(fresh.weight.abs().max().item(), rel=1e-2)
+    linear, fresh_linear = generator.stem.layer.linear, nn.Linear(100, 3136)
+    assert linear.weight.abs().max().item() == pytest.approx(fresh_linear.weight.abs().max().item(), rel=1e-3)
+
+
+def test_networks_differ_by_seed() -> None:
+    first, second = (build_generator(make_config(seed=seed)).output.weight for seed in (0, 1))
+    assert not torch.equal(first, second)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from gan_ablate import throughput
+from gan_ablate.throughput import StepTimer
+
+
+def timer_with(monkeypatch: pytest.MonkeyPatch, times_ms: list[float]) -> StepTimer:
+    timer = StepTimer(torch.device("cpu"))
+    monkeypatch.setattr(timer, "times_ms", lambda: times_ms)
+    return timer
+
+
+def test_percentiles_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady = [float(ms) for ms in range(1, 102)]
+    summary = timer_with(monkeypatch, [1e6] * throughput.MAX_WARM_UP_STEPS + steady).summarise(images_per_step=64)
+    assert summary is not None
+    assert (summary.step_ms_p10, summary.step_ms_median, summary.step_ms_p90) == (11, 51, 91)
+    assert summary.steps_per_sec == pytest.approx(1000 / 51)
+    assert summary.images_per_sec == pytest.approx(64_000 / 51)
+    assert summary.num_timed_steps == 101
+
+
+def test_a_short_run_gives_up_a_quarter_as_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = timer_with(monkeypatch, [9.0, 1.0, 1.0, 1.0]).summarise(1)
+    assert summary is not None
+    assert summary.num_timed_steps == 3
+    assert summary.step_ms_p90 == 1.0
+
+
+def test_only_what_is_inside_is_timed() -> None:
+    timer = StepTimer(torch.device("cpu"))
+    with timer:
+        time.sleep(0.02)
+    time.sleep(0.05)
+    with timer:
+        pass
+    inside, empty = timer.times_ms()
+    assert inside >= 20
+    assert empty < 20
+    assert timer.total_sec() == pytest.approx((inside + empty) / 1e3)
+
+
+def test_no_step_has_no_summary() -> None:
+    assert StepTimer(torch.device("cpu")).summarise(1) is None
+
+
+def test_peak_memory_is_this_runs_own() -> None:
+    timer = StepTimer(torch.device("cpu"))
+    with timer:
+        big = np.ones(50_000_000)
+    del big
+    large = timer.summarise(1)
+    timer = StepTimer(torch.device("cpu"))
+    with timer:
+        pass
+    small = timer.summarise(1)
+    assert large is not None
+    assert small is not None
+    assert large.peak_memory_bytes - small.peak_memory_bytes > 300_000_000

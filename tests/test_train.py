@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_ablate import train as train_module
+from gan_ablate.losses import discriminator_loss, generator_loss
+from gan_ablate.models import build_discriminator, build_generator
+from gan_ablate.train import Measurement, StepTerms, Trainer, TrainResult, train
+from tests.configs import make_config
+
+if TYPE_CHECKING:
+    from gan_ablate.throughput import StepTimer
+
+IMAGES = torch.randint(0, 256, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
+SMALL = {
+    "generator": {"kind": "dcgan", "base_channels": 4},
+    "discriminator": {"kind": "dcgan", "base_channels": 4},
+    "batch_size": 8,
+}
+
+
+def run(config: Any, snapshots: list[int] | None = None) -> TrainResult:
+    def on_snapshot(step: int, generator: nn.Module, timer: StepTimer) -> bool:
+        if snapshots is not None:
+            snapshots.append(step)
+        return True
+
+    return train(config, IMAGES, lambda _: None, on_snapshot)
+
+
+def parameters(network: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def test_a_step_is_the_textbooks() -> None:
+    """Against a loop written out with plain Adam, nothing frozen, for two steps."""
+    config = make_config(**SMALL, generator_fakes="reused")
+    trainer = Trainer(config, IMAGES)
+    reference_g, reference_d = build_generator(config), build_discriminator(config)
+    adam_g, adam_d = (torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999)) for n in (reference_g, reference_d))
+    twin = Trainer(config, IMAGES)
+    for _ in range(2):
+        terms = trainer.step()
+        x_real, z = twin._batches.next(), twin._sample_latents(twin._latents)
+        x_fake = reference_g(z)
+        loss_d = discriminator_loss(config.loss, reference_d(x_real), reference_d(x_fake.detach()))
+        adam_d.zero_grad()
+        loss_d.backward()
+        adam_d.step()
+        loss_g = generator_loss(config.loss, reference_d(x_fake))
+        adam_g.zero_grad()
+        loss_g.backward()
+        adam_g.step()
+        torch.testing.assert_close(terms.loss_d, loss_d.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(terms.loss_g, loss_g.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_moves_both_networks_and_leaves_d_trainable() -> None:
+    trainer = Trainer(make_config(**SMALL), IMAGES)
+    before_g, before_d = parameters(trainer.generator), parameters(trainer.discriminator)
+    trainer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before_g, trainer.generator.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before_d, trainer.discriminator.parameters(), strict=True))
+    assert all(p.requires_grad for p in trainer.discriminator.parameters())
+
+
+def test_the_same_configuration_gives_the_same_bits() -> None:
+    config = make_config(**SMALL, steps=5)
+    torch.rand(7)  # whatever ran before must not matter
+    first = run(config)
+    torch.rand(3)
+    second = run(config)
+    assert first.history == second.history
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": {"kind": "bce", "real_label": 0.9}},
+        {"generator_fakes": "fresh"},
+        {"discriminator": {"kind": "dcgan", "base_channels": 4, "dropout": 0.5}},
+        {"discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none"}},
+        {"beta1": 0.9},
+    ],
+)
+def test_variants_of_a_seed_meet_the_same_batches_and_latents(change: dict[str, Any]) -> None:
+    baseline, variant = Trainer(make_config(**SMALL), IMAGES), Trainer(make_config(**{**SMALL, **change}), IMAGES)
+    for _ in range(3):
+        baseline.step()
+        variant.step()
+    assert torch.equal(baseline._batches.next(), variant._batches.next())
+    streams = baseline._latents, variant._latents
+    assert torch.equal(*(torch.randn(9, generator=stream) for stream in streams))
+
+
+def test_dropout_draws_from_the_runs_seed() -> None:
+    config = make_config(**{**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4, "dropout2d": 0.5}})
+    first, second = run(config), run(config)
+    other = run(config.model_copy(update={"seed": 1}))
+    assert first.history == second.history
+    assert first.history != other.history
+
+
+def test_d_steps_come_before_each_g_step() -> None:
+    twice = Trainer(make_config(**SMALL, d_steps_per_g_step=2), IMAGES)
+    once = Trainer(make_config(**SMALL), IMAGES)
+    twice.step()
+    once.step()
+    once.step()
+    assert torch.equal(twice._batches.next(), once._batches.next())
+
+
+def test_fresh_fakes_leave_the_discriminators_latents_alone() -> None:
+    fresh, reused = (Trainer(make_config(**SMALL, generator_fakes=kind), IMAGES) for kind in ("fresh", "reused"))
+    first_fresh, first_reused = fresh.step(), reused.step()
+    assert torch.equal(first_fresh.loss_d, first_reused.loss_d)
+    assert not torch.equal(first_fresh.loss_g, first_reused.loss_g)
+
+
+def test_the_history_says_what_d_thought() -> None:
+    trainer = Trainer(make_config(**SMALL), IMAGES)
+    trainer.step()
+    terms = StepTerms(
+        loss_d=torch.tensor(1.5),
+        loss_g=torch.tensor(0.5),
+        logits_real=torch.tensor([0.0, 100.0]),
+        logits_fake_before=torch.tensor([-100.0, 100.0]),
+        logits_fake_after=torch.tensor([-100.0, -100.0]),
+    )
+    row = trainer.measure(7, terms)
+    assert (row.step, row.loss_d, row.loss_g) == (7, 1.5, 0.5)
+    assert (row.d_real, row.d_fake_before, row.d_fake_after) == pytest.approx((0.75, 0.5, 0.0))
+    assert row.accuracy_d == 0.5  # a logit of 0 is not "real": one real and one fake right of four
+
+
+def test_snapshots_are_spread_evenly_and_the_last_is_the_end() -> None:
+    config = make_config(**SMALL, steps=10)
+    config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"curve_points": 4})})
+    steps: list[int] = []
+    result = run(config, steps)
+    assert steps == [0, 2, 5, 8, 10]
+    assert [row.step for row in result.history] == [10]
+    assert len(result.timer.times_ms()) == 10
+
+
+def test_a_loss_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits: logits.mean() * float("nan"))
+    result = run(make_config(**SMALL, steps=40))
+    assert result.diverged_at == train_module.MEASURE_EVERY
+
+
+def test_a_weight_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    finite = Measurement(3, *([0.5] * 8))
+    monkeypatch.setattr(Trainer, "measure", lambda *_: finite)
+    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits: logits.mean() * float("inf"))
+    assert run(make_config(**SMALL)).diverged_at == 3
+
+
+def test_a_huge_learning_rate_is_survived_as_a_result() -> None:
+    result = run(make_config(**SMALL, lr_g=1e30, lr_d=1e30, steps=30))
+    assert result.diverged_at == 10
