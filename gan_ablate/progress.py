@@ -110,19 +110,20 @@ class Display:
     def tick(self) -> None:
         """Redraw, or print a line for every running cell if the last ones are old."""
         if self._live is not None:
-            self._bar.update(self._task, left=self._left_text("{} left"))
-            self._live.update(Group(self._bar, self._table()))
+            self._live.update(self.render())
         elif time.monotonic() - self._printed_at > PLAIN_EVERY_SEC:
             self._printed_at = time.monotonic()
             for config, progress in self._running.values():
                 line = f"{self._name(config)}: {', '.join(_cells(config, progress))}"
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _table(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """Draw the bar and a line for every run under way."""
+        self._bar.update(self._task, left=self._left_text("{} left"))
         table = Table.grid(padding=(0, 2))
         for config, progress in self._running.values():
             table.add_row(self._name(config), *_cells(config, progress))
-        return table
+        return Group(self._bar, table)
 
     def _name(self, config: RunConfig) -> str:
         return f"{self._labels.get(config.run_id, config.run_id)}, seed {config.seed}"

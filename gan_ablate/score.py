@@ -131,7 +131,7 @@ class Scorer:
 
 
 def scoring_latents(num: int, latent_dim: int) -> Tensor:
-    """Draw the latents that every run is judged on: (num, latent_dim) float32, a prefix of one endless sequence."""
+    """Draw the latents that every run is judged on: (num, latent_dim) float32, the same every time."""
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
     return torch.randn((num, latent_dim), generator=stream)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from gan_ablate import features
 from gan_ablate.data import load_dataset
 from gan_ablate.errors import UserError
 from gan_ablate.features import ClassifierExtractor, InceptionExtractor, build_extractor, read_asset
@@ -57,7 +56,7 @@ def test_weights_that_were_tampered_with_are_refused(monkeypatch: pytest.MonkeyP
     (tmp_path / "digits.safetensors").write_bytes(content[:-1] + b"\x00")
     sums = resources.files("gan_ablate.assets").joinpath("SHA256SUMS").read_text("ascii")
     (tmp_path / "SHA256SUMS").write_text(sums, "ascii")
-    monkeypatch.setattr(features.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     with pytest.raises(UserError, match=r"digits\.safetensors: the checksum"):
         read_asset("digits.safetensors")
 
@@ -80,7 +79,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
     with pytest.raises(FileNotFoundError):  # by then the layers are there; only the weights are not
-        network.__init__("x", ["2048"], feature_extractor_weights_path="/nowhere")  # type: ignore[misc]
+        network.__init__("x", ["2048"], feature_extractor_weights_path="/nowhere")
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path

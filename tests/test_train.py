@@ -75,9 +75,8 @@ def test_the_same_configuration_gives_the_same_bits() -> None:
     torch.rand(3)
     second = run(config)
     assert first.history == second.history
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)
-    )
+    pairs = zip(first.generator.parameters(), second.generator.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Records of runs that never were, with scores that a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from gan_ablate.grid import Cell, Plan
+from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store
+
+
+def save_runs(
+    store: Store,
+    plan: Plan,
+    fid: Callable[[Cell, int], float | None],
+    *,
+    step_ms: Callable[[Cell], float] = lambda _: 20.0,
+    extractor_sha256: str = "e" * 64,
+) -> None:
+    """Save a plan and a record of each of its runs; one without a FID diverged."""
+    store.save_plan(plan)
+    for cell, config in plan.runs:
+        score = fid(cell, config.seed)
+        store.save_record(_record(cell, config.seed, score, step_ms(cell), extractor_sha256))
+        sheet = np.full((242, 242, 3), 40 * (config.seed + 1), np.uint8)
+        samples = store.run_dir(config.run_id) / "samples"
+        samples.mkdir(exist_ok=True)
+        Image.fromarray(sheet).save(samples / f"step-{config.steps:06d}.png")
+
+
+def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_sha256: str) -> Record:
+    config = cell.with_seed(seed)
+    steps = [float(step) for step in range(0, config.steps + 1, max(1, config.steps // 5))]
+    curve = [] if fid is None else [fid * 2, fid * 1.1]
+    columns = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "accuracy_d", "grad_norm_d")
+    return Record(
+        run_id=config.run_id,
+        status="diverged" if fid is None else "completed",
+        message="not a finite number at step 3" if fid is None else "",
+        diverged_at=3 if fid is None else None,
+        config=config,
+        dataset_sha256="d" * 64,
+        dataset_origin="invented",
+        history={"step": steps, **{name: [0.5] * len(steps) for name in (*columns, "grad_norm_g")}},
+        scoring=ScoringRecord(
+            extractor="digits",
+            extractor_sha256=extractor_sha256,
+            num_reference=10_000,
+            resolution=28,
+            final=None if fid is None else _score(fid),
+            fid_batch_stats=fid,
+            floor=_score(0.05),
+            curve_samples=1_280,
+            curve_steps=[0, config.steps][: len(curve)],
+            curve_train_sec=[0.0, config.steps * step_ms / 1e3][: len(curve)],
+            curve_fid=curve,
+        ),
+        throughput={
+            "step_ms_median": step_ms,
+            "step_ms_p10": step_ms * 0.9,
+            "step_ms_p90": step_ms * 1.2,
+            "steps_per_sec": 1e3 / step_ms,
+            "images_per_sec": 64e3 / step_ms,
+            "num_timed_steps": 100.0,
+            "peak_memory_bytes": 5e8,
+        },
+        train_sec=config.steps * step_ms / 1e3,
+        total_sec=config.steps * step_ms / 1e3 + 3,
+        environment={"cpu": "an invented processor"},
+    )
+
+
+def _score(fid: float) -> ScoreRecord:
+    return ScoreRecord(fid=fid, kid=fid / 30, classes_covered=10, class_counts=[1_000] * 10, num_samples=10_000)

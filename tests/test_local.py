@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.config import RunConfig, RunContext
+from gan_ablate.errors import UserError
+from gan_ablate.executors.local import default_jobs, run_local
+from gan_ablate.progress import Silent
+from gan_ablate.run import Progress
+from gan_ablate.store import Record, Store
+from tests.configs import make_config
+
+
+class Recorder(Silent):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def started(self, config: RunConfig) -> None:
+        self.events.append(f"started {config.seed}")
+
+    def finished(self, record: Record) -> None:
+        self.events.append(f"finished {record.config.seed}")
+
+
+def scores(records: list[Record]) -> dict[int, object]:
+    return {r.config.seed: (r.history, r.scoring and r.scoring.final) for r in records}
+
+
+def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None:
+    configs = [make_config("mlp", seed=seed) for seed in range(3)]
+    alone, beside = (
+        list(run_local(order, RunContext(out=str(tmp_path / f"{jobs}"), data_dir="d"), jobs, Silent()))
+        for jobs, order in ((1, configs), (2, configs[::-1]))
+    )
+    assert [record.status for record in alone + beside] == ["completed"] * 6
+    assert scores(alone) == scores(beside)
+
+
+def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:
+    recorder = Recorder()
+    list(run_local([make_config("mlp", seed=seed) for seed in (2, 0)], context, 1, recorder))
+    assert recorder.events == ["started 2", "finished 2", "started 0", "finished 0"]
+
+
+def test_a_worker_that_dies_costs_its_own_run_only(context: RunContext) -> None:
+    class Killer(Silent):
+        killed = False
+
+        def progressed(self, _: Progress) -> None:
+            if not self.killed:
+                self.killed = True
+                (child,) = children()
+                os.kill(child, signal.SIGKILL)
+
+    configs = [make_config("mlp", seed=0, steps=100_000), make_config("mlp", seed=1)]
+    records = {r.config.seed: r for r in run_local(configs, context, 1, Killer())}
+    assert records[0].status == "failed"
+    assert "SIGKILL" in records[0].message
+    assert records[1].status == "completed"
+    assert not Store(Path(context.out)).is_done(configs[0].run_id)
+    assert children() == []
+
+
+def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
+    config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
+    with pytest.raises(UserError, match="folder:gone@0"):
+        run_local([config], context, 2, Silent())
+    assert not (Path(context.out) / "runs").exists()
+    assert children() == []
+
+
+def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
+    configs = [make_config("mlp", seed=seed, steps=10 if seed == 0 else 100_000) for seed in range(3)]
+    records = run_local(configs, context, 2, Silent())
+    next(iter(records))
+    records.close()  # type: ignore[attr-defined]
+    assert children() == []
+
+
+def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:
+    assert default_jobs("cuda") == 1
+    assert 1 <= default_jobs("cpu") <= (os.cpu_count() or 1)
+
+
+def children() -> list[int]:
+    """Worker processes of this one: those that multiprocessing spawned, its bookkeeper left out."""
+    time.sleep(0.1)
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue  # gone while we looked
+        if parent == os.getpid() and b"spawn_main" in command:
+            found.append(int(stat.parent.name))
+    return found

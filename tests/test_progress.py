@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gan_ablate import progress as progress_module
+from gan_ablate.progress import Display, format_duration
+from gan_ablate.run import Progress
+from gan_ablate.store import Record
+from tests.configs import make_config
+
+CONFIG = make_config(steps=100)
+PROGRESS = Progress(CONFIG.run_id, 50, 12.5, 0.7, 1.4, 33.0)
+
+
+def show(console: Console, *, failed: bool = False) -> None:
+    with Display(console, {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}, num_done=3, jobs=2) as display:
+        display.started(CONFIG)
+        display.tick()
+        display.progressed(PROGRESS)
+        display.tick()
+        status = "failed" if failed else "completed"
+        message = "RuntimeError: [planted]" if failed else ""
+        display.finished(
+            Record(run_id=CONFIG.run_id, status=status, message=message, config=CONFIG)  # type: ignore[arg-type]
+        )
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "PLAIN_EVERY_SEC", 0.0)
+    output = io.StringIO()
+    show(Console(file=output, width=50))
+    lines = output.getvalue().splitlines()
+    assert "batch norm on, seed 0: starting" in lines
+    assert "batch norm on, seed 0: step 50/100, 12.5 it/s, D 0.700, G 1.400, FID 33.0" in lines
+    assert lines[-1].startswith("[4/4] completed batch norm on, seed 0: not scored")
+    assert "\x1b" not in output.getvalue()
+
+
+def test_a_quiet_log_stays_short() -> None:
+    output = io.StringIO()
+    show(Console(file=output))
+    assert len(output.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_sees_the_bar() -> None:
+    output = io.StringIO()
+    show(Console(file=output, force_terminal=True, width=140))
+    for words in ("runs", "4/4", "completed batch norm on"):
+        assert words in output.getvalue()
+
+
+def test_the_live_table_has_a_line_per_running_cell() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=140)
+    display = Display(console, {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}, num_done=0, jobs=1)
+    display.started(CONFIG)
+    display.progressed(PROGRESS)
+    console.print(display.render())
+    for words in ("0/1", "batch norm on, seed 0", "step 50/100", "12.5 it/s", "D 0.700", "G 1.400", "FID 33.0", "left"):
+        assert words in output.getvalue()
+
+
+def test_a_failure_is_told_with_its_words() -> None:
+    output = io.StringIO()
+    show(Console(file=output), failed=True)
+    assert "failed    batch norm on, seed 0: RuntimeError: [planted]" in output.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (480, "8 min"), (7_800, "2 h 10 min")])
+def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words

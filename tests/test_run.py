@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from gan_ablate import run as run_module
+from gan_ablate.config import RunContext
+from gan_ablate.errors import UserError
+from gan_ablate.folders import folder_identity
+from gan_ablate.models import build_generator
+from gan_ablate.run import Progress, check_inputs, execute
+from gan_ablate.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.store import Store
+from tests.configs import make_config
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def test_a_run_leaves_everything_that_its_folder_promises(context: RunContext) -> None:
+    config = make_config(steps=12)
+    progress: list[Progress] = []
+    record = execute(config, context, progress.append)
+    store = Store(Path(context.out))
+    folder = store.run_dir(config.run_id)
+    assert store.load_record(config.run_id) == record
+    assert record.status == "completed"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "generator.safetensors", "log.txt", "record.json", "samples",
+    }  # fmt: skip
+    assert [path.name for path in sorted((folder / "samples").iterdir())] == ["step-000000.png", "step-000012.png"]
+    assert record.history["step"] == [10, 12]
+    assert record.scoring is not None
+    assert record.scoring.final is not None
+    assert record.scoring.curve_steps == [0, 12]
+    assert record.scoring.final.num_samples == 1_280
+    assert record.scoring.floor.fid < 1 < record.scoring.final.fid
+    assert record.throughput is not None
+    assert record.throughput["num_timed_steps"] == 9
+    assert record.num_parameters_g == sum(p.numel() for p in build_generator(config).parameters())
+    assert 0 < record.train_sec < record.total_sec
+    assert record.environment["torch"] == torch.__version__.split("+")[0]
+    assert progress[-1].step == 12
+    assert "completed" in (folder / "log.txt").read_text()
+
+
+def test_the_saved_generator_draws_the_saved_sheet(context: RunContext) -> None:
+    config = make_config()
+    execute(config, context, ignore)
+    folder = Path(context.out) / "runs" / config.run_id
+    generator = build_generator(config)
+    generator.load_state_dict(load_file(folder / "generator.safetensors"))
+    images = sample_images(generator, scoring_latents(64, config.latent_dim), torch.device("cpu"))
+    sheet = np.asarray(Image.open(folder / "samples" / "step-000003.png").convert("L"))
+    assert sheet.shape == (242, 242)  # eight by eight images of 28 pixels, two pixels between
+    assert np.abs(sheet[2:30, 32:60].astype(int) - images[1, 0].numpy().astype(int)).max() <= 1
+
+
+def test_the_same_configuration_leaves_the_same_record_wherever_it_runs(tmp_path: Path) -> None:
+    records = []
+    for place in ("a", "b"):
+        torch.rand(3)
+        record = execute(make_config(), RunContext(out=str(tmp_path / place), data_dir="data"), ignore)
+        assert record.scoring is not None
+        records.append((record.history, record.scoring.final, record.scoring.curve_fid, record.dataset_sha256))
+    assert records[0] == records[1]
+
+
+def test_a_divergence_is_recorded_with_its_step_and_without_a_score(context: RunContext) -> None:
+    record = execute(make_config(steps=30, lr_g=1e30, lr_d=1e30), context, ignore)
+    assert (record.status, record.diverged_at) == ("diverged", 10)
+    assert record.message == "not a finite number at step 10"
+    assert record.scoring is not None
+    assert record.scoring.final is None
+    assert record.throughput is not None
+
+
+def test_pixels_that_are_no_numbers_are_a_divergence(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NonFiniteImagesError
+
+    monkeypatch.setattr(Scorer, "score", refuse)
+    assert execute(make_config(), context, ignore).status == "diverged"
+
+
+def test_an_error_is_recorded_and_logged(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(run_module, "train", explode)
+    record = execute(make_config(), context, ignore)
+    assert (record.status, record.message) == ("failed", "ZeroDivisionError: planted")
+    log = (Path(context.out) / "runs" / record.run_id / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "planted" in log
+
+
+def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    name = folder_identity(tmp_path)
+    config = make_config(dataset=name, scoring={"features": "none", "curve_points": 1}, batch_size=8)
+    context = RunContext(out=str(tmp_path / "out"), data_dir="data", folders={name: str(tmp_path)})
+    record = execute(config, context, ignore)
+    assert record.status == "completed"
+    assert record.scoring is None
+    assert "without Inception weights" in record.unscored_reason
+    assert record.dataset_origin.startswith("image folder")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("gpu", "--device gpu: no such device; valid: cpu, cuda"), ("mps", "not supported"), ("cuda:99", "use cpu")],
+)
+def test_a_device_that_is_not_there_is_named(context: RunContext, device: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_inputs(make_config(), context.model_copy(update={"device": device}))
