@@ -72,6 +72,7 @@ def run(
     console = Console()
     plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
     store = Store(out)
+    store.check_writable()
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id: seconds[config.run_id] for config in missing_runs(plan, store)}
     labels = {config.run_id: cell.label for cell, config in plan.runs}

@@ -18,27 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from gan_ablate.config import RunConfig
-    from gan_ablate.run import Progress as RunProgress
+    from gan_ablate.events import Progress as RunProgress
     from gan_ablate.store import Record
 
 PLAIN_EVERY_SEC = 15.0
 """Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def started(self, config: RunConfig) -> None:
-        """Ignore."""
-
-    def progressed(self, progress: RunProgress) -> None:
-        """Ignore."""
-
-    def finished(self, record: Record) -> None:
-        """Ignore."""
-
-    def tick(self) -> None:
-        """Ignore."""
 
 
 class Display:

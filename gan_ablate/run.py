@@ -7,19 +7,19 @@ import functools
 import logging
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors.torch import save_file
+from torchvision.utils import make_grid, save_image
 
 from gan_ablate.data import ImageDataset, load_dataset
 from gan_ablate.environment import describe_environment
 from gan_ablate.errors import UserError
+from gan_ablate.events import Progress
 from gan_ablate.features import build_extractor
 from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
-from gan_ablate.sheets import save_sheet
 from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store
 from gan_ablate.train import Measurement, train
 
@@ -36,18 +36,6 @@ PROGRESS_EVERY_SEC = 0.5
 SHEET_COLUMNS = 8
 NUM_SHEET_IMAGES = 64
 """Images on a sample sheet, from the same latents in every run."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: what a line of the display shows."""
-
-    run_id: str
-    step: int
-    steps_per_sec: float
-    loss_d: float
-    loss_g: float
-    fid: float | None
 
 
 def check_inputs(config: RunConfig, context: RunContext) -> None:
@@ -185,7 +173,7 @@ class _Observer:
             return False
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
-        save_sheet(sheet, SHEET_COLUMNS, samples / f"step-{step:06d}.png")
+        save_image(make_grid(sheet.float() / 255, nrow=SHEET_COLUMNS), samples / f"step-{step:06d}.png")
         # The pause for scoring is not the training's speed.
         self._reported_at = (time.perf_counter(), step)
         return True

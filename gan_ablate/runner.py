@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from gan_ablate.config import RunContext
 from gan_ablate.cost import estimate_run_sec
 from gan_ablate.errors import UserError
+from gan_ablate.events import Silent
 from gan_ablate.executors.local import default_jobs, run_local
-from gan_ablate.progress import Silent
 from gan_ablate.store import Store, load_results
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.config import RunConfig
-    from gan_ablate.executors.local import RunObserver
+    from gan_ablate.events import RunObserver
     from gan_ablate.grid import Plan
 
 

@@ -100,14 +100,14 @@ class Store:
         return self.root / "runs" / run_id
 
     def check_writable(self) -> None:
-        """Create the folder and try to write into it.
+        """Try to write where the folder is or will be, and leave nothing behind.
 
         Raises:
             UserError: if that is not possible.
         """
+        place = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
+            with tempfile.TemporaryFile(dir=place):
                 return
         except OSError as refused:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
@@ -125,7 +125,7 @@ class Store:
         path = self.run_dir(run_id) / "record.json"
         try:
             data = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as broken:
             raise UserError(f"{path}: not a record ({broken}); delete it to run again") from None

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from gan_ablate.config import RunConfig, RunContext
 from gan_ablate.errors import UserError
+from gan_ablate.events import Progress, Silent
 from gan_ablate.executors.local import default_jobs, run_local
-from gan_ablate.progress import Silent
-from gan_ablate.run import Progress
 from gan_ablate.store import Record, Store
 from tests.configs import make_config
 
@@ -54,8 +52,8 @@ def test_a_worker_that_dies_costs_its_own_run_only(context: RunContext) -> None:
         def progressed(self, _: Progress) -> None:
             if not self.killed:
                 self.killed = True
-                (child,) = children()
-                os.kill(child, signal.SIGKILL)
+                (worker,) = multiprocessing.active_children()
+                worker.kill()
 
     configs = [make_config("mlp", seed=0, steps=100_000), make_config("mlp", seed=1)]
     records = {r.config.seed: r for r in run_local(configs, context, 1, Killer())}
@@ -63,7 +61,7 @@ def test_a_worker_that_dies_costs_its_own_run_only(context: RunContext) -> None:
     assert "SIGKILL" in records[0].message
     assert records[1].status == "completed"
     assert not Store(Path(context.out)).is_done(configs[0].run_id)
-    assert children() == []
+    assert multiprocessing.active_children() == []
 
 
 def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
@@ -71,7 +69,7 @@ def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> 
     with pytest.raises(UserError, match="folder:gone@0"):
         run_local([config], context, 2, Silent())
     assert not (Path(context.out) / "runs").exists()
-    assert children() == []
+    assert multiprocessing.active_children() == []
 
 
 def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
@@ -79,24 +77,9 @@ def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
     records = run_local(configs, context, 2, Silent())
     next(iter(records))
     records.close()  # type: ignore[attr-defined]
-    assert children() == []
+    assert multiprocessing.active_children() == []
 
 
 def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:
     assert default_jobs("cuda") == 1
     assert 1 <= default_jobs("cpu") <= (os.cpu_count() or 1)
-
-
-def children() -> list[int]:
-    """Worker processes of this one: those that multiprocessing spawned, its bookkeeper left out."""
-    time.sleep(0.1)
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            command = (stat.parent / "cmdline").read_bytes()
-        except OSError:
-            continue  # gone while we looked
-        if parent == os.getpid() and b"spawn_main" in command:
-            found.append(int(stat.parent.name))
-    return found

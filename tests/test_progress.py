@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from gan_ablate import progress as progress_module
+from gan_ablate.events import Progress
 from gan_ablate.progress import Display, format_duration
-from gan_ablate.run import Progress
 from gan_ablate.store import Record
 from tests.configs import make_config
 

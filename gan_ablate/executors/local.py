@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
 from gan_ablate.store import Record, Store
@@ -17,34 +18,25 @@ from gan_ablate.store import Record, Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
     from gan_ablate.config import RunConfig, RunContext
-    from gan_ablate.run import Progress
+    from gan_ablate.events import RunObserver
+
+# Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
+# a fork of this process would inherit threads and CUDA in an undefined state.
+_HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+_MULTIPROCESSING: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
+if _HAS_FORK_SERVER:
+    _MULTIPROCESSING.set_forkserver_preload(["gan_ablate.run"])
 
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
 
 
-class RunObserver(Protocol):
-    """What the display of a grid's progress has to understand."""
-
-    def started(self, config: RunConfig) -> None:
-        """Note that a worker has taken up a run."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Note how far a run is."""
-
-    def finished(self, record: Record) -> None:
-        """Note that a run is over."""
-
-    def tick(self) -> None:
-        """Note that time passes."""
-
-
 @dataclass(eq=False)
 class _Worker:
-    process: SpawnProcess
+    process: BaseProcess
     pipe: Connection
     run: RunConfig | None = field(default=None)
 
@@ -150,10 +142,8 @@ def _exit_reason(code: int | None) -> str:
 
 
 def _start_worker(context: RunContext) -> _Worker:
-    # Spawned, not forked: a fork would inherit threads and CUDA in an undefined state.
-    multiprocessing = get_context("spawn")
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=_work, args=(theirs, context), daemon=True)
+    ours, theirs = _MULTIPROCESSING.Pipe()
+    process = _MULTIPROCESSING.Process(target=_work, args=(theirs, context), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)

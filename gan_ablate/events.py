@@ -1,0 +1,54 @@
+"""What happens to runs under way, and who may want to know. No PyTorch here: the process that listens does without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gan_ablate.config import RunConfig
+    from gan_ablate.store import Record
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what a line of the display shows."""
+
+    run_id: str
+    step: int
+    steps_per_sec: float
+    loss_d: float
+    loss_g: float
+    fid: float | None
+
+
+class RunObserver(Protocol):
+    """What the display of a grid's progress has to understand."""
+
+    def started(self, config: RunConfig) -> None:
+        """Note that a worker has taken up a run."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Note how far a run is."""
+
+    def finished(self, record: Record) -> None:
+        """Note that a run is over."""
+
+    def tick(self) -> None:
+        """Note that time passes."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def started(self, config: RunConfig) -> None:
+        """Ignore."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def finished(self, record: Record) -> None:
+        """Ignore."""
+
+    def tick(self) -> None:
+        """Ignore."""

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gan_ablate import cli, runner
+from gan_ablate.config import RunContext
+from gan_ablate.grid import load_grid, plan
+from gan_ablate.store import Record, Store
+from tests.synthetic import save_runs
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["gan-ablate", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--grid", "bn_label_smoth"], ["--grid bn_label_smoth", "did you mean bn_label_smooth?"]),
+        (["--grid", "absent.toml"], ["--grid absent.toml", "No such file"]),
+        (["--grid", "broken.toml"], ["broken.toml", "not TOML", "line 1"]),
+        (["--grid", "dropout", "--seeds", "0"], ["--seeds 0", "from 1"]),
+        (["--grid", "dropout", "--steps", "0"], ["--steps 0", "from 1"]),
+        (["--grid", "dropout", "--dataset", "mnits"], ["mnits", "did you mean mnist?"]),
+        (["--grid", "dropout", "--dataset", "folder:empty"], ["folder:empty", "no image in it"]),
+        (["--grid", "dropout", "--set", "bta1=0.5"], ["bta1 = 0.5", "did you mean beta1?"]),
+        (["--grid", "dropout", "--set", "generator.hidden_sizes=[5]"], ["generator (dcgan)", "base_channels"]),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    Path("broken.toml").write_text("base = mlp\n", "utf-8")
+    Path("empty").mkdir()
+    assert call(monkeypatch, command, *arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    for word in ["gan-ablate: ", *words]:
+        assert word in line
+    assert not Path("results").exists()
+
+
+def test_a_broken_image_stops_everything_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("pets").mkdir()
+    for i in range(8):
+        Image.new("RGB", (40, 40)).save(f"pets/{i}.png")
+    Path("pets/3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert call(monkeypatch, "run", "--grid", "beta1", "--dataset", "folder:pets") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3.png: not a readable image" in line
+    assert not Path("results").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")
+def test_a_folder_below_a_file_cannot_be_written_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    Path("file").write_text("", "utf-8")
+    assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--out", "file/results") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--out file/results: cannot be written to" in line
+
+
+def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    def fail(configs: list[object], context: RunContext, *_: object) -> list[Record]:
+        planned = plan(load_grid(tiny_grid), budget="smoke")
+        records = []
+        for _, config in planned.runs:
+            records.append(Record(run_id=config.run_id, status="failed", message="planted", config=config))
+            Store(Path(context.out)).save_record(records[-1])
+        return records
+
+    monkeypatch.setattr(runner, "run_local", fail)
+    assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--budget", "smoke") == 1
+    assert "4 of 4 runs failed" in capsys.readouterr().err
+    assert "failed with an error" in Path("results/report.md").read_text("utf-8")
+
+
+def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> None:
+    command = [sys.executable, "-m", "gan_ablate", "run", "--grid", str(tiny_grid), "--budget", "smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "2 variants × 2 seeds, 4 runs to compute" in done.stdout
+    assert "[4/4] completed" in done.stdout
+    assert "Report: results/report.md" in done.stdout
+    text = Path("results/report.md").read_text("utf-8")
+    assert "**smoothing on**" in text
+    assert {path.name for path in Path("results/tiny").iterdir()} == {
+        "cost.png", "curves.png", "effects.png", "losses.png", "quality.png", "runs.csv", "samples.png", "summary.csv",
+    }  # fmt: skip
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "0 runs to compute" in again.stdout
+    assert Path("results/report.md").read_text("utf-8") == text
+    run_id = next(Path("results/runs").iterdir()).name
+    sample = [sys.executable, "-m", "gan_ablate", "sample", run_id, "--num", "9", "--to", "nine.png"]
+    subprocess.run(sample, check=True, capture_output=True)
+    with Image.open("nine.png") as picture:
+        assert picture.size == (92, 92)  # three by three images of 28 pixels, two pixels around each
+
+
+def test_plan_and_status_say_how_far_things_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(Path("results")), planned, lambda _, seed: 9.0 if seed else None)
+    (Path("results/runs") / planned.baseline.config.run_id / "record.json").unlink()
+    assert call(monkeypatch, "plan", "--grid", str(tiny_grid), "--budget", "smoke") == 0
+    output = capsys.readouterr().out
+    assert "1/2" in output
+    assert "2/2" in output
+    assert "1 runs to compute" in output
+    assert call(monkeypatch, "status") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["tiny", "smoke", "2", "1", "0", "1"]
+
+
+def test_list_shows_grids_presets_data_sets_and_fields(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "list") == 0
+    output = capsys.readouterr().out
+    for words in ("bn_label_smooth", "dcgan-28", "fashion-mnist", "discriminator.dropout2d", "folder:PATH"):
+        assert words in output
+
+
+def test_sample_refuses_a_run_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "sample", "abcdef012345") == 2
+    assert "abcdef012345: no finished run" in capsys.readouterr().err
+
+
+def test_the_ci_script_can_be_run() -> None:
+    assert (Path(__file__).parents[1] / ".ci" / "run").stat().st_mode & stat.S_IXUSR
