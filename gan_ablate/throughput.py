@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_WARM_UP_STEPS = 20
 """The first steps allocate memory, choose kernels and fill caches; they are not what a step costs."""
@@ -26,7 +30,7 @@ class Throughput:
         steps_per_sec: 1000 / ``step_ms_median``.
         images_per_sec: real images that D sees per second.
         num_timed_steps: how many steps the percentiles rest on.
-        peak_memory_bytes: of the process, or on a GPU of its tensors; 0 where the system does not say.
+        peak_memory_bytes: of the process while it trained, or on a GPU of its tensors; 0 where the system does not say.
     """
 
     step_ms_median: float
@@ -46,6 +50,7 @@ class StepTimer:
         # Seconds on the CPU, events on a GPU.
         self._starts: list[Any] = []
         self._ends: list[Any] = []
+        self._peak_memory_bytes = 0
         _reset_peak_memory(device)
 
     def __enter__(self) -> Self:
@@ -54,6 +59,15 @@ class StepTimer:
 
     def __exit__(self, *exception: object) -> None:
         self._ends.append(self._now())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the peak memory: it is not training."""
+        self._peak_memory_bytes = max(self._peak_memory_bytes, _peak_memory_bytes(self._device))
+        try:
+            yield
+        finally:
+            _reset_peak_memory(self._device)
 
     def summarise(self, images_per_step: int) -> Throughput | None:
         """Return the percentiles, or None where no step was timed.
@@ -73,7 +87,7 @@ class StepTimer:
             steps_per_sec=1e3 / median,
             images_per_sec=1e3 / median * images_per_step,
             num_timed_steps=len(timed),
-            peak_memory_bytes=_peak_memory_bytes(self._device),
+            peak_memory_bytes=self._peak_memory_bytes or _peak_memory_bytes(self._device),
         )
 
     def total_sec(self) -> float:

@@ -171,7 +171,8 @@ def train(
     history: list[Measurement] = []
     points = config.scoring.curve_points
     snapshots = {round(config.steps * point / points) for point in range(1, points + 1)}
-    is_finite = on_snapshot(0, trainer.generator, timer)
+    with timer.paused():
+        is_finite = on_snapshot(0, trainer.generator, timer)
     step = 0
     while is_finite and step < config.steps:
         step += 1
@@ -182,7 +183,8 @@ def train(
             on_measurement(history[-1])
             is_finite = _is_finite(history[-1])
         if step in snapshots:
-            is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
+            with timer.paused():
+                is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
     diverged_at = None if is_finite else step
     return TrainResult(trainer.generator, trainer.discriminator, history, diverged_at, timer)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gan_ablate import cli, runner
-from gan_ablate.config import RunContext
+from gan_ablate.config import RunConfig, RunContext
 from gan_ablate.grid import load_grid, plan
 from gan_ablate.store import Record, Store
 from tests.synthetic import save_runs
@@ -84,12 +84,10 @@ def test_a_folder_below_a_file_cannot_be_written_to(
 def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
 ) -> None:
-    def fail(configs: list[object], context: RunContext, *_: object) -> list[Record]:
-        planned = plan(load_grid(tiny_grid), budget="smoke")
-        records = []
-        for _, config in planned.runs:
-            records.append(Record(run_id=config.run_id, status="failed", message="planted", config=config))
-            Store(Path(context.out)).save_record(records[-1])
+    def fail(configs: list[RunConfig], context: RunContext, *_: object) -> list[Record]:
+        records = [Record(run_id=c.run_id, status="failed", message="planted", config=c) for c in configs]
+        for record in records:
+            Store(Path(context.out)).save_record(record)
         return records
 
     monkeypatch.setattr(runner, "run_local", fail)

@@ -50,16 +50,18 @@ def test_no_step_has_no_summary() -> None:
     assert StepTimer(torch.device("cpu")).summarise(1) is None
 
 
-def test_peak_memory_is_this_runs_own() -> None:
+def peak_bytes(*, inside_mb: int = 0, paused_mb: int = 0) -> int:
     timer = StepTimer(torch.device("cpu"))
     with timer:
-        big = np.ones(50_000_000)
-    del big
-    large = timer.summarise(1)
-    timer = StepTimer(torch.device("cpu"))
-    with timer:
-        pass
-    small = timer.summarise(1)
-    assert large is not None
-    assert small is not None
-    assert large.peak_memory_bytes - small.peak_memory_bytes > 300_000_000
+        np.ones(inside_mb * 125_000).sum()
+    with timer.paused():
+        np.ones(paused_mb * 125_000).sum()
+    summary = timer.summarise(1)
+    assert summary is not None
+    return summary.peak_memory_bytes
+
+
+def test_peak_memory_is_this_runs_own_and_only_its_trainings() -> None:
+    large = peak_bytes(inside_mb=400)
+    assert large - peak_bytes() > 300_000_000
+    assert large - peak_bytes(paused_mb=400) > 300_000_000
