@@ -4,7 +4,8 @@
 ``load_results`` gives the tidy table.
 """
 
-from gan_ablate.grid import Grid, Plan, load_grid, plan
+from gan_ablate.grid import Grid, load_grid
+from gan_ablate.planning import Plan, plan
 from gan_ablate.runner import run_grid
 from gan_ablate.store import load_results
 

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from gan_ablate.config import DATASETS, list_fields
 from gan_ablate.errors import RunFailedError, UserError
-from gan_ablate.executors.local import default_jobs
-from gan_ablate.grid import BudgetName, Plan, describe_preset, list_grids, list_presets, load_grid
-from gan_ablate.grid import plan as resolve
+from gan_ablate.executors.local import resolve_jobs
+from gan_ablate.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.planning import Plan
+from gan_ablate.planning import plan as resolve
 from gan_ablate.progress import Display, format_duration
 from gan_ablate.runner import estimate_seconds, missing_runs, run_grid
 from gan_ablate.store import Store
@@ -76,22 +77,28 @@ def run(
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id: seconds[config.run_id] for config in missing_runs(plan, store)}
     labels = {config.run_id: cell.label for cell, config in plan.runs}
-    jobs_shown = jobs if jobs is not None else default_jobs(device)
-    console.print(
+    num_jobs = resolve_jobs(jobs, device)
+    header = (
         f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seeds, {len(missing)} runs to compute, "
-        f"{jobs_shown} at once",
-        soft_wrap=True,
+        f"{num_jobs} at once"
     )
-    with Display(console, labels, missing, len(labels) - len(missing), max(jobs_shown, 1)) as display:
-        runs = run_grid(
-            plan,
-            out,
-            data_dir=data_dir,
-            device=device,
-            jobs=jobs,
-            inception_weights=inception_weights,
-            observer=display,
-        )
+    previous = store.find_plan(plan.grid.name)
+    if previous is not None and previous != plan:
+        header += f"\nThis takes the place of another plan of {plan.grid.name} in the report; its runs are kept."
+    try:
+        with Display(console, header, labels, missing, len(labels) - len(missing), num_jobs) as display:
+            runs = run_grid(
+                plan,
+                out,
+                data_dir=data_dir,
+                device=device,
+                jobs=jobs,
+                inception_weights=inception_weights,
+                observer=display,
+            )
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on with the runs that are missing.")
+        raise typer.Exit(130) from None
     _write_report(out, console)
     num_failed = int((runs["status"] == "failed").sum())
     if num_failed:
@@ -115,6 +122,7 @@ def plan_command(
 ) -> None:
     """Show the variants of a grid, what is done already and about how long the rest will take."""
     plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
+    num_jobs = resolve_jobs(jobs, device)
     store = Store(out)
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id for config in missing_runs(plan, store)}
@@ -125,7 +133,6 @@ def plan_command(
         table.add_row(cell.label, run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}")
     console = Console()
     console.print(table)
-    num_jobs = jobs or default_jobs(device)
     total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
     console.print(
         f"{plan.budget}: {len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "

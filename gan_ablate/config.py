@@ -30,6 +30,11 @@ DATASETS: dict[str, str] = {
 FeatureKind = Literal["digits", "fashion", "inception", "none"]
 _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
 
+MAX_STEPS = 10**9
+MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
+"""Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
+
+Size = Annotated[int, Field(gt=0, le=65_536)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 NormKind = Literal["none", "batch"]
 
@@ -75,7 +80,7 @@ class MLPGenerator(Model):
     """Linear layers, the hidden ones followed by norm and activation; tanh at the end."""
 
     kind: Literal["mlp"]
-    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+    hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
     norm: NormKind = "none"
     activation: Activation = ReLU(kind="relu")
 
@@ -87,7 +92,7 @@ class DCGANGenerator(Model):
     """
 
     kind: Literal["dcgan"]
-    base_channels: PositiveInt
+    base_channels: Size
     norm: NormKind = "batch"
     activation: Activation = ReLU(kind="relu")
 
@@ -96,7 +101,7 @@ class MLPDiscriminator(Model):
     """Linear layers, the hidden ones followed by norm, activation and dropout; one logit at the end."""
 
     kind: Literal["mlp"]
-    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+    hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
     norm: NormKind = "none"
     activation: Activation = LeakyReLU(kind="leaky_relu")
     dropout: Probability = 0.0
@@ -110,7 +115,7 @@ class DCGANDiscriminator(Model):
     """
 
     kind: Literal["dcgan"]
-    base_channels: PositiveInt
+    base_channels: Size
     norm: NormKind = "batch"
     activation: Activation = LeakyReLU(kind="leaky_relu")
     dropout: Probability = 0.0
@@ -143,8 +148,8 @@ class Scoring(Model):
     """
 
     features: FeatureKind
-    num_samples: Annotated[int, Field(ge=2)] = 10_000
-    curve_samples: Annotated[int, Field(ge=2)] = 2_000
+    num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
+    curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000
     curve_points: PositiveInt = 10
 
 
@@ -152,8 +157,8 @@ class RunConfig(Model):
     """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
 
     dataset: str = "mnist-10k"
-    image_size: PositiveInt
-    latent_dim: PositiveInt
+    image_size: Annotated[int, Field(gt=0, le=1024)]
+    latent_dim: Size
     generator: Generator
     discriminator: Discriminator
     init: Init
@@ -162,10 +167,10 @@ class RunConfig(Model):
     lr_d: PositiveFloat
     beta1: Probability
     beta2: Probability
-    batch_size: Annotated[int, Field(ge=2)]
-    d_steps_per_g_step: PositiveInt = 1
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    d_steps_per_g_step: Size = 1
     generator_fakes: Literal["reused", "fresh"]
-    steps: PositiveInt
+    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     seed: Annotated[int, Field(ge=0)]
     scoring: Scoring
 
@@ -201,6 +206,13 @@ class RunConfig(Model):
         features = self.scoring.features
         if features in ("digits", "fashion") and _FEATURES.get(self.dataset) != features:
             raise refusal("scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none")
+        for field, number in (
+            ("num_samples", self.scoring.num_samples),
+            ("curve_samples", self.scoring.curve_samples),
+        ):
+            if number < MIN_SAMPLES[features]:
+                advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+                raise refusal(f"scoring.{field}", number, advice)
         return self
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
 from gan_ablate.folders import PREFIX, list_images
 from gan_ablate.seeding import stream_seed
@@ -122,8 +123,9 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def _embedded_digits(part: str) -> Tensor:
-    with resources.files("gan_ablate.assets").joinpath(f"mnist-10k-{part}.npz").open("rb") as file, np.load(file) as z:
-        return torch.from_numpy(z["images"]).unsqueeze(1)
+    content, _ = read_asset(f"mnist-10k-{part}.npz")
+    with np.load(io.BytesIO(content)) as digits:
+        return torch.from_numpy(digits["images"]).unsqueeze(1)
 
 
 def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> Tensor:
@@ -153,7 +155,22 @@ def _read_folder(folder: Path, size: int) -> Tensor:
     for row, path in enumerate(paths):
         try:
             with Image.open(path) as image:
-                images[row] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+                images[row] = np.asarray(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour.
+
+    Raises:
+        ValueError: if its pixels have more than 8 bits, which a conversion would clip.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"pixels of mode {image.mode} have more than 8 bits")
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from gan_ablate.grid import Plan
+    from gan_ablate.planning import Plan
 
 
 @dataclass(frozen=True)

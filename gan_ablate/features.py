@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 import torch
@@ -12,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ ClassifierName = Literal["digits", "fashion"]
 
 EXTRACTION_BATCH = 500
 """Images per forward pass. Fixed, because a convolution may round differently at another batch size."""
-
-INCEPTION_SHA256_PREFIX = "6726825d"
-"""Start of the SHA-256 of ``weights-inception-2015-12-05-6726825d.pth``, the file that torch-fidelity distributes."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +156,7 @@ class InceptionExtractor:
             ) from unreadable
         self._network.eval().to(device)
         self._device = device
-        self.sha256 = _state_sha256(self._network) if weights is None else _file_sha256(weights)
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the weights are the published file, whose scores compare with those of papers."""
-        return self.sha256.startswith(INCEPTION_SHA256_PREFIX)
+        self.sha256 = _state_sha256(self._network)
 
     def __call__(self, images: Tensor) -> Features:
         """Extract features of ``images``: (N, 1 or 3, H, W) uint8; the network resizes them to 299×299 itself."""
@@ -194,20 +186,6 @@ def build_extractor(
             assert_never(kind)
 
 
-def read_asset(name: str) -> tuple[bytes, str]:
-    """Read an embedded file and its SHA-256.
-
-    Raises:
-        UserError: if its checksum is not the one in ``assets/SHA256SUMS``.
-    """
-    assets = resources.files("gan_ablate.assets")
-    content = assets.joinpath(name).read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    if f"{sha256}  {name}" not in assets.joinpath("SHA256SUMS").read_text("ascii").splitlines():
-        raise UserError(f"gan_ablate/assets/{name}: the checksum is {sha256[:12]}…, not the shipped one: reinstall")
-    return content, sha256
-
-
 @torch.inference_mode()
 def _extract(
     forward: Callable[[Tensor], tuple[Tensor, Tensor | None]], images: Tensor, device: torch.device
@@ -220,11 +198,6 @@ def _extract(
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state_sha256(network: nn.Module) -> str:

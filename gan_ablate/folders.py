@@ -29,12 +29,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def folder_identity(folder: Path) -> str:
-    """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and file sizes.
+    """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and the files' bytes.
 
-    So the folder may move without its runs being lost, and another set of images under the same path is another
-    data set. The checksum of the pixels is recorded with every run.
+    So the folder may move without its runs being lost, and other images under the same path are another data set.
     """
     digest = hashlib.sha256()
     for path in list_images(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
     return f"{PREFIX}{folder.resolve().name}@{digest.hexdigest()[:8]}"

@@ -30,6 +30,7 @@ class Display:
 
     Args:
         console: where to write; live if it is a terminal.
+        header: printed first, once all that the runs need is known to be there.
         labels: run id → the name of its cell.
         seconds: run id → its estimated seconds, of the runs to be computed.
         num_done: runs that were there already.
@@ -37,9 +38,16 @@ class Display:
     """
 
     def __init__(
-        self, console: Console, labels: Mapping[str, str], seconds: Mapping[str, float], num_done: int, jobs: int
+        self,
+        console: Console,
+        header: str,
+        labels: Mapping[str, str],
+        seconds: Mapping[str, float],
+        num_done: int,
+        jobs: int,
     ) -> None:
-        self._console, self._labels, self._seconds, self._jobs = console, labels, dict(seconds), jobs
+        self._console, self._header = console, header
+        self._labels, self._seconds, self._jobs = labels, dict(seconds), jobs
         self._running: dict[str, tuple[RunConfig, RunProgress | None]] = {}
         self._started_at = self._printed_at = time.monotonic()
         self._total_sec = sum(self._seconds.values())
@@ -52,21 +60,31 @@ class Display:
         )
         self._task = self._bar.add_task("runs", total=len(seconds) + num_done, completed=num_done, left="")
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._has_begun = False
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
+        if kind is None:
+            self._begin()
+        if self._live is not None and self._has_begun:
             self._live.update(self._bar)
             self._live.stop()
 
+    def _begin(self) -> None:
+        if self._has_begun:
+            return
+        self._has_begun = True
+        self._console.print(self._header, highlight=False, markup=False, soft_wrap=True)
+        if self._live is not None:
+            self._live.start()
+
     def started(self, config: RunConfig) -> None:
         """Add a line for a run."""
+        self._begin()
         self._running[config.run_id] = (config, None)
 
     def progressed(self, progress: RunProgress) -> None:

@@ -15,7 +15,7 @@ from gan_ablate.store import Record, ScoringRecord, Store, load_results
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gan_ablate.grid import Plan
+    from gan_ablate.planning import Plan
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,22 @@ class GridResults:
         """The ways in which runs were scored; scores compare only where there is one."""
         return {_protocol(r) for _, r in self.records if r.scoring is not None and r.scoring.final is not None}
 
+    @property
+    def machines(self) -> set[tuple[str | None, ...]]:
+        """What runs were computed on; times compare only where there is one."""
+        parts = ("cpu", "gpu", "threads_per_run", "torch")
+        finished = [record for _, record in self.records if record.status != "failed"]
+        return {(record.device, *(record.environment.get(part) for part in parts)) for record in finished}
+
     def effects(self) -> list[Effect]:
-        """Estimate the design's effects, or none where scores do not compare."""
-        return estimate_effects(self.plan, self.runs) if len(self.protocols) == 1 else []
+        """Estimate the design's effects, or none where scores do not compare; step times only of one machine."""
+        if len(self.protocols) != 1:
+            return []
+        runs = self.runs if len(self.machines) == 1 else self.runs.assign(step_ms_median=np.nan)
+        return estimate_effects(self.plan, runs)
 
     def summary(self) -> pd.DataFrame:
-        """One row per variant: means over seeds with their intervals, and how its runs ended."""
+        """One row per variant, over its seeds: means with intervals, median step times, the fewest classes covered."""
         rows = []
         for cell in self.plan.cells:
             of_cell = self.runs.loc[self.runs["cell"] == cell.label]
@@ -85,8 +95,9 @@ class GridResults:
             }
             for column, estimate in estimates.items():
                 row |= {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
-            for column in ("classes_covered", "step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec"):
+            for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec"):
                 row[column] = of_cell[column].median()
+            row["classes_covered"] = of_cell["classes_covered"].min()
             row["peak_memory_mib"] = of_cell["peak_memory_mib"].max()
             row |= {status: int((of_cell["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
             row["planned"] = len(self.plan.seeds)
@@ -115,13 +126,16 @@ class GridResults:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def sample_sheets(self) -> dict[str, Path]:
-        """The last sample sheet of each variant's first seed."""
+        """The last sample sheet of each variant's first seed, under the variant's name; one that diverged says so."""
         sheets = {}
         for cell in self.plan.cells:
-            run_id = cell.with_seed(self.plan.seeds[0]).run_id
-            files = sorted((self.store.run_dir(run_id) / "samples").glob("step-*.png"))
-            if files and self.store.load_record(run_id) is not None:
-                sheets[cell.label] = files[-1]
+            record = self.store.load_record(cell.with_seed(self.plan.seeds[0]).run_id)
+            if record is None or record.status == "failed":
+                continue
+            files = sorted((self.store.run_dir(record.run_id) / "samples").glob("step-*.png"))
+            note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
+            if files:
+                sheets[cell.label + note] = files[-1]
         return sheets
 
 

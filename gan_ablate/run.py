@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torchvision.utils import make_grid, save_image
 
+from gan_ablate.config import default_features
 from gan_ablate.data import ImageDataset, load_dataset
 from gan_ablate.environment import describe_environment
 from gan_ablate.errors import UserError
 from gan_ablate.events import Progress
 from gan_ablate.features import build_extractor
 from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
-from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store
+from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
 from gan_ablate.train import Measurement, train
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def _execute(
         dataset_origin=dataset.origin,
         history=_columns(result.history),
         scoring=None if scorer is None else _scoring_record(config, scorer, observer, final, fid_batch_stats),
-        unscored_reason="" if scorer is not None else f"no extractor for {config.dataset} without Inception weights",
-        throughput=None if throughput is None else dataclasses.asdict(throughput),
+        unscored_reason="" if scorer is not None else _unscored_reason(config),
+        throughput=None if throughput is None else ThroughputRecord(**dataclasses.asdict(throughput)),
         num_parameters_g=_num_parameters(result.generator),
         num_parameters_d=_num_parameters(result.discriminator),
         train_sec=result.timer.total_sec(),
@@ -225,6 +226,12 @@ def _columns(history: list[Measurement]) -> dict[str, list[float]]:
     # JSON has no NaN; a diverged run's last row is left to its message.
     rows = [row for row in history if all(math.isfinite(value) for value in dataclasses.astuple(row))]
     return {name: [float(getattr(row, name)) for row in rows] for name in names}
+
+
+def _unscored_reason(config: RunConfig) -> str:
+    if default_features(config.dataset) == "none":
+        return f"{config.dataset} has no classifier of its own; --inception-weights PATH scores it with Inception"
+    return "scoring.features is none"
 
 
 def _num_parameters(network: nn.Module) -> int:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.config import RunContext
 from gan_ablate.cost import estimate_run_sec
-from gan_ablate.errors import UserError
 from gan_ablate.events import Silent
-from gan_ablate.executors.local import default_jobs, run_local
+from gan_ablate.executors.local import resolve_jobs, run_local
 from gan_ablate.store import Store, load_results
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.config import RunConfig
     from gan_ablate.events import RunObserver
-    from gan_ablate.grid import Plan
+    from gan_ablate.planning import Plan
 
 
 def run_grid(
@@ -49,8 +48,7 @@ def run_grid(
     Raises:
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: valid: a whole number from 1")
+    num_jobs = resolve_jobs(jobs, device)
     store = Store(Path(out))
     store.check_writable()
     context = RunContext(
@@ -61,7 +59,7 @@ def run_grid(
         folders=plan.folders,
     )
     missing = missing_runs(plan, store)
-    records = run_local(missing, context, jobs or default_jobs(device), observer or Silent()) if missing else ()
+    records = run_local(missing, context, num_jobs, observer or Silent()) if missing else ()
     store.save_plan(plan)
     for _ in records:
         pass
@@ -81,7 +79,7 @@ def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
     for cell in plan.cells:
         configs = [cell.with_seed(seed) for seed in plan.seeds]
         records = [store.load_record(config.run_id) for config in configs]
-        known = [r.throughput["step_ms_median"] for r in records if r is not None and r.throughput is not None]
+        known = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
         step_ms = sorted(known)[len(known) // 2] if known else None
         seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
     return seconds

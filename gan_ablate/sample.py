@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torchvision.utils import make_grid, save_image
 
@@ -38,7 +39,10 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> No
     if record is None or not weights.is_file():
         raise UserError(f"{run_id}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them")
     generator = build_generator(record.config)
-    generator.load_state_dict(load_file(weights))
+    try:
+        generator.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as broken:
+        raise UserError(f"{weights}: cannot be read ({broken}); delete the run's folder to run it again") from None
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
     latents = torch.randn((num, record.config.latent_dim), generator=stream)
     images = sample_images(generator, latents, torch.device("cpu"))

@@ -154,7 +154,9 @@ def sample_images(generator: nn.Module, latents: Tensor, device: torch.device, *
     """
     with _as_it_was(generator):
         generator.train(batch_stats)
-        return torch.cat([quantise(generator(z.to(device))).cpu() for z in latents.split(EXTRACTION_BATCH)])
+        # In equal parts: batch statistics of a small remainder would be other ones.
+        parts = latents.tensor_split(-(-len(latents) // EXTRACTION_BATCH))
+        return torch.cat([quantise(generator(z.to(device))).cpu() for z in parts])
 
 
 def quantise(x: Tensor) -> Tensor:

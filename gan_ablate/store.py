@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.config import RunConfig
 from gan_ablate.errors import UserError
-from gan_ablate.grid import Plan
-from gan_ablate.validation import Model, choices, validate
+from gan_ablate.grid import RESULT_COLUMNS
+from gan_ablate.planning import Plan
+from gan_ablate.validation import Model, ModelT, choices, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,18 @@ class ScoreRecord(Model):
     classes_covered: int | None
     class_counts: list[int] | None
     num_samples: int
+
+
+class ThroughputRecord(Model):
+    """What a training step cost; see ``gan_ablate.throughput.Throughput``."""
+
+    step_ms_median: float
+    step_ms_p10: float
+    step_ms_p90: float
+    steps_per_sec: float
+    images_per_sec: float
+    num_timed_steps: int
+    peak_memory_bytes: int
 
 
 class ScoringRecord(Model):
@@ -62,7 +75,7 @@ class Record(Model):
         message: why, where it is not completed.
         diverged_at: the step at which divergence was found.
         history: column name → values, a row every few steps; see ``gan_ablate.train.Measurement``.
-        throughput: what a step cost; see ``gan_ablate.throughput.Throughput``.
+        throughput: what a step cost, or None where none was taken.
         num_parameters_g: trainable parameters of the generator.
         num_parameters_d: trainable parameters of the discriminator.
         train_sec: seconds in training steps, warm-up included.
@@ -80,7 +93,7 @@ class Record(Model):
     history: dict[str, list[float]] = {}
     scoring: ScoringRecord | None = None
     unscored_reason: str = ""
-    throughput: dict[str, float] | None = None
+    throughput: ThroughputRecord | None = None
     num_parameters_g: int = 0
     num_parameters_d: int = 0
     train_sec: float = 0.0
@@ -122,14 +135,7 @@ class Store:
         Raises:
             UserError: if the file is there but is not a record.
         """
-        path = self.run_dir(run_id) / "record.json"
-        try:
-            data = json.loads(path.read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError as broken:
-            raise UserError(f"{path}: not a record ({broken}); delete it to run again") from None
-        return validate(Record, data, str(path))
+        return _load(Record, self.run_dir(run_id) / "record.json", "delete its folder to run it again")
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run has a result. A failed one has none: it will be tried again."""
@@ -138,7 +144,10 @@ class Store:
 
     def save_plan(self, plan: Plan) -> None:
         """Remember a grid's plan, so that its report can be made from the records alone."""
-        write_atomically(self._plan_path(plan.grid.name), plan.model_dump_json(indent=1) + "\n")
+        try:
+            write_atomically(self._plan_path(plan.grid.name), plan.model_dump_json(indent=1) + "\n")
+        except OSError as refused:
+            raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
 
     def load_plan(self, grid: str) -> Plan:
         """Read the plan that a grid was last run with.
@@ -146,15 +155,25 @@ class Store:
         Raises:
             UserError: if that grid was never run into this folder.
         """
-        path = self._plan_path(grid)
-        if not path.is_file():
+        plan = self.find_plan(grid)
+        if plan is None:
             known = self.list_plans()
             advice = choices(grid, known) if known else "nothing was run into this folder yet"
             raise UserError(f"{self.root}: no grid {grid}; {advice}")
-        return validate(Plan, json.loads(path.read_text("utf-8")), str(path))
+        return plan
+
+    def find_plan(self, grid: str) -> Plan | None:
+        """Read the plan that a grid was last run with, or None where it never was."""
+        return _load(Plan, self._plan_path(grid), "delete it and run the grid again")
 
     def list_plans(self) -> list[str]:
-        """Names of the grids that were run into this folder."""
+        """Names of the grids that were run into this folder.
+
+        Raises:
+            UserError: if it is no folder.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"--out {self.root}: not a folder")
         return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
 
     def records(self, plan: Plan) -> Iterator[tuple[dict[str, str], str, Record]]:
@@ -166,6 +185,18 @@ class Store:
 
     def _plan_path(self, grid: str) -> Path:
         return self.root / "plans" / f"{grid}.json"
+
+
+def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
+    """Read a file of ours, or None where there is none; say what to do about one that is not as we write it."""
+    try:
+        return validate(model, json.loads(path.read_text("utf-8")), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as broken:
+        raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
+    except UserError as other_layout:
+        raise UserError(f"{other_layout}; {advice}") from None
 
 
 def load_results(out: str | Path, grid: str) -> pd.DataFrame:
@@ -187,20 +218,19 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     store = Store(Path(out))
     plan = store.load_plan(grid)
     rows = [_row(levels, label, record) for levels, label, record in store.records(plan)]
-    return pd.DataFrame(rows, columns=[*plan.grid.factors, *_row({}, "", None)])
+    return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
 
-def _row(levels: dict[str, str], label: str, record: Record | None) -> dict[str, Any]:
-    """Flatten a record; without one, the same columns with nothing in them."""
-    scoring = record.scoring if record else None
+def _row(levels: dict[str, str], label: str, record: Record) -> dict[str, Any]:
+    """Flatten a record; what it does not have is None."""
+    scoring, throughput = record.scoring, record.throughput
     final = scoring.final if scoring else None
-    throughput = (record.throughput if record else None) or {}
     return {
         **levels,
         "cell": label,
-        "seed": record.config.seed if record else None,
-        "run_id": record.run_id if record else None,
-        "status": record.status if record else None,
+        "seed": record.config.seed,
+        "run_id": record.run_id,
+        "status": record.status,
         "fid": final.fid if final else None,
         "kid": final.kid if final else None,
         "classes_covered": final.classes_covered if final else None,
@@ -209,16 +239,16 @@ def _row(levels: dict[str, str], label: str, record: Record | None) -> dict[str,
         "kid_floor": scoring.floor.kid if scoring else None,
         "num_samples": final.num_samples if final else None,
         "extractor": scoring.extractor_sha256[:12] if scoring else None,
-        "step_ms_median": throughput.get("step_ms_median"),
-        "step_ms_p10": throughput.get("step_ms_p10"),
-        "step_ms_p90": throughput.get("step_ms_p90"),
-        "steps_per_sec": throughput.get("steps_per_sec"),
-        "images_per_sec": throughput.get("images_per_sec"),
-        "peak_memory_mib": throughput["peak_memory_bytes"] / 2**20 if throughput else None,
-        "steps": record.config.steps if record else None,
-        "train_sec": record.train_sec if record else None,
-        "total_sec": record.total_sec if record else None,
-        "diverged_at": record.diverged_at if record else None,
+        "step_ms_median": throughput.step_ms_median if throughput else None,
+        "step_ms_p10": throughput.step_ms_p10 if throughput else None,
+        "step_ms_p90": throughput.step_ms_p90 if throughput else None,
+        "steps_per_sec": throughput.steps_per_sec if throughput else None,
+        "images_per_sec": throughput.images_per_sec if throughput else None,
+        "peak_memory_mib": throughput.peak_memory_bytes / 2**20 if throughput else None,
+        "steps": record.config.steps,
+        "train_sec": record.train_sec,
+        "total_sec": record.total_sec,
+        "diverged_at": record.diverged_at,
     }
 
 

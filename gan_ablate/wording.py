@@ -42,7 +42,7 @@ def answer_sentence(effect: Effect) -> str:
 def _cost_words(step_time: Estimate) -> str:
     change = step_time.as_percent_change()
     if not math.isfinite(change.value):
-        return "its cost was not measured"
+        return "its cost is not known"
     if abs(change.value) < 1:
         return "a step takes as long"
     return f"a step takes {abs(change.value):.0f} % {'longer' if change.value > 0 else 'less time'}"
@@ -61,6 +61,10 @@ def caveat_sentences(results: GridResults) -> list[str]:
             caveats.append(f"{len(ended)} of {planned} runs {words}: {where}.")
     unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
     caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
+    if len(results.machines) > 1:
+        caveats.append("The runs were computed on different machines or versions: their times are not compared.")
+    if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
+        caveats.append("The runs were trained on different images.")
     if len(results.protocols) > 1:
         caveats.append("The runs were scored in different ways (data, extractor or sample count): nothing is compared.")
     return caveats
@@ -82,7 +86,7 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
         minutes = _number(row["total_sec"] / 60)
         diverged = f"{row['diverged']}/{row['planned']}"
         rows.append([row["cell"], *scores, _number(row["steps_per_sec"]), minutes, diverged])
-    scores = ["FID", "KID", "FID, batch statistics", "classes"] if is_scored else []
+    scores = ["FID", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
     return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from gan_ablate.grid import Cell, Plan
-from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store
+from gan_ablate.planning import Cell, Plan
+from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
 
 
 def save_runs(
@@ -57,15 +57,15 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
             curve_train_sec=[0.0, config.steps * step_ms / 1e3][: len(curve)],
             curve_fid=curve,
         ),
-        throughput={
-            "step_ms_median": step_ms,
-            "step_ms_p10": step_ms * 0.9,
-            "step_ms_p90": step_ms * 1.2,
-            "steps_per_sec": 1e3 / step_ms,
-            "images_per_sec": 64e3 / step_ms,
-            "num_timed_steps": 100.0,
-            "peak_memory_bytes": 5e8,
-        },
+        throughput=ThroughputRecord(
+            step_ms_median=step_ms,
+            step_ms_p10=step_ms * 0.9,
+            step_ms_p90=step_ms * 1.2,
+            steps_per_sec=1e3 / step_ms,
+            images_per_sec=64e3 / step_ms,
+            num_timed_steps=100,
+            peak_memory_bytes=500_000_000,
+        ),
         train_sec=config.steps * step_ms / 1e3,
         total_sec=config.steps * step_ms / 1e3 + 3,
         environment={"cpu": "an invented processor"},

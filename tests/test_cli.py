@@ -10,7 +10,8 @@ from PIL import Image
 
 from gan_ablate import cli, runner
 from gan_ablate.config import RunConfig, RunContext
-from gan_ablate.grid import load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import plan
 from gan_ablate.store import Record, Store
 from tests.synthetic import save_runs
 
@@ -36,6 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--grid", "dropout", "--steps", "0"], ["--steps 0", "from 1"]),
         (["--grid", "dropout", "--dataset", "mnits"], ["mnits", "did you mean mnist?"]),
         (["--grid", "dropout", "--dataset", "folder:empty"], ["folder:empty", "no image in it"]),
+        (["--grid", "dropout", "--jobs", "0"], ["--jobs 0", "from 1"]),
         (["--grid", "dropout", "--set", "bta1=0.5"], ["bta1 = 0.5", "did you mean beta1?"]),
         (["--grid", "dropout", "--set", "generator.hidden_sizes=[5]"], ["generator (dcgan)", "base_channels"]),
     ],
@@ -66,8 +68,10 @@ def test_a_broken_image_stops_everything_before_it_starts(
         Image.new("RGB", (40, 40)).save(f"pets/{i}.png")
     Path("pets/3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert call(monkeypatch, "run", "--grid", "beta1", "--dataset", "folder:pets") == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
     assert "3.png: not a readable image" in line
+    assert output.out == ""
     assert not Path("results").exists()
 
 
@@ -133,6 +137,12 @@ def test_plan_and_status_say_how_far_things_are(
     assert call(monkeypatch, "status") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["tiny", "smoke", "2", "1", "0", "1"]
+
+
+def test_status_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("", "utf-8")
+    assert call(monkeypatch, "status", "--out", "file") == 2
+    assert "--out file: not a folder" in capsys.readouterr().err
 
 
 def test_list_shows_grids_presets_data_sets_and_fields(

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
+from gan_ablate.assets import read_asset
 from gan_ablate.data import BatchStream, load_dataset, resize
 from gan_ablate.errors import UserError
-from gan_ablate.features import read_asset
 
 
 def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:
@@ -69,6 +69,20 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
     with pytest.raises(UserError, match=r"004\.png: not a readable image"):
         load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+
+
+def test_more_than_eight_bits_are_refused_not_clipped(tmp_path: Path) -> None:
+    write_images(tmp_path / "pictures", 6)
+    deep = np.full((32, 32), 32_000, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "pictures" / "deep.png")
+    with pytest.raises(UserError, match=r"deep\.png: not a readable image .*more than 8 bits"):
+        load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGBA", (16, 16), (200, 0, 0, 0)).save(tmp_path / f"{i}.png")
+    assert load_dataset("folder:x@0", 16, Path(), tmp_path).images.unique().tolist() == [255]
 
 
 def test_batches_come_in_the_same_order_at_every_batch_size() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.effects import Effect, estimate_effects
-from gan_ablate.grid import Cell, load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import Cell, plan
 from gan_ablate.store import Store, load_results
 from tests.synthetic import save_runs
 

@@ -22,6 +22,13 @@ def test_a_folder_is_named_by_its_content_not_by_its_place(tmp_path: Path) -> No
     assert folder_identity(tmp_path / "there/pets") != here
 
 
+def test_edited_pictures_are_another_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.bmp").write_bytes(b"12345")
+    before = folder_identity(tmp_path)
+    (tmp_path / "a.bmp").write_bytes(b"54321")
+    assert folder_identity(tmp_path) != before
+
+
 def test_only_images_are_listed_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpeg", "notes.txt"):
         (tmp_path / name).write_bytes(b"")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.errors import UserError
-from gan_ablate.grid import Plan, list_grids, list_presets, load_grid, plan
+from gan_ablate.grid import list_grids, list_presets, load_grid
+from gan_ablate.planning import Plan, plan
 from gan_ablate.validation import validate
 
 FACTORIAL = """
@@ -97,11 +98,18 @@ def test_a_plan_survives_json() -> None:
         (FACTORIAL.replace("dcgan-28", "dcgan-82"), ["base = 'dcgan-82'", "did you mean dcgan-28?"]),
         (FACTORIAL.replace("beta1 = 0.0", "beta = 0.0"), ["beta = 0.0", "a.y", "did you mean beta"]),
         (FACTORIAL.replace("baseline = ", "base_line = "), ["factors.a.base_line", "did you mean baseline?"]),
-        (FACTORIAL.replace("beta1 = 0.0", "seed = 3"), ["mine.toml", "a level cannot set seed or steps"]),
+        (FACTORIAL.replace("beta1 = 0.0", "seed = 3"), ["mine.toml", "seed and steps are the same in every run"]),
         (FACTORIAL.replace("beta1 = 0.0", "beta1 = 0.5"), ["'a x, b n' and 'a y, b n' are the same configuration"]),
         (FACTORIAL.replace("levels.y = { beta1 = 0.0 }\nlevels.z = { beta1 = 0.9 }", ""), ["factors.a.levels"]),
         ('base = "mlp"', ["factors is missing"]),
         ('design = "latin"\n' + FACTORIAL, ['design = "latin"', "'factorial' or 'one-at-a-time'"]),
+        (FACTORIAL.replace("factors.a", "factors.fid"), ["factors.fid", "a column of that name"]),
+        (FACTORIAL.replace("levels.y", 'levels."y|z"'), ["'y|z'", "use letters"]),
+        (FACTORIAL.replace("beta1 = 0.0", "preset = 3"), ["no such preset; valid: "]),
+        ("[set]\nsteps = 7" + FACTORIAL.replace("base", "#"), ["base is missing"]),
+        (FACTORIAL + "[set]\nsteps = 7", ["seed and steps are the same in every run"]),
+        (FACTORIAL + "[set]\nscoring = 5", ["scoring = 5"]),
+        ("x = " + "[" * 3000, ["not TOML"]),
         (FACTORIAL + "[budget.large]\nsteps = 3", ["budget", "'smoke', 'standard' or 'full'"]),
     ],
 )
@@ -111,6 +119,38 @@ def test_a_wrong_grid_file_is_named_with_what_is_wrong(tmp_path: Path, text: str
     for word in ["mine", *words]:
         assert word in str(wrong.value)
     assert "\n" not in str(wrong.value)
+
+
+def test_options_win_over_the_grids_own_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, FACTORIAL + '[set]\ndataset = "mnist"\nbatch_size = 32')
+    assert plan(load_grid(path)).baseline.config.dataset == "mnist"
+    config = plan(load_grid(path), dataset="fashion-mnist", overrides=["batch_size=16"]).baseline.config
+    assert (config.dataset, config.scoring.features, config.batch_size) == ("fashion-mnist", "fashion", 16)
+
+
+def test_variants_that_would_be_called_the_same_are_refused(tmp_path: Path) -> None:
+    text = 'base = "mlp"\ndesign = "one-at-a-time"\n'
+    for name, beta1 in (("f_x", 0.9), ('"f x"', 0.8)):
+        text += f'[factors.{name}]\nbaseline = "a"\nlevels.a = {{}}\nlevels.b = {{ beta1 = {beta1} }}\n'
+    with pytest.raises(UserError, match="two variants are called 'f x b'"):
+        plan(load_grid(write(tmp_path, text)))
+
+
+def test_a_grid_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(FACTORIAL, "utf-8-sig")
+    assert load_grid(tmp_path / "mine.toml").name == "mine"
+
+
+def test_a_grid_may_not_be_called_like_the_folders_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="becomes a folder beside runs, plans"):
+        load_grid(write(tmp_path, FACTORIAL, "runs.toml"))
+
+
+def test_too_few_samples_for_the_features_are_refused() -> None:
+    with pytest.raises(UserError, match=r"scoring.num_samples = 50: too few for digits features; valid: at least 1280"):
+        plan(load_grid("beta1"), overrides=["scoring.num_samples=50"])
+    scoring = plan(load_grid("beta1"), budget="smoke", features="inception").baseline.config.scoring
+    assert (scoring.num_samples, scoring.curve_samples) == (4096, 4096)
 
 
 def test_a_misspelt_grid_names_the_nearest() -> None:
@@ -126,7 +166,13 @@ def test_a_misspelt_grid_names_the_nearest() -> None:
         ({"budget": "huge"}, "--budget huge: no such budget"),
         ({"overrides": ["beta1"]}, "--set beta1: valid: path=value"),
         ({"overrides": ["seed=3"]}, "--seeds"),
-        ({"overrides": ["beta1=0.3"]}, "does --set override what they set"),
+        ({"overrides": ["beta1=0.3"]}, "do --set or --dataset override what they set"),
+        ({"seeds": 10**12}, "--seeds 1000000000000: valid: a whole number from 1 to 10000"),
+        ({"overrides": ["beta1=0.9\nx=3"]}, "one line with one value"),
+        ({"overrides": ["scoring=digits"]}, 'scoring = "digits"'),
+        ({"overrides": ["latent_dim=10000000"]}, "latent_dim = 10000000: should be less than or equal to 65536"),
+        ({"dataset": "folder:"}, "which folder"),
+        ({"dataset": "folder:~nobody-of-that-name"}, "no such folder"),
         ({"dataset": "folder:/nowhere"}, "folder:/nowhere: no such folder"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.config import RunConfig, RunContext
 from gan_ablate.errors import UserError
 from gan_ablate.events import Progress, Silent
-from gan_ablate.executors.local import default_jobs, run_local
+from gan_ablate.executors.local import resolve_jobs, run_local
 from gan_ablate.store import Record, Store
 from tests.configs import make_config
 
@@ -81,5 +81,6 @@ def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
 
 
 def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:
-    assert default_jobs("cuda") == 1
-    assert 1 <= default_jobs("cpu") <= (os.cpu_count() or 1)
+    assert resolve_jobs(None, "cuda") == 1
+    assert 1 <= resolve_jobs(None, "cpu") <= (os.cpu_count() or 1)
+    assert resolve_jobs(7, "cuda") == 7

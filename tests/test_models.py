@@ -11,8 +11,9 @@ from torch import nn
 
 from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
-from gan_ablate.grid import list_grids, load_grid, plan
+from gan_ablate.grid import list_grids, load_grid
 from gan_ablate.models import build_discriminator, build_generator
+from gan_ablate.planning import plan
 from gan_ablate.train import Trainer
 from tests.configs import make_config
 

@@ -15,8 +15,13 @@ CONFIG = make_config(steps=100)
 PROGRESS = Progress(CONFIG.run_id, 50, 12.5, 0.7, 1.4, 33.0)
 
 
+def display_on(console: Console, num_done: int) -> Display:
+    labels, seconds = {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}
+    return Display(console, "A grid: 4 runs", labels, seconds, num_done=num_done, jobs=2)
+
+
 def show(console: Console, *, failed: bool = False) -> None:
-    with Display(console, {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}, num_done=3, jobs=2) as display:
+    with display_on(console, num_done=3) as display:
         display.started(CONFIG)
         display.tick()
         display.progressed(PROGRESS)
@@ -42,7 +47,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
 def test_a_quiet_log_stays_short() -> None:
     output = io.StringIO()
     show(Console(file=output))
-    assert len(output.getvalue().splitlines()) == 1
+    assert len(output.getvalue().splitlines()) == 2
 
 
 def test_a_terminal_sees_the_bar() -> None:
@@ -55,7 +60,7 @@ def test_a_terminal_sees_the_bar() -> None:
 def test_the_live_table_has_a_line_per_running_cell() -> None:
     output = io.StringIO()
     console = Console(file=output, width=140)
-    display = Display(console, {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}, num_done=0, jobs=1)
+    display = display_on(console, num_done=0)
     display.started(CONFIG)
     display.progressed(PROGRESS)
     console.print(display.render())

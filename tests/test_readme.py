@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.grid import load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

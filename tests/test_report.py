@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.grid import Cell, load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import Cell, plan
 from gan_ablate.report import write_report
 from gan_ablate.store import Record, Store, load_results
 from tests.synthetic import save_runs
@@ -143,6 +144,30 @@ def test_scores_of_different_extractors_are_never_compared(tmp_path: Path) -> No
     assert "scored in different ways" in text
     assert "effects.png" not in text
     assert "lowers" not in text
+
+
+def test_times_of_different_machines_are_never_compared(tmp_path: Path) -> None:
+    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
+    save_runs(store, planned, lambda *_: 20.0)
+    record = store.load_record(planned.baseline.config.run_id)
+    assert record is not None
+    store.save_record(record.model_copy(update={"device": "cuda"}))
+    text = write_report(tmp_path).read_text("utf-8")
+    assert "computed on different machines or versions" in text
+    assert "its cost is not known" in text
+
+
+def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path) -> None:
+    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
+    save_runs(store, planned, lambda *_: 20.0)
+    record = store.load_record(planned.baseline.with_seed(1).run_id)
+    assert record is not None
+    assert record.scoring is not None
+    assert record.scoring.final is not None
+    final = record.scoring.final.model_copy(update={"classes_covered": 7})
+    store.save_record(record.model_copy(update={"scoring": record.scoring.model_copy(update={"final": final})}))
+    write_report(tmp_path)
+    assert pd.read_csv(tmp_path / "beta1" / "summary.csv")["classes_covered"].tolist() == [7, 10, 10]
 
 
 def test_two_grids_are_two_sections(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_run_leaves_everything_that_its_folder_promises(context: RunContext) -
     assert record.scoring.final.num_samples == 1_280
     assert record.scoring.floor.fid < 1 < record.scoring.final.fid
     assert record.throughput is not None
-    assert record.throughput["num_timed_steps"] == 9
+    assert record.throughput.num_timed_steps == 9
     assert record.num_parameters_g == sum(p.numel() for p in build_generator(config).parameters())
     assert 0 < record.train_sec < record.total_sec
     assert record.environment["torch"] == torch.__version__.split("+")[0]
@@ -112,7 +112,7 @@ def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_
     record = execute(config, context, ignore)
     assert record.status == "completed"
     assert record.scoring is None
-    assert "without Inception weights" in record.unscored_reason
+    assert "--inception-weights PATH scores it" in record.unscored_reason
     assert record.dataset_origin.startswith("image folder")
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.errors import UserError
-from gan_ablate.grid import load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import plan
 from gan_ablate.runner import missing_runs, run_grid
 from gan_ablate.store import Store
 from tests.synthetic import save_runs

@@ -125,6 +125,17 @@ def test_scoring_leaves_the_generator_as_it_was(scorer: Scorer) -> None:
     assert with_averages != pytest.approx(with_batches, rel=1e-3)
 
 
+def test_batch_statistics_come_from_equal_parts() -> None:
+    class Sizes(Constant):
+        def forward(self, z: Tensor) -> Tensor:
+            sizes.append(len(z))
+            return super().forward(z)
+
+    sizes: list[int] = []
+    assert len(sample_images(Sizes(0.0), torch.zeros(1_501, 2), CPU, batch_stats=True)) == 1_501
+    assert sorted(sizes) == [375, 375, 375, 376]
+
+
 def test_scores_do_not_depend_on_what_was_drawn_before(scorer: Scorer) -> None:
     generator = build_generator(make_config())
     torch.manual_seed(1)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.errors import UserError
-from gan_ablate.grid import load_grid, plan
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import plan
 from gan_ablate.store import Record, Store, load_results, write_atomically
 from tests.configs import make_config
 from tests.synthetic import save_runs
@@ -49,7 +50,7 @@ def test_a_broken_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "abc" / "record.json"
     path.parent.mkdir(parents=True)
     path.write_text("{", "utf-8")
-    with pytest.raises(UserError, match=r"abc/record\.json: not a record"):
+    with pytest.raises(UserError, match=r"abc/record\.json: cannot be read .* delete its folder to run it again"):
         Store(tmp_path).load_record("abc")
 
 
@@ -81,6 +82,14 @@ def test_a_diverged_run_is_a_row_without_a_score(tmp_path: Path, tiny_grid: Path
     runs = load_results(tmp_path, "tiny")
     assert runs["status"].tolist() == ["completed", "completed", "diverged", "diverged"]
     assert runs["fid"].isna().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"old": 1}'])
+def test_a_broken_plan_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "mine.json").write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"plans/mine\.json.*delete it and run the grid again"):
+        Store(tmp_path).load_plan("mine")
 
 
 def test_a_grid_that_was_never_run_is_named_with_those_that_were(tmp_path: Path, tiny_grid: Path) -> None:

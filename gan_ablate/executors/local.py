@@ -41,8 +41,16 @@ class _Worker:
     run: RunConfig | None = field(default=None)
 
 
-def default_jobs(device: str) -> int:
-    """As many runs at once as this process may use cores; one on a GPU."""
+def resolve_jobs(jobs: int | None, device: str) -> int:
+    """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
+
+    Raises:
+        UserError: if ``jobs`` is below one.
+    """
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: valid: a whole number from 1")
+    if jobs is not None:
+        return jobs
     if device != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -168,7 +176,10 @@ def _work(pipe: Connection, context: RunContext) -> None:
     torch.set_num_threads(1)
 
     def send(kind: str, value: Any) -> None:
-        pipe.send((kind, value))
+        try:
+            pipe.send((kind, value))
+        except OSError:  # the parent is gone, and with it whoever wanted this run
+            os._exit(1)
 
     while True:
         try:
