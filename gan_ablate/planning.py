@@ -71,12 +71,14 @@ def plan(
         budget: how much to spend.
         seeds: how many seeds, instead of the budget's number; they count from 0.
         steps: generator steps of a run, instead of the budget's number.
-        dataset: instead of the base preset's data set.
+        dataset: instead of the grid's and its preset's data set.
         features: score with this extractor instead of the data set's own.
         overrides: ``path=value`` settings for every cell, the value in TOML's notation or a bare word.
 
+    What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, the levels, the options.
+
     Raises:
-        UserError: if any cell is not a valid configuration, or two cells are the same.
+        UserError: if any cell is not a valid configuration, or two cells are the same or have the same name.
     """
     resolved = _resolve_budget(grid, budget, seeds, steps)
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
@@ -146,8 +148,10 @@ def _resolve_cell(
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
     if isinstance(dataset, str) and dataset.startswith(PREFIX):
         folder = _find_folder(dataset)
-        dataset = folder_identity(folder)
-        folders[dataset] = str(folder.resolve())
+        known = {place: identity for identity, place in folders.items()}
+        place = str(folder.resolve())
+        dataset = known.get(place) or folder_identity(folder)
+        folders[dataset] = place
     data = {**data, "dataset": dataset, "seed": 0}
     if isinstance(data["scoring"], dict) and isinstance(dataset, str):
         data["scoring"] = {"features": default_features(dataset), **data["scoring"]}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from gan_ablate.effects import Effect
 
 INTRODUCTION = (
-    "FID measures how far generated images are from held-out real ones: lower is better. "
+    "FID measures how far generated images are from held-out real ones: lower is better; "
+    "a variant's FID is the geometric mean over its seeds. "
     "An effect is a paired difference: the variants of a seed share data order, latents and initial weights. "
     "Intervals are 95 %, Student's t over seeds."
 )

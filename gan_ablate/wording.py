@@ -43,8 +43,8 @@ def _cost_words(step_time: Estimate) -> str:
     change = step_time.as_percent_change()
     if not math.isfinite(change.value):
         return "its cost is not known"
-    if abs(change.value) < 1:
-        return "a step takes as long"
+    if not step_time.excludes_zero:
+        return "no clear change of the step's time"
     return f"a step takes {abs(change.value):.0f} % {'longer' if change.value > 0 else 'less time'}"
 
 
