@@ -83,7 +83,10 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
         axes.set_yticks(range(len(effects)), names)
         axes.set_ylim(len(effects) - 0.5, -0.5)
         ticks = _percent_ticks(*axes.get_xlim())
-        axes.set_xticks([np.log1p(percent / 100) for percent in ticks], [f"{percent:+d} %" for percent in ticks])
+        axes.set_xticks(
+            [np.log1p(percent / 100) for percent in ticks],
+            [f"{percent:+d} %" if percent else "0 %" for percent in ticks],
+        )
         axes.set_xlabel("← better     change of FID, with 95 % interval (dark: excludes zero)     worse →")
 
 
@@ -239,15 +242,7 @@ def _error_bar(estimate: Estimate) -> list[list[float]] | None:
 
 def _mark_floor(axes: Axes, floor: float) -> None:
     """Say what real images score, without stretching the axis down to it."""
-    axes.annotate(
-        f"real images: {floor:.2g}",
-        (0.005, 0.02),
-        xycoords="axes fraction",
-        ha="left",
-        va="bottom",
-        fontsize=8,
-        color="0.35",
-    )
+    axes.set_title(f"real images: {floor:.2g}", loc="right", fontsize=8, color="0.35")
 
 
 def _log_axis(axes: Axes, which: str) -> None:

@@ -22,8 +22,8 @@ def answer_sentence(effect: Effect) -> str:
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares."
     if seeds == 1:
-        return f"**{name}**: FID {fid.value:+.0f} % in the only seed; one seed says nothing about the next."
-    interval = f"95 % interval {fid.low:+.0f} to {fid.high:+.0f} %, {seeds} seeds"
+        return f"**{name}**: FID {_signed(fid.value)} % in the only seed; one seed says nothing about the next."
+    interval = f"95 % interval {_signed(fid.low)} to {_signed(fid.high)} %, {seeds} seeds"
     if effect.is_interaction:
         if effect.fid.excludes_zero:
             direction = "lower" if fid.value < 0 else "higher"
@@ -31,10 +31,10 @@ def answer_sentence(effect: Effect) -> str:
                 f"**{name}** interact: with both, FID is {abs(fid.value):.0f} % {direction} than their separate "
                 f"effects would make it ({interval})."
             )
-        return f"**{name}**: no interaction to be seen: {fid.value:+.0f} % ({interval})."
+        return f"**{name}**: no interaction to be seen: {_signed(fid.value)} % ({interval})."
     cost = _cost_words(effect.step_time)
     if not effect.fid.excludes_zero:
-        return f"**{name}** shows no clear effect on FID: {fid.value:+.0f} % ({interval}); {cost}."
+        return f"**{name}** shows no clear effect on FID: {_signed(fid.value)} % ({interval}); {cost}."
     verb = "lowers" if fid.value < 0 else "raises"
     return f"**{name}** {verb} FID by {abs(fid.value):.0f} % ({interval}); {cost}."
 
@@ -153,8 +153,14 @@ def _percent_text(estimate: Estimate) -> str:
     if not math.isfinite(change.value):
         return "–"
     if not math.isfinite(change.low):
-        return f"{change.value:+.1f} %"
-    return f"{change.value:+.1f} % [{change.low:+.1f}, {change.high:+.1f}]"
+        return f"{_signed(change.value, 1)} %"
+    return f"{_signed(change.value, 1)} % [{_signed(change.low, 1)}, {_signed(change.high, 1)}]"
+
+
+def _signed(value: float, num_decimals: int = 0) -> str:
+    """Write a change with its sign; what rounds to zero has none."""
+    text = f"{value:+.{num_decimals}f}"
+    return text if float(text) else text[1:]
 
 
 def _number(value: float) -> str:
