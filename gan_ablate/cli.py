@@ -79,8 +79,8 @@ def run(
     labels = {config.run_id: cell.label for cell, config in plan.runs}
     num_jobs = resolve_jobs(jobs, device)
     header = (
-        f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seeds, {len(missing)} runs to compute, "
-        f"{num_jobs} at once"
+        f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, "
+        f"{len(missing)} runs to compute, {num_jobs} at once"
     )
     previous = store.find_plan(plan.grid.name)
     if previous is not None and previous != plan:

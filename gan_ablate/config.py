@@ -122,8 +122,10 @@ class DCGANDiscriminator(Model):
     dropout2d: Probability = 0.0
 
 
-Generator = Annotated[MLPGenerator | DCGANGenerator, Field(discriminator="kind")]
-Discriminator = Annotated[MLPDiscriminator | DCGANDiscriminator, Field(discriminator="kind")]
+Generator = Annotated[MLPGenerator | DCGANGenerator, Field(discriminator="kind"), BeforeValidator(_kind_alone)]
+Discriminator = Annotated[
+    MLPDiscriminator | DCGANDiscriminator, Field(discriminator="kind"), BeforeValidator(_kind_alone)
+]
 
 
 class BCELoss(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from dataclasses import dataclass
@@ -133,10 +134,11 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> Tensor:
 
     kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
     try:
-        try:
-            dataset = kinds[name](data_dir, train=train, download=False)
-        except RuntimeError:  # torchvision's word for "not there"
-            dataset = kinds[name](data_dir, train=train, download=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # torchvision says there which mirrors it tried
+            try:
+                dataset = kinds[name](data_dir, train=train, download=False)
+            except RuntimeError:  # torchvision's word for "not there"
+                dataset = kinds[name](data_dir, train=train, download=True)
     except (OSError, RuntimeError, ValueError, AssertionError) as failure:
         raise UserError(
             f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({failure}); "

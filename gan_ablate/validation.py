@@ -59,10 +59,10 @@ def validate(model: type[ModelT], data: dict[str, Any], source: str) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
-        raise UserError(f"{source}: {_explain(invalid, data)}") from None
+        raise UserError(f"{source}: {_explain(model, invalid, data)}") from None
 
 
-def _explain(invalid: ValidationError, data: dict[str, Any]) -> str:
+def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> str:
     first = invalid.errors()[0]
     context = first.get("ctx", {})
     # Pydantic puts a union's tag into the location; the user wrote no such key.
@@ -79,15 +79,19 @@ def _explain(invalid: ValidationError, data: dict[str, Any]) -> str:
         return f"{'.'.join([*path, str(first['loc'][-1])])} is missing"
     if kind == "unknown_field":
         name = str(context["field"])
-        owner = f" ({node['kind']})" if isinstance(node, dict) and "kind" in node else ""
+        owner = ".".join(path) or f"a {model.__name__.removesuffix('Config').lower()}"
+        kind_of_owner = f" ({node['kind']})" if isinstance(node, dict) and "kind" in node else ""
         value = node.get(name) if isinstance(node, dict) else None
-        return f"{'.'.join([*path, name])} = {_show(value)}: {'.'.join(path) or 'a run'}{owner} has {first['msg']}"
+        return f"{'.'.join([*path, name])} = {_show(value)}: {owner}{kind_of_owner} has {first['msg']}"
     if kind == "refused":
         return f"{context['field']} = {context['value']}: {context['advice']}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         wrong = node.get("kind") if isinstance(node, dict) else node
         expected = str(context.get("expected_tags", "a table with a kind")).replace("'", "")
-        return f"{'.'.join([*path, 'kind'])} = {_show(wrong)}: valid: {expected}"
+        place = path if isinstance(node, str) else [*path, "kind"]
+        return f"{'.'.join(place)} = {_show(wrong)}: valid: {expected}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{'.'.join(path)} = {_show(node)}: should be a table of fields"
     message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{'.'.join(path)} = {_show(node)}: {message}"
 

@@ -118,7 +118,7 @@ def setup_table(results: GridResults) -> list[str]:
     configs = [record.config for _, record in records]
     scored = results.scored
     facts: list[tuple[str, Iterable[object]]] = [
-        ("budget", [f"{plan.budget}: {len(plan.seeds)} seeds, {plan.cells[0].config.steps:,} generator steps"]),
+        ("budget", [f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds 0 to {plan.seeds[-1]}"]),
         ("base preset", [plan.grid.base]),
         ("batch size", (config.batch_size for config in configs)),
         ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records

@@ -35,7 +35,9 @@ def test_a_configuration_survives_json() -> None:
         ({"batch_size": 1}, ["batch_size = 1", "greater than or equal to 2"]),
         ({"batch_size": True}, ["batch_size = true", "valid integer"]),
         ({"dataset": "mnits"}, ["dataset = 'mnits'", "did you mean mnist?", "folder:PATH"]),
-        ({"init": "uniform"}, ["init", '"uniform"', "normal, default"]),
+        ({"generator": "mpl"}, ['generator = "mpl"', "valid: mlp, dcgan"]),
+        ({"scoring": "digits"}, ['scoring = "digits": should be a table of fields']),
+        ({"init": "uniform"}, ['init = "uniform"', '"uniform"', "normal, default"]),
         ({"image_size": 30}, ["image_size = 30", "28, 32"]),
         (
             {"generator": {"kind": "mlp", "hidden_sizes": [8], "base_channels": 8}},

@@ -102,6 +102,7 @@ def test_a_plan_survives_json() -> None:
         (FACTORIAL.replace("beta1 = 0.0", "beta1 = 0.5"), ["'a x, b n' and 'a y, b n' are the same configuration"]),
         (FACTORIAL.replace("levels.y = { beta1 = 0.0 }\nlevels.z = { beta1 = 0.9 }", ""), ["factors.a.levels"]),
         ('base = "mlp"', ["factors is missing"]),
+        (FACTORIAL.replace("factors", "factor"), ["factor = ", "a grid has no such field; did you mean factors?"]),
         ('design = "latin"\n' + FACTORIAL, ['design = "latin"', "'factorial' or 'one-at-a-time'"]),
         (FACTORIAL.replace("factors.a", "factors.fid"), ["factors.fid", "a column of that name"]),
         (FACTORIAL.replace("levels.y", 'levels."y|z"'), ["'y|z'", "use letters"]),
