@@ -41,13 +41,13 @@ class Style:
         self.dashes = {label: _DASHES[i % len(_DASHES)] for i, label in enumerate(labels)}
 
 
-def plot_quality(runs: pd.DataFrame, style: Style, floor: float, path: Path) -> None:
+def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> None:
     """Draw the FID of every run, a row per variant, with the geometric mean and its interval.
 
     Args:
         runs: a row per run with columns cell and fid.
         style: whose labels are the rows.
-        floor: FID of real images, drawn as a line.
+        floor: what real images score, in words.
         path: the PNG to write.
     """
     labels = list(style.colours)
@@ -90,13 +90,13 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
         axes.set_xlabel("← better     change of FID, with 95 % interval (dark: excludes zero)     worse →")
 
 
-def plot_curves(curves: pd.DataFrame, style: Style, floor: float, num_samples: int, path: Path) -> None:
+def plot_curves(curves: pd.DataFrame, style: Style, floor: str, num_samples: int, path: Path) -> None:
     """Draw FID along training: the geometric mean over seeds, and the range of the seeds as a band.
 
     Args:
         curves: columns cell, seed, step, fid.
         style: of the variants.
-        floor: FID of real images.
+        floor: what real images score, in words.
         num_samples: images behind each point.
         path: the PNG to write.
     """
@@ -240,9 +240,9 @@ def _error_bar(estimate: Estimate) -> list[list[float]] | None:
     return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
 
 
-def _mark_floor(axes: Axes, floor: float) -> None:
+def _mark_floor(axes: Axes, floor: str) -> None:
     """Say what real images score, without stretching the axis down to it."""
-    axes.set_title(f"real images: {floor:.2g}", loc="right", fontsize=8, color="0.35")
+    axes.set_title(floor, loc="right", fontsize=8, color="0.35")
 
 
 def _log_axis(axes: Axes, which: str) -> None:

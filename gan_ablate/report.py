@@ -100,13 +100,14 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
         drawn.append((f"Samples at the end of training, seed {seed}, the same latents everywhere", "samples.png"))
     if effects:
         scoring = results.scored[0]
-        plots.plot_quality(results.runs, style, scoring.floor.fid, folder / "quality.png")
+        floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
+        plots.plot_quality(results.runs, style, floor, folder / "quality.png")
         drawn.append(("Quality of every variant", "quality.png"))
         known = [effect for effect in effects if math.isfinite(effect.fid.value)]
         if known:
             plots.plot_effects(known, folder / "effects.png")
             drawn.append(("Effects against the baseline", "effects.png"))
-        plots.plot_curves(results.curves(), style, scoring.floor.fid, scoring.curve_samples, folder / "curves.png")
+        plots.plot_curves(results.curves(), style, floor, scoring.curve_samples, folder / "curves.png")
         drawn.append(("FID along training: mean over seeds, band from the best to the worst seed", "curves.png"))
         plots.plot_cost(results.runs, style, folder / "cost.png")
         drawn.append(("Quality against cost", "cost.png"))
