@@ -78,6 +78,8 @@ def _section(results: GridResults) -> _Section:
         write_atomically(results.folder / file, table.to_csv(index=False, lineterminator="\n"))
     effects = results.effects()
     answers = [wording.answer_sentence(effect) for effect in effects] + wording.caveat_sentences(results)
+    if results.plan.budget == "smoke":
+        answers.insert(0, wording.SMOKE_WARNING)
     body += [*wording.variants_table(summary), ""]
     if effects:
         body += [*wording.effects_table(effects), ""]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gan_ablate.stats import Estimate
 
 
+SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
+
+
 def answer_sentence(effect: Effect) -> str:
     """Say what an effect comes to, and only as surely as its interval allows."""
     name, fid, seeds = effect.name, effect.fid.as_percent_change(), effect.fid.num_seeds

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import Cell, plan
+from gan_ablate.grid import BudgetName, load_grid
+from gan_ablate.planning import Cell, Plan, plan
 from gan_ablate.report import write_report
 from gan_ablate.store import Record, Store, load_results
 from tests.synthetic import save_runs
@@ -23,6 +23,13 @@ def batch_norm_halves(cell: Cell, seed: int) -> float:
 def write(out: Path, fid: object = batch_norm_halves, grid: str = "bn_label_smooth", seeds: int = 5) -> str:
     save_runs(Store(out), plan(load_grid(grid), seeds=seeds), fid)  # type: ignore[arg-type]
     return write_report(out).read_text("utf-8")
+
+
+def save_equal_runs(out: Path) -> tuple[Store, Plan]:
+    """Two seeds of three variants that all score the same."""
+    store, planned = Store(out), plan(load_grid("beta1"), seeds=2)
+    save_runs(store, planned, lambda *_: 20.0)
+    return store, planned
 
 
 def test_it_opens_with_sentences_that_answer(tmp_path: Path) -> None:
@@ -84,6 +91,14 @@ def test_an_effect_within_its_interval_is_not_called_one(tmp_path: Path) -> None
     assert "lowers FID" not in text
 
 
+@pytest.mark.parametrize(("budget", "is_warned"), [("smoke", True), ("standard", False)])
+def test_a_smoke_run_is_not_taken_for_an_answer(tmp_path: Path, budget: BudgetName, is_warned: bool) -> None:
+    save_runs(Store(tmp_path), plan(load_grid("bn_label_smooth"), budget=budget), batch_norm_halves)
+    text = write_report(tmp_path).read_text("utf-8")
+    opening = text[: text.index("**batch norm on**")]
+    assert ("too short to answer anything" in opening) is is_warned
+
+
 def test_one_seed_is_not_taken_for_an_answer(tmp_path: Path) -> None:
     text = write(tmp_path, seeds=1)
     assert "in the only seed; one seed says nothing about the next" in text
@@ -108,8 +123,7 @@ def test_a_variant_without_any_score_leaves_the_others_standing(tmp_path: Path) 
 
 
 def test_failures_and_missing_runs_are_said(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    store, planned = save_equal_runs(tmp_path)
     configs = [config for _, config in planned.runs]
     store.save_record(Record(run_id=configs[0].run_id, status="failed", message="why", config=configs[0]))
     (store.run_dir(configs[1].run_id) / "record.json").unlink()
@@ -119,8 +133,7 @@ def test_failures_and_missing_runs_are_said(tmp_path: Path) -> None:
 
 
 def test_runs_without_scores_say_why(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    store, planned = save_equal_runs(tmp_path)
     for _, config in planned.runs:
         record = store.load_record(config.run_id)
         assert record is not None
@@ -132,8 +145,7 @@ def test_runs_without_scores_say_why(tmp_path: Path) -> None:
 
 
 def test_scores_of_different_extractors_are_never_compared(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    store, planned = save_equal_runs(tmp_path)
     _, config = next(iter(planned.runs))
     record = store.load_record(config.run_id)
     assert record is not None
@@ -147,8 +159,7 @@ def test_scores_of_different_extractors_are_never_compared(tmp_path: Path) -> No
 
 
 def test_times_of_different_machines_are_never_compared(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    store, planned = save_equal_runs(tmp_path)
     record = store.load_record(planned.baseline.config.run_id)
     assert record is not None
     store.save_record(record.model_copy(update={"device": "cuda"}))
@@ -158,8 +169,7 @@ def test_times_of_different_machines_are_never_compared(tmp_path: Path) -> None:
 
 
 def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    store, planned = save_equal_runs(tmp_path)
     record = store.load_record(planned.baseline.with_seed(1).run_id)
     assert record is not None
     assert record.scoring is not None
