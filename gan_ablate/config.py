@@ -16,7 +16,7 @@ from pydantic import (
 
 from gan_ablate.validation import Model, choices, refusal
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the same RunConfig would give other numbers than before."""
 
 DATASETS: dict[str, str] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 import torch
@@ -16,12 +18,15 @@ from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 ClassifierName = Literal["digits", "fashion"]
 
-EXTRACTION_BATCH = 500
+EXTRACTION_BATCH = 250
 """Images per forward pass. Fixed, because a convolution may round differently at another batch size."""
+
+
+PUBLISHED_INCEPTION = "6726825d"
+"""What the SHA-256 of the published Inception weights begins with, by the name they are published under."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class Features:
 
 
 class FeatureExtractor(Protocol):
-    """A frozen network with the name and checksum that identify its scores."""
+    """A frozen network with the name and checksum that identify its scores.
+
+    ``is_fast`` says whether it can look at a whole training set, and its covariances be taken apart again and again.
+    """
 
     name: str
     sha256: str
     num_features: int
+    is_fast: bool
 
     def __call__(self, images: Tensor) -> Features:
         """Extract features of ``images``: (N, C, H, W) uint8 of any size."""
@@ -61,13 +70,13 @@ class ImageClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The first layer halves the picture: at full size it would cost more than all the others together.
+        # Both first layers halve the picture: at full size they would cost more than all the others together.
         self.body = nn.Sequential(
             nn.Conv2d(1, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(64, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(96 * 3 * 3, self.num_features),
+            nn.Linear(64 * 3 * 3, self.num_features),
         )  # fmt: skip
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(self.num_features, 10))
         self.feature_scale: Tensor
@@ -95,6 +104,7 @@ class ClassifierExtractor:
     """
 
     num_features = ImageClassifier.num_features
+    is_fast = True
 
     def __init__(self, name: ClassifierName, device: torch.device) -> None:
         weights, self.sha256 = read_asset(f"{name}.safetensors")
@@ -120,39 +130,40 @@ class ClassifierExtractor:
 
 
 class InceptionExtractor:
-    """The published Inception-v3 of FID (2015-12-05), 2048 pooled features, through torch-fidelity.
+    """The Inception-v3 of FID (2015-12-05), 2048 pooled features, through torch-fidelity.
+
+    Its ``name`` is ``inception`` only if the file has the published checksum: scores made with other weights of that
+    layout are scores of another network, and say so.
 
     Args:
-        weights: the ``.pth`` file, or None to let torch-fidelity download it.
+        weights: the ``.pth`` file, or None to download the published one into PyTorch's cache.
         device: where to run it.
 
     Raises:
-        UserError: if torch-fidelity is not installed, the file is missing or is not that network's.
+        UserError: if torch-fidelity is not installed, the file is missing, is not of that layout, or is not the one
+            that its own name promises.
     """
 
-    name = "inception"
     num_features = 2048
+    is_fast = False
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity import feature_extractor_inceptionv3 as inception
         except ModuleNotFoundError as missing:
             raise UserError("Inception features need torch-fidelity: pip install 'gan-ablate[inception]'") from missing
-        if weights is not None and not weights.is_file():
-            raise UserError(f"--inception-weights {weights}: no such file")
+        file = _download(inception.URL_INCEPTION_V3) if weights is None else weights
+        if not file.is_file():
+            raise UserError(f"--inception-weights {file}: no such file")
+        self.name: str = "inception" if _check_inception(file) else "inception (unpublished weights)"
         try:
-            self._network = FeatureExtractorInceptionV3(
-                "inception-v3-compat",
-                ["2048"],
-                feature_extractor_weights_path=None if weights is None else str(weights),
+            torch.load(file, weights_only=True)  # refuses a pickle that would run code; torch-fidelity does not
+            self._network = inception.FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
             )
-        except OSError as offline:
-            raise UserError(
-                f"The Inception weights could not be downloaded ({offline}): pass a copy with --inception-weights PATH"
-            ) from offline
         except Exception as unreadable:  # whatever torch.load and load_state_dict raise on a foreign file
             raise UserError(
-                f"--inception-weights {weights}: not the Inception-v3 of torch-fidelity ({unreadable})"
+                f"--inception-weights {file}: not the Inception-v3 of torch-fidelity ({unreadable})"
             ) from unreadable
         self._network.eval().to(device)
         self._device = device
@@ -198,6 +209,37 @@ def _extract(
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
+
+
+def _download(url: str) -> Path:
+    """Fetch the published weights into PyTorch's cache, or find them there."""
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), PUBLISHED_INCEPTION, progress=False)
+        except (OSError, RuntimeError) as failure:  # offline, or another checksum
+            raise UserError(
+                f"The Inception weights could not be downloaded ({failure}): pass a copy with --inception-weights PATH"
+            ) from None
+    return file
+
+
+def _check_inception(file: Path) -> bool:
+    """Whether ``file`` is the published one.
+
+    Raises:
+        UserError: if its name ends in another checksum than its content's, as PyTorch's hub names files.
+    """
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    promised = re.search(r"-([0-9a-f]{8,})$", file.stem)
+    if promised is not None and not sha256.startswith(promised[1]):
+        raise UserError(
+            f"--inception-weights {file}: its checksum is {sha256[:12]}…, not {promised[1]} as its name says: "
+            "fetch it again"
+        )
+    return sha256.startswith(PUBLISHED_INCEPTION)
 
 
 def _state_sha256(network: nn.Module) -> str:

@@ -19,14 +19,17 @@ BudgetName = Literal["smoke", "standard", "full"]
 MAX_SEEDS = 10_000
 
 RESULT_COLUMNS = (
-    "cell", "seed", "run_id", "status", "fid", "kid", "classes_covered", "fid_batch_stats", "fid_floor", "kid_floor",
-    "num_samples", "extractor", "step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec",
-    "peak_memory_mib", "steps", "train_sec", "total_sec", "diverged_at",
+    "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
+    "coverage", "classifier_score", "classes_covered", "class_divergence", "collapsed", "nearest_ratio",
+    "fid_batch_stats", "fid_floor", "kid_floor", "num_samples", "extractor", "best_curve_fid", "oscillation",
+    "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median",
+    "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "peak_memory_mib", "steps", "train_sec",
+    "scoring_sec", "total_sec", "diverged_at",
 )  # fmt: skip
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 _SUMMARY_COLUMNS = ("completed", "diverged", "failed", "planned")
-_RESERVED_GRIDS = ("runs", "plans", "report")
+_RESERVED_GRIDS = ("runs", "plans", "cache", "report")
 
 
 class Budget(Model):
@@ -42,7 +45,7 @@ class Budget(Model):
 # 1,280 samples are twenty times the 64 features, the fewest that scoring accepts.
 DEFAULT_BUDGETS: dict[BudgetName, Budget] = {
     "smoke": Budget(steps=120, seeds=2, num_samples=2_000, curve_samples=1_280, curve_points=2),
-    "standard": Budget(steps=1_500, seeds=5, num_samples=10_000, curve_samples=2_000, curve_points=10),
+    "standard": Budget(steps=1_500, seeds=5, num_samples=10_000, curve_samples=1_280, curve_points=10),
     "full": Budget(steps=10_000, seeds=10, num_samples=10_000, curve_samples=2_000, curve_points=20),
 }
 

@@ -94,11 +94,11 @@ def _execute(
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
     observer = _Observer(config, folder, log, scorer, device, on_progress)
     result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot)
-    final = fid_batch_stats = None
+    final = None
     is_finite = result.diverged_at is None
     if is_finite and scorer is not None:
         try:
-            final, fid_batch_stats = _final_scores(scorer, result.generator, config)
+            final = _final_scores(scorer, result.generator, config, device)
         except NonFiniteImagesError:
             is_finite = False
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
@@ -115,7 +115,7 @@ def _execute(
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
         history=_columns(result.history),
-        scoring=None if scorer is None else _scoring_record(config, scorer, observer, final, fid_batch_stats),
+        scoring=None if scorer is None else _scoring_record(config, scorer, observer, final),
         unscored_reason="" if scorer is not None else _unscored_reason(config),
         throughput=None if throughput is None else ThroughputRecord(**dataclasses.asdict(throughput)),
         num_parameters_g=_num_parameters(result.generator),
@@ -147,6 +147,7 @@ class _Observer:
         self.curve_steps: list[int] = []
         self.curve_train_sec: list[float] = []
         self.curve_fid: list[float] = []
+        self.curve_sec = 0.0
 
     def on_measurement(self, row: Measurement) -> None:
         self.last_step = row.step
@@ -162,14 +163,17 @@ class _Observer:
 
     def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
         self.last_step = step
+        started = time.perf_counter()
         try:
             sheet = sample_images(generator, self._sheet_latents, self._device)
-            if self._scorer is not None:
-                fid = self._scorer.fid(generator, self._config.latent_dim, self._config.scoring.curve_samples)
+            # What an untrained generator scores says nothing and would stretch every axis.
+            if self._scorer is not None and step > 0:
+                latents = scoring_latents(self._config.scoring.curve_samples, self._config.latent_dim)
+                fid = self._scorer.fid(sample_images(generator, latents, self._device))
                 self.curve_steps.append(step)
                 self.curve_train_sec.append(timer.total_sec())
                 self.curve_fid.append(fid)
-                self._log.info("step %d: FID %.3f on %d samples", step, fid, self._config.scoring.curve_samples)
+                self._log.info("step %d: FID %.3f on %d samples", step, fid, len(latents))
         except NonFiniteImagesError:
             return False
         samples = self._folder / "samples"
@@ -177,29 +181,43 @@ class _Observer:
         save_image(make_grid(sheet.float() / 255, nrow=SHEET_COLUMNS), samples / f"step-{step:06d}.png")
         # The pause for scoring is not the training's speed.
         self._reported_at = (time.perf_counter(), step)
+        self.curve_sec += time.perf_counter() - started
         return True
 
 
-def _final_scores(scorer: Scorer, generator: nn.Module, config: RunConfig) -> tuple[Scores, float]:
-    """Score with batch norm's running averages, and take the FID with each batch's own statistics beside it."""
-    num_samples = config.scoring.num_samples
-    final = scorer.score(generator, config.latent_dim, num_samples)
+@dataclasses.dataclass(frozen=True)
+class _FinalScores:
+    """What the trained generator comes to, with batch norm's running averages and with each batch's own statistics."""
+
+    scores: Scores
+    fid_batch_stats: float
+    sampling_sec: float
+
+
+def _final_scores(scorer: Scorer, generator: nn.Module, config: RunConfig, device: torch.device) -> _FinalScores:
+    latents = scoring_latents(config.scoring.num_samples, config.latent_dim)
+    started = time.perf_counter()
+    images = sample_images(generator, latents, device)
+    sampling_sec = time.perf_counter() - started
+    scores = scorer.score(images)
     if config.generator.norm == "none":
-        return final, final.fid
-    return final, scorer.fid(generator, config.latent_dim, num_samples, batch_stats=True)
+        return _FinalScores(scores, scores.fid, sampling_sec)
+    return _FinalScores(scores, scorer.fid(sample_images(generator, latents, device, batch_stats=True)), sampling_sec)
 
 
 def _scoring_record(
-    config: RunConfig, scorer: Scorer, observer: _Observer, final: Scores | None, fid_batch_stats: float | None
+    config: RunConfig, scorer: Scorer, observer: _Observer, final: _FinalScores | None
 ) -> ScoringRecord:
     return ScoringRecord(
         extractor=scorer.extractor.name,
         extractor_sha256=scorer.extractor.sha256,
         num_reference=scorer.num_reference,
         resolution=config.image_size,
-        final=None if final is None else _score_record(final),
-        fid_batch_stats=fid_batch_stats,
+        final=None if final is None else _score_record(final.scores),
+        fid_batch_stats=None if final is None else final.fid_batch_stats,
         floor=_score_record(_floor(scorer, config.scoring.num_samples)),
+        sampling_sec=0.0 if final is None else final.sampling_sec,
+        curve_sec=observer.curve_sec,
         curve_samples=config.scoring.curve_samples,
         curve_steps=observer.curve_steps,
         curve_train_sec=observer.curve_train_sec,
@@ -208,13 +226,9 @@ def _scoring_record(
 
 
 def _score_record(scores: Scores) -> ScoreRecord:
-    return ScoreRecord(
-        fid=scores.fid,
-        kid=scores.kid,
-        classes_covered=scores.classes_covered,
-        class_counts=None if scores.class_counts is None else list(scores.class_counts),
-        num_samples=scores.num_samples,
-    )
+    counts = None if scores.class_counts is None else list(scores.class_counts)
+    values = {**dataclasses.asdict(scores), "class_counts": counts}
+    return ScoreRecord(**values, classes_covered=scores.classes_covered, class_divergence=scores.class_divergence)
 
 
 def _save_generator(generator: nn.Module, path: Path) -> None:
@@ -270,7 +284,7 @@ def _scorer(config: RunConfig, context: RunContext) -> Scorer | None:
     if config.scoring.features == "none":
         return None
     dataset, device = _dataset(config, context), _device(context)
-    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device)
+    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
 
 
 # A worker serves many runs of the same grid: what they share is prepared once.
@@ -285,9 +299,10 @@ def _build_scorer_once(
     features: Literal["digits", "fashion", "inception"],
     inception_weights: str | None,
     device: torch.device,
+    out: str,
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
-    return Scorer(dataset, build_extractor(features, device, weights), device)
+    return Scorer(dataset, build_extractor(features, device, weights), device, Store(Path(out)).cache_dir)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,32 +1,35 @@
-"""A generator in, its scores out: images, then features, then FID, KID and the classes covered.
-
-Distances are computed by torchmetrics in float64, on features that are extracted once.
-"""
+"""A generator in, its scores out: images as a saved picture would hold them, then features, then numbers."""
 
 from __future__ import annotations
 
-import warnings
+import math
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
-from gan_ablate.features import EXTRACTION_BATCH
+from gan_ablate.features import EXTRACTION_BATCH, Features
+from gan_ablate.metrics import (
+    build_manifold,
+    classifier_score,
+    frechet_distance,
+    frechet_sampling_error,
+    kernel_distance,
+    nearest_distance,
+    neighbour_scores,
+)
+from gan_ablate.reference import NEAREST_SAMPLES, NEIGHBOUR_SAMPLES, load_real_features
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from gan_ablate.data import ImageDataset
     from gan_ablate.features import FeatureExtractor
-
-KID_SUBSETS = 100
-KID_SUBSET_SIZE = 1_000
-"""The KID paper's protocol (arXiv:1801.01401, section 4)."""
 
 COVERED_SHARE = 0.01
 """A class counts as covered from this share of the samples on: a tenth of its even share of ten."""
@@ -38,20 +41,36 @@ class NonFiniteImagesError(Exception):
 
 @dataclass(frozen=True)
 class Scores:
-    """How near ``num_samples`` images are to the held-out reference.
+    """How near ``num_samples`` images are to the held-out reference; each formula stands in ``gan_ablate.metrics``.
 
     Attributes:
-        fid: Fréchet distance of the features (arXiv:1706.08500, equation 6); lower is better.
-        kid: squared maximum mean discrepancy of the features under a cubic kernel, mean over subsets
-            (arXiv:1801.01401); lower is better.
-        class_counts: how many images fall into each class by the classifier, or None where it has none.
         num_samples: how many images were scored.
+        fid: Fréchet distance; lower is better.
+        fid_sampling_error: standard error of log FID from the choice of images, or None for a slow extractor.
+        kid: squared maximum mean discrepancy; lower is better.
+        precision: share of the images that look real.
+        recall: share of the real images that the generator could have drawn.
+        density: precision that does not trust outliers; 1 for real images.
+        coverage: recall that does not trust outliers.
+        classifier_score: between 1 and the number of classes, or None where the extractor has none.
+        class_counts: how many images fall into each class, or None likewise.
+        nearest_ratio: median distance to the nearest training image, over that of held-out real images: 0 for copies, 1
+            for new real images, more for images unlike any; or None where it was not measured.
+        seconds: what the extraction and the scores took.
     """
 
-    fid: float
-    kid: float
-    class_counts: tuple[int, ...] | None
     num_samples: int
+    fid: float
+    fid_sampling_error: float | None
+    kid: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    classifier_score: float | None
+    class_counts: tuple[int, ...] | None
+    nearest_ratio: float | None
+    seconds: float
 
     @property
     def classes_covered(self) -> int | None:
@@ -59,6 +78,14 @@ class Scores:
         if self.class_counts is None:
             return None
         return sum(count >= COVERED_SHARE * self.num_samples for count in self.class_counts)
+
+    @property
+    def class_divergence(self) -> float | None:
+        """KL divergence of the classes' shares from even ones, in nats: Σ p log(K p), 0 where all are drawn alike."""
+        if self.class_counts is None:
+            return None
+        shares = [count / self.num_samples for count in self.class_counts if count]
+        return sum(p * math.log(len(self.class_counts) * p) for p in shares)
 
 
 class Scorer:
@@ -68,44 +95,33 @@ class Scorer:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
         device: where generators draw.
+        cache: folder of the real images' features.
 
     Attributes:
         extractor: as given.
         num_reference: how many held-out images there are.
     """
 
-    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, device: torch.device) -> None:
+    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, device: torch.device, cache: Path) -> None:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
         self._device = device
         self._real_images = dataset.images
-        self._reference = extractor(dataset.reference).vectors
+        self._real = load_real_features(dataset, extractor, cache)
 
-    def score(self, generator: nn.Module, latent_dim: int, num_samples: int) -> Scores:
-        """Score a generator, batch norm using its running averages.
+    def score(self, images: Tensor) -> Scores:
+        """Score images: (N, C, S, S) uint8, as ``sample_images`` draws them."""
+        started = time.perf_counter()
+        features = self.extractor(images)
+        ratio = None
+        if self._real.training is not None and self._real.nearest_held_out is not None:
+            nearest = nearest_distance(features.vectors[:NEAREST_SAMPLES], self._real.training.vectors)
+            ratio = nearest / self._real.nearest_held_out
+        return self._compare(features, ratio, started)
 
-        Args:
-            generator: left as it was.
-            latent_dim: size of its latents.
-            num_samples: how many images to draw, the same latents in every run.
-
-        Raises:
-            NonFiniteImagesError: if a pixel is NaN or infinite.
-        """
-        return self._compare(sample_images(generator, scoring_latents(num_samples, latent_dim), self._device))
-
-    def fid(self, generator: nn.Module, latent_dim: int, num_samples: int, *, batch_stats: bool = False) -> float:
-        """Return the FID alone; see ``score``.
-
-        Args:
-            generator: left as it was.
-            latent_dim: size of its latents.
-            num_samples: how many images to draw.
-            batch_stats: let batch norm use each batch's own statistics instead of its running averages.
-        """
-        latents = scoring_latents(num_samples, latent_dim)
-        images = sample_images(generator, latents, self._device, batch_stats=batch_stats)
-        return frechet_distance(self._reference, self.extractor(images).vectors)
+    def fid(self, images: Tensor) -> float:
+        """Return the FID alone; see ``score``."""
+        return frechet_distance(self._real.reference, self.extractor(images).vectors)
 
     def floor(self, num_samples: int) -> Scores:
         """Score real training images, at the resolution of training: what a perfect generator would get.
@@ -113,20 +129,36 @@ class Scorer:
         Args:
             num_samples: how many to take; fewer where the data set has fewer, which the result says.
         """
+        started = time.perf_counter()
         stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "floor"))
-        return self._compare(self._real_images[torch.randperm(len(self._real_images), generator=stream)[:num_samples]])
+        chosen = torch.randperm(len(self._real_images), generator=stream)[:num_samples]
+        known = self._real.training
+        if known is None:
+            features = self.extractor(self._real_images[chosen])
+        else:
+            features = Features(known.vectors[chosen], None if known.logits is None else known.logits[chosen])
+        return self._compare(features, None, started)
 
-    def _compare(self, images: Tensor) -> Scores:
-        features = self.extractor(images)
+    def _compare(self, features: Features, nearest_ratio: float | None, started: float) -> Scores:
+        vectors, logits = features.vectors, features.logits
+        reference = self._real.reference
+        neighbours = neighbour_scores(self._real.manifold, build_manifold(vectors[:NEIGHBOUR_SAMPLES]))
         counts = None
-        if features.logits is not None:
-            num_classes = features.logits.shape[1]
-            counts = tuple(features.logits.argmax(1).bincount(minlength=num_classes).tolist())
+        if logits is not None:
+            counts = tuple(logits.argmax(1).bincount(minlength=logits.shape[1]).tolist())
         return Scores(
-            fid=frechet_distance(self._reference, features.vectors),
-            kid=kernel_distance(self._reference, features.vectors),
+            num_samples=len(vectors),
+            fid=frechet_distance(reference, vectors),
+            fid_sampling_error=frechet_sampling_error(reference, vectors) if self.extractor.is_fast else None,
+            kid=kernel_distance(reference, vectors),
+            precision=neighbours.precision,
+            recall=neighbours.recall,
+            density=neighbours.density,
+            coverage=neighbours.coverage,
+            classifier_score=None if logits is None else classifier_score(logits),
             class_counts=counts,
-            num_samples=len(images),
+            nearest_ratio=nearest_ratio,
+            seconds=time.perf_counter() - started,
         )
 
 
@@ -168,44 +200,6 @@ def quantise(x: Tensor) -> Tensor:
     if not x.isfinite().all():
         raise NonFiniteImagesError
     return ((x + 1) * 127.5).round_().clamp_(0, 255).byte()
-
-
-def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """FID of two sets of feature vectors, (N, D) and (M, D)."""
-    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]))
-    metric.set_dtype(torch.float64)
-    for vectors, is_real in ((real, True), (fake, False)):
-        metric.update(vectors.double(), real=is_real)
-    return float(metric.compute())
-
-
-def kernel_distance(real: Tensor, fake: Tensor) -> float:
-    """KID of two sets of feature vectors, (N, D) and (M, D): the mean over ``KID_SUBSETS`` subsets, always the same."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted features")
-        metric = KernelInceptionDistance(
-            feature=_Identity(real.shape[1]),
-            subsets=KID_SUBSETS,
-            subset_size=min(KID_SUBSET_SIZE, len(real), len(fake)),
-        )
-    for vectors, is_real in ((real, True), (fake, False)):
-        metric.update(vectors.double(), real=is_real)
-    # torchmetrics draws the subsets from PyTorch's global CPU stream, which is training's (dropout).
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream_seed(SCORING_SEED, "KID subsets"))
-        mean, _ = metric.compute()
-    return float(mean)
-
-
-class _Identity(nn.Module):
-    """Stands where torchmetrics would put a network: the features are there already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return vectors
 
 
 @contextmanager

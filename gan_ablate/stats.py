@@ -1,7 +1,7 @@
-"""Numbers per seed in, estimates with their intervals out; numpy arrays and frozen dataclasses only.
+"""Numbers per seed in, estimates, intervals and tests out; numpy arrays and frozen dataclasses only.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
-differences within a seed, and the interval is Student's t on those differences.
+differences within a seed. Every method here is held to its promise by simulation: see ``gan_ablate.simulation``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,43 @@ import numpy as np
 from scipy import stats
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 
+POWER = 0.8
+"""Chance of finding an effect that further seeds are counted for."""
+
+MIN_BOOTSTRAP_SEEDS = 8
+"""With fewer, no resampling of the seeds covers as often as it says: their range alone covers too rarely."""
+
+_BOOTSTRAP_SAMPLES = 20_000
+_MAX_SIGN_FLIPS = 2**16
+_MOST_SEEDS = 10_000
+_MOST_SEEDS_BY_T = 100
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; the bounds are NaN where fewer than two seeds were seen."""
+    """A mean over seeds with its interval; bounds, deviation and p are NaN where there are too few seeds for them.
+
+    Attributes:
+        value: the mean.
+        low: lower end of the interval.
+        high: upper end.
+        num_seeds: how many seeds it rests on.
+        std: standard deviation over seeds.
+        p: of Student's t test against zero, two-sided.
+    """
 
     value: float
     low: float
     high: float
     num_seeds: int
+    std: float = math.nan
+    p: float = math.nan
 
     @property
     def excludes_zero(self) -> bool:
@@ -34,7 +58,7 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
     def as_ratio(self) -> Estimate:
-        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio."""
+        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, bounds likewise."""
         return Estimate(math.exp(self.value), math.exp(self.low), math.exp(self.high), self.num_seeds)
 
     def as_percent_change(self) -> Estimate:
@@ -43,11 +67,20 @@ class Estimate:
         return Estimate(value, low, high, self.num_seeds)
 
 
-def mean_estimate(values: NDArray[np.float64]) -> Estimate:
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+
+def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
     """Estimate a mean with Student's t interval, mean ± t(n - 1) · s / √n.
 
     Args:
         values: (seeds,) one number per seed; NaN where a seed has none, which is left out.
+        confidence: of the interval, in (0, 1).
     """
     present = values[np.isfinite(values)]
     num = len(present)
@@ -56,17 +89,262 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
     mean = float(present.mean())
     if num == 1:
         return Estimate(mean, math.nan, math.nan, 1)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1) * present.std(ddof=1) / math.sqrt(num))
-    return Estimate(mean, mean - half, mean + half, num)
+    std = float(present.std(ddof=1))
+    error = std / math.sqrt(num)
+    return _t_estimate(mean, error, num - 1, num, std, confidence)
 
 
-def contrast_estimate(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Estimate:
-    """Estimate a contrast between variants, paired by seed.
+def difference_estimate(
+    treated: NDArray[np.float64], control: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> Estimate:
+    """Estimate the difference of two means over different seeds, with Welch's t interval.
 
     Args:
-        values: (seeds, variants); a seed with a NaN in a variant that counts is left out.
+        treated: (n,) one number per seed; NaN where a seed has none.
+        control: (m,) likewise, of other seeds.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        mean(treated) - mean(control); ``std`` is that of one seed's difference, √(s₁² + s₂²).
+    """
+    samples = [values[np.isfinite(values)] for values in (treated, control)]
+    num = min(len(sample) for sample in samples)
+    if num == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    mean = float(samples[0].mean() - samples[1].mean())
+    if num == 1:
+        return Estimate(mean, math.nan, math.nan, 1)
+    variances = [float(sample.var(ddof=1)) for sample in samples]
+    parts = [variance / len(sample) for variance, sample in zip(variances, samples, strict=True)]
+    error = math.sqrt(sum(parts))
+    # Welch (1947): degrees of freedom of a sum of unequal variances.
+    shares = [part**2 / (len(sample) - 1) for part, sample in zip(parts, samples, strict=True)]
+    freedom = sum(parts) ** 2 / sum(shares) if sum(shares) > 0 else float(num - 1)
+    return _t_estimate(mean, error, freedom, num, math.sqrt(sum(variances)), confidence)
+
+
+def contrast_estimate(
+    values: NDArray[np.float64], weights: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> Estimate:
+    """Estimate a contrast between variants, paired by seed; see ``contrast_values``."""
+    return mean_estimate(contrast_values(values, weights), confidence)
+
+
+def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute a contrast between variants within every seed.
+
+    Args:
+        values: (seeds, variants); a seed with a NaN in a variant that counts has no contrast.
         weights: (variants,) summing to zero: +1 and -1 for a difference of two variants, their means over the other
             factors' levels for a main effect, the product of two factors' contrasts for an interaction.
+
+    Returns:
+        (seeds,) NaN where a seed has none.
     """
     counts = weights != 0
-    return mean_estimate(values[:, counts] @ weights[counts])
+    contrasts: NDArray[np.float64] = values[:, counts] @ weights[counts]
+    return contrasts
+
+
+def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    # Without any spread there is no t to look up.
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
+    return Estimate(mean, mean - half, mean + half, num, std, p)
+
+
+def bootstrap_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval | None:
+    """Interval of a mean from resampled seeds, with percentiles moved out to what few seeds need.
+
+    The plain percentile interval is too narrow by √((n - 1)/n) and by taking normal for t quantiles; the expanded one
+    takes the percentiles Φ(∓√(n/(n - 1)) · t(n - 1)) instead (Hesterberg, "What teachers should know about the
+    bootstrap", The American Statistician 69, 2015, section 4.3).
+
+    Args:
+        values: (seeds,) one number per seed; NaN where a seed has none.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        None with fewer than ``MIN_BOOTSTRAP_SEEDS`` seeds.
+    """
+    present = values[np.isfinite(values)]
+    num = len(present)
+    if num < MIN_BOOTSTRAP_SEEDS:
+        return None
+    # A stream of its own: the same numbers give the same interval, and nobody else's draws are touched.
+    draws = np.random.default_rng(0).integers(0, num, (_BOOTSTRAP_SAMPLES, num))
+    means = present[draws].mean(axis=1)
+    tail = float(stats.norm.cdf(-math.sqrt(num / (num - 1)) * stats.t.ppf((1 + confidence) / 2, num - 1)))
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Interval(float(low), float(high))
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """The exact sign-flip test of a mean of zero.
+
+    Attributes:
+        p: share of all ± assignments whose mean is at least as far from zero; NaN without values.
+        smallest_p: the smallest that so many seeds can give.
+    """
+
+    p: float
+    smallest_p: float
+
+
+def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
+    """Test, two-sided, that differences are symmetric around zero, by flipping their signs in every possible way.
+
+    With no effect, a pair's two levels could as well have been swapped (Fisher, "The Design of Experiments", 1935,
+    section 21). Exact, whatever the distribution, up to 16 seeds; beyond, the flips are sampled.
+
+    Args:
+        values: (seeds,) paired differences; NaN where a seed has none.
+    """
+    present = values[np.isfinite(values)]
+    num = len(present)
+    if num == 0:
+        return SignFlip(math.nan, math.nan)
+    if 2**num <= _MAX_SIGN_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)
+        smallest = 2 / 2**num
+    else:
+        signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num))
+        signs[0] = 1  # the flip that was observed is one of them
+        smallest = 1 / _MAX_SIGN_FLIPS
+    sums = np.abs(signs @ present)
+    # Sums that are equal on paper differ by rounding.
+    as_far = sums >= sums[0] * (1 - 1e-12)
+    return SignFlip(float(as_far.mean()), smallest)
+
+
+@dataclass(frozen=True)
+class HolmTest:
+    """One test of a family, after Holm.
+
+    Attributes:
+        p: the adjusted p; NaN where there was no test.
+        confidence: of the interval that excludes zero exactly if the test is rejected: 1 - alpha / (tests that were
+            left when it was judged). Those that come after the first failure share its level.
+        is_rejected: whether the family's error rate allows to call it an effect.
+    """
+
+    p: float
+    confidence: float
+    is_rejected: bool
+
+
+def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmTest]:
+    """Judge a family of tests so that the chance of any false positive is at most ``alpha``.
+
+    The step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 1979: the k-th smallest of m p-values is compared with alpha / (m - k + 1), until one fails.
+
+    Args:
+        p_values: of every test; NaN where there was none, which does not count as one of the family.
+        alpha: the chance.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
+    adjusted, level, is_rejecting = 0.0, alpha, True
+    for rank, (p, i) in enumerate(known):
+        remaining = len(known) - rank
+        adjusted = max(adjusted, min(1.0, p * remaining))
+        if is_rejecting:
+            level = alpha / remaining
+            is_rejecting = p < level
+        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
+    return tests
+
+
+def rate_interval(count: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """Exact interval of a rate (Clopper and Pearson, Biometrika 26, 1934).
+
+    Args:
+        count: runs to which it happened.
+        total: runs in all, at least one.
+        confidence: of the interval, in (0, 1).
+    """
+    interval = stats.binomtest(count, total).proportion_ci(confidence, method="exact")
+    return Interval(float(interval.low), float(interval.high))
+
+
+def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE) -> int | None:
+    """Count the seeds at which a t test would find an effect of the size and spread seen, with chance ``POWER``.
+
+    Args:
+        estimate: of paired differences.
+        alpha: the level that the effect has to pass.
+
+    Returns:
+        Seeds in all, or None where there is no spread to go by, or no number below ``_MOST_SEEDS`` is enough.
+    """
+    if not estimate.std > 0 or estimate.value == 0:
+        return None
+    size = abs(estimate.value) / estimate.std
+    for num in range(2, _MOST_SEEDS_BY_T + 1):
+        if _power(size, num, alpha) >= POWER:
+            return num
+    # With so many seeds Student's t is as good as normal.
+    needed = math.ceil(((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / size) ** 2)
+    return needed if needed <= _MOST_SEEDS else None
+
+
+def _power(size: float, num: int, alpha: float) -> float:
+    """Chance that the two-sided t test on ``num`` differences of mean ``size`` standard deviations finds them."""
+    critical = stats.t.ppf(1 - alpha / 2, num - 1)
+    shift = size * math.sqrt(num)
+    # The noncentral t as a mean of normals over the quantiles of s / σ: SciPy's own gives up at small df, large shift.
+    spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
+    found = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
+    return float(found.mean())
+
+
+@dataclass(frozen=True)
+class VarianceSplit:
+    """Where a score's variance comes from, each part as a variance of the same (log) score.
+
+    Attributes:
+        seed: between training seeds, sampling taken out.
+        sampling: from the choice of the images that were scored.
+        extractor: between retrained extractors, on how they disagree about a seed; NaN where there was only one.
+    """
+
+    seed: float
+    sampling: float
+    extractor: float
+
+    def shares(self) -> VarianceSplit:
+        """Return each part over their sum."""
+        total = sum(part for part in (self.seed, self.sampling, self.extractor) if not math.isnan(part))
+        return VarianceSplit(self.seed / total, self.sampling / total, self.extractor / total)
+
+
+def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.float64]) -> VarianceSplit:
+    """Split the variance of scores into training seed, sampling and extractor, by the method of moments.
+
+    A two-way layout without replication: score = variant + extractor + seed + (seed × extractor) + sampling error.
+    A retrained extractor shifts all scores of a variant alike, which no comparison under one extractor sees; what
+    matters is how it orders the seeds, the interaction's mean square. The seeds' mean square minus that, over the
+    number of extractors, is the seeds' variance (Searle, Casella and McCulloch, "Variance Components", 1992, 4.3).
+
+    Args:
+        scores: (variants, seeds, extractors) log scores; at least two seeds; a variant with a NaN is left out.
+        sampling_errors: (variants, seeds) their standard errors from the choice of images, which all extractors share.
+    """
+    kept = np.isfinite(scores).all(axis=(1, 2)) & np.isfinite(sampling_errors).all(axis=1)
+    scores, sampling_errors = scores[kept], sampling_errors[kept]
+    num_variants, num_seeds, num_extractors = scores.shape
+    if num_variants == 0:
+        return VarianceSplit(math.nan, math.nan, math.nan)
+    sampling = float(np.square(sampling_errors).mean())
+    seed_means = scores.mean(axis=2)
+    between = float(seed_means.var(axis=1, ddof=1).mean())
+    extractor = math.nan
+    if num_extractors > 1:
+        residuals = scores - seed_means[:, :, None] - scores.mean(axis=1)[:, None, :]
+        residuals += scores.mean(axis=(1, 2))[:, None, None]
+        freedom = num_variants * (num_seeds - 1) * (num_extractors - 1)
+        extractor = float(np.square(residuals).sum()) / freedom
+        between -= extractor / num_extractors
+    return VarianceSplit(max(0.0, between - sampling), sampling, extractor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from gan_ablate.config import RunConfig
 from gan_ablate.errors import UserError
 from gan_ablate.grid import RESULT_COLUMNS
+from gan_ablate.outcomes import first_reached, oscillation, summarise_history
 from gan_ablate.planning import Plan
 from gan_ablate.validation import Model, ModelT, choices, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pandas as pd
 
@@ -26,11 +28,20 @@ Status = Literal["completed", "diverged", "failed"]
 class ScoreRecord(Model):
     """The scores of one set of images; see ``gan_ablate.score.Scores``."""
 
-    fid: float
-    kid: float
-    classes_covered: int | None
-    class_counts: list[int] | None
     num_samples: int
+    fid: float
+    fid_sampling_error: float | None
+    kid: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    classifier_score: float | None
+    class_counts: list[int] | None
+    classes_covered: int | None
+    class_divergence: float | None
+    nearest_ratio: float | None
+    seconds: float
 
 
 class ThroughputRecord(Model):
@@ -51,7 +62,8 @@ class ScoringRecord(Model):
     ``final`` judges the generator with batch norm's running averages, ``fid_batch_stats`` with each batch's own
     statistics, and ``floor`` real training images. ``curve_steps`` and ``curve_fid`` are FID along training, on fewer
     samples, so they compare with each other but not with the final score. ``resolution`` is what the images had when
-    they were drawn.
+    they were drawn. ``sampling_sec`` is what drawing the images of ``final`` took, ``curve_sec`` all that FID along
+    training took.
     """
 
     extractor: str
@@ -61,6 +73,8 @@ class ScoringRecord(Model):
     final: ScoreRecord | None
     fid_batch_stats: float | None
     floor: ScoreRecord
+    sampling_sec: float
+    curve_sec: float
     curve_samples: int
     curve_steps: list[int]
     curve_train_sec: list[float]
@@ -104,13 +118,18 @@ class Record(Model):
 
 @dataclass(frozen=True)
 class Store:
-    """A results folder: ``runs/`` and ``plans/``, which this class owns, and the report's files beside them."""
+    """A results folder: ``runs/``, ``plans/`` and ``cache/``, which it owns, and the report's files beside them."""
 
     root: Path
 
     def run_dir(self, run_id: str) -> Path:
         """Return the folder of one run."""
         return self.root / "runs" / run_id
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of what may be deleted at any time, because it is computed anew: the real images' features."""
+        return self.root / "cache"
 
     def check_writable(self) -> None:
         """Try to write where the folder is or will be, and leave nothing behind.
@@ -217,39 +236,65 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
 
     store = Store(Path(out))
     plan = store.load_plan(grid)
-    rows = [_row(levels, label, record) for levels, label, record in store.records(plan)]
+    records = list(store.records(plan))
+    target = convergence_target(plan, [(label, record) for _, label, record in records])
+    rows = [_row(levels, label, record, target) for levels, label, record in records]
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
 
-def _row(levels: dict[str, str], label: str, record: Record) -> dict[str, Any]:
+def convergence_target(plan: Plan, records: Iterable[tuple[str, Record]]) -> float | None:
+    """Find the FID whose reaching is timed: the baseline's geometric mean half-way through training, if it has one.
+
+    Args:
+        plan: whose baseline.
+        records: of the plan's runs, with their cells' labels.
+    """
+    middles = []
+    for label, record in records:
+        if label == plan.baseline.label and record.scoring is not None and record.scoring.curve_steps:
+            scoring = record.scoring
+            middle = min(scoring.curve_steps, key=lambda step: (abs(2 * step - record.config.steps), step))
+            middles.append(math.log(scoring.curve_fid[scoring.curve_steps.index(middle)]))
+    return math.exp(sum(middles) / len(middles)) if middles else None
+
+
+def _row(levels: dict[str, str], label: str, record: Record, target: float | None) -> dict[str, Any]:
     """Flatten a record; what it does not have is None."""
     scoring, throughput = record.scoring, record.throughput
     final = scoring.final if scoring else None
-    return {
+    row: dict[str, Any] = {
         **levels,
         "cell": label,
         "seed": record.config.seed,
         "run_id": record.run_id,
         "status": record.status,
-        "fid": final.fid if final else None,
-        "kid": final.kid if final else None,
-        "classes_covered": final.classes_covered if final else None,
-        "fid_batch_stats": scoring.fid_batch_stats if scoring else None,
-        "fid_floor": scoring.floor.fid if scoring else None,
-        "kid_floor": scoring.floor.kid if scoring else None,
-        "num_samples": final.num_samples if final else None,
-        "extractor": scoring.extractor_sha256[:12] if scoring else None,
-        "step_ms_median": throughput.step_ms_median if throughput else None,
-        "step_ms_p10": throughput.step_ms_p10 if throughput else None,
-        "step_ms_p90": throughput.step_ms_p90 if throughput else None,
-        "steps_per_sec": throughput.steps_per_sec if throughput else None,
-        "images_per_sec": throughput.images_per_sec if throughput else None,
-        "peak_memory_mib": throughput.peak_memory_bytes / 2**20 if throughput else None,
         "steps": record.config.steps,
         "train_sec": record.train_sec,
         "total_sec": record.total_sec,
         "diverged_at": record.diverged_at,
+        **summarise_history(record.history),
     }
+    if final is not None:
+        row |= final.model_dump(exclude={"class_counts", "seconds"})
+        if final.classes_covered is not None and final.class_counts is not None:
+            row["collapsed"] = final.classes_covered < len(final.class_counts) / 2
+    if scoring is not None:
+        row |= {
+            "fid_batch_stats": scoring.fid_batch_stats,
+            "fid_floor": scoring.floor.fid,
+            "kid_floor": scoring.floor.kid,
+            "extractor": scoring.extractor_sha256[:12],
+            "scoring_sec": final.seconds if final else None,
+            "oscillation": oscillation(scoring.curve_steps, scoring.curve_fid),
+            "best_curve_fid": min(scoring.curve_fid, default=None),
+        }
+        if target is not None:
+            row["steps_to_fid"] = first_reached(target, scoring.curve_steps, scoring.curve_fid)
+            row["sec_to_fid"] = first_reached(target, scoring.curve_train_sec, scoring.curve_fid)
+    if throughput is not None:
+        row |= throughput.model_dump(exclude={"num_timed_steps", "peak_memory_bytes"})
+        row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20
+    return row
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -33,7 +33,8 @@ def save_runs(
 def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_sha256: str) -> Record:
     config = cell.with_seed(seed)
     steps = [float(step) for step in range(0, config.steps + 1, max(1, config.steps // 5))]
-    curve = [] if fid is None else [fid * 2, fid * 1.1]
+    points = range(1, 1 if fid is None else 6)
+    curve_steps = [config.steps * point // 5 for point in points]
     columns = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "accuracy_d", "grad_norm_d")
     return Record(
         run_id=config.run_id,
@@ -52,10 +53,12 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
             final=None if fid is None else _score(fid),
             fid_batch_stats=fid,
             floor=_score(0.05),
+            sampling_sec=1.0,
+            curve_sec=2.0,
             curve_samples=1_280,
-            curve_steps=[0, config.steps][: len(curve)],
-            curve_train_sec=[0.0, config.steps * step_ms / 1e3][: len(curve)],
-            curve_fid=curve,
+            curve_steps=curve_steps,
+            curve_train_sec=[step * step_ms / 1e3 for step in curve_steps],
+            curve_fid=[] if fid is None else [fid * factor for factor in (4, 2, 1.5, 1.1, 1.2)],
         ),
         throughput=ThroughputRecord(
             step_ms_median=step_ms,
@@ -73,4 +76,19 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
 
 
 def _score(fid: float) -> ScoreRecord:
-    return ScoreRecord(fid=fid, kid=fid / 30, classes_covered=10, class_counts=[1_000] * 10, num_samples=10_000)
+    return ScoreRecord(
+        num_samples=10_000,
+        fid=fid,
+        fid_sampling_error=0.01,
+        kid=fid / 30,
+        precision=0.8,
+        recall=0.7,
+        density=0.9,
+        coverage=0.6,
+        classifier_score=8.0,
+        class_counts=[1_000] * 10,
+        classes_covered=10,
+        class_divergence=0.0,
+        nearest_ratio=1.1,
+        seconds=3.0,
+    )

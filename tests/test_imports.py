@@ -15,11 +15,12 @@ PACKAGE = Path(gan_ablate.__file__).parent
 
 LAYERS = (
     {"errors", "seeding"},
-    {"validation", "folders", "assets"},
+    {"validation", "folders", "assets", "outcomes", "allocator"},
     {"config"},
     {"grid", "cost"},
     {"planning"},
-    {"data", "features", "losses", "models", "throughput", "environment", "store", "stats"},
+    {"data", "features", "losses", "metrics", "models", "throughput", "environment", "store", "stats"},
+    {"reference"},
     {"train", "score", "effects"},
     {"events", "sample", "results"},
     {"run"},
@@ -31,7 +32,19 @@ LAYERS = (
 )
 """A module imports only from layers above its own, or from its own package."""
 
-WITHOUT_TORCH = {"config", "grid", "store", "stats", "effects", "results", "plots", "wording", "report", "cli"}
+WITHOUT_TORCH = {
+    "config",
+    "grid",
+    "outcomes",
+    "store",
+    "stats",
+    "effects",
+    "results",
+    "plots",
+    "wording",
+    "report",
+    "cli",
+}
 ONLY_PLACES = {"seaborn": {"plots"}, "matplotlib": {"plots"}, "ray": {"ray"}}
 
 

@@ -171,8 +171,10 @@ def _work(pipe: Connection, context: RunContext) -> None:
 
     import torch
 
+    from gan_ablate.allocator import keep_memory
     from gan_ablate.run import check_inputs, execute
 
+    keep_memory()
     torch.set_num_threads(1)
 
     def send(kind: str, value: Any) -> None:

@@ -1,0 +1,23 @@
+"""Tells the C library to keep memory that PyTorch frees: every training step wants the same blocks again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_NEVER = 2**30
+
+
+def keep_memory() -> None:
+    """Make this process reuse freed blocks instead of handing them back and faulting them in again, page by page.
+
+    It changes no result, only where memory comes from. Only glibc is known to need it; elsewhere nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, _NEVER)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)

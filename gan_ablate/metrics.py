@@ -1,0 +1,175 @@
+"""Features of real and of generated images in, numbers out: FID, KID and what else the same features tell.
+
+Distances are computed by torchmetrics in float64; the other scores are written out beside their formulas.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from gan_ablate.seeding import SCORING_SEED, stream_seed
+
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1_000
+"""The KID paper's protocol (arXiv:1801.01401, section 4)."""
+
+NUM_NEIGHBOURS = 5
+"""Neighbours that span a sample's ball, as in the paper on density and coverage (arXiv:2002.09797, section 3.3)."""
+
+JACKKNIFE_GROUPS = 10
+
+_ROWS_AT_ONCE = 500
+"""Rows of a distance matrix that are in memory together."""
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """FID of two sets of feature vectors, (N, D) and (M, D) (arXiv:1706.08500, equation 6)."""
+    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]))
+    metric.set_dtype(torch.float64)
+    for vectors, is_real in ((real, True), (fake, False)):
+        metric.update(vectors.double(), real=is_real)
+    return float(metric.compute())
+
+
+def frechet_sampling_error(real: Tensor, fake: Tensor) -> float:
+    """Standard error of log FID from the choice of the generated images, the generator and the real images given.
+
+    The delete-a-group jackknife: √((K - 1)/K · Σₖ (θₖ - mean θ)²), θₖ = log FID without the k-th of K groups
+    (Shao and Wu, "A general theory for jackknife variance estimation", Annals of Statistics 17, 1989).
+
+    Args:
+        real: (N, D) feature vectors.
+        fake: (M, D) feature vectors, in an order that means nothing.
+    """
+    groups = fake.tensor_split(JACKKNIFE_GROUPS)
+    without = [torch.cat(groups[:k] + groups[k + 1 :]) for k in range(len(groups))]
+    logs = torch.tensor([math.log(frechet_distance(real, rest)) for rest in without], dtype=torch.float64)
+    return math.sqrt((len(logs) - 1) * float(logs.var(correction=0)))
+
+
+def kernel_distance(real: Tensor, fake: Tensor) -> float:
+    """KID of two sets of feature vectors, (N, D) and (M, D): the mean over ``KID_SUBSETS`` subsets, always the same.
+
+    It is the unbiased estimate of the squared maximum mean discrepancy under the kernel (a·b/D + 1)³
+    (arXiv:1801.01401, section 4).
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted features")
+        metric = KernelInceptionDistance(
+            feature=_Identity(real.shape[1]),
+            subsets=KID_SUBSETS,
+            subset_size=min(KID_SUBSET_SIZE, len(real), len(fake)),
+        )
+    for vectors, is_real in ((real, True), (fake, False)):
+        metric.update(vectors.double(), real=is_real)
+    # torchmetrics draws the subsets from PyTorch's global CPU stream, which is training's (dropout).
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(SCORING_SEED, "KID subsets"))
+        mean, _ = metric.compute()
+    return float(mean)
+
+
+def classifier_score(logits: Tensor) -> float:
+    """Inception score with another classifier: exp of the mean KL(p(y|x) ‖ p(y)) (arXiv:1606.03498, section 4).
+
+    Args:
+        logits: (N, K) class scores.
+
+    Returns:
+        1 where every image looks like the same class, or like all of them alike, up to K.
+    """
+    log_p = logits.double().log_softmax(1)
+    p = log_p.exp()
+    marginal = p.mean(0, keepdim=True)
+    divergence = (p * (log_p - marginal.clamp_min(1e-300).log())).sum(1)
+    return math.exp(float(divergence.mean()))
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Feature vectors and the ball around each that reaches its ``NUM_NEIGHBOURS``-th nearest neighbour.
+
+    Attributes:
+        vectors: (N, D) float32.
+        squared_radii: (N,) float32.
+    """
+
+    vectors: Tensor
+    squared_radii: Tensor
+
+
+def build_manifold(vectors: Tensor) -> Manifold:
+    """Find the neighbourhood of every vector among the others: (N, D) float32, N > ``NUM_NEIGHBOURS``."""
+    radii = [
+        # The nearest of all is the vector itself.
+        distances.topk(NUM_NEIGHBOURS + 1, largest=False).values[:, -1]
+        for distances in (_squared_distances(rows, vectors) for rows in vectors.split(_ROWS_AT_ONCE))
+    ]
+    return Manifold(vectors, torch.cat(radii))
+
+
+@dataclass(frozen=True)
+class NeighbourScores:
+    """How two sets of images overlap, by the balls around their feature vectors.
+
+    Attributes:
+        precision: share of generated images inside a real image's ball (arXiv:1904.06991, equation 2).
+        recall: share of real images inside a generated image's ball (the same, equation 3).
+        density: real balls around a generated image, over ``NUM_NEIGHBOURS`` (arXiv:2002.09797, equation 3).
+        coverage: share of real images whose ball holds a generated image (the same, equation 4).
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def neighbour_scores(real: Manifold, fake: Manifold) -> NeighbourScores:
+    """Compare two manifolds."""
+    num_inside = []
+    is_recalled = torch.zeros(len(real.vectors), dtype=torch.bool)
+    is_covered = torch.zeros(len(real.vectors), dtype=torch.bool)
+    chunks = zip(fake.vectors.split(_ROWS_AT_ONCE), fake.squared_radii.split(_ROWS_AT_ONCE), strict=True)
+    for rows, squared_radii in chunks:
+        distances = _squared_distances(rows, real.vectors)
+        is_inside = distances <= real.squared_radii
+        num_inside.append(is_inside.sum(1))
+        is_covered |= is_inside.any(0)
+        is_recalled |= (distances <= squared_radii[:, None]).any(0)
+    counts = torch.cat(num_inside)
+    return NeighbourScores(
+        precision=float((counts > 0).double().mean()),
+        recall=float(is_recalled.double().mean()),
+        density=float(counts.double().mean()) / NUM_NEIGHBOURS,
+        coverage=float(is_covered.double().mean()),
+    )
+
+
+def nearest_distance(vectors: Tensor, training: Tensor) -> float:
+    """Median distance of ``vectors`` (N, D) to the nearest of the ``training`` vectors (M, D)."""
+    nearest = [_squared_distances(rows, training).amin(1) for rows in vectors.split(_ROWS_AT_ONCE)]
+    return float(torch.cat(nearest).clamp_min(0).sqrt().median())
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances, (N, D) and (M, D) → (N, M), as |a|² + |b|² - 2 a·b."""
+    return torch.addmm(b.square().sum(1)[None], a, b.T, alpha=-2) + a.square().sum(1)[:, None]
+
+
+class _Identity(nn.Module):
+    """Stands where torchmetrics would put a network: the features are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors

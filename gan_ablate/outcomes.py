@@ -1,0 +1,160 @@
+"""What is measured of a run: every outcome's name, better direction and definition, and those that histories give.
+
+An outcome is a column of a grid's table. The report's appendix is made from this list, so a number and its meaning
+have one home.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MIN_OSCILLATION_POINTS = 4
+"""A straight line takes two points' freedom: fewer than four say nothing of what is left around it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One thing that is measured of a run.
+
+    Attributes:
+        name: the column's name.
+        title: what tables and figures call it.
+        better: which direction is the better one, or None where neither is.
+        scale: ``ratio`` where effects are compared as log ratios and told in percent, ``difference`` elsewhere.
+        definition: one sentence.
+    """
+
+    name: str
+    title: str
+    better: Literal["lower", "higher"] | None
+    scale: Literal["ratio", "difference"]
+    definition: str
+
+    @property
+    def goodness(self) -> str:
+        """The better direction in words."""
+        return "neither is better" if self.better is None else f"{self.better} is better"
+
+
+_OUTCOMES = (
+    Outcome("fid", "FID", "lower", "ratio",
+            "Fréchet distance between Gaussians fitted to the features of generated and of held-out real images "
+            "(arXiv:1706.08500, equation 6), batch norm using its running averages."),
+    Outcome("fid_batch_stats", "FID, batch statistics", "lower", "ratio",
+            "The same with batch norm using each batch's own statistics; equal to FID where there is no batch norm."),
+    Outcome("kid", "KID", "lower", "difference",
+            "Unbiased squared maximum mean discrepancy of the features under a cubic kernel, mean over 100 subsets of "
+            "1,000 images, the same subsets for every run (arXiv:1801.01401, section 4)."),
+    Outcome("precision", "precision", "higher", "difference",
+            "Share of generated images inside the 5-nearest-neighbour ball of a real one (arXiv:1904.06991); at most "
+            "5,000 images of either kind, as for the three below."),
+    Outcome("recall", "recall", "higher", "difference",
+            "Share of real images inside the 5-nearest-neighbour ball of a generated one (arXiv:1904.06991)."),
+    Outcome("density", "density", "higher", "difference",
+            "Real balls that hold a generated image, on average, over 5 (arXiv:2002.09797): 1 for real images; above "
+            "it, images crowd where real ones are densest."),
+    Outcome("coverage", "coverage", "higher", "difference",
+            "Share of real images whose ball holds a generated one (arXiv:2002.09797)."),
+    Outcome("classifier_score", "classifier score", "higher", "ratio",
+            "The Inception score with this project's classifier: exp of the mean KL(p(y|x) ‖ p(y)) "
+            "(arXiv:1606.03498), from 1 to the number of classes."),
+    Outcome("classes_covered", "classes covered", "higher", "difference",
+            "Classes, of ten, that hold at least 1 % of the images."),
+    Outcome("class_divergence", "class divergence", "lower", "difference",
+            "KL divergence of the classes' shares from even ones, in nats: 0 where all classes are drawn equally "
+            "often, log 10 = 2.3 where only one is."),
+    Outcome("nearest_ratio", "nearest ratio", None, "ratio",
+            "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
+            "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),
+    Outcome("oscillation", "oscillation", "lower", "ratio",
+            "Standard deviation of log FID around its least-squares line over the last half of training: 0.1 means "
+            "that FID swings by about 10 % from one point of its curve to the next."),
+    Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
+            "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
+            "The target is what the baseline reaches on (geometric) average half-way through its training."),
+    Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
+            "Training seconds until the same moment, scoring left out."),
+    Outcome("grad_norm_g", "gradient norm of G", None, "ratio",
+            "Euclidean norm of the loss's gradient in all parameters of G, geometric mean over training."),
+    Outcome("grad_norm_d", "gradient norm of D", None, "ratio",
+            "The same for D."),
+    Outcome("accuracy_d", "accuracy of D", None, "difference",
+            "Share of real and generated images that D tells apart before it learns from them, mean over the last half "
+            "of training."),
+    Outcome("confidence_d", "confidence of D", None, "difference",
+            "Probability that D gives to the right answer, (D(x) + 1 - D(G(z))) / 2, mean over the last half of "
+            "training."),
+    Outcome("step_ms_median", "step time", "lower", "ratio",
+            "Median milliseconds of a training step, one G step with its D steps; warm-up, measurements and scoring "
+            "left out."),
+)  # fmt: skip
+
+OUTCOMES: dict[str, Outcome] = {outcome.name: outcome for outcome in _OUTCOMES}
+
+
+def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
+    """Standard deviation of log FID around its straight line over the last half: √(Σ residual² / (n - 2)).
+
+    Args:
+        steps: at which FID was taken, ascending.
+        fid: as many values.
+
+    Returns:
+        None where fewer than ``MIN_OSCILLATION_POINTS`` lie in the last half.
+    """
+    x = np.array(steps, np.float64)
+    late = x >= x[-1] / 2 if len(x) else np.zeros(0, bool)
+    if late.sum() < MIN_OSCILLATION_POINTS:
+        return None
+    x, y = x[late], np.log(fid)[late]
+    residuals = y - np.polyval(np.polyfit(x, y, 1), x)
+    return math.sqrt(float(residuals @ residuals) / (len(x) - 2))
+
+
+def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
+    """Place (a step, a second) at which FID first falls to ``target``, log FID interpolated, or None if it never does.
+
+    Args:
+        target: a FID on as many samples.
+        places: ascending, one per value.
+        fid: along training.
+    """
+    for i, value in enumerate(fid):
+        if value <= target:
+            if i == 0:
+                return float(places[0])
+            above, below = math.log(fid[i - 1] / target), math.log(target / value)
+            return places[i - 1] + (places[i] - places[i - 1]) * above / (above + below)
+    return None
+
+
+def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """Reduce a run's history to ``grad_norm_g``, ``grad_norm_d``, ``accuracy_d`` and ``confidence_d``.
+
+    Args:
+        history: column → values, see ``gan_ablate.train.Measurement``; it may be empty.
+    """
+    names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
+    if not history.get("step"):
+        return dict.fromkeys(names)
+    columns = {name: np.array(values, np.float64) for name, values in history.items()}
+    late = columns["step"] >= columns["step"][-1] / 2
+    confidence = (columns["d_real"] + 1 - columns["d_fake_before"]) / 2
+    return {
+        "grad_norm_g": _geometric_mean(columns["grad_norm_g"]),
+        "grad_norm_d": _geometric_mean(columns["grad_norm_d"]),
+        "accuracy_d": float(columns["accuracy_d"][late].mean()),
+        "confidence_d": float(confidence[late].mean()),
+    }
+
+
+def _geometric_mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    # A gradient may vanish to 0, which has no logarithm; the smallest float32 stands in for it.
+    return math.exp(float(np.log(np.maximum(values, np.finfo(np.float32).tiny)).mean()))

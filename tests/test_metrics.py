@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+from torchmetrics.image.inception import InceptionScore
+
+from gan_ablate import metrics
+from gan_ablate.metrics import (
+    KID_SUBSET_SIZE,
+    Manifold,
+    build_manifold,
+    classifier_score,
+    frechet_distance,
+    frechet_sampling_error,
+    kernel_distance,
+    nearest_distance,
+    neighbour_scores,
+)
+
+
+def gaussian(mean: float, std: float, num: int = 4_000, dim: int = 8, seed: int = 0) -> Tensor:
+    """Draws whose sample mean and covariance are exactly ``mean`` and ``std``² times the identity."""
+    draws = np.random.default_rng(seed).standard_normal((num, dim))
+    draws -= draws.mean(0)
+    whitening = np.linalg.inv(np.linalg.cholesky(np.cov(draws, rowvar=False)))
+    return torch.from_numpy(draws @ whitening.T * std + mean)
+
+
+def correlated(num: int, seed: int) -> Tensor:
+    """Draws with the uneven, correlated spectrum that features have."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).standard_normal((64, 64)) * np.geomspace(2, 0.01, 64)
+    return torch.from_numpy(rng.standard_normal((num, 64)) @ mixing + 0.1 * seed)
+
+
+def test_fid_is_the_closed_form_between_gaussians() -> None:
+    # |μ₁ - μ₂|² + Tr(Σ₁ + Σ₂ - 2 (Σ₁Σ₂)^½) = 8 · (3² + (2 - 0.5)²)
+    assert frechet_distance(gaussian(1, 2), gaussian(4, 0.5, seed=1)) == pytest.approx(8 * (9 + 2.25), rel=1e-9)
+
+
+def test_fid_is_torch_fidelitys_on_the_same_features() -> None:
+    real, fake = correlated(3_000, 0), correlated(2_500, 1)
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(x) for x in (fake, real)), verbose=False)
+    assert frechet_distance(real, fake) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_kid_is_torch_fidelitys_on_the_same_features() -> None:
+    real, fake = correlated(700, 0), correlated(700, 1)
+    # One subset that is the whole set: the draws of both programs are then the same.
+    theirs = kid_features_to_metric(fake, real, kid_subsets=1, kid_subset_size=700, verbose=False)
+    assert kernel_distance(real, fake) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+
+
+def test_kid_is_the_unbiased_estimator() -> None:
+    real, fake = gaussian(0, 1, num=300), gaussian(0.5, 1, num=300, seed=1)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    num = len(real)
+    within = [(kernel(x, x).sum() - kernel(x, x).diagonal().sum()) / (num * (num - 1)) for x in (real, fake)]
+    expected = within[0] + within[1] - 2 * kernel(real, fake).mean()
+    assert kernel_distance(real, fake) == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_kid_meets_the_same_subsets_and_leaves_trainings_stream_alone() -> None:
+    real, fake = gaussian(0, 1, num=2 * KID_SUBSET_SIZE), gaussian(0.5, 1, num=2 * KID_SUBSET_SIZE, seed=1)
+    torch.manual_seed(5)
+    first = kernel_distance(real, fake)
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    untouched = torch.rand(3)
+    torch.manual_seed(99)
+    assert kernel_distance(real, fake) == first
+    assert torch.equal(after, untouched)
+
+
+def test_the_sampling_error_is_the_spread_of_fid_over_other_samples() -> None:
+    """Against brute force: FID of 60 fresh samples of the same generator."""
+    real = correlated(4_000, 0)
+    rng = np.random.default_rng(3)
+
+    def sample() -> Tensor:
+        mixing = np.random.default_rng(7).standard_normal((64, 64)) * np.geomspace(2, 0.01, 64)
+        return torch.from_numpy(rng.standard_normal((2_000, 64)) @ mixing * 1.1 + 0.2)
+
+    spread = np.std([math.log(frechet_distance(real, sample())) for _ in range(60)], ddof=1)
+    errors = [frechet_sampling_error(real, sample()) for _ in range(6)]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.3)
+
+
+def test_precision_and_recall_are_torch_fidelitys() -> None:
+    real, fake = correlated(900, 0).float(), (correlated(800, 1) * 0.9).float()
+    theirs = prc_features_to_metric(fake, real, prc_neighborhood=metrics.NUM_NEIGHBOURS, verbose=False)
+    ours = neighbour_scores(build_manifold(real), build_manifold(fake))
+    assert 0.1 < ours.precision < 1
+    assert ours.precision == pytest.approx(theirs["precision"], abs=2e-3)
+    assert ours.recall == pytest.approx(theirs["recall"], abs=2e-3)
+
+
+def test_density_and_coverage_are_their_definitions() -> None:
+    real, fake = (torch.from_numpy(np.random.default_rng(i).standard_normal((200 + i, 3))) for i in (0, 1))
+    fake = fake * 0.5 + 0.3
+    within, across = torch.cdist(real, real), torch.cdist(fake, real)
+    radii = within.sort(1).values[:, metrics.NUM_NEIGHBOURS]
+    inside = across <= radii
+    ours = neighbour_scores(build_manifold(real), build_manifold(fake))
+    assert ours.density == pytest.approx(inside.sum().item() / len(fake) / metrics.NUM_NEIGHBOURS)
+    assert ours.coverage == pytest.approx(inside.any(0).double().mean().item())
+    assert ours.density > 1  # they crowd in the middle
+
+
+def test_a_balls_radius_does_not_count_its_own_centre() -> None:
+    line = torch.arange(20.0)[:, None]
+    radii = build_manifold(line).squared_radii
+    assert radii[0].item() == pytest.approx(25)  # 0 reaches 5, its fifth neighbour
+    assert radii[10].item() == pytest.approx(9)  # 10 reaches 7 or 13: neighbours 9, 11, 8, 12, 7
+
+
+def test_images_far_from_any_real_one_have_no_precision_and_no_coverage() -> None:
+    real = build_manifold(gaussian(0, 1).float())
+    far = build_manifold(gaussian(50, 1, seed=1).float())
+    scores = neighbour_scores(real, far)
+    assert (scores.precision, scores.recall, scores.density, scores.coverage) == (0, 0, 0, 0)
+
+
+def test_copies_of_one_real_image_are_precise_and_cover_nothing() -> None:
+    vectors = gaussian(0, 1, num=500).float()
+    copies = vectors[:1].repeat(100, 1)
+    scores = neighbour_scores(build_manifold(vectors), Manifold(copies, torch.zeros(100)))
+    assert scores.precision == 1
+    assert scores.coverage < 0.2
+
+
+def test_the_classifier_score_is_torchmetrics_inception_score() -> None:
+    logits = torch.randn((500, 10), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+
+    class Logits(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.warns(UserWarning, match="will save all extracted features"):
+        theirs = InceptionScore(feature=Logits(), splits=1)
+    theirs.set_dtype(torch.float64)
+    theirs.update(logits)
+    with pytest.warns(UserWarning, match="degrees of freedom"):
+        expected, _ = theirs.compute()
+    assert classifier_score(logits) == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("logits", "score"), [(torch.eye(10) * 100, 10), (torch.zeros(50, 10), 1)])
+def test_the_classifier_score_lies_between_one_and_the_number_of_classes(logits: Tensor, score: float) -> None:
+    assert classifier_score(logits) == pytest.approx(score)
+
+
+def test_the_nearest_training_image_of_a_copy_is_no_distance_away() -> None:
+    training = gaussian(0, 1, num=1_200).float()
+    # In float32, |a|² + |b|² - 2 a·b of equal vectors is zero to about 1e-6 of |a|².
+    assert nearest_distance(training[:600], training) < 5e-3
+    shifted = training[:600] + torch.tensor([100.0, *[0.0] * 7])
+    assert nearest_distance(shifted, training) == pytest.approx(97, abs=2)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_ablate import reference
+from gan_ablate.data import ImageDataset
+from gan_ablate.features import Features
+from gan_ablate.reference import load_real_features
+
+
+class MeanExtractor:
+    """Four features of an image that cost nothing, and a count of the images it has seen."""
+
+    name = "means"
+    sha256 = "a" * 64
+    num_features = 4
+
+    def __init__(self, *, is_fast: bool = True) -> None:
+        self.is_fast = is_fast
+        self.num_seen = 0
+
+    def __call__(self, images: Tensor) -> Features:
+        self.num_seen += len(images)
+        return Features(images.float().flatten(1).unflatten(1, (4, -1)).mean(2), torch.ones(len(images), 10))
+
+
+def dataset(sha256: str = "d" * 64, size: int = 8) -> ImageDataset:
+    stream = torch.Generator().manual_seed(0)
+    images, held_out = (torch.randint(0, 256, (num, 1, size, size), generator=stream).byte() for num in (60, 50))
+    return ImageDataset("test", images, held_out, sha256, "invented")
+
+
+def test_real_images_are_looked_at_once(tmp_path: Path) -> None:
+    extractor = MeanExtractor()
+    first = load_real_features(dataset(), extractor, tmp_path / "cache")
+    assert extractor.num_seen == 110
+    second = load_real_features(dataset(), extractor, tmp_path / "cache")
+    assert extractor.num_seen == 110
+    assert torch.equal(first.reference, second.reference)
+    assert torch.equal(first.manifold.squared_radii, second.manifold.squared_radii)
+    assert first.training is not None
+    assert second.training is not None
+    assert torch.equal(first.training.vectors, second.training.vectors)
+    assert first.nearest_held_out == second.nearest_held_out
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("other", ["data", "resolution", "weights", "torch"])
+def test_what_changes_the_features_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    extractor, images = MeanExtractor(), dataset()
+    load_real_features(images, extractor, tmp_path)
+    match other:
+        case "data":
+            images = dataset("e" * 64)
+        case "resolution":
+            images = dataset(size=16)
+        case "weights":
+            extractor.sha256 = "b" * 64
+        case _:
+            monkeypatch.setattr(torch, "__version__", "99.0")
+    load_real_features(images, extractor, tmp_path)
+    assert extractor.num_seen == 220
+
+
+@pytest.mark.parametrize("content", [b"", b"half a fi"])
+def test_a_file_that_cannot_be_read_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    extractor = MeanExtractor()
+    first = load_real_features(dataset(), extractor, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    assert torch.equal(load_real_features(dataset(), extractor, tmp_path).reference, first.reference)
+    assert len(file.read_bytes()) > 1_000
+
+
+def test_a_slow_extractor_is_spared_the_training_set(tmp_path: Path) -> None:
+    extractor = MeanExtractor(is_fast=False)
+    real = load_real_features(dataset(), extractor, tmp_path)
+    assert extractor.num_seen == 50
+    assert real.training is None
+    assert real.nearest_held_out is None
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(reference, "save_file", refuse)
+    with pytest.raises(OSError, match="no space"):
+        load_real_features(dataset(), MeanExtractor(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def load_in_a_loop(cache: str) -> None:
+    """What a worker does, again and again, while others delete the file under it."""
+    torch.set_num_threads(1)
+    extractor = MeanExtractor()
+    expected = extractor(dataset().reference).vectors
+    for _ in range(40):
+        real = load_real_features(dataset(), extractor, Path(cache))
+        assert torch.equal(real.reference, expected)
+        for file in Path(cache).glob("*.safetensors"):
+            file.unlink(missing_ok=True)
+
+
+def test_workers_that_come_at_once_never_read_half_a_file(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=load_in_a_loop, args=(str(tmp_path),)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+
+
+def test_the_manifold_is_a_random_part_of_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "NEIGHBOUR_SAMPLES", 20)
+    real = load_real_features(dataset(), MeanExtractor(), tmp_path)
+    rows = [int((real.reference == vector).all(1).nonzero()[0, 0]) for vector in real.manifold.vectors]
+    assert len(set(rows)) == 20
+    assert rows != sorted(rows)
