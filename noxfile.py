@@ -47,6 +47,18 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def simulations(session: nox.Session) -> None:
+    """Put the statistics to the test on data whose truth is known; write results/statistics.md."""
+    run_in_environment(session, "python", "-m", "tests.simulations", *session.posargs)
+
+
+@nox.session(python=False)
+def extractors(session: nox.Session) -> None:
+    """Score a grid's generators with retrained classifiers: nox -s extractors -- --data-dir DIR."""
+    run_in_environment(session, "python", "-m", "gan_ablate.assets.retrain", *session.posargs)
+
+
+@nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
     run_in_environment(session, "python", "-m", "gan_ablate.assets.build", *session.posargs)

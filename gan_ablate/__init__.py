@@ -7,6 +7,6 @@
 from gan_ablate.grid import Grid, load_grid
 from gan_ablate.planning import Plan, plan
 from gan_ablate.runner import run_grid
-from gan_ablate.store import load_results
+from gan_ablate.table import load_results
 
 __all__ = ["Grid", "Plan", "load_grid", "load_results", "plan", "run_grid"]

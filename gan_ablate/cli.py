@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +28,26 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gan-ablate {metadata.version('gan-ablate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda wanted: _show_version(wanted=wanted), is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of every command; they are dealt with before any command runs."""
+
 
 GridOption = Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
 BudgetOption = Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")]

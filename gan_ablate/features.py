@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
@@ -17,7 +18,7 @@ from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ClassifierName = Literal["digits", "fashion"]
 
@@ -98,6 +99,7 @@ class ClassifierExtractor:
     Args:
         name: which of the embedded classifiers.
         device: where to run it.
+        network: another one to take instead of the embedded one.
 
     Raises:
         UserError: if the embedded weights do not have the checksum they were shipped with.
@@ -106,13 +108,16 @@ class ClassifierExtractor:
     num_features = ImageClassifier.num_features
     is_fast = True
 
-    def __init__(self, name: ClassifierName, device: torch.device) -> None:
-        weights, self.sha256 = read_asset(f"{name}.safetensors")
+    def __init__(self, name: ClassifierName, device: torch.device, network: ImageClassifier | None = None) -> None:
         self.name: str = name
         self._device = device
-        self._network = ImageClassifier()
-        self._network.load_state_dict(load(weights))
-        self._network.eval().to(memory_format=torch.channels_last).to(device)
+        if network is None:
+            weights, self.sha256 = read_asset(f"{name}.safetensors")
+            network = ImageClassifier()
+            network.load_state_dict(load(weights))
+        else:
+            self.sha256 = _state_sha256(network)
+        self._network = network.eval().to(memory_format=torch.channels_last).to(device)
 
     def __call__(self, images: Tensor) -> Features:
         """Extract features of ``images``: (N, 1, H, W) uint8, resized (antialiased) to 28×28 where they differ."""
@@ -162,8 +167,9 @@ class InceptionExtractor:
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
             )
         except Exception as unreadable:  # whatever torch.load and load_state_dict raise on a foreign file
+            reason = str(unreadable).partition("\n")[0]
             raise UserError(
-                f"--inception-weights {file}: not the Inception-v3 of torch-fidelity ({unreadable})"
+                f"--inception-weights {file}: not the Inception-v3 of torch-fidelity ({reason})"
             ) from unreadable
         self._network.eval().to(device)
         self._device = device
@@ -203,12 +209,24 @@ def _extract(
 ) -> Features:
     if images.dtype != torch.uint8:
         raise TypeError(f"features are extracted from uint8 images, not {images.dtype}")
-    # Full float32 whatever the caller set: TF32 or autocast would move the score.
-    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+    with _full_float32(device):
         parts = [forward(batch.to(device)) for batch in images.split(EXTRACTION_BATCH)]
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Keep TF32 and autocast out, whatever the caller set: they would move the score."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        flags = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+        with torch.autocast(device.type, enabled=False), flags:
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 def _download(url: str) -> Path:

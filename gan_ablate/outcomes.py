@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIN_OSCILLATION_POINTS = 4
-"""A straight line takes two points' freedom: fewer than four say nothing of what is left around it."""
+"""Fewer than four points have fewer than two second differences."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Outcome:
         better: which direction is the better one, or None where neither is.
         scale: ``ratio`` where effects are compared as log ratios and told in percent, ``difference`` elsewhere.
         definition: one sentence.
+        is_timed: whether it depends on the machine's speed, so that runs of different machines do not compare.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Outcome:
     better: Literal["lower", "higher"] | None
     scale: Literal["ratio", "difference"]
     definition: str
+    is_timed: bool = False
 
     @property
     def goodness(self) -> str:
@@ -74,13 +76,18 @@ _OUTCOMES = (
             "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
             "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),
     Outcome("oscillation", "oscillation", "lower", "ratio",
-            "Standard deviation of log FID around its least-squares line over the last half of training: 0.1 means "
-            "that FID swings by about 10 % from one point of its curve to the next."),
+            "Root mean square of the second differences of log FID, over √6, along the last half of training: a steady "
+            "fall has none, and 0.1 means that each point of the curve lies about 10 % off a smooth course."),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
-            "The target is what the baseline reaches on (geometric) average half-way through its training."),
+            "The target is what the baseline reaches on (geometric) average half-way through its training. Effects are "
+            "given only where every run reached it, and none before its first point."),
     Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
-            "Training seconds until the same moment, scoring left out."),
+            "Training seconds until the same moment, scoring left out.", is_timed=True),
+    Outcome("fid_equal_time", "curve FID after equal time", "lower", "ratio",
+            "FID along training, log FID interpolated, at the training second at which the fastest variant was done; "
+            "on fewer samples than FID, so that it compares only with itself.",
+            is_timed=True),
     Outcome("grad_norm_g", "gradient norm of G", None, "ratio",
             "Euclidean norm of the loss's gradient in all parameters of G, geometric mean over training."),
     Outcome("grad_norm_d", "gradient norm of D", None, "ratio",
@@ -93,29 +100,30 @@ _OUTCOMES = (
             "training."),
     Outcome("step_ms_median", "step time", "lower", "ratio",
             "Median milliseconds of a training step, one G step with its D steps; warm-up, measurements and scoring "
-            "left out."),
+            "left out.", is_timed=True),
 )  # fmt: skip
 
 OUTCOMES: dict[str, Outcome] = {outcome.name: outcome for outcome in _OUTCOMES}
 
 
 def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
-    """Standard deviation of log FID around its straight line over the last half: √(Σ residual² / (n - 2)).
+    """Root mean square of the second differences of log FID over the last half, over √6.
+
+    A second difference of a straight line is nothing, of a smooth course little, and of independent errors of standard
+    deviation σ it has the variance 6σ² (von Neumann et al., Annals of Mathematical Statistics 12, 1941, for first
+    differences).
 
     Args:
-        steps: at which FID was taken, ascending.
+        steps: at which FID was taken, ascending and evenly spread.
         fid: as many values.
 
     Returns:
         None where fewer than ``MIN_OSCILLATION_POINTS`` lie in the last half.
     """
-    x = np.array(steps, np.float64)
-    late = x >= x[-1] / 2 if len(x) else np.zeros(0, bool)
-    if late.sum() < MIN_OSCILLATION_POINTS:
+    late = [math.log(value) for step, value in zip(steps, fid, strict=True) if 2 * step >= steps[-1]]
+    if len(late) < MIN_OSCILLATION_POINTS:
         return None
-    x, y = x[late], np.log(fid)[late]
-    residuals = y - np.polyval(np.polyfit(x, y, 1), x)
-    return math.sqrt(float(residuals @ residuals) / (len(x) - 2))
+    return math.sqrt(float(np.square(np.diff(late, 2)).mean()) / 6)
 
 
 def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
@@ -133,6 +141,22 @@ def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) 
             above, below = math.log(fid[i - 1] / target), math.log(target / value)
             return places[i - 1] + (places[i] - places[i - 1]) * above / (above + below)
     return None
+
+
+def value_at(place: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
+    """FID at a place (a second) along training, log FID interpolated; the last one beyond its end.
+
+    Args:
+        place: where to look.
+        places: ascending, one per value.
+        fid: along training.
+
+    Returns:
+        None before the first value.
+    """
+    if not places or place < places[0]:
+        return None
+    return math.exp(float(np.interp(place, places, np.log(fid))))
 
 
 def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:

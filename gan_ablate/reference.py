@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gan_ablate.data import resize
 from gan_ablate.features import EXTRACTION_BATCH, Features
 from gan_ablate.metrics import NUM_NEIGHBOURS, Manifold, build_manifold, nearest_distance
 from gan_ablate.seeding import SCORING_SEED, stream_seed
@@ -29,7 +30,7 @@ NEIGHBOUR_SAMPLES = 5_000
 NEAREST_SAMPLES = 2_000
 """Images whose nearest training image is looked for: a median needs no more."""
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Raised when a cached file would hold other numbers than before."""
 
 
@@ -100,7 +101,9 @@ def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Te
     stored = {"reference": reference, "manifold": manifold.vectors, "squared_radii": manifold.squared_radii}
     if extractor.is_fast:
         training = extractor(dataset.images)
-        nearest = nearest_distance(reference[chosen[:NEAREST_SAMPLES]], training.vectors)
+        # Through the same resizing as what they are compared with: it moves features.
+        held_out = resize(dataset.reference[chosen[:NEAREST_SAMPLES]], dataset.images.shape[-1])
+        nearest = nearest_distance(extractor(held_out).vectors, training.vectors)
         stored |= {"training": training.vectors, "nearest_held_out": torch.tensor(nearest, dtype=torch.float64)}
         if training.logits is not None:
             stored["training_logits"] = training.logits

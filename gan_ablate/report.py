@@ -1,37 +1,57 @@
-"""Records in, ``report.md`` and each grid's tables and figures out; nothing but the run folders is read."""
+"""Records in, the report and each grid's tables and figures out; nothing but the run folders is read."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate import plots, wording
+from gan_ablate import plots, tables, wording
+from gan_ablate.claims import CLAIMS
 from gan_ablate.errors import UserError
+from gan_ablate.html import render_html
 from gan_ablate.results import GridResults
 from gan_ablate.store import Store, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gan_ablate.claims import Judgement
     from gan_ablate.effects import Effect
+
+TITLE = "What helps a GAN, by how much, how surely, at what cost"
 
 INTRODUCTION = (
     "FID measures how far generated images are from held-out real ones: lower is better; "
     "a variant's FID is the geometric mean over its seeds. "
     "An effect is a paired difference: the variants of a seed share data order, latents and initial weights. "
-    "Intervals are 95 %, Student's t over seeds."
+    "Intervals are 95 %, Student's t over seeds; an effect is called one only where Holm's procedure, over all effects "
+    "of its grid on the same outcome, allows it. Every word is defined at the [end](#definitions-and-methods)."
 )
+
+VERDICT_RULE = (
+    "*Supported* and *refuted* rest on intervals adjusted for all effects of a grid on the same outcome; what they "
+    "leave open is *inconclusive*, with the number of seeds that would settle it."
+)
+
+_BESIDE_FID = (
+    "kid", "precision", "recall", "coverage", "oscillation", "steps_to_fid", "fid_equal_time", "grad_norm_g",
+    "confidence_d",
+)  # fmt: skip
+_FIGURE_OF = {"fid": "effects.png", "fid_equal_time": "curves.png"}
+_SHEET_ROWS = 4
 
 
 @dataclass(frozen=True)
 class _Section:
-    """One grid's part of the report: what it answers, in a list, and everything behind the answers."""
+    """One grid's part of the report: its verdicts, what it answers in a list, and everything behind the answers."""
 
+    results: GridResults
     title: str
-    answers: list[str]
-    body: list[str]
+    judgements: list[Judgement] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
@@ -40,13 +60,13 @@ class _Section:
 
 
 def write_report(out: str | Path) -> Path:
-    """Rebuild ``report.md`` and the files of every grid that was run into a results folder.
+    """Rebuild ``report.md``, ``report.html`` and the files of every grid that was run into a results folder.
 
     Args:
         out: the results folder.
 
     Returns:
-        The report's path.
+        The path of ``report.md``.
 
     Raises:
         UserError: if nothing was run into that folder yet, or it cannot be written to.
@@ -57,38 +77,115 @@ def write_report(out: str | Path) -> Path:
         raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
     store.check_writable()
     sections = [_section(GridResults.load(store, name)) for name in grids]
-    lines = ["# What helps a GAN, by how much, how surely, at what cost", "", INTRODUCTION, ""]
+    lines = [f"# {TITLE}", "", INTRODUCTION, ""]
+    lines += _verdicts(sections)
+    lines += ["## Answers", ""]
     for section in sections:
         lines += [f"**[{section.title}](#{section.anchor})**", "", *(f"- {answer}" for answer in section.answers), ""]
     for section in sections:
         lines += [f"## {section.title}", "", *section.body]
+    lines += ["## Definitions and methods", "", wording.METHODS]
+    lines += [*tables.definitions_table(), ""]
     path = store.root / "report.md"
-    write_atomically(path, "\n".join(lines).rstrip() + "\n")
+    text = "\n".join(lines).rstrip() + "\n"
+    write_atomically(path, text)
+    write_atomically(store.root / "report.html", render_html(text, TITLE, store.root))
     return path
+
+
+def _verdicts(sections: Sequence[_Section]) -> list[str]:
+    """A table of verdicts for every way of scoring: numbers that do not compare share no table."""
+    judged = [(section.results, judgement) for section in sections for judgement in section.judgements]
+    lines = ["## Verdicts", ""]
+    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, Judgement]]] = {}
+    for results, judgement in judged:
+        (protocol,) = results.protocols
+        by_protocol.setdefault(protocol, []).append((results, judgement))
+    for of_protocol in by_protocol.values():
+        words = _protocol_words(of_protocol[0][0])
+        in_order = sorted(of_protocol, key=lambda pair: int(pair[1].claim.id.removeprefix("C")))
+        lines += [f"Scored with {words}:", "", *tables.claims_table(in_order, _figure_link), ""]
+    known = {judgement.claim.id for _, judgement in judged}
+    missing = [f"{claim.id} (`--grid {claim.grid}`)" for claim in CLAIMS if claim.id not in known]
+    if judged:
+        lines += [VERDICT_RULE, ""]
+    if missing:
+        lines += [f"Not put to the test in this folder: {', '.join(missing)}.", ""]
+    return lines
+
+
+def _protocol_words(results: GridResults) -> str:
+    scoring = results.scored[0]
+    assert scoring.final is not None
+    record = next(record for _, record in results.records if record.dataset_sha256)
+    return (
+        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {record.config.dataset} at "
+        f"{scoring.resolution}×{scoring.resolution}"
+    )
+
+
+def _figure_link(grid: str, outcome: str) -> str:
+    return f"{grid}/{_FIGURE_OF.get(outcome, 'stability.png')}"
 
 
 def _section(results: GridResults) -> _Section:
     grid, name = results.plan.grid, results.name
     body = [f"*{grid.question}*", ""] if grid.question else []
     if not results.records:
-        return _Section(grid.title, ["No run is finished yet."], body)
+        return _Section(results, grid.title, answers=["No run is finished yet."], body=body)
 
     summary = results.summary()
-    for file, table in (("runs.csv", results.runs), ("summary.csv", summary)):
-        write_atomically(results.folder / file, table.to_csv(index=False, lineterminator="\n"))
-    effects = results.effects()
-    answers = [wording.answer_sentence(effect) for effect in effects] + wording.caveat_sentences(results)
+    effects, step_times = results.effects("fid"), results.effects("step_ms_median")
+    for file, table in (("runs", results.runs), ("summary", summary), ("effects", results.all_effects())):
+        write_atomically(results.folder / f"{file}.csv", table.to_csv(index=False, lineterminator="\n"))
+    answers = [
+        wording.answer_sentence(effect, step_times[i] if step_times else None, results.rates(effect))
+        for i, effect in enumerate(effects)
+    ]
+    answers += wording.caveat_sentences(results)
     if results.plan.budget == "smoke":
         answers.insert(0, wording.SMOKE_WARNING)
-    body += [*wording.variants_table(summary), ""]
+    body += [*tables.variants_table(summary), ""]
     if effects:
-        body += [*wording.effects_table(effects), ""]
+        body += [*tables.effects_table(effects, step_times), ""]
+        variance = wording.variance_sentence(results)
+        body += [variance, ""] if variance else []
     for caption, file in _draw_figures(results, effects):
         body += [f"### {caption}", "", f"![{caption}]({name}/{file})", ""]
-    body += ["### What a step costs", "", *wording.cost_table(summary), ""]
-    body += ["### Setup", "", *wording.setup_table(results), ""]
-    body += [f"Every run: [runs.csv]({name}/runs.csv). Every variant: [summary.csv]({name}/summary.csv).", ""]
-    return _Section(grid.title, answers, body)
+    body += _draw_animations(results)
+    body += _more_tables(results, effects)
+    overhead = wording.overhead_sentence(results)
+    body += ["### What a step costs", "", *tables.cost_table(summary), "", *([overhead, ""] if overhead else [])]
+    body += ["### Setup", "", *tables.setup_table(results), ""]
+    body += [
+        (
+            f"Every run: [runs.csv]({name}/runs.csv). Every variant: [summary.csv]({name}/summary.csv). "
+            f"Every effect on every outcome: [effects.csv]({name}/effects.csv)."
+        ),
+        "",
+    ]
+    return _Section(results, grid.title, results.judgements(), answers, body)
+
+
+def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:
+    """What the features and the histories tell beside FID."""
+    summary, lines = results.summary(), []
+    if effects:
+        floor = results.scored[0].floor.model_dump()
+        lines += ["### What else the features tell", "", *tables.scores_table(summary, floor), ""]
+        others = tables.other_effects_table({name: results.effects(name) for name in _BESIDE_FID})
+        if others:
+            lines += ["### Effects on the other outcomes", "", "Bold: an effect by Holm's procedure.", "", *others, ""]
+    lines += ["### Stability and convergence", "", *tables.stability_table(summary), ""]
+    target = results.yardsticks.target_fid
+    if target is not None and effects:
+        samples, seconds = results.scored[0].curve_samples, results.yardsticks.equal_sec or math.nan
+        explanation = (
+            f"The target is FID {wording.number(target)} on {samples:,} samples; in brackets, how many of the finished "
+            f"runs reached it. Equal time is {wording.number(seconds)} seconds of training."
+        )
+        lines += [explanation, ""]
+    return lines
 
 
 def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple[str, str]]:
@@ -97,24 +194,43 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
     drawn = []
     sheets = results.sample_sheets()
     if sheets:
-        plots.plot_samples(sheets, 4, folder / "samples.png")
+        plots.plot_samples({label: files[-1] for label, files in sheets.items()}, _SHEET_ROWS, folder / "samples.png")
         seed = results.plan.seeds[0]
         drawn.append((f"Samples at the end of training, seed {seed}, the same latents everywhere", "samples.png"))
     if effects:
-        scoring = results.scored[0]
+        scoring, runs = results.scored[0], results.comparable_runs
         floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
-        plots.plot_quality(results.runs, style, floor, folder / "quality.png")
+        plots.plot_quality(runs, style, floor, folder / "quality.png")
         drawn.append(("Quality of every variant", "quality.png"))
-        known = [effect for effect in effects if math.isfinite(effect.fid.value)]
+        known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
         if known:
             plots.plot_effects(known, folder / "effects.png")
-            drawn.append(("Effects against the baseline", "effects.png"))
-        plots.plot_curves(results.curves(), style, floor, scoring.curve_samples, folder / "curves.png")
+            drawn.append(("All effects on FID", "effects.png"))
+        if any(effect.is_interaction for effect in known):
+            plots.plot_interactions(results.runs, results.plan.grid.factors, known, folder / "interactions.png")
+            drawn.append(("Interactions: lines that run in parallel do not interact", "interactions.png"))
+        target = results.yardsticks.target_fid
+        plots.plot_curves(results.curves(), style, target, scoring.curve_samples, folder / "curves.png")
         drawn.append(("FID along training: mean over seeds, band from the best to the worst seed", "curves.png"))
-        plots.plot_cost(results.runs, style, folder / "cost.png")
-        drawn.append(("Quality against cost", "cost.png"))
+        if runs[["fid", "train_sec"]].notna().all(axis=1).any():
+            plots.plot_cost(runs, style, folder / "cost.png")
+            drawn.append(("Quality against cost", "cost.png"))
     histories = results.histories()
     if not histories.empty:
+        plots.plot_stability(results.comparable_runs, style, folder / "stability.png")
+        drawn.append(("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
         plots.plot_losses(histories, style, folder / "losses.png")
         drawn.append(("Losses and what D thinks, mean over seeds", "losses.png"))
     return drawn
+
+
+def _draw_animations(results: GridResults) -> list[str]:
+    """Write one animation per variant and set them side by side, three to a row."""
+    cells = []
+    for i, (label, files) in enumerate(results.sample_sheets().items()):
+        file = f"training-{i}.webp"
+        plots.write_animation(files, _SHEET_ROWS, results.folder / file)
+        cells.append((label, f"![Training of {label}]({results.name}/{file})"))
+    if not cells:
+        return []
+    return [f"### Training, seed {results.plan.seeds[0]}", "", *tables.picture_table(cells), ""]

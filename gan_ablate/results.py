@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from gan_ablate.effects import Effect, estimate_effects
-from gan_ablate.stats import mean_estimate
-from gan_ablate.store import Record, ScoringRecord, Store, load_results
+from gan_ablate.claims import CLAIMS, Judgement, judge
+from gan_ablate.effects import Effect, compare_event_rates, estimate_effects
+from gan_ablate.outcomes import OUTCOMES
+from gan_ablate.stats import RateComparison, log_scores, mean_estimate
+from gan_ablate.table import Yardsticks, find_yardsticks, load_results
+from gan_ablate.variance import VarianceSplit, split_variance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.planning import Plan
+    from gan_ablate.store import Record, ScoringRecord, Store
+
+
+_FROM_TRAINING = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median")
+"""Outcomes that no extractor has a part in."""
+
+_OTHER_TIMES = (
+    "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "train_sec", "scoring_sec", "total_sec",
+)  # fmt: skip
+
+UNSTEADY_SPREAD = 1.5
+"""Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
 
 
 @dataclass(frozen=True)
@@ -73,36 +89,162 @@ class GridResults:
         finished = [record for _, record in self.records if record.status != "failed"]
         return {(record.device, *(record.environment.get(part) for part in parts)) for record in finished}
 
-    def effects(self) -> list[Effect]:
-        """Estimate the design's effects, or none where scores do not compare; step times only of one machine."""
-        if len(self.protocols) != 1:
+    @functools.cached_property
+    def yardsticks(self) -> Yardsticks:
+        """The target FID and the moment of equal time."""
+        return find_yardsticks(self.plan, self.records)
+
+    @functools.cached_property
+    def comparable_runs(self) -> pd.DataFrame:
+        """The table without what does not compare.
+
+        Scores go where they were made in different ways, times where the machines differ, and a single run's times
+        where something else used the machine meanwhile.
+        """
+        runs = self.runs.copy()
+        times = [*(name for name, outcome in OUTCOMES.items() if outcome.is_timed), *_OTHER_TIMES]
+        if len(self.protocols) > 1:
+            scores = [name for name in OUTCOMES if name not in _FROM_TRAINING]
+            runs[[*scores, "fid_sampling_error", "best_curve_fid"]] = np.nan
+            runs["collapsed"] = None
+        if len(self.machines) > 1:
+            runs[times] = np.nan
+        runs.loc[self.is_unsteady, times] = np.nan
+        return runs
+
+    @property
+    def is_unsteady(self) -> pd.Series[bool]:
+        """Which runs had to share the machine, to judge by the spread of their step times."""
+        spread = self.runs["step_ms_p90"].astype(float) / self.runs["step_ms_p10"].astype(float)
+        return spread > UNSTEADY_SPREAD
+
+    def effects(self, outcome: str) -> list[Effect]:
+        """Estimate the design's effects on an outcome, once.
+
+        None where no run has a comparable value, and for the way to the target where not every run's is known.
+        """
+        known = self._effects.get(outcome)
+        if known is None:
+            is_hidden = outcome in ("steps_to_fid", "sec_to_fid") and self._has_unknown_convergence()
+            is_hidden |= bool(self.comparable_runs[outcome].isna().all())
+            known = [] if is_hidden else estimate_effects(self.plan, self.comparable_runs, outcome)
+            self._effects[outcome] = known
+        return known
+
+    @functools.cached_property
+    def _effects(self) -> dict[str, list[Effect]]:
+        return {}
+
+    def _has_unknown_convergence(self) -> bool:
+        """Whether a run never reached the target, or had done so before its first point."""
+        steps = self.runs["steps_to_fid"].astype(float)
+        firsts = [r.scoring.curve_steps[0] for _, r in self.records if r.scoring is not None and r.scoring.curve_steps]
+        return bool(steps.isna().any() or (steps <= min(firsts, default=0)).any())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run has a result."""
+        return len(self.runs) == len(self.plan.cells) * len(self.plan.seeds) and "failed" not in set(
+            self.runs["status"]
+        )
+
+    def rates(self, effect: Effect) -> dict[str, RateComparison]:
+        """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        compared = {
+            event: compare_event_rates(self.plan, self.comparable_runs, effect.levels, event)
+            for event in ("diverged", "collapsed")
+        }
+        return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
+
+    def judgements(self) -> list[Judgement]:
+        """Judge the claims that this grid decides; none if it is not the shipped grid, or was only a smoke run."""
+        is_shipped = self.plan.grid.source == f"grid {self.name}"
+        if not is_shipped or self.plan.budget == "smoke":
             return []
-        runs = self.runs if len(self.machines) == 1 else self.runs.assign(step_ms_median=np.nan)
-        return estimate_effects(self.plan, runs)
+        judged = (judge(claim, self.effects) for claim in CLAIMS if claim.grid == self.name)
+        return [judgement for judgement in judged if judgement is not None]
 
     def summary(self) -> pd.DataFrame:
-        """One row per variant, over its seeds: means with intervals, median step times, the fewest classes covered."""
+        """One row per variant: over its seeds, means with intervals, medians of step times, counts.
+
+        The mean of an outcome on the ratio scale is geometric. ``fid_spread`` is the standard deviation of log FID over
+        seeds, ``steps_to_fid_reached`` how many runs reached the target.
+        """
         rows = []
         for cell in self.plan.cells:
-            of_cell = self.runs.loc[self.runs["cell"] == cell.label]
+            of_cell = self.comparable_runs.loc[self.comparable_runs["cell"] == cell.label]
             row: dict[str, object] = {**cell.levels, "cell": cell.label}
-            estimates = {
-                column: mean_estimate(np.log(of_cell[column].to_numpy(np.float64))).as_ratio()
-                for column in ("fid", "fid_batch_stats")
-            } | {
-                column: mean_estimate(of_cell[column].to_numpy(np.float64))
-                for column in ("kid", "steps_per_sec", "train_sec", "total_sec")
-            }
-            for column, estimate in estimates.items():
-                row |= {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
-            for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec"):
+            for name, outcome in OUTCOMES.items():
+                values = np.array(of_cell[name], np.float64)  # None becomes NaN
+                if outcome.scale == "ratio":
+                    estimate = mean_estimate(log_scores(values))
+                    if name == "fid":
+                        row["fid_spread"] = estimate.std
+                    estimate = estimate.as_ratio()
+                else:
+                    estimate = mean_estimate(values)
+                row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            row["steps_to_fid_reached"] = int(of_cell["steps_to_fid"].notna().sum())
+            for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):
                 row[column] = of_cell[column].median()
-            row["classes_covered"] = of_cell["classes_covered"].min()
-            row["peak_memory_mib"] = of_cell["peak_memory_mib"].max()
+            for column in ("train_sec", "scoring_sec", "total_sec"):
+                row[column] = of_cell[column].mean()
+            row["classes_covered_fewest"] = of_cell["classes_covered"].min()
+            row["peak_memory_mib"] = of_cell["peak_memory_mib"].median()
+            row["has_classes"] = bool(of_cell["collapsed"].notna().any())
+            row["collapsed"] = int((of_cell["collapsed"] == True).sum())  # noqa: E712 (None is not False)
             row |= {status: int((of_cell["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
             row["planned"] = len(self.plan.seeds)
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def all_effects(self) -> pd.DataFrame:
+        """Tabulate every effect on every outcome, with all its intervals and tests."""
+        rows = []
+        for outcome in OUTCOMES:
+            for effect in self.effects(outcome):
+                estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
+                rows.append(
+                    {
+                        "outcome": outcome,
+                        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
+                        "effect": effect.name,
+                        "interaction": effect.is_interaction,
+                        "value": estimate.value,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "num_seeds": estimate.num_seeds,
+                        "p_t": estimate.p,
+                        "p_holm": effect.test.p,
+                        "rejected": effect.test.is_rejected,
+                        "adjusted_low": effect.adjusted.low,
+                        "adjusted_high": effect.adjusted.high,
+                        "p_sign_flip": effect.sign_flip.p,
+                        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
+                        "bootstrap_low": None if bootstrap is None else bootstrap.low,
+                        "bootstrap_high": None if bootstrap is None else bootstrap.high,
+                        "needed_seeds": effect.needed_seeds,
+                        "with_diverged": None if with_diverged is None else with_diverged.value,
+                        "with_diverged_low": None if with_diverged is None else with_diverged.low,
+                        "with_diverged_high": None if with_diverged is None else with_diverged.high,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def variance(self) -> VarianceSplit:
+        """Split the variance of log FID between training seeds and the choice of the scored images."""
+        shape = (len(self.plan.cells), len(self.plan.seeds), 1)
+        scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
+        places = {
+            (cell.label, seed): (i, j)
+            for i, cell in enumerate(self.plan.cells)
+            for j, seed in enumerate(self.plan.seeds)
+        }
+        for row in self.runs.to_dict("records"):
+            place = places[row["cell"], row["seed"]]
+            if pd.notna(row["fid"]) and pd.notna(row["fid_sampling_error"]):
+                scores[place], errors[place] = np.log(row["fid"]), row["fid_sampling_error"]
+        return split_variance(scores, errors)
 
     def curves(self) -> pd.DataFrame:
         """FID along training: columns cell, seed, step, train_sec, fid."""
@@ -125,8 +267,8 @@ class GridResults:
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
-    def sample_sheets(self) -> dict[str, Path]:
-        """The last sample sheet of each variant's first seed, under the variant's name; one that diverged says so."""
+    def sample_sheets(self) -> dict[str, list[Path]]:
+        """The sample sheets along training of each variant's first seed, under the variant's name."""
         sheets = {}
         for cell in self.plan.cells:
             record = self.store.load_record(cell.with_seed(self.plan.seeds[0]).run_id)
@@ -135,7 +277,7 @@ class GridResults:
             files = sorted((self.store.run_dir(record.run_id) / "samples").glob("step-*.png"))
             note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
             if files:
-                sheets[cell.label + note] = files[-1]
+                sheets[cell.label + note] = files
         return sheets
 
 
@@ -144,5 +286,5 @@ def _protocol(record: Record) -> tuple[object, ...]:
     scoring = record.scoring
     if scoring is None or scoring.final is None:
         return ()
-    resolution, num_samples = scoring.resolution, scoring.final.num_samples
-    return record.dataset_sha256, scoring.extractor_sha256, num_samples, scoring.num_reference, resolution
+    counts = scoring.final.num_samples, scoring.num_reference, scoring.curve_samples
+    return record.dataset_sha256, scoring.extractor, scoring.extractor_sha256, scoring.resolution, *counts

@@ -9,7 +9,8 @@ from gan_ablate.config import RunContext
 from gan_ablate.cost import estimate_run_sec
 from gan_ablate.events import Silent
 from gan_ablate.executors.local import resolve_jobs, run_local
-from gan_ablate.store import Store, load_results
+from gan_ablate.store import Store
+from gan_ablate.table import load_results
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,7 @@
 """Numbers per seed in, estimates, intervals and tests out; numpy arrays and frozen dataclasses only.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
-differences within a seed. Every method here is held to its promise by simulation: see ``gan_ablate.simulation``.
+differences within a seed. Every method here is held to its promise by ``tests/simulations.py``.
 """
 
 from __future__ import annotations
@@ -59,12 +59,17 @@ class Estimate:
 
     def as_ratio(self) -> Estimate:
         """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, bounds likewise."""
-        return Estimate(math.exp(self.value), math.exp(self.low), math.exp(self.high), self.num_seeds)
+        value, low, high = (_exp(x) for x in self._numbers)
+        return Estimate(value, low, high, self.num_seeds)
 
     def as_percent_change(self) -> Estimate:
         """Turn a mean log ratio into a change in percent: log 2 → +100, log ½ → -50."""
-        value, low, high = (100 * math.expm1(x) for x in (self.value, self.low, self.high))
+        value, low, high = (100 * (_exp(x) - 1 if abs(x) > 1 else math.expm1(x)) for x in self._numbers)
         return Estimate(value, low, high, self.num_seeds)
+
+    @property
+    def _numbers(self) -> tuple[float, float, float]:
+        return self.value, self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,12 @@ class Interval:
 
     low: float
     high: float
+
+
+def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take logarithms of scores, NaN where there is none."""
+    logs: NDArray[np.float64] = np.log(values, where=values > 0, out=np.full_like(values, np.nan))
+    return logs
 
 
 def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
@@ -123,13 +134,6 @@ def difference_estimate(
     return _t_estimate(mean, error, freedom, num, math.sqrt(sum(variances)), confidence)
 
 
-def contrast_estimate(
-    values: NDArray[np.float64], weights: NDArray[np.float64], confidence: float = CONFIDENCE
-) -> Estimate:
-    """Estimate a contrast between variants, paired by seed; see ``contrast_values``."""
-    return mean_estimate(contrast_values(values, weights), confidence)
-
-
 def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute a contrast between variants within every seed.
 
@@ -143,17 +147,26 @@ def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -
     """
     counts = weights != 0
     contrasts: NDArray[np.float64] = values[:, counts] @ weights[counts]
-    return contrasts
+    # Equal values cancel to rounding noise, which must not pass for a small and steady effect.
+    noise = 1e-12 * np.abs(values[:, counts]).max(axis=1, initial=0)
+    return np.where(np.abs(contrasts) <= noise, 0.0, contrasts)
 
 
 def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
+    if not error > 1e-12 * abs(mean):  # equal to rounding in every seed: there is no spread to test against
+        return Estimate(mean, math.nan, math.nan, num, 0.0)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    # Without any spread there is no t to look up.
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
     return Estimate(mean, mean - half, mean + half, num, std, p)
 
 
-def bootstrap_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval | None:
+def _exp(x: float) -> float:
+    return math.inf if x > 700 else math.exp(x)
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64], confidence: float = CONFIDENCE, min_seeds: int = MIN_BOOTSTRAP_SEEDS
+) -> Interval | None:
     """Interval of a mean from resampled seeds, with percentiles moved out to what few seeds need.
 
     The plain percentile interval is too narrow by √((n - 1)/n) and by taking normal for t quantiles; the expanded one
@@ -163,13 +176,14 @@ def bootstrap_interval(values: NDArray[np.float64], confidence: float = CONFIDEN
     Args:
         values: (seeds,) one number per seed; NaN where a seed has none.
         confidence: of the interval, in (0, 1).
+        min_seeds: with fewer there is no interval.
 
     Returns:
-        None with fewer than ``MIN_BOOTSTRAP_SEEDS`` seeds.
+        None with fewer seeds.
     """
     present = values[np.isfinite(values)]
     num = len(present)
-    if num < MIN_BOOTSTRAP_SEEDS:
+    if num < min_seeds:
         return None
     # A stream of its own: the same numbers give the same interval, and nobody else's draws are touched.
     draws = np.random.default_rng(0).integers(0, num, (_BOOTSTRAP_SAMPLES, num))
@@ -185,7 +199,7 @@ class SignFlip:
 
     Attributes:
         p: share of all ± assignments whose mean is at least as far from zero; NaN without values.
-        smallest_p: the smallest that so many seeds can give.
+        smallest_p: the smallest that so many seeds, with differences of these sizes, can give.
     """
 
     p: float
@@ -207,15 +221,13 @@ def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
         return SignFlip(math.nan, math.nan)
     if 2**num <= _MAX_SIGN_FLIPS:
         signs = 1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)
-        smallest = 2 / 2**num
     else:
         signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num))
         signs[0] = 1  # the flip that was observed is one of them
-        smallest = 1 / _MAX_SIGN_FLIPS
     sums = np.abs(signs @ present)
     # Sums that are equal on paper differ by rounding.
-    as_far = sums >= sums[0] * (1 - 1e-12)
-    return SignFlip(float(as_far.mean()), smallest)
+    p, smallest = (float((sums >= far * (1 - 1e-12)).mean()) for far in (sums[0], sums.max()))
+    return SignFlip(p, smallest)
 
 
 @dataclass(frozen=True)
@@ -241,20 +253,53 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmT
     Statistics 6, 1979: the k-th smallest of m p-values is compared with alpha / (m - k + 1), until one fails.
 
     Args:
-        p_values: of every test; NaN where there was none, which does not count as one of the family.
+        p_values: of every test that is planned; NaN where it cannot be made yet, which still counts as one of the
+            family: what is found before the last run is in has to hold afterwards.
         alpha: the chance.
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
     adjusted, level, is_rejecting = 0.0, alpha, True
     for rank, (p, i) in enumerate(known):
-        remaining = len(known) - rank
+        remaining = len(p_values) - rank
         adjusted = max(adjusted, min(1.0, p * remaining))
         if is_rejecting:
             level = alpha / remaining
             is_rejecting = p < level
         tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
     return tests
+
+
+@dataclass(frozen=True)
+class RateComparison:
+    """How often something happened to runs of two kinds.
+
+    Attributes:
+        count: runs of the first kind to which it happened.
+        total: runs of the first kind.
+        baseline_count: of the second.
+        baseline_total: of the second.
+        p: Fisher's exact test, two-sided, of equal rates.
+    """
+
+    count: int
+    total: int
+    baseline_count: int
+    baseline_total: int
+    p: float
+
+
+def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -> RateComparison:
+    """Compare rates exactly (Fisher, "Statistical Methods for Research Workers", 1934, section 21.02).
+
+    Args:
+        happened: one per run of the first kind.
+        baseline_happened: one per run of the second.
+    """
+    counts = sum(happened), len(happened), sum(baseline_happened), len(baseline_happened)
+    table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
+    p = float(stats.fisher_exact(table).pvalue) if counts[1] and counts[3] else math.nan
+    return RateComparison(*counts, p)
 
 
 def rate_interval(count: int, total: int, confidence: float = CONFIDENCE) -> Interval:
@@ -298,53 +343,3 @@ def _power(size: float, num: int, alpha: float) -> float:
     spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
     found = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
     return float(found.mean())
-
-
-@dataclass(frozen=True)
-class VarianceSplit:
-    """Where a score's variance comes from, each part as a variance of the same (log) score.
-
-    Attributes:
-        seed: between training seeds, sampling taken out.
-        sampling: from the choice of the images that were scored.
-        extractor: between retrained extractors, on how they disagree about a seed; NaN where there was only one.
-    """
-
-    seed: float
-    sampling: float
-    extractor: float
-
-    def shares(self) -> VarianceSplit:
-        """Return each part over their sum."""
-        total = sum(part for part in (self.seed, self.sampling, self.extractor) if not math.isnan(part))
-        return VarianceSplit(self.seed / total, self.sampling / total, self.extractor / total)
-
-
-def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.float64]) -> VarianceSplit:
-    """Split the variance of scores into training seed, sampling and extractor, by the method of moments.
-
-    A two-way layout without replication: score = variant + extractor + seed + (seed × extractor) + sampling error.
-    A retrained extractor shifts all scores of a variant alike, which no comparison under one extractor sees; what
-    matters is how it orders the seeds, the interaction's mean square. The seeds' mean square minus that, over the
-    number of extractors, is the seeds' variance (Searle, Casella and McCulloch, "Variance Components", 1992, 4.3).
-
-    Args:
-        scores: (variants, seeds, extractors) log scores; at least two seeds; a variant with a NaN is left out.
-        sampling_errors: (variants, seeds) their standard errors from the choice of images, which all extractors share.
-    """
-    kept = np.isfinite(scores).all(axis=(1, 2)) & np.isfinite(sampling_errors).all(axis=1)
-    scores, sampling_errors = scores[kept], sampling_errors[kept]
-    num_variants, num_seeds, num_extractors = scores.shape
-    if num_variants == 0:
-        return VarianceSplit(math.nan, math.nan, math.nan)
-    sampling = float(np.square(sampling_errors).mean())
-    seed_means = scores.mean(axis=2)
-    between = float(seed_means.var(axis=1, ddof=1).mean())
-    extractor = math.nan
-    if num_extractors > 1:
-        residuals = scores - seed_means[:, :, None] - scores.mean(axis=1)[:, None, :]
-        residuals += scores.mean(axis=(1, 2))[:, None, None]
-        freedom = num_variants * (num_seeds - 1) * (num_extractors - 1)
-        extractor = float(np.square(residuals).sum()) / freedom
-        between -= extractor / num_extractors
-    return VarianceSplit(max(0.0, between - sampling), sampling, extractor)

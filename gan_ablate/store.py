@@ -1,26 +1,21 @@
-"""Run folders and plans on disk: written atomically, read back as records, or as one tidy DataFrame."""
+"""Run folders and plans on disk: written atomically, read back as records."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.config import RunConfig
 from gan_ablate.errors import UserError
-from gan_ablate.grid import RESULT_COLUMNS
-from gan_ablate.outcomes import first_reached, oscillation, summarise_history
 from gan_ablate.planning import Plan
 from gan_ablate.validation import Model, ModelT, choices, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    import pandas as pd
+    from collections.abc import Iterator
 
 Status = Literal["completed", "diverged", "failed"]
 
@@ -216,85 +211,6 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
         raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
     except UserError as other_layout:
         raise UserError(f"{other_layout}; {advice}") from None
-
-
-def load_results(out: str | Path, grid: str) -> pd.DataFrame:
-    """Read the runs of a grid as a tidy table.
-
-    Args:
-        out: the results folder.
-        grid: the grid's name.
-
-    Returns:
-        One row per run that is over: a column per factor, ``cell``, ``seed``, ``status``, the scores, the costs.
-        Scores are missing where a run diverged, failed or was not scored.
-
-    Raises:
-        UserError: if that grid was never run into this folder.
-    """
-    import pandas as pd  # a second that plan, list and status need not pay
-
-    store = Store(Path(out))
-    plan = store.load_plan(grid)
-    records = list(store.records(plan))
-    target = convergence_target(plan, [(label, record) for _, label, record in records])
-    rows = [_row(levels, label, record, target) for levels, label, record in records]
-    return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
-
-
-def convergence_target(plan: Plan, records: Iterable[tuple[str, Record]]) -> float | None:
-    """Find the FID whose reaching is timed: the baseline's geometric mean half-way through training, if it has one.
-
-    Args:
-        plan: whose baseline.
-        records: of the plan's runs, with their cells' labels.
-    """
-    middles = []
-    for label, record in records:
-        if label == plan.baseline.label and record.scoring is not None and record.scoring.curve_steps:
-            scoring = record.scoring
-            middle = min(scoring.curve_steps, key=lambda step: (abs(2 * step - record.config.steps), step))
-            middles.append(math.log(scoring.curve_fid[scoring.curve_steps.index(middle)]))
-    return math.exp(sum(middles) / len(middles)) if middles else None
-
-
-def _row(levels: dict[str, str], label: str, record: Record, target: float | None) -> dict[str, Any]:
-    """Flatten a record; what it does not have is None."""
-    scoring, throughput = record.scoring, record.throughput
-    final = scoring.final if scoring else None
-    row: dict[str, Any] = {
-        **levels,
-        "cell": label,
-        "seed": record.config.seed,
-        "run_id": record.run_id,
-        "status": record.status,
-        "steps": record.config.steps,
-        "train_sec": record.train_sec,
-        "total_sec": record.total_sec,
-        "diverged_at": record.diverged_at,
-        **summarise_history(record.history),
-    }
-    if final is not None:
-        row |= final.model_dump(exclude={"class_counts", "seconds"})
-        if final.classes_covered is not None and final.class_counts is not None:
-            row["collapsed"] = final.classes_covered < len(final.class_counts) / 2
-    if scoring is not None:
-        row |= {
-            "fid_batch_stats": scoring.fid_batch_stats,
-            "fid_floor": scoring.floor.fid,
-            "kid_floor": scoring.floor.kid,
-            "extractor": scoring.extractor_sha256[:12],
-            "scoring_sec": final.seconds if final else None,
-            "oscillation": oscillation(scoring.curve_steps, scoring.curve_fid),
-            "best_curve_fid": min(scoring.curve_fid, default=None),
-        }
-        if target is not None:
-            row["steps_to_fid"] = first_reached(target, scoring.curve_steps, scoring.curve_fid)
-            row["sec_to_fid"] = first_reached(target, scoring.curve_train_sec, scoring.curve_fid)
-    if throughput is not None:
-        row |= throughput.model_dump(exclude={"num_timed_steps", "peak_memory_bytes"})
-        row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20
-    return row
 
 
 def write_atomically(path: Path, text: str) -> None:

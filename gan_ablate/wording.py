@@ -1,54 +1,116 @@
-"""Estimates and records in, sentences and Markdown tables out."""
+"""Estimates and records in, sentences out: what a report says, and only as surely as its intervals allow."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-import pandas as pd
-from tabulate import tabulate
+from gan_ablate.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, POWER, rate_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
+    from gan_ablate.claims import Judgement
     from gan_ablate.effects import Effect
     from gan_ablate.results import GridResults
-    from gan_ablate.stats import Estimate
+    from gan_ablate.stats import Estimate, RateComparison
 
 
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
 
+METHODS = f"""\
+- **The unit is the seed.** The variants of a seed share the order of the images, the latents and every layer's initial
+  weights, so an effect is a difference within a seed, averaged over seeds.
+- **Effects** on outcomes of the ratio scale are means of log ratios, told in percent. In a factorial grid an effect is
+  averaged over the levels of the other factors, and an interaction is how much one factor's effect differs between the
+  levels of another; in a one-at-a-time grid each level is compared with the baseline.
+- **Intervals** cover {CONFIDENCE:.0%}: Student's t on the paired differences and, from {MIN_BOOTSTRAP_SEEDS} seeds on,
+  a bootstrap over seeds with expanded percentiles; with fewer seeds no resampling covers as often as it says.
+- **Tests.** A grid's effects on one outcome are one family. Holm's procedure keeps the chance of any false finding
+  among them at 5 %; every outcome is a family of its own. The adjusted interval has the level at which Holm's procedure
+  tests that effect, and excludes zero exactly where it finds one; several of them do not hold jointly at 95 %. The
+  sign-flip test is exact whatever the distribution, but n seeds give no p below 2/2ⁿ.
+- **Verdicts.** *Supported*: the adjusted interval of a deciding effect excludes zero on the side that the claim says,
+  and none on the other. *Refuted*: that of every deciding effect excludes zero on the other side. *Inconclusive*: all
+  else. The seeds needed are those with which a new study would find an effect of the size and spread seen with a chance
+  of {POWER:.0%}. Settle their number before running them: adding seeds until a test succeeds makes false findings
+  more frequent than 5 %.
+- **Divergence** (a loss, a gradient, a weight or a pixel that is not a finite number) is counted, not dropped, and so
+  is **collapse**: a finished run that covers fewer than half of the classes. Their rates have exact (Clopper-Pearson)
+  intervals and are compared by Fisher's exact test. Where runs diverged, effects are given twice: over the seeds that
+  every compared variant survived, and with each diverged run scored like the worst that finished, which is the least
+  that a divergence can count.
+- **The floor** is what as many real training images score, sent through the same resizing: no generator can be expected
+  below it.
+- **Runs that grids share** are computed once. Effects that rest on the same runs are one finding, not two.
+"""
 
-def answer_sentence(effect: Effect) -> str:
-    """Say what an effect comes to, and only as surely as its interval allows."""
-    name, fid, seeds = effect.name, effect.fid.as_percent_change(), effect.fid.num_seeds
+
+def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison]) -> str:
+    """Say what an effect on FID comes to.
+
+    Args:
+        effect: on FID.
+        step_time: the same effect on the time of a step, or None where times do not compare.
+        rates: of the events that happened, see ``GridResults.rates``.
+    """
+    name, seeds = effect.name, effect.estimate.num_seeds
+    change = effect.estimate.as_percent_change()
+    events = rates_words(rates)
     if seeds == 0:
-        return f"**{name}**: no seed has a score for every variant that this compares."
+        return f"**{name}**: no seed has a score for every variant that this compares{events}."
+    only = f"**{name}**: FID {percent(change.value)} %"
     if seeds == 1:
-        return f"**{name}**: FID {_signed(fid.value)} % in the only seed; one seed says nothing about the next."
-    interval = f"95 % interval {_signed(fid.low)} to {_signed(fid.high)} %, {seeds} seeds"
+        return f"{only} in the only seed; one seed says nothing about the next{events}."
+    if not math.isfinite(change.low):
+        return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
+    p = f"Holm's p {p_text(effect.test.p)}"
+    interval = f"95 % interval {_whole(change.low)} to {_whole(change.high)} %, {seeds} seeds, {p}"
+    size = _whole(abs(change.value)).removeprefix("+")
     if effect.is_interaction:
-        if effect.fid.excludes_zero:
-            direction = "lower" if fid.value < 0 else "higher"
-            return (
-                f"**{name}** interact: with both, FID is {abs(fid.value):.0f} % {direction} than their separate "
-                f"effects would make it ({interval})."
+        if effect.test.is_rejected:
+            direction = "lower" if change.value < 0 else "higher"
+            sentence = (
+                f"**{name}** interact: with both, FID is {size} % {direction} than their separate effects would make "
+                f"it ({interval})"
             )
-        return f"**{name}**: no interaction to be seen: {_signed(fid.value)} % ({interval})."
-    cost = _cost_words(effect.step_time)
-    if not effect.fid.excludes_zero:
-        return f"**{name}** shows no clear effect on FID: {_signed(fid.value)} % ({interval}); {cost}."
-    verb = "lowers" if fid.value < 0 else "raises"
-    return f"**{name}** {verb} FID by {abs(fid.value):.0f} % ({interval}); {cost}."
+        else:
+            sentence = f"**{name}**: no interaction to be seen: {_whole(change.value)} % ({interval})"
+    else:
+        cost = cost_words(step_time)
+        if effect.test.is_rejected:
+            verb = "lowers" if change.value < 0 else "raises"
+            sentence = f"**{name}** {verb} FID by {size} % ({interval}); {cost}"
+        else:
+            sentence = f"**{name}** shows no clear effect on FID: {_whole(change.value)} % ({interval}); {cost}"
+    return sentence + with_diverged_words(effect) + events + "."
 
 
-def _cost_words(step_time: Estimate) -> str:
-    change = step_time.as_percent_change()
-    if not math.isfinite(change.value):
+def with_diverged_words(effect: Effect) -> str:
+    """Say what an effect would be if diverged runs counted as the worst; nothing where none diverged."""
+    if effect.with_diverged is None:
+        return ""
+    return f"; counting diverged runs as the worst that finished, {change_text(effect, effect.with_diverged)}"
+
+
+def rates_words(rates: Mapping[str, RateComparison]) -> str:
+    """Say how often runs diverged or collapsed with the level and without it; nothing where none did."""
+    return "".join(
+        f"; {event} {rate.count}/{rate.total} runs against {rate.baseline_count}/{rate.baseline_total} "
+        f"(Fisher's p {p_text(rate.p)})"
+        for event, rate in rates.items()
+    )
+
+
+def cost_words(step_time: Effect | None) -> str:
+    """Say how a step's time changes."""
+    if step_time is None or not math.isfinite(step_time.estimate.value):
         return "its cost is not known"
-    if not step_time.excludes_zero:
+    if not step_time.test.is_rejected:
         return "no clear change of the step's time"
-    return f"a step takes {abs(change.value):.0f} % {'longer' if change.value > 0 else 'less time'}"
+    change = step_time.estimate.as_percent_change().value
+    return f"a step takes {abs(change):.0f} % {'longer' if change > 0 else 'less time'}"
 
 
 def caveat_sentences(results: GridResults) -> list[str]:
@@ -57,13 +119,24 @@ def caveat_sentences(results: GridResults) -> list[str]:
     planned, caveats = len(plan.cells) * len(plan.seeds), []
     if len(runs) < planned:
         caveats.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
-    for status, words in (("diverged", "diverged"), ("failed", "failed with an error, and will be tried again")):
-        ended = runs.loc[runs["status"] == status, "cell"]
-        if len(ended):
-            where = "; ".join(f"{count}× {label}" for label, count in ended.value_counts(sort=False).items())
-            caveats.append(f"{len(ended)} of {planned} runs {words}: {where}.")
+    ended = {
+        "diverged": runs["status"] == "diverged",
+        "collapsed, with fewer than half of the classes": runs["collapsed"] == True,  # noqa: E712 (None is not False)
+        "failed with an error, and will be tried again": runs["status"] == "failed",
+    }
+    for words, is_one in ended.items():
+        cells = runs.loc[is_one, "cell"]
+        if len(cells):
+            where = "; ".join(f"{count}× {label}" for label, count in cells.value_counts(sort=False).items())
+            caveats.append(f"{len(cells)} of {planned} runs {words}: {where}.")
     unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
     caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
+    num_unsteady = int(results.is_unsteady.sum())
+    if num_unsteady:
+        caveats.append(
+            f"Something else used the machine during {num_unsteady} of {len(runs)} runs: their step times varied by "
+            "more than half, and their times are left out."
+        )
     if len(results.machines) > 1:
         caveats.append("The runs were computed on different machines or versions: their times are not compared.")
     if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
@@ -73,100 +146,113 @@ def caveat_sentences(results: GridResults) -> list[str]:
     return caveats
 
 
-def variants_table(summary: pd.DataFrame) -> list[str]:
-    """Tabulate every variant's scores, speed, time and divergences."""
-    is_scored = bool(summary["fid"].notna().any())
-    rows = []
-    for row in summary.to_dict("records"):
-        scores = []
-        if is_scored:
-            scores = [
-                _interval_text(row, "fid"),
-                _interval_text(row, "kid"),
-                _number(row["fid_batch_stats"]),
-                "–" if pd.isna(row["classes_covered"]) else f"{row['classes_covered']:.0f}",
-            ]
-        minutes = _number(row["total_sec"] / 60)
-        diverged = f"{row['diverged']}/{row['planned']}"
-        rows.append([row["cell"], *scores, _number(row["steps_per_sec"]), minutes, diverged])
-    scores = ["FID", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
-    return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
+def variance_sentence(results: GridResults) -> str | None:
+    """Say how much of FID's variance within a variant the training seed makes, and how much the images drawn."""
+    shares = results.variance().shares() if len(results.protocols) == 1 and len(results.plan.seeds) > 1 else None
+    if shares is None or not math.isfinite(shares.seed):
+        return None
+    return (
+        f"Within a variant, {shares.seed:.1%} of the variance of log FID lies between training seeds and "
+        f"{shares.sampling:.1%} in which images were drawn for scoring."
+    )
 
 
-def effects_table(effects: Iterable[Effect]) -> list[str]:
-    """Tabulate every effect on FID and on the time of a step."""
-    rows = [
-        [
-            effect.name + (" (interaction)" if effect.is_interaction else ""),
-            _percent_text(effect.fid),
-            _percent_text(effect.step_time),
-            effect.fid.num_seeds,
-        ]
-        for effect in effects
-    ]
-    return _table(rows, ["effect", "change of FID", "change of step time", "seeds"])
+def overhead_sentence(results: GridResults) -> str | None:
+    """Say where the runs' time went: into training steps, FID along training and the final scores."""
+    records = [r for _, r in results.records if r.status == "completed" and r.scoring is not None and r.total_sec > 0]
+    if not records:
+        return None
+    total = sum(record.total_sec for record in records)
+    steps = sum(record.train_sec for record in records) / total
+    scorings = [record.scoring for record in records if record.scoring is not None]
+    curve = sum(scoring.curve_sec for scoring in scorings) / total
+    final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
+    return (
+        f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
+        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
+        "with batch statistics and into the floor."
+    )
 
 
-def cost_table(summary: pd.DataFrame) -> list[str]:
-    """Tabulate what a step of every variant costs."""
-    columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "peak_memory_mib")
-    rows = [[row["cell"], *(_number(row[column]) for column in columns)] for row in summary.to_dict("records")]
-    headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "peak memory, MiB"]
-    return _table(rows, headers)
+def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
+    """Say a verdict, and what an inconclusive one would take."""
+    if judgement.verdict != "inconclusive":
+        return f"**{judgement.verdict}**" if is_complete else f"{judgement.verdict}, provisionally: runs are missing"
+    verdicts = {finding.verdict for finding in judgement.decisive}
+    num_seeds = max(finding.effect.estimate.num_seeds for finding in judgement.decisive)
+    needed = judgement.needed_seeds
+    if num_seeds < 2:
+        return "inconclusive: too few seeds have a score to compare"
+    if {"supported", "refuted"} <= verdicts:
+        return "inconclusive: its levels contradict each other"
+    if needed is None:
+        return "inconclusive: no number of seeds in reach would settle an effect so small"
+    further = max(1, needed - num_seeds)
+    return f"inconclusive: about {needed:,} seeds, {further:,} more, would settle an effect of this size"
 
 
-def setup_table(results: GridResults) -> list[str]:
-    """List what the numbers rest on; where runs differ, all values are listed."""
-    plan, records = results.plan, results.records
-    configs = [record.config for _, record in records]
-    scored = results.scored
-    facts: list[tuple[str, Iterable[object]]] = [
-        ("budget", [f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds 0 to {plan.seeds[-1]}"]),
-        ("base preset", [plan.grid.base]),
-        ("batch size", (config.batch_size for config in configs)),
-        ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records
-                  if r.dataset_sha256)),
-        ("scored with", (f"{s.extractor} features, SHA-256 {s.extractor_sha256[:12]}…" for s in scored)),
-        ("images scored", (f"{s.final.num_samples:,} against {s.num_reference:,} held-out real ones" for s in scored
-                           if s.final)),
-        ("real images score", (f"FID {s.floor.fid:.3g}, KID {s.floor.kid:.2g} with {s.floor.num_samples:,} images"
-                               for s in scored)),
-        ("device", (record.device for _, record in records)),
-    ]  # fmt: skip
-    keys = dict.fromkeys(key for _, record in records for key in record.environment)
-    facts += [(key.replace("_", " "), [r.environment.get(key, "") for _, r in records]) for key in keys]
-    rows = [[name, "; ".join(value for value in dict.fromkeys(map(str, values)) if value)] for name, values in facts]
-    return _table([row for row in rows if row[1]], ["what", "value"])
+def evidence_words(effect: Effect) -> str:
+    """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
+    estimate = dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+    change = change_text(effect, estimate)
+    return f"{effect.outcome.title}, {effect.name}: {change}, p {p_text(effect.test.p)}{with_diverged_words(effect)}"
 
 
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True).splitlines()
+def change_text(effect: Effect, estimate: Estimate) -> str:
+    """Write ``-45 % [-58, -27]`` on the ratio scale, ``+0.12 [0.03, 0.2]`` on the other."""
+    if effect.outcome.scale == "ratio":
+        return percent_text(estimate)
+    if not math.isfinite(estimate.value):
+        return "–"
+    value, low, high = (f"{x:+.3g}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(estimate.low) else value
 
 
-def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
-    """Write ``21.3 [19.8, 22.9]``, or the number alone where there is no interval."""
-    value, low, high = (row[f"{column}{suffix}"] for suffix in ("", "_low", "_high"))
-    if not math.isfinite(low):
-        return _number(value)
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
-
-
-def _percent_text(estimate: Estimate) -> str:
+def percent_text(estimate: Estimate) -> str:
+    """Write a log ratio and its interval as changes in percent: ``-45.0 % [-58.3, -27.4]``."""
     change = estimate.as_percent_change()
     if not math.isfinite(change.value):
         return "–"
     if not math.isfinite(change.low):
-        return f"{_signed(change.value, 1)} %"
-    return f"{_signed(change.value, 1)} % [{_signed(change.low, 1)}, {_signed(change.high, 1)}]"
+        return f"{percent(change.value)} %"
+    return f"{percent(change.value)} % [{percent(change.low)}, {percent(change.high)}]"
 
 
-def _signed(value: float, num_decimals: int = 0) -> str:
+def percent(change: float) -> str:
+    """Write a change in percent as precisely as anyone reads it: ``-4.5``, ``+132``, ``> +9,999``."""
+    if change > 9_999:
+        return "> +9,999"
+    return signed(change, 1 if abs(change) < 100 else 0)
+
+
+def rate_text(count: int, total: int) -> str:
+    """Write ``2/5 [5 %, 85 %]``, a rate with its exact interval; ``0/5 [0 %, 52 %]`` says how little five runs tell."""
+    if total == 0:
+        return "–"
+    interval = rate_interval(count, total)
+    return f"{count}/{total} [{interval.low:.0%}, {interval.high:.0%}]"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value with its sign: ``= 0.031``, ``< 0.001``; a dash where there is none."""
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def signed(value: float, num_decimals: int = 0) -> str:
     """Write a change with its sign; what rounds to zero has none."""
-    text = f"{value:+.{num_decimals}f}"
-    return text if float(text) else text[1:]
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:+,.{num_decimals}f}"
+    return text if float(text.replace(",", "")) else text[1:]
 
 
-def _number(value: float) -> str:
+def _whole(change: float) -> str:
+    return percent(change) if change > 9_999 else signed(change)
+
+
+def number(value: float) -> str:
     """Write three significant digits, without an exponent."""
     if not math.isfinite(value):
         return "–"

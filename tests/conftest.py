@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate import metrics
+from gan_ablate.allocator import keep_memory
 from gan_ablate.config import RunContext
+
+keep_memory()
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 """Where a development machine keeps full data sets; tests that want them skip elsewhere."""
@@ -54,6 +58,12 @@ def tiny_grid(tmp_path: Path) -> Path:
         "utf-8",
     )
     return path
+
+
+@pytest.fixture
+def quick_kid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five subsets instead of a hundred, where a test is not about KID."""
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 5)
 
 
 @pytest.fixture(autouse=True)

@@ -27,14 +27,14 @@ def save_runs(
         sheet = np.full((242, 242, 3), 40 * (config.seed + 1), np.uint8)
         samples = store.run_dir(config.run_id) / "samples"
         samples.mkdir(exist_ok=True)
-        Image.fromarray(sheet).save(samples / f"step-{config.steps:06d}.png")
+        for step in (0, config.steps):
+            Image.fromarray(sheet + step // 100).save(samples / f"step-{step:06d}.png")
 
 
 def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_sha256: str) -> Record:
     config = cell.with_seed(seed)
     steps = [float(step) for step in range(0, config.steps + 1, max(1, config.steps // 5))]
-    points = range(1, 1 if fid is None else 6)
-    curve_steps = [config.steps * point // 5 for point in points]
+    curve_steps = [] if fid is None else [config.steps * point // 10 for point in range(1, 11)]
     columns = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "accuracy_d", "grad_norm_d")
     return Record(
         run_id=config.run_id,
@@ -58,7 +58,7 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
             curve_samples=1_280,
             curve_steps=curve_steps,
             curve_train_sec=[step * step_ms / 1e3 for step in curve_steps],
-            curve_fid=[] if fid is None else [fid * factor for factor in (4, 2, 1.5, 1.1, 1.2)],
+            curve_fid=[] if fid is None else [fid * factor for factor in (5, 4, 3, 2, 1.6, 1.5, 1.3, 1.1, 1.2, 1.1)],
         ),
         throughput=ThroughputRecord(
             step_ms_median=step_ms,

@@ -111,7 +111,8 @@ def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> No
     text = Path("results/report.md").read_text("utf-8")
     assert "**smoothing on**" in text
     assert {path.name for path in Path("results/tiny").iterdir()} == {
-        "cost.png", "curves.png", "effects.png", "losses.png", "quality.png", "runs.csv", "samples.png", "summary.csv",
+        "cost.png", "curves.png", "effects.png", "losses.png", "quality.png", "samples.png", "stability.png",
+        "training-0.webp", "training-1.webp", "runs.csv", "summary.csv", "effects.csv",
     }  # fmt: skip
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "0 runs to compute" in again.stdout

@@ -8,14 +8,17 @@ import pytest
 from gan_ablate.effects import Effect, estimate_effects
 from gan_ablate.grid import load_grid
 from gan_ablate.planning import Cell, plan
-from gan_ablate.store import Store, load_results
+from gan_ablate.store import Store
+from gan_ablate.table import load_results
 from tests.synthetic import save_runs
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.
 SEED_FACTOR = (1.0, 5.0, 2.0, 9.0, 3.0)
 
 
-def effects_of(tmp_path: Path, grid: str, log_fid: dict[str, float], noise: float = 0.0) -> dict[str, Effect]:
+def effects_of(
+    tmp_path: Path, grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome: str = "fid"
+) -> dict[str, Effect]:
     planned = plan(load_grid(grid), budget="standard")
 
     def fid(cell: Cell, seed: int) -> float:
@@ -31,43 +34,95 @@ def effects_of(tmp_path: Path, grid: str, log_fid: dict[str, float], noise: floa
         return [(part.split(":")[0], part.split(":")[1]) for part in key.split("*")]
 
     save_runs(Store(tmp_path), planned, fid, step_ms=lambda cell: 20.0 if "batch_norm:off" in levels(cell) else 30.0)
-    return {effect.name: effect for effect in estimate_effects(planned, load_results(tmp_path, grid))}
+    return {effect.name: effect for effect in estimate_effects(planned, load_results(tmp_path, grid), outcome)}
 
 
 def test_main_effects_and_interaction_are_what_was_planted(tmp_path: Path) -> None:
     planted = {"batch_norm:on": -0.7, "label_smoothing:on": 0.1, "batch_norm:on*label_smoothing:on": 0.4}
     effects = effects_of(tmp_path, "bn_label_smooth", planted)
     # Averaged over the other factor's levels, a main effect contains half the interaction.
-    assert effects["batch norm on"].fid.value == pytest.approx(-0.7 + 0.2)
-    assert effects["label smoothing on"].fid.value == pytest.approx(0.1 + 0.2)
+    assert effects["batch norm on"].estimate.value == pytest.approx(-0.7 + 0.2)
+    assert effects["label smoothing on"].estimate.value == pytest.approx(0.1 + 0.2)
     interaction = effects["batch norm on × label smoothing on"]
-    assert interaction.fid.value == pytest.approx(0.4)
+    assert interaction.estimate.value == pytest.approx(0.4)
     assert interaction.is_interaction
-    assert [effect.fid.num_seeds for effect in effects.values()] == [5, 5, 5]
+    assert [effect.estimate.num_seeds for effect in effects.values()] == [5, 5, 5]
 
 
 def test_step_times_are_compared_too(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "bn_label_smooth", {})
-    assert effects["batch norm on"].step_time.as_percent_change().value == pytest.approx(50)
-    assert effects["label smoothing on"].step_time.value == pytest.approx(0)
+    effects = effects_of(tmp_path, "bn_label_smooth", {}, outcome="step_ms_median")
+    assert effects["batch norm on"].estimate.as_percent_change().value == pytest.approx(50)
+    assert effects["label smoothing on"].estimate.value == pytest.approx(0)
 
 
 def test_an_effect_smaller_than_the_spread_of_seeds_is_found_by_pairing(tmp_path: Path) -> None:
     effects = effects_of(tmp_path, "bn_label_smooth", {"batch_norm:on": -0.2}, noise=0.01)
-    assert effects["batch norm on"].fid.high < 0
-    assert effects["batch norm on"].fid.value == pytest.approx(-0.2, abs=0.03)
+    assert effects["batch norm on"].estimate.high < 0
+    assert effects["batch norm on"].estimate.value == pytest.approx(-0.2, abs=0.03)
 
 
 def test_one_at_a_time_compares_each_level_with_the_baseline(tmp_path: Path) -> None:
     effects = effects_of(tmp_path, "essentials", {"beta1:0.9": 0.5, "dropout:elements-50": -0.3})
-    assert effects["beta1 0.9"].fid.value == pytest.approx(0.5)
-    assert effects["beta1 0.0"].fid.value == pytest.approx(0)
-    assert effects["dropout elements-50"].fid.value == pytest.approx(-0.3)
+    assert effects["beta1 0.9"].estimate.value == pytest.approx(0.5)
+    assert effects["beta1 0.0"].estimate.value == pytest.approx(0)
+    assert effects["dropout elements-50"].estimate.value == pytest.approx(-0.3)
     assert len(effects) == 10
     assert not any(effect.is_interaction for effect in effects.values())
 
 
 def test_three_levels_give_two_effects(tmp_path: Path) -> None:
     effects = effects_of(tmp_path, "beta1", {"beta1:0.0": -0.1, "beta1:0.9": 0.6})
-    assert effects["beta1 0.0"].fid.value == pytest.approx(-0.1)
-    assert effects["beta1 0.9"].fid.value == pytest.approx(0.6)
+    assert effects["beta1 0.0"].estimate.value == pytest.approx(-0.1)
+    assert effects["beta1 0.9"].estimate.value == pytest.approx(0.6)
+
+
+def test_an_effect_carries_its_tests(tmp_path: Path) -> None:
+    effects = effects_of(tmp_path, "beta1", {"beta1:0.9": 0.6, "beta1:0.0": 0.001}, noise=0.05)
+    strong, none = effects["beta1 0.9"], effects["beta1 0.0"]
+    assert strong.test.is_rejected
+    assert strong.adjusted.low > 0
+    assert strong.needed_seeds is not None
+    assert strong.needed_seeds <= 5
+    assert strong.test.p == pytest.approx(min(1, 2 * strong.estimate.p))
+    assert strong.sign_flip.p == strong.sign_flip.smallest_p == 2 / 2**5
+    assert strong.bootstrap is None
+    assert not none.test.is_rejected
+    assert none.adjusted.low <= 0 <= none.adjusted.high
+    assert none.needed_seeds is None or none.needed_seeds > 5
+    assert strong.with_diverged is None
+
+
+def test_diverged_runs_are_left_out_and_counted_as_the_worst(tmp_path: Path) -> None:
+    planned = plan(load_grid("beta1"))
+
+    def fid(cell: Cell, seed: int) -> float | None:
+        if cell.levels["beta1"] == "0.9":
+            return None if seed < 2 else 20.0
+        return 40.0 if seed == 4 else 20.0
+
+    save_runs(Store(tmp_path), planned, fid)
+    effects = {effect.name: effect for effect in estimate_effects(planned, load_results(tmp_path, "beta1"))}
+    survived, counted = effects["beta1 0.9"].estimate, effects["beta1 0.9"].with_diverged
+    assert survived.num_seeds == 3
+    assert survived.value == pytest.approx(-math.log(2) / 3)
+    assert counted is not None
+    # Two seeds at the worst FID there is, 40, against 20; two equal ones; one of half.
+    assert counted.num_seeds == 5
+    assert counted.value == pytest.approx((2 - 1) * math.log(2) / 5)
+    other = effects["beta1 0.0"]
+    assert other.estimate.num_seeds == 5
+    assert other.estimate.value == pytest.approx(0)
+
+
+def test_outcomes_on_the_difference_scale_are_subtracted(tmp_path: Path) -> None:
+    effects = effects_of(tmp_path, "beta1", {"beta1:0.9": math.log(2)}, outcome="kid")
+    baseline = [factor / 30 for factor in SEED_FACTOR]  # a synthetic KID is FID / 30
+    assert effects["beta1 0.9"].estimate.value == pytest.approx(sum(baseline) / 5)
+
+
+def test_an_outcome_that_no_run_has_gives_effects_without_values(tmp_path: Path) -> None:
+    effects = effects_of(tmp_path, "beta1", {}, outcome="nearest_ratio")
+    assert effects["beta1 0.9"].estimate.value == pytest.approx(0)
+    planned = plan(load_grid("beta1"))
+    runs = load_results(tmp_path, "beta1").assign(recall=None)
+    assert all(effect.estimate.num_seeds == 0 for effect in estimate_effects(planned, runs, "recall"))

@@ -19,13 +19,26 @@ def test_a_steady_fall_does_not_oscillate() -> None:
     assert oscillation(STEPS, [100 * 0.9**i for i in range(8)]) == pytest.approx(0, abs=1e-9)
 
 
-def test_oscillation_is_the_deviation_from_a_line_on_the_log_scale() -> None:
-    swings = [0.0, 0.0, 0.0, 0.1, -0.1, 0.1, -0.1, 0.1]
-    late = np.array(swings[3:])  # from half of 800 steps on
-    design = np.stack([np.ones(5), np.array(STEPS[3:])], 1)
-    _, residuals, _, _ = np.linalg.lstsq(design, late, rcond=None)
+def test_oscillation_is_what_second_differences_leave() -> None:
+    swings = [0.0, 0.0, 0.0, 0.1, -0.1, 0.1, -0.1, 0.1]  # the last five count: from half of 800 steps on
     fid = [50 * math.exp(swing) for swing in swings]
-    assert oscillation(STEPS, fid) == pytest.approx(math.sqrt(residuals[0] / 3))
+    # Second differences of ±0.1 in turn are ±0.4.
+    assert oscillation(STEPS, fid) == pytest.approx(0.4 / math.sqrt(6))
+
+
+def test_oscillation_is_the_size_of_independent_errors() -> None:
+    rng = np.random.default_rng(0)
+    steps = list(range(1, 4_001))
+    fid = [100 * math.exp(0.07 * error - step / 2_000) for step, error in enumerate(rng.standard_normal(4_000))]
+    assert oscillation(steps, fid) == pytest.approx(0.07, rel=0.05)
+
+
+def test_a_smooth_course_hardly_oscillates() -> None:
+    """Convergence is no oscillation: this one falls by a third over its last half, and bends."""
+    fid = [18 + 80 * math.exp(-step / 300) for step in range(150, 1_501, 150)]
+    found = oscillation(list(range(150, 1_501, 150)), fid)
+    assert found is not None
+    assert found < 0.015
 
 
 def test_what_happens_early_is_no_oscillation() -> None:

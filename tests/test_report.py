@@ -8,16 +8,34 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from gan_ablate import report
 from gan_ablate.errors import UserError
 from gan_ablate.grid import BudgetName, load_grid
 from gan_ablate.planning import Cell, Plan, plan
 from gan_ablate.report import write_report
-from gan_ablate.store import Record, Store, load_results
+from gan_ablate.store import Record, Store
+from gan_ablate.table import load_results
 from tests.synthetic import save_runs
 
 
 def batch_norm_halves(cell: Cell, seed: int) -> float:
-    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * (1 + 0.01 * seed) * (1 + 0.002 * len(cell.label))
+    noise = math.sin(7 * seed + 3 * len(cell.label))
+    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words and tables alone: figures take seconds."""
+    monkeypatch.setattr(report, "_draw_figures", lambda *_: [])
+    monkeypatch.setattr(report, "_draw_animations", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a whole report, figures included."""
+    out = tmp_path_factory.mktemp("whole")
+    write(out)
+    return out
 
 
 def write(out: Path, fid: object = batch_norm_halves, grid: str = "bn_label_smooth", seeds: int = 5) -> str:
@@ -26,21 +44,29 @@ def write(out: Path, fid: object = batch_norm_halves, grid: str = "bn_label_smoo
 
 
 def save_equal_runs(out: Path) -> tuple[Store, Plan]:
-    """Two seeds of three variants that all score the same."""
+    """Two seeds of three variants that score nearly the same."""
     store, planned = Store(out), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda *_: 20.0)
+    save_runs(store, planned, lambda cell, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, cell.label))))
     return store, planned
 
 
-def test_it_opens_with_sentences_that_answer(tmp_path: Path) -> None:
+def test_it_opens_with_verdicts_and_sentences_that_answer(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path)
-    opening = text[: text.index("\n## ")]
-    assert "**batch norm on** lowers FID by 50 %" in opening
-    assert "5 seeds" in opening
-    assert opening.index("batch norm on") < 800
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Verdicts", "Answers", "Batch norm and label smoothing", "Definitions and methods"]
+    verdicts = text[text.index("## Verdicts") : text.index("## Answers")]
+    (row,) = [line for line in verdicts.splitlines() if line.startswith("| C2")]
+    assert "| **supported** " in row
+    assert "FID, batch norm on: -50" in row
+    assert "5 seeds × 1,500 steps" in row
+    assert "(bn_label_smooth/effects.png)" in row
+    assert "Not put to the test in this folder: C1 (`--grid architecture`)" in verdicts
+    answers = text[text.index("## Answers") : text.index("## Batch norm")]
+    assert "**batch norm on** lowers FID by 50 %" in answers
+    assert "5 seeds" in answers
 
 
-def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path) -> None:
+def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path)
     runs = pd.read_csv(tmp_path / "bn_label_smooth" / "runs.csv")
     store = Store(tmp_path)
@@ -53,13 +79,13 @@ def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path) ->
     of_cell = runs.loc[runs["cell"] == "batch norm on, label smoothing off", "fid"]
     mean = math.exp(sum(math.log(fid) for fid in of_cell) / len(of_cell))
     rows = [line for line in text.splitlines() if line.startswith("| batch norm on, label smoothing off")]
-    (line,) = [row for row in rows if "[" in row]
+    line = rows[0]
     shown = float(line.split("|")[2].split("[")[0])
     assert shown == pytest.approx(mean, rel=5e-3)
 
 
-def test_every_link_leads_to_a_file_or_a_heading(tmp_path: Path) -> None:
-    text = write(tmp_path)
+def test_every_link_leads_to_a_file_or_a_heading(whole: Path) -> None:
+    text = (whole / "report.md").read_text("utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
     titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
     headings = {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
@@ -68,44 +94,65 @@ def test_every_link_leads_to_a_file_or_a_heading(tmp_path: Path) -> None:
         if target.startswith("#"):
             assert target[1:] in headings
         else:
-            assert (tmp_path / target).is_file(), target
-            if target.endswith(".png"):
-                with Image.open(tmp_path / target) as picture:
+            assert (whole / target).is_file(), target
+            if target.endswith((".png", ".webp")):
+                with Image.open(whole / target) as picture:
                     assert picture.width <= 1000
 
 
-def test_it_is_restored_byte_for_byte_from_the_records(tmp_path: Path) -> None:
-    write(tmp_path)
-    made = [tmp_path / "report.md", *(tmp_path / "bn_label_smooth").iterdir()]
+def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
+    text, page = ((whole / name).read_text("utf-8") for name in ("report.md", "report.html"))
+    assert page.count("<img ") == text.count("![")
+    assert page.count("<h2 ") == text.count("\n## ")
+    assert page.count('src="data:image/') == page.count("<img ")
+
+
+def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
+    made = [whole / "report.md", whole / "report.html", *(whole / "bn_label_smooth").iterdir()]
     before = {path: path.read_bytes() for path in made}
-    assert len(before) == 9
+    assert len(before) == 17  # three tables, eight figures, four animations
     for path in made:
         path.unlink()
-    write_report(tmp_path)
+    write_report(whole)
     assert {path: path.read_bytes() for path in made} == before
 
 
-def test_an_effect_within_its_interval_is_not_called_one(tmp_path: Path) -> None:
+def test_an_animation_shows_every_sheet_of_a_run(whole: Path) -> None:
+    with Image.open(whole / "bn_label_smooth" / "training-0.webp") as animation:
+        assert getattr(animation, "n_frames", 1) == 2
+
+
+def test_a_sheet_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    store, planned = save_equal_runs(tmp_path)
+    (sheet, *_) = (store.run_dir(planned.baseline.config.run_id) / "samples").iterdir()
+    sheet.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"step-.*png: cannot be read .* delete .* to run it again"):
+        write_report(tmp_path)
+
+
+def test_an_effect_within_its_interval_is_not_called_one(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path, lambda cell, seed: 30.0 * math.exp(0.3 * math.sin(5 * seed + 3 * len(cell.label))))
     assert "**batch norm on** shows no clear effect on FID" in text
     assert "lowers FID" not in text
 
 
 @pytest.mark.parametrize(("budget", "is_warned"), [("smoke", True), ("standard", False)])
-def test_a_smoke_run_is_not_taken_for_an_answer(tmp_path: Path, budget: BudgetName, is_warned: bool) -> None:
+def test_a_smoke_run_is_not_taken_for_an_answer(
+    tmp_path: Path, budget: BudgetName, is_warned: bool, no_figures: None
+) -> None:
     save_runs(Store(tmp_path), plan(load_grid("bn_label_smooth"), budget=budget), batch_norm_halves)
     text = write_report(tmp_path).read_text("utf-8")
     opening = text[: text.index("**batch norm on**")]
     assert ("too short to answer anything" in opening) is is_warned
 
 
-def test_one_seed_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+def test_one_seed_is_not_taken_for_an_answer(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path, seeds=1)
     assert "in the only seed; one seed says nothing about the next" in text
     assert "95 % interval nan" not in text
 
 
-def test_divergences_are_said_and_counted(tmp_path: Path) -> None:
+def test_divergences_are_said_and_counted(tmp_path: Path, no_figures: None) -> None:
     def fid(cell: Cell, seed: int) -> float | None:
         is_victim = cell.levels == {"batch_norm": "off", "label_smoothing": "off"} and seed < 2
         return None if is_victim else batch_norm_halves(cell, seed)
@@ -113,16 +160,19 @@ def test_divergences_are_said_and_counted(tmp_path: Path) -> None:
     text = write(tmp_path, fid)
     assert "2 of 20 runs diverged: 2× batch norm off, label smoothing off." in text
     assert "| 2/5 " in text
+    assert "| 2/5 [5%, 85%] " in text  # the rate, with its exact interval
     assert "3 seeds" in text  # the effect rests on the seeds that every variant survived
+    assert "counting diverged runs as the worst that finished" in text
+    assert "diverged as worst" in text
 
 
-def test_a_variant_without_any_score_leaves_the_others_standing(tmp_path: Path) -> None:
+def test_a_variant_without_any_score_leaves_the_others_standing(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path, lambda cell, seed: None if "smoothing on" in cell.label else batch_norm_halves(cell, seed))
     assert "no seed has a score for every variant that this compares" in text
     assert "10 of 20 runs diverged" in text
 
 
-def test_failures_and_missing_runs_are_said(tmp_path: Path) -> None:
+def test_failures_and_missing_runs_are_said(tmp_path: Path, no_figures: None) -> None:
     store, planned = save_equal_runs(tmp_path)
     configs = [config for _, config in planned.runs]
     store.save_record(Record(run_id=configs[0].run_id, status="failed", message="why", config=configs[0]))
@@ -132,7 +182,7 @@ def test_failures_and_missing_runs_are_said(tmp_path: Path) -> None:
     assert "1 of 6 runs failed with an error" in text
 
 
-def test_runs_without_scores_say_why(tmp_path: Path) -> None:
+def test_runs_without_scores_say_why(tmp_path: Path, no_figures: None) -> None:
     store, planned = save_equal_runs(tmp_path)
     for _, config in planned.runs:
         record = store.load_record(config.run_id)
@@ -141,10 +191,9 @@ def test_runs_without_scores_say_why(tmp_path: Path) -> None:
     text = write_report(tmp_path).read_text("utf-8")
     assert "Not scored: no extractor." in text
     assert "FID |" not in text
-    assert "losses.png" in text
 
 
-def test_scores_of_different_extractors_are_never_compared(tmp_path: Path) -> None:
+def test_scores_of_different_extractors_are_never_compared(tmp_path: Path, no_figures: None) -> None:
     store, planned = save_equal_runs(tmp_path)
     _, config = next(iter(planned.runs))
     record = store.load_record(config.run_id)
@@ -153,12 +202,15 @@ def test_scores_of_different_extractors_are_never_compared(tmp_path: Path) -> No
     other = record.scoring.model_copy(update={"extractor_sha256": "f" * 64})
     store.save_record(record.model_copy(update={"scoring": other}))
     text = write_report(tmp_path).read_text("utf-8")
-    assert "scored in different ways" in text
-    assert "effects.png" not in text
-    assert "lowers" not in text
+    section = text[text.index("## Answers") : text.index("## Definitions")]
+    assert "scored in different ways" in section
+    for words in ("FID |", "KID |", "change of FID", "precision", "lowers", "target is"):
+        assert words not in section, words
+    summary = pd.read_csv(tmp_path / "beta1" / "summary.csv")
+    assert summary[["fid", "kid", "oscillation", "precision"]].isna().all(axis=None)
 
 
-def test_times_of_different_machines_are_never_compared(tmp_path: Path) -> None:
+def test_times_of_different_machines_are_never_compared(tmp_path: Path, no_figures: None) -> None:
     store, planned = save_equal_runs(tmp_path)
     record = store.load_record(planned.baseline.config.run_id)
     assert record is not None
@@ -166,9 +218,27 @@ def test_times_of_different_machines_are_never_compared(tmp_path: Path) -> None:
     text = write_report(tmp_path).read_text("utf-8")
     assert "computed on different machines or versions" in text
     assert "its cost is not known" in text
+    summary = pd.read_csv(tmp_path / "beta1" / "summary.csv")
+    assert summary[["step_ms_median", "train_sec", "sec_to_fid", "fid_equal_time"]].isna().all(axis=None)
+    assert summary["fid"].notna().all()
 
 
-def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path) -> None:
+def test_times_of_a_run_that_shared_the_machine_are_left_out(tmp_path: Path, no_figures: None) -> None:
+    store, planned = save_equal_runs(tmp_path)
+    slow = planned.cells[1].with_seed(0)
+    record = store.load_record(slow.run_id)
+    assert record is not None
+    assert record.throughput is not None
+    busy = record.throughput.model_copy(update={"step_ms_median": 90.0, "step_ms_p90": 200.0})
+    store.save_record(record.model_copy(update={"throughput": busy}))
+    text = write_report(tmp_path).read_text("utf-8")
+    assert "Something else used the machine during 1 of 6 runs" in text
+    summary = pd.read_csv(tmp_path / "beta1" / "summary.csv")
+    assert summary["step_ms_median"].tolist() == [20.0, 20.0, 20.0]
+    assert summary["fid"].notna().all()
+
+
+def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path, no_figures: None) -> None:
     store, planned = save_equal_runs(tmp_path)
     record = store.load_record(planned.baseline.with_seed(1).run_id)
     assert record is not None
@@ -177,16 +247,55 @@ def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path) -> N
     final = record.scoring.final.model_copy(update={"classes_covered": 7})
     store.save_record(record.model_copy(update={"scoring": record.scoring.model_copy(update={"final": final})}))
     write_report(tmp_path)
-    assert pd.read_csv(tmp_path / "beta1" / "summary.csv")["classes_covered"].tolist() == [7, 10, 10]
+    assert pd.read_csv(tmp_path / "beta1" / "summary.csv")["classes_covered_fewest"].tolist() == [7, 10, 10]
 
 
-def test_two_grids_are_two_sections(tmp_path: Path) -> None:
+def test_two_grids_are_two_sections(tmp_path: Path, no_figures: None) -> None:
     write(tmp_path)
     text = write(tmp_path, lambda *_: 20.0, grid="essentials", seeds=2)
-    assert text.count("\n## ") == 2
+    assert text.count("\n## ") == 5
     assert set(load_results(tmp_path, "essentials")["beta1"]) == {"0.0", "0.5", "0.9"}
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gan-ablate run --grid NAME"):
         write_report(tmp_path)
+
+
+def test_numbers_that_do_not_compare_share_no_table(tmp_path: Path, no_figures: None) -> None:
+    """Two grids, scored on different sample counts: two tables of verdicts, none of which has both."""
+    store = Store(tmp_path)
+    save_runs(store, plan(load_grid("bn_label_smooth")), batch_norm_halves)
+    other = plan(load_grid("beta1"), overrides=["batch_size=32"])  # so that they share no run
+    save_runs(store, other, lambda *_: 20.0)
+    for _, config in other.runs:
+        record = store.load_record(config.run_id)
+        assert record is not None
+        assert record.scoring is not None
+        assert record.scoring.final is not None
+        final = record.scoring.final.model_copy(update={"num_samples": 5_000})
+        scoring = record.scoring.model_copy(update={"final": final})
+        store.save_record(record.model_copy(update={"scoring": scoring}))
+    text = write_report(tmp_path).read_text("utf-8")
+    verdicts = text[text.index("## Verdicts") : text.index("## Answers")]
+    tables = verdicts.split("Scored with ")[1:]
+    assert sorted(("| C2" in table, "5,000 images" in table) for table in tables) == [(False, True), (True, False)]
+    assert sorted(("| C6" in table, "10,000 images" in table) for table in tables) == [(False, True), (True, False)]
+
+
+def test_a_grid_with_a_diverged_and_a_failed_run_says_so_everywhere(tmp_path: Path) -> None:
+    def fid(cell: Cell, seed: int) -> float | None:
+        is_victim = cell.label == "batch norm off, label smoothing on" and seed == 0
+        return None if is_victim else batch_norm_halves(cell, seed)
+
+    store, planned = Store(tmp_path), plan(load_grid("bn_label_smooth"))
+    save_runs(store, planned, fid)
+    broken = planned.cells[0].with_seed(3)
+    store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
+    text = write_report(tmp_path).read_text("utf-8")
+    assert "1 of 20 runs diverged: 1× batch norm off, label smoothing on." in text
+    assert "1 of 20 runs failed with an error, and will be tried again: 1× batch norm off, label smoothing off." in text
+    runs = pd.read_csv(tmp_path / "bn_label_smooth" / "runs.csv")
+    assert runs["status"].value_counts().to_dict() == {"completed": 18, "diverged": 1, "failed": 1}
+    for figure in ("quality", "effects", "interactions", "curves", "cost", "stability", "losses", "samples"):
+        assert (tmp_path / "bn_label_smooth" / f"{figure}.png").is_file()

@@ -19,6 +19,8 @@ from gan_ablate.score import NonFiniteImagesError, Scorer, sample_images, scorin
 from gan_ablate.store import Store
 from tests.configs import make_config
 
+pytestmark = pytest.mark.usefixtures("quick_kid")
+
 
 def ignore(_: Progress) -> None:
     pass

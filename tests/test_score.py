@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.data import load_dataset
+from gan_ablate.data import load_dataset, resize
 from gan_ablate.features import ClassifierExtractor
 from gan_ablate.models import build_generator
 from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, quantise, sample_images, scoring_latents
 from tests.configs import make_config
 
 CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("quick_kid")
 
 
 class Constant(nn.Module):
@@ -80,6 +82,17 @@ def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer:
     copies, new = scorer.score(dataset.images[:2_000]), scorer.score(dataset.reference[-2_000:])
     assert copies.nearest_ratio is not None
     assert copies.nearest_ratio < 0.01
+    assert new.nearest_ratio == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [16, 56])
+def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(size: int, tmp_path: Path) -> None:
+    """Real digits sent through the same resizing are the floor, and no nearer to the training set than they should."""
+    dataset = load_dataset("mnist-10k", size, Path())
+    at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), CPU, tmp_path)
+    floor = at_size.floor(10_000)
+    assert 0.06 < floor.fid < 20  # 0.05 at 28 pixels
+    new = at_size.score(resize(dataset.reference[-2_000:], size))
     assert new.nearest_ratio == pytest.approx(1, abs=0.1)
 
 

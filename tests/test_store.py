@@ -10,7 +10,8 @@ import pytest
 from gan_ablate.errors import UserError
 from gan_ablate.grid import load_grid
 from gan_ablate.planning import plan
-from gan_ablate.store import Record, Store, load_results, write_atomically
+from gan_ablate.store import Record, Store, write_atomically
+from gan_ablate.table import load_results
 from tests.configs import make_config
 from tests.synthetic import save_runs
 

@@ -1,42 +1,184 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
+from gan_ablate.claims import CLAIMS, Finding, Judgement, Verdict
 from gan_ablate.effects import Effect
-from gan_ablate.stats import Estimate
-from gan_ablate.wording import answer_sentence, effects_table
-
-SAME_TIME = Estimate(0.001, -0.01, 0.012, 5)
+from gan_ablate.outcomes import OUTCOMES
+from gan_ablate.stats import Estimate, HolmTest, Interval, RateComparison, SignFlip
+from gan_ablate.wording import (
+    answer_sentence,
+    change_text,
+    evidence_words,
+    number,
+    p_text,
+    percent,
+    rate_text,
+    signed,
+    verdict_words,
+)
 
 
 def of_percent(value: float, low: float, high: float) -> Estimate:
     return Estimate(math.log1p(value / 100), math.log1p(low / 100), math.log1p(high / 100), num_seeds=5)
 
 
+def make_effect(
+    estimate: Estimate, *, is_rejected: bool, levels: dict[str, str] | None = None, outcome: str = "fid"
+) -> Effect:
+    return Effect(
+        levels=levels or {"bn": "on"},
+        outcome=OUTCOMES[outcome],
+        estimate=estimate,
+        test=HolmTest(0.012, 0.983, is_rejected=is_rejected),
+        adjusted=Interval(estimate.low, estimate.high),
+        sign_flip=SignFlip(0.0625, 0.0625),
+        bootstrap=None,
+        needed_seeds=4 if is_rejected else 12,
+        with_diverged=None,
+    )
+
+
+SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, outcome="step_ms_median")
+
+
 @pytest.mark.parametrize(
-    ("percents", "sentence"),
+    ("percents", "is_rejected", "sentence"),
     [
-        ((-45, -58, -27), "**bn on** lowers FID by 45 % (95 % interval -58 to -27 %, 5 seeds); "),
-        ((71, 46, 100), "**bn on** raises FID by 71 % (95 % interval +46 to +100 %, 5 seeds); "),
-        ((-0.2, -3, 3), "**bn on** shows no clear effect on FID: 0 % (95 % interval -3 to +3 %, 5 seeds); "),
+        (
+            (-45, -58, -27),
+            True,
+            "**bn on** lowers FID by 45 % (95 % interval -58 to -27 %, 5 seeds, Holm's p = 0.012); ",
+        ),
+        (
+            (71, 46, 100),
+            True,
+            "**bn on** raises FID by 71 % (95 % interval +46 to +100 %, 5 seeds, Holm's p = 0.012); ",
+        ),
+        (
+            (-0.2, -3, 3),
+            False,
+            "**bn on** shows no clear effect on FID: 0 % (95 % interval -3 to +3 %, 5 seeds, Holm's p = 0.012); ",
+        ),
+        # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
+        (
+            (-9, -16, -1),
+            False,
+            "**bn on** shows no clear effect on FID: -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012); ",
+        ),
     ],
 )
-def test_a_sentence_says_no_more_than_its_interval(percents: tuple[float, float, float], sentence: str) -> None:
-    effect = Effect({"bn": "on"}, of_percent(*percents), SAME_TIME)
-    assert answer_sentence(effect) == sentence + "no clear change of the step's time."
+def test_a_sentence_says_no_more_than_its_test(
+    percents: tuple[float, float, float], is_rejected: bool, sentence: str
+) -> None:
+    effect = make_effect(of_percent(*percents), is_rejected=is_rejected)
+    assert answer_sentence(effect, SAME_TIME, {}) == sentence + "no clear change of the step's time."
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
-    fid = of_percent(-45, -58, -27)
-    slower = Effect({"bn": "on"}, fid, of_percent(14, 9, 19))
-    assert answer_sentence(slower).endswith("a step takes 14 % longer.")
-    unknown = Effect({"bn": "on"}, fid, Estimate(math.nan, math.nan, math.nan, 0))
-    assert answer_sentence(unknown).endswith("its cost is not known.")
+    effect = make_effect(of_percent(-45, -58, -27), is_rejected=True)
+    for is_rejected, words in ((True, "a step takes 14 % longer."), (False, "no clear change of the step's time.")):
+        slower = make_effect(of_percent(14, 9, 19), is_rejected=is_rejected, outcome="step_ms_median")
+        assert answer_sentence(effect, slower, {}).endswith(words)
+    assert answer_sentence(effect, None, {}).endswith("its cost is not known.")
 
 
 def test_an_interaction_is_told_as_one() -> None:
-    effect = Effect({"bn": "on", "ls": "on"}, of_percent(59, 29, 96), SAME_TIME)
-    assert "with both, FID is 59 % higher than their separate effects" in answer_sentence(effect)
-    assert "| bn on × ls on (interaction) | +59.0 % [+29.0, +96.0] |" in effects_table([effect])[2].replace("  ", " ")
+    effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
+    assert "with both, FID is 59 % higher than their separate effects" in answer_sentence(effect, SAME_TIME, {})
+
+
+def test_rates_stand_beside_the_effect() -> None:
+    effect = make_effect(of_percent(-45, -58, -27), is_rejected=True)
+    sentence = answer_sentence(effect, SAME_TIME, {"diverged": RateComparison(0, 10, 7, 10, 0.0031)})
+    assert sentence.endswith("; diverged 0/10 runs against 7/10 (Fisher's p = 0.0031).")
+    nothing = make_effect(Estimate(math.nan, math.nan, math.nan, 0), is_rejected=False)
+    words = answer_sentence(nothing, None, {"diverged": RateComparison(0, 5, 5, 5, 0.0079)})
+    assert words.startswith("**bn on**: no seed has a score")
+    assert "5/5" in words
+
+
+def test_huge_changes_are_not_told_to_the_digit() -> None:
+    effect = make_effect(Estimate(20.0, 1.0, 39.0, 5), is_rejected=True)
+    assert "raises FID by > +9,999 %" in answer_sentence(effect, SAME_TIME, {})
+
+
+def test_seeds_that_agree_to_the_last_digit_are_told_as_such() -> None:
+    effect = make_effect(Estimate(0.0, math.nan, math.nan, 5), is_rejected=False)
+    assert answer_sentence(effect, SAME_TIME, {}) == (
+        "**bn on**: FID 0.0 % in each of 5 seeds alike; there is nothing to test."
+    )
+
+
+def test_outcomes_are_told_on_their_own_scale() -> None:
+    kid = make_effect(Estimate(-0.0123, -0.02, 0.5, 5), is_rejected=False, outcome="kid")
+    assert change_text(kid, kid.estimate) == "-0.0123 [-0.02, +0.5]"
+    fid = make_effect(of_percent(-45, -58.25, -27), is_rejected=True)
+    assert evidence_words(fid) == "FID, bn on: -45.0 % [-58.2, -27.0], p = 0.012"
+
+
+def judgement_of(*verdicts: Verdict, estimate: Estimate, needed: int | None) -> Judgement:
+    effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
+    findings = tuple(Finding(CLAIMS[0].decisive[0], effect, verdict) for verdict in verdicts)
+    overall = verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
+    return Judgement(CLAIMS[0], overall, findings, ())
+
+
+FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "words"),
+    [
+        (judgement_of("supported", estimate=FIVE, needed=4), "**supported**"),
+        (
+            judgement_of("inconclusive", estimate=FIVE, needed=24),
+            "inconclusive: about 24 seeds, 19 more, would settle an effect of this size",
+        ),
+        (
+            judgement_of("inconclusive", estimate=FIVE, needed=None),
+            "inconclusive: no number of seeds in reach would settle an effect so small",
+        ),
+        (
+            judgement_of("inconclusive", estimate=ONE, needed=None),
+            "inconclusive: too few seeds have a score to compare",
+        ),
+        (
+            judgement_of("supported", "refuted", estimate=FIVE, needed=4),
+            "inconclusive: its levels contradict each other",
+        ),
+    ],
+)
+def test_an_inconclusive_verdict_says_what_would_settle_it(judgement: Judgement, words: str) -> None:
+    assert verdict_words(judgement, is_complete=True) == words
+
+
+def test_a_verdict_before_the_last_run_is_provisional() -> None:
+    judgement = judgement_of("refuted", estimate=FIVE, needed=4)
+    assert verdict_words(judgement, is_complete=False) == "refuted, provisionally: runs are missing"
+
+
+def test_a_rate_never_goes_without_its_exact_interval() -> None:
+    # Clopper-Pearson of none in five: 1 - 0.025^(1/5) = 52 %.
+    assert rate_text(0, 5) == "0/5 [0%, 52%]"
+    assert rate_text(0, 0) == "–"
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.0312, "= 0.031"), (1.0, "= 1"), (math.nan, "–")])
+def test_p_values_are_not_more_precise_than_they_are(p: float, text: str) -> None:
+    assert p_text(p) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-4.54, "-4.5"), (132.4, "+132"), (0.04, "0.0"), (1e6, "> +9,999"), (math.nan, "–")]
+)
+def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str) -> None:
+    assert percent(value) == text
+
+
+def test_numbers_have_three_digits() -> None:
+    assert [number(x) for x in (0.0517, 23.456, 1234.5, math.nan)] == ["0.0517", "23.5", "1,234", "–"]
+    assert signed(-0.04, 1) == "0.0"

@@ -35,7 +35,9 @@ def main() -> None:
         if arguments.only not in (None, name):
             continue
         train, test = (dataset(arguments.data_dir, train=part, download=arguments.download) for part in (True, False))
-        build_classifier(name, train.data, train.targets, test.data, test.targets, arguments.epochs)
+        network, accuracy = train_classifier(name, train, test, arguments.epochs)
+        weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        save_file(weights, ASSETS / f"{name}.safetensors", {"test_accuracy": f"{accuracy:.4f}"})
         if name == "digits":
             _save_digits("train", train.data[:NUM_TRAIN_DIGITS], train.targets[:NUM_TRAIN_DIGITS])
             _save_digits("test", test.data, test.targets)
@@ -46,22 +48,25 @@ def main() -> None:
     (ASSETS / "SHA256SUMS").write_text("".join(sums), "ascii")
 
 
-def build_classifier(
-    name: ClassifierName, x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor, num_epochs: int
-) -> None:
-    """Train one classifier, refuse it below its required accuracy, and save it.
+def train_classifier(
+    name: ClassifierName, train: MNIST, test: MNIST, num_epochs: int, seed: int = 0
+) -> tuple[ImageClassifier, float]:
+    """Train one classifier and scale its features; refuse it below its required accuracy.
 
     Args:
-        name: the file's name.
-        x_train: (N, 28, 28) uint8.
-        y_train: (N,) int64 in 0..9.
-        x_test: (M, 28, 28) uint8.
-        y_test: (M,) int64 in 0..9.
+        name: which one.
+        train: 28×28 images and labels to learn from.
+        test: those to judge and scale it by.
         num_epochs: passes over the training images.
+        seed: of its initial weights, the order of the images and their distortions.
+
+    Returns:
+        The classifier and its test accuracy.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    y_train, y_test = train.targets, test.targets
     network = ImageClassifier().to(memory_format=torch.channels_last)
-    x_train, x_test = (x.unsqueeze(1).float() / 127.5 - 1 for x in (x_train, x_test))
+    x_train, x_test = (x.unsqueeze(1).float() / 127.5 - 1 for x in (train.data, test.data))
     batch_size = 128
     num_steps = num_epochs * math.ceil(len(x_train) / batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02, fused=True)
@@ -83,8 +88,7 @@ def build_classifier(
     if accuracy < REQUIRED_ACCURACY[name]:
         raise SystemExit(f"{name}: test accuracy {accuracy:.4f} is below the required {REQUIRED_ACCURACY[name]}")
     network.feature_scale.fill_(1 / math.sqrt(vectors.double().var(0).mean().item()))
-    weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    save_file(weights, ASSETS / f"{name}.safetensors", {"test_accuracy": f"{accuracy:.4f}"})
+    return network, accuracy
 
 
 def _augment(x: Tensor, *, is_garment: bool) -> Tensor:

@@ -1,0 +1,174 @@
+"""What tutorials and papers claim, as data, and the verdict that a grid's effects give on each.
+
+To add a claim is to add one entry to ``CLAIMS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gan_ablate.effects import Effect
+
+Verdict = Literal["supported", "refuted", "inconclusive"]
+Effects = Callable[[str], Sequence[Effect]]
+"""An outcome's name in, the grid's effects on it out."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What would be seen if the claim were true: these levels change this outcome in this direction.
+
+    Attributes:
+        levels: factor → level, against the factor's baseline; two of them for an interaction.
+        outcome: a name in ``gan_ablate.outcomes.OUTCOMES``.
+        direction: of the change.
+    """
+
+    levels: dict[str, str]
+    outcome: str
+    direction: Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that is put to the test.
+
+    Attributes:
+        id: its number.
+        sentence: the claim in our words.
+        grid: the shipped grid that tests it.
+        decisive: what decides it, all on one outcome, so that one family of tests bounds the chance of a false verdict.
+            The claim is supported if at least one of these is seen and the opposite of none, refuted if the opposite of
+            every one is seen, inconclusive otherwise.
+        beside: what is shown with it and decides nothing.
+    """
+
+    id: str
+    sentence: str
+    grid: str
+    decisive: tuple[Expectation, ...]
+    beside: tuple[Expectation, ...] = ()
+
+
+CLAIMS = (
+    Claim(
+        "C1",
+        "A DCGAN draws clearer digits than an MLP GAN",
+        "architecture",
+        (Expectation({"architecture": "dcgan"}, "fid", "lower"),),
+        (
+            Expectation({"architecture": "dcgan"}, "kid", "lower"),
+            Expectation({"architecture": "dcgan"}, "fid_equal_time", "lower"),
+        ),
+    ),
+    Claim(
+        "C2",
+        "Batch norm stabilises training, to better samples",
+        "bn_label_smooth",
+        (Expectation({"batch_norm": "on"}, "fid", "lower"),),
+        (Expectation({"batch_norm": "on"}, "oscillation", "lower"),),
+    ),
+    Claim(
+        "C5",
+        "LeakyReLU in the discriminator helps, by keeping gradients from vanishing",
+        "activation",
+        (Expectation({"discriminator_activation": "leaky_relu"}, "fid", "lower"),),
+        (Expectation({"discriminator_activation": "leaky_relu"}, "grad_norm_g", "higher"),),
+    ),
+    Claim(
+        "C6",
+        "With Adam's β1 at 0.9 training oscillates; at 0.5 it is steadier",
+        "beta1",
+        (Expectation({"beta1": "0.9"}, "oscillation", "higher"),),
+        (Expectation({"beta1": "0.9"}, "fid", "higher"),),
+    ),
+    Claim(
+        "C9",
+        "Smoothing the real label to 0.9 stabilises training, to better samples",
+        "bn_label_smooth",
+        (Expectation({"label_smoothing": "on"}, "fid", "lower"),),
+        (
+            Expectation({"label_smoothing": "on"}, "oscillation", "lower"),
+            Expectation({"label_smoothing": "on"}, "confidence_d", "lower"),
+        ),
+    ),
+    Claim(
+        "C10",
+        "Dropout in the discriminator helps",
+        "dropout",
+        (
+            Expectation({"dropout": "channels-25"}, "fid", "lower"),
+            Expectation({"dropout": "elements-30"}, "fid", "lower"),
+            Expectation({"dropout": "elements-50"}, "fid", "lower"),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An expectation, the effect that was measured for it, and what that says of the claim."""
+
+    expectation: Expectation
+    effect: Effect
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim's verdict and what it rests on.
+
+    Attributes:
+        claim: what was judged.
+        verdict: by the claim's rule.
+        decisive: a finding per decisive expectation.
+        beside: a finding per other expectation.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    decisive: tuple[Finding, ...]
+    beside: tuple[Finding, ...]
+
+    @property
+    def needed_seeds(self) -> int | None:
+        """How many seeds in all would settle the nearest of its open effects, or None where that is not known."""
+        open_effects = [finding.effect for finding in self.decisive if finding.verdict == "inconclusive"]
+        return min((e.needed_seeds for e in open_effects if e.needed_seeds is not None), default=None)
+
+
+def judge(claim: Claim, effects: Effects) -> Judgement | None:
+    """Give the verdict on a claim, or None where its grid did not measure all that decides it.
+
+    Args:
+        claim: to be judged.
+        effects: of its grid.
+    """
+    decisive, beside = (_find(expectations, effects) for expectations in (claim.decisive, claim.beside))
+    if len(decisive) < len(claim.decisive):
+        return None
+    verdicts = {finding.verdict for finding in decisive}
+    verdict: Verdict = "inconclusive"
+    if "supported" in verdicts and "refuted" not in verdicts:
+        verdict = "supported"
+    elif verdicts == {"refuted"}:
+        verdict = "refuted"
+    return Judgement(claim, verdict, decisive, beside)
+
+
+def _find(expectations: Sequence[Expectation], effects: Effects) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(expectation, effect, _verdict(expectation, effect))
+        for expectation in expectations
+        for effect in effects(expectation.outcome)
+        if effect.levels == expectation.levels
+    )
+
+
+def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
+    if not effect.test.is_rejected:
+        return "inconclusive"
+    is_lower = effect.estimate.value < 0
+    return "supported" if is_lower == (expectation.direction == "lower") else "refuted"

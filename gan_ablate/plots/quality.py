@@ -1,0 +1,203 @@
+"""Figures of final scores: every run, every effect, how effects depend on each other, and what quality costs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import seaborn as sns
+
+from gan_ablate.plots.style import Style, draw_interval, draw_legend, error_bar, log_axis, mark_floor, open_figure
+from gan_ablate.stats import Estimate, mean_estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from gan_ablate.effects import Effect
+    from gan_ablate.grid import Factor
+
+
+def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> None:
+    """Draw the FID of every run, a row per variant, with the geometric mean and its interval.
+
+    Runs without a score are counted at the row's end.
+
+    Args:
+        runs: a row per run with columns cell, status and fid.
+        style: whose labels are the rows.
+        floor: what real images score, in words.
+        path: the PNG to write.
+    """
+    labels = list(style.colours)
+    with open_figure(path, 0.45 * len(labels) + 1.3) as figure:
+        axes = figure.add_subplot()
+        for row, label in enumerate(labels):
+            of_cell = runs.loc[runs["cell"] == label]
+            fid = of_cell["fid"].to_numpy(np.float64)
+            colour = style.colours[label]
+            axes.plot(fid, np.full(len(fid), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
+            draw_interval(axes, mean_estimate(np.log(fid)).as_ratio(), row, colour, style.markers[label])
+            ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
+            words = ", ".join(f"{count} {status}" for status, count in ended if count)
+            axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
+        mark_floor(axes, floor)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        log_axis(axes, "x")
+        axes.set_xlabel("FID, log scale (lower is better); rings are seeds, bars 95 % intervals")
+
+
+def plot_effects(effects: Sequence[Effect], path: Path) -> None:
+    """Draw every effect on FID in percent, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
+
+    Args:
+        effects: main effects and interactions.
+        path: the PNG to write.
+    """
+    with open_figure(path, 0.42 * len(effects) + 1.3) as figure:
+        axes = figure.add_subplot()
+        axes.axvline(0, color="0.3", lw=1)
+        for row, effect in enumerate(effects):
+            colour = "0.15" if effect.test.is_rejected else "0.6"
+            adjusted = effect.adjusted
+            if np.isfinite(adjusted.low):
+                axes.plot([adjusted.low, adjusted.high], [row, row], color=colour, lw=1, marker="|", ms=7, zorder=2)
+            draw_interval(axes, effect.estimate, row, colour, "s" if effect.is_interaction else "o")
+        names = [effect.name + (" (interaction)" if effect.is_interaction else "") for effect in effects]
+        axes.set_yticks(range(len(effects)), names)
+        axes.set_ylim(len(effects) - 0.5, -0.5)
+        low, high = axes.get_xlim()
+        # Two seeds may leave anything possible; the axis need not show all of it.
+        axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
+        ticks = _percent_ticks(*axes.get_xlim())
+        axes.set_xticks(
+            [np.log1p(percent / 100) for percent in ticks],
+            [f"{percent:+d} %" if percent else "0 %" for percent in ticks],
+        )
+        axes.set_xlabel("← better      change of FID      worse →")
+        axes.set_title(
+            "thick: 95 % interval · thin: adjusted for all of these tests · dark: an effect by Holm's procedure",
+            fontsize=8, color="0.35", loc="right",
+        )  # fmt: skip
+
+
+def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects: Sequence[Effect], path: Path) -> None:
+    """Draw FID at every pair of levels of every two factors: lines that are parallel do not interact.
+
+    Args:
+        runs: columns of the factors, seed and fid.
+        factors: of a factorial design, at least two.
+        effects: with the interactions, whose estimates are the panels' titles.
+        path: the PNG to write.
+    """
+    pairs = list(itertools.combinations(factors, 2))
+    num_columns = min(2, len(pairs))
+    num_rows = -(-len(pairs) // num_columns)
+    with open_figure(path, 3.4 * num_rows) as figure:
+        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(pairs) :]:
+            axes.set_axis_off()
+        for axes, (first, second) in zip(grid.flat, pairs, strict=False):
+            levels, lines = _levels(factors[first]), _levels(factors[second])
+            palette = sns.color_palette("colorblind", len(lines))
+            for i, line in enumerate(lines):
+                estimates = [_cell_mean(runs, {first: level, second: line}) for level in levels]
+                places = np.arange(len(levels)) + 0.04 * (i - (len(lines) - 1) / 2)
+                values = [estimate.value for estimate in estimates]
+                bars = np.array([(e.value - e.low, e.high - e.value) for e in estimates]).T
+                style = {"marker": "osD^v"[i % 5], "ls": ("-", "--", ":", "-.")[i % 4]}
+                label = f"{second.replace('_', ' ')} {line}"
+                axes.errorbar(
+                    places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
+                )
+            axes.set_xticks(range(len(levels)), [f"{first.replace('_', ' ')} {level}" for level in levels])
+            axes.set_xlim(-0.4, len(levels) - 0.6)
+            log_axis(axes, "y")
+            axes.legend(frameon=False, fontsize=8)
+            found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
+            words = [f"interaction {100 * np.expm1(e.estimate.value):+.0f} %" for e in found if e.estimate.num_seeds]
+            axes.set_title("; ".join(words), fontsize=9)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("FID, log scale, with 95 % interval")
+
+
+def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
+    """Draw FID against what the training of a run took, a point per variant with intervals, and the Pareto front.
+
+    Args:
+        runs: columns cell, fid, train_sec.
+        style: of the variants.
+        path: the PNG to write.
+    """
+    points: list[tuple[float, float]] = []
+    with open_figure(path, 4.2) as figure:
+        axes = figure.add_subplot()
+        for label, colour in style.colours.items():
+            rows = runs.loc[runs["cell"] == label].dropna(subset=["fid", "train_sec"])
+            fid = mean_estimate(np.log(rows["fid"].to_numpy(np.float64))).as_ratio()
+            seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
+            if fid.num_seeds == 0:
+                continue
+            points.append((seconds.value, fid.value))
+            axes.errorbar(
+                seconds.value,
+                fid.value,
+                xerr=error_bar(seconds),
+                yerr=error_bar(fid),
+                fmt=style.markers[label],
+                color=colour,
+                ms=8,
+                capsize=3,
+                label=label,
+            )
+        front = pareto_front(points)
+        axes.step(*zip(*front, strict=True), where="post", color="0.5", lw=1, ls="--", zorder=0, label="Pareto front")
+        axes.set_xlim(left=0)
+        log_axis(axes, "y")
+        axes.set_xlabel("training seconds of a run (lower is cheaper)")
+        axes.set_ylabel("FID, log scale (lower is better)")
+        draw_legend(figure, axes)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Pick the points than which no other is both cheaper and better, cheapest first.
+
+    Args:
+        points: (cost, score) pairs, lower being better in both.
+    """
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points):
+        if not front or score < front[-1][1]:
+            front.append((cost, score))
+    return front
+
+
+def _levels(factor: Factor) -> list[str]:
+    """The levels of a factor, the baseline first."""
+    return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
+
+
+def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str]) -> Estimate:
+    """Geometric mean FID over seeds at these levels, averaged within each seed over all other factors."""
+    chosen = np.logical_and.reduce([runs[factor] == level for factor, level in levels.items()])
+    log_fid = np.log(runs.loc[chosen].dropna(subset="fid").set_index("seed")["fid"])
+    return mean_estimate(log_fid.groupby("seed").mean().to_numpy(np.float64)).as_ratio()
+
+
+def _percent_ticks(low: float, high: float) -> list[int]:
+    """Choose round changes in percent between two log ratios, zero among them, no closer than a ninth of the axis."""
+    below = (-5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
+    above = (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
+    ticks = [0] if low <= 0 <= high else []
+    for side in (below, above):
+        last = 0.0
+        for tick in side:
+            place = float(np.log1p(tick / 100))
+            if low <= place <= high and abs(place - last) >= (high - low) / 9:
+                ticks.append(tick)
+                last = place
+    return sorted(ticks)

@@ -1,0 +1,133 @@
+"""Figures of what happens along training: FID against steps and seconds, losses, and how steady it all is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gan_ablate.outcomes import OUTCOMES
+from gan_ablate.plots.style import Style, draw_interval, draw_legend, log_axis, open_figure
+from gan_ablate.stats import Estimate, log_scores, mean_estimate, rate_interval
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: Path) -> None:
+    """Draw FID along training, against steps and against seconds: the mean over seeds, and their range as a band.
+
+    Args:
+        curves: columns cell, seed, step, train_sec, fid.
+        style: of the variants.
+        target: the FID whose reaching is timed, a dotted line.
+        num_samples: images behind each point.
+        path: the PNG to write.
+    """
+    with open_figure(path, 4.2) as figure:
+        by_step, by_second = figure.subplots(1, 2, sharey=True)
+        for label, colour in style.colours.items():
+            grouped = curves.loc[curves["cell"] == label].groupby("step")
+            if grouped.ngroups == 0:
+                continue
+            fid = grouped["fid"]
+            mean = fid.agg(lambda values: float(np.exp(np.log(values).mean())))
+            for axes, places in ((by_step, mean.index), (by_second, grouped["train_sec"].mean())):
+                axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
+                axes.plot(
+                    places, mean, color=colour, ls=style.dashes[label], marker=style.markers[label], ms=4, label=label
+                )
+        if target is not None:
+            for axes in (by_step, by_second):
+                axes.axhline(target, color="0.4", lw=0.9, ls=":")
+            by_step.annotate("target", (1, target), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                             fontsize=8, color="0.35")  # fmt: skip
+        log_axis(by_step, "y")
+        by_step.set_xlabel("generator steps")
+        by_second.set_xlabel("training seconds")
+        by_step.set_ylabel(f"FID on {num_samples:,} samples, log scale")
+        draw_legend(figure, by_step)
+
+
+def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:
+    """Draw losses and D's outputs along training, the mean over seeds.
+
+    Args:
+        histories: columns cell, seed, step and those of the history.
+        style: of the variants.
+        path: the PNG to write.
+    """
+    panels = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "D(x)", "d_fake_before": "D(G(z))"}
+    with open_figure(path, 5.6) as figure:
+        grid = figure.subplots(2, 2, sharex=True)
+        for axes, (column, title) in zip(grid.flat, panels.items(), strict=True):
+            for label, colour in style.colours.items():
+                rows = histories.loc[histories["cell"] == label]
+                mean = rows.groupby("step")[column].mean().rolling(5, min_periods=1, center=True).mean()
+                axes.plot(mean.index, mean, color=colour, ls=style.dashes[label], lw=1.4, label=label)
+            axes.set_title(title)
+            if column.startswith("d_"):
+                axes.set_ylim(0, 1)
+                axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
+        for axes in grid[1]:
+            axes.set_xlabel("generator steps")
+        draw_legend(figure, grid[0, 0])
+
+
+def plot_stability(runs: pd.DataFrame, style: Style, path: Path) -> None:
+    """Draw how steady every variant trains: rates of divergence and collapse, and what its curves and gradients show.
+
+    Args:
+        runs: from ``load_results``.
+        style: whose labels are the rows.
+        path: the PNG to write.
+    """
+    names = ("oscillation", "steps_to_fid", "grad_norm_g", "accuracy_d", "confidence_d")
+    labels = list(style.colours)
+    with open_figure(path, 2 * (0.27 * len(labels) + 0.75)) as figure:
+        grid = figure.subplots(2, 3, sharey=True)
+        _draw_rates(grid[0, 0], runs, style)
+        for axes, name in zip(grid.flat[1:], names, strict=True):
+            outcome = OUTCOMES[name]
+            for row, label in enumerate(labels):
+                values = runs.loc[runs["cell"] == label, name].to_numpy(np.float64)
+                colour, mean = style.colours[label], _mean(values, is_ratio=outcome.scale == "ratio")
+                axes.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color=colour, alpha=0.6)
+                draw_interval(axes, mean, row, colour, style.markers[label], size=5)
+            if name in ("accuracy_d", "confidence_d"):
+                axes.set_xlim(0.45, 1.01)
+            elif runs[name].notna().any():
+                axes.set_xlim(left=0)
+            axes.set_title(outcome.title)
+        grid[0, 0].set_yticks(range(len(labels)), labels)
+        grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
+
+
+def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
+    for row, label in enumerate(style.colours):
+        of_cell = runs.loc[runs["cell"] == label]
+        over = of_cell["status"].isin(["completed", "diverged"])
+        counts = {
+            "diverged": (int((of_cell["status"] == "diverged").sum()), int(over.sum())),
+            "collapsed": (
+                int((of_cell["collapsed"] == True).sum()),  # noqa: E712 (None is not False)
+                int(of_cell["collapsed"].notna().sum()),
+            ),
+        }
+        for offset, (name, (count, total)) in zip((-0.18, 0.18), counts.items(), strict=True):
+            if total:
+                interval = rate_interval(count, total)
+                estimate = Estimate(count / total, interval.low, interval.high, total)
+                colour = "0.25" if name == "diverged" else "0.6"
+                draw_interval(axes, estimate, row + offset, colour, "X" if name == "diverged" else "o", size=5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_title("✖ diverged, ● collapsed: rate")
+
+
+def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, is_ratio: bool) -> Estimate:
+    if not is_ratio:
+        return mean_estimate(values)
+    return mean_estimate(log_scores(values)).as_ratio()

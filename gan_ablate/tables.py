@@ -1,0 +1,254 @@
+"""Summaries, effects and verdicts in, Markdown tables out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from tabulate import tabulate
+
+from gan_ablate.outcomes import OUTCOMES
+from gan_ablate.wording import (
+    change_text,
+    evidence_words,
+    number,
+    p_text,
+    percent,
+    percent_text,
+    rate_text,
+    rates_words,
+    verdict_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+    from gan_ablate.claims import Judgement
+    from gan_ablate.effects import Effect
+    from gan_ablate.results import GridResults
+    from gan_ablate.stats import SignFlip
+
+
+def claims_table(
+    judgements: Iterable[tuple[GridResults, Judgement]], figure_of: Callable[[str, str], str]
+) -> list[str]:
+    """Tabulate verdicts with what they rest on.
+
+    Args:
+        judgements: with the grids that gave them.
+        figure_of: a grid's name and an outcome's → link of the figure that shows it.
+    """
+    rows = []
+    for results, judgement in judgements:
+        decisive = [finding.effect for finding in judgement.decisive]
+        seeds = sorted({effect.estimate.num_seeds for effect in decisive})
+        steps = results.plan.baseline.config.steps
+        rows.append(
+            [
+                judgement.claim.id,
+                judgement.claim.sentence,
+                verdict_words(judgement, is_complete=results.is_complete),
+                "; ".join(evidence_words(effect) + rates_words(results.rates(effect)) for effect in decisive),
+                "; ".join(evidence_words(finding.effect) for finding in judgement.beside),
+                f"{' or '.join(map(str, seeds))} seeds × {steps:,} steps",
+                f"[figure]({figure_of(results.name, decisive[0].outcome.name)})",
+            ]
+        )
+    return _table(rows, ["", "claim", "verdict", "evidence [adjusted interval], Holm's p", "beside it", "rests on", ""])
+
+
+def variants_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate every variant's scores, speed, time and divergences."""
+    is_scored = bool(summary["fid"].notna().any())
+    rows = []
+    for row in summary.to_dict("records"):
+        scores = []
+        if is_scored:
+            fewest = row["classes_covered_fewest"]
+            scores = [
+                _interval_text(row, "fid"),
+                _percent(row["fid_spread"]),
+                _interval_text(row, "kid"),
+                number(row["fid_batch_stats"]),
+                "–" if pd.isna(fewest) else f"{fewest:.0f}",
+            ]
+        minutes = number(row["total_sec"] / 60)
+        diverged = f"{row['diverged']}/{row['planned']}"
+        rows.append([row["cell"], *scores, number(row["steps_per_sec"]), minutes, diverged])
+    scores = ["FID", "spread over seeds", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
+    return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
+
+
+def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
+    """Tabulate every effect on FID with its tests, and on the time of a step.
+
+    Args:
+        effects: on FID.
+        step_times: the same effects on the time of a step; none where times do not compare.
+    """
+    has_bootstrap = any(effect.bootstrap is not None for effect in effects)
+    has_diverged = any(effect.with_diverged is not None for effect in effects)
+    rows = []
+    for i, effect in enumerate(effects):
+        row = [
+            _effect_name(effect),
+            percent_text(effect.estimate),
+            p_text(effect.estimate.p).removeprefix("= "),
+            p_text(effect.test.p).removeprefix("= "),
+            _percent_interval(effect.adjusted.low, effect.adjusted.high),
+        ]
+        row.append(_sign_flip_text(effect.sign_flip))
+        if has_bootstrap:
+            bootstrap = effect.bootstrap
+            row.append("–" if bootstrap is None else _percent_interval(bootstrap.low, bootstrap.high))
+        if has_diverged:
+            row.append("–" if effect.with_diverged is None else percent_text(effect.with_diverged))
+        row.append(percent_text(step_times[i].estimate) if step_times else "–")
+        row.append(str(effect.estimate.num_seeds))
+        rows.append(row)
+    headers = ["effect", "change of FID [95 %]", "p", "p, Holm", "adjusted interval"]
+    headers += ["p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
+    headers += ["diverged as worst"] * has_diverged
+    return _table(rows, [*headers, "change of step time", "seeds"])
+
+
+def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
+    """Tabulate the effects on outcomes beside FID, in bold where Holm's procedure finds one.
+
+    Args:
+        effects: outcome → every effect of the design on it, in the same order.
+    """
+    shown = {name: of_outcome for name, of_outcome in effects.items() if any(e.estimate.num_seeds for e in of_outcome)}
+    if not shown:
+        return []
+    rows = []
+    for same in zip(*shown.values(), strict=True):
+        texts = [change_text(effect, effect.estimate) for effect in same]
+        bold = [f"**{text}**" if e.test.is_rejected else text for text, e in zip(texts, same, strict=True)]
+        rows.append([_effect_name(same[0]), *bold])
+    return _table(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
+
+
+def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> list[str]:
+    """Tabulate what else the features tell, with the floor's values in the last row.
+
+    Args:
+        summary: from ``GridResults.summary``.
+        floor: outcome → what real images score.
+    """
+    names = ("precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio")
+    shown = [name for name in names if summary[name].notna().any()]
+    rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
+    known = {name: floor.get(name) for name in shown}
+    rows.append(["*real images*", *("–" if (value := known[name]) is None else number(value) for name in shown)])
+    return _table(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
+
+
+def stability_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and what D thinks."""
+    rows = []
+    for row in summary.to_dict("records"):
+        over = row["completed"] + row["diverged"]
+        rows.append(
+            [
+                row["cell"],
+                rate_text(row["diverged"], over),
+                rate_text(row["collapsed"], row["completed"]) if row["has_classes"] else "–",
+                number(row["oscillation"]),
+                f"{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
+                number(row["sec_to_fid"]),
+                number(row["grad_norm_g"]),
+                number(row["grad_norm_d"]),
+                number(row["accuracy_d"]),
+                number(row["confidence_d"]),
+            ]
+        )
+    titles = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
+    return _table(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in titles)])
+
+
+def cost_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate what a step of every variant costs."""
+    columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec")
+    rows = [
+        [row["cell"], *(number(row[column]) for column in (*columns, "peak_memory_mib"))]
+        for row in summary.to_dict("records")
+    ]
+    headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]
+    return _table(rows, [*headers, "process peak, MiB"])
+
+
+def setup_table(results: GridResults) -> list[str]:
+    """List what the numbers rest on; where runs differ, all values are listed."""
+    plan, records = results.plan, results.records
+    configs = [record.config for _, record in records]
+    scored = results.scored
+    facts: list[tuple[str, Iterable[object]]] = [
+        ("budget", [(f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds {plan.seeds[0]} to "
+                    f"{plan.seeds[-1]}")]),
+        ("base preset", [plan.grid.base]),
+        ("batch size", (config.batch_size for config in configs)),
+        ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records
+                  if r.dataset_sha256)),
+        ("scored with", (f"{s.extractor} features, SHA-256 {s.extractor_sha256[:12]}…" for s in scored)),
+        ("images scored", (f"{s.final.num_samples:,} against {s.num_reference:,} held-out real ones" for s in scored
+                           if s.final)),
+        ("real images score", (f"FID {s.floor.fid:.3g}, KID {s.floor.kid:.2g} with {s.floor.num_samples:,} images at "
+                               f"{s.resolution}×{s.resolution}" for s in scored)),
+        ("device", (record.device for _, record in records)),
+    ]  # fmt: skip
+    keys = dict.fromkeys(key for _, record in records for key in record.environment)
+    facts += [(key.replace("_", " "), [r.environment.get(key, "") for _, r in records]) for key in keys]
+    rows = [[name, "; ".join(value for value in dict.fromkeys(map(str, values)) if value)] for name, values in facts]
+    return _table([row for row in rows if row[1]], ["what", "value"])
+
+
+def definitions_table() -> list[str]:
+    """List every outcome with its better direction and definition."""
+    rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
+    return _table(rows, ["outcome", "", "definition"])
+
+
+def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
+    # p(y|x) would end the cell, and a line end the table.
+    cells = [[" ".join(str(cell).replace("|", "\\|").split()) for cell in row] for row in rows]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True).splitlines()
+
+
+def _sign_flip_text(flip: SignFlip) -> str:
+    """Write ``0.062 (0.062)``: p, and the smallest that so many seeds can give."""
+    return f"{flip.p:.2g} ({flip.smallest_p:.2g})" if math.isfinite(flip.p) else "–"
+
+
+def _effect_name(effect: Effect) -> str:
+    return effect.name + (" (interaction)" if effect.is_interaction else "")
+
+
+def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
+    """Write ``21.3 [19.8, 22.9]``, or the number alone where there is no interval."""
+    value, low, high = (row[f"{column}{suffix}"] for suffix in ("", "_low", "_high"))
+    if not math.isfinite(low):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _percent_interval(low: float, high: float) -> str:
+    if not math.isfinite(low):
+        return "–"
+    return f"[{percent(100 * math.expm1(low))}, {percent(100 * math.expm1(high))}] %"
+
+
+def _percent(log_deviation: float) -> str:
+    """Write a standard deviation of logarithms as a percentage: 0.05 → 5 %."""
+    return "–" if not math.isfinite(log_deviation) else f"{100 * math.expm1(log_deviation):.3g} %"
+
+
+def picture_table(cells: Sequence[tuple[str, str]]) -> list[str]:
+    """Lay captioned pictures out, three to a row."""
+    width = min(3, len(cells))
+    rows = []
+    for i in range(0, len(cells), width):
+        of_row = [*cells[i : i + width], *[("", "")] * (width - len(cells[i : i + width]))]
+        rows += [[label for label, _ in of_row], [picture for _, picture in of_row]]
+    return _table(rows[1:], rows[0])

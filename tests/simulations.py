@@ -1,0 +1,277 @@
+"""The statistics put to the test on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
+
+Three parts: simulated seeds, real runs of one configuration against itself (A/A), and real runs with planted effects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+from tabulate import tabulate
+
+from gan_ablate import stats
+from gan_ablate.config import RunConfig, RunContext
+from gan_ablate.effects import Effect, estimate_effects
+from gan_ablate.events import Silent
+from gan_ablate.executors.local import resolve_jobs, run_local
+from gan_ablate.grid import load_grid
+from gan_ablate.planning import plan
+from gan_ablate.runner import run_grid
+from gan_ablate.stats import bootstrap_interval, difference_estimate, holm, mean_estimate, sign_flip_test
+from gan_ablate.store import write_atomically
+from gan_ablate.wording import p_text, percent_text
+from tests.configs import make_config
+
+
+class Population(enum.Enum):
+    """Where simulated paired differences come from, all with mean 0 and standard deviation 1."""
+
+    NORMAL = "normal"
+    HEAVY = "heavy tails (t, 5 degrees of freedom)"
+    SKEWED = "skewed (log-normal, σ 0.5)"
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Draw differences."""
+        match self:
+            case Population.NORMAL:
+                return rng.standard_normal(shape)
+            case Population.HEAVY:
+                return rng.standard_t(5, shape) / math.sqrt(5 / 3)
+            case Population.SKEWED:
+                variance = (math.exp(0.25) - 1) * math.exp(0.25)
+                return (rng.lognormal(0, 0.5, shape) - math.exp(0.125)) / math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How often a method went wrong.
+
+    Attributes:
+        method: its name.
+        is_used: whether the report uses it with so many seeds.
+        false_positives: share of repetitions without an effect in which it found one.
+        coverage: share of repetitions whose interval held the truth; None for a test without an interval.
+        num_repetitions: how many there were.
+    """
+
+    method: str
+    is_used: bool
+    false_positives: float
+    coverage: float | None
+    num_repetitions: int
+
+
+def simulate(
+    num_seeds: int, population: Population, num_repetitions: int, num_bootstraps: int, seed: int
+) -> Iterator[Row]:
+    """Try every method on simulated seeds.
+
+    Args:
+        num_seeds: of each repetition.
+        population: where differences come from.
+        num_repetitions: of each method.
+        num_bootstraps: of the bootstrap, which is slower.
+        seed: of the simulation.
+    """
+    rng = np.random.default_rng(seed)
+    truth = 0.7
+    pairs = population.draw(rng, (num_repetitions, num_seeds))
+    null, shifted = [mean_estimate(row) for row in pairs], [mean_estimate(row + truth) for row in pairs]
+    yield Row(
+        "Student t, paired",
+        True,
+        float(np.mean([e.p < 0.05 for e in null])),
+        float(np.mean([e.low <= truth <= e.high for e in shifted])),
+        num_repetitions,
+    )
+    others = population.draw(rng, (num_repetitions, num_seeds)) * 1.5
+    welch = [difference_estimate(a, b) for a, b in zip(pairs, others, strict=True)]
+    yield Row(
+        "Welch t, unpaired",
+        False,
+        float(np.mean([e.p < 0.05 for e in welch])),
+        float(np.mean([e.low <= 0 <= e.high for e in welch])),
+        num_repetitions,
+    )
+    normal = scipy_stats.norm.ppf(0.975) / scipy_stats.t.ppf(0.975, num_seeds - 1)
+    narrow = [(e.value - truth, (e.high - e.value) * normal) for e in shifted]
+    covered = float(np.mean([abs(error) <= half for error, half in narrow]))
+    yield Row("normal quantiles", False, 1 - covered, covered, num_repetitions)
+    flips = [sign_flip_test(row) for row in pairs]
+    smallest = flips[0].smallest_p
+    yield Row(
+        f"sign-flip (smallest p {smallest:.3g})",
+        True,
+        float(np.mean([flip.p <= 0.05 for flip in flips])),
+        None,
+        num_repetitions,
+    )
+    yield _bootstrap_row(pairs[:num_bootstraps], truth, num_seeds)
+    family = population.draw(rng, (num_repetitions, num_seeds, 6))
+    found = [any(test.is_rejected for test in holm([mean_estimate(x).p for x in rep.T])) for rep in family]
+    yield Row("Holm over 6 effects: any found", True, float(np.mean(found)), None, num_repetitions)
+
+
+def _bootstrap_row(pairs: NDArray[np.float64], truth: float, num_seeds: int) -> Row:
+    is_used = num_seeds >= stats.MIN_BOOTSTRAP_SEEDS
+    # Also where the report does not use it, to show why.
+    intervals = [bootstrap_interval(row + truth, min_seeds=2) for row in pairs]
+    covered = float(np.mean([i is not None and i.low <= truth <= i.high for i in intervals]))
+    return Row("bootstrap, expanded percentiles", is_used, 1 - covered, covered, len(pairs))
+
+
+def tiny_run(**changes: object) -> RunConfig:
+    """Build a run of two seconds: the smallest budget that learns something."""
+    scoring = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 1}
+    return make_config("mlp", steps=60, scoring=scoring, **changes)
+
+
+def real_scores(config: RunConfig, seeds: range, out: Path) -> NDArray[np.float64]:
+    """Train one configuration with many seeds and return their log FID."""
+    context = RunContext(out=str(out), data_dir=str(out / "data"))
+    configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
+    records = {
+        record.config.seed: record for record in run_local(configs, context, resolve_jobs(None, "cpu"), Silent())
+    }
+    scores = []
+    for seed in seeds:
+        scoring = records[seed].scoring
+        assert scoring is not None
+        assert scoring.final is not None
+        scores.append(math.log(scoring.final.fid))
+    return np.array(scores)
+
+
+def compare_with_itself(num_repetitions: int, num_seeds: int, out: Path) -> tuple[int, int]:
+    """Hand a configuration's runs to the statistics as two levels with disjoint seeds.
+
+    Args:
+        num_repetitions: how often, each time with other seeds.
+        num_seeds: of each level.
+        out: where the runs go.
+
+    Returns:
+        In how many repetitions no effect was found: by the paired analysis, and by the unpaired one.
+    """
+    scores = real_scores(tiny_run(), range(2 * num_repetitions * num_seeds), out)
+    levels = scores.reshape(num_repetitions, 2, num_seeds)
+    paired = sum(not mean_estimate(a - b).excludes_zero for a, b in levels)
+    unpaired = sum(not difference_estimate(a, b).excludes_zero for a, b in levels)
+    return paired, unpaired
+
+
+PLANTED = """
+title = "Planted effects"
+base = "dcgan-28"
+
+[factors.learning_rate_times_ten]
+baseline = "no"
+levels.no = { lr_g = 2e-5, lr_d = 2e-5 }
+levels.yes = { lr_g = 2e-4, lr_d = 2e-4 }
+
+[factors.generator_frozen]
+baseline = "no"
+levels.no = {}
+levels.yes = { lr_g = 1e-12 }
+
+[budget.standard]
+steps = 450
+seeds = 5
+num_samples = 1280
+curve_samples = 1280
+curve_points = 1
+"""
+"""In 450 steps a tenth of the usual learning rate learns next to nothing, and a frozen generator nothing at all. So ten
+times that rate must lower FID, freezing must raise it, and with both the gain must vanish: an interaction upwards."""
+
+EXPECTED_SIGNS = {
+    "learning rate times ten yes": -1,
+    "generator frozen yes": 1,
+    "learning rate times ten yes × generator frozen yes": 1,
+}
+
+
+def find_planted_effects(out: Path) -> list[Effect]:
+    """Run the planted grid and estimate its effects."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "planted.toml"
+    file.write_text(PLANTED, "utf-8")
+    planned = plan(load_grid(file))
+    return estimate_effects(planned, run_grid(planned, out))
+
+
+def main() -> None:
+    """Run everything and write the table."""
+    parser = argparse.ArgumentParser(description="Put the statistics to the test on data whose truth is known.")
+    parser.add_argument("--to", type=Path, default=Path("results/statistics.md"), help="the Markdown file to write")
+    parser.add_argument("--repetitions", type=int, default=10_000, help="simulations of each row")
+    parser.add_argument("--bootstraps", type=int, default=4_000, help="simulations of the bootstrap")
+    arguments = parser.parse_args()
+
+    lines = ["# Are the statistics to be trusted?", "", INTRODUCTION, "", "## Simulated seeds", ""]
+    for population in Population:
+        rows = [
+            [num_seeds, row.method, *_row_texts(row)]
+            for num_seeds in (3, 5, 8)
+            for row in simulate(num_seeds, population, arguments.repetitions, arguments.bootstraps, seed=0)
+        ]
+        headers = ["seeds", "method", "used in the report", "false positives", "coverage", "repetitions"]
+        lines += [f"### Differences: {population.value}", "", tabulate(rows, headers, tablefmt="github"), ""]
+    with tempfile.TemporaryDirectory() as folder:
+        lines += _real_runs(Path(folder))
+    write_atomically(arguments.to, "\n".join(lines).rstrip() + "\n")
+
+
+INTRODUCTION = """\
+`nox -s simulations` wrote this page. A method is used in the report only where, on normal differences, its false
+positives stay at 5 ± 1 % or below and its intervals cover at 95 ± 1 %. Exact tests on few seeds may find too rarely,
+never too often. The heavy-tailed and skewed populations show what happens where the assumption of normality fails."""
+
+
+def _row_texts(row: Row) -> tuple[str, str, str, str]:
+    coverage = "–" if row.coverage is None else f"{row.coverage:.1%}"
+    return "yes" if row.is_used else "no", f"{row.false_positives:.1%}", coverage, f"{row.num_repetitions:,}"
+
+
+def _real_runs(out: Path) -> list[str]:
+    num_repetitions, num_seeds = 20, 5
+    paired, unpaired = compare_with_itself(num_repetitions, num_seeds, out / "same")
+    lines = [
+        "## One configuration against itself, on real runs",
+        "",
+        f"{2 * num_repetitions * num_seeds} runs of the `mlp` preset (60 steps, FID on 1,280 samples), no two with the",
+        f"same seed, handed to the statistics as two levels of {num_seeds} seeds, {num_repetitions} times:",
+        "",
+        f"- paired analysis: no effect found in {paired} of {num_repetitions};",
+        f"- unpaired analysis: no effect found in {unpaired} of {num_repetitions}.",
+        "",
+        "## Planted effects, on real runs",
+        "",
+        "`dcgan-28` for 450 steps, five seeds: ten times a far too small learning rate must lower FID, a frozen",
+        "generator must raise it, and with both the gain must be gone, which is an interaction upwards.",
+        "",
+    ]
+    rows = [
+        [
+            effect.name,
+            "lower" if EXPECTED_SIGNS[effect.name] < 0 else "higher",
+            percent_text(effect.estimate),
+            f"p {p_text(effect.test.p)}",
+            "yes" if effect.test.is_rejected and effect.estimate.value * EXPECTED_SIGNS[effect.name] > 0 else "NO",
+        ]
+        for effect in find_planted_effects(out / "planted")
+    ]
+    return [*lines, tabulate(rows, ["effect", "planted", "change of FID", "Holm", "found"], tablefmt="github"), ""]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.claims import CLAIMS, Claim, Expectation, judge
+from gan_ablate.effects import Effect, estimate_effects
+from gan_ablate.grid import list_grids, load_grid
+from gan_ablate.outcomes import OUTCOMES
+from gan_ablate.planning import Cell, plan
+from gan_ablate.results import GridResults
+from gan_ablate.store import Store
+from gan_ablate.table import load_results
+from tests.synthetic import save_runs
+
+HELPS = Claim("C0", "x helps", "dropout", (Expectation({"dropout": "elements-50"}, "fid", "lower"),))
+
+
+def dropout_effects(tmp_path: Path, log_effects: dict[str, float], seeds: int = 5) -> list[Effect]:
+    planned = plan(load_grid("dropout"), seeds=seeds)
+
+    def fid(cell: Cell, seed: int) -> float:
+        return 30 * math.exp(log_effects.get(cell.levels["dropout"], 0) + 0.02 * math.sin(7 * seed + len(cell.label)))
+
+    save_runs(Store(tmp_path), planned, fid)
+    return estimate_effects(planned, load_results(tmp_path, "dropout"))
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(-0.5, "supported"), (0.5, "refuted"), (0.001, "inconclusive")])
+def test_a_verdict_follows_from_the_sign_of_an_effect_that_is_one(tmp_path: Path, change: float, verdict: str) -> None:
+    effects = dropout_effects(tmp_path, {"elements-50": change})
+    judgement = judge(HELPS, lambda _: effects)
+    assert judgement is not None
+    assert judgement.verdict == verdict
+    assert (judgement.needed_seeds is None) is (verdict != "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("log_effects", "verdict"),
+    [
+        ({"channels-25": -0.5}, "supported"),
+        ({"channels-25": 0.5, "elements-30": 0.4, "elements-50": 0.3}, "refuted"),
+        ({"channels-25": -0.5, "elements-50": 0.5}, "inconclusive"),
+        # That one level does harm does not refute that some other one helps.
+        ({"channels-25": 0.5}, "inconclusive"),
+        ({}, "inconclusive"),
+    ],
+)
+def test_several_levels_decide_together(tmp_path: Path, log_effects: dict[str, float], verdict: str) -> None:
+    (claim,) = [claim for claim in CLAIMS if claim.id == "C10"]
+    effects = dropout_effects(tmp_path, log_effects)
+    judgement = judge(claim, lambda _: effects)
+    assert judgement is not None
+    assert judgement.verdict == verdict
+    assert len(judgement.decisive) == 3
+
+
+def test_a_claim_of_which_a_part_was_not_measured_is_not_judged(tmp_path: Path) -> None:
+    (claim,) = [claim for claim in CLAIMS if claim.id == "C10"]
+    effects = [effect for effect in dropout_effects(tmp_path, {"elements-50": -1}) if "elements-30" not in effect.name]
+    assert judge(claim, lambda _: effects) is None
+
+
+def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Path) -> None:
+    planned = plan(load_grid("bn_label_smooth"))
+    save_runs(Store(tmp_path), planned, lambda cell, seed: None if cell.levels["batch_norm"] == "off" else 20.0 + seed)
+    results = GridResults.load(Store(tmp_path), "bn_label_smooth")
+    (batch_norm, _) = results.judgements()
+    assert batch_norm.verdict == "inconclusive"
+    rates = results.rates(batch_norm.decisive[0].effect)["diverged"]
+    assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
+    assert rates.p < 1e-4
+
+
+def test_a_claim_without_its_effect_is_not_judged(tmp_path: Path) -> None:
+    effects = dropout_effects(tmp_path, {})
+    other = Claim("C0", "y helps", "dropout", (Expectation({"dropout": "elements-70"}, "fid", "lower"),))
+    assert judge(other, lambda _: effects) is None
+
+
+def test_one_seed_settles_nothing(tmp_path: Path) -> None:
+    effects = dropout_effects(tmp_path, {"elements-50": -2}, seeds=1)
+    judgement = judge(HELPS, lambda _: effects)
+    assert judgement is not None
+    assert judgement.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_every_claim_names_a_shipped_grid_its_levels_and_known_outcomes(claim: Claim) -> None:
+    assert claim.grid in list_grids()
+    grid = load_grid(claim.grid)
+    for expectation in (*claim.decisive, *claim.beside):
+        assert expectation.outcome in OUTCOMES
+        for factor, level in expectation.levels.items():
+            assert level in grid.factors[factor].levels
+            assert level != grid.factors[factor].baseline
+    # One family of tests, so that the chance of a false verdict is bounded.
+    assert len({expectation.outcome for expectation in claim.decisive}) == 1
+
+
+def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
+    assert {claim.id for claim in CLAIMS} >= {"C1", "C2", "C5", "C6", "C9", "C10"}
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_a_smoke_run_and_a_grid_of_ones_own_judge_no_claim(tmp_path: Path) -> None:
+    smoke = plan(load_grid("bn_label_smooth"), budget="smoke")
+    save_runs(Store(tmp_path / "smoke"), smoke, lambda *_: 20.0)
+    assert GridResults.load(Store(tmp_path / "smoke"), "bn_label_smooth").judgements() == []
+    standard = plan(load_grid("bn_label_smooth"))
+    namesake = standard.model_copy(
+        update={"grid": standard.grid.model_copy(update={"source": "my/bn_label_smooth.toml"})}
+    )
+    save_runs(Store(tmp_path / "own"), namesake, lambda *_: 20.0)
+    assert GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").judgements() == []
+    save_runs(Store(tmp_path / "own"), standard, lambda *_: 20.0)
+    judged = GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").judgements()
+    assert [judgement.claim.id for judgement in judged] == ["C2", "C9"]

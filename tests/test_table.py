@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.grid import RESULT_COLUMNS, load_grid
+from gan_ablate.planning import Cell, plan
+from gan_ablate.store import Record, Store
+from gan_ablate.table import load_results
+from tests.synthetic import save_runs
+
+BETAS = {"0.5": 20.0, "0.0": 40.0, "0.9": 80.0}
+
+
+def save(out: Path) -> None:
+    save_runs(
+        Store(out),
+        plan(load_grid("beta1"), seeds=2),
+        lambda cell, _: BETAS[cell.levels["beta1"]],
+        step_ms=lambda cell: 10.0 if cell.levels["beta1"] == "0.0" else 20.0,
+    )
+
+
+def test_a_row_is_a_run_with_its_factors_and_every_column(tmp_path: Path) -> None:
+    save(tmp_path)
+    runs = load_results(tmp_path, "beta1")
+    assert list(runs.columns) == ["beta1", *RESULT_COLUMNS]
+    assert len(runs) == 6
+    assert runs["fid"].tolist() == [BETAS[beta] for beta in runs["beta1"]]
+    assert not runs["collapsed"].any()
+
+
+def test_the_target_is_what_the_baseline_reaches_half_way(tmp_path: Path) -> None:
+    """A synthetic curve has ten points and falls to 1.6 of its end at the fifth."""
+    save(tmp_path)
+    runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])
+    assert runs.loc[("0.5", 0), "steps_to_fid"] == pytest.approx(750)
+    assert runs.loc[("0.5", 0), "sec_to_fid"] == pytest.approx(15)
+    # The target is 32. At twice the baseline's FID the curve ends at 44: it never gets there.
+    assert runs["steps_to_fid"].isna()[("0.0", 0)]
+
+
+def test_equal_time_is_when_the_fastest_variant_was_done(tmp_path: Path) -> None:
+    save(tmp_path)
+    runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])
+    assert runs.loc[("0.0", 1), "fid_equal_time"] == pytest.approx(40 * 1.1)  # its own end, after 15 s
+    assert runs.loc[("0.5", 1), "fid_equal_time"] == pytest.approx(20 * 1.6)  # half-way, after 15 of 30 s
+
+
+def test_a_run_that_covers_fewer_than_half_of_the_classes_has_collapsed(tmp_path: Path) -> None:
+    save(tmp_path)
+    store = Store(tmp_path)
+    for seed, covered in ((0, 4), (1, 5)):
+        record = store.load_record(plan(load_grid("beta1"), seeds=2).baseline.with_seed(seed).run_id)
+        assert record is not None
+        assert record.scoring is not None
+        assert record.scoring.final is not None
+        final = record.scoring.final.model_copy(update={"classes_covered": covered})
+        scoring = record.scoring.model_copy(update={"final": final})
+        store.save_record(record.model_copy(update={"scoring": scoring}))
+    runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])
+    assert runs.loc[("0.5", 0), "collapsed"]
+    assert not runs.loc[("0.5", 1), "collapsed"]
+
+
+def test_runs_that_diverged_or_failed_keep_their_rows(tmp_path: Path) -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+
+    def fid(cell: Cell, seed: int) -> float | None:
+        return None if (cell.levels["beta1"], seed) == ("0.9", 0) else 20.0
+
+    store = Store(tmp_path)
+    save_runs(store, planned, fid)
+    broken = planned.baseline.with_seed(1)
+    store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
+    runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])
+    assert runs.loc[("0.9", 0), "status"] == "diverged"
+    assert runs.loc[("0.5", 1), "status"] == "failed"
+    assert runs["fid"].isna()[("0.9", 0)]
+    assert runs.loc[("0.9", 0), "diverged_at"] == 3
