@@ -1,4 +1,4 @@
-"""Tells the C library to keep memory that PyTorch frees: every training step wants the same blocks again."""
+"""Tells the C library when to keep memory that PyTorch frees: every training step wants the same blocks again."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, _NEVER)
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def release_memory() -> None:
+    """Hand back all freed blocks once, so that what the process holds afterwards is what it uses."""
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from gan_ablate.data import resize
@@ -101,9 +101,12 @@ def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Te
     stored = {"reference": reference, "manifold": manifold.vectors, "squared_radii": manifold.squared_radii}
     if extractor.is_fast:
         training = extractor(dataset.images)
-        # Through the same resizing as what they are compared with: it moves features.
-        held_out = resize(dataset.reference[chosen[:NEAREST_SAMPLES]], dataset.images.shape[-1])
-        nearest = nearest_distance(extractor(held_out).vectors, training.vectors)
+        looked_at = chosen[:NEAREST_SAMPLES]
+        held_out = reference[looked_at]
+        if dataset.reference.shape[1:] != dataset.images.shape[1:]:
+            # Through the same resizing as what they are compared with: it moves features.
+            held_out = extractor(resize(dataset.reference[looked_at], dataset.images.shape[-1])).vectors
+        nearest = nearest_distance(held_out, training.vectors)
         stored |= {"training": training.vectors, "nearest_held_out": torch.tensor(nearest, dtype=torch.float64)}
         if training.logits is not None:
             stored["training_logits"] = training.logits
@@ -112,7 +115,8 @@ def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Te
 
 def _read(path: Path) -> dict[str, Tensor] | None:
     try:
-        return load_file(path)
+        # Read at once: safetensors' own reader opens the file twice, and it may be gone or another one in between.
+        return load(path.read_bytes())
     except (OSError, SafetensorError):
         return None
 

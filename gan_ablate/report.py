@@ -212,7 +212,7 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
         target = results.yardsticks.target_fid
         plots.plot_curves(results.curves(), style, target, scoring.curve_samples, folder / "curves.png")
         drawn.append(("FID along training: mean over seeds, band from the best to the worst seed", "curves.png"))
-        if runs[["fid", "train_sec"]].notna().all(axis=1).any():
+        if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
             plots.plot_cost(runs, style, folder / "cost.png")
             drawn.append(("Quality against cost", "cost.png"))
     histories = results.histories()

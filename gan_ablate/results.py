@@ -13,7 +13,7 @@ from gan_ablate.claims import CLAIMS, Judgement, judge
 from gan_ablate.effects import Effect, compare_event_rates, estimate_effects
 from gan_ablate.outcomes import OUTCOMES
 from gan_ablate.stats import RateComparison, log_scores, mean_estimate
-from gan_ablate.table import Yardsticks, find_yardsticks, load_results
+from gan_ablate.table import Yardsticks, find_yardsticks, is_unsteady, load_results
 from gan_ablate.variance import VarianceSplit, split_variance
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ _FROM_TRAINING = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "s
 _OTHER_TIMES = (
     "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "train_sec", "scoring_sec", "total_sec",
 )  # fmt: skip
-
-UNSTEADY_SPREAD = 1.5
-"""Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +106,13 @@ class GridResults:
             runs["collapsed"] = None
         if len(self.machines) > 1:
             runs[times] = np.nan
-        runs.loc[self.is_unsteady, times] = np.nan
+        runs.loc[runs["run_id"].isin(self.unsteady), times] = np.nan
         return runs
 
-    @property
-    def is_unsteady(self) -> pd.Series[bool]:
-        """Which runs had to share the machine, to judge by the spread of their step times."""
-        spread = self.runs["step_ms_p90"].astype(float) / self.runs["step_ms_p10"].astype(float)
-        return spread > UNSTEADY_SPREAD
+    @functools.cached_property
+    def unsteady(self) -> set[str]:
+        """Ids of the runs that had to share the machine."""
+        return {record.run_id for _, record in self.records if is_unsteady(record)}
 
     def effects(self, outcome: str) -> list[Effect]:
         """Estimate the design's effects on an outcome, once.
@@ -247,15 +243,15 @@ class GridResults:
         return split_variance(scores, errors)
 
     def curves(self) -> pd.DataFrame:
-        """FID along training: columns cell, seed, step, train_sec, fid."""
-        rows = [
-            (label, record.config.seed, *point)
-            for label, record in self.records
-            if record.scoring is not None
-            for point in zip(
-                record.scoring.curve_steps, record.scoring.curve_train_sec, record.scoring.curve_fid, strict=True
-            )
-        ]
+        """FID along training: columns cell, seed, step, train_sec (missing where times do not compare), fid."""
+        rows = []
+        for label, record in self.records:
+            if record.scoring is None:
+                continue
+            has_time = len(self.machines) == 1 and record.run_id not in self.unsteady
+            scoring = record.scoring
+            for step, sec, fid in zip(scoring.curve_steps, scoring.curve_train_sec, scoring.curve_fid, strict=True):
+                rows.append((label, record.config.seed, step, sec if has_time else np.nan, fid))
         return pd.DataFrame(rows, columns=["cell", "seed", "step", "train_sec", "fid"])
 
     def histories(self) -> pd.DataFrame:

@@ -43,13 +43,24 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
 
+UNSTEADY_SPREAD = 1.5
+"""Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
+
+
+def is_unsteady(record: Record) -> bool:
+    """Whether a run had to share the machine, to judge by the spread of its step times."""
+    steps = record.throughput
+    return steps is not None and steps.step_ms_p90 > UNSTEADY_SPREAD * steps.step_ms_p10
+
+
 @dataclass(frozen=True)
 class Yardsticks:
     """What a grid's runs are measured by, taken from the grid itself; None where it has no curves yet.
 
     Attributes:
         target_fid: whose reaching is timed: the baseline's geometric mean half-way through its training.
-        equal_sec: when all are compared: mean training seconds of the fastest variant.
+        equal_sec: when all are compared: mean training seconds of the fastest variant, of its runs that had the machine
+            to themselves.
     """
 
     target_fid: float | None
@@ -69,7 +80,8 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
         scoring = record.scoring
         if scoring is None or record.status != "completed" or not scoring.curve_steps:
             continue
-        seconds.setdefault(label, []).append(scoring.curve_train_sec[-1])
+        if not is_unsteady(record):
+            seconds.setdefault(label, []).append(scoring.curve_train_sec[-1])
         if label == plan.baseline.label:
             middle = min(scoring.curve_steps, key=lambda step: (abs(2 * step - record.config.steps), step))
             log_middles.append(math.log(scoring.curve_fid[scoring.curve_steps.index(middle)]))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from gan_ablate.allocator import release_memory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -113,8 +115,9 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        # proc(5): 5 resets the peak resident set size, so that a worker's second run does not inherit the first one's.
-        # Where a sandbox forbids it, the peak is that of the whole process.
+        # A worker's second run must not inherit what the first one freed, nor its peak: proc(5), 5 resets the peak
+        # resident set size. Where a sandbox forbids it, the peak is that of the whole process.
+        release_memory()
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", "ascii")
 

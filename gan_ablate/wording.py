@@ -131,11 +131,10 @@ def caveat_sentences(results: GridResults) -> list[str]:
             caveats.append(f"{len(cells)} of {planned} runs {words}: {where}.")
     unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
     caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
-    num_unsteady = int(results.is_unsteady.sum())
-    if num_unsteady:
+    if results.unsteady:
         caveats.append(
-            f"Something else used the machine during {num_unsteady} of {len(runs)} runs: their step times varied by "
-            "more than half, and their times are left out."
+            f"Something else used the machine during {len(results.unsteady)} of {len(runs)} runs: their step times "
+            "varied by more than half, and their times are left out."
         )
     if len(results.machines) > 1:
         caveats.append("The runs were computed on different machines or versions: their times are not compared.")

@@ -137,10 +137,10 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
     with open_figure(path, 4.2) as figure:
         axes = figure.add_subplot()
         for label, colour in style.colours.items():
-            rows = runs.loc[runs["cell"] == label].dropna(subset=["fid", "train_sec"])
+            rows = runs.loc[runs["cell"] == label]
             fid = mean_estimate(np.log(rows["fid"].to_numpy(np.float64))).as_ratio()
             seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
-            if fid.num_seeds == 0:
+            if fid.num_seeds == 0 or seconds.num_seeds == 0:
                 continue
             points.append((seconds.value, fid.value))
             axes.errorbar(

@@ -21,7 +21,7 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
     """Draw FID along training, against steps and against seconds: the mean over seeds, and their range as a band.
 
     Args:
-        curves: columns cell, seed, step, train_sec, fid.
+        curves: columns cell, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
         style: of the variants.
         target: the FID whose reaching is timed, a dotted line.
         num_samples: images behind each point.
@@ -36,15 +36,15 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
             fid = grouped["fid"]
             mean = fid.agg(lambda values: float(np.exp(np.log(values).mean())))
             for axes, places in ((by_step, mean.index), (by_second, grouped["train_sec"].mean())):
-                axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
-                axes.plot(
-                    places, mean, color=colour, ls=style.dashes[label], marker=style.markers[label], ms=4, label=label
-                )
+                if places.notna().all():
+                    axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
+                    line = {"ls": style.dashes[label], "marker": style.markers[label], "ms": 4, "label": label}
+                    axes.plot(places, mean, color=colour, **line)
         if target is not None:
             for axes in (by_step, by_second):
                 axes.axhline(target, color="0.4", lw=0.9, ls=":")
-            by_step.annotate("target", (1, target), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                             fontsize=8, color="0.35")  # fmt: skip
+            place = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
+            by_step.annotate("target", (0.01, target), **place, fontsize=8, color="0.35")
         log_axis(by_step, "y")
         by_step.set_xlabel("generator steps")
         by_second.set_xlabel("training seconds")
