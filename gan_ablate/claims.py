@@ -55,7 +55,7 @@ class Claim:
 CLAIMS = (
     Claim(
         "C1",
-        "A DCGAN draws clearer digits than an MLP GAN",
+        "A DCGAN draws better digits than an MLP GAN, as whole recipes",
         "architecture",
         (Expectation({"architecture": "dcgan"}, "fid", "lower"),),
         (
@@ -65,14 +65,14 @@ CLAIMS = (
     ),
     Claim(
         "C2",
-        "Batch norm stabilises training, to better samples",
+        "Batch norm steadies training so that samples get better",
         "bn_label_smooth",
         (Expectation({"batch_norm": "on"}, "fid", "lower"),),
         (Expectation({"batch_norm": "on"}, "oscillation", "lower"),),
     ),
     Claim(
         "C5",
-        "LeakyReLU in the discriminator helps, by keeping gradients from vanishing",
+        "LeakyReLU in the discriminator makes better samples, as it keeps gradients from vanishing",
         "activation",
         (Expectation({"discriminator_activation": "leaky_relu"}, "fid", "lower"),),
         (Expectation({"discriminator_activation": "leaky_relu"}, "grad_norm_g", "higher"),),
@@ -86,17 +86,15 @@ CLAIMS = (
     ),
     Claim(
         "C9",
-        "Smoothing the real label to 0.9 stabilises training, to better samples",
+        "Smoothing the real label to 0.9 steadies training so that samples get better",
         "bn_label_smooth",
         (Expectation({"label_smoothing": "on"}, "fid", "lower"),),
-        (
-            Expectation({"label_smoothing": "on"}, "oscillation", "lower"),
-            Expectation({"label_smoothing": "on"}, "confidence_d", "lower"),
-        ),
+        # Not D's confidence: its best answer to a label of 0.9 is 0.9.
+        (Expectation({"label_smoothing": "on"}, "oscillation", "lower"),),
     ),
     Claim(
         "C10",
-        "Dropout in the discriminator helps",
+        "Dropout in the discriminator makes better samples",
         "dropout",
         (
             Expectation({"dropout": "channels-25"}, "fid", "lower"),

@@ -80,8 +80,9 @@ _OUTCOMES = (
             "fall has none, and 0.1 means that each point of the curve lies about 10 % off a smooth course."),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
-            "The target is what the baseline reaches on (geometric) average half-way through its training. Effects are "
-            "given only where every run reached it, and none before its first point."),
+            "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
+            "reaches it before its first point gives an upper bound (≤). Effects are given only where every run "
+            "reached it, and none so early."),
     Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
             "Training seconds until the same moment, scoring left out.", is_timed=True),
     Outcome("fid_equal_time", "curve FID after equal time", "lower", "ratio",

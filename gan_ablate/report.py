@@ -25,14 +25,18 @@ TITLE = "What helps a GAN, by how much, how surely, at what cost"
 INTRODUCTION = (
     "FID measures how far generated images are from held-out real ones: lower is better; "
     "a variant's FID is the geometric mean over its seeds. "
-    "An effect is a paired difference: the variants of a seed share data order, latents and initial weights. "
-    "Intervals are 95 %, Student's t over seeds; an effect is called one only where Holm's procedure, over all effects "
-    "of its grid on the same outcome, allows it. Every word is defined at the [end](#definitions-and-methods)."
+    "These FIDs rest on the features that each table names, and do not compare with FIDs on others. "
+    "An effect is a paired difference: the variants of a seed share data order, latents and, layer by layer, the "
+    "random numbers that initial weights are made of. Where a grid crosses several factors, an effect is an average "
+    "over the levels of the others. Intervals are 95 %, Student's t over seeds; an effect is called one only where "
+    "Holm's procedure, over all effects of its grid on the same outcome, allows it. "
+    "The words are defined at the [end](#definitions-and-methods)."
 )
 
 VERDICT_RULE = (
     "*Supported* and *refuted* rest on intervals adjusted for all effects of a grid on the same outcome; what they "
-    "leave open is *inconclusive*, with the number of seeds that would settle it."
+    "leave open is *inconclusive*, with the seeds by which a new study would find it, were the effect as estimated. "
+    "What stands *beside it* decides nothing."
 )
 
 _BESIDE_FID = (
@@ -106,11 +110,11 @@ def _verdicts(sections: Sequence[_Section]) -> list[str]:
         in_order = sorted(of_protocol, key=lambda pair: int(pair[1].claim.id.removeprefix("C")))
         lines += [f"Scored with {words}:", "", *tables.claims_table(in_order, _figure_link), ""]
     known = {judgement.claim.id for _, judgement in judged}
-    missing = [f"{claim.id} (`--grid {claim.grid}`)" for claim in CLAIMS if claim.id not in known]
+    missing = [f"*{claim.sentence}* (`--grid {claim.grid}`)" for claim in CLAIMS if claim.id not in known]
     if judged:
         lines += [VERDICT_RULE, ""]
     if missing:
-        lines += [f"Not put to the test in this folder: {', '.join(missing)}.", ""]
+        lines += [f"Not put to the test in this folder: {'; '.join(missing)}.", ""]
     return lines
 
 
@@ -194,7 +198,9 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
     drawn = []
     sheets = results.sample_sheets()
     if sheets:
-        plots.plot_samples({label: files[-1] for label, files in sheets.items()}, _SHEET_ROWS, folder / "samples.png")
+        titles = results.sheet_titles()
+        last = {titles.get(label, label): files[-1] for label, files in sheets.items()}
+        plots.plot_samples(last, _SHEET_ROWS, folder / "samples.png")
         seed = results.plan.seeds[0]
         drawn.append((f"Samples at the end of training, seed {seed}, the same latents everywhere", "samples.png"))
     if effects:
@@ -208,10 +214,12 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
             drawn.append(("All effects on FID", "effects.png"))
         if any(effect.is_interaction for effect in known):
             plots.plot_interactions(results.runs, results.plan.grid.factors, known, folder / "interactions.png")
-            drawn.append(("Interactions: lines that run in parallel do not interact", "interactions.png"))
+            drawn.append(("Interactions: factors whose lines run in parallel do not interact", "interactions.png"))
         target = results.yardsticks.target_fid
         plots.plot_curves(results.curves(), style, target, scoring.curve_samples, folder / "curves.png")
-        drawn.append(("FID along training: mean over seeds, band from the best to the worst seed", "curves.png"))
+        drawn.append(
+            ("FID along training: geometric mean over seeds, band from the best to the worst seed", "curves.png")
+        )
         if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
             plots.plot_cost(runs, style, folder / "cost.png")
             drawn.append(("Quality against cost", "cost.png"))
@@ -220,7 +228,8 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
         plots.plot_stability(results.comparable_runs, style, folder / "stability.png")
         drawn.append(("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
         plots.plot_losses(histories, style, folder / "losses.png")
-        drawn.append(("Losses and what D thinks, mean over seeds", "losses.png"))
+        caption = "Losses and what D thinks before it learns, mean over seeds and 50 steps"
+        drawn.append((caption, "losses.png"))
     return drawn
 
 

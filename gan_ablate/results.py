@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,8 +135,12 @@ class GridResults:
     def _has_unknown_convergence(self) -> bool:
         """Whether a run never reached the target, or had done so before its first point."""
         steps = self.runs["steps_to_fid"].astype(float)
+        return bool(steps.isna().any() or (steps <= self._first_point()).any())
+
+    def _first_point(self) -> int:
+        """The step of the first point of FID along training; what was reached by then was reached before."""
         firsts = [r.scoring.curve_steps[0] for _, r in self.records if r.scoring is not None and r.scoring.curve_steps]
-        return bool(steps.isna().any() or (steps <= min(firsts, default=0)).any())
+        return min(firsts, default=0)
 
     @property
     def is_complete(self) -> bool:
@@ -164,7 +169,8 @@ class GridResults:
         """One row per variant: over its seeds, means with intervals, medians of step times, counts.
 
         The mean of an outcome on the ratio scale is geometric. ``fid_spread`` is the standard deviation of log FID over
-        seeds, ``steps_to_fid_reached`` how many runs reached the target.
+        seeds, ``steps_to_fid_reached`` how many runs reached the target, ``steps_to_fid_is_bound`` whether one did so
+        before its first point, so that the mean is an upper bound.
         """
         rows = []
         for cell in self.plan.cells:
@@ -181,6 +187,7 @@ class GridResults:
                     estimate = mean_estimate(values)
                 row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
             row["steps_to_fid_reached"] = int(of_cell["steps_to_fid"].notna().sum())
+            row["steps_to_fid_is_bound"] = bool((of_cell["steps_to_fid"].astype(float) <= self._first_point()).any())
             for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):
                 row[column] = of_cell[column].median()
             for column in ("train_sec", "scoring_sec", "total_sec"):
@@ -262,6 +269,17 @@ class GridResults:
             if record.history
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def sheet_titles(self) -> dict[str, str]:
+        """What a sheet's run scored, and its variant on average, behind the variant's name."""
+        summary = self.summary().set_index("cell")["fid"]
+        seed = self.plan.seeds[0]
+        own = self.comparable_runs.loc[self.comparable_runs["seed"] == seed].set_index("cell")["fid"].astype(float)
+        return {
+            label: f"{label}, FID {own[label]:.3g}, {summary[label]:.3g} over all seeds"
+            for label in self.labels
+            if len(self.plan.seeds) > 1 and math.isfinite(own.get(label, math.nan))
+        }
 
     def sample_sheets(self) -> dict[str, list[Path]]:
         """The sample sheets along training of each variant's first seed, under the variant's name."""

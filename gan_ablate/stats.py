@@ -210,7 +210,7 @@ def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
     """Test, two-sided, that differences are symmetric around zero, by flipping their signs in every possible way.
 
     With no effect, a pair's two levels could as well have been swapped (Fisher, "The Design of Experiments", 1935,
-    section 21). Exact, whatever the distribution, up to 16 seeds; beyond, the flips are sampled.
+    section 21). Exact up to 16 seeds, normal or not; beyond, the flips are sampled.
 
     Args:
         values: (seeds,) paired differences; NaN where a seed has none.

@@ -52,10 +52,12 @@ def claims_table(
                 "; ".join(evidence_words(effect) + rates_words(results.rates(effect)) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in judgement.beside),
                 f"{' or '.join(map(str, seeds))} seeds × {steps:,} steps",
-                f"[figure]({figure_of(results.name, decisive[0].outcome.name)})",
+                f"[see]({figure_of(results.name, decisive[0].outcome.name)})",
             ]
         )
-    return _table(rows, ["", "claim", "verdict", "evidence [adjusted interval], Holm's p", "beside it", "rests on", ""])
+    return _table(
+        rows, ["id", "claim", "verdict", "decided by [adjusted interval], Holm's p", "beside it", "rests on", "figure"]
+    )
 
 
 def variants_table(summary: pd.DataFrame) -> list[str]:
@@ -150,14 +152,15 @@ def stability_table(summary: pd.DataFrame) -> list[str]:
     rows = []
     for row in summary.to_dict("records"):
         over = row["completed"] + row["diverged"]
+        bound = "≤ " if row["steps_to_fid_is_bound"] else ""
         rows.append(
             [
                 row["cell"],
                 rate_text(row["diverged"], over),
                 rate_text(row["collapsed"], row["completed"]) if row["has_classes"] else "–",
                 number(row["oscillation"]),
-                f"{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
-                number(row["sec_to_fid"]),
+                f"{bound}{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
+                f"{bound}{number(row['sec_to_fid'])}",
                 number(row["grad_norm_g"]),
                 number(row["grad_norm_d"]),
                 number(row["accuracy_d"]),

@@ -20,29 +20,38 @@ if TYPE_CHECKING:
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
 
 METHODS = f"""\
-- **The unit is the seed.** The variants of a seed share the order of the images, the latents and every layer's initial
-  weights, so an effect is a difference within a seed, averaged over seeds.
+- **The unit is the seed.** The variants of a seed share the order of the images, the latents from which D's fakes are
+  drawn and the random stream of every parameter tensor: where name, shape and initialisation agree, so do the initial
+  weights. So an effect is a difference within a seed, averaged over seeds.
 - **Effects** on outcomes of the ratio scale are means of log ratios, told in percent. In a factorial grid an effect is
   averaged over the levels of the other factors, and an interaction is how much one factor's effect differs between the
   levels of another; in a one-at-a-time grid each level is compared with the baseline.
 - **Intervals** cover {CONFIDENCE:.0%}: Student's t on the paired differences and, from {MIN_BOOTSTRAP_SEEDS} seeds on,
   a bootstrap over seeds with expanded percentiles; with fewer seeds no resampling covers as often as it says.
 - **Tests.** A grid's effects on one outcome are one family. Holm's procedure keeps the chance of any false finding
-  among them at 5 %; every outcome is a family of its own. The adjusted interval has the level at which Holm's procedure
+  among them at 5 %; every outcome of every grid is a family of its own, and nothing adjusts across them. Intervals
+  are not adjusted unless they say so, nor is Fisher's p. The adjusted interval has the level at which Holm's procedure
   tests that effect, and excludes zero exactly where it finds one; several of them do not hold jointly at 95 %. The
-  sign-flip test is exact whatever the distribution, but n seeds give no p below 2/2ⁿ.
+  sign-flip test is exact for differences that are symmetric around zero, normal or not, but n seeds give no p below
+  2/2ⁿ: with five it cannot reach 0.05, and verdicts rest on the t test, for which differences should be roughly normal.
 - **Verdicts.** *Supported*: the adjusted interval of a deciding effect excludes zero on the side that the claim says,
   and none on the other. *Refuted*: that of every deciding effect excludes zero on the other side. *Inconclusive*: all
-  else. The seeds needed are those with which a new study would find an effect of the size and spread seen with a chance
-  of {POWER:.0%}. Settle their number before running them: adding seeds until a test succeeds makes false findings
-  more frequent than 5 %.
+  else. The seeds needed are those with which a new study would find an effect, were its size and spread those seen
+  here, with a chance of {POWER:.0%}; a few seeds know neither well. Settle their number before running them: adding
+  seeds until a test succeeds makes false findings more frequent than 5 %.
 - **Divergence** (a loss, a gradient, a weight or a pixel that is not a finite number) is counted, not dropped, and so
-  is **collapse**: a finished run that covers fewer than half of the classes. Their rates have exact (Clopper-Pearson)
+  is **collapse**: a finished run that covers fewer than half of the classes. Few images of every class, again and
+  again, are no collapse by this count: recall and coverage see them. Their rates have exact (Clopper-Pearson)
   intervals and are compared by Fisher's exact test. Where runs diverged, effects are given twice: over the seeds that
   every compared variant survived, and with each diverged run scored like the worst that finished, which is the least
   that a divergence can count.
 - **The floor** is what as many real training images score, sent through the same resizing: no generator can be expected
-  below it.
+  below it. FID on a digit classifier's features has a scale of its own: it does not compare with FID on Inception's.
+- **In the tables**, *spread over seeds* is the standard deviation of log FID, as a percentage; *FID, batch statistics*
+  is that of images drawn with each batch's own mean and variance; *classes, fewest* is the smallest number of classes
+  that a run covers; *it/s* is one over the median step, *p10* and *p90* are percentiles of its time; *process peak* is
+  the largest memory of the process while it trained; brackets are 95 % intervals over seeds. The *Pareto front* joins
+  the variants than which no other is both cheaper and better, by their means.
 - **Runs that grids share** are computed once. Effects that rest on the same runs are one finding, not two.
 """
 
@@ -76,7 +85,7 @@ def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str
                 f"it ({interval})"
             )
         else:
-            sentence = f"**{name}**: no interaction to be seen: {_whole(change.value)} % ({interval})"
+            sentence = f"**{name}**: no clear interaction: {_whole(change.value)} % ({interval})"
     else:
         cost = cost_words(step_time)
         if effect.test.is_rejected:
@@ -186,8 +195,7 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
         return "inconclusive: its levels contradict each other"
     if needed is None:
         return "inconclusive: no number of seeds in reach would settle an effect so small"
-    further = max(1, needed - num_seeds)
-    return f"inconclusive: about {needed:,} seeds, {further:,} more, would settle an effect of this size"
+    return f"inconclusive: a new study of about {needed:,} seeds would settle it, were the effect as large as it seems"
 
 
 def evidence_words(effect: Effect) -> str:

@@ -60,7 +60,8 @@ def test_it_opens_with_verdicts_and_sentences_that_answer(tmp_path: Path, no_fig
     assert "FID, batch norm on: -50" in row
     assert "5 seeds × 1,500 steps" in row
     assert "(bn_label_smooth/effects.png)" in row
-    assert "Not put to the test in this folder: C1 (`--grid architecture`)" in verdicts
+    assert "Not put to the test in this folder: *A DCGAN draws better digits" in verdicts
+    assert "(`--grid architecture`)" in verdicts
     answers = text[text.index("## Answers") : text.index("## Batch norm")]
     assert "**batch norm on** lowers FID by 50 %" in answers
     assert "5 seeds" in answers

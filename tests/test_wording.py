@@ -136,7 +136,7 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
         (judgement_of("supported", estimate=FIVE, needed=4), "**supported**"),
         (
             judgement_of("inconclusive", estimate=FIVE, needed=24),
-            "inconclusive: about 24 seeds, 19 more, would settle an effect of this size",
+            "inconclusive: a new study of about 24 seeds would settle it, were the effect as large as it seems",
         ),
         (
             judgement_of("inconclusive", estimate=FIVE, needed=None),

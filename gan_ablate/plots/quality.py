@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn as sns
 
 from gan_ablate.plots.style import Style, draw_interval, draw_legend, error_bar, log_axis, mark_floor, open_figure
 from gan_ablate.stats import Estimate, mean_estimate
+from gan_ablate.wording import percent_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,9 +79,12 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
             [np.log1p(percent / 100) for percent in ticks],
             [f"{percent:+d} %" if percent else "0 %" for percent in ticks],
         )
-        axes.set_xlabel("← better      change of FID      worse →")
+        axes.set_xlabel("change of FID")
+        for words, side in (("← better ", "right"), (" worse →", "left")):
+            at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
+            axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
         axes.set_title(
-            "thick: 95 % interval · thin: adjusted for all of these tests · dark: an effect by Holm's procedure",
+            "thick: 95 % interval · thin: Holm-adjusted, of these tests · dark: an effect by Holm's procedure",
             fontsize=8, color="0.35", loc="right",
         )  # fmt: skip
 
@@ -119,7 +123,7 @@ def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects
             log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [f"interaction {100 * np.expm1(e.estimate.value):+.0f} %" for e in found if e.estimate.num_seeds]
+            words = [f"interaction {percent_text(e.estimate)}" for e in found if e.estimate.num_seeds]
             axes.set_title("; ".join(words), fontsize=9)
         for axes in grid[:, 0]:
             axes.set_ylabel("FID, log scale, with 95 % interval")
@@ -155,8 +159,16 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
                 label=label,
             )
         front = pareto_front(points)
-        axes.step(*zip(*front, strict=True), where="post", color="0.5", lw=1, ls="--", zorder=0, label="Pareto front")
-        axes.set_xlim(left=0)
+        axes.step(
+            *zip(*front, strict=True),
+            where="post",
+            color="0.5",
+            lw=1,
+            ls="--",
+            zorder=0,
+            label="Pareto front of the means",
+        )
+        axes.margins(x=0.15)
         log_axis(axes, "y")
         axes.set_xlabel("training seconds of a run (lower is cheaper)")
         axes.set_ylabel("FID, log scale (lower is better)")

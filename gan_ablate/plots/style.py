@@ -25,7 +25,7 @@ WIDTH_INCHES = 9.0
 DPI = 110
 """At nine inches a little wider than a forge's text column: it is shown at its own size or just below."""
 
-_MARKERS = "oDsXP^vd*<>h"
+_MARKERS = "oDs^vPd*<>hX"
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
