@@ -1,5 +1,6 @@
 """The project's menu: ``nox -s ablate -- --grid NAME``, ``nox -s tests``, and what else a developer runs."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,8 +31,10 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest."""
-    run_in_environment(session, "pytest", *session.posargs)
+    """Run the tests, a process per core; arguments go to pytest."""
+    # A thread each: more would wait for one another.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    run_in_environment(session, "pytest", "--numprocesses=auto", "--benchmark-disable", *session.posargs)
 
 
 @nox.session(python=False)
@@ -42,8 +45,8 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
-    """Time the training step of every preset; arguments go to pytest."""
-    run_in_environment(session, "pytest", "--benchmark-only", *session.posargs)
+    """Time every preset's training step against the loop that tutorials print; write results/speed.md."""
+    run_in_environment(session, "python", "-m", "bench.speed", *session.posargs)
 
 
 @nox.session(python=False)
