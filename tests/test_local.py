@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.config import RunConfig, RunContext
 from gan_ablate.errors import UserError
 from gan_ablate.events import Progress, Silent
-from gan_ablate.executors.local import resolve_jobs, run_local
+from gan_ablate.executors.local import _cores_of_workers, resolve_jobs, run_local
 from gan_ablate.store import Record, Store
 from tests.configs import make_config
 
@@ -85,6 +85,14 @@ def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
     next(iter(records))
     records.close()  # type: ignore[attr-defined]
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system pins no process")
+def test_runs_that_fill_the_machine_have_a_core_each(context: RunContext) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    assert _cores_of_workers(context, len(cores)) == cores
+    assert _cores_of_workers(context, len(cores) + 1) == [None] * (len(cores) + 1)
+    assert _cores_of_workers(context.model_copy(update={"device": "cuda"}), len(cores)) == [None] * len(cores)
 
 
 def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:

@@ -38,6 +38,7 @@ TICK_SEC = 0.25
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    core: int | None
     run: RunConfig | None = field(default=None)
 
 
@@ -53,7 +54,7 @@ def resolve_jobs(jobs: int | None, device: str) -> int:
         return jobs
     if device != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_list_cores()) or os.cpu_count() or 1
 
 
 def run_local(configs: Sequence[RunConfig], context: RunContext, jobs: int, observer: RunObserver) -> Iterator[Record]:
@@ -71,22 +72,41 @@ def run_local(configs: Sequence[RunConfig], context: RunContext, jobs: int, obse
     Raises:
         UserError: if data, extractor or device cannot be had; no run has started then.
     """
-    first = _start_worker(context)
+    cores = _cores_of_workers(context, min(jobs, len(configs)))
+    first = _start_worker(context, cores[0])
     try:
         _check_first(first, configs)
     except BaseException:
         _dismiss(first)
         raise
-    return _serve(first, configs, context, jobs, observer)
+    return _serve(first, configs, context, cores, observer)
+
+
+def _list_cores() -> list[int]:
+    """Cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _cores_of_workers(context: RunContext, num_workers: int) -> Sequence[int | None]:
+    """Give each worker a core of its own where the runs fill the machine; fewer leave it to the system to place them.
+
+    Two commands that run at the same time, a worker each, would otherwise meet on the first core.
+    """
+    cores = _list_cores()
+    return cores if context.device == "cpu" and num_workers == len(cores) else [None] * num_workers
 
 
 def _serve(
-    first: _Worker, configs: Sequence[RunConfig], context: RunContext, jobs: int, observer: RunObserver
+    first: _Worker,
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    cores: Sequence[int | None],
+    observer: RunObserver,
 ) -> Iterator[Record]:
     pending = deque(configs)
     workers = [first]
     try:
-        workers += [_start_worker(context) for _ in range(min(jobs, len(pending)) - 1)]
+        workers += [_start_worker(context, core) for core in cores[1:]]
         while workers:
             for worker in list(workers):
                 for record in _receive(worker, workers, context, observer):
@@ -140,7 +160,7 @@ def _receive(worker: _Worker, workers: list[_Worker], context: RunContext, obser
             record = Record(run_id=worker.run.run_id, status="failed", message=message, config=worker.run)
             Store(Path(context.out)).save_record(record)
             yield record
-        workers.append(_start_worker(context))
+        workers.append(_start_worker(context, worker.core))
 
 
 def _exit_reason(code: int | None) -> str:
@@ -149,12 +169,12 @@ def _exit_reason(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _start_worker(context: RunContext) -> _Worker:
+def _start_worker(context: RunContext, core: int | None) -> _Worker:
     ours, theirs = _MULTIPROCESSING.Pipe()
-    process = _MULTIPROCESSING.Process(target=_work, args=(theirs, context), daemon=True)
+    process = _MULTIPROCESSING.Process(target=_work, args=(theirs, context, core), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, core)
 
 
 def _dismiss(worker: _Worker) -> None:
@@ -164,7 +184,7 @@ def _dismiss(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, context: RunContext) -> None:
+def _work(pipe: Connection, context: RunContext, core: int | None) -> None:
     """Serve runs until the parent closes the pipe: the body of a worker process."""
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -176,6 +196,8 @@ def _work(pipe: Connection, context: RunContext) -> None:
 
     keep_memory()
     torch.set_num_threads(1)
+    if core is not None:
+        os.sched_setaffinity(0, [core])
 
     def send(kind: str, value: Any) -> None:
         try:
