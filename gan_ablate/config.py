@@ -34,9 +34,12 @@ MAX_STEPS = 10**9
 MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
 """Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
 
-Size = Annotated[int, Field(gt=0, le=65_536)]
+MAX_SIZE = 65_536
+Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 NormKind = Literal["none", "batch"]
+BiasRule = Literal["unnormalised", "all", "none"]
+"""Which layers have a bias: those without batch norm, which would cancel it (the default), all, or none."""
 
 
 def _kind_alone(value: Any) -> Any:
@@ -61,10 +64,16 @@ Activation = Annotated[ReLU | LeakyReLU, Field(discriminator="kind"), BeforeVali
 
 
 class NormalInit(Model):
-    """Weights from N(0, std), batch norm scales from N(1, std), biases 0 (DCGAN, arXiv:1511.06434, section 4)."""
+    """Weights from N(0, std), batch norm scales from N(norm_mean, std) (DCGAN, arXiv:1511.06434, section 4).
+
+    Linear weights and the biases of linear and convolutional layers may keep what PyTorch's layers start from.
+    """
 
     kind: Literal["normal"]
     std: PositiveFloat = 0.02
+    norm_mean: float = 1.0
+    linear: Literal["normal", "default"] = "normal"
+    bias: Literal["zero", "default"] = "zero"
 
 
 class DefaultInit(Model):
@@ -85,16 +94,54 @@ class MLPGenerator(Model):
     activation: Activation = ReLU(kind="relu")
 
 
-class DCGANGenerator(Model):
-    """A linear stem to 4×4 or 7×7, then 4×4 stride-2 transposed convolutions that double the size; tanh at the end.
+class _DCGAN(Model):
+    """What both networks of a DCGAN have.
 
-    The last hidden layer has ``base_channels`` channels, each one before it twice as many.
+    The hidden layer nearest the image has ``base_channels`` channels, each one further in twice as many, but at most
+    ``max_channels``. ``smallest_size`` is the side of the smallest feature map; without it, 7 where that divides the
+    image's, else 4.
     """
 
     kind: Literal["dcgan"]
     base_channels: Size
+    max_channels: Size = MAX_SIZE
+    smallest_size: Size | None = None
     norm: NormKind = "batch"
+    norm_eps: PositiveFloat = 1e-5
+    bias: BiasRule = "unnormalised"
+
+    def smallest_side(self, image_size: int) -> int:
+        """Side of the smallest feature map."""
+        return self.smallest_size or (7 if image_size % 7 == 0 else 4)
+
+    def num_scalings(self, image_size: int) -> int:
+        """How often the size doubles between the smallest feature map and the image."""
+        return (image_size // self.smallest_side(image_size)).bit_length() - 1
+
+    def channels(self, num_layers: int) -> list[int]:
+        """Channels of so many hidden layers, the one nearest the image first."""
+        return [min(self.base_channels << depth, self.max_channels) for depth in range(num_layers)]
+
+
+class DCGANGenerator(_DCGAN):
+    """A stem to the smallest feature map, layers that double its size, tanh at the end.
+
+    ``stem`` is a linear layer, or a transposed convolution of a 1×1 map with as many weights. ``upsample`` doubles with
+    4×4 stride-2 transposed convolutions, or with nearest neighbours and a 3×3 convolution. ``output`` is the last such
+    layer, or a 3×3 convolution at the image's size. ``stem_norm_eps`` and ``has_stem_activation`` are what follows
+    the stem.
+    """
+
+    stem: Literal["linear", "conv"] = "linear"
+    stem_norm_eps: PositiveFloat = 1e-5
+    has_stem_activation: bool = True
+    upsample: Literal["transposed", "nearest"] = "transposed"
+    output: Literal["upsample", "conv"] = "upsample"
     activation: Activation = ReLU(kind="relu")
+
+    def num_hidden(self, image_size: int) -> int:
+        """How many hidden layers there are, the stem among them."""
+        return self.num_scalings(image_size) + (self.output == "conv")
 
 
 class MLPDiscriminator(Model):
@@ -107,16 +154,17 @@ class MLPDiscriminator(Model):
     dropout: Probability = 0.0
 
 
-class DCGANDiscriminator(Model):
-    """4×4 stride-2 convolutions that halve the size to 4×4 or 7×7, then a linear layer to one logit.
+class DCGANDiscriminator(_DCGAN):
+    """Stride-2 convolutions that halve the size to the smallest feature map, the first without norm, then one logit.
 
-    The first layer has ``base_channels`` channels and no norm, each one after it twice as many. ``dropout`` drops
-    single activations, ``dropout2d`` whole channels; both follow the activation.
+    ``head`` makes the logit with a linear layer, or with a convolution as large as the smallest feature map.
+    ``norm_position`` puts the norm before the activation, or behind activation and dropout. ``dropout`` drops single
+    activations, ``dropout2d`` whole channels; both follow the activation.
     """
 
-    kind: Literal["dcgan"]
-    base_channels: Size
-    norm: NormKind = "batch"
+    kernel_size: Literal[3, 4] = 4
+    head: Literal["linear", "conv"] = "linear"
+    norm_position: Literal["before_activation", "last"] = "before_activation"
     activation: Activation = LeakyReLU(kind="leaky_relu")
     dropout: Probability = 0.0
     dropout2d: Probability = 0.0
@@ -131,13 +179,15 @@ Discriminator = Annotated[
 class BCELoss(Model):
     """Binary cross-entropy on logits, the non-saturating GAN loss (arXiv:1406.2661, section 3).
 
-    ``real_label`` and ``fake_label`` are D's targets, ``generator_label`` is G's target for its own images.
+    ``real_label`` and ``fake_label`` are D's targets, ``generator_label`` is G's target for its own images. D's losses
+    on real and fake images are added up, or averaged.
     """
 
     kind: Literal["bce"]
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     generator_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    discriminator_reduction: Literal["sum", "mean"] = "sum"
 
 
 Loss = Annotated[BCELoss, BeforeValidator(_kind_alone)]
@@ -172,6 +222,8 @@ class RunConfig(Model):
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     d_steps_per_g_step: Size = 1
     generator_fakes: Literal["reused", "fresh"]
+    update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
+    precision: Literal["fp32", "bf16"] = "fp32"
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     seed: Annotated[int, Field(ge=0)]
     scoring: Scoring
@@ -187,24 +239,16 @@ class RunConfig(Model):
         content = {"protocol": PROTOCOL_VERSION, "config": self.model_dump(mode="json")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    @property
-    def stem_size(self) -> int:
-        """Side of the smallest feature map of a DCGAN at this image size: 4 or 7."""
-        return 7 if self.image_size % 7 == 0 else 4
-
-    @property
-    def num_doublings(self) -> int:
-        """How often a DCGAN doubles ``stem_size`` to reach ``image_size``."""
-        return (self.image_size // self.stem_size).bit_length() - 1
-
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.dataset not in DATASETS and not self.dataset.startswith("folder:"):
             raise refusal("dataset", self.dataset, choices(self.dataset, list(DATASETS)))
-        if "dcgan" in (self.generator.kind, self.discriminator.kind):
-            ratio = self.image_size / self.stem_size
-            if ratio < 2 or ratio != 2**self.num_doublings:
-                raise refusal("image_size", self.image_size, "a DCGAN needs 4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…")
+        for network in (self.generator, self.discriminator):
+            if network.kind == "dcgan":
+                side, num = network.smallest_side(self.image_size), network.num_scalings(self.image_size)
+                if num < 1 or self.image_size != side * 2**num:
+                    valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
+                    raise refusal("image_size", self.image_size, f"a DCGAN needs {valid}")
         features = self.scoring.features
         if features in ("digits", "fashion") and _FEATURES.get(self.dataset) != features:
             raise refusal("scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none")
@@ -259,8 +303,11 @@ def _fields_of(schema: dict[str, Any], definitions: dict[str, Any], prefix: str)
 
 
 def _valid_words(field: dict[str, Any]) -> str:
+    for part in field.get("anyOf", ()):
+        if part.get("type") != "null":
+            return _valid_words(part)
     if "enum" in field:
-        return " | ".join(field["enum"])
+        return " | ".join(str(value) for value in field["enum"])
     bounds = [
         f"{sign} {field[key]:g}"
         for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))

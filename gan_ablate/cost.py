@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
-    from gan_ablate.config import RunConfig
+    from gan_ablate.config import DCGANDiscriminator, DCGANGenerator, RunConfig
 
 # Seen on one core of an AMD EPYC with AVX-512, in float32. A variant's own measurements, if any, replace them.
 _GFLOP_PER_SEC = 90.0
@@ -48,9 +48,7 @@ def _generator_macs(config: RunConfig) -> float:
         case "mlp":
             return _linear_macs((config.latent_dim, *config.generator.hidden_sizes, pixels))
         case "dcgan":
-            width = config.generator.base_channels << (config.num_doublings - 1)
-            stem = config.latent_dim * width * config.stem_size**2
-            return stem + _conv_macs(config, config.generator.base_channels)
+            return _dcgan_generator_macs(config, config.generator)
         case _:
             assert_never(config.generator)
 
@@ -61,7 +59,7 @@ def _discriminator_macs(config: RunConfig) -> float:
         case "mlp":
             return _linear_macs((pixels, *config.discriminator.hidden_sizes, 1))
         case "dcgan":
-            return _conv_macs(config, config.discriminator.base_channels)
+            return _dcgan_discriminator_macs(config, config.discriminator)
         case _:
             assert_never(config.discriminator)
 
@@ -70,11 +68,25 @@ def _linear_macs(sizes: tuple[int, ...]) -> float:
     return float(sum(a * b for a, b in itertools.pairwise(sizes)))
 
 
-def _conv_macs(config: RunConfig, base_channels: int) -> float:
-    """4×4 stride-2 convolutions between the image and the smallest map; a transposed one costs the same."""
-    total, side, channels = 0.0, config.image_size, config.num_channels
-    for depth in range(config.num_doublings):
-        side, width = side // 2, base_channels * 2**depth
-        total += 16 * side**2 * channels * width
-        channels = width
+def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float:
+    side = generator.smallest_side(config.image_size)
+    widths = generator.channels(generator.num_hidden(config.image_size))[::-1]
+    total = float(config.latent_dim * widths[0] * side**2)
+    if generator.output == "upsample":
+        widths.append(config.num_channels)
+    else:
+        total += 9 * config.image_size**2 * widths[-1] * config.num_channels
+    for inner, outer in itertools.pairwise(widths):
+        # Either way to double the size comes to 16 taps a pixel of the smaller map.
+        total += 16 * side**2 * inner * outer
+        side *= 2
     return total
+
+
+def _dcgan_discriminator_macs(config: RunConfig, discriminator: DCGANDiscriminator) -> float:
+    total, side, channels = 0.0, config.image_size, config.num_channels
+    for width in discriminator.channels(discriminator.num_scalings(config.image_size)):
+        side //= 2
+        total += discriminator.kernel_size**2 * side**2 * channels * width
+        channels = width
+    return total + side**2 * channels

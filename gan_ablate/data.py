@@ -63,12 +63,12 @@ class BatchStream:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
-        """Return the next batch: (B, C, S, S) float32 in [-1, 1]."""
+        """Return the next batch: (B, C, S, S) in [-1, 1], of PyTorch's default dtype."""
         while len(self._order) < self._batch_size:
             epoch = torch.randperm(len(self._images), generator=self._stream)
             self._order = torch.cat((self._order, epoch))
         indices, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
-        return self._images[indices.to(self._images.device)].float().div_(127.5).sub_(1)
+        return self._images[indices.to(self._images.device)].to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None = None) -> ImageDataset:

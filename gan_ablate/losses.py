@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 def discriminator_loss(loss: BCELoss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Sum of the losses on real and fake images (arXiv:1406.2661, algorithm 1), with smoothed labels if asked.
+    """Sum or mean of the losses on real and fake images (arXiv:1406.2661, algorithm 1), with smoothed labels if asked.
 
     Args:
-        loss: the labels.
+        loss: the labels, and which of the two.
         logits_real: (B,) D's logits of real images.
         logits_fake: (B,) D's logits of generated images.
 
     Returns:
         () the loss to minimise.
     """
-    return _bce(logits_real, loss.real_label) + _bce(logits_fake, loss.fake_label)
+    total = _bce(logits_real, loss.real_label) + _bce(logits_fake, loss.fake_label)
+    return total / 2 if loss.discriminator_reduction == "mean" else total
 
 
 def generator_loss(loss: BCELoss, logits_fake: Tensor) -> Tensor:

@@ -123,8 +123,11 @@ def _reset_peak_memory(device: torch.device) -> None:
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far, or since the system was asked to forget it; 0 where it is silent."""
     status = Path("/proc/self/status")
     if status.exists():
         fields = dict(line.split(":", 1) for line in status.read_text("ascii").splitlines())

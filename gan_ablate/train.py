@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from gan_ablate.config import RunConfig
 
+Network = Literal["discriminator", "generator"]
+
 MEASURE_EVERY = 10
 """Steps between two rows of the history: often enough to draw curves, rarely enough to cost nothing."""
 
@@ -29,7 +32,8 @@ class StepTerms(NamedTuple):
     """What one G step leaves behind, on the device: () losses and (B,) logits, all detached.
 
     ``logits_fake_before`` are D's logits of its own fakes, before it learns from them, ``logits_fake_after`` those that
-    G learns from, after D's update: the D(G(z)) before / after of the DCGAN literature.
+    G learns from, after D's update: the D(G(z)) before / after of the DCGAN literature. Where G is updated first, it
+    learns from the D of the step before.
     """
 
     loss_d: Tensor
@@ -77,52 +81,138 @@ class TrainResult:
     timer: StepTimer
 
 
-class Trainer:
-    """The adversarial step and all state that it changes.
+class AdversarialStep(ABC):
+    """One G step with its D steps, whatever the networks are: one run's, or those of many runs at once.
+
+    Attributes:
+        config: the run, or one of the runs, for all that they share.
+        generator: latents in, images out.
+        discriminator: images in, logits out.
+        optimizer_g: of the generator's parameters.
+        optimizer_d: of the discriminator's parameters.
+    """
+
+    config: RunConfig
+    generator: nn.Module
+    discriminator: nn.Module
+    optimizer_g: torch.optim.Optimizer
+    optimizer_d: torch.optim.Optimizer
+
+    @abstractmethod
+    def draw_latents(self, network: Network) -> Tensor:
+        """Draw the next latents of the fakes that a network learns from."""
+
+    @abstractmethod
+    def next_batch(self) -> Tensor:
+        """Return the next real images."""
+
+    @abstractmethod
+    def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+        """Return D's loss, one number a run."""
+
+    @abstractmethod
+    def generator_loss(self, logits_fake: Tensor) -> Tensor:
+        """Return G's loss, one number a run."""
+
+    def step(self) -> StepTerms:
+        """Take one G step and the D steps that go with it (arXiv:1406.2661, algorithm 1)."""
+        num_d_steps, is_reused = self.config.d_steps_per_g_step, self.config.generator_fakes == "reused"
+        match self.config.update_order:
+            case "discriminator_first":
+                for remaining in reversed(range(num_d_steps)):
+                    x_fake = self._generate("discriminator", for_generator=is_reused and remaining == 0)
+                    loss_d, logits_real, logits_fake_before = self._step_discriminator(x_fake)
+                if not is_reused:
+                    x_fake = self._generate("generator", for_generator=True)
+                loss_g, logits_fake_after = self._step_generator(x_fake)
+            case "generator_first":
+                x_fake = self._generate("discriminator" if is_reused else "generator", for_generator=True)
+                loss_g, logits_fake_after = self._step_generator(x_fake)
+                for done in range(num_d_steps):
+                    if done > 0 or not is_reused:
+                        x_fake = self._generate("discriminator", for_generator=False)
+                    loss_d, logits_real, logits_fake_before = self._step_discriminator(x_fake)
+            case _:
+                assert_never(self.config.update_order)
+        return StepTerms(*(t.detach() for t in (loss_d, loss_g, logits_real, logits_fake_before, logits_fake_after)))
+
+    def _generate(self, network: Network, *, for_generator: bool) -> Tensor:
+        """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
+        z = self.draw_latents(network)
+        with torch.set_grad_enabled(for_generator), self._autocast(z):
+            x_fake: Tensor = self.generator(z)
+        return x_fake
+
+    def _step_discriminator(self, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_real = self.next_batch()
+        with self._autocast(x_real):
+            logits_real = self.discriminator(x_real).to(x_real.dtype)
+            logits_fake = self.discriminator(x_fake.detach()).to(x_real.dtype)
+        loss = self.discriminator_loss(logits_real, logits_fake)
+        self.optimizer_d.zero_grad()
+        loss.sum().backward()
+        self.optimizer_d.step()
+        return loss, logits_real, logits_fake
+
+    def _step_generator(self, x_fake: Tensor) -> tuple[Tensor, Tensor]:
+        # D's weights take no part in G's update: without their gradients the gradient of the images is the same.
+        self.discriminator.requires_grad_(False)
+        with self._autocast(x_fake):
+            logits_fake = self.discriminator(x_fake).to(torch.get_default_dtype())
+        loss = self.generator_loss(logits_fake)
+        self.optimizer_g.zero_grad()
+        loss.sum().backward()
+        self.optimizer_g.step()
+        self.discriminator.requires_grad_(True)
+        return loss, logits_fake
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        """Make layers compute in bfloat16 where the run asks for it; weights, losses and updates do not."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+class Trainer(AdversarialStep):
+    """One run's networks, optimisers, data order and latents: all state that its training changes.
 
     Args:
         config: the run.
         images: (N, C, S, S) uint8 training images, on the device that trains.
+
+    Weights, losses and updates are of PyTorch's default dtype, float32.
     """
 
     def __init__(self, config: RunConfig, images: Tensor) -> None:
-        self._config = config
+        self.config = config
         self._device = images.device
         self._batches = BatchStream(images, config.batch_size, config.seed)
-        self._latents, self._fresh_latents = (
-            torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
-            for network in ("discriminator", "generator")
-        )
+        networks: tuple[Network, ...] = ("discriminator", "generator")
+        self._latents = {
+            network: torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
+            for network in networks
+        }
         # Dropout is the one thing in training that draws from PyTorch's global stream.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
         self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
-        betas = (config.beta1, config.beta2)
-        self._optimizer_g = torch.optim.Adam(self.generator.parameters(), config.lr_g, betas, fused=True)
-        self._optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_d, betas, fused=True)
+        self.optimizer_g = _build_adam(self.generator, config.lr_g, config)
+        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config)
 
-    def step(self) -> StepTerms:
-        """Take one G step, after the D steps that go with it (arXiv:1406.2661, algorithm 1)."""
-        for _ in range(self._config.d_steps_per_g_step):
-            x_real = self._batches.next()
-            x_fake = self.generator(self._sample_latents(self._latents))
-            logits_real = self.discriminator(x_real)
-            logits_fake_before = self.discriminator(x_fake.detach())
-            loss_d = discriminator_loss(self._config.loss, logits_real, logits_fake_before)
-            self._optimizer_d.zero_grad()
-            loss_d.backward()
-            self._optimizer_d.step()
+    def draw_latents(self, network: Network) -> Tensor:
+        """Draw the next (B, latent_dim) latents of the fakes that a network learns from."""
+        shape = (self.config.batch_size, self.config.latent_dim)
+        return torch.randn(shape, generator=self._latents[network], device=self._device)
 
-        if self._config.generator_fakes == "fresh":
-            x_fake = self.generator(self._sample_latents(self._fresh_latents))
-        self.discriminator.requires_grad_(False)  # G's step needs no gradient of D's weights
-        logits_fake_after = self.discriminator(x_fake)
-        loss_g = generator_loss(self._config.loss, logits_fake_after)
-        self._optimizer_g.zero_grad()
-        loss_g.backward()
-        self._optimizer_g.step()
-        self.discriminator.requires_grad_(True)
-        return StepTerms(*(t.detach() for t in (loss_d, loss_g, logits_real, logits_fake_before, logits_fake_after)))
+    def next_batch(self) -> Tensor:
+        """Return the next (B, C, S, S) real images."""
+        return self._batches.next()
+
+    def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+        """Return D's loss of (B,) logits: ()."""
+        return discriminator_loss(self.config.loss, logits_real, logits_fake)
+
+    def generator_loss(self, logits_fake: Tensor) -> Tensor:
+        """Return G's loss of (B,) logits: ()."""
+        return generator_loss(self.config.loss, logits_fake)
 
     def measure(self, step: int, terms: StepTerms) -> Measurement:
         """Fetch one row of the history from the device: the loop's only synchronisation."""
@@ -144,10 +234,6 @@ class Trainer:
         """Whether every weight and buffer of both networks is a finite number."""
         tensors = (*self.generator.state_dict().values(), *self.discriminator.state_dict().values())
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
-
-    def _sample_latents(self, stream: torch.Generator) -> Tensor:
-        shape = (self._config.batch_size, self._config.latent_dim)
-        return torch.randn(shape, generator=stream, device=self._device)
 
 
 def train(
@@ -187,6 +273,11 @@ def train(
                 is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
     diverged_at = None if is_finite else step
     return TrainResult(trainer.generator, trainer.discriminator, history, diverged_at, timer)
+
+
+def _build_adam(network: nn.Module, lr: float, config: RunConfig) -> torch.optim.Optimizer:
+    # Fused: the same formula for all parameters in one pass.
+    return torch.optim.Adam(network.parameters(), lr, (config.beta1, config.beta2), fused=True)
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:

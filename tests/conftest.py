@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from gan_ablate import metrics
 from gan_ablate.allocator import keep_memory
@@ -58,6 +60,14 @@ def tiny_grid(tmp_path: Path) -> Path:
         "utf-8",
     )
     return path
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Compute in double precision: two ways that are the same mathematics then agree to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -44,6 +44,11 @@ def test_a_configuration_survives_json() -> None:
             ["generator.base_channels = 8", "generator (mlp)", "hidden_sizes"],
         ),
         ({"discriminator": {"kind": "dcgan"}}, ["discriminator.base_channels is missing"]),
+        (
+            {"generator": {"kind": "dcgan", "base_channels": 8, "smallest_size": 5}},
+            ["image_size = 28", "5·2^n"],
+        ),
+        ({"discriminator": {"kind": "dcgan", "base_channels": 8, "kernel_size": 5}}, ["discriminator.kernel_size = 5"]),
         ({"dataset": "fashion-mnist"}, ["scoring.features = 'digits'", "cannot judge fashion-mnist"]),
     ],
 )
@@ -57,8 +62,9 @@ def test_a_wrong_value_is_named_with_what_would_be_valid(changes: dict[str, obje
 
 @pytest.mark.parametrize(("image_size", "stem", "doublings"), [(28, 7, 2), (32, 4, 3), (56, 7, 3), (64, 4, 4)])
 def test_dcgan_sizes_double_from_four_or_seven(image_size: int, stem: int, doublings: int) -> None:
-    config = make_config(image_size=image_size)
-    assert (config.stem_size, config.num_doublings) == (stem, doublings)
+    network = make_config(image_size=image_size).generator
+    assert network.kind == "dcgan"
+    assert (network.smallest_side(image_size), network.num_scalings(image_size)) == (stem, doublings)
 
 
 def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> None:

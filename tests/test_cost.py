@@ -5,17 +5,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_ablate.cost import estimate_run_sec, gflop_per_step
+from gan_ablate.grid import list_presets
 from gan_ablate.train import Trainer
 from tests.configs import make_config
 
-IMAGES = torch.zeros(64, 1, 28, 28, dtype=torch.uint8)
 
-
-@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
-@pytest.mark.parametrize("changes", [{}, {"d_steps_per_g_step": 2}, {"generator_fakes": "fresh"}, {"batch_size": 16}])
+@pytest.mark.parametrize("preset", list_presets())
+@pytest.mark.parametrize("changes", [{}, {"d_steps_per_g_step": 2}, {"generator_fakes": "fresh"}, {"batch_size": 8}])
 def test_the_count_is_near_pytorchs_own(preset: str, changes: dict[str, object]) -> None:
-    config = make_config(preset, **changes)
-    trainer = Trainer(config, IMAGES)
+    config = make_config(preset, **{"batch_size": 4, **changes})
+    trainer = Trainer(config, torch.zeros(64, 1, config.image_size, config.image_size, dtype=torch.uint8))
     with FlopCounterMode(display=False) as counter:
         trainer.step()
     # First layers need no gradient of their input, which the estimate does not know.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.config import NormalInit
 from gan_ablate.errors import UserError
 from gan_ablate.grid import list_grids, list_presets, load_grid
 from gan_ablate.planning import Plan, plan
@@ -49,7 +50,7 @@ def test_a_factorial_design_has_every_combination_the_baseline_first(tmp_path: P
         ("x", "n"), ("x", "m"), ("y", "n"), ("y", "m"), ("z", "n"), ("z", "m"),
     ]  # fmt: skip
     assert planned.cells[5].config.beta1 == 0.9
-    assert planned.cells[5].config.init.model_dump() == {"kind": "normal", "std": 0.05}
+    assert planned.cells[5].config.init == NormalInit(kind="normal", std=0.05)
 
 
 def test_a_one_at_a_time_design_changes_one_factor_a_cell(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
-from gan_ablate.grid import list_grids, load_grid
+from gan_ablate.grid import list_grids, list_presets, load_grid
 from gan_ablate.models import build_discriminator, build_generator
+from gan_ablate.models.layers import FlattenLinear, NearestUpsampleConv2d
 from gan_ablate.planning import plan
 from gan_ablate.train import Trainer
 from tests.configs import make_config
@@ -53,7 +55,8 @@ def all_cells() -> dict[str, RunConfig]:
 
 @pytest.mark.parametrize("config", all_cells().values(), ids=lambda config: config.run_id)
 def test_every_level_of_every_shipped_grid_takes_finite_steps(config: RunConfig) -> None:
-    trainer = Trainer(config, load_dataset("mnist-10k", config.image_size, Path()).images)
+    few = config.model_copy(update={"batch_size": 8})
+    trainer = Trainer(few, load_dataset("mnist-10k", config.image_size, Path()).images)
     for step in (1, 2):
         row = trainer.measure(step, trainer.step())
         assert math.isfinite(row.loss_d + row.loss_g + row.grad_norm_d + row.grad_norm_g)
@@ -94,3 +97,59 @@ def test_default_initialisation_has_pytorchs_bounds() -> None:
 def test_networks_differ_by_seed() -> None:
     first, second = (build_generator(make_config(seed=seed)).state_dict() for seed in (0, 1))
     assert not torch.equal(first["output.weight"], second["output.weight"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_upsampling_folded_into_its_convolution_is_both_in_turn(size: int) -> None:
+    folded = NearestUpsampleConv2d(3, 4, bias=True).double()
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
+    in_turn = functional.conv2d(
+        functional.interpolate(x, scale_factor=2, mode="nearest"), folded.weight, folded.bias, padding=1
+    )
+    torch.testing.assert_close(folded(x), in_turn, rtol=1e-13, atol=1e-13)
+
+
+def test_the_gradient_of_folded_upsampling_is_that_of_both_in_turn() -> None:
+    folded = NearestUpsampleConv2d(2, 3, bias=False).double()
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    upsampled = functional.interpolate(x, scale_factor=2, mode="nearest")
+    in_turn = functional.conv2d(upsampled, folded.weight, padding=1)
+    weight = torch.randn_like(in_turn)
+    inputs = (x, folded.weight)
+    for actual, expected in zip(
+        torch.autograd.grad((folded(x) * weight).sum(), inputs),
+        torch.autograd.grad((in_turn * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_linear_layer_on_a_map_is_flatten_and_linear_and_keeps_the_layout() -> None:
+    layer = FlattenLinear(3 * 4 * 4, 2).double()
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    logits = layer(x)
+    expected = functional.linear(x.flatten(1), layer.weight, layer.bias)
+    torch.testing.assert_close(logits, expected, rtol=1e-13, atol=1e-13)
+    (gradient,) = torch.autograd.grad(logits.sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("preset", [name for name in list_presets() if name.startswith("dcgan")])
+def test_everything_between_the_ends_of_a_dcgan_is_channels_last(preset: str) -> None:
+    config = make_config(preset, batch_size=4, scoring={"features": "none"})
+    trainer = Trainer(config, load_dataset("mnist-10k", config.image_size, Path()).images)
+    strayed = []
+
+    def look(layer: nn.Module, inputs: object, gradients: tuple[torch.Tensor, ...]) -> None:
+        maps = [tensor for tensor in gradients if tensor.ndim == 4 and min(tensor.shape[1:3]) > 1]
+        if not all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in maps):
+            strayed.append(layer)
+
+    for network in (trainer.generator, trainer.discriminator):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.LeakyReLU | nn.ReLU):
+                module.register_full_backward_hook(look)
+                if not isinstance(module, nn.BatchNorm2d):
+                    module.inplace = False  # which such hooks do not go with
+    trainer.step()
+    assert strayed == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_step_is_the_textbooks() -> None:
     twin = Trainer(config, IMAGES)
     for _ in range(2):
         terms = trainer.step()
-        x_real, z = twin._batches.next(), twin._sample_latents(twin._latents)
+        x_real, z = twin.next_batch(), twin.draw_latents("discriminator")
         x_fake = reference_g(z)
         loss_d = discriminator_loss(config.loss, reference_d(x_real), reference_d(x_fake.detach()))
         adam_d.zero_grad()
@@ -94,9 +95,8 @@ def test_variants_of_a_seed_meet_the_same_batches_and_latents(change: dict[str, 
     for _ in range(3):
         baseline.step()
         variant.step()
-    assert torch.equal(baseline._batches.next(), variant._batches.next())
-    streams = baseline._latents, variant._latents
-    assert torch.equal(*(torch.randn(9, generator=stream) for stream in streams))
+    assert torch.equal(baseline.next_batch(), variant.next_batch())
+    assert torch.equal(baseline.draw_latents("discriminator"), variant.draw_latents("discriminator"))
 
 
 def test_dropout_draws_from_the_runs_seed() -> None:
@@ -113,7 +113,7 @@ def test_d_steps_come_before_each_g_step() -> None:
     twice.step()
     once.step()
     once.step()
-    assert torch.equal(twice._batches.next(), once._batches.next())
+    assert torch.equal(twice.next_batch(), once.next_batch())
 
 
 def test_fresh_fakes_leave_the_discriminators_latents_alone() -> None:
@@ -165,3 +165,41 @@ def test_a_weight_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest
 def test_a_huge_learning_rate_is_survived_as_a_result() -> None:
     result = run(make_config(**SMALL, lr_g=1e30, lr_d=1e30, steps=30))
     assert result.diverged_at == 10
+
+
+def test_generator_first_learns_from_the_discriminator_before_its_update() -> None:
+    first, second = (
+        Trainer(make_config(**SMALL, update_order=f"{who}_first"), IMAGES) for who in ("generator", "discriminator")
+    )
+    ahead, behind = first.step(), second.step()
+    # The same fakes meet the same D, once as G's teacher and once as what D is about to learn from.
+    torch.testing.assert_close(ahead.logits_fake_after, behind.logits_fake_before)
+    torch.testing.assert_close(ahead.loss_d, behind.loss_d, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(behind.logits_fake_after, behind.logits_fake_before)
+
+
+def test_generator_first_lets_d_see_the_fakes_that_g_learned_from() -> None:
+    trainer = Trainer(make_config(**SMALL, update_order="generator_first"), IMAGES)
+    seen: list[Tensor] = []
+    trainer.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    trainer.step()
+    by_g, real, by_d = seen
+    assert torch.equal(by_g, by_d)
+    assert not torch.equal(by_g, real)
+
+
+def test_the_mean_of_d_s_losses_is_half_their_sum() -> None:
+    logits = torch.zeros(3), torch.zeros(3)  # log 2 each
+    whole, half = (make_config(loss={"kind": "bce", "discriminator_reduction": how}).loss for how in ("sum", "mean"))
+    assert discriminator_loss(whole, *logits).item() == pytest.approx(2 * math.log(2))
+    assert discriminator_loss(half, *logits).item() == pytest.approx(math.log(2))
+
+
+def test_bfloat16_rounds_layers_and_leaves_weights_and_losses_in_float32() -> None:
+    coarse, fine = (Trainer(make_config(**SMALL, precision=precision), IMAGES) for precision in ("bf16", "fp32"))
+    for _ in range(2):
+        rounded, exact = coarse.step(), fine.step()
+    assert rounded.loss_d.dtype == rounded.logits_real.dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in coarse.generator.parameters())
+    assert not torch.equal(rounded.logits_real, exact.logits_real)
+    torch.testing.assert_close(rounded.loss_d, exact.loss_d, rtol=0.05, atol=0.05)

@@ -1,40 +1,53 @@
 """The convolutional GAN of Radford et al., "Unsupervised representation learning with DCGANs" (arXiv:1511.06434).
 
-All convolutions are 4×4 with stride 2 and padding 1: they halve or double the size. Batch norm goes where the paper
-puts it, on every layer but G's output and D's input; a layer with batch norm has no bias, which the norm would cancel.
+Batch norm goes where the paper puts it, on every layer but G's output and D's input.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from torch import nn
 
-from gan_ablate.models.layers import build_block, build_dropouts, build_norm
+from gan_ablate.models.layers import (
+    ChannelsLast,
+    FlattenLinear,
+    NearestUpsampleConv2d,
+    build_block,
+    build_dropouts,
+    build_norm,
+)
 
 if TYPE_CHECKING:
-    from gan_ablate.config import DCGANDiscriminator, DCGANGenerator, RunConfig
+    from gan_ablate.config import BiasRule, DCGANDiscriminator, DCGANGenerator, RunConfig
 
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:
     """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
-    side, num_doublings = config.stem_size, config.num_doublings
-    width = generator.base_channels * 2 ** (num_doublings - 1)
-    has_bias = generator.norm == "none"
-    stem = nn.Sequential(
-        OrderedDict(
-            linear=nn.Linear(config.latent_dim, width * side**2, bias=has_bias),
-            unflatten=nn.Unflatten(1, (width, side, side)),
+    widths = generator.channels(generator.num_hidden(config.image_size))[::-1]
+    has_bias = _has_bias(generator.bias, has_norm=generator.norm != "none")
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=build_block(
+            _build_stem(generator, config.latent_dim, widths[0], generator.smallest_side(config.image_size), has_bias),
+            build_norm(generator.norm, widths[0], generator.stem_norm_eps, spatial=True),
+            generator.activation if generator.has_stem_activation else None,
         )
     )
-    norm = build_norm(generator.norm, width, spatial=True)
-    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=build_block(stem, norm, generator.activation))
-    for depth in range(1, num_doublings):
-        layer = nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=has_bias)
-        width //= 2
-        parts[f"up{depth}"] = build_block(layer, build_norm(generator.norm, width, spatial=True), generator.activation)
-    parts["output"] = nn.ConvTranspose2d(width, config.num_channels, 4, stride=2, padding=1)
+    for depth in range(1, len(widths)):
+        parts[f"up{depth}"] = build_block(
+            _build_upsampling(generator, widths[depth - 1], widths[depth], has_bias),
+            build_norm(generator.norm, widths[depth], generator.norm_eps, spatial=True),
+            generator.activation,
+        )
+    has_bias = _has_bias(generator.bias, has_norm=False)
+    match generator.output:
+        case "upsample":
+            parts["output"] = _build_upsampling(generator, widths[-1], config.num_channels, has_bias)
+        case "conv":
+            parts["output"] = nn.Conv2d(widths[-1], config.num_channels, 3, padding=1, bias=has_bias)
+        case _:
+            assert_never(generator.output)
     parts["tanh"] = nn.Tanh()
     return nn.Sequential(parts)
 
@@ -42,17 +55,64 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
 def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminator) -> nn.Sequential:
     """Build (B, C, S, S) → (B,) logits."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    in_channels, width = config.num_channels, discriminator.base_channels
-    for depth in range(1, config.num_doublings + 1):
-        norm = None if depth == 1 else build_norm(discriminator.norm, width, spatial=True)
+    in_channels = config.num_channels
+    for depth, width in enumerate(discriminator.channels(discriminator.num_scalings(config.image_size)), 1):
+        has_norm = depth > 1 and discriminator.norm != "none"
         parts[f"down{depth}"] = build_block(
-            nn.Conv2d(in_channels, width, 4, stride=2, padding=1, bias=norm is None),
-            norm,
+            nn.Conv2d(
+                in_channels,
+                width,
+                discriminator.kernel_size,
+                stride=2,
+                padding=1,
+                bias=_has_bias(discriminator.bias, has_norm=has_norm),
+            ),
+            build_norm(discriminator.norm, width, discriminator.norm_eps, spatial=True) if depth > 1 else None,
             discriminator.activation,
             *build_dropouts(discriminator.dropout, discriminator.dropout2d),
+            is_norm_last=discriminator.norm_position == "last",
         )
-        in_channels, width = width, width * 2
-    parts["flatten"] = nn.Flatten()
-    parts["output"] = nn.Linear(in_channels * config.stem_size**2, 1)
+        in_channels = width
+    side = discriminator.smallest_side(config.image_size)
+    has_bias = _has_bias(discriminator.bias, has_norm=False)
+    match discriminator.head:
+        case "linear":
+            parts["output"] = FlattenLinear(in_channels * side**2, 1, bias=has_bias)
+        case "conv":
+            parts["output"] = nn.Conv2d(in_channels, 1, side, bias=has_bias)
+        case _:
+            assert_never(discriminator.head)
     parts["squeeze"] = nn.Flatten(0)
     return nn.Sequential(parts)
+
+
+def _build_stem(generator: DCGANGenerator, latent_dim: int, width: int, side: int, has_bias: bool) -> nn.Sequential:
+    match generator.stem:
+        case "linear":
+            parts = OrderedDict(
+                linear=nn.Linear(latent_dim, width * side**2, bias=has_bias),
+                unflatten=nn.Unflatten(1, (width, side, side)),
+            )
+        case "conv":
+            parts = OrderedDict(
+                unflatten=nn.Unflatten(1, (latent_dim, 1, 1)),
+                conv=nn.ConvTranspose2d(latent_dim, width, side, bias=has_bias),
+            )
+        case _:
+            assert_never(generator.stem)
+    parts["layout"] = ChannelsLast()
+    return nn.Sequential(parts)
+
+
+def _build_upsampling(generator: DCGANGenerator, in_channels: int, out_channels: int, has_bias: bool) -> nn.Module:
+    match generator.upsample:
+        case "transposed":
+            return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias)
+        case "nearest":
+            return NearestUpsampleConv2d(in_channels, out_channels, bias=has_bias)
+        case _:
+            assert_never(generator.upsample)
+
+
+def _has_bias(rule: BiasRule, *, has_norm: bool) -> bool:
+    return rule == "all" or (rule == "unnormalised" and not has_norm)

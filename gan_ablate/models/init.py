@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from gan_ablate.config import DefaultInit, NormalInit
 
 
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
 def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int, role: str) -> nn.Sequential:
     """Draw every parameter of ``network``, in place.
 
@@ -27,27 +31,39 @@ def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int
         The same network.
     """
     for prefix, module in network.named_modules():
-        if not isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm1d | nn.BatchNorm2d):
+        if not isinstance(module, _Layer | _Norm):
             continue
         weight_stream, bias_stream = (
             torch.Generator().manual_seed(stream_seed(seed, f"init/{role}/{prefix}.{name}"))
             for name in ("weight", "bias")
         )
-        is_norm = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
         match init.kind:
+            case "normal" if isinstance(module, _Norm):
+                nn.init.normal_(module.weight, init.norm_mean, init.std, generator=weight_stream)
             case "normal":
-                nn.init.normal_(module.weight, 1.0 if is_norm else 0.0, init.std, generator=weight_stream)
-                if module.bias is not None:
+                if init.linear == "default" and isinstance(module, nn.Linear):
+                    _initialise_weight_by_default(module, weight_stream)
+                else:
+                    nn.init.normal_(module.weight, 0.0, init.std, generator=weight_stream)
+                if init.bias == "default":
+                    _initialise_bias_by_default(module, bias_stream)
+                elif module.bias is not None:
                     nn.init.zeros_(module.bias)
             case "default":
-                if is_norm:
-                    continue  # ones and zeros already
-                # torch.nn.Linear.reset_parameters: a = √5 makes the bound 1/√fan_in.
-                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=weight_stream)
-                if module.bias is not None:
-                    fan_in = module.weight[0].numel()
-                    bound = 1 / math.sqrt(fan_in)
-                    nn.init.uniform_(module.bias, -bound, bound, generator=bias_stream)
+                if not isinstance(module, _Norm):  # ones and zeros already
+                    _initialise_weight_by_default(module, weight_stream)
+                    _initialise_bias_by_default(module, bias_stream)
             case _:
                 assert_never(init)
     return network
+
+
+def _initialise_weight_by_default(module: _Layer, stream: torch.Generator) -> None:
+    # torch.nn.Linear.reset_parameters: a = √5 makes the bound 1/√fan_in.
+    nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=stream)
+
+
+def _initialise_bias_by_default(module: _Layer, stream: torch.Generator) -> None:
+    if module.bias is not None:
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        nn.init.uniform_(module.bias, -bound, bound, generator=stream)
