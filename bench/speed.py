@@ -1,0 +1,175 @@
+"""Times every subject against the plain loop and writes results/speed.md: ``nox -s bench``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+import torch
+from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.contest import Side, Turn, hold_contest
+from bench.machine import Peak, has_native_bf16, measure_peak
+from bench.subjects import SUBJECTS, Subject
+from gan_ablate.data import load_dataset
+from gan_ablate.environment import describe_environment
+from gan_ablate.store import write_atomically
+from gan_ablate.train import Trainer
+
+NUM_TURNS = 5
+TURN_SEC = 6.0
+PROFILED_STEPS = 5
+NUM_OPERATORS = 6
+
+
+def main() -> None:
+    """Read the command line, measure, write."""
+    parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
+    parser.add_argument("--turns", type=int, default=NUM_TURNS, help="of each side; medians are taken over them")
+    parser.add_argument("--turn-sec", type=float, default=TURN_SEC, help="what a turn lasts")
+    parser.add_argument("--subject", choices=[*SUBJECTS], action="append", help="this one only; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="where speed.md and speed.json go")
+    options = parser.parse_args()
+    precisions = ["fp32", "bf16"] if has_native_bf16() else ["fp32"]
+    num_cores = len(os.sched_getaffinity(0))
+    peaks = [measure_peak(threads, precision) for precision in precisions for threads in sorted({1, num_cores})]
+    rows, contests, profiles = [], {}, []
+    for name in options.subject or SUBJECTS:
+        for precision in precisions:
+            contest = hold_contest(name, options.turns, options.turn_sec, precision)
+            contests[f"{name}, {precision}"] = {
+                side: [[asdict(turn) for turn in together] for together in turns] for side, turns in contest.items()
+            }
+            rows.append(tabulate_contest(SUBJECTS[name], precision, contest, peaks))
+            print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
+        profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
+    write_atomically(options.out / "speed.md", _page(rows, peaks, profiles, precisions, options.turns))
+    content = {"peaks": [asdict(peak) for peak in peaks], "contests": contests, "environment": _environment()}
+    write_atomically(options.out / "speed.json", json.dumps(content, indent=1) + "\n")
+
+
+def per_sec(turns: Sequence[Sequence[Turn]]) -> list[float]:
+    """Iterations per second of all processes together, for each turn."""
+    return [sum(turn.steps_per_sec for turn in together) for together in turns]
+
+
+def ratio_text(ours: Sequence[Sequence[Turn]], theirs: Sequence[Sequence[Turn]]) -> str:
+    """Write how many times as fast ours is: the median over the turns, and their range."""
+    ratios = [a / b for a, b in zip(per_sec(ours), per_sec(theirs), strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def count_gflop(subject: Subject) -> float:
+    """Count the arithmetic of one step, as PyTorch dispatches it: layers only, multiply and add as two."""
+    config = subject.config()
+    trainer = Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
+    with FlopCounterMode(display=False) as counter:
+        trainer.step()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
+    """Return the operators that take most of a step on one thread, and their shares of it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = subject.config(precision=precision)
+    trainer = Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
+    for _ in range(PROFILED_STEPS):
+        trainer.step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED_STEPS):
+            trainer.step()
+    torch.set_num_threads(before)
+    operators = profiler.key_averages()
+    total = sum(operator.self_cpu_time_total for operator in operators)
+    largest = sorted(operators, key=lambda operator: -operator.self_cpu_time_total)[:NUM_OPERATORS]
+    return [(operator.key, operator.self_cpu_time_total / total) for operator in largest]
+
+
+def tabulate_contest(
+    subject: Subject, precision: str, contest: Mapping[Side, Sequence[Sequence[Turn]]], peaks: Sequence[Peak]
+) -> dict[str, object]:
+    """Put one subject's contest into a row."""
+    plain, ours = (list(itertools.chain(*contest[side])) for side in ("plain", "ours per core"))
+    gflop = count_gflop(subject)
+    achieved = gflop * median(turn.steps_per_sec for turn in ours)
+    (peak,) = (peak for peak in peaks if (peak.num_threads, peak.precision) == (1, precision))
+    bound = peak.matmul if subject.config().generator.kind == "mlp" else peak.convolution
+    faults, memory = (
+        [statistic(getattr(turn, name) for turn in turns) for turns in (plain, ours)]
+        for name, statistic in (("page_faults_per_step", median), ("peak_memory_bytes", max))
+    )
+    return {
+        "model": subject.name,
+        "precision": precision,
+        **{f"{side}, it/s": median(per_sec(turns)) for side, turns in contest.items()},
+        "ours per core / plain": f"**{ratio_text(contest['ours per core'], contest['plain'])}**",
+        "ours / plain": ratio_text(contest["ours"], contest["plain"]),
+        "the step alone": ratio_text(contest["ours per core"], contest["plain per core"]),
+        "GFLOP a step": gflop,
+        "GFLOP/s a core": achieved,
+        "of the peak": f"{achieved / bound:.0%}",
+        "page faults a step": f"{faults[0]:.0f} → {faults[1]:.0f}",
+        "peak memory, MB": f"{memory[0] / 1e6:.0f} → {memory[1] / 1e6:.0f}",
+    }
+
+
+def _page(
+    rows: Sequence[dict[str, object]],
+    peaks: Sequence[Peak],
+    profiles: Sequence[tuple[str, list[tuple[str, float]]]],
+    precisions: Sequence[str],
+    num_turns: int,
+) -> str:
+    peak_rows = [
+        {"threads": p.num_threads, "precision": p.precision, "matrix product": p.matmul, "convolution": p.convolution}
+        for p in peaks
+    ]
+    profile_rows = [
+        {"model": name, "share of a step by operator": ", ".join(f"{key} {share:.0%}" for key, share in operators)}
+        for name, operators in profiles
+    ]
+    bf16 = "" if "bf16" in precisions else " It has no bfloat16 arithmetic of its own, so all is in float32."
+    return f"""# Speed
+
+How many training iterations a second this package gets out of a machine, against the loop that tutorials print: a
+torchvision data set with per-image transforms in a DataLoader without workers, float32, PyTorch's default layout and
+optimiser, a line of log an iteration.
+
+Measured on {_environment()["cpu"]}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}, load
+{os.getloadavg()[0]:.1f} at the end, all sides in turns, medians of {num_turns} turns.{bf16}
+
+## Against the plain loop
+
+{tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g")}
+
+*Plain* and *ours* are one process with all cores, *per core* as many processes with one thread each, their rates added
+up. **Ours per core / plain** is what a grid gains over the script; *the step alone* compares both per core. Brackets
+are the range over the turns. *GFLOP a step* is what the layers compute, after upsampling has been folded into the
+convolution that follows it; the *peak* is that of one thread, of matrix products for the MLP and of convolutions for
+the others. *Page faults* and *memory* are plain → ours per core.
+
+## What the machine can do at all, in GFLOP/s
+
+{tabulate(peak_rows, headers="keys", tablefmt="github", floatfmt=".0f")}
+
+## Where a step goes
+
+{tabulate(profile_rows, headers="keys", tablefmt="github")}
+"""
+
+
+def _environment() -> dict[str, str]:
+    return {key: str(value) for key, value in dict(describe_environment(torch.device("cpu"))).items()}
+
+
+if __name__ == "__main__":
+    main()

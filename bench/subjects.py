@@ -1,0 +1,52 @@
+"""What is timed: every preset, and the DCGAN that most have copied, each beside its plain twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench import plain
+from gan_ablate.config import RunConfig
+from gan_ablate.grid import load_preset
+from gan_ablate.validation import validate
+
+_FACES: dict[str, Any] = {
+    "image_size": 64,
+    "init": "normal",
+    "generator": {"kind": "dcgan", "base_channels": 64, "stem": "conv", "bias": "none"},
+    "discriminator": {"kind": "dcgan", "base_channels": 64, "head": "conv", "bias": "none"},
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, as this package trains it and as tutorials do.
+
+    Attributes:
+        name: of the preset.
+        changes: what makes a run of another preset of it.
+        build_plain: makes the twin's networks.
+    """
+
+    name: str
+    preset: str
+    changes: dict[str, Any]
+    build_plain: Callable[[], plain.Networks]
+
+    def config(self, **changes: Any) -> RunConfig:
+        """Build a run that is not scored, with top-level fields changed."""
+        run = {"steps": 1, "seed": 0, "scoring": {"features": "none"}}
+        return validate(RunConfig, {**load_preset(self.preset, "bench"), **self.changes, **run, **changes}, self.name)
+
+
+SUBJECTS = {
+    subject.name: subject
+    for subject in (
+        Subject("mlp", "mlp", {}, plain.mlp),
+        Subject("dcgan-28", "dcgan-28", {}, plain.dcgan_28),
+        Subject("dcgan-upsample", "dcgan-upsample", {}, plain.dcgan_upsample),
+        Subject("dcgan-64", "dcgan-64", {}, plain.dcgan_64),
+        Subject("dcgan-faces, 64 channels, grey", "dcgan-28", _FACES, plain.dcgan_faces),
+    )
+}

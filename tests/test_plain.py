@@ -1,0 +1,62 @@
+"""The presets against the networks and the loop that the documents print, rebuilt from PyTorch's own layers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import nn
+
+from bench.plain import train_plainly
+from bench.subjects import SUBJECTS
+from gan_ablate.grid import list_presets
+from gan_ablate.train import Trainer
+
+DOCUMENTS_PARAMETERS = {
+    "mlp": (559_632, 533_505),
+    "dcgan-upsample": (1_049_985, 98_113),
+    "dcgan-64": (12_654_337, 2_763_585),
+}
+NUM_STEPS = 3
+BATCH_SIZE = 4
+
+
+@pytest.mark.parametrize("name", DOCUMENTS_PARAMETERS)
+def test_presets_have_the_documents_parameters(name: str) -> None:
+    trainer = Trainer(SUBJECTS[name].config(), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
+    assert tuple(num_parameters((trainer.generator, trainer.discriminator))) == DOCUMENTS_PARAMETERS[name]
+    assert tuple(num_parameters(SUBJECTS[name].build_plain())) == DOCUMENTS_PARAMETERS[name]
+
+
+def num_parameters(networks: Iterable[nn.Module]) -> list[int]:
+    return [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+
+
+def test_every_preset_has_a_plain_twin() -> None:
+    assert set(list_presets()) <= set(SUBJECTS)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_steps_are_the_plain_loops(name: str) -> None:
+    """Everything that makes a step fast, against the same mathematics written plainly."""
+    config = SUBJECTS[name].config(batch_size=BATCH_SIZE)
+    stream = torch.Generator().manual_seed(1)
+    shape = (NUM_STEPS * BATCH_SIZE, 1, config.image_size, config.image_size)
+    images = torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
+    trainer, twin = (Trainer(config, images) for _ in range(2))
+    networks = SUBJECTS[name].build_plain()
+    for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
+        state = [tensor.contiguous() for tensor in ours.state_dict().values()]
+        plain.load_state_dict(dict(zip(plain.state_dict(), state, strict=True)))
+    batches = [(twin.next_batch(),) for _ in range(NUM_STEPS)]
+    loop = train_plainly(networks, batches, config, io.StringIO(), twin.draw_latents)
+    for step in range(NUM_STEPS):
+        for take_step in (trainer.step, lambda: next(loop)):
+            torch.manual_seed(step)  # dropout
+            take_step()
+    for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
+        for expected, actual in zip(plain.state_dict().values(), ours.state_dict().values(), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)
