@@ -22,7 +22,7 @@ LAYERS = (
     {"data", "features", "losses", "metrics", "models", "throughput", "environment", "store", "stats"},
     {"reference"},
     {"train", "score", "effects", "table", "variance"},
-    {"events", "sample", "claims"},
+    {"events", "sample", "claims", "packed"},
     {"run", "results"},
     {"executors", "wording", "html"},
     {"progress", "tables", "plots"},

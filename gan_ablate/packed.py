@@ -1,0 +1,168 @@
+"""Runs that differ in seed and scalar settings in, one program that trains them all out.
+
+A small network keeps a GPU waiting for its next kernel. Here the layers' kernels serve all runs: weights have one more
+dimension, the run's, and networks are mapped over it. Each run has its own batches, latents, labels and learning rate.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_ablate.train import AdversarialStep, Network, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gan_ablate.config import RunConfig
+
+ADAM_EPS = 1e-8
+"""As in ``torch.optim.Adam``."""
+
+
+class PackedTrainer(AdversarialStep):
+    """R runs as one: every tensor of a step has R as its first dimension, and each run's part is its lone run's.
+
+    That holds to rounding: mapped layers may add up in another order.
+
+    Args:
+        configs: the runs; ``find_obstacle`` says which do not go together.
+        images: (N, C, S, S) uint8 training images, on the device that trains.
+
+    Raises:
+        ValueError: if they do not go together.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], images: Tensor) -> None:
+        obstacle = find_obstacle(configs)
+        if obstacle:
+            raise ValueError(obstacle)
+        self.config = configs[0]
+        self._runs = [Trainer(config, images) for config in configs]
+        self.generator: PackedNetwork = PackedNetwork([run.generator for run in self._runs])
+        self.discriminator: PackedNetwork = PackedNetwork([run.discriminator for run in self._runs])
+        betas = ([config.beta1 for config in configs], [config.beta2 for config in configs])
+        self.optimizer_g = PackedAdam(self.generator.parameters(), [config.lr_g for config in configs], *betas)
+        self.optimizer_d = PackedAdam(self.discriminator.parameters(), [config.lr_d for config in configs], *betas)
+
+    def draw_latents(self, network: Network) -> Tensor:
+        """Draw the next latents of every run: (R, B, latent_dim)."""
+        return torch.stack([run.draw_latents(network) for run in self._runs])
+
+    def next_batch(self) -> Tensor:
+        """Return the next real images of every run: (R, B, C, S, S)."""
+        return torch.stack([run.next_batch() for run in self._runs])
+
+    def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+        """Return every run's loss of D, from (R, B) logits: (R,)."""
+        pairs = zip(self._runs, logits_real, logits_fake, strict=True)
+        return torch.stack([run.discriminator_loss(real, fake) for run, real, fake in pairs])
+
+    def generator_loss(self, logits_fake: Tensor) -> Tensor:
+        """Return every run's loss of G, from (R, B) logits: (R,)."""
+        return torch.stack([run.generator_loss(fake) for run, fake in zip(self._runs, logits_fake, strict=True)])
+
+    def unpack(self) -> list[Trainer]:
+        """Return a trainer for each run, with its networks as they are now; optimisers are not carried over."""
+        for index, run in enumerate(self._runs):
+            for packed, lone in ((self.generator, run.generator), (self.discriminator, run.discriminator)):
+                lone.load_state_dict({name: tensor[index] for name, tensor in packed.stacked().items()})
+        return self._runs
+
+
+def find_obstacle(configs: Sequence[RunConfig]) -> str | None:
+    """Say why runs cannot be packed together, or None where they can."""
+    scalars: dict[str, Any] = {"seed": 0, "lr_g": 1.0, "lr_d": 1.0, "beta1": 0.0, "beta2": 0.0}
+    alike = {config.model_copy(update={**scalars, "loss": configs[0].loss}).model_dump_json() for config in configs}
+    if len(alike) > 1:
+        return "runs in one pack may differ in seed, learning rates, Adam's β and labels only"
+    if configs[0].precision != "fp32":
+        return "mapped layers do not round as autocast does; valid: precision fp32"
+    discriminator = configs[0].discriminator
+    if discriminator.dropout or (discriminator.kind == "dcgan" and discriminator.dropout2d):
+        return "dropout draws from one stream, which runs in one pack cannot share"
+    return None
+
+
+class PackedNetwork(nn.Module):
+    """Training networks of the same shape as one, whose parameters and buffers are theirs, stacked.
+
+    Args:
+        networks: R of them.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        parameters, buffers = torch.func.stack_module_state(list(networks))
+        # A module's own names must not hold dots, as those of the networks' layers do.
+        self._parameter_names, self._buffer_names = list(parameters), list(buffers)
+        self._stacked_parameters = nn.ParameterList([nn.Parameter(tensor.detach()) for tensor in parameters.values()])
+        for index, tensor in enumerate(buffers.values()):
+            self.register_buffer(f"stacked_{index}", tensor)
+        # In a tuple, it is no part of this module: its own tensors are empty, and replaced in every call.
+        self._template = (copy.deepcopy(networks[0]).to("meta"),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, B, …) to what each network makes of its part."""
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            result: Tensor = torch.func.functional_call(self._template[0], (parameters, buffers), (x,))
+            return result
+
+        mapped: Tensor = torch.vmap(one)(self._parameters_by_name(), self._buffers_by_name(), x)
+        return mapped
+
+    def stacked(self) -> dict[str, Tensor]:
+        """Return what the networks' state dicts hold, stacked, under the same names."""
+        named = {**self._parameters_by_name(), **self._buffers_by_name()}
+        return {name: named[name].detach() for name in self._template[0].state_dict()}
+
+    def _parameters_by_name(self) -> dict[str, Tensor]:
+        return dict(zip(self._parameter_names, self._stacked_parameters, strict=True))
+
+    def _buffers_by_name(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(f"stacked_{index}") for index, name in enumerate(self._buffer_names)}
+
+
+class PackedAdam(torch.optim.Optimizer):
+    """Adam (arXiv:1412.6980, algorithm 1) with a learning rate and decay rates for each index of the first dimension.
+
+    Args:
+        parameters: (R, …) each.
+        lr: R learning rates.
+        beta1: R decay rates of the mean.
+        beta2: R decay rates of the square.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: Sequence[float], beta1: Sequence[float], beta2: Sequence[float]
+    ) -> None:
+        super().__init__(parameters, {})
+        first = self.param_groups[0]["params"][0]
+        rows = torch.tensor([lr, beta1, beta2], dtype=first.dtype, device=first.device)
+        self._lr, self._beta1, self._beta2 = rows
+        self._power1, self._power2 = torch.ones_like(self._lr), torch.ones_like(self._lr)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None
+        self._power1.mul_(self._beta1)
+        self._power2.mul_(self._beta2)
+        scale, rescale = self._lr / (1 - self._power1), (1 - self._power2).rsqrt()
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            shape = (-1, *[1] * (parameter.ndim - 1))
+            beta1, beta2, scale_, rescale_ = (
+                column.reshape(shape) for column in (self._beta1, self._beta2, scale, rescale)
+            )
+            state["mean"].lerp_(parameter.grad, 1 - beta1)
+            state["square"].mul_(beta2).add_((1 - beta2) * parameter.grad.square())
+            parameter.sub_(scale_ * state["mean"] / (state["square"].sqrt() * rescale_ + ADAM_EPS))

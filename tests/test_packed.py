@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from gan_ablate.config import RunConfig
+from gan_ablate.packed import PackedTrainer, find_obstacle
+from gan_ablate.train import Trainer
+from tests.configs import make_config
+
+NUM_STEPS = 4
+SMALL: dict[str, Any] = {
+    "generator": {"kind": "dcgan", "base_channels": 4},
+    "discriminator": {"kind": "dcgan", "base_channels": 4},
+    "batch_size": 8,
+}
+DIFFERENCES: tuple[dict[str, Any], ...] = (
+    {"seed": 0},
+    {"seed": 1},
+    {"seed": 0, "lr_g": 1e-3, "lr_d": 5e-4, "beta1": 0.9, "beta2": 0.99},
+    {"seed": 2, "loss": {"kind": "bce", "real_label": 0.9, "generator_label": 0.8, "discriminator_reduction": "mean"}},
+)
+
+
+def images(config: RunConfig) -> torch.Tensor:
+    stream = torch.Generator().manual_seed(0)
+    shape = (50, 1, config.image_size, config.image_size)
+    return torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("mlp", {"batch_size": 8}),
+        ("dcgan-28", SMALL),
+        ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "generator_fakes": "fresh"}),
+        ("dcgan-28", {**SMALL, "update_order": "generator_first"}),
+        (
+            "dcgan-28",
+            {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},
+        ),
+    ],
+)
+def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any]) -> None:
+    configs = [make_config(preset, **{**changes, **difference}) for difference in DIFFERENCES]
+    packed = PackedTrainer(configs, images(configs[0]))
+    lone = [Trainer(config, images(config)) for config in configs]
+    for _ in range(NUM_STEPS):
+        terms = packed.step()
+        for index, trainer in enumerate(lone):
+            for together, alone in zip(terms, trainer.step(), strict=True):
+                torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-10)
+    for unpacked, trainer in zip(packed.unpack(), lone, strict=True):
+        for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
+            for name, tensor in theirs.state_dict().items():
+                torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch_size": 16}, "may differ in seed"),
+        ({"precision": "bf16"}, "may differ in seed"),
+    ],
+)
+def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
+    configs = [make_config(**SMALL), make_config(**{**SMALL, **change})]
+    with pytest.raises(ValueError, match=words):
+        PackedTrainer(configs, images(configs[0]))
+
+
+def test_bfloat16_is_refused() -> None:
+    assert "fp32" in str(find_obstacle([make_config(precision="bf16")]))
+
+
+def test_dropout_is_refused() -> None:
+    config = make_config(discriminator={"kind": "dcgan", "base_channels": 4, "dropout2d": 0.25})
+    assert "dropout" in str(find_obstacle([config]))
