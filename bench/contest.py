@@ -123,17 +123,11 @@ def _serve_plain(pipe: Connection, name: str, cores: list[int]) -> None:
 
 
 def _serve_ours(pipe: Connection, name: str, cores: list[int], *, precision: str) -> None:
-    import torch
+    from gan_ablate.executors.local import settle
+    from gan_ablate.train import MEASURE_EVERY
 
-    from gan_ablate.allocator import keep_memory
-    from gan_ablate.data import load_dataset
-    from gan_ablate.train import MEASURE_EVERY, Trainer
-
-    keep_memory()
-    torch.set_num_threads(len(cores))
-    os.sched_setaffinity(0, cores)
-    config = SUBJECTS[name].config(precision=precision)
-    trainer = Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
+    settle(len(cores), cores)
+    trainer = SUBJECTS[name].trainer(precision=precision)
     count = itertools.count(1)
 
     def step() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,17 @@ class Peak:
     convolution: float
 
 
+@contextmanager
+def threads(num: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def has_native_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 itself; elsewhere it is emulated, and slow."""
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -44,17 +56,13 @@ def measure_peak(num_threads: int, precision: str) -> Peak:
     """Measure both rates."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     keep_memory()
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
+    with threads(num_threads):
         matmul = max(_rate(*_matmul(size, dtype)) for size in (512, 1024, 2048))
         convolution = max(
             _rate(*_convolution(channels, side, kind, dtype))
             for channels, side in ((64, 32), (128, 16), (256, 16))
             for kind in ("3×3", "4×4 stride 2", "transposed")
         )
-    finally:
-        torch.set_num_threads(before)
     return Peak(num_threads, precision, matmul, convolution)
 
 

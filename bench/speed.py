@@ -17,12 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contest import Side, Turn, hold_contest
-from bench.machine import Peak, has_native_bf16, measure_peak
+from bench.machine import Peak, has_native_bf16, measure_peak, threads
 from bench.subjects import SUBJECTS, Subject
-from gan_ablate.data import load_dataset
 from gan_ablate.environment import describe_environment
 from gan_ablate.store import write_atomically
-from gan_ablate.train import Trainer
 
 NUM_TURNS = 5
 TURN_SEC = 6.0
@@ -67,10 +65,19 @@ def ratio_text(ours: Sequence[Sequence[Turn]], theirs: Sequence[Sequence[Turn]])
     return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
+def rates_and_ratios(contest: Mapping[Side, Sequence[Sequence[Turn]]]) -> dict[str, object]:
+    """Put a contest's sides and what they come to into the cells of a row."""
+    return {
+        **{f"{side}, it/s": median(per_sec(turns)) for side, turns in contest.items()},
+        "ours per core / plain": f"**{ratio_text(contest['ours per core'], contest['plain'])}**",
+        "ours / plain": ratio_text(contest["ours"], contest["plain"]),
+        "the step alone": ratio_text(contest["ours per core"], contest["plain per core"]),
+    }
+
+
 def count_gflop(subject: Subject) -> float:
     """Count the arithmetic of one step, as PyTorch dispatches it: layers only, multiply and add as two."""
-    config = subject.config()
-    trainer = Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
+    trainer = subject.trainer()
     with FlopCounterMode(display=False) as counter:
         trainer.step()
     return float(counter.get_total_flops()) / 1e9
@@ -78,16 +85,13 @@ def count_gflop(subject: Subject) -> float:
 
 def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
     """Return the operators that take most of a step on one thread, and their shares of it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    config = subject.config(precision=precision)
-    trainer = Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
-    for _ in range(PROFILED_STEPS):
-        trainer.step()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    trainer = subject.trainer(precision=precision)
+    with threads(1):
         for _ in range(PROFILED_STEPS):
             trainer.step()
-    torch.set_num_threads(before)
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(PROFILED_STEPS):
+                trainer.step()
     operators = profiler.key_averages()
     total = sum(operator.self_cpu_time_total for operator in operators)
     largest = sorted(operators, key=lambda operator: -operator.self_cpu_time_total)[:NUM_OPERATORS]
@@ -110,10 +114,7 @@ def tabulate_contest(
     return {
         "model": subject.name,
         "precision": precision,
-        **{f"{side}, it/s": median(per_sec(turns)) for side, turns in contest.items()},
-        "ours per core / plain": f"**{ratio_text(contest['ours per core'], contest['plain'])}**",
-        "ours / plain": ratio_text(contest["ours"], contest["plain"]),
-        "the step alone": ratio_text(contest["ours per core"], contest["plain per core"]),
+        **rates_and_ratios(contest),
         "GFLOP a step": gflop,
         "GFLOP/s a core": achieved,
         "of the peak": f"{achieved / bound:.0%}",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import plain
 from gan_ablate.config import RunConfig
+from gan_ablate.data import load_dataset
 from gan_ablate.grid import load_preset
+from gan_ablate.train import Trainer
 from gan_ablate.validation import validate
 
 _FACES: dict[str, Any] = {
@@ -38,6 +41,11 @@ class Subject:
         """Build a run that is not scored, with top-level fields changed."""
         run = {"steps": 1, "seed": 0, "scoring": {"features": "none"}}
         return validate(RunConfig, {**load_preset(self.preset, "bench"), **self.changes, **run, **changes}, self.name)
+
+    def trainer(self, **changes: Any) -> Trainer:
+        """Build that run's trainer, on the embedded digits."""
+        config = self.config(**changes)
+        return Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
 
 
 SUBJECTS = {

@@ -184,20 +184,26 @@ def _dismiss(worker: _Worker) -> None:
     worker.process.join()
 
 
+def settle(num_threads: int, cores: Sequence[int] | None) -> None:
+    """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
+    import torch
+
+    from gan_ablate.allocator import keep_memory
+
+    keep_memory()
+    torch.set_num_threads(num_threads)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+
+
 def _work(pipe: Connection, context: RunContext, core: int | None) -> None:
     """Serve runs until the parent closes the pipe: the body of a worker process."""
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    import torch
-
-    from gan_ablate.allocator import keep_memory
     from gan_ablate.run import check_inputs, execute
 
-    keep_memory()
-    torch.set_num_threads(1)
-    if core is not None:
-        os.sched_setaffinity(0, [core])
+    settle(1, None if core is None else [core])
 
     def send(kind: str, value: Any) -> None:
         try:
