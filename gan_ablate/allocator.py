@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**30
@@ -15,17 +14,25 @@ def keep_memory() -> None:
 
     It changes no result, only where memory comes from. Only glibc is known to need it; elsewhere nothing happens.
     """
-    if sys.platform != "linux":
-        return
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL("libc.so.6")
+    libc = _load_glibc()
+    if libc is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, _NEVER)
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def release_memory() -> None:
     """Hand back all freed blocks once, so that what the process holds afterwards is what it uses."""
+    libc = _load_glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _load_glibc() -> ctypes.CDLL | None:
+    """Return the C library, or None where it is another one."""
     if sys.platform != "linux":
-        return
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
+    return libc if hasattr(libc, "malloc_trim") else None

@@ -118,9 +118,13 @@ class _DCGAN(Model):
         """How often the size doubles between the smallest feature map and the image."""
         return (image_size // self.smallest_side(image_size)).bit_length() - 1
 
-    def channels(self, num_layers: int) -> list[int]:
-        """Channels of so many hidden layers, the one nearest the image first."""
-        return [min(self.base_channels << depth, self.max_channels) for depth in range(num_layers)]
+    def num_hidden(self, image_size: int) -> int:
+        """How many hidden layers there are."""
+        return self.num_scalings(image_size)
+
+    def widths(self, image_size: int) -> list[int]:
+        """Channels of every hidden layer, the one nearest the image first."""
+        return [min(self.base_channels << depth, self.max_channels) for depth in range(self.num_hidden(image_size))]
 
 
 class DCGANGenerator(_DCGAN):

@@ -70,7 +70,7 @@ def _linear_macs(sizes: tuple[int, ...]) -> float:
 
 def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float:
     side = generator.smallest_side(config.image_size)
-    widths = generator.channels(generator.num_hidden(config.image_size))[::-1]
+    widths = generator.widths(config.image_size)[::-1]
     total = float(config.latent_dim * widths[0] * side**2)
     if generator.output == "upsample":
         widths.append(config.num_channels)
@@ -85,7 +85,7 @@ def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float
 
 def _dcgan_discriminator_macs(config: RunConfig, discriminator: DCGANDiscriminator) -> float:
     total, side, channels = 0.0, config.image_size, config.num_channels
-    for width in discriminator.channels(discriminator.num_scalings(config.image_size)):
+    for width in discriminator.widths(config.image_size):
         side //= 2
         total += discriminator.kernel_size**2 * side**2 * channels * width
         channels = width

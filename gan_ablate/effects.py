@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from gan_ablate.outcomes import OUTCOMES, Outcome
-from gan_ablate.stats import (
-    Estimate,
+from gan_ablate.significance import (
     HolmTest,
-    Interval,
     RateComparison,
     SignFlip,
-    bootstrap_interval,
     compare_rates,
-    contrast_values,
     holm,
-    log_scores,
-    mean_estimate,
     seeds_needed,
     sign_flip_test,
 )
+from gan_ablate.stats import Estimate, Interval, bootstrap_interval, contrast_values, log_scores, mean_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -138,7 +138,7 @@ def _section(results: GridResults) -> _Section:
     if not results.records:
         return _Section(results, grid.title, answers=["No run is finished yet."], body=body)
 
-    summary = results.summary()
+    summary = results.summary
     effects, step_times = results.effects("fid"), results.effects("step_ms_median")
     for file, table in (("runs", results.runs), ("summary", summary), ("effects", results.all_effects())):
         write_atomically(results.folder / f"{file}.csv", table.to_csv(index=False, lineterminator="\n"))
@@ -173,7 +173,7 @@ def _section(results: GridResults) -> _Section:
 
 def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     """What the features and the histories tell beside FID."""
-    summary, lines = results.summary(), []
+    summary, lines = results.summary, []
     if effects:
         floor = results.scored[0].floor.model_dump()
         lines += ["### What else the features tell", "", *tables.scores_table(summary, floor), ""]
@@ -213,7 +213,7 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
             plots.plot_effects(known, folder / "effects.png")
             drawn.append(("All effects on FID", "effects.png"))
         if any(effect.is_interaction for effect in known):
-            plots.plot_interactions(results.runs, results.plan.grid.factors, known, folder / "interactions.png")
+            plots.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
             drawn.append(("Interactions: factors whose lines run in parallel do not interact", "interactions.png"))
         target = results.yardsticks.target_fid
         plots.plot_curves(results.curves(), style, target, scoring.curve_samples, folder / "curves.png")

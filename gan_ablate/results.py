@@ -13,7 +13,7 @@ import pandas as pd
 from gan_ablate.claims import CLAIMS, Judgement, judge
 from gan_ablate.effects import Effect, compare_event_rates, estimate_effects
 from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.stats import RateComparison, log_scores, mean_estimate
+from gan_ablate.stats import log_scores, mean_estimate
 from gan_ablate.table import Yardsticks, find_yardsticks, is_unsteady, load_results
 from gan_ablate.variance import VarianceSplit, split_variance
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.planning import Plan
+    from gan_ablate.significance import RateComparison
     from gan_ablate.store import Record, ScoringRecord, Store
 
 
@@ -105,15 +106,18 @@ class GridResults:
             scores = [name for name in OUTCOMES if name not in _FROM_TRAINING]
             runs[[*scores, "fid_sampling_error", "best_curve_fid"]] = np.nan
             runs["collapsed"] = None
-        if len(self.machines) > 1:
-            runs[times] = np.nan
-        runs.loc[runs["run_id"].isin(self.unsteady), times] = np.nan
+        runs.loc[runs["run_id"].isin(self._untimed), times] = np.nan
         return runs
 
     @functools.cached_property
     def unsteady(self) -> set[str]:
         """Ids of the runs that had to share the machine."""
         return {record.run_id for _, record in self.records if is_unsteady(record)}
+
+    @functools.cached_property
+    def _untimed(self) -> set[str]:
+        """Ids of the runs whose times compare with no other's."""
+        return self.unsteady if len(self.machines) == 1 else {record.run_id for _, record in self.records}
 
     def effects(self, outcome: str) -> list[Effect]:
         """Estimate the design's effects on an outcome, once.
@@ -165,6 +169,7 @@ class GridResults:
         judged = (judge(claim, self.effects) for claim in CLAIMS if claim.grid == self.name)
         return [judgement for judgement in judged if judgement is not None]
 
+    @functools.cached_property
     def summary(self) -> pd.DataFrame:
         """One row per variant: over its seeds, means with intervals, medians of step times, counts.
 
@@ -255,7 +260,7 @@ class GridResults:
         for label, record in self.records:
             if record.scoring is None:
                 continue
-            has_time = len(self.machines) == 1 and record.run_id not in self.unsteady
+            has_time = record.run_id not in self._untimed
             scoring = record.scoring
             for step, sec, fid in zip(scoring.curve_steps, scoring.curve_train_sec, scoring.curve_fid, strict=True):
                 rows.append((label, record.config.seed, step, sec if has_time else np.nan, fid))
@@ -272,7 +277,7 @@ class GridResults:
 
     def sheet_titles(self) -> dict[str, str]:
         """What a sheet's run scored, and its variant on average, behind the variant's name."""
-        summary = self.summary().set_index("cell")["fid"]
+        summary = self.summary.set_index("cell")["fid"]
         seed = self.plan.seeds[0]
         own = self.comparable_runs.loc[self.comparable_runs["seed"] == seed].set_index("cell")["fid"].astype(float)
         return {

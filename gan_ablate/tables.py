@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gan_ablate.claims import Judgement
     from gan_ablate.effects import Effect
     from gan_ablate.results import GridResults
-    from gan_ablate.stats import SignFlip
+    from gan_ablate.significance import SignFlip
 
 
 def claims_table(

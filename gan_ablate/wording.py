@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, POWER, rate_interval
+from gan_ablate.significance import POWER
+from gan_ablate.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from gan_ablate.claims import Judgement
     from gan_ablate.effects import Effect
     from gan_ablate.results import GridResults
-    from gan_ablate.stats import Estimate, RateComparison
+    from gan_ablate.significance import RateComparison
+    from gan_ablate.stats import Estimate
 
 
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."

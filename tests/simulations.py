@@ -26,7 +26,8 @@ from gan_ablate.executors.local import resolve_jobs, run_local
 from gan_ablate.grid import load_grid
 from gan_ablate.planning import plan
 from gan_ablate.runner import run_grid
-from gan_ablate.stats import bootstrap_interval, difference_estimate, holm, mean_estimate, sign_flip_test
+from gan_ablate.significance import holm, sign_flip_test
+from gan_ablate.stats import bootstrap_interval, difference_estimate, mean_estimate
 from gan_ablate.store import write_atomically
 from gan_ablate.wording import p_text, percent_text
 from tests.configs import make_config

@@ -5,20 +5,14 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 from gan_ablate.stats import (
     Estimate,
     bootstrap_interval,
-    compare_rates,
     contrast_values,
     difference_estimate,
-    holm,
     mean_estimate,
     rate_interval,
-    seeds_needed,
-    sign_flip_test,
 )
 from tests.simulations import Population, simulate
 
@@ -98,92 +92,11 @@ def test_an_unpaired_difference_is_scipys_welch_test() -> None:
     assert math.isnan(difference_estimate(np.array([]), control).value)
 
 
-def test_the_sign_flip_test_is_scipys_permutation_test() -> None:
-    values = RNG.normal(0.4, 1, size=8)
-    expected = scipy_stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=10**6)
-    found = sign_flip_test(values)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.smallest_p == 2 / 2**8
-
-
-def test_the_sign_flip_test_of_equal_signs_is_its_smallest_p() -> None:
-    assert sign_flip_test(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).p == 2 / 32
-    assert sign_flip_test(np.zeros(4)).p == 1
-    assert math.isnan(sign_flip_test(np.array([np.nan])).p)
-
-
-def test_many_seeds_are_flipped_at_random_and_the_same_way_every_time() -> None:
-    values = RNG.normal(0.3, 1, size=24)
-    first = sign_flip_test(values)
-    assert first == sign_flip_test(values)
-    assert first.p == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue, abs=0.02)
-
-
-def test_holm_is_statsmodels() -> None:
-    p_values = [0.01, 0.04, 0.03, 0.2, 0.0005]
-    rejected, adjusted, _, _ = multipletests(p_values, 0.05, method="holm")
-    tests = holm(p_values)
-    assert [test.p for test in tests] == pytest.approx(adjusted)
-    assert [test.is_rejected for test in tests] == rejected.tolist()
-
-
-def test_a_test_that_cannot_be_made_yet_is_one_of_the_family() -> None:
-    missing, *others = holm([math.nan, 0.02, 0.04])
-    assert math.isnan(missing.p)
-    assert not missing.is_rejected
-    assert [test.p for test in others] == pytest.approx([0.06, 0.08])
-
-
-def test_holms_interval_excludes_zero_exactly_where_its_test_rejects() -> None:
-    for _ in range(300):
-        samples = RNG.normal(RNG.choice([0, 0.8, 1.5], size=4), 1, size=(6, 4))
-        tests = holm([mean_estimate(column).p for column in samples.T])
-        for column, test in zip(samples.T, tests, strict=True):
-            assert mean_estimate(column, test.confidence).excludes_zero == test.is_rejected
-
-
-def test_rates_are_compared_exactly() -> None:
-    # Of the 252 ways to give 5 of 10 runs the event, 2 are as extreme as 5 against 0.
-    comparison = compare_rates([True] * 5, [False] * 5)
-    assert comparison.p == pytest.approx(2 / 252)
-    assert (comparison.count, comparison.total, comparison.baseline_count, comparison.baseline_total) == (5, 5, 0, 5)
-    assert math.isnan(compare_rates([], [True]).p)
-
-
 def test_a_rate_has_scipys_exact_interval() -> None:
     interval = rate_interval(2, 5)
     # Clopper-Pearson bounds are quantiles of beta distributions.
     assert interval.low == pytest.approx(scipy_stats.beta.ppf(0.025, 2, 4))
     assert interval.high == pytest.approx(scipy_stats.beta.ppf(0.975, 3, 3))
-
-
-@pytest.mark.parametrize(("size", "alpha"), [(0.3, 0.05), (0.5, 0.05), (1.0, 0.05), (0.5, 0.01), (1.3, 0.0125)])
-def test_the_seeds_needed_are_those_of_statsmodels_power_analysis(size: float, alpha: float) -> None:
-    expected = TTestPower().solve_power(size, power=0.8, alpha=alpha)
-    needed = seeds_needed(Estimate(size, 0, 0, num_seeds=5, std=1.0), alpha)
-    assert needed is not None
-    assert abs(needed - math.ceil(expected)) <= 1
-
-
-@pytest.mark.parametrize("size", [2, 3, 5, 20])
-def test_a_large_effect_needs_few_seeds(size: float) -> None:
-    """Where library routines for the noncentral t fail, against simulation."""
-    needed = seeds_needed(Estimate(size, 0, 0, num_seeds=3, std=1.0), 0.01)
-    assert needed is not None
-
-    def power(num: int) -> float:
-        samples = np.random.default_rng(0).normal(size, 1, size=(20_000, num))
-        t = samples.mean(axis=1) / samples.std(axis=1, ddof=1) * math.sqrt(num)
-        return float((np.abs(t) > scipy_stats.t.ppf(0.995, num - 1)).mean())
-
-    assert power(needed) >= 0.79
-    assert needed == 2 or power(needed - 1) < 0.81
-
-
-def test_no_number_of_seeds_finds_what_is_not_there() -> None:
-    assert seeds_needed(Estimate(0.0, 0, 0, 5, std=1.0)) is None
-    assert seeds_needed(Estimate(1e-4, 0, 0, 5, std=1.0)) is None
-    assert seeds_needed(Estimate(1.0, math.nan, math.nan, 1)) is None
 
 
 def test_the_bootstrap_is_refused_to_few_seeds_and_does_not_wander() -> None:

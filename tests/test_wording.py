@@ -8,7 +8,8 @@ import pytest
 from gan_ablate.claims import CLAIMS, Finding, Judgement, Verdict
 from gan_ablate.effects import Effect
 from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.stats import Estimate, HolmTest, Interval, RateComparison, SignFlip
+from gan_ablate.significance import HolmTest, RateComparison, SignFlip
+from gan_ablate.stats import Estimate, Interval
 from gan_ablate.wording import (
     answer_sentence,
     change_text,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:
     """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
-    widths = generator.channels(generator.num_hidden(config.image_size))[::-1]
+    widths = generator.widths(config.image_size)[::-1]
     has_bias = _has_bias(generator.bias, has_norm=generator.norm != "none")
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         stem=build_block(
@@ -56,7 +56,7 @@ def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminat
     """Build (B, C, S, S) → (B,) logits."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     in_channels = config.num_channels
-    for depth, width in enumerate(discriminator.channels(discriminator.num_scalings(config.image_size)), 1):
+    for depth, width in enumerate(discriminator.widths(config.image_size), 1):
         has_norm = depth > 1 and discriminator.norm != "none"
         parts[f"down{depth}"] = build_block(
             nn.Conv2d(

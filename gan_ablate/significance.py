@@ -1,0 +1,169 @@
+"""Differences, p-values and events in, tests of them out: which effects may be called one, and what it would take.
+
+Every method here is held to its promise by ``tests/simulations.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from gan_ablate.stats import CONFIDENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from gan_ablate.stats import Estimate
+
+POWER = 0.8
+"""Chance with which a new study of the seeds needed would find the effect."""
+
+_MAX_SIGN_FLIPS = 2**16
+_MOST_SEEDS = 10_000
+_MOST_SEEDS_BY_T = 100
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """The exact sign-flip test of a mean of zero.
+
+    Attributes:
+        p: share of all ± assignments whose mean is at least as far from zero; NaN without values.
+        smallest_p: the smallest that so many seeds, with differences of these sizes, can give.
+    """
+
+    p: float
+    smallest_p: float
+
+
+def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
+    """Test, two-sided, that differences are symmetric around zero, by flipping their signs in every possible way.
+
+    With no effect, a pair's two levels could as well have been swapped (Fisher, "The Design of Experiments", 1935,
+    section 21). Exact up to 16 seeds, normal or not; beyond, the flips are sampled.
+
+    Args:
+        values: (seeds,) paired differences; NaN where a seed has none.
+    """
+    present = values[np.isfinite(values)]
+    num = len(present)
+    if num == 0:
+        return SignFlip(math.nan, math.nan)
+    if 2**num <= _MAX_SIGN_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)
+    else:
+        signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num))
+        signs[0] = 1  # the flip that was observed is one of them
+    sums = np.abs(signs @ present)
+    # Sums that are equal on paper differ by rounding.
+    p, smallest = (float((sums >= far * (1 - 1e-12)).mean()) for far in (sums[0], sums.max()))
+    return SignFlip(p, smallest)
+
+
+@dataclass(frozen=True)
+class HolmTest:
+    """One test of a family, after Holm.
+
+    Attributes:
+        p: the adjusted p; NaN where there was no test.
+        confidence: of the interval that excludes zero exactly if the test is rejected: 1 - alpha / (tests that were
+            left when it was judged). Those that come after the first failure share its level.
+        is_rejected: whether the family's error rate allows to call it an effect.
+    """
+
+    p: float
+    confidence: float
+    is_rejected: bool
+
+
+def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmTest]:
+    """Judge a family of tests so that the chance of any false positive is at most ``alpha``.
+
+    The step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 1979: the k-th smallest of m p-values is compared with alpha / (m - k + 1), until one fails.
+
+    Args:
+        p_values: of every test that is planned; NaN where it cannot be made yet, which still counts as one of the
+            family: what is found before the last run is in has to hold afterwards.
+        alpha: the chance.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
+    adjusted, level, is_rejecting = 0.0, alpha, True
+    for rank, (p, i) in enumerate(known):
+        remaining = len(p_values) - rank
+        adjusted = max(adjusted, min(1.0, p * remaining))
+        if is_rejecting:
+            level = alpha / remaining
+            is_rejecting = p < level
+        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
+    return tests
+
+
+@dataclass(frozen=True)
+class RateComparison:
+    """How often something happened to runs of two kinds.
+
+    Attributes:
+        count: runs of the first kind to which it happened.
+        total: runs of the first kind.
+        baseline_count: of the second.
+        baseline_total: of the second.
+        p: Fisher's exact test, two-sided, of equal rates.
+    """
+
+    count: int
+    total: int
+    baseline_count: int
+    baseline_total: int
+    p: float
+
+
+def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -> RateComparison:
+    """Compare rates exactly (Fisher, "Statistical Methods for Research Workers", 1934, section 21.02).
+
+    Args:
+        happened: one per run of the first kind.
+        baseline_happened: one per run of the second.
+    """
+    counts = sum(happened), len(happened), sum(baseline_happened), len(baseline_happened)
+    table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
+    p = float(stats.fisher_exact(table).pvalue) if counts[1] and counts[3] else math.nan
+    return RateComparison(*counts, p)
+
+
+def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE) -> int | None:
+    """Count the seeds at which a t test would find an effect of the size and spread seen, with chance ``POWER``.
+
+    Args:
+        estimate: of paired differences.
+        alpha: the level that the effect has to pass.
+
+    Returns:
+        Seeds in all, or None where there is no spread to go by, or no number below ``_MOST_SEEDS`` is enough.
+    """
+    if not estimate.std > 0 or estimate.value == 0:
+        return None
+    size = abs(estimate.value) / estimate.std
+    for num in range(2, _MOST_SEEDS_BY_T + 1):
+        if _power(size, num, alpha) >= POWER:
+            return num
+    # With so many seeds Student's t is as good as normal.
+    needed = math.ceil(((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / size) ** 2)
+    return needed if needed <= _MOST_SEEDS else None
+
+
+def _power(size: float, num: int, alpha: float) -> float:
+    """Chance that the two-sided t test on ``num`` differences of mean ``size`` standard deviations finds them."""
+    critical = stats.t.ppf(1 - alpha / 2, num - 1)
+    shift = size * math.sqrt(num)
+    # The noncentral t as a mean of normals over the quantiles of s / σ: SciPy's own gives up at small df, large shift.
+    spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
+    found = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
+    return float(found.mean())
