@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,14 +41,6 @@ def threads(num: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def has_native_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; elsewhere it is emulated, and slow."""
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if is_x86 and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def measure_peak(num_threads: int, precision: str) -> Peak:

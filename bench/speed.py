@@ -17,9 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contest import Side, Turn, hold_contest
-from bench.machine import Peak, has_native_bf16, measure_peak, threads
+from bench.machine import Peak, measure_peak, threads
 from bench.subjects import SUBJECTS, Subject
 from gan_ablate.environment import describe_environment
+from gan_ablate.precision import has_native_bf16
 from gan_ablate.store import write_atomically
 
 NUM_TURNS = 5

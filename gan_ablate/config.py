@@ -38,6 +38,7 @@ MAX_SIZE = 65_536
 Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 NormKind = Literal["none", "batch"]
+Precision = Literal["fp32", "bf16"]
 BiasRule = Literal["unnormalised", "all", "none"]
 """Which layers have a bias: those without batch norm, which would cancel it (the default), all, or none."""
 
@@ -227,7 +228,7 @@ class RunConfig(Model):
     d_steps_per_g_step: Size = 1
     generator_fakes: Literal["reused", "fresh"]
     update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     seed: Annotated[int, Field(ge=0)]
     scoring: Scoring

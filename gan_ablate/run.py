@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors.torch import save_file
-from torchvision.utils import make_grid, save_image
 
 from gan_ablate.config import default_features
 from gan_ablate.data import ImageDataset, load_dataset
@@ -21,6 +20,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.events import Progress
 from gan_ablate.features import build_extractor
 from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
+from gan_ablate.sheets import save_sheet
 from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
 from gan_ablate.train import Measurement, train
 
@@ -178,7 +178,7 @@ class _Observer:
             return False
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
-        save_image(make_grid(sheet.float() / 255, nrow=SHEET_COLUMNS), samples / f"step-{step:06d}.png")
+        save_sheet(sheet, SHEET_COLUMNS, samples / f"step-{step:06d}.png")
         # The pause for scoring is not the training's speed.
         self._reported_at = (time.perf_counter(), step)
         self.curve_sec += time.perf_counter() - started

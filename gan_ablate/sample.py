@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torchvision.utils import make_grid, save_image
 
 from gan_ablate.errors import UserError
 from gan_ablate.models import build_generator
 from gan_ablate.score import sample_images
 from gan_ablate.seeding import stream_seed
+from gan_ablate.sheets import save_sheet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,6 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> No
     latents = torch.randn((num, record.config.latent_dim), generator=stream)
     images = sample_images(generator, latents, torch.device("cpu"))
     try:
-        save_image(make_grid(images.float() / 255, nrow=math.ceil(math.sqrt(num))), to)
+        save_sheet(images, math.ceil(math.sqrt(num)), to)
     except (OSError, ValueError) as refused:
         raise UserError(f"--to {to}: cannot be written ({refused})") from None

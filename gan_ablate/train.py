@@ -12,11 +12,13 @@ from torch import nn
 from gan_ablate.data import BatchStream
 from gan_ablate.losses import discriminator_loss, generator_loss
 from gan_ablate.models import build_discriminator, build_generator
+from gan_ablate.precision import computing_in
 from gan_ablate.seeding import stream_seed
 from gan_ablate.throughput import StepTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -139,13 +141,13 @@ class AdversarialStep(ABC):
     def _generate(self, network: Network, *, for_generator: bool) -> Tensor:
         """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
         z = self.draw_latents(network)
-        with torch.set_grad_enabled(for_generator), self._autocast(z):
+        with torch.set_grad_enabled(for_generator), self._in_precision(z):
             x_fake: Tensor = self.generator(z)
         return x_fake
 
     def _step_discriminator(self, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_real = self.next_batch()
-        with self._autocast(x_real):
+        with self._in_precision(x_real):
             logits_real = self.discriminator(x_real).to(x_real.dtype)
             logits_fake = self.discriminator(x_fake.detach()).to(x_real.dtype)
         loss = self.discriminator_loss(logits_real, logits_fake)
@@ -157,7 +159,7 @@ class AdversarialStep(ABC):
     def _step_generator(self, x_fake: Tensor) -> tuple[Tensor, Tensor]:
         # D's weights take no part in G's update: without their gradients the gradient of the images is the same.
         self.discriminator.requires_grad_(False)
-        with self._autocast(x_fake):
+        with self._in_precision(x_fake):
             logits_fake = self.discriminator(x_fake).to(torch.get_default_dtype())
         loss = self.generator_loss(logits_fake)
         self.optimizer_g.zero_grad()
@@ -166,9 +168,8 @@ class AdversarialStep(ABC):
         self.discriminator.requires_grad_(True)
         return loss, logits_fake
 
-    def _autocast(self, x: Tensor) -> torch.autocast:
-        """Make layers compute in bfloat16 where the run asks for it; weights, losses and updates do not."""
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+    def _in_precision(self, x: Tensor) -> AbstractContextManager[None]:
+        return computing_in(self.config.precision, x.device.type)
 
 
 class Trainer(AdversarialStep):

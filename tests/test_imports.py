@@ -15,11 +15,11 @@ PACKAGE = Path(gan_ablate.__file__).parent
 
 LAYERS = (
     {"errors", "seeding"},
-    {"validation", "folders", "assets", "outcomes", "allocator"},
+    {"validation", "folders", "assets", "outcomes", "allocator", "sheets"},
     {"config"},
     {"grid", "cost"},
     {"planning"},
-    {"data", "features", "losses", "metrics", "models", "throughput", "environment", "store", "stats"},
+    {"data", "features", "losses", "metrics", "models", "throughput", "environment", "store", "stats", "precision"},
     {"reference", "significance"},
     {"train", "score", "effects", "table", "variance"},
     {"events", "sample", "claims", "packed"},

@@ -13,6 +13,8 @@ from torch import nn
 from gan_ablate.models.layers import (
     ChannelsLast,
     FlattenLinear,
+    GreyConv2d,
+    GreyConvTranspose2d,
     NearestUpsampleConv2d,
     build_block,
     build_dropouts,
@@ -54,19 +56,12 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
 
 def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminator) -> nn.Sequential:
     """Build (B, C, S, S) → (B,) logits."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts: OrderedDict[str, nn.Module] = OrderedDict(layout=ChannelsLast())
     in_channels = config.num_channels
     for depth, width in enumerate(discriminator.widths(config.image_size), 1):
         has_norm = depth > 1 and discriminator.norm != "none"
         parts[f"down{depth}"] = build_block(
-            nn.Conv2d(
-                in_channels,
-                width,
-                discriminator.kernel_size,
-                stride=2,
-                padding=1,
-                bias=_has_bias(discriminator.bias, has_norm=has_norm),
-            ),
+            _build_downsampling(discriminator, in_channels, width, _has_bias(discriminator.bias, has_norm=has_norm)),
             build_norm(discriminator.norm, width, discriminator.norm_eps, spatial=True) if depth > 1 else None,
             discriminator.activation,
             *build_dropouts(discriminator.dropout, discriminator.dropout2d),
@@ -107,11 +102,22 @@ def _build_stem(generator: DCGANGenerator, latent_dim: int, width: int, side: in
 def _build_upsampling(generator: DCGANGenerator, in_channels: int, out_channels: int, has_bias: bool) -> nn.Module:
     match generator.upsample:
         case "transposed":
+            if out_channels == 1:
+                return GreyConvTranspose2d(in_channels, bias=has_bias)
             return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias)
         case "nearest":
             return NearestUpsampleConv2d(in_channels, out_channels, bias=has_bias)
         case _:
             assert_never(generator.upsample)
+
+
+def _build_downsampling(
+    discriminator: DCGANDiscriminator, in_channels: int, out_channels: int, has_bias: bool
+) -> nn.Module:
+    kernel = discriminator.kernel_size
+    if in_channels == 1:
+        return GreyConv2d(out_channels, kernel, bias=has_bias)
+    return nn.Conv2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=has_bias)
 
 
 def _has_bias(rule: BiasRule, *, has_norm: bool) -> bool:

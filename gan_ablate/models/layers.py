@@ -22,8 +22,11 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``, copied where it is laid out otherwise."""
-        # Spelt with permutations, which can also be mapped over packed runs.
-        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        # Spelt with views that can also be mapped over packed runs. One channel lies in memory alike in every layout,
+        # but a convolution goes by the strides, and only flattening gives them anew.
+        shape = (*x.shape[2:], x.shape[1])
+        y: Tensor = x.permute(0, 2, 3, 1).flatten(1).unflatten(1, shape)
+        return y.permute(0, 3, 1, 2)
 
 
 class FlattenLinear(nn.Linear):
@@ -62,6 +65,45 @@ class NearestUpsampleConv2d(nn.Conv2d):
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight.permute(1, 0, 2, 3).flatten(2) @ self.spread.T
         return functional.conv_transpose2d(x, weight.unflatten(2, (4, 4)), self.bias, stride=2, padding=1)
+
+
+class GreyConv2d(nn.Conv2d):
+    """A stride-2 convolution of one channel; its images' gradient is one matrix product, if that alone is wanted.
+
+    The libraries' convolutions compute in blocks of channels, of which one channel fills little; for the weights'
+    gradient they are fast enough. As a 1×1 convolution of patches the sums are the same.
+    """
+
+    def __init__(self, out_channels: int, kernel_size: int, *, bias: bool) -> None:
+        super().__init__(1, out_channels, kernel_size, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out_channels, H', W') of ``x``: (B, 1, H, W)."""
+        if self.weight.requires_grad:
+            return super().forward(x)
+        sides = [(side + 2 - kernel) // 2 + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True)]
+        patches = functional.unfold(x, self.kernel_size, padding=1, stride=2).unflatten(2, sides)
+        return functional.conv2d(ChannelsLast()(patches), self.weight.flatten(1)[..., None, None], self.bias)
+
+
+class GreyConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution to one channel: one matrix product yields all patches, which are then added up.
+
+    These are the same sums, and faster for the same reason as ``GreyConv2d``.
+    """
+
+    def __init__(self, in_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, 1, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return (B, 1, 2H, 2W)."""
+        assert output_size is None
+        height, width = x.shape[2:]
+        patches = functional.linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.weight.flatten(1).T)
+        # Added up in the parameters' precision, as within a convolution.
+        patches = patches.transpose(1, 2).to(self.weight.dtype)
+        y = functional.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)
+        return y if self.bias is None else y + self.bias
 
 
 def build_block(
