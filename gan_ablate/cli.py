@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_ablate.config import DATASETS, list_fields
+from gan_ablate.cost import EMULATED_BF16_SLOWDOWN
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.executors.local import resolve_jobs
 from gan_ablate.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
@@ -159,6 +160,16 @@ def plan_command(
         f"{plan.budget}: {len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
         f"{len(missing)} runs to compute, about {format_duration(total_sec)} with {num_jobs} at once"
     )
+    bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
+    if bf16_sec and device == "cpu":
+        from gan_ablate.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
+
+        if not has_native_bf16():
+            saved = format_duration(bf16_sec * (1 - 1 / EMULATED_BF16_SLOWDOWN))
+            console.print(
+                "This CPU has no bfloat16 arithmetic: runs with precision bf16 get the same numbers by rounding, "
+                f"which takes longer than float32; in float32 they would take about {saved} less"
+            )
 
 
 @app.command("list")

@@ -14,6 +14,9 @@ _STEP_OVERHEAD_SEC = 2e-3
 _SCORING_SEC_PER_SAMPLE = 2e-4
 _START_SEC = 1.0
 
+EMULATED_BF16_SLOWDOWN = 1.2
+"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
+
 
 def gflop_per_step(config: RunConfig) -> float:
     """Count the multiply-adds of linear and convolutional layers in one G step with its D steps, times two, in 10⁹.

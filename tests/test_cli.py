@@ -142,6 +142,18 @@ def test_plan_and_status_say_how_far_things_are(
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["tiny", "smoke", "2", "1", "0", "1"]
 
 
+@pytest.mark.parametrize("is_native", [True, False])
+def test_plan_says_where_bfloat16_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
+) -> None:
+    monkeypatch.setattr("gan_ablate.precision.has_native_bf16", lambda: is_native)
+    assert call(monkeypatch, "plan", "--grid", "precision") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert ("in float32 they would take about" in output) is not is_native
+    assert call(monkeypatch, "plan", "--grid", "beta1") == 0
+    assert "bfloat16" not in capsys.readouterr().out
+
+
 def test_status_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("", "utf-8")
     assert call(monkeypatch, "status", "--out", "file") == 2

@@ -14,7 +14,13 @@ from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
 from gan_ablate.grid import list_grids, list_presets, load_grid
 from gan_ablate.models import build_discriminator, build_generator
-from gan_ablate.models.layers import FlattenLinear, NearestUpsampleConv2d
+from gan_ablate.models.layers import (
+    Dropout,
+    FlattenLinear,
+    GreyConv2d,
+    GreyConvTranspose2d,
+    NearestUpsampleConv2d,
+)
 from gan_ablate.planning import plan
 from gan_ablate.train import Trainer
 from tests.configs import make_config
@@ -153,3 +159,67 @@ def test_everything_between_the_ends_of_a_dcgan_is_channels_last(preset: str) ->
                     module.inplace = False  # which such hooks do not go with
     trainer.step()
     assert strayed == []
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_a_convolution_of_one_channel_is_pytorchs(kernel: int, is_frozen: bool) -> None:
+    torch.manual_seed(0)
+    layer = GreyConv2d(5, kernel, bias=True).double().requires_grad_(not is_frozen)
+    x = torch.randn(3, 1, 12, 10, dtype=torch.float64, requires_grad=True)
+    y, expected = layer(x), functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    torch.testing.assert_close(y, expected)
+    wanted = [x] if is_frozen else [x, layer.weight, layer.bias]
+    upstream = torch.randn_like(y)
+    for a, b in zip(
+        torch.autograd.grad(y, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_transposed_convolution_to_one_channel_is_pytorchs(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = GreyConvTranspose2d(5, bias=bias).double()
+    x = torch.randn(3, 5, 4, 6, dtype=torch.float64, requires_grad=True)
+    y, expected = layer(x), nn.ConvTranspose2d.forward(layer, x)
+    torch.testing.assert_close(y, expected)
+    wanted, upstream = [x, *layer.parameters()], torch.randn_like(y)
+    for a, b in zip(
+        torch.autograd.grad(y, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.999999])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(64, 32, 14, 14).to(memory_format=torch.channels_last)
+    y = Dropout(rate)(x)
+    kept = y != 0
+    share = min(rate, 1 - 2**-16)
+    assert abs(float(kept.double().mean()) - (1 - share)) < 5 * math.sqrt(share * (1 - share) / x.numel())
+    assert y[kept].unique().numel() == 1
+    assert float(y.max()) == pytest.approx(1 / (1 - share), rel=2**-15)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert (
+        abs(float(kept[:, 1:].double().mul(kept[:, :-1]).mean()) - (1 - share) ** 2) < 0.01
+    )  # neighbours on their own
+
+
+def test_dropout_passes_gradients_where_it_passes_values_and_everything_in_evaluation() -> None:
+    layer, x = Dropout(0.4), torch.randn(5, 7).requires_grad_()
+    y = layer(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, y.detach() / x.detach())
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_dropout_repeats_with_the_seed() -> None:
+    def drop(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        dropped: torch.Tensor = Dropout(0.5)(torch.ones(3, 11))
+        return dropped
+
+    assert torch.equal(drop(7), drop(7))
+    assert not torch.equal(drop(7), drop(8))

