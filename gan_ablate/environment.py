@@ -17,6 +17,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     """Name the processor, the threads, the versions and, in a checkout, the git revision."""
     environment = {
         "cpu": _cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # one processor's name may stand for many kinds
         "cores": str(os.cpu_count()),
         "threads_per_run": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",

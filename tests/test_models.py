@@ -169,7 +169,7 @@ def test_a_convolution_of_one_channel_is_pytorchs(kernel: int, is_frozen: bool) 
     x = torch.randn(3, 1, 12, 10, dtype=torch.float64, requires_grad=True)
     y, expected = layer(x), functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
     torch.testing.assert_close(y, expected)
-    wanted = [x] if is_frozen else [x, layer.weight, layer.bias]
+    wanted = [x] if is_frozen else [x, *layer.parameters()]
     upstream = torch.randn_like(y)
     for a, b in zip(
         torch.autograd.grad(y, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
