@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,9 @@ NUM_TURNS = 5
 TURN_SEC = 6.0
 PROFILED_STEPS = 5
 NUM_OPERATORS = 6
+PACKED_SUBJECTS = ("mlp", "dcgan-28")
+PACK_SIZES = (1, 4, 16)
+PACK_SEC = 5.0
 
 
 def main() -> None:
@@ -50,8 +54,14 @@ def main() -> None:
             rows.append(tabulate_contest(SUBJECTS[name], precision, contest, peaks))
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
-    write_atomically(options.out / "speed.md", _page(rows, peaks, profiles, precisions, options.turns))
-    content = {"peaks": [asdict(peak) for peak in peaks], "contests": contests, "environment": _environment()}
+    packs = [time_packs(SUBJECTS[name]) for name in options.subject or SUBJECTS if name in PACKED_SUBJECTS]
+    write_atomically(options.out / "speed.md", _page(rows, peaks, profiles, packs, precisions, options.turns))
+    content = {
+        "peaks": [asdict(peak) for peak in peaks],
+        "contests": contests,
+        "packs": packs,
+        "environment": _environment(),
+    }
     write_atomically(options.out / "speed.json", json.dumps(content, indent=1) + "\n")
 
 
@@ -99,6 +109,22 @@ def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
     return [(operator.key, operator.self_cpu_time_total / total) for operator in largest]
 
 
+def time_packs(subject: Subject) -> dict[str, object]:
+    """Time runs packed into one program, on one thread: their iterations per second, all together."""
+    rates: dict[str, object] = {"model": subject.name}
+    with threads(1):
+        for num_runs in PACK_SIZES:
+            trainer = subject.pack(num_runs)
+            for _ in range(PROFILED_STEPS):
+                trainer.step()
+            num_steps, started = 0, time.perf_counter()
+            while time.perf_counter() < started + PACK_SEC:
+                trainer.step()
+                num_steps += 1
+            rates[f"{num_runs} packed, it/s"] = num_steps * num_runs / (time.perf_counter() - started)
+    return rates
+
+
 def tabulate_contest(
     subject: Subject, precision: str, contest: Mapping[Side, Sequence[Sequence[Turn]]], peaks: Sequence[Peak]
 ) -> dict[str, object]:
@@ -128,6 +154,7 @@ def _page(
     rows: Sequence[dict[str, object]],
     peaks: Sequence[Peak],
     profiles: Sequence[tuple[str, list[tuple[str, float]]]],
+    packs: Sequence[Mapping[str, object]],
     precisions: Sequence[str],
     num_turns: int,
 ) -> str:
@@ -139,6 +166,18 @@ def _page(
         {"model": name, "share of a step by operator": ", ".join(f"{key} {share:.0%}" for key, share in operators)}
         for name, operators in profiles
     ]
+    pack_section = (
+        f"""
+## Runs packed into one program
+
+{tabulate(packs, headers="keys", tablefmt="github", floatfmt=".3g")}
+
+`gan_ablate.packed` trains runs that differ in seeds and scalars as one program, on one thread here: iterations per
+second of all its runs together. A grid doesn't use it: a core is busy with one run already.
+"""
+        if packs
+        else ""
+    )
     bf16 = "" if "bf16" in precisions else " It has no bfloat16 arithmetic of its own, so all is in float32."
     return f"""# Speed
 
@@ -166,7 +205,7 @@ the others. *Page faults* and *memory* are plain → ours per core.
 ## Where a step goes
 
 {tabulate(profile_rows, headers="keys", tablefmt="github")}
-"""
+{pack_section}"""
 
 
 def _environment() -> dict[str, str]:

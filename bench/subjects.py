@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bench import plain
 from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
 from gan_ablate.grid import load_preset
+from gan_ablate.packed import PackedTrainer
 from gan_ablate.train import Trainer
 from gan_ablate.validation import validate
 
@@ -45,7 +48,15 @@ class Subject:
     def trainer(self, **changes: Any) -> Trainer:
         """Build that run's trainer, on the embedded digits."""
         config = self.config(**changes)
-        return Trainer(config, load_dataset(config.dataset, config.image_size, Path()).images)
+        return Trainer(config, self._images(config))
+
+    def pack(self, num_runs: int) -> PackedTrainer:
+        """Build the trainer of so many runs at once, which differ in their seeds."""
+        configs = [self.config(seed=seed) for seed in range(num_runs)]
+        return PackedTrainer(configs, self._images(configs[0]))
+
+    def _images(self, config: RunConfig) -> Tensor:
+        return load_dataset(config.dataset, config.image_size, Path()).images
 
 
 SUBJECTS = {
