@@ -6,6 +6,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import random
 import resource
 import tempfile
 import time
@@ -17,8 +18,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from bench.plain import load_batches, train_plainly, write_mnist
 from bench.subjects import SUBJECTS
+from gan_ablate.executors.local import settle
 from gan_ablate.throughput import peak_memory_bytes
+from gan_ablate.train import MEASURE_EVERY
 
 WARM_UP_STEPS = 3
 
@@ -45,7 +51,7 @@ Side = Literal["plain", "plain per core", "ours", "ours per core"]
 
 
 def hold_contest(name: str, num_turns: int, turn_sec: float, precision: str = "fp32") -> dict[Side, list[list[Turn]]]:
-    """Let four sides take turns, each turn in another order.
+    """Let four sides take turns, in another order every time.
 
     The plain loop and the package's step, both in one process with all cores, and both as the grid does it: as many
     processes as cores, each with one thread on a core of its own.
@@ -60,21 +66,21 @@ def hold_contest(name: str, num_turns: int, turn_sec: float, precision: str = "f
         For each side and turn, what each of its processes did.
     """
     cores = sorted(os.sched_getaffinity(0))
-    ours = partial(_serve_ours, precision=precision)
-    tasks: dict[Side, list[_Task]] = {
-        "plain": [(_serve_plain, name, cores)],
-        "plain per core": [(_serve_plain, name, [core]) for core in cores],
-        "ours": [(ours, name, cores)],
-        "ours per core": [(ours, name, [core]) for core in cores],
-    }
-    turns: dict[Side, list[list[Turn]]] = {side: [] for side in tasks}
+    turns: dict[Side, list[list[Turn]]] = {}
     with ExitStack() as stack:
+        root = stack.enter_context(tempfile.TemporaryDirectory())
+        write_mnist(Path(root))
+        theirs, ours = partial(_serve_plain, root=root), partial(_serve_ours, precision=precision)
+        tasks: dict[Side, list[_Task]] = {
+            "plain": [(theirs, name, cores)],
+            "plain per core": [(theirs, name, [core]) for core in cores],
+            "ours": [(ours, name, cores)],
+            "ours per core": [(ours, name, [core]) for core in cores],
+        }
         pipes = {side: stack.enter_context(_processes(of_side)) for side, of_side in tasks.items()}
-        order = list(tasks)
-        for _ in range(num_turns):
-            for side in order:
-                turns[side].append(_take_turn(pipes[side], turn_sec))
-            order = [*order[1:], order[0]]
+        for turn in range(num_turns):
+            for side in random.Random(turn).sample(list(tasks), len(tasks)):
+                turns.setdefault(side, []).append(_take_turn(pipes[side], turn_sec))
     return turns
 
 
@@ -95,6 +101,7 @@ def _processes(tasks: list[_Task]) -> Iterator[list[Connection]]:
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=target, args=(theirs, *arguments), daemon=True)
             process.start()
+            theirs.close()  # so that a process that dies ends the wait for it
             pipes.append(ours)
             processes.append(process)
         for pipe in pipes:
@@ -106,26 +113,17 @@ def _processes(tasks: list[_Task]) -> Iterator[list[Connection]]:
             process.join()
 
 
-def _serve_plain(pipe: Connection, name: str, cores: list[int]) -> None:
-    import torch
-
-    from bench import plain
-
+def _serve_plain(pipe: Connection, name: str, cores: list[int], *, root: str) -> None:
     torch.set_num_threads(len(cores))
     os.sched_setaffinity(0, cores)
     config = SUBJECTS[name].config()
-    with tempfile.TemporaryDirectory() as root:
-        plain.write_mnist(Path(root))
-        batches = plain.load_batches(Path(root), config.image_size, config.batch_size)
-        torch.manual_seed(0)
-        loop = plain.train_plainly(SUBJECTS[name].build_plain(), batches, config, io.StringIO())
-        _serve(pipe, lambda: next(loop))
+    batches = load_batches(Path(root), config.image_size, config.batch_size)
+    torch.manual_seed(0)
+    loop = train_plainly(SUBJECTS[name].build_plain(), batches, config, io.StringIO())
+    _serve(pipe, lambda: next(loop))
 
 
 def _serve_ours(pipe: Connection, name: str, cores: list[int], *, precision: str) -> None:
-    from gan_ablate.executors.local import settle
-    from gan_ablate.train import MEASURE_EVERY
-
     settle(len(cores), cores)
     trainer = SUBJECTS[name].trainer(precision=precision)
     count = itertools.count(1)
@@ -154,4 +152,4 @@ def _serve(pipe: Connection, step: Callable[[], None]) -> None:
             # Of the step that outlasts the turn, the part inside it.
             num_steps += min(1.0, (end - before) / (now - before))
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-        pipe.send(Turn(num_steps / (end - start), faults / num_steps, peak_memory_bytes()))
+        pipe.send(Turn(num_steps / (end - start), faults / max(num_steps, 1), peak_memory_bytes()))

@@ -204,6 +204,8 @@ the others. *Page faults* and *memory* are plain → ours per core.
 
 ## Where a step goes
 
+By operator, {precisions[-1]}, on one thread.
+
 {tabulate(profile_rows, headers="keys", tablefmt="github")}
 {pack_section}"""
 

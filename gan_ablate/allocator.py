@@ -7,6 +7,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**30
+_LARGEST_BEFORE_2_35 = 2**25
 
 
 def keep_memory() -> None:
@@ -16,7 +17,8 @@ def keep_memory() -> None:
     """
     libc = _load_glibc()
     if libc is not None:
-        libc.mallopt(_M_MMAP_THRESHOLD, _NEVER)
+        # glibc before 2.35 refuses more than half of its largest heap, and would keep to its 128 KB.
+        _ = libc.mallopt(_M_MMAP_THRESHOLD, _NEVER) or libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BEFORE_2_35)
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 

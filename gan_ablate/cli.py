@@ -165,10 +165,9 @@ def plan_command(
         from gan_ablate.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
 
         if not has_native_bf16():
-            saved = format_duration(bf16_sec * (1 - 1 / EMULATED_BF16_SLOWDOWN))
             console.print(
-                "This CPU has no bfloat16 arithmetic: runs with precision bf16 get the same numbers by rounding, "
-                f"which takes longer than float32; in float32 they would take about {saved} less"
+                "This CPU has no bfloat16 arithmetic: runs with precision bf16 come to the same numbers by rounding; "
+                f"in float32 they would take about {format_duration(bf16_sec * (EMULATED_BF16_SLOWDOWN - 1))} less"
             )
 
 

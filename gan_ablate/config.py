@@ -16,7 +16,7 @@ from pydantic import (
 
 from gan_ablate.validation import Model, choices, refusal
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised whenever the same RunConfig would give other numbers than before."""
 
 DATASETS: dict[str, str] = {
@@ -40,7 +40,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 NormKind = Literal["none", "batch"]
 Precision = Literal["fp32", "bf16"]
 BiasRule = Literal["unnormalised", "all", "none"]
-"""Which layers have a bias: those without batch norm, which would cancel it (the default), all, or none."""
+"""Which layers have a bias: those that no batch norm follows, which would cancel it (the default), all, or none."""
 
 
 def _kind_alone(value: Any) -> Any:

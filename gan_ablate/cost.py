@@ -15,7 +15,7 @@ _SCORING_SEC_PER_SAMPLE = 2e-4
 _START_SEC = 1.0
 
 EMULATED_BF16_SLOWDOWN = 1.2
-"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
+"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it, seen as above."""
 
 
 def gflop_per_step(config: RunConfig) -> float:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from gan_ablate.precision import has_native_bf16
+
 _PACKAGES = ("gan-ablate", "torch", "torchvision", "torchmetrics", "numpy")
 
 
@@ -18,6 +20,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     environment = {
         "cpu": _cpu_model(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # one processor's name may stand for many kinds
+        "bfloat16": "native" if has_native_bf16() else "emulated",
         "cores": str(os.cpu_count()),
         "threads_per_run": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",

@@ -78,7 +78,7 @@ def find_obstacle(configs: Sequence[RunConfig]) -> str | None:
     scalars: dict[str, Any] = {"seed": 0, "lr_g": 1.0, "lr_d": 1.0, "beta1": 0.0, "beta2": 0.0}
     alike = {config.model_copy(update={**scalars, "loss": configs[0].loss}).model_dump_json() for config in configs}
     if len(alike) > 1:
-        return "runs in one pack may differ in seed, learning rates, Adam's β and labels only"
+        return "runs in one pack may differ in seed, learning rates, Adam's β and the loss only"
     if configs[0].precision != "fp32":
         return "mapped layers do not round as autocast does; valid: precision fp32"
     discriminator = configs[0].discriminator
@@ -142,8 +142,8 @@ class PackedAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(parameters, {})
         first = self.param_groups[0]["params"][0]
-        rows = torch.tensor([lr, beta1, beta2], dtype=first.dtype, device=first.device)
-        self._lr, self._beta1, self._beta2 = rows
+        # 1 - β leaves few digits of a float32.
+        self._lr, self._beta1, self._beta2 = torch.tensor([lr, beta1, beta2], dtype=torch.float64, device=first.device)
         self._power1, self._power2 = torch.ones_like(self._lr), torch.ones_like(self._lr)
 
     @torch.no_grad()
@@ -160,9 +160,10 @@ class PackedAdam(torch.optim.Optimizer):
             if not state:
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             shape = (-1, *[1] * (parameter.ndim - 1))
-            beta1, beta2, scale_, rescale_ = (
-                column.reshape(shape) for column in (self._beta1, self._beta2, scale, rescale)
+            new1, kept2, new2, scale_, rescale_ = (
+                column.to(parameter.dtype).reshape(shape)
+                for column in (1 - self._beta1, self._beta2, 1 - self._beta2, scale, rescale)
             )
-            state["mean"].lerp_(parameter.grad, 1 - beta1)
-            state["square"].mul_(beta2).add_((1 - beta2) * parameter.grad.square())
+            state["mean"].lerp_(parameter.grad, new1)
+            state["square"].mul_(kept2).add_(new2 * parameter.grad.square())
             parameter.sub_(scale_ * state["mean"] / (state["square"].sqrt() * rescale_ + ADAM_EPS))

@@ -25,7 +25,7 @@ def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
     """Make layers compute in a run's precision; weights, losses and updates stay in float32.
 
     ``bf16`` is PyTorch's autocast. A CPU that has no bfloat16 arithmetic would take about fifteen times as long for it
-    as for float32, and is given the same numbers by a shorter way.
+    as for float32, and comes to the same numbers by a shorter way, up to the order of sums.
     """
     with ExitStack() as stack:
         if precision == "bf16":

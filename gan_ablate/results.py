@@ -84,7 +84,7 @@ class GridResults:
     @property
     def machines(self) -> set[tuple[str | None, ...]]:
         """What runs were computed on; times compare only where there is one."""
-        parts = ("cpu", "instructions", "gpu", "threads_per_run", "torch")
+        parts = ("cpu", "instructions", "bfloat16", "gpu", "threads_per_run", "torch")
         finished = [record for _, record in self.records if record.status != "failed"]
         return {(record.device, *(record.environment.get(part) for part in parts)) for record in finished}
 

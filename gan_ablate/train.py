@@ -31,7 +31,7 @@ MEASURE_EVERY = 10
 
 
 class StepTerms(NamedTuple):
-    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached.
+    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached; of packed runs, R of each.
 
     ``logits_fake_before`` are D's logits of its own fakes, before it learns from them, ``logits_fake_after`` those that
     G learns from, after D's update: the D(G(z)) before / after of the DCGAN literature. Where G is updated first, it

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from gan_ablate.config import RunConfig
-from gan_ablate.packed import PackedTrainer, find_obstacle
+from gan_ablate.packed import PackedAdam, PackedTrainer, find_obstacle
 from gan_ablate.train import Trainer
 from tests.configs import make_config
 
@@ -57,6 +58,26 @@ def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any
         for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
             for name, tensor in theirs.state_dict().items():
                 torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+
+
+def test_packed_adam_is_adam_in_float32() -> None:
+    torch.manual_seed(0)
+    start, beta2s = torch.randn(2, 50), (0.9, 0.9999)
+    packed = nn.Parameter(start.clone())
+    lone = [nn.Parameter(row.clone()) for row in start]
+    optimizer = PackedAdam([packed], [1e-3, 1e-2], [0.5, 0.9], beta2s)
+    others = [
+        torch.optim.Adam([parameter], lr, (beta1, beta2))
+        for parameter, lr, beta1, beta2 in zip(lone, (1e-3, 1e-2), (0.5, 0.9), beta2s, strict=True)
+    ]
+    for _ in range(5):
+        packed.grad = torch.randn(2, 50)
+        optimizer.step()
+        for index, (parameter, other) in enumerate(zip(lone, others, strict=True)):
+            parameter.grad = packed.grad[index].clone()
+            other.step()
+    moved = torch.stack([parameter.detach() for parameter in lone]) - start
+    torch.testing.assert_close(packed.detach() - start, moved, rtol=0, atol=3e-7)
 
 
 @pytest.mark.parametrize(

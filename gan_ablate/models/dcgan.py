@@ -1,6 +1,6 @@
 """The convolutional GAN of Radford et al., "Unsupervised representation learning with DCGANs" (arXiv:1511.06434).
 
-Batch norm goes where the paper puts it, on every layer but G's output and D's input.
+Batch norm goes where the paper puts it, on every layer but G's output and D's input, unless a run says otherwise.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminat
     parts: OrderedDict[str, nn.Module] = OrderedDict(layout=ChannelsLast())
     in_channels = config.num_channels
     for depth, width in enumerate(discriminator.widths(config.image_size), 1):
-        has_norm = depth > 1 and discriminator.norm != "none"
+        # Behind an activation, batch norm cancels no bias.
+        has_norm = depth > 1 and discriminator.norm != "none" and discriminator.norm_position != "last"
         parts[f"down{depth}"] = build_block(
             _build_downsampling(discriminator, in_channels, width, _has_bias(discriminator.bias, has_norm=has_norm)),
             build_norm(discriminator.norm, width, discriminator.norm_eps, spatial=True) if depth > 1 else None,

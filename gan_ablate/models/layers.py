@@ -67,11 +67,17 @@ class NearestUpsampleConv2d(nn.Conv2d):
         return functional.conv_transpose2d(x, weight.unflatten(2, (4, 4)), self.bias, stride=2, padding=1)
 
 
+def _adds_up_exactly(x: Tensor) -> bool:
+    """Whether patches can be added up outside a convolution: on a CPU, and in no coarser precision than within."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 class GreyConv2d(nn.Conv2d):
     """A stride-2 convolution of one channel; its images' gradient is one matrix product, if that alone is wanted.
 
-    The libraries' convolutions compute in blocks of channels, of which one channel fills little; for the weights'
-    gradient they are fast enough. As a 1×1 convolution of patches the sums are the same.
+    A CPU's convolutions compute in blocks of channels, of which one channel fills little; for the weights' gradient
+    they are fast enough. As a 1×1 convolution of patches the sums are the same. Mapped over packed runs, where no layer
+    can tell whether it is frozen, it always goes by patches.
     """
 
     def __init__(self, out_channels: int, kernel_size: int, *, bias: bool) -> None:
@@ -79,7 +85,7 @@ class GreyConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, H', W') of ``x``: (B, 1, H, W)."""
-        if self.weight.requires_grad:
+        if self.weight.requires_grad or not _adds_up_exactly(x):
             return super().forward(x)
         sides = [(side + 2 - kernel) // 2 + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True)]
         patches = functional.unfold(x, self.kernel_size, padding=1, stride=2).unflatten(2, sides)
@@ -97,19 +103,18 @@ class GreyConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return (B, 1, 2H, 2W)."""
-        assert output_size is None
+        if not _adds_up_exactly(x):
+            return super().forward(x, output_size)
         height, width = x.shape[2:]
         patches = functional.linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.weight.flatten(1).T)
-        # Added up in the parameters' precision, as within a convolution.
-        patches = patches.transpose(1, 2).to(self.weight.dtype)
-        y = functional.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)
+        y = functional.fold(patches.transpose(1, 2), (2 * height, 2 * width), 4, padding=1, stride=2)
         return y if self.bias is None else y + self.bias
 
 
 class Dropout(nn.Dropout):
     """Dropout whose mask is cut from random 64-bit words, 16 bits an element, in a fifth of a Bernoulli draw's time.
 
-    The rate is rounded to a multiple of 2⁻¹⁶, and what is kept is scaled by exactly as much.
+    The rate is rounded to a multiple of 2⁻¹⁶ below 1, and what is kept is scaled by as much.
     """
 
     def forward(self, x: Tensor) -> Tensor:
