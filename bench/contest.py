@@ -66,7 +66,6 @@ def hold_contest(name: str, num_turns: int, turn_sec: float, precision: str = "f
         For each side and turn, what each of its processes did.
     """
     cores = sorted(os.sched_getaffinity(0))
-    turns: dict[Side, list[list[Turn]]] = {}
     with ExitStack() as stack:
         root = stack.enter_context(tempfile.TemporaryDirectory())
         write_mnist(Path(root))
@@ -77,10 +76,11 @@ def hold_contest(name: str, num_turns: int, turn_sec: float, precision: str = "f
             "ours": [(ours, name, cores)],
             "ours per core": [(ours, name, [core]) for core in cores],
         }
+        turns: dict[Side, list[list[Turn]]] = {side: [] for side in tasks}
         pipes = {side: stack.enter_context(_processes(of_side)) for side, of_side in tasks.items()}
         for turn in range(num_turns):
             for side in random.Random(turn).sample(list(tasks), len(tasks)):
-                turns.setdefault(side, []).append(_take_turn(pipes[side], turn_sec))
+                turns[side].append(_take_turn(pipes[side], turn_sec))
     return turns
 
 
