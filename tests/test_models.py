@@ -84,6 +84,15 @@ def test_batch_norm_shifts_no_other_layers_start(build: Callable[[RunConfig], nn
         assert torch.equal(with_norm[name], without[name]), name
 
 
+def test_batch_norm_takes_the_place_of_the_bias_only_where_it_follows_the_layer() -> None:
+    first, last = (
+        build_discriminator(make_config(discriminator={"kind": "dcgan", "base_channels": 4, "norm_position": position}))
+        for position in ("before_activation", "last")
+    )
+    assert "down2.layer.bias" not in first.state_dict()
+    assert "down2.layer.bias" in last.state_dict()
+
+
 def test_normal_initialisation_is_the_dcgan_papers() -> None:
     generator: Any = build_generator(make_config())
     convolution, norm = generator.up1.layer, generator.up1.norm

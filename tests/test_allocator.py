@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from gan_ablate import allocator
+
+
+@pytest.mark.parametrize("largest", [2**62, 2**25])
+def test_blocks_are_kept_by_new_and_by_old_libraries(monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
+    """One that refuses the threshold asked for would stay at its own, and no longer move it."""
+    thresholds: dict[int, int] = {}
+
+    class Library:
+        def mallopt(self, parameter: int, value: int) -> int:
+            is_refused = parameter == allocator._M_MMAP_THRESHOLD and value > largest
+            if not is_refused:
+                thresholds[parameter] = value
+            return int(not is_refused)
+
+    monkeypatch.setattr(allocator, "_load_glibc", Library)
+    allocator.keep_memory()
+    assert thresholds == {
+        allocator._M_MMAP_THRESHOLD: min(2**30, largest),
+        allocator._M_TRIM_THRESHOLD: 2**30,
+    }
+
+
+def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_load_glibc", lambda: None)
+    allocator.keep_memory()
+    allocator.release_memory()
