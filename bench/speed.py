@@ -204,7 +204,9 @@ the others. *Page faults* and *memory* are plain → ours per core.
 
 ## Where a step goes
 
-By operator, {precisions[-1]}, on one thread.
+By operator, {precisions[-1]}, on one thread. What is neither a convolution nor a matrix product is a pass over memory
+each: norms, activations, the optimiser. A convolution below the peak has a shape that the library computes more slowly
+than its best one.
 
 {tabulate(profile_rows, headers="keys", tablefmt="github")}
 {pack_section}"""
