@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from gan_ablate.errors import UserError
 
 ModelT = TypeVar("ModelT", bound="Model")
+
+MAX_SIZE = 65_536
+Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(BaseModel):
@@ -31,6 +35,11 @@ class Model(BaseModel):
                         {"field": name, "advice": choices(str(name), list(cls.model_fields))},
                     )
         return data
+
+
+def kind_alone(value: Any) -> Any:
+    """Let ``"relu"`` stand for ``{kind = "relu"}``."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 def choices(wrong: str, valid: list[str]) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from gan_ablate import allocator
@@ -25,7 +27,20 @@ def test_blocks_are_kept_by_new_and_by_old_libraries(monkeypatch: pytest.MonkeyP
     }
 
 
-def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_load_glibc", lambda: None)
+def test_other_systems_libraries_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", loaded.append)
+    allocator.keep_memory()
+    allocator.release_memory()
+    assert loaded == []
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without ``malloc_trim`` is none that these settings are for."""
+    library = SimpleNamespace(mallopt=pytest.fail)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    assert allocator._load_glibc() is None
     allocator.keep_memory()
     allocator.release_memory()

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gan_ablate.config import LeakyReLU, NormalInit, RunConfig, list_fields
+from gan_ablate.config import RunConfig, list_fields
 from gan_ablate.errors import UserError
+from gan_ablate.networks import LeakyReLU, NormalInit
 from gan_ablate.validation import validate
 from tests.configs import make_config
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.config import NormalInit
 from gan_ablate.errors import UserError
 from gan_ablate.grid import list_grids, list_presets, load_grid
+from gan_ablate.networks import NormalInit
 from gan_ablate.planning import Plan, plan
 from gan_ablate.validation import validate
 

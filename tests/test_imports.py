@@ -16,6 +16,7 @@ PACKAGE = Path(gan_ablate.__file__).parent
 LAYERS = (
     {"errors", "seeding"},
     {"validation", "folders", "assets", "outcomes", "allocator", "sheets"},
+    {"networks"},
     {"config"},
     {"grid", "cost"},
     {"planning", "precision"},
@@ -34,6 +35,7 @@ LAYERS = (
 """A module imports only from layers above its own, or from its own package."""
 
 WITHOUT_TORCH = {
+    "networks",
     "config",
     "grid",
     "outcomes",

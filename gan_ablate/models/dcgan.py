@@ -22,7 +22,8 @@ from gan_ablate.models.layers import (
 )
 
 if TYPE_CHECKING:
-    from gan_ablate.config import BiasRule, DCGANDiscriminator, DCGANGenerator, RunConfig
+    from gan_ablate.config import RunConfig
+    from gan_ablate.networks import BiasRule, DCGANDiscriminator, DCGANGenerator
 
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:

@@ -10,7 +10,8 @@ from torch import nn
 from gan_ablate.models.layers import build_block, build_dropouts, build_norm
 
 if TYPE_CHECKING:
-    from gan_ablate.config import MLPDiscriminator, MLPGenerator, RunConfig
+    from gan_ablate.config import RunConfig
+    from gan_ablate.networks import MLPDiscriminator, MLPGenerator
 
 
 def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequential:
