@@ -19,7 +19,7 @@ from torchvision import datasets, transforms
 
 from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
-from gan_ablate.train import Network
+from gan_ablate.step import Network
 
 
 class Networks(NamedTuple):
@@ -145,6 +145,7 @@ def train_plainly(
     config: RunConfig,
     log: IO[str],
     draw: Callable[[Network], Tensor] | None = None,
+    device: str = "cpu",
 ) -> Iterator[None]:
     """Train as tutorials do, for ever; each ``next`` is one iteration.
 
@@ -155,9 +156,10 @@ def train_plainly(
             whether D's two losses are averaged.
         log: gets a line an iteration.
         draw: draws the latents of the fakes that the network it is given learns from; without it, ``torch.randn``.
+        device: what trains.
     """
-    draw = draw or (lambda _: torch.randn(config.batch_size, config.latent_dim))
-    generator, discriminator = networks
+    draw = draw or (lambda _: torch.randn(config.batch_size, config.latent_dim, device=device))
+    generator, discriminator = (network.to(device) for network in networks)
     criterion: Callable[[Tensor, Tensor], Tensor] = nn.BCELoss()
     betas = (config.beta1, config.beta2)
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.lr_g, betas=betas)
@@ -166,7 +168,8 @@ def train_plainly(
     def update_discriminator(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         optimizer_d.zero_grad()
         output_real, output_fake = discriminator(real), discriminator(fake.detach())
-        loss = criterion(output_real, torch.ones(len(real), 1)) + criterion(output_fake, torch.zeros(len(real), 1))
+        ones, zeros = (full(len(real), 1, device=device) for full in (torch.ones, torch.zeros))
+        loss = criterion(output_real, ones) + criterion(output_fake, zeros)
         if config.loss.discriminator_reduction == "mean":
             loss = loss / 2
         loss.backward()
@@ -176,13 +179,14 @@ def train_plainly(
     def update_generator(fake: Tensor) -> tuple[Tensor, Tensor]:
         optimizer_g.zero_grad()
         output = discriminator(fake)
-        loss = criterion(output, torch.ones(len(fake), 1))
+        loss = criterion(output, torch.ones(len(fake), 1, device=device))
         loss.backward()
         optimizer_g.step()
         return loss, output
 
     for epoch in itertools.count():
         for iteration, (real, *_) in enumerate(batches):
+            real = real.to(device)  # noqa: PLW2901 (as they write it)
             fake = generator(draw("discriminator"))
             if config.update_order == "generator_first":
                 loss_g, output = update_generator(fake)

@@ -45,8 +45,8 @@ class ImageDataset:
     origin: str
 
 
-class BatchStream:
-    """Endless batches in an order that depends on the seed alone, not on the batch size.
+class BatchOrder:
+    """Which images make the next batch, in an order that depends on the seed alone, not on the batch size.
 
     The images are shuffled anew for every epoch and epochs follow each other without a gap.
 
@@ -57,18 +57,29 @@ class BatchStream:
     """
 
     def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
-        self._images = images
+        self._num_images = len(images)
         self._batch_size = batch_size
         self._stream = torch.Generator().manual_seed(stream_seed(seed, "data order"))
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = torch.empty(0, dtype=torch.int64, device=images.device)
 
     def next(self) -> Tensor:
-        """Return the next batch: (B, C, S, S) in [-1, 1], of PyTorch's default dtype."""
+        """Return the next batch's indices, (B,) int64, on the images' device."""
         while len(self._order) < self._batch_size:
-            epoch = torch.randperm(len(self._images), generator=self._stream)
-            self._order = torch.cat((self._order, epoch))
+            # Drawn on the CPU, so that every device sees the same order; a whole epoch at once, because a copy waits.
+            epoch = torch.randperm(self._num_images, generator=self._stream)
+            self._order = torch.cat((self._order, epoch.to(self._order.device)))
         indices, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
-        return self._images[indices.to(self._images.device)].to(torch.get_default_dtype()).div_(127.5).sub_(1)
+        return indices
+
+
+def take_batch(images: Tensor, indices: Tensor) -> Tensor:
+    """Return images as networks see them: (…, C, S, S) in [-1, 1], of PyTorch's default dtype.
+
+    Args:
+        images: (N, C, S, S) uint8.
+        indices: (…) int64, on their device.
+    """
+    return images[indices].to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None = None) -> ImageDataset:

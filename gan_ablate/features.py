@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
@@ -16,9 +15,10 @@ from torch.nn import functional
 
 from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
+from gan_ablate.precision import full_float32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ClassifierName = Literal["digits", "fashion"]
 
@@ -209,24 +209,12 @@ def _extract(
 ) -> Features:
     if images.dtype != torch.uint8:
         raise TypeError(f"features are extracted from uint8 images, not {images.dtype}")
-    with _full_float32(device):
+    # Whatever the caller set: another precision would move the score.
+    with torch.autocast(device.type, enabled=False), full_float32():
         parts = [forward(batch.to(device)) for batch in images.split(EXTRACTION_BATCH)]
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
-
-
-@contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Keep TF32 and autocast out, whatever the caller set: they would move the score."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        flags = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
-        with torch.autocast(device.type, enabled=False), flags:
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 def _download(url: str) -> Path:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.train import AdversarialStep, Network, Trainer
+from gan_ablate.step import AdversarialStep, Network
+from gan_ablate.train import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +42,7 @@ class PackedTrainer(AdversarialStep):
         if obstacle:
             raise ValueError(obstacle)
         self.config = configs[0]
+        self.images = images
         self._runs = [Trainer(config, images) for config in configs]
         self.generator: PackedNetwork = PackedNetwork([run.generator for run in self._runs])
         self.discriminator: PackedNetwork = PackedNetwork([run.discriminator for run in self._runs])
@@ -52,9 +54,13 @@ class PackedTrainer(AdversarialStep):
         """Draw the next latents of every run: (R, B, latent_dim)."""
         return torch.stack([run.draw_latents(network) for run in self._runs])
 
-    def next_batch(self) -> Tensor:
-        """Return the next real images of every run: (R, B, C, S, S)."""
-        return torch.stack([run.next_batch() for run in self._runs])
+    def random_streams(self) -> list[torch.Generator]:
+        """Return what the latents of all runs are drawn from."""
+        return [stream for run in self._runs for stream in run.random_streams()]
+
+    def next_indices(self) -> Tensor:
+        """Return which images make the next batch of real ones of every run: (R, B)."""
+        return torch.stack([run.next_indices() for run in self._runs])
 
     def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """Return every run's loss of D, from (R, B) logits: (R,)."""

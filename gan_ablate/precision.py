@@ -35,6 +35,18 @@ def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep a GPU from computing float32 in TF32, which its convolutions do by default: it is another precision."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
 @functools.cache
 def has_native_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 itself; oneDNN also accepts it where AVX-512 has to emulate it."""

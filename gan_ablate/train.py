@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from gan_ablate.data import BatchStream
+from gan_ablate.data import BatchOrder
+from gan_ablate.graphs import GraphedStep
 from gan_ablate.losses import discriminator_loss, generator_loss
 from gan_ablate.models import build_discriminator, build_generator
-from gan_ablate.precision import computing_in
 from gan_ablate.seeding import stream_seed
+from gan_ablate.step import AdversarialStep, Network, StepTerms
 from gan_ablate.throughput import StepTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from gan_ablate.config import RunConfig
 
-Network = Literal["discriminator", "generator"]
-
 MEASURE_EVERY = 10
 """Steps between two rows of the history: often enough to draw curves, rarely enough to cost nothing."""
-
-
-class StepTerms(NamedTuple):
-    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached; of packed runs, R of each.
-
-    ``logits_fake_before`` are D's logits of its own fakes, before it learns from them, ``logits_fake_after`` those that
-    G learns from, after D's update: the D(G(z)) before / after of the DCGAN literature. Where G is updated first, it
-    learns from the D of the step before.
-    """
-
-    loss_d: Tensor
-    loss_g: Tensor
-    logits_real: Tensor
-    logits_fake_before: Tensor
-    logits_fake_after: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,95 +65,6 @@ class TrainResult:
     timer: StepTimer
 
 
-class AdversarialStep(ABC):
-    """One G step with its D steps, whatever the networks are: one run's, or those of many runs at once.
-
-    Attributes:
-        config: the run, or one of the runs, for all that they share.
-        generator: latents in, images out.
-        discriminator: images in, logits out.
-        optimizer_g: of the generator's parameters.
-        optimizer_d: of the discriminator's parameters.
-    """
-
-    config: RunConfig
-    generator: nn.Module
-    discriminator: nn.Module
-    optimizer_g: torch.optim.Optimizer
-    optimizer_d: torch.optim.Optimizer
-
-    @abstractmethod
-    def draw_latents(self, network: Network) -> Tensor:
-        """Draw the next latents of the fakes that a network learns from."""
-
-    @abstractmethod
-    def next_batch(self) -> Tensor:
-        """Return the next real images."""
-
-    @abstractmethod
-    def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-        """Return D's loss, one number a run."""
-
-    @abstractmethod
-    def generator_loss(self, logits_fake: Tensor) -> Tensor:
-        """Return G's loss, one number a run."""
-
-    def step(self) -> StepTerms:
-        """Take one G step and the D steps that go with it (arXiv:1406.2661, algorithm 1)."""
-        num_d_steps, is_reused = self.config.d_steps_per_g_step, self.config.generator_fakes == "reused"
-        match self.config.update_order:
-            case "discriminator_first":
-                for remaining in reversed(range(num_d_steps)):
-                    x_fake = self._generate("discriminator", for_generator=is_reused and remaining == 0)
-                    loss_d, logits_real, logits_fake_before = self._step_discriminator(x_fake)
-                if not is_reused:
-                    x_fake = self._generate("generator", for_generator=True)
-                loss_g, logits_fake_after = self._step_generator(x_fake)
-            case "generator_first":
-                x_fake = self._generate("discriminator" if is_reused else "generator", for_generator=True)
-                loss_g, logits_fake_after = self._step_generator(x_fake)
-                for done in range(num_d_steps):
-                    if done > 0 or not is_reused:
-                        x_fake = self._generate("discriminator", for_generator=False)
-                    loss_d, logits_real, logits_fake_before = self._step_discriminator(x_fake)
-            case _:
-                assert_never(self.config.update_order)
-        return StepTerms(*(t.detach() for t in (loss_d, loss_g, logits_real, logits_fake_before, logits_fake_after)))
-
-    def _generate(self, network: Network, *, for_generator: bool) -> Tensor:
-        """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
-        z = self.draw_latents(network)
-        with torch.set_grad_enabled(for_generator), self._in_precision(z):
-            x_fake: Tensor = self.generator(z)
-        return x_fake
-
-    def _step_discriminator(self, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x_real = self.next_batch()
-        with self._in_precision(x_real):
-            logits_real = self.discriminator(x_real).to(x_real.dtype)
-            logits_fake = self.discriminator(x_fake.detach()).to(x_real.dtype)
-        loss = self.discriminator_loss(logits_real, logits_fake)
-        self.optimizer_d.zero_grad()
-        loss.sum().backward()
-        self.optimizer_d.step()
-        return loss, logits_real, logits_fake
-
-    def _step_generator(self, x_fake: Tensor) -> tuple[Tensor, Tensor]:
-        # D's weights take no part in G's update: without their gradients the gradient of the images is the same.
-        self.discriminator.requires_grad_(False)
-        with self._in_precision(x_fake):
-            logits_fake = self.discriminator(x_fake).to(torch.get_default_dtype())
-        loss = self.generator_loss(logits_fake)
-        self.optimizer_g.zero_grad()
-        loss.sum().backward()
-        self.optimizer_g.step()
-        self.discriminator.requires_grad_(True)
-        return loss, logits_fake
-
-    def _in_precision(self, x: Tensor) -> AbstractContextManager[None]:
-        return computing_in(self.config.precision, x.device.type)
-
-
 class Trainer(AdversarialStep):
     """One run's networks, optimisers, data order and latents: all state that its training changes.
 
@@ -184,8 +77,9 @@ class Trainer(AdversarialStep):
 
     def __init__(self, config: RunConfig, images: Tensor) -> None:
         self.config = config
+        self.images = images
         self._device = images.device
-        self._batches = BatchStream(images, config.batch_size, config.seed)
+        self._order = BatchOrder(images, config.batch_size, config.seed)
         networks: tuple[Network, ...] = ("discriminator", "generator")
         self._latents = {
             network: torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
@@ -203,9 +97,13 @@ class Trainer(AdversarialStep):
         shape = (self.config.batch_size, self.config.latent_dim)
         return torch.randn(shape, generator=self._latents[network], device=self._device)
 
-    def next_batch(self) -> Tensor:
-        """Return the next (B, C, S, S) real images."""
-        return self._batches.next()
+    def random_streams(self) -> list[torch.Generator]:
+        """Return what latents are drawn from: a stream for each network that learns from them."""
+        return [*self._latents.values()]
+
+    def next_indices(self) -> Tensor:
+        """Return which images make the next batch of real ones: (B,)."""
+        return self._order.next()
 
     def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """Return D's loss of (B,) logits: ()."""
@@ -254,6 +152,7 @@ def train(
             returns whether what it drew was finite.
     """
     trainer = Trainer(config, images)
+    take_step = GraphedStep(trainer).step if images.device.type == "cuda" else trainer.step
     timer = StepTimer(images.device)
     history: list[Measurement] = []
     points = config.scoring.curve_points
@@ -264,7 +163,7 @@ def train(
     while is_finite and step < config.steps:
         step += 1
         with timer:
-            terms = trainer.step()
+            terms = take_step()
         if step % MEASURE_EVERY == 0 or step == config.steps:
             history.append(trainer.measure(step, terms))
             on_measurement(history[-1])
@@ -277,8 +176,10 @@ def train(
 
 
 def _build_adam(network: nn.Module, lr: float, config: RunConfig) -> torch.optim.Optimizer:
-    # Fused: the same formula for all parameters in one pass.
-    return torch.optim.Adam(network.parameters(), lr, (config.beta1, config.beta2), fused=True)
+    # Fused: the same formula for all parameters in one pass. Capturable: its count of steps lies on the device.
+    is_capturable = next(network.parameters()).device.type == "cuda"
+    betas = (config.beta1, config.beta2)
+    return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=is_capturable)
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from bench.plain import train_plainly
 from bench.subjects import SUBJECTS
+from gan_ablate.data import take_batch
 from gan_ablate.grid import list_presets
 from gan_ablate.train import Trainer
 
@@ -51,7 +52,7 @@ def test_steps_are_the_plain_loops(name: str) -> None:
     for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
         state = [tensor.contiguous() for tensor in ours.state_dict().values()]
         plain.load_state_dict(dict(zip(plain.state_dict(), state, strict=True)))
-    batches = [(twin.next_batch(),) for _ in range(NUM_STEPS)]
+    batches = [(take_batch(images, twin.next_indices()),) for _ in range(NUM_STEPS)]
     loop = train_plainly(networks, batches, config, io.StringIO(), twin.draw_latents)
     for step in range(NUM_STEPS):
         for take_step in (trainer.step, lambda: next(loop)):

@@ -1,0 +1,179 @@
+"""A step as a CUDA graph, on a CPU: what a graph does is done by a recorder with the same rules.
+
+A capture writes down operations and the memory that they read and write; a replay repeats the operations on that
+memory, and nothing else: no line of Python, no value that Python held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gan_ablate.config import RunConfig
+from gan_ablate.graphs import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.packed import PackedTrainer
+from gan_ablate.step import AdversarialStep
+from gan_ablate.train import Trainer
+from tests.configs import make_config
+
+NUM_STEPS = NUM_EAGER_STEPS + 6
+READS_BACK = ("aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh")
+"""What makes the host wait for the device, or copies from one to the other: a capture fails there."""
+
+
+class RecordedGraph(TorchDispatchMode):
+    """Stands in for ``torch.cuda.CUDAGraph``. Unlike a capture, recording computes: the first replay is that step."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.registered: list[torch.Generator] = []
+        self._calls: list[tuple[Callable[..., Any], Any, Any, Any]] = []
+        self._is_fresh = True
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.registered.append(generator)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        assert func.name() not in READS_BACK
+        generator = (kwargs or {}).get("generator")
+        # PyTorch hands over another object for the same stream.
+        states = [stream.get_state() for stream in self.registered]
+        assert generator is None or any(torch.equal(generator.get_state(), state) for state in states)
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        if self._is_fresh:
+            self._is_fresh = False
+            return
+        with torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, result in self._calls:
+                memory = set(addresses((args, kwargs)))
+                for before, now in zip(tensors(result), tensors(func(*args, **kwargs)), strict=True):
+                    if now.untyped_storage().data_ptr() not in memory:
+                        before.copy_(now)
+
+
+def tensors(tree: Any) -> Iterable[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def addresses(tree: Any) -> list[int]:
+    return [tensor.untyped_storage().data_ptr() for tensor in tensors(tree)]
+
+
+@contextmanager
+def record(graph: RecordedGraph, stream: object) -> Iterator[None]:
+    assert stream is not None
+    with graph:
+        yield
+
+
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream() -> SimpleNamespace:
+        return SimpleNamespace(wait_stream=lambda _: None)
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", RecordedGraph)
+    monkeypatch.setattr("torch.cuda.Stream", stream)
+    monkeypatch.setattr("torch.cuda.current_stream", stream)
+    monkeypatch.setattr("torch.cuda.stream", nullcontext)
+    monkeypatch.setattr("torch.cuda.graph", record)
+
+
+def images(config: RunConfig) -> Tensor:
+    """So few that epochs end between two replays, and within a step."""
+    shape = (20, 1, config.image_size, config.image_size)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def assert_same_steps(graphed: AdversarialStep, lone: AdversarialStep) -> None:
+    step = GraphedStep(graphed)
+    for number in range(NUM_STEPS):
+        results = []
+        for take_step in (step.step, lone.step):
+            torch.manual_seed(number)  # dropout
+            results.append([term.clone() for term in take_step()])
+        for ours, expected in zip(*results, strict=True):
+            assert torch.equal(ours, expected), number
+    for ours, expected in ((graphed.generator, lone.generator), (graphed.discriminator, lone.discriminator)):
+        for tensor, twin in zip(ours.state_dict().values(), expected.state_dict().values(), strict=True):
+            assert torch.equal(tensor, twin)
+        for parameter, twin in zip(ours.parameters(), expected.parameters(), strict=True):
+            assert parameter.grad is not None
+            assert twin.grad is not None
+            assert torch.equal(parameter.grad, twin.grad)  # what the history's gradient norms are made of
+
+
+SMALL: dict[str, Any] = {
+    "generator": {"kind": "dcgan", "base_channels": 4},
+    "discriminator": {"kind": "dcgan", "base_channels": 4, "dropout": 0.3},
+    "batch_size": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("mlp", {"batch_size": 8}),
+        ("dcgan-28", SMALL),
+        ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "generator_fakes": "fresh"}),
+        ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "update_order": "generator_first"}),
+        ("dcgan-28", {**SMALL, "precision": "bf16"}),
+        (
+            "dcgan-28",
+            {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},
+        ),
+    ],
+)
+def test_replays_are_the_trainers_own_steps(preset: str, changes: dict[str, Any]) -> None:
+    config = make_config(preset, **changes)
+    assert_same_steps(Trainer(config, images(config)), Trainer(config, images(config)))
+
+
+def test_packs_can_be_replayed() -> None:
+    changes = {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4}}
+    configs = [make_config(seed=seed, beta1=beta1, **changes) for seed, beta1 in ((0, 0.5), (1, 0.9))]
+    assert_same_steps(*(PackedTrainer(configs, images(configs[0])) for _ in range(2)))
+
+
+def test_the_recorder_notices_what_a_graph_would_miss() -> None:
+    """A count that Python keeps stands still in replays: that is why Adam is capturable on a GPU."""
+    config = make_config("mlp", batch_size=8)
+
+    class Counting(Trainer):
+        count = 0.0
+
+        def generator_loss(self, logits_fake: Tensor) -> Tensor:
+            self.count += 1
+            return super().generator_loss(logits_fake) * self.count
+
+    with pytest.raises(AssertionError):
+        assert_same_steps(Counting(config, images(config)), Counting(config, images(config)))
+
+
+def test_a_synchronisation_is_refused() -> None:
+    config = make_config("mlp", batch_size=8)
+
+    class Reading(Trainer):
+        def generator_loss(self, logits_fake: Tensor) -> Tensor:
+            loss = super().generator_loss(logits_fake)
+            assert loss.item() > 0
+            return loss
+
+    step = GraphedStep(Reading(config, images(config)))
+    for _ in range(NUM_EAGER_STEPS):
+        step.step()
+    with pytest.raises(AssertionError):
+        step.step()
