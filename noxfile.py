@@ -50,6 +50,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def bench_gpu(session: nox.Session) -> None:
+    """Time every preset's training step on a GPU, alone and packed; write results/gpu.md."""
+    run_in_environment(session, "python", "-m", "bench.gpu", *session.posargs)
+
+
+@nox.session(python=False)
 def simulations(session: nox.Session) -> None:
     """Put the statistics to the test on data whose truth is known; write results/statistics.md."""
     run_in_environment(session, "python", "-m", "tests.simulations", *session.posargs)

@@ -45,18 +45,19 @@ class Subject:
         run = {"steps": 1, "seed": 0, "scoring": {"features": "none"}}
         return validate(RunConfig, {**load_preset(self.preset, "bench"), **self.changes, **run, **changes}, self.name)
 
-    def trainer(self, **changes: Any) -> Trainer:
+    def trainer(self, device: str = "cpu", **changes: Any) -> Trainer:
         """Build that run's trainer, on the embedded digits."""
         config = self.config(**changes)
-        return Trainer(config, self._images(config))
+        return Trainer(config, _load_images(config).to(device))
 
-    def pack(self, num_runs: int) -> PackedTrainer:
+    def pack(self, num_runs: int, device: str = "cpu") -> PackedTrainer:
         """Build the trainer of so many runs at once, which differ in their seeds."""
         configs = [self.config(seed=seed) for seed in range(num_runs)]
-        return PackedTrainer(configs, self._images(configs[0]))
+        return PackedTrainer(configs, _load_images(configs[0]).to(device))
 
-    def _images(self, config: RunConfig) -> Tensor:
-        return load_dataset(config.dataset, config.image_size, Path()).images
+
+def _load_images(config: RunConfig) -> Tensor:
+    return load_dataset(config.dataset, config.image_size, Path()).images
 
 
 SUBJECTS = {
