@@ -24,7 +24,7 @@ from bench.plain import load_batches, train_plainly, write_mnist
 from bench.subjects import SUBJECTS, Subject
 from gan_ablate.environment import describe_environment
 from gan_ablate.graphs import NUM_EAGER_STEPS, GraphedStep
-from gan_ablate.precision import full_float32
+from gan_ablate.precision import reproducible_float32
 from gan_ablate.step import AdversarialStep, StepTerms
 from gan_ablate.store import write_atomically
 from gan_ablate.train import MEASURE_EVERY, Trainer
@@ -45,20 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--turn-sec", type=float, default=TURN_SEC, help="what a turn lasts")
     parser.add_argument("--subject", choices=[*SUBJECTS], action="append", help="this one only; may be repeated")
     parser.add_argument("--pack", type=int, action="append", help="pack so many runs; may be repeated")
-    parser.add_argument("--device", default="cuda", help="cpu tries the program out, without graphs")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where gpu.md and gpu.json go")
+    parser.add_argument("--device", default="cuda", help="cpu tries the program out, without graphs; it needs --out")
+    parser.add_argument("--out", type=Path, help="where gpu.md and gpu.json go, by default results")
     options = parser.parse_args(arguments)
-    if options.device != "cpu" and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: there is no GPU here; valid: cpu")
+    if options.device == "cpu" and options.out is None:
+        parser.error("--device cpu: its numbers do not belong into results; name another folder with --out")
+    if options.device != "cpu":
+        if not torch.cuda.is_available():
+            parser.error(f"--device {options.device}: there is no GPU here; valid: cpu")
+        torch.cuda.set_device(torch.device(options.device).index or 0)
+    out = options.out or Path("results")
+    environment = {key: str(value) for key, value in dict(describe_environment(torch.device(options.device))).items()}
     rows, packs = [], []
     for name in options.subject or SUBJECTS:
         rows += time_sides(SUBJECTS[name], options.device, options.turns, options.turn_sec)
         packs.append(time_packs(SUBJECTS[name], options.device, options.pack or PACK_SIZES, options.turn_sec))
         print(tabulate(rows[-2:], headers="keys", floatfmt=".3g"), tabulate(packs[-1:], headers="keys"), flush=True)
-    environment = {key: str(value) for key, value in dict(describe_environment(torch.device(options.device))).items()}
-    content = {"sides": rows, "packs": packs, "environment": environment}
-    write_atomically(options.out / "gpu.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(options.out / "gpu.md", _page(rows, packs, environment, options.turns))
+        content = {"sides": rows, "packs": packs, "environment": environment}
+        write_atomically(out / "gpu.json", json.dumps(content, indent=1) + "\n")
+        write_atomically(out / "gpu.md", _page(rows, packs, environment, options.turns))
 
 
 def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -> list[dict[str, object]]:
@@ -95,9 +100,10 @@ def time_packs(subject: Subject, device: str, sizes: Sequence[int], turn_sec: fl
     row: dict[str, object] = {"model": subject.name}
     for num_runs in sizes:
         column = f"{num_runs} packed, runs/h"
+        step: Step | None = None  # the pack before lets go of its memory
         try:
             step = _stepper(subject.pack(num_runs, device), is_graph=device != "cpu")
-            with full_float32():
+            with reproducible_float32():
                 _repeat(step, WARM_UP_STEPS)
                 row[column] = _rate(step, turn_sec, device) * num_runs * 3600 / STANDARD_STEPS
         except torch.OutOfMemoryError:
@@ -117,7 +123,7 @@ def _plain_step(subject: Subject, device: str) -> Iterator[Step]:
 
 def _precision_of(side: str) -> AbstractContextManager[None]:
     """The plain loop has PyTorch's defaults, TF32 among them, as the scripts do; a run of ours has not."""
-    return nullcontext() if side == "plain" else full_float32()
+    return nullcontext() if side == "plain" else reproducible_float32()
 
 
 def _stepper(trainer: AdversarialStep, *, is_graph: bool) -> Callable[[], StepTerms]:
@@ -176,7 +182,8 @@ none.
 
 {tabulate(packs, headers="keys", tablefmt="github", floatfmt=".3g")}
 
-Runs of {STANDARD_STEPS:,} steps an hour, all of a pack together, in float32, training alone.
+Runs of {STANDARD_STEPS:,} steps an hour, all of a pack together, in float32, training alone. A replay also sets every
+run's random streams forward, one small launch each.
 """
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
-from gan_ablate.precision import full_float32
+from gan_ablate.precision import reproducible_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +210,7 @@ def _extract(
     if images.dtype != torch.uint8:
         raise TypeError(f"features are extracted from uint8 images, not {images.dtype}")
     # Whatever the caller set: another precision would move the score.
-    with torch.autocast(device.type, enabled=False), full_float32():
+    with torch.autocast(device.type, enabled=False), reproducible_float32():
         parts = [forward(batch.to(device)) for batch in images.split(EXTRACTION_BATCH)]
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]

@@ -16,21 +16,21 @@ NUM_EAGER_STEPS = 3
 
 
 class GraphedStep:
-    """Takes a trainer's steps on a GPU with one launch each, where the trainer's own take hundreds.
+    """Takes a trainer's steps on a GPU with a handful of launches each, where the trainer's own take hundreds.
 
-    A small network's kernels take less time than their launches. The graph holds the same kernels, reads weights,
-    optimiser state and random streams where the trainer has them, and indices where the first ones lay; so its steps
-    are the trainer's, number for number.
+    A small network's kernels take less time than their launches. The graph holds the same kernels and reads weights,
+    optimiser state and random streams where the trainer has them, so its steps are the trainer's. Indices of images
+    are copied to where the capture read them.
 
     Args:
-        trainer: on a GPU, the current one; from now on its steps are taken here.
+        trainer: on a GPU; from now on its steps are taken here.
     """
 
     def __init__(self, trainer: AdversarialStep) -> None:
         self._trainer = trainer
         self._graph = torch.cuda.CUDAGraph()
-        # Capture needs a stream of its own, and autograd remembers the one of the first backward pass.
-        self._stream = torch.cuda.Stream()
+        # A capture cannot be on the default stream; what the steps before it set up belongs to theirs.
+        self._stream = torch.cuda.Stream(trainer.images.device)
         self._num_eager_steps = 0
         self._captured: list[Tensor] = []
         self._terms: StepTerms | None = None
@@ -50,7 +50,7 @@ class GraphedStep:
         return self._terms
 
     def _step_eagerly(self, batches: list[Tensor]) -> StepTerms:
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._trainer.images.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             terms = self._trainer.step_on(batches)

@@ -1,4 +1,4 @@
-"""What a run's networks are made of: the part of its configuration that the model builders read."""
+"""What a run's networks are made of: the part of its configuration that says so."""
 
 from __future__ import annotations
 

@@ -36,12 +36,16 @@ def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
 
 
 @contextmanager
-def full_float32() -> Iterator[None]:
-    """Keep a GPU from computing float32 in TF32, which its convolutions do by default: it is another precision."""
+def reproducible_float32() -> Iterator[None]:
+    """Let a GPU compute float32 as such, and convolutions the same way every time.
+
+    By default its convolutions round to TF32, which is another precision, and may add up in whatever order threads end.
+    """
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul

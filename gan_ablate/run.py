@@ -19,7 +19,7 @@ from gan_ablate.environment import describe_environment
 from gan_ablate.errors import UserError
 from gan_ablate.events import Progress
 from gan_ablate.features import build_extractor
-from gan_ablate.precision import full_float32
+from gan_ablate.precision import reproducible_float32
 from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
 from gan_ablate.sheets import save_sheet
 from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
@@ -68,7 +68,7 @@ def execute(config: RunConfig, context: RunContext, on_progress: Callable[[Progr
     log = _open_log(folder / "log.txt", config.run_id)
     try:
         (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
-        with full_float32():
+        with reproducible_float32():
             record = _execute(config, context, folder, log, on_progress)
     except Exception as failure:  # a run that fails must not take the grid with it
         log.exception("failed")
@@ -276,7 +276,7 @@ def _device(context: RunContext) -> torch.device:
             f"--device {context.device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
         )
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # where events and graphs are recorded
+        torch.cuda.set_device(device.index or 0)  # where events are recorded
     return device
 
 

@@ -89,8 +89,8 @@ class Trainer(AdversarialStep):
         torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
         self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
-        self.optimizer_g = _build_adam(self.generator, config.lr_g, config)
-        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config)
+        self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
+        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 
     def draw_latents(self, network: Network) -> Tensor:
         """Draw the next (B, latent_dim) latents of the fakes that a network learns from."""
@@ -152,7 +152,7 @@ def train(
             returns whether what it drew was finite.
     """
     trainer = Trainer(config, images)
-    take_step = GraphedStep(trainer).step if images.device.type == "cuda" else trainer.step
+    take_step = _stepper(trainer)
     timer = StepTimer(images.device)
     history: list[Measurement] = []
     points = config.scoring.curve_points
@@ -175,11 +175,14 @@ def train(
     return TrainResult(trainer.generator, trainer.discriminator, history, diverged_at, timer)
 
 
-def _build_adam(network: nn.Module, lr: float, config: RunConfig) -> torch.optim.Optimizer:
-    # Fused: the same formula for all parameters in one pass. Capturable: its count of steps lies on the device.
-    is_capturable = next(network.parameters()).device.type == "cuda"
+def _stepper(trainer: Trainer) -> Callable[[], StepTerms]:
+    return GraphedStep(trainer).step if trainer.images.device.type == "cuda" else trainer.step
+
+
+def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
+    # Fused: the same formula for all parameters in one pass. A CUDA graph takes it only if it is said to be capturable.
     betas = (config.beta1, config.beta2)
-    return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=is_capturable)
+    return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=device.type == "cuda")
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:

@@ -127,3 +127,29 @@ def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_
 def test_a_device_that_is_not_there_is_named(context: RunContext, device: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         check_inputs(make_config(), context.model_copy(update={"device": device}))
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_is_made_the_current_one(
+    context: RunContext, device: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are recorded on the current device, whichever computes."""
+    current: list[int] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", current.append)
+    assert run_module._device(context.model_copy(update={"device": device})) == torch.device(device)
+    assert current == [index]
+
+
+def test_runs_compute_float32_as_such(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(*_: object) -> None:
+        cudnn = torch.backends.cudnn
+        seen.append((torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.enabled))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run_module, "train", look)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        execute(make_config(), context, ignore)
+    assert seen == [(False, False, True, True)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,3 +206,20 @@ def test_bfloat16_rounds_layers_and_leaves_weights_and_losses_in_float32() -> No
     assert all(p.dtype == torch.float32 for p in coarse.generator.parameters())
     assert not torch.equal(rounded.logits_real, exact.logits_real)
     torch.testing.assert_close(rounded.loss_d, exact.loss_d, rtol=0.05, atol=0.05)
+
+
+def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[dict[str, Any]] = []
+
+    def adam(*_: object, **options: Any) -> SimpleNamespace:
+        built.append(options)
+        return SimpleNamespace()
+
+    graphed = SimpleNamespace(step=lambda: None)
+    monkeypatch.setattr(train_module, "GraphedStep", lambda _: graphed)
+    monkeypatch.setattr("torch.optim.Adam", adam)
+    for device, is_graph in (("cpu", False), ("cuda", True)):
+        trainer: Any = SimpleNamespace(images=SimpleNamespace(device=torch.device(device)), step=lambda: None)
+        assert (train_module._stepper(trainer) is graphed.step) == is_graph
+        train_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
+        assert built[-1]["capturable"] == is_graph
