@@ -45,12 +45,19 @@ def _cpu_model() -> str:
 
 
 def _git_revision() -> str | None:
-    """Return the checkout's commit, with a ``+`` where files differ from it; None outside a checkout."""
+    """Return the checkout's commit, with a ``+`` where the package's files differ from it; None outside a checkout."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = _git(root, "rev-parse", "--short", "HEAD").strip()
+        # Whatever was written elsewhere, reports among it, did not compute anything.
+        changes = _git(root, "status", "--porcelain", "--", Path(__file__).parent.name)
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}+" if changes else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
