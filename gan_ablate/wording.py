@@ -55,6 +55,9 @@ METHODS = f"""\
   the largest memory of the process while it trained; brackets are 95 % intervals over seeds. The *Pareto front* joins
   the variants than which no other is both cheaper and better, by their means.
 - **Runs that grids share** are computed once. Effects that rest on the same runs are one finding, not two.
+- **Precision.** Runs compute in float32 unless a level says otherwise. Where bfloat16 is native it is faster; it would
+  be the default if its effect on FID were known to be negligible. The grid *precision* asks for that, and as long as
+  its interval leaves room for an effect that matters, it is not known.
 """
 
 
