@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import multiprocessing
 import os
 import random
@@ -20,11 +18,10 @@ from typing import Literal
 
 import torch
 
-from bench.plain import load_batches, train_plainly, write_mnist
-from bench.subjects import SUBJECTS
+from bench.plain import write_mnist
+from bench.subjects import SUBJECTS, Step, as_in_a_run
 from gan_ablate.executors.local import settle
 from gan_ablate.throughput import peak_memory_bytes
-from gan_ablate.train import MEASURE_EVERY
 
 WARM_UP_STEPS = 3
 
@@ -116,27 +113,17 @@ def _processes(tasks: list[_Task]) -> Iterator[list[Connection]]:
 def _serve_plain(pipe: Connection, name: str, cores: list[int], *, root: str) -> None:
     torch.set_num_threads(len(cores))
     os.sched_setaffinity(0, cores)
-    config = SUBJECTS[name].config()
-    batches = load_batches(Path(root), config.image_size, config.batch_size)
     torch.manual_seed(0)
-    loop = train_plainly(SUBJECTS[name].build_plain(), batches, config, io.StringIO())
-    _serve(pipe, lambda: next(loop))
+    _serve(pipe, SUBJECTS[name].plain_step(Path(root)))
 
 
 def _serve_ours(pipe: Connection, name: str, cores: list[int], *, precision: str) -> None:
     settle(len(cores), cores)
     trainer = SUBJECTS[name].trainer(precision=precision)
-    count = itertools.count(1)
-
-    def step() -> None:
-        terms, number = trainer.step(), next(count)
-        if number % MEASURE_EVERY == 0:  # as in a run
-            trainer.measure(number, terms)
-
-    _serve(pipe, step)
+    _serve(pipe, as_in_a_run(trainer, trainer.step))
 
 
-def _serve(pipe: Connection, step: Callable[[], None]) -> None:
+def _serve(pipe: Connection, step: Step) -> None:
     for _ in range(WARM_UP_STEPS):
         step()
     pipe.send("warm")

@@ -19,13 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
-from bench.subjects import SUBJECTS, Subject
+from bench.subjects import SUBJECTS, Step, Subject
 from gan_ablate.environment import describe_environment
+from gan_ablate.graphs import NUM_EAGER_STEPS, choose_step
 from gan_ablate.precision import has_native_bf16
 from gan_ablate.store import write_atomically
+from gan_ablate.train import MEASURE_EVERY
 
 NUM_TURNS = 5
 TURN_SEC = 6.0
+WARM_UP_STEPS = NUM_EAGER_STEPS + 2
 PROFILED_STEPS = 5
 NUM_OPERATORS = 6
 PACKED_SUBJECTS = ("mlp", "dcgan-28")
@@ -54,13 +57,18 @@ def main() -> None:
             rows.append(tabulate_contest(SUBJECTS[name], precision, contest, peaks))
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
-    packs = [time_packs(SUBJECTS[name]) for name in options.subject or SUBJECTS if name in PACKED_SUBJECTS]
+    packs = []
+    for name in options.subject or SUBJECTS:
+        if name in PACKED_SUBJECTS:
+            with threads(1):
+                rates = time_packs(SUBJECTS[name], PACK_SIZES, PACK_SEC)
+            packs.append({"model": name, **{f"{num} packed, it/s": rate for num, rate in rates.items()}})
     write_atomically(options.out / "speed.md", _page(rows, peaks, profiles, packs, precisions, options.turns))
     content = {
         "peaks": [asdict(peak) for peak in peaks],
         "contests": contests,
         "packs": packs,
-        "environment": _environment(),
+        "environment": describe_environment(torch.device("cpu")),
     }
     write_atomically(options.out / "speed.json", json.dumps(content, indent=1) + "\n")
 
@@ -70,19 +78,20 @@ def per_sec(turns: Sequence[Sequence[Turn]]) -> list[float]:
     return [sum(turn.steps_per_sec for turn in together) for together in turns]
 
 
-def ratio_text(ours: Sequence[Sequence[Turn]], theirs: Sequence[Sequence[Turn]]) -> str:
+def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """Write how many times as fast ours is: the median over the turns, and their range."""
-    ratios = [a / b for a, b in zip(per_sec(ours), per_sec(theirs), strict=True)]
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def rates_and_ratios(contest: Mapping[Side, Sequence[Sequence[Turn]]]) -> dict[str, object]:
     """Put a contest's sides and what they come to into the cells of a row."""
+    rates = {side: per_sec(turns) for side, turns in contest.items()}
     return {
-        **{f"{side}, it/s": median(per_sec(turns)) for side, turns in contest.items()},
-        "ours per core / plain": f"**{ratio_text(contest['ours per core'], contest['plain'])}**",
-        "ours / plain": ratio_text(contest["ours"], contest["plain"]),
-        "the step alone": ratio_text(contest["ours per core"], contest["plain per core"]),
+        **{f"{side}, it/s": median(of_side) for side, of_side in rates.items()},
+        "ours per core / plain": f"**{ratio_text(rates['ours per core'], rates['plain'])}**",
+        "ours / plain": ratio_text(rates["ours"], rates["plain"]),
+        "the step alone": ratio_text(rates["ours per core"], rates["plain per core"]),
     }
 
 
@@ -109,20 +118,49 @@ def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
     return [(operator.key, operator.self_cpu_time_total / total) for operator in largest]
 
 
-def time_packs(subject: Subject) -> dict[str, object]:
-    """Time runs packed into one program, on one thread: their iterations per second, all together."""
-    rates: dict[str, object] = {"model": subject.name}
-    with threads(1):
-        for num_runs in PACK_SIZES:
-            trainer = subject.pack(num_runs)
-            for _ in range(PROFILED_STEPS):
-                trainer.step()
-            num_steps, started = 0, time.perf_counter()
-            while time.perf_counter() < started + PACK_SEC:
-                trainer.step()
-                num_steps += 1
-            rates[f"{num_runs} packed, it/s"] = num_steps * num_runs / (time.perf_counter() - started)
+def time_packs(subject: Subject, sizes: Sequence[int], seconds: float, device: str = "cpu") -> dict[int, float | None]:
+    """Time runs packed into one program: iterations per second of all its runs; None where they need too much memory.
+
+    Args:
+        subject: what each run trains.
+        sizes: numbers of runs.
+        seconds: what each measurement lasts.
+        device: what trains.
+    """
+    rates: dict[int, float | None] = {}
+    for num_runs in sizes:
+        step: Step | None = None  # the pack before lets go of its memory
+        try:
+            step = choose_step(subject.pack(num_runs, device))
+            repeat(step, WARM_UP_STEPS)
+            rates[num_runs] = num_runs * steps_per_sec(step, seconds, device)
+        except torch.OutOfMemoryError:
+            rates[num_runs] = None
     return rates
+
+
+def repeat(step: Step, num: int) -> None:
+    """Take so many steps."""
+    for _ in range(num):
+        step()
+
+
+def steps_per_sec(step: Step, seconds: float, device: str = "cpu") -> float:
+    """Take steps for so long, and return their rate."""
+
+    def now() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # The host runs ahead of a GPU; here by no more than a run does between two rows of its history.
+    num_together = 1 if device == "cpu" else MEASURE_EVERY
+    started, num_steps, ended = now(), 0, 0.0
+    while num_steps == 0 or ended < started + seconds:
+        repeat(step, num_together)
+        num_steps += num_together
+        ended = now()
+    return num_steps / (ended - started)
 
 
 def tabulate_contest(
@@ -178,6 +216,7 @@ second of all its runs together. A grid doesn't use it: a core is busy with one 
         if packs
         else ""
     )
+    cpu = describe_environment(torch.device("cpu"))["cpu"]
     bf16 = "" if "bf16" in precisions else " It has no bfloat16 arithmetic of its own, so all is in float32."
     return f"""# Speed
 
@@ -185,7 +224,7 @@ How many training iterations a second this package gets out of a machine, agains
 torchvision data set with per-image transforms in a DataLoader without workers, float32, PyTorch's default layout and
 optimiser, a line of log an iteration.
 
-Measured on {_environment()["cpu"]}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}, load
+Measured on {cpu}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}, load
 {os.getloadavg()[0]:.1f} at the end, all sides in turns, medians of {num_turns} turns.{bf16}
 
 ## Against the plain loop
@@ -210,10 +249,6 @@ than its best one.
 
 {tabulate(profile_rows, headers="keys", tablefmt="github")}
 {pack_section}"""
-
-
-def _environment() -> dict[str, str]:
-    return {key: str(value) for key, value in dict(describe_environment(torch.device("cpu"))).items()}
 
 
 if __name__ == "__main__":

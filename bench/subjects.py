@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,12 @@ from gan_ablate.config import RunConfig
 from gan_ablate.data import load_dataset
 from gan_ablate.grid import load_preset
 from gan_ablate.packed import PackedTrainer
-from gan_ablate.train import Trainer
+from gan_ablate.step import StepTerms
+from gan_ablate.train import MEASURE_EVERY, Trainer
 from gan_ablate.validation import validate
+
+Step = Callable[[], object]
+"""One iteration, whoever's."""
 
 _FACES: dict[str, Any] = {
     "image_size": 64,
@@ -54,6 +60,25 @@ class Subject:
         """Build the trainer of so many runs at once, which differ in their seeds."""
         configs = [self.config(seed=seed) for seed in range(num_runs)]
         return PackedTrainer(configs, _load_images(configs[0]).to(device))
+
+    def plain_step(self, root: Path, device: str = "cpu") -> Step:
+        """Return an iteration of the plain loop, on the digits that ``write_mnist`` wrote to ``root``."""
+        config = self.config()
+        batches = plain.load_batches(root, config.image_size, config.batch_size)
+        loop = plain.train_plainly(self.build_plain(), batches, config, io.StringIO(), device=device)
+        return lambda: next(loop)
+
+
+def as_in_a_run(trainer: Trainer, take_step: Callable[[], StepTerms]) -> Step:
+    """Return a step that also takes a row of the history where a run does."""
+    count = itertools.count(1)
+
+    def step() -> None:
+        terms, number = take_step(), next(count)
+        if number % MEASURE_EVERY == 0:
+            trainer.measure(number, terms)
+
+    return step
 
 
 def _load_images(config: RunConfig) -> Tensor:

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from gan_ablate.step import AdversarialStep, StepTerms
 
 NUM_EAGER_STEPS = 3
 """Steps before the capture: they create the optimisers' state and choose kernels, which a capture cannot."""
+
+
+def choose_step(trainer: AdversarialStep) -> Callable[[], StepTerms]:
+    """Return how a trainer's steps are taken where it lies: on a GPU as graphs."""
+    return GraphedStep(trainer).step if trainer.images.device.type == "cuda" else trainer.step
 
 
 class GraphedStep:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gan_ablate.data import BatchOrder
-from gan_ablate.graphs import GraphedStep
+from gan_ablate.graphs import choose_step
 from gan_ablate.losses import discriminator_loss, generator_loss
 from gan_ablate.models import build_discriminator, build_generator
 from gan_ablate.seeding import stream_seed
@@ -152,7 +152,7 @@ def train(
             returns whether what it drew was finite.
     """
     trainer = Trainer(config, images)
-    take_step = _stepper(trainer)
+    take_step = choose_step(trainer)
     timer = StepTimer(images.device)
     history: list[Measurement] = []
     points = config.scoring.curve_points
@@ -173,10 +173,6 @@ def train(
                 is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
     diverged_at = None if is_finite else step
     return TrainResult(trainer.generator, trainer.discriminator, history, diverged_at, timer)
-
-
-def _stepper(trainer: Trainer) -> Callable[[], StepTerms]:
-    return GraphedStep(trainer).step if trainer.images.device.type == "cuda" else trainer.step
 
 
 def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

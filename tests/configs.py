@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from gan_ablate.config import RunConfig
 from gan_ablate.grid import load_preset
 from gan_ablate.validation import validate
@@ -14,3 +16,9 @@ def make_config(preset: str = "dcgan-28", /, **changes: Any) -> RunConfig:
     scoring = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 1}
     data = {**load_preset(preset, "test"), "steps": 3, "seed": 0, "scoring": scoring, **changes}
     return validate(RunConfig, data, "test")
+
+
+def make_images(config: RunConfig, num: int) -> torch.Tensor:
+    """Draw random images of a run's size: (num, 1, S, S) uint8, the same every time."""
+    shape = (num, 1, config.image_size, config.image_size)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_ablate.config import RunConfig
 from gan_ablate.graphs import NUM_EAGER_STEPS, GraphedStep
 from gan_ablate.packed import PackedTrainer
 from gan_ablate.step import AdversarialStep
 from gan_ablate.train import Trainer
-from tests.configs import make_config
+from tests.configs import make_config, make_images
 
 NUM_STEPS = NUM_EAGER_STEPS + 6
+NUM_IMAGES = 20
+"""So few that epochs end between two replays, and within a step."""
 READS_BACK = (
     "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::lift_fresh",
 )  # fmt: skip
@@ -94,12 +95,6 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.graph", record)
 
 
-def images(config: RunConfig) -> Tensor:
-    """So few that epochs end between two replays, and within a step."""
-    shape = (20, 1, config.image_size, config.image_size)
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-
-
 def assert_same_steps(graphed: AdversarialStep, lone: AdversarialStep) -> None:
     step = GraphedStep(graphed)
     for number in range(NUM_STEPS):
@@ -141,13 +136,15 @@ SMALL: dict[str, Any] = {
 )
 def test_replays_are_the_trainers_own_steps(preset: str, changes: dict[str, Any]) -> None:
     config = make_config(preset, **changes)
-    assert_same_steps(Trainer(config, images(config)), Trainer(config, images(config)))
+    assert_same_steps(
+        Trainer(config, make_images(config, NUM_IMAGES)), Trainer(config, make_images(config, NUM_IMAGES))
+    )
 
 
 def test_packs_can_be_replayed() -> None:
     changes = {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4}}
     configs = [make_config(seed=seed, beta1=beta1, **changes) for seed, beta1 in ((0, 0.5), (1, 0.9))]
-    assert_same_steps(*(PackedTrainer(configs, images(configs[0])) for _ in range(2)))
+    assert_same_steps(*(PackedTrainer(configs, make_images(configs[0], NUM_IMAGES)) for _ in range(2)))
 
 
 def test_the_recorder_notices_what_a_graph_would_miss() -> None:
@@ -162,7 +159,9 @@ def test_the_recorder_notices_what_a_graph_would_miss() -> None:
             return super().generator_loss(logits_fake) * self.count
 
     with pytest.raises(AssertionError):
-        assert_same_steps(Counting(config, images(config)), Counting(config, images(config)))
+        assert_same_steps(
+            Counting(config, make_images(config, NUM_IMAGES)), Counting(config, make_images(config, NUM_IMAGES))
+        )
 
 
 def test_a_synchronisation_is_refused() -> None:
@@ -174,7 +173,7 @@ def test_a_synchronisation_is_refused() -> None:
             assert loss.item() > 0
             return loss
 
-    step = GraphedStep(Reading(config, images(config)))
+    step = GraphedStep(Reading(config, make_images(config, NUM_IMAGES)))
     for _ in range(NUM_EAGER_STEPS):
         step.step()
     with pytest.raises(AssertionError):

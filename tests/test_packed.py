@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from gan_ablate.config import RunConfig
 from gan_ablate.packed import PackedAdam, PackedTrainer, find_obstacle
 from gan_ablate.train import Trainer
-from tests.configs import make_config
+from tests.configs import make_config, make_images
 
 NUM_STEPS = 4
+NUM_IMAGES = 50
 SMALL: dict[str, Any] = {
     "generator": {"kind": "dcgan", "base_channels": 4},
     "discriminator": {"kind": "dcgan", "base_channels": 4},
@@ -23,12 +23,6 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
     {"seed": 0, "lr_g": 1e-3, "lr_d": 5e-4, "beta1": 0.9, "beta2": 0.99},
     {"seed": 2, "loss": {"kind": "bce", "real_label": 0.9, "generator_label": 0.8, "discriminator_reduction": "mean"}},
 )
-
-
-def images(config: RunConfig) -> torch.Tensor:
-    stream = torch.Generator().manual_seed(0)
-    shape = (50, 1, config.image_size, config.image_size)
-    return torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
 
 
 @pytest.mark.usefixtures("float64")
@@ -47,8 +41,8 @@ def images(config: RunConfig) -> torch.Tensor:
 )
 def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any]) -> None:
     configs = [make_config(preset, **{**changes, **difference}) for difference in DIFFERENCES]
-    packed = PackedTrainer(configs, images(configs[0]))
-    lone = [Trainer(config, images(config)) for config in configs]
+    packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
+    lone = [Trainer(config, make_images(config, NUM_IMAGES)) for config in configs]
     for _ in range(NUM_STEPS):
         terms = packed.step()
         for index, trainer in enumerate(lone):
@@ -90,7 +84,7 @@ def test_packed_adam_is_adam_in_float32() -> None:
 def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
     configs = [make_config(**SMALL), make_config(**{**SMALL, **change})]
     with pytest.raises(ValueError, match=words):
-        PackedTrainer(configs, images(configs[0]))
+        PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
 
 
 def test_bfloat16_is_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_ablate import graphs as graphs_module
 from gan_ablate import train as train_module
 from gan_ablate.data import take_batch
 from gan_ablate.losses import discriminator_loss, generator_loss
@@ -216,10 +217,10 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         return SimpleNamespace()
 
     graphed = SimpleNamespace(step=lambda: None)
-    monkeypatch.setattr(train_module, "GraphedStep", lambda _: graphed)
+    monkeypatch.setattr(graphs_module, "GraphedStep", lambda _: graphed)
     monkeypatch.setattr("torch.optim.Adam", adam)
     for device, is_graph in (("cpu", False), ("cuda", True)):
         trainer: Any = SimpleNamespace(images=SimpleNamespace(device=torch.device(device)), step=lambda: None)
-        assert (train_module._stepper(trainer) is graphed.step) == is_graph
+        assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
         train_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
         assert built[-1]["capturable"] == is_graph
