@@ -159,15 +159,16 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
                 label=label,
             )
         front = pareto_front(points)
-        axes.step(
-            *zip(*front, strict=True),
-            where="post",
-            color="0.5",
-            lw=1,
-            ls="--",
-            zorder=0,
-            label="Pareto front of the means",
-        )
+        if len(front) > 1:  # one variant that is cheapest and best is no line
+            axes.step(
+                *zip(*front, strict=True),
+                where="post",
+                color="0.5",
+                lw=1,
+                ls="--",
+                zorder=0,
+                label="Pareto front of the means",
+            )
         axes.margins(x=0.15)
         log_axis(axes, "y")
         axes.set_xlabel("training seconds of a run (lower is cheaper)")
