@@ -58,25 +58,26 @@ def bench_gpu(session: nox.Session) -> None:
 @nox.session(python=False)
 def simulations(session: nox.Session) -> None:
     """Put the statistics to the test on data whose truth is known; write results/statistics.md."""
-    run_in_environment(session, "python", "-m", "tests.simulations", *session.posargs)
+    run_in_environment(session, "python", "-m", "tests.analysis.simulations", *session.posargs)
 
 
 @nox.session(python=False)
 def extractors(session: nox.Session) -> None:
     """Score a grid's generators with retrained classifiers: nox -s extractors -- --data-dir DIR."""
-    run_in_environment(session, "python", "-m", "gan_ablate.assets.retrain", *session.posargs)
+    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.extractors", *session.posargs)
 
 
 @nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
-    run_in_environment(session, "python", "-m", "gan_ablate.assets.build", *session.posargs)
+    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)
 
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style and formatting; with -- --fix, mend them."""
+    """Check style, formatting and which module may import which; with -- --fix, mend style and formatting."""
     session.install("--group", "lint")
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    session.run("lint-imports", "--no-cache")

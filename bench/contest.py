@@ -20,8 +20,8 @@ import torch
 
 from bench.plain import write_mnist
 from bench.subjects import SUBJECTS, Step, as_in_a_run
-from gan_ablate.executors.local import settle
-from gan_ablate.throughput import peak_memory_bytes
+from gan_ablate.execution.executors.local import settle
+from gan_ablate.training.timer import peak_memory_bytes
 
 WARM_UP_STEPS = 3
 

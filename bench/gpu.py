@@ -20,10 +20,10 @@ from tabulate import tabulate
 from bench.plain import write_mnist
 from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec, time_packs
 from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run
-from gan_ablate.environment import describe_environment
-from gan_ablate.graphs import GraphedStep
-from gan_ablate.precision import reproducible_float32
-from gan_ablate.store import write_atomically
+from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.store import write_atomically
+from gan_ablate.training.graphs import GraphedStep
+from gan_ablate.training.precision import reproducible_float32
 
 NUM_TURNS = 5
 TURN_SEC = 3.0

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from gan_ablate.config import RunConfig
-from gan_ablate.data import load_dataset
-from gan_ablate.step import Network
+from gan_ablate.design.config import RunConfig
+from gan_ablate.training.data import load_dataset
+from gan_ablate.training.step import Network
 
 
 class Networks(NamedTuple):

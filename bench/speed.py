@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
 from bench.subjects import SUBJECTS, Step, Subject
-from gan_ablate.environment import describe_environment
-from gan_ablate.graphs import NUM_EAGER_STEPS, choose_step
-from gan_ablate.precision import has_native_bf16
-from gan_ablate.store import write_atomically
-from gan_ablate.train import MEASURE_EVERY
+from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.store import write_atomically
+from gan_ablate.training.graphs import NUM_EAGER_STEPS, choose_step
+from gan_ablate.training.precision import has_native_bf16
+from gan_ablate.training.train import MEASURE_EVERY
 
 NUM_TURNS = 5
 TURN_SEC = 6.0
@@ -210,8 +210,8 @@ def _page(
 
 {tabulate(packs, headers="keys", tablefmt="github", floatfmt=".3g")}
 
-`gan_ablate.packed` trains runs that differ in seeds and scalars as one program, on one thread here: iterations per
-second of all its runs together. A grid doesn't use it: a core is busy with one run already.
+`gan_ablate.training.packed` trains runs that differ in seeds and scalars as one program, on one thread here:
+iterations per second of all its runs together. A grid doesn't use it: a core is busy with one run already.
 """
         if packs
         else ""

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from bench import plain
-from gan_ablate.config import RunConfig
-from gan_ablate.data import load_dataset
-from gan_ablate.grid import load_preset
-from gan_ablate.packed import PackedTrainer
-from gan_ablate.step import StepTerms
-from gan_ablate.train import MEASURE_EVERY, Trainer
-from gan_ablate.validation import validate
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_preset
+from gan_ablate.design.validation import validate
+from gan_ablate.training.data import load_dataset
+from gan_ablate.training.packed import PackedTrainer
+from gan_ablate.training.step import StepTerms
+from gan_ablate.training.train import MEASURE_EVERY, Trainer
 
 Step = Callable[[], object]
 """One iteration, whoever's."""

@@ -4,9 +4,9 @@
 ``load_results`` gives the tidy table.
 """
 
-from gan_ablate.grid import Grid, load_grid
-from gan_ablate.planning import Plan, plan
-from gan_ablate.runner import run_grid
-from gan_ablate.table import load_results
+from gan_ablate.analysis.table import load_results
+from gan_ablate.api import run_grid
+from gan_ablate.design.grid import Grid, load_grid
+from gan_ablate.design.planning import Plan, plan
 
 __all__ = ["Grid", "Plan", "load_grid", "load_results", "plan", "run_grid"]

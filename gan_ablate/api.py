@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate.config import RunContext
-from gan_ablate.cost import estimate_run_sec
-from gan_ablate.events import Silent
-from gan_ablate.executors.local import resolve_jobs, run_local
-from gan_ablate.store import Store
-from gan_ablate.table import load_results
+from gan_ablate.analysis.table import load_results
+from gan_ablate.execution.context import RunContext, check_context
+from gan_ablate.execution.events import Silent
+from gan_ablate.execution.executors.local import resolve_jobs, run_local
+from gan_ablate.execution.schedule import missing_runs
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gan_ablate.config import RunConfig
-    from gan_ablate.events import RunObserver
-    from gan_ablate.planning import Plan
+    from gan_ablate.design.planning import Plan
+    from gan_ablate.execution.events import RunObserver
 
 
 def run_grid(
@@ -49,6 +48,7 @@ def run_grid(
     Raises:
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
+    check_context(device, inception_weights)
     num_jobs = resolve_jobs(jobs, device)
     store = Store(Path(out))
     store.check_writable()
@@ -65,22 +65,3 @@ def run_grid(
     for _ in records:
         pass
     return load_results(out, plan.grid.name)
-
-
-def missing_runs(plan: Plan, store: Store) -> list[RunConfig]:
-    """List the runs of a plan that have no result yet, those that take longest first."""
-    configs = [config for _, config in plan.runs if not store.is_done(config.run_id)]
-    seconds = estimate_seconds(plan, store)
-    return sorted(configs, key=lambda config: -seconds[config.run_id])
-
-
-def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
-    """Estimate the seconds of every run of a plan, from the runs of the same variant where there are any."""
-    seconds = {}
-    for cell in plan.cells:
-        configs = [cell.with_seed(seed) for seed in plan.seeds]
-        records = [store.load_record(config.run_id) for config in configs]
-        known = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
-        step_ms = sorted(known)[len(known) // 2] if known else None
-        seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
-    return seconds

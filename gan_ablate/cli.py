@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gan_ablate.config import DATASETS, list_fields
-from gan_ablate.cost import EMULATED_BF16_SLOWDOWN
+from gan_ablate.api import run_grid
+from gan_ablate.design.config import DATASETS, list_fields
+from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
+from gan_ablate.design.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.design.planning import Plan
+from gan_ablate.design.planning import plan as resolve_plan
 from gan_ablate.errors import RunFailedError, UserError
-from gan_ablate.executors.local import resolve_jobs
-from gan_ablate.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
-from gan_ablate.planning import Plan
-from gan_ablate.planning import plan as resolve
-from gan_ablate.progress import Display, format_duration
-from gan_ablate.runner import estimate_seconds, missing_runs, run_grid
-from gan_ablate.store import Store
+from gan_ablate.execution.context import check_context
+from gan_ablate.execution.executors.local import resolve_jobs
+from gan_ablate.execution.progress import Display, format_duration
+from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+from gan_ablate.execution.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="gan-ablate",
@@ -50,56 +58,86 @@ def _options(
     """Options of every command; they are dealt with before any command runs."""
 
 
-GridOption = Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
-BudgetOption = Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")]
-SeedsOption = Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")]
-StepsOption = Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")]
-DatasetOption = Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")]
-DataDirOption = Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable.")
-]
 OutOption = Annotated[Path, typer.Option(help="The results folder.")]
-JobsOption = Annotated[int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-FeaturesOption = Annotated[
-    Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
-]
-WeightsOption = Annotated[
-    Path | None, typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception).")
-]
 
 RESULTS = Path("results")
 DATA = Path("data")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``run`` and ``plan`` are asked for: a run's command line can be planned by changing one word."""
+
+    grid: Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
+    budget: Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")] = "standard"
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")] = None
+    steps: Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")] = None
+    dataset: Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")] = None
+    data_dir: Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = DATA
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable."),
+    ] = None
+    out: OutOption = RESULTS
+    jobs: Annotated[int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
+    features: Annotated[
+        Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
+    ] = None
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception)."),
+    ] = None
+
+    def resolve(self) -> tuple[Plan, int]:
+        """Return the plan and how many runs go on at once.
+
+        Raises:
+            UserError: if an option, or the grid, is not valid.
+        """
+        check_context(self.device, self.inception_weights)
+        num_jobs = resolve_jobs(self.jobs, self.device)
+        plan = resolve_plan(
+            load_grid(self.grid),
+            budget=self.budget,
+            seeds=self.seeds,
+            steps=self.steps,
+            dataset=self.dataset,
+            features=self.features if self.inception_weights is None else "inception",
+            overrides=self.overrides or (),
+        )
+        return plan, num_jobs
+
+
+def takes_run_options(command: Callable[[RunOptions], None]) -> Callable[..., None]:
+    """Give a command an option for each field of ``RunOptions``: Typer reads a signature, not a dataclass."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        command(RunOptions(**given))
+
+    hints = get_type_hints(RunOptions, include_extras=True)
+    parameters = inspect.signature(RunOptions).parameters.values()
+    signature = inspect.Signature([parameter.replace(annotation=hints[parameter.name]) for parameter in parameters])
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__annotations__ = hints
+    return call
 
 
 @app.command(
     epilog="Examples: gan-ablate run --grid bn_label_smooth · gan-ablate run --grid my.toml --seeds 8 · "
     "gan-ablate run --grid dropout --dataset fashion-mnist --set batch_size=128"
 )
-def run(
-    grid: GridOption,
-    budget: BudgetOption = "standard",
-    seeds: SeedsOption = None,
-    steps: StepsOption = None,
-    dataset: DatasetOption = None,
-    data_dir: DataDirOption = DATA,
-    overrides: SetOption = None,
-    out: OutOption = RESULTS,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    features: FeaturesOption = None,
-    inception_weights: WeightsOption = None,
-) -> None:
+@takes_run_options
+def run(options: RunOptions) -> None:
     """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
-    console = Console()
-    plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
-    store = Store(out)
+    console = _open_console()
+    plan, num_jobs = options.resolve()
+    store = Store(options.out)
     store.check_writable()
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id: seconds[config.run_id] for config in missing_runs(plan, store)}
     labels = {config.run_id: cell.label for cell, config in plan.runs}
-    num_jobs = resolve_jobs(jobs, device)
     header = (
         f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, "
         f"{len(missing)} runs to compute, {num_jobs} at once"
@@ -111,41 +149,28 @@ def run(
         with Display(console, header, labels, missing, len(labels) - len(missing), num_jobs) as display:
             runs = run_grid(
                 plan,
-                out,
-                data_dir=data_dir,
-                device=device,
-                jobs=jobs,
-                inception_weights=inception_weights,
+                options.out,
+                data_dir=options.data_dir,
+                device=options.device,
+                jobs=options.jobs,
+                inception_weights=options.inception_weights,
                 observer=display,
             )
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on with the runs that are missing.")
         raise typer.Exit(130) from None
-    _write_report(out, console)
+    _write_report(options.out, console)
     num_failed = int((runs["status"] == "failed").sum())
     if num_failed:
-        raise RunFailedError(f"{num_failed} of {len(runs)} runs failed; {out}/runs/*/log.txt says why")
+        raise RunFailedError(f"{num_failed} of {len(runs)} runs failed; {options.out}/runs/*/log.txt says why")
 
 
 @app.command("plan")
-def plan_command(
-    grid: GridOption,
-    budget: BudgetOption = "standard",
-    seeds: SeedsOption = None,
-    steps: StepsOption = None,
-    dataset: DatasetOption = None,
-    data_dir: DataDirOption = DATA,  # noqa: ARG001 (a run's command line can be planned by changing one word)
-    overrides: SetOption = None,
-    out: OutOption = RESULTS,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    features: FeaturesOption = None,
-    inception_weights: WeightsOption = None,
-) -> None:
+@takes_run_options
+def plan_command(options: RunOptions) -> None:
     """Show the variants of a grid, what is done already and about how long the rest will take."""
-    plan = _plan(grid, budget, seeds, steps, dataset, overrides, features, inception_weights)
-    num_jobs = resolve_jobs(jobs, device)
-    store = Store(out)
+    plan, num_jobs = options.resolve()
+    store = Store(options.out)
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id for config in missing_runs(plan, store)}
     table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
@@ -153,7 +178,7 @@ def plan_command(
         run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
         done = sum(run_id not in missing for run_id in run_ids)
         table.add_row(cell.label, run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}")
-    console = Console()
+    console = _open_console()
     console.print(table)
     total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
     console.print(
@@ -161,8 +186,8 @@ def plan_command(
         f"{len(missing)} runs to compute, about {format_duration(total_sec)} with {num_jobs} at once"
     )
     bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
-    if bf16_sec and device == "cpu":
-        from gan_ablate.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
+    if bf16_sec and options.device == "cpu":
+        from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
 
         if not has_native_bf16():
             console.print(
@@ -174,7 +199,7 @@ def plan_command(
 @app.command("list")
 def list_command() -> None:
     """Show the shipped grids, presets and data sets, and every field that a factor can set."""
-    console = Console()
+    console = _open_console()
     grids = Table("grid", "factors", "question", title="Grids", title_justify="left")
     for name in list_grids():
         grid = load_grid(name)
@@ -196,7 +221,7 @@ def list_command() -> None:
 @app.command()
 def report(out: OutOption = RESULTS) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
-    _write_report(out, Console())
+    _write_report(out, _open_console())
 
 
 @app.command()
@@ -210,7 +235,7 @@ def status(out: OutOption = RESULTS) -> None:
         counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
         num_missing = len(plan.cells) * len(plan.seeds) - len(ended)
         table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))
-    console = Console()
+    console = _open_console()
     console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")
 
 
@@ -223,10 +248,10 @@ def sample(
     out: OutOption = RESULTS,
 ) -> None:
     """Draw new images with the generator of a finished run."""
-    from gan_ablate.sample import draw_samples
+    from gan_ablate.execution.sample import draw_samples
 
     draw_samples(Store(out), run_id, num, seed, to)
-    Console().print(f"{num} images of run {run_id}: {to}")
+    _open_console().print(f"{num} images of run {run_id}: {to}")
 
 
 def main() -> None:
@@ -241,30 +266,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _plan(
-    grid: str,
-    budget: BudgetName,
-    seeds: int | None,
-    steps: int | None,
-    dataset: str | None,
-    overrides: list[str] | None,
-    features: Literal["inception"] | None,
-    inception_weights: Path | None,
-) -> Plan:
-    if inception_weights is not None:
-        features = "inception"
-    return resolve(
-        load_grid(grid),
-        budget=budget,
-        seeds=seeds,
-        steps=steps,
-        dataset=dataset,
-        features=features,
-        overrides=overrides or (),
-    )
+def _open_console() -> Console:
+    """Print what comes from outside, titles, labels and paths, as it is: brackets in it are no markup."""
+    return Console(markup=False, emoji=False)
 
 
 def _write_report(out: Path, console: Console) -> None:
-    from gan_ablate.report import write_report  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
+    from gan_ablate.reporting.report import (
+        write_report,  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
+    )
 
     console.print(f"Report: {write_report(out)}")

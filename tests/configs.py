@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from gan_ablate.config import RunConfig
-from gan_ablate.grid import load_preset
-from gan_ablate.validation import validate
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_preset
+from gan_ablate.design.validation import validate
 
 
 def make_config(preset: str = "dcgan-28", /, **changes: Any) -> RunConfig:

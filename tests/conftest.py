@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_ablate import metrics
-from gan_ablate.allocator import keep_memory
-from gan_ablate.config import RunContext
+from gan_ablate.execution.context import RunContext
+from gan_ablate.scoring import metrics
+from gan_ablate.training.allocator import keep_memory
 
 keep_memory()
 

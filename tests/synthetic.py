@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from gan_ablate.planning import Cell, Plan
-from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
+from gan_ablate.design.planning import Cell, Plan
+from gan_ablate.execution.store import Record, ScoringRecord, Store
+from gan_ablate.scoring.scores import Scores
+from gan_ablate.training.throughput import Throughput
 
 
 def save_runs(
@@ -60,7 +62,7 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
             curve_train_sec=[step * step_ms / 1e3 for step in curve_steps],
             curve_fid=[] if fid is None else [fid * factor for factor in (5, 4, 3, 2, 1.6, 1.5, 1.3, 1.1, 1.2, 1.1)],
         ),
-        throughput=ThroughputRecord(
+        throughput=Throughput(
             step_ms_median=step_ms,
             step_ms_p10=step_ms * 0.9,
             step_ms_p90=step_ms * 1.2,
@@ -75,8 +77,8 @@ def _record(cell: Cell, seed: int, fid: float | None, step_ms: float, extractor_
     )
 
 
-def _score(fid: float) -> ScoreRecord:
-    return ScoreRecord(
+def _score(fid: float) -> Scores:
+    return Scores(
         num_samples=10_000,
         fid=fid,
         fid_sampling_error=0.01,
@@ -86,9 +88,7 @@ def _score(fid: float) -> ScoreRecord:
         density=0.9,
         coverage=0.6,
         classifier_score=8.0,
-        class_counts=[1_000] * 10,
-        classes_covered=10,
-        class_divergence=0.0,
+        class_counts=(1_000,) * 10,
         nearest_ratio=1.1,
         seconds=3.0,
     )

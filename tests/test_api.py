@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.api import run_grid
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import plan
-from gan_ablate.runner import missing_runs, run_grid
-from gan_ablate.store import Store
+from gan_ablate.execution.schedule import missing_runs
+from gan_ablate.execution.store import Store
 from tests.synthetic import save_runs
 
 

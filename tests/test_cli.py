@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate import cli, runner
-from gan_ablate.config import RunConfig, RunContext
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import plan
-from gan_ablate.store import Record, Store
+from gan_ablate import api, cli
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.store import Record, Store
 from tests.synthetic import save_runs
 
 
@@ -38,6 +39,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--grid", "dropout", "--dataset", "mnits"], ["mnits", "did you mean mnist?"]),
         (["--grid", "dropout", "--dataset", "folder:empty"], ["folder:empty", "no image in it"]),
         (["--grid", "dropout", "--jobs", "0"], ["--jobs 0", "from 1"]),
+        (["--grid", "dropout", "--jobs", "9" * 25], ["--jobs 99999", "from 1 to 1,024"]),
+        (["--grid", "dropout", "--device", "tpu"], ["--device tpu: not supported", "valid: cpu, cuda"]),
+        (["--grid", "dropout", "--inception-weights", "absent.pth"], ["--inception-weights absent.pth: no such file"]),
         (["--grid", "dropout", "--set", "bta1=0.5"], ["bta1 = 0.5", "did you mean beta1?"]),
         (["--grid", "dropout", "--set", "generator.hidden_sizes=[5]"], ["generator (dcgan)", "base_channels"]),
     ],
@@ -94,7 +98,7 @@ def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
             Store(Path(context.out)).save_record(record)
         return records
 
-    monkeypatch.setattr(runner, "run_local", fail)
+    monkeypatch.setattr(api, "run_local", fail)
     assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--budget", "smoke") == 1
     assert "4 of 4 runs failed" in capsys.readouterr().err
     assert "failed with an error" in Path("results/report.md").read_text("utf-8")
@@ -146,7 +150,7 @@ def test_plan_and_status_say_how_far_things_are(
 def test_plan_says_where_bfloat16_is_emulated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
 ) -> None:
-    monkeypatch.setattr("gan_ablate.precision.has_native_bf16", lambda: is_native)
+    monkeypatch.setattr("gan_ablate.training.precision.has_native_bf16", lambda: is_native)
     assert call(monkeypatch, "plan", "--grid", "precision") == 0
     output = " ".join(capsys.readouterr().out.split())
     assert ("in float32 they would take about" in output) is not is_native
@@ -178,3 +182,20 @@ def test_sample_refuses_a_run_that_is_not_there(
 
 def test_the_ci_script_can_be_run() -> None:
     assert (Path(__file__).parents[1] / ".ci" / "run").stat().st_mode & stat.S_IXUSR
+
+
+def test_brackets_from_outside_are_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    text = tiny_grid.read_text("utf-8").replace("Tiny", "Is [/nope] or [red] better?")
+    tiny_grid.write_text(text, "utf-8")
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    assert call(monkeypatch, "plan", "--grid", str(tiny_grid), "--budget", "smoke", "--out", "x[/y]") == 0
+    assert "Is [/nope] or [red] better?" in capsys.readouterr().out
+    save_runs(Store(Path("x[/y]")), planned, lambda _, seed: 20.0 + seed)
+    for command in (["run", "--grid", str(tiny_grid), "--budget", "smoke"], ["status"], ["report"]):
+        assert call(monkeypatch, *command, "--out", "x[/y]") == 0
+    assert "Report: x[/y]/report.md" in capsys.readouterr().out
+    for command in (["status"], ["report"]):
+        assert call(monkeypatch, *command, "--out", "[/z]") in (0, 2)
+    assert "[/z]" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import plan
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

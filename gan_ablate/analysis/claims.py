@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gan_ablate.effects import Effect
+from gan_ablate.analysis.effects import Effect
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 Effects = Callable[[str], Sequence[Effect]]
@@ -22,7 +22,7 @@ class Expectation:
 
     Attributes:
         levels: factor → level, against the factor's baseline; two of them for an interaction.
-        outcome: a name in ``gan_ablate.outcomes.OUTCOMES``.
+        outcome: a name in ``gan_ablate.analysis.outcomes.OUTCOMES``.
         direction: of the change.
     """
 

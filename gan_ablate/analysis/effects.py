@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from gan_ablate.outcomes import OUTCOMES, Outcome
-from gan_ablate.significance import (
+from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
+from gan_ablate.analysis.significance import (
     HolmTest,
     RateComparison,
     SignFlip,
@@ -18,7 +18,7 @@ from gan_ablate.significance import (
     seeds_needed,
     sign_flip_test,
 )
-from gan_ablate.stats import Estimate, Interval, bootstrap_interval, contrast_values, log_scores, mean_estimate
+from gan_ablate.analysis.stats import Estimate, Interval, bootstrap_interval, contrast_values, log_scores, mean_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from gan_ablate.planning import Plan
+    from gan_ablate.design.planning import Plan
 
 
 @dataclass(frozen=True)

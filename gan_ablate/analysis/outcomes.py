@@ -164,7 +164,7 @@ def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float
     """Reduce a run's history to ``grad_norm_g``, ``grad_norm_d``, ``accuracy_d`` and ``confidence_d``.
 
     Args:
-        history: column → values, see ``gan_ablate.train.Measurement``; it may be empty.
+        history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
     """
     names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
     if not history.get("step"):

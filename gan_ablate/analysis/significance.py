@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from gan_ablate.stats import CONFIDENCE
+from gan_ablate.analysis.stats import CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from gan_ablate.stats import Estimate
+    from gan_ablate.analysis.stats import Estimate
 
 POWER = 0.8
 """Chance with which a new study of the seeds needed would find the effect."""

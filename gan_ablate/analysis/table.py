@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.grid import RESULT_COLUMNS
-from gan_ablate.outcomes import first_reached, oscillation, summarise_history, value_at
-from gan_ablate.store import Record, Store
+from gan_ablate.analysis.outcomes import first_reached, oscillation, summarise_history, value_at
+from gan_ablate.design.grid import RESULT_COLUMNS
+from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from gan_ablate.planning import Plan
+    from gan_ablate.design.planning import Plan
 
 
 def load_results(out: str | Path, grid: str) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
     if record.status == "completed":  # a run that was cut short has no last half, and no time at which it was done
         row |= summarise_history(record.history)
     if final is not None:
-        row |= final.model_dump(exclude={"class_counts", "seconds"})
+        row |= final.as_row()
         if final.classes_covered is not None and final.class_counts is not None:
             row["collapsed"] = final.classes_covered < len(final.class_counts) / 2
     if scoring is not None:

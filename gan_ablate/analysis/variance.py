@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from gan_ablate.design.planning import Plan
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,15 @@ def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.floa
         extractor = float(np.square(residuals).sum()) / freedom
         between -= extractor / num_extractors
     return VarianceSplit(max(0.0, between - sampling), sampling, extractor)
+
+
+def split_grid_variance(plan: Plan, runs: pd.DataFrame) -> VarianceSplit:
+    """Split the variance of log FID between training seeds and the choice of the scored images."""
+    shape = (len(plan.cells), len(plan.seeds), 1)
+    scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
+    places = {(cell.label, seed): (i, j) for i, cell in enumerate(plan.cells) for j, seed in enumerate(plan.seeds)}
+    for row in runs.to_dict("records"):
+        place = places[row["cell"], row["seed"]]
+        if pd.notna(row["fid"]) and pd.notna(row["fid_sampling_error"]):
+            scores[place], errors[place] = np.log(row["fid"]), row["fid_sampling_error"]
+    return split_variance(scores, errors)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from gan_ablate.networks import Discriminator, Generator, Init
-from gan_ablate.validation import Model, Probability, Size, choices, kind_alone, refusal
+from gan_ablate.design.networks import Discriminator, Generator, Init
+from gan_ablate.design.validation import Model, Probability, Size, choices, kind_alone, refusal
 
-PROTOCOL_VERSION = 3
-"""Raised whenever the same RunConfig would give other numbers than before."""
+PROTOCOL_VERSION = 4
+"""Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
 
 DATASETS: dict[str, str] = {
     "mnist-10k": "10,000 MNIST digits, embedded in the package: needs no network (the default)",
@@ -91,8 +91,12 @@ class RunConfig(Model):
 
     @property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits that name this configuration: the run's folder."""
-        content = {"protocol": PROTOCOL_VERSION, "config": self.model_dump(mode="json")}
+        """Twelve hexadecimal digits that name this configuration: the run's folder.
+
+        What is at its default is left out, so a field that comes later, with today's behaviour as its default, renames
+        no run.
+        """
+        content = {"protocol": PROTOCOL_VERSION, "config": self.model_dump(mode="json", exclude_defaults=True)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
@@ -116,19 +120,6 @@ class RunConfig(Model):
                 advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
                 raise refusal(f"scoring.{field}", number, advice)
         return self
-
-
-class RunContext(Model):
-    """Where and how a run is computed: nothing in here changes its answer.
-
-    ``folders`` says where each ``folder:NAME@HASH`` data set lies.
-    """
-
-    out: str
-    data_dir: str
-    device: str = "cpu"
-    inception_weights: str | None = None
-    folders: dict[str, str] = {}
 
 
 def default_features(dataset: str) -> FeatureKind:

@@ -6,8 +6,8 @@ import itertools
 from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
-    from gan_ablate.config import RunConfig
-    from gan_ablate.networks import DCGANDiscriminator, DCGANGenerator
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.networks import DCGANDiscriminator, DCGANGenerator
 
 # Seen on one core of an AMD EPYC with AVX-512, in float32. A variant's own measurements, if any, replace them.
 _GFLOP_PER_SEC = 90.0

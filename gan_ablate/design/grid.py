@@ -10,13 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from gan_ablate.config import MAX_STEPS
+from gan_ablate.design.config import MAX_STEPS
+from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
-from gan_ablate.validation import Model, choices, validate
 
 BudgetName = Literal["smoke", "standard", "full"]
 
 MAX_SEEDS = 10_000
+MAX_CHARACTERS = 1_000_000
+MAX_NAME = 80
+"""Characters of a factor's or a level's name: figures and tables have room for no more."""
+MAX_DEPTH = 20
+"""A level's deepest field is six tables down."""
 
 RESULT_COLUMNS = (
     "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
@@ -91,14 +96,14 @@ def load_preset(name: str, source: str) -> dict[str, Any]:
         UserError: if there is no such preset; ``source`` says who asked for it.
     """
     if name not in list_presets():
-        raise UserError(f"{source} = {name!r}: no such preset; {choices(str(name), list_presets())}")
-    data = _read_toml(resources.files("gan_ablate.presets").joinpath(f"{name}.toml").read_text("utf-8"), name)
+        raise UserError(f"{source} = {shorten(repr(name))}: no such preset; {choices(str(name), list_presets())}")
+    data = _read_toml(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"), name)
     return {field: value for field, value in data.items() if field != "description"}
 
 
 def describe_preset(name: str) -> str:
     """Return the one-line description of a shipped preset."""
-    text = resources.files("gan_ablate.presets").joinpath(f"{name}.toml").read_text("utf-8")
+    text = resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8")
     return str(tomllib.loads(text)["description"])
 
 
@@ -114,11 +119,10 @@ def load_grid(name: str | Path) -> Grid:
     path = Path(name)
     if path.suffix != ".toml" and not path.is_file():
         if str(name) not in list_grids():
-            raise UserError(
-                f"--grid {name}: no such grid; {choices(str(name), list_grids())}, or the path of a .toml file"
-            )
+            advice = f"{choices(str(name), list_grids())}, or the path of a .toml file"
+            raise UserError(f"--grid {shorten(str(name))}: no such grid; {advice}")
         source, stem = f"grid {name}", str(name)
-        text = resources.files("gan_ablate.grids").joinpath(f"{name}.toml").read_text("utf-8")
+        text = resources.files("gan_ablate.design.grids").joinpath(f"{name}.toml").read_text("utf-8")
     else:
         source, stem = str(path), path.stem
         try:
@@ -138,28 +142,54 @@ def load_grid(name: str | Path) -> Grid:
         _check_names(source, factor_name, factor)
         if factor.baseline not in factor.levels:
             advice = choices(factor.baseline, list(factor.levels))
-            raise UserError(f"{source}: factors.{factor_name}.baseline = {factor.baseline!r}: no such level; {advice}")
+            where = f"{source}: factors.{factor_name}.baseline"
+            raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
     load_preset(grid.base, f"{source}: base")
     return grid
 
 
 def _check_names(source: str, factor_name: str, factor: Factor) -> None:
     """Refuse names that tables, figures and files could not show."""
-    taken = (*RESULT_COLUMNS, *_SUMMARY_COLUMNS)
+    taken, where = (*RESULT_COLUMNS, *_SUMMARY_COLUMNS), f"{source}: factors.{shorten(factor_name)}"
     if factor_name in taken or factor_name.endswith(("_low", "_high")):
-        raise UserError(f"{source}: factors.{factor_name}: results have a column of that name; rename the factor")
+        raise UserError(f"{where}: results have a column of that name; rename the factor")
     for name in (factor_name, *factor.levels):
         if not re.fullmatch(r"[\w .,:+-]+", name):
-            raise UserError(f"{source}: factors.{factor_name}: {name!r}: use letters, digits, spaces and _ . , : + -")
+            raise UserError(f"{where}: {shorten(repr(name))}: use letters, digits, spaces and _ . , : + -")
+        if len(name) > MAX_NAME:
+            raise UserError(f"{where}: {shorten(name)}: valid: at most {MAX_NAME} characters")
 
 
 def _read_toml(text: str, source: str) -> dict[str, Any]:
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{source}: {len(text):,} characters; valid: at most {MAX_CHARACTERS:,}")
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as invalid:
-        raise UserError(f"{source}: not TOML: {invalid}") from None
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{source}: not TOML that can be read: tables too deep in one another") from None
+    except ValueError as invalid:  # TOMLDecodeError, and numbers of more digits than Python converts
+        raise UserError(f"{source}: not TOML: {shorten(str(invalid))}") from None
+    check_depth(data, source)
+    return data
+
+
+def check_depth(data: dict[str, Any], source: str) -> None:
+    """Refuse tables that are deeper in one another than any field is, dots in names counted.
+
+    Raises:
+        UserError: naming where the chain begins; ``source`` says where it stands.
+    """
+    layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
+    while layer:
+        first, depth, value = layer.pop()
+        if depth > MAX_DEPTH:
+            raise UserError(f"{source}: {shorten(first)}: more than {MAX_DEPTH} tables deep, which no field is")
+        if isinstance(value, dict):
+            layer += [(first, depth + 1 + name.count("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            layer += [(first, depth + 1, inner) for inner in value]
 
 
 def _shipped(folder: str) -> list[str]:
-    files = resources.files(f"gan_ablate.{folder}").iterdir()
+    files = resources.files(f"gan_ablate.design.{folder}").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))

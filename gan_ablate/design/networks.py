@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat
 
-from gan_ablate.validation import MAX_SIZE, Model, Probability, Size, kind_alone
+from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone
 
 NormKind = Literal["none", "batch"]
 BiasRule = Literal["unnormalised", "all", "none"]

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
-from gan_ablate.config import MAX_STEPS, MIN_SAMPLES, RunConfig, default_features
+from gan_ablate.design.config import MAX_STEPS, MIN_SAMPLES, RunConfig, default_features
+from gan_ablate.design.folders import PREFIX, folder_identity
+from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, check_depth, load_preset
+from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
-from gan_ablate.folders import PREFIX, folder_identity
-from gan_ablate.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
-from gan_ablate.validation import Model, choices, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+_Layer = tuple[str, dict[str, Any]]
+"""What some place sets, and the place's name for messages."""
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -83,20 +86,19 @@ def plan(
     resolved = _resolve_budget(grid, budget, seeds, steps)
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
     common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
-    last: dict[str, Any] = {}
+    options: list[_Layer] = []
     if dataset is not None:
-        last["dataset"] = dataset
+        options.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
     if features is not None:
-        last["scoring"] = {"features": features}
-    for override in overrides:
-        last = _merge(last, _parse_override(override))
-    if {"seed", "steps"} & last.keys():
+        options.append((f"--features {features}", {"scoring": {"features": features}}))
+    options += [(f"--set {shorten(override)}", _parse_override(override)) for override in overrides]
+    if any({"seed", "steps"} & change.keys() for _, change in options):
         raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
 
     folders: dict[str, str] = {}
     cells: list[Cell] = []
     for levels in _combinations(grid):
-        config = _resolve_cell(grid, levels, common, last, folders)
+        config = _resolve_cell(grid, levels, common, options, folders)
         cells.append(Cell(label=_label(grid, levels), levels=levels, config=config))
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
@@ -133,18 +135,24 @@ def _combinations(grid: Grid) -> Iterator[dict[str, str]]:
 
 
 def _resolve_cell(
-    grid: Grid, levels: Mapping[str, str], common: dict[str, Any], last: dict[str, Any], folders: dict[str, str]
+    grid: Grid, levels: Mapping[str, str], common: dict[str, Any], options: list[_Layer], folders: dict[str, str]
 ) -> RunConfig:
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
     source = f"{grid.source}, level {where}"
-    preset, changes = grid.base, _merge({}, grid.set)
+    preset = grid.base
+    layers: list[_Layer] = [(f"{grid.source}, [set]", _merge({}, grid.set))]
     for factor_name, level in levels.items():
         change = dict(grid.factors[factor_name].levels[level])
         preset = change.pop("preset", preset)
-        changes = _merge(changes, change)
-    if {"seed", "steps"} & changes.keys():
-        raise UserError(f"{source}: seed and steps are the same in every run of a grid; set them in [budget.standard]")
-    data = _merge(_merge(load_preset(preset, f"{source}: preset"), common), _merge(changes, last))
+        layers.append((source, _merge({}, change)))
+    for place, change in layers:
+        if {"seed", "steps"} & change.keys():
+            advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
+            raise UserError(f"{place}: {advice}")
+    layers += options
+    data = _merge(load_preset(preset, f"{source}: preset"), common)
+    for _, change in layers:
+        data = _merge(data, change)
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
     if isinstance(dataset, str) and dataset.startswith(PREFIX):
         folder = _find_folder(dataset)
@@ -159,7 +167,28 @@ def _resolve_cell(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    return validate(RunConfig, data, source)
+    return validate(RunConfig, data, lambda field: _find_origin(field, layers) or source)
+
+
+def _find_origin(field: str, layers: list[_Layer]) -> str | None:
+    """Say which of the layers set a field, the last first; where none did, which one set the table it belongs to."""
+    path = field.split(".")
+    for length in range(len(path), 0, -1):
+        for place, change in reversed(layers):
+            if _sets(change, path[:length]):
+                return place
+    return None
+
+
+def _sets(change: Mapping[str, Any], path: list[str]) -> bool:
+    node: Any = change
+    for part in path:
+        if not isinstance(node, dict):  # the short form of a table, which sets all of it
+            return True
+        if part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 def _find_folder(dataset: str) -> Path:
@@ -197,15 +226,17 @@ def _label(grid: Grid, levels: Mapping[str, str]) -> str:
 
 
 def _parse_override(text: str) -> dict[str, Any]:
+    source = f"--set {shorten(text)}"
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise UserError(f"--set {text}: valid: path=value, such as loss.real_label=0.9")
+        raise UserError(f"{source}: valid: path=value, such as loss.real_label=0.9")
     try:
         parsed, *others = tomllib.loads(f"value = {value}").values()
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, or of more digits than Python converts: a bare word
         parsed, others = value.strip(), []
     if others or "\n" in value:
-        raise UserError(f"--set {text!r}: one line with one value; repeat --set for more")
+        raise UserError(f"--set {shorten(repr(text))}: one line with one value; repeat --set for more")
+    check_depth({path.strip(): parsed}, source)
     return _merge({}, {path.strip(): parsed})
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from gan_ablate.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ModelT = TypeVar("ModelT", bound="Model")
 
 MAX_SIZE = 65_536
+MAX_SHOWN = 100
+"""Characters of a name or a value that a message shows."""
+
 Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
@@ -44,7 +50,7 @@ def kind_alone(value: Any) -> Any:
 
 def choices(wrong: str, valid: list[str]) -> str:
     """Say what would have been valid, the nearest first: ``did you mean beta1? valid: beta1, beta2``."""
-    near = difflib.get_close_matches(wrong, valid, n=1)
+    near = difflib.get_close_matches(shorten(wrong), valid, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{hint}valid: {', '.join(valid)}"
 
@@ -54,13 +60,14 @@ def refusal(field: str, value: object, advice: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{advice}", {"field": field, "value": repr(value), "advice": advice})
 
 
-def validate(model: type[ModelT], data: dict[str, Any], source: str) -> ModelT:
+def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[str], str]) -> ModelT:
     """Build ``model`` from plain data, as TOML or JSON would give it.
 
     Args:
         model: the class to build.
         data: nested dicts, lists, strings, numbers and booleans.
-        source: where the data came from, for the message: a file, a level, an option.
+        source: where the data came from, for the message: a file, a level, an option; or what says it of a field, given
+            its dotted path.
 
     Raises:
         UserError: one line that names the source, the field, its value and what would be valid.
@@ -68,10 +75,12 @@ def validate(model: type[ModelT], data: dict[str, Any], source: str) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
-        raise UserError(f"{source}: {_explain(model, invalid, data)}") from None
+        field, text = _explain(model, invalid, data)
+        raise UserError(f"{source if isinstance(source, str) else source(field)}: {text}") from None
 
 
-def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> str:
+def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> tuple[str, str]:
+    """Return the dotted path of the first field that is wrong, and what is wrong with it."""
     first = invalid.errors()[0]
     context = first.get("ctx", {})
     # Pydantic puts a union's tag into the location; the user wrote no such key.
@@ -83,27 +92,38 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
         if is_key or is_index:
             node = node[part]
             path.append(str(part))
-    kind = first["type"]
-    if kind == "missing":
-        return f"{'.'.join([*path, str(first['loc'][-1])])} is missing"
-    if kind == "unknown_field":
-        name = str(context["field"])
-        owner = ".".join(path) or f"a {model.__name__.removesuffix('Config').lower()}"
-        kind_of_owner = f" ({node['kind']})" if isinstance(node, dict) and "kind" in node else ""
-        value = node.get(name) if isinstance(node, dict) else None
-        return f"{'.'.join([*path, name])} = {_show(value)}: {owner}{kind_of_owner} has {first['msg']}"
-    if kind == "refused":
-        return f"{context['field']} = {context['value']}: {context['advice']}"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        wrong = node.get("kind") if isinstance(node, dict) else node
-        expected = str(context.get("expected_tags", "a table with a kind")).replace("'", "")
-        place = path if isinstance(node, str) else [*path, "kind"]
-        return f"{'.'.join(place)} = {_show(wrong)}: valid: {expected}"
-    if kind in ("model_type", "model_attributes_type"):
-        return f"{'.'.join(path)} = {_show(node)}: should be a table of fields"
-    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{'.'.join(path)} = {_show(node)}: {message}"
+    match first["type"]:
+        case "missing":
+            path.append(str(first["loc"][-1]))
+            problem = " is missing"
+        case "unknown_field":
+            name = str(context["field"])
+            owner = shorten(".".join(path)) or f"a {model.__name__.removesuffix('Config').lower()}"
+            kind_of_owner = f" ({shorten(str(node['kind']))})" if isinstance(node, dict) and "kind" in node else ""
+            value = node.get(name) if isinstance(node, dict) else None
+            path.append(name)
+            problem = f" = {_show(value)}: {owner}{kind_of_owner} has {first['msg']}"
+        case "refused":
+            path = [str(context["field"])]
+            problem = f" = {shorten(context['value'])}: {context['advice']}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            wrong = node.get("kind") if isinstance(node, dict) else node
+            expected = str(context.get("expected_tags", "a table with a kind")).replace("'", "")
+            path += [] if isinstance(node, str) else ["kind"]
+            problem = f" = {_show(wrong)}: valid: {expected}"
+        case "model_type" | "model_attributes_type":
+            problem = f" = {_show(node)}: should be a table of fields"
+        case _:
+            message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+            problem = f" = {_show(node)}: {message}"
+    field = ".".join(path)
+    return field, shorten(field) + problem
+
+
+def shorten(text: str) -> str:
+    """Cut a long name or value down to what a line of a message has room for."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
 
 
 def _show(value: object) -> str:
-    return json.dumps(value, default=str)
+    return shorten(json.dumps(value, default=str))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gan_ablate.precision import has_native_bf16
+from gan_ablate.training.precision import has_native_bf16
 
 _PACKAGES = ("gan-ablate", "torch", "torchvision", "torchmetrics", "numpy")
 
@@ -46,13 +46,14 @@ def _cpu_model() -> str:
 
 def _git_revision() -> str | None:
     """Return the checkout's commit, with a ``+`` where the package's files differ from it; None outside a checkout."""
-    root = Path(__file__).parents[1]
+    package = Path(__file__).parents[1]
+    root = package.parent
     if not (root / ".git").exists():
         return None
     try:
         commit = _git(root, "rev-parse", "--short", "HEAD").strip()
         # Whatever was written elsewhere, reports among it, did not compute anything.
-        changes = _git(root, "status", "--porcelain", "--", Path(__file__).parent.name)
+        changes = _git(root, "status", "--porcelain", "--", package.name)
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}+" if changes else commit

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from gan_ablate.config import RunConfig
-    from gan_ablate.store import Record
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.store import Record
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from gan_ablate.config import RunConfig
-    from gan_ablate.events import Progress as RunProgress
-    from gan_ablate.store import Record
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.events import Progress as RunProgress
+    from gan_ablate.execution.store import Record
 
 PLAIN_EVERY_SEC = 15.0
 """Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""

@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from safetensors.torch import save_file
 
-from gan_ablate.config import default_features
-from gan_ablate.data import ImageDataset, load_dataset
-from gan_ablate.environment import describe_environment
+from gan_ablate.design.config import default_features
 from gan_ablate.errors import UserError
-from gan_ablate.events import Progress
-from gan_ablate.features import build_extractor
-from gan_ablate.precision import reproducible_float32
-from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, sample_images, scoring_latents
-from gan_ablate.sheets import save_sheet
-from gan_ablate.store import Record, ScoreRecord, ScoringRecord, Store, ThroughputRecord
-from gan_ablate.train import Measurement, train
+from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.events import Progress
+from gan_ablate.execution.sheets import save_sheet
+from gan_ablate.execution.store import Record, ScoringRecord, Store
+from gan_ablate.scoring.features import build_extractor
+from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.training.data import ImageDataset, load_dataset
+from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.train import Measurement, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from gan_ablate.config import RunConfig, RunContext
-    from gan_ablate.throughput import StepTimer
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.scoring.scores import Scores
+    from gan_ablate.training.timer import StepTimer
 
 PROGRESS_EVERY_SEC = 0.5
 
@@ -119,7 +121,7 @@ def _execute(
         history=_columns(result.history),
         scoring=None if scorer is None else _scoring_record(config, scorer, observer, final),
         unscored_reason="" if scorer is not None else _unscored_reason(config),
-        throughput=None if throughput is None else ThroughputRecord(**dataclasses.asdict(throughput)),
+        throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
         num_parameters_d=_num_parameters(result.discriminator),
         train_sec=result.timer.total_sec(),
@@ -215,9 +217,9 @@ def _scoring_record(
         extractor_sha256=scorer.extractor.sha256,
         num_reference=scorer.num_reference,
         resolution=config.image_size,
-        final=None if final is None else _score_record(final.scores),
+        final=None if final is None else final.scores,
         fid_batch_stats=None if final is None else final.fid_batch_stats,
-        floor=_score_record(_floor(scorer, config.scoring.num_samples)),
+        floor=_floor(scorer, config.scoring.num_samples),
         sampling_sec=0.0 if final is None else final.sampling_sec,
         curve_sec=observer.curve_sec,
         curve_samples=config.scoring.curve_samples,
@@ -225,12 +227,6 @@ def _scoring_record(
         curve_train_sec=observer.curve_train_sec,
         curve_fid=observer.curve_fid,
     )
-
-
-def _score_record(scores: Scores) -> ScoreRecord:
-    counts = None if scores.class_counts is None else list(scores.class_counts)
-    values = {**dataclasses.asdict(scores), "class_counts": counts}
-    return ScoreRecord(**values, classes_covered=scores.classes_covered, class_divergence=scores.class_divergence)
 
 
 def _save_generator(generator: nn.Module, path: Path) -> None:
@@ -255,7 +251,7 @@ def _num_parameters(network: nn.Module) -> int:
 
 
 def _open_log(path: Path, run_id: str) -> logging.Logger:
-    log = logging.getLogger(f"gan_ablate.run.{run_id}")
+    log = logging.getLogger(f"gan_ablate.execution.run.{run_id}")
     log.setLevel(logging.INFO)
     log.propagate = False
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")

@@ -10,15 +10,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gan_ablate.errors import UserError
-from gan_ablate.models import build_generator
-from gan_ablate.score import sample_images
+from gan_ablate.execution.sheets import save_sheet
+from gan_ablate.scoring.score import sample_images
 from gan_ablate.seeding import stream_seed
-from gan_ablate.sheets import save_sheet
+from gan_ablate.training.models import build_generator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gan_ablate.store import Store
+    from gan_ablate.execution.store import Store
 
 
 def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> None:

@@ -9,46 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gan_ablate.config import RunConfig
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.planning import Plan
+from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.planning import Plan
-from gan_ablate.validation import Model, ModelT, choices, validate
+from gan_ablate.scoring.scores import Scores
+from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Status = Literal["completed", "diverged", "failed"]
-
-
-class ScoreRecord(Model):
-    """The scores of one set of images; see ``gan_ablate.score.Scores``."""
-
-    num_samples: int
-    fid: float
-    fid_sampling_error: float | None
-    kid: float
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    classifier_score: float | None
-    class_counts: list[int] | None
-    classes_covered: int | None
-    class_divergence: float | None
-    nearest_ratio: float | None
-    seconds: float
-
-
-class ThroughputRecord(Model):
-    """What a training step cost; see ``gan_ablate.throughput.Throughput``."""
-
-    step_ms_median: float
-    step_ms_p10: float
-    step_ms_p90: float
-    steps_per_sec: float
-    images_per_sec: float
-    num_timed_steps: int
-    peak_memory_bytes: int
 
 
 class ScoringRecord(Model):
@@ -65,9 +36,9 @@ class ScoringRecord(Model):
     extractor_sha256: str
     num_reference: int
     resolution: int
-    final: ScoreRecord | None
+    final: Scores | None
     fid_batch_stats: float | None
-    floor: ScoreRecord
+    floor: Scores
     sampling_sec: float
     curve_sec: float
     curve_samples: int
@@ -83,7 +54,7 @@ class Record(Model):
         status: ``completed``, ``diverged`` (a result: a loss, weight or pixel stopped being a number) or ``failed``.
         message: why, where it is not completed.
         diverged_at: the step at which divergence was found.
-        history: column name → values, a row every few steps; see ``gan_ablate.train.Measurement``.
+        history: column name → values, a row every few steps; see ``gan_ablate.training.train.Measurement``.
         throughput: what a step cost, or None where none was taken.
         num_parameters_g: trainable parameters of the generator.
         num_parameters_d: trainable parameters of the discriminator.
@@ -102,7 +73,7 @@ class Record(Model):
     history: dict[str, list[float]] = {}
     scoring: ScoringRecord | None = None
     unscored_reason: str = ""
-    throughput: ThroughputRecord | None = None
+    throughput: Throughput | None = None
     num_parameters_g: int = 0
     num_parameters_d: int = 0
     train_sec: float = 0.0
@@ -147,9 +118,14 @@ class Store:
         """Read a run's record, or None where the run is not over.
 
         Raises:
-            UserError: if the file is there but is not a record.
+            UserError: if the file is there but is not a record, or is another run's: copied here, or of a version in
+                which a field had another default.
         """
-        return _load(Record, self.run_dir(run_id) / "record.json", "delete its folder to run it again")
+        path, advice = self.run_dir(run_id) / "record.json", "delete its folder to run it again"
+        record = _load(Record, path, advice)
+        if record is not None and record.config.run_id != run_id:
+            raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
+        return record
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run has a result. A failed one has none: it will be tried again."""

@@ -1,4 +1,4 @@
-"""Full MNIST and Fashion-MNIST in, the embedded files out: ``python -m gan_ablate.assets.build --data-dir DIR``."""
+"""Full MNIST and Fashion-MNIST in, the embedded files out: ``nox -s assets -- --data-dir DIR``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.datasets import MNIST, FashionMNIST
 
-from gan_ablate.features import EXTRACTION_BATCH, ClassifierName, ImageClassifier
+from gan_ablate.scoring.features import EXTRACTION_BATCH, ClassifierName, ImageClassifier
 
-ASSETS = Path(__file__).parent
+ASSETS = Path(__file__).parents[1] / "assets"
 NUM_TRAIN_DIGITS = 10_000
 DATASETS: dict[ClassifierName, type[MNIST]] = {"digits": MNIST, "fashion": FashionMNIST}
 REQUIRED_ACCURACY: dict[ClassifierName, float] = {"digits": 0.993, "fashion": 0.92}

@@ -17,18 +17,18 @@ from tabulate import tabulate
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-from gan_ablate.allocator import keep_memory
-from gan_ablate.assets.build import train_classifier
-from gan_ablate.data import load_dataset
-from gan_ablate.effects import estimate_effects
-from gan_ablate.features import ClassifierExtractor, FeatureExtractor
-from gan_ablate.metrics import frechet_distance
-from gan_ablate.models import build_generator
-from gan_ablate.results import GridResults
-from gan_ablate.score import sample_images, scoring_latents
-from gan_ablate.store import Store, write_atomically
-from gan_ablate.variance import split_variance
-from gan_ablate.wording import percent_text
+from gan_ablate.analysis.effects import estimate_effects
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.variance import split_variance
+from gan_ablate.execution.store import Store, write_atomically
+from gan_ablate.maintenance.assets import train_classifier
+from gan_ablate.reporting.wording import percent_text
+from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor
+from gan_ablate.scoring.metrics import frechet_distance
+from gan_ablate.scoring.score import sample_images, scoring_latents
+from gan_ablate.training.allocator import keep_memory
+from gan_ablate.training.data import load_dataset
+from gan_ablate.training.models import build_generator
 
 CPU = torch.device("cpu")
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate import plots, tables, wording
-from gan_ablate.claims import CLAIMS
+from gan_ablate.analysis.claims import CLAIMS
+from gan_ablate.analysis.curves import tabulate_curves, tabulate_histories
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.errors import UserError
-from gan_ablate.html import render_html
-from gan_ablate.results import GridResults
-from gan_ablate.store import Store, write_atomically
+from gan_ablate.execution.store import Store, write_atomically
+from gan_ablate.reporting import plots, tables, wording
+from gan_ablate.reporting.html import render_html
+from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.claims import Judgement
-    from gan_ablate.effects import Effect
+    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.effects import Effect
 
 TITLE = "What helps a GAN, by how much, how surely, at what cost"
 
@@ -103,7 +105,7 @@ def _verdicts(sections: Sequence[_Section]) -> list[str]:
     lines = ["## Verdicts", ""]
     by_protocol: dict[tuple[object, ...], list[tuple[GridResults, Judgement]]] = {}
     for results, judgement in judged:
-        (protocol,) = results.protocols
+        (protocol,) = results.comparable.protocols
         by_protocol.setdefault(protocol, []).append((results, judgement))
     for of_protocol in by_protocol.values():
         words = _protocol_words(of_protocol[0][0])
@@ -139,11 +141,11 @@ def _section(results: GridResults) -> _Section:
         return _Section(results, grid.title, answers=["No run is finished yet."], body=body)
 
     summary = results.summary
-    effects, step_times = results.effects("fid"), results.effects("step_ms_median")
-    for file, table in (("runs", results.runs), ("summary", summary), ("effects", results.all_effects())):
+    effects, step_times = results.verdicts.effects("fid"), results.verdicts.effects("step_ms_median")
+    for file, table in (("runs", results.runs), ("summary", summary), ("effects", results.verdicts.all_effects())):
         write_atomically(results.folder / f"{file}.csv", table.to_csv(index=False, lineterminator="\n"))
     answers = [
-        wording.answer_sentence(effect, step_times[i] if step_times else None, results.rates(effect))
+        wording.answer_sentence(effect, step_times[i] if step_times else None, results.verdicts.rates(effect))
         for i, effect in enumerate(effects)
     ]
     answers += wording.caveat_sentences(results)
@@ -168,16 +170,16 @@ def _section(results: GridResults) -> _Section:
         ),
         "",
     ]
-    return _Section(results, grid.title, results.judgements(), answers, body)
+    return _Section(results, grid.title, results.verdicts.judgements(), answers, body)
 
 
 def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     """What the features and the histories tell beside FID."""
     summary, lines = results.summary, []
     if effects:
-        floor = results.scored[0].floor.model_dump()
+        floor = results.scored[0].floor.as_row()
         lines += ["### What else the features tell", "", *tables.scores_table(summary, floor), ""]
-        others = tables.other_effects_table({name: results.effects(name) for name in _BESIDE_FID})
+        others = tables.other_effects_table({name: results.verdicts.effects(name) for name in _BESIDE_FID})
         if others:
             lines += ["### Effects on the other outcomes", "", "Bold: an effect by Holm's procedure.", "", *others, ""]
     lines += ["### Stability and convergence", "", *tables.stability_table(summary), ""]
@@ -196,15 +198,15 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
     """Draw what the records allow and return captions and file names, in the order of reading."""
     folder, style = results.folder, plots.Style(results.labels)
     drawn = []
-    sheets = results.sample_sheets()
+    sheets = sample_sheets(results)
     if sheets:
-        titles = results.sheet_titles()
+        titles = sheet_titles(results)
         last = {titles.get(label, label): files[-1] for label, files in sheets.items()}
         plots.plot_samples(last, _SHEET_ROWS, folder / "samples.png")
         seed = results.plan.seeds[0]
         drawn.append((f"Samples at the end of training, seed {seed}, the same latents everywhere", "samples.png"))
     if effects:
-        scoring, runs = results.scored[0], results.comparable_runs
+        scoring, runs = results.scored[0], results.comparable.runs
         floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
         plots.plot_quality(runs, style, floor, folder / "quality.png")
         drawn.append(("Quality of every variant", "quality.png"))
@@ -216,16 +218,17 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
             plots.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
             drawn.append(("Interactions: factors whose lines run in parallel do not interact", "interactions.png"))
         target = results.yardsticks.target_fid
-        plots.plot_curves(results.curves(), style, target, scoring.curve_samples, folder / "curves.png")
+        curves = tabulate_curves(results.records, results.comparable.untimed)
+        plots.plot_curves(curves, style, target, scoring.curve_samples, folder / "curves.png")
         drawn.append(
             ("FID along training: geometric mean over seeds, band from the best to the worst seed", "curves.png")
         )
         if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
             plots.plot_cost(runs, style, folder / "cost.png")
             drawn.append(("Quality against cost", "cost.png"))
-    histories = results.histories()
+    histories = tabulate_histories(results.records)
     if not histories.empty:
-        plots.plot_stability(results.comparable_runs, style, folder / "stability.png")
+        plots.plot_stability(results.comparable.runs, style, folder / "stability.png")
         drawn.append(("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
         plots.plot_losses(histories, style, folder / "losses.png")
         caption = "Losses and what D thinks before it learns, mean over seeds and 50 steps"
@@ -236,7 +239,7 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
 def _draw_animations(results: GridResults) -> list[str]:
     """Write one animation per variant and set them side by side, three to a row."""
     cells = []
-    for i, (label, files) in enumerate(results.sample_sheets().items()):
+    for i, (label, files) in enumerate(sample_sheets(results).items()):
         file = f"training-{i}.webp"
         plots.write_animation(files, _SHEET_ROWS, results.folder / file)
         cells.append((label, f"![Training of {label}]({results.name}/{file})"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from tabulate import tabulate
 
-from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.wording import (
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.reporting.wording import (
     change_text,
     evidence_words,
     number,
@@ -24,10 +24,10 @@ from gan_ablate.wording import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from gan_ablate.claims import Judgement
-    from gan_ablate.effects import Effect
-    from gan_ablate.results import GridResults
-    from gan_ablate.significance import SignFlip
+    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.analysis.significance import SignFlip
 
 
 def claims_table(
@@ -49,7 +49,7 @@ def claims_table(
                 judgement.claim.id,
                 judgement.claim.sentence,
                 verdict_words(judgement, is_complete=results.is_complete),
-                "; ".join(evidence_words(effect) + rates_words(results.rates(effect)) for effect in decisive),
+                "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in judgement.beside),
                 f"{' or '.join(map(str, seeds))} seeds × {steps:,} steps",
                 f"[see]({figure_of(results.name, decisive[0].outcome.name)})",

@@ -6,17 +6,18 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.significance import POWER
-from gan_ablate.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
+from gan_ablate.analysis.significance import POWER
+from gan_ablate.analysis.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
+from gan_ablate.analysis.variance import split_grid_variance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.claims import Judgement
-    from gan_ablate.effects import Effect
-    from gan_ablate.results import GridResults
-    from gan_ablate.significance import RateComparison
-    from gan_ablate.stats import Estimate
+    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.analysis.significance import RateComparison
+    from gan_ablate.analysis.stats import Estimate
 
 
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
@@ -67,7 +68,7 @@ def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str
     Args:
         effect: on FID.
         step_time: the same effect on the time of a step, or None where times do not compare.
-        rates: of the events that happened, see ``GridResults.rates``.
+        rates: of the events that happened, see ``Verdicts.rates``.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
     change = effect.estimate.as_percent_change()
@@ -145,23 +146,27 @@ def caveat_sentences(results: GridResults) -> list[str]:
             caveats.append(f"{len(cells)} of {planned} runs {words}: {where}.")
     unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
     caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
-    if results.unsteady:
+    if results.comparable.unsteady:
         caveats.append(
-            f"Something else used the machine during {len(results.unsteady)} of {len(runs)} runs: their step times "
-            "varied by more than half, and their times are left out."
+            f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
+            "step times varied by more than half, and their times are left out."
         )
-    if len(results.machines) > 1:
+    if len(results.comparable.machines) > 1:
         caveats.append("The runs were computed on different machines or versions: their times are not compared.")
     if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
         caveats.append("The runs were trained on different images.")
-    if len(results.protocols) > 1:
+    if len(results.comparable.protocols) > 1:
         caveats.append("The runs were scored in different ways (data, extractor or sample count): nothing is compared.")
     return caveats
 
 
 def variance_sentence(results: GridResults) -> str | None:
     """Say how much of FID's variance within a variant the training seed makes, and how much the images drawn."""
-    shares = results.variance().shares() if len(results.protocols) == 1 and len(results.plan.seeds) > 1 else None
+    shares = (
+        split_grid_variance(results.plan, results.runs).shares()
+        if len(results.comparable.protocols) == 1 and len(results.plan.seeds) > 1
+        else None
+    )
     if shares is None or not math.isfinite(shares.seed):
         return None
     return (

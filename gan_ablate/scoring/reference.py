@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from gan_ablate.data import resize
-from gan_ablate.features import EXTRACTION_BATCH, Features
-from gan_ablate.metrics import NUM_NEIGHBOURS, Manifold, build_manifold, nearest_distance
+from gan_ablate.scoring.features import EXTRACTION_BATCH, Features
+from gan_ablate.scoring.metrics import NUM_NEIGHBOURS, Manifold, build_manifold, nearest_distance
 from gan_ablate.seeding import SCORING_SEED, stream_seed
+from gan_ablate.training.data import resize
 
 if TYPE_CHECKING:
-    from gan_ablate.data import ImageDataset
-    from gan_ablate.features import FeatureExtractor
+    from gan_ablate.scoring.features import FeatureExtractor
+    from gan_ablate.training.data import ImageDataset
 
 NEIGHBOUR_SAMPLES = 5_000
 """Images of either kind in the scores that look at neighbours, whose cost grows with the square of their number."""

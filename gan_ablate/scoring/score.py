@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.features import EXTRACTION_BATCH, Features
-from gan_ablate.metrics import (
+from gan_ablate.scoring.features import EXTRACTION_BATCH, Features
+from gan_ablate.scoring.metrics import (
     build_manifold,
     classifier_score,
     frechet_distance,
@@ -21,71 +19,20 @@ from gan_ablate.metrics import (
     nearest_distance,
     neighbour_scores,
 )
-from gan_ablate.reference import NEAREST_SAMPLES, NEIGHBOUR_SAMPLES, load_real_features
+from gan_ablate.scoring.reference import NEAREST_SAMPLES, NEIGHBOUR_SAMPLES, load_real_features
+from gan_ablate.scoring.scores import Scores
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from gan_ablate.data import ImageDataset
-    from gan_ablate.features import FeatureExtractor
-
-COVERED_SHARE = 0.01
-"""A class counts as covered from this share of the samples on: a tenth of its even share of ten."""
+    from gan_ablate.scoring.features import FeatureExtractor
+    from gan_ablate.training.data import ImageDataset
 
 
 class NonFiniteImagesError(Exception):
     """A generator drew a pixel that is not a number: there is nothing to score."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How near ``num_samples`` images are to the held-out reference; each formula stands in ``gan_ablate.metrics``.
-
-    Attributes:
-        num_samples: how many images were scored.
-        fid: Fréchet distance; lower is better.
-        fid_sampling_error: standard error of log FID from the choice of images, or None for a slow extractor.
-        kid: squared maximum mean discrepancy; lower is better.
-        precision: share of the images that look real.
-        recall: share of the real images that the generator could have drawn.
-        density: precision that does not trust outliers; 1 for real images.
-        coverage: recall that does not trust outliers.
-        classifier_score: between 1 and the number of classes, or None where the extractor has none.
-        class_counts: how many images fall into each class, or None likewise.
-        nearest_ratio: median distance to the nearest training image, over that of held-out real images: 0 for copies, 1
-            for new real images, more for images unlike any; or None where it was not measured.
-        seconds: what the extraction and the scores took.
-    """
-
-    num_samples: int
-    fid: float
-    fid_sampling_error: float | None
-    kid: float
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    classifier_score: float | None
-    class_counts: tuple[int, ...] | None
-    nearest_ratio: float | None
-    seconds: float
-
-    @property
-    def classes_covered(self) -> int | None:
-        """How many classes hold at least ``COVERED_SHARE`` of the images."""
-        if self.class_counts is None:
-            return None
-        return sum(count >= COVERED_SHARE * self.num_samples for count in self.class_counts)
-
-    @property
-    def class_divergence(self) -> float | None:
-        """KL divergence of the classes' shares from even ones, in nats: Σ p log(K p), 0 where all are drawn alike."""
-        if self.class_counts is None:
-            return None
-        shares = [count / self.num_samples for count in self.class_counts if count]
-        return sum(p * math.log(len(self.class_counts) * p) for p in shares)
 
 
 class Scorer:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
+from gan_ablate.design.folders import PREFIX, list_images
 from gan_ablate.errors import UserError
-from gan_ablate.folders import PREFIX, list_images
 from gan_ablate.seeding import stream_seed
 
 if TYPE_CHECKING:

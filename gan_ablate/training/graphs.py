@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gan_ablate.step import AdversarialStep, StepTerms
+    from gan_ablate.training.step import AdversarialStep, StepTerms
 
 NUM_EAGER_STEPS = 3
 """Steps before the capture: they create the optimisers' state and choose kernels, which a capture cannot."""

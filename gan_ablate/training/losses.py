@@ -10,7 +10,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gan_ablate.config import BCELoss
+    from gan_ablate.design.config import BCELoss
 
 
 def discriminator_loss(loss: BCELoss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:

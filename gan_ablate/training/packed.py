@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.step import AdversarialStep, Network
-from gan_ablate.train import Trainer
+from gan_ablate.training.step import AdversarialStep, Network
+from gan_ablate.training.train import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gan_ablate.config import RunConfig
+    from gan_ablate.design.config import RunConfig
 
 ADAM_EPS = 1e-8
 """As in ``torch.optim.Adam``."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 import torch
 
-from gan_ablate.data import take_batch
-from gan_ablate.precision import computing_in
+from gan_ablate.training.data import take_batch
+from gan_ablate.training.precision import computing_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from gan_ablate.config import RunConfig
+    from gan_ablate.design.config import RunConfig
 
 Network = Literal["discriminator", "generator"]
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from gan_ablate.data import BatchOrder
-from gan_ablate.graphs import choose_step
-from gan_ablate.losses import discriminator_loss, generator_loss
-from gan_ablate.models import build_discriminator, build_generator
 from gan_ablate.seeding import stream_seed
-from gan_ablate.step import AdversarialStep, Network, StepTerms
-from gan_ablate.throughput import StepTimer
+from gan_ablate.training.data import BatchOrder
+from gan_ablate.training.graphs import choose_step
+from gan_ablate.training.losses import discriminator_loss, generator_loss
+from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.step import AdversarialStep, Network, StepTerms
+from gan_ablate.training.timer import StepTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from gan_ablate.config import RunConfig
+    from gan_ablate.design.config import RunConfig
 
 MEASURE_EVERY = 10
 """Steps between two rows of the history: often enough to draw curves, rarely enough to cost nothing."""

@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from gan_ablate import stats
-from gan_ablate.config import RunConfig, RunContext
-from gan_ablate.effects import Effect, estimate_effects
-from gan_ablate.events import Silent
-from gan_ablate.executors.local import resolve_jobs, run_local
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import plan
-from gan_ablate.runner import run_grid
-from gan_ablate.significance import holm, sign_flip_test
-from gan_ablate.stats import bootstrap_interval, difference_estimate, mean_estimate
-from gan_ablate.store import write_atomically
-from gan_ablate.wording import p_text, percent_text
+from gan_ablate.analysis import stats
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.significance import holm, sign_flip_test
+from gan_ablate.analysis.stats import bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.api import run_grid
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import Silent
+from gan_ablate.execution.executors.local import resolve_jobs, run_local
+from gan_ablate.execution.store import write_atomically
+from gan_ablate.reporting.wording import p_text, percent_text
 from tests.configs import make_config
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.claims import CLAIMS, Claim, Expectation, judge
-from gan_ablate.effects import Effect, estimate_effects
-from gan_ablate.grid import list_grids, load_grid
-from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.planning import Cell, plan
-from gan_ablate.results import GridResults
-from gan_ablate.store import Store
-from gan_ablate.table import load_results
+from gan_ablate.analysis.claims import CLAIMS, Claim, Expectation, judge
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.table import load_results
+from gan_ablate.design.grid import list_grids, load_grid
+from gan_ablate.design.planning import Cell, plan
+from gan_ablate.execution.store import Store
 from tests.synthetic import save_runs
 
 HELPS = Claim("C0", "x helps", "dropout", (Expectation({"dropout": "elements-50"}, "fid", "lower"),))
@@ -67,9 +67,9 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
     planned = plan(load_grid("bn_label_smooth"))
     save_runs(Store(tmp_path), planned, lambda cell, seed: None if cell.levels["batch_norm"] == "off" else 20.0 + seed)
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
-    (batch_norm, _) = results.judgements()
+    (batch_norm, _) = results.verdicts.judgements()
     assert batch_norm.verdict == "inconclusive"
-    rates = results.rates(batch_norm.decisive[0].effect)["diverged"]
+    rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
     assert rates.p < 1e-4
 
@@ -108,13 +108,13 @@ def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
 def test_a_smoke_run_and_a_grid_of_ones_own_judge_no_claim(tmp_path: Path) -> None:
     smoke = plan(load_grid("bn_label_smooth"), budget="smoke")
     save_runs(Store(tmp_path / "smoke"), smoke, lambda *_: 20.0)
-    assert GridResults.load(Store(tmp_path / "smoke"), "bn_label_smooth").judgements() == []
+    assert GridResults.load(Store(tmp_path / "smoke"), "bn_label_smooth").verdicts.judgements() == []
     standard = plan(load_grid("bn_label_smooth"))
     namesake = standard.model_copy(
         update={"grid": standard.grid.model_copy(update={"source": "my/bn_label_smooth.toml"})}
     )
     save_runs(Store(tmp_path / "own"), namesake, lambda *_: 20.0)
-    assert GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").judgements() == []
+    assert GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").verdicts.judgements() == []
     save_runs(Store(tmp_path / "own"), standard, lambda *_: 20.0)
-    judged = GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").judgements()
+    judged = GridResults.load(Store(tmp_path / "own"), "bn_label_smooth").verdicts.judgements()
     assert [judgement.claim.id for judgement in judged] == ["C2", "C9"]

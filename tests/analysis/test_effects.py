@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.effects import Effect, estimate_effects
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import Cell, plan
-from gan_ablate.store import Store
-from gan_ablate.table import load_results
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.table import load_results
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Cell, plan
+from gan_ablate.execution.store import Store
 from tests.synthetic import save_runs
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.

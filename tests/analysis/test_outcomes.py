@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.grid import RESULT_COLUMNS
-from gan_ablate.outcomes import OUTCOMES, first_reached, oscillation, summarise_history
+from gan_ablate.analysis.outcomes import OUTCOMES, first_reached, oscillation, summarise_history
+from gan_ablate.design.grid import RESULT_COLUMNS
 
 STEPS = [100, 200, 300, 400, 500, 600, 700, 800]
 

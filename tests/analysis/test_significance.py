@@ -8,8 +8,8 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.significance import compare_rates, holm, seeds_needed, sign_flip_test
-from gan_ablate.stats import Estimate, mean_estimate
+from gan_ablate.analysis.significance import compare_rates, holm, seeds_needed, sign_flip_test
+from gan_ablate.analysis.stats import Estimate, mean_estimate
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gan_ablate.stats import (
+from gan_ablate.analysis.stats import (
     Estimate,
     bootstrap_interval,
     contrast_values,
@@ -14,7 +14,7 @@ from gan_ablate.stats import (
     mean_estimate,
     rate_interval,
 )
-from tests.simulations import Population, simulate
+from tests.analysis.simulations import Population, simulate
 
 RNG = np.random.default_rng(0)
 

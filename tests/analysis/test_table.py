@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.grid import RESULT_COLUMNS, load_grid
-from gan_ablate.planning import Cell, plan
-from gan_ablate.store import Record, Store
-from gan_ablate.table import load_results
+from gan_ablate.analysis.table import load_results
+from gan_ablate.design.grid import RESULT_COLUMNS, load_grid
+from gan_ablate.design.planning import Cell, plan
+from gan_ablate.execution.store import Record, Store
 from tests.synthetic import save_runs
 
 BETAS = {"0.5": 20.0, "0.0": 40.0, "0.9": 80.0}
@@ -56,7 +56,9 @@ def test_a_run_that_covers_fewer_than_half_of_the_classes_has_collapsed(tmp_path
         assert record is not None
         assert record.scoring is not None
         assert record.scoring.final is not None
-        final = record.scoring.final.model_copy(update={"classes_covered": covered})
+        final = record.scoring.final.model_copy(
+            update={"class_counts": (10_000 // covered,) * covered + (0,) * (10 - covered)}
+        )
         scoring = record.scoring.model_copy(update={"final": final})
         store.save_record(record.model_copy(update={"scoring": scoring}))
     runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])

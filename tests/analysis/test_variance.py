@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.variance import VarianceSplit, split_variance
+from gan_ablate.analysis.variance import VarianceSplit, split_variance
 
 
 def simulate(seed: float, sampling: float, extractor: float, shape: tuple[int, int, int]) -> VarianceSplit:

@@ -11,9 +11,9 @@ from torch import nn
 
 from bench.plain import train_plainly
 from bench.subjects import SUBJECTS
-from gan_ablate.data import take_batch
-from gan_ablate.grid import list_presets
-from gan_ablate.train import Trainer
+from gan_ablate.design.grid import list_presets
+from gan_ablate.training.data import take_batch
+from gan_ablate.training.train import Trainer
 
 DOCUMENTS_PARAMETERS = {
     "mlp": (559_632, 533_505),

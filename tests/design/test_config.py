@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from gan_ablate.config import RunConfig, list_fields
+from gan_ablate.design.config import RunConfig, list_fields
+from gan_ablate.design.networks import LeakyReLU, MLPGenerator, NormalInit
+from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
-from gan_ablate.networks import LeakyReLU, NormalInit
-from gan_ablate.validation import validate
 from tests.configs import make_config
 
 
@@ -14,6 +16,46 @@ def test_run_id_names_the_configuration_and_nothing_else() -> None:
     assert make_config(seed=1).run_id != make_config().run_id
     assert make_config(beta1=0.9).run_id != make_config().run_id
     assert len(make_config().run_id) == 12
+
+
+class LaterConfig(RunConfig):
+    """A run's configuration as a later version has it: one field more."""
+
+    label_flips: float = 0.0
+
+
+class OtherDefaultConfig(RunConfig):
+    precision: Literal["fp32", "bf16"] = "bf16"
+
+
+def test_a_field_that_comes_later_renames_no_run() -> None:
+    old = make_config()
+    assert LaterConfig(**old.model_dump()).run_id == old.run_id
+    assert LaterConfig(**old.model_dump(), label_flips=0.1).run_id != old.run_id
+
+
+def test_a_field_that_comes_later_in_a_part_renames_no_run() -> None:
+    class LaterGenerator(MLPGenerator):
+        skip: bool = False
+
+    class LaterPartConfig(RunConfig):
+        generator: LaterGenerator
+
+    old = make_config("mlp")
+    values = old.model_dump()
+    assert LaterPartConfig(**values).run_id == old.run_id
+    values["generator"]["skip"] = True
+    assert LaterPartConfig(**values).run_id != old.run_id
+
+
+def test_saying_a_default_aloud_is_the_same_run() -> None:
+    assert make_config(d_steps_per_g_step=1, precision="fp32").run_id == make_config().run_id
+
+
+def test_a_default_that_changed_gives_an_old_configuration_another_name() -> None:
+    """So that the store notices: a record says its values, and the name says which are not at their defaults."""
+    old = make_config()
+    assert OtherDefaultConfig(**old.model_dump()).run_id != old.run_id
 
 
 def test_a_kind_alone_stands_for_its_table() -> None:
@@ -72,3 +114,10 @@ def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> No
     paths = {path.split(".")[0] for path, _ in list_fields()}
     assert paths == set(RunConfig.model_fields) - {"seed", "steps"}
     assert ("generator.norm", "none | batch") in list_fields()
+
+
+def test_a_long_value_is_cut_short_in_its_message() -> None:
+    with pytest.raises(UserError) as refused:
+        make_config(**{"x" * 10**6: "y" * 10**7})
+    assert len(str(refused.value)) < 2_000
+    assert "(1,000,000 characters)" in str(refused.value)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_ablate.cost import estimate_run_sec, gflop_per_step
-from gan_ablate.grid import list_presets
-from gan_ablate.train import Trainer
+from gan_ablate.design.cost import estimate_run_sec, gflop_per_step
+from gan_ablate.design.grid import list_presets
+from gan_ablate.training.train import Trainer
 from tests.configs import make_config
 
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gan_ablate.design.folders import folder_identity, list_images
 from gan_ablate.errors import UserError
-from gan_ablate.folders import folder_identity, list_images
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gan_ablate.design.grid import list_grids, list_presets, load_grid
+from gan_ablate.design.networks import NormalInit
+from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
-from gan_ablate.grid import list_grids, list_presets, load_grid
-from gan_ablate.networks import NormalInit
-from gan_ablate.planning import Plan, plan
-from gan_ablate.validation import validate
 
 FACTORIAL = """
 base = "dcgan-28"
@@ -181,3 +182,63 @@ def test_a_misspelt_grid_names_the_nearest() -> None:
 def test_a_wrong_option_is_named(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words.replace("?", r"\?")):
         plan(load_grid("beta1"), **options)  # type: ignore[arg-type]
+
+
+GRID = """
+base = "mlp"
+[factors.smoothing]
+baseline = "off"
+levels.off = {}
+levels.on = { loss.real_label = 0.9 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"big = {'1' * 5_000}\n" + GRID, "not TOML"),
+        (GRID + ".".join(["a"] * 3_000) + " = 1\n", "factors: more than 20 tables deep"),
+        (GRID + "[set]\n" + ".".join(["a"] * 50) + " = 1\n", "more than 20 tables deep"),
+        (GRID + f"[set]\nbeta1 = {'[' * 500}{']' * 500}\n", "deep"),
+        (GRID + f'[set]\n"{".".join(["a"] * 3_000)}" = 1\n', "more than 20 tables deep"),
+        (f'title = "{"x" * 10**7}"\n' + GRID, "characters; valid: at most 1,000,000"),
+        (f'{"x" * 10**5} = "{"y" * 10**5}"\n' + GRID, "no such field"),
+        (GRID + f'[factors.other]\nbaseline = "{"x" * 10**5}"\nlevels.a = {{}}\nlevels.b = {{}}\n', "no such level"),
+        (GRID.replace("off", "o" * 81), "valid: at most 80 characters"),
+    ],
+)
+def test_what_is_too_large_is_one_short_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "large.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(UserError) as refused:
+        plan(load_grid(path))
+    message = str(refused.value)
+    assert words in message
+    assert str(path) in message
+    assert len(message) < 1_000
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "origin"),
+    [
+        ("[set]\nbatch_size = 1\n", {}, "own.toml, [set]: batch_size = 1"),
+        ("[set]\ngenerator.activation = 'rely'\n", {}, "own.toml, [set]: generator.activation = "),
+        ("[set]\nbatch_size = 1\n", {"overrides": ["batch_size=0"]}, "--set batch_size=0: batch_size = 0"),
+        ("", {"overrides": ["generator.width=0"]}, "--set generator.width=0: generator.width = 0"),
+        ("", {"overrides": [f"beta1={'9' * 5_000}"]}, "--set beta1=999"),
+        ("", {"overrides": [f"{'a.' * 3_000}a=1"]}, "more than 20 tables deep"),
+        ("", {"dataset": "mnits"}, "--dataset mnits: dataset = 'mnits'"),
+        ("[factors.size]\nbaseline = 'a'\nlevels.a = {}\nlevels.b = { batch_size = 1 }\n", {},
+         "own.toml, level smoothing.off, size.b: batch_size = 1"),
+        ("[set]\nbatch_size = 8\n[factors.size]\nbaseline = 'a'\nlevels.a = {}\nlevels.b = { batch_size = 1 }\n", {},
+         "own.toml, level smoothing.off, size.b: batch_size = 1"),
+    ],
+)  # fmt: skip
+def test_what_set_a_wrong_value_is_named(tmp_path: Path, where: str, options: dict[str, Any], origin: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(GRID + where, "utf-8")
+    with pytest.raises(UserError) as refused:
+        plan(load_grid(path), **options)
+    assert origin in str(refused.value)
+    assert len(str(refused.value)) < 1_000

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate import environment
+from gan_ablate.execution import environment
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of a package and of results, which the package takes for its own."""
-    for file in ("gan_ablate/environment.py", "results/report.md"):
-        (tmp_path / file).parent.mkdir()
+    for file in ("gan_ablate/execution/environment.py", "results/report.md"):
+        (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("committed\n")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
         subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gan_ablate" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gan_ablate" / "execution" / "environment.py"))
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("file", "is_marked"),
-    [("results/report.md", False), ("results/runs.csv", False), ("gan_ablate/environment.py", True)],
+    [("results/report.md", False), ("results/runs.csv", False), ("gan_ablate/execution/environment.py", True)],
 )
 def test_a_revision_is_marked_where_other_code_ran(checkout: Path, file: str, is_marked: bool) -> None:
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -34,5 +34,5 @@ def test_a_revision_is_marked_where_other_code_ran(checkout: Path, file: str, is
 
 
 def test_outside_a_checkout_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gan_ablate" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gan_ablate" / "execution" / "environment.py"))
     assert environment._git_revision() is None

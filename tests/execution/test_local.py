@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.config import RunConfig, RunContext
+from gan_ablate.design.config import RunConfig
 from gan_ablate.errors import UserError
-from gan_ablate.events import Progress, Silent
-from gan_ablate.executors.local import _cores_of_workers, resolve_jobs, run_local
-from gan_ablate.store import Record, Store
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import Progress, Silent
+from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
+from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
 
 

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from gan_ablate import progress as progress_module
-from gan_ablate.events import Progress
-from gan_ablate.progress import Display, format_duration
-from gan_ablate.store import Record
+from gan_ablate.execution import progress as progress_module
+from gan_ablate.execution.events import Progress
+from gan_ablate.execution.progress import Display, format_duration
+from gan_ablate.execution.store import Record
 from tests.configs import make_config
 
 CONFIG = make_config(steps=100)

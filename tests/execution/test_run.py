@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from gan_ablate import run as run_module
-from gan_ablate.config import RunContext
+from gan_ablate.design.folders import folder_identity
 from gan_ablate.errors import UserError
-from gan_ablate.events import Progress
-from gan_ablate.folders import folder_identity
-from gan_ablate.models import build_generator
-from gan_ablate.run import check_inputs, execute
-from gan_ablate.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
-from gan_ablate.store import Store
+from gan_ablate.execution import run as run_module
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import Progress
+from gan_ablate.execution.run import check_inputs, execute
+from gan_ablate.execution.store import Store
+from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.training.models import build_generator
 from tests.configs import make_config
 
 pytestmark = pytest.mark.usefixtures("quick_kid")

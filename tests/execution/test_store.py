@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.analysis.table import load_results
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-from gan_ablate.grid import load_grid
-from gan_ablate.planning import plan
-from gan_ablate.store import Record, Store, write_atomically
-from gan_ablate.table import load_results
+from gan_ablate.execution.store import Record, Store, write_atomically
 from tests.configs import make_config
 from tests.synthetic import save_runs
 
@@ -97,3 +97,12 @@ def test_a_grid_that_was_never_run_is_named_with_those_that_were(tmp_path: Path,
     Store(tmp_path).save_plan(plan(load_grid(tiny_grid), budget="smoke"))
     with pytest.raises(UserError, match="no grid tinny; did you mean tiny"):
         load_results(tmp_path, "tinny")
+
+
+def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
+    store, mine, other = Store(tmp_path), make_config(seed=0), make_config(seed=1)
+    store.save_record(Record(run_id=mine.run_id, status="completed", config=mine))
+    (store.run_dir(other.run_id)).mkdir()
+    (store.run_dir(other.run_id) / "record.json").write_bytes((store.run_dir(mine.run_id) / "record.json").read_bytes())
+    with pytest.raises(UserError, match=f"its configuration is that of run {mine.run_id}"):
+        store.load_record(other.run_id)

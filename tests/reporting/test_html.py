@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate.html import render_html
+from gan_ablate.reporting.html import render_html
 
 MARKDOWN = """# A <title> & more
 

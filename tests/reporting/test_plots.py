@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.plots import Style, plot_samples, quality, write_animation
-from gan_ablate.plots.quality import _percent_ticks, pareto_front
-from gan_ablate.plots.samples import FRAME_MS, LAST_FRAME_MS
+from gan_ablate.reporting.plots import Style, plot_samples, quality, write_animation
+from gan_ablate.reporting.plots.quality import _percent_ticks, pareto_front
+from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS
 
 
 def save_sheet(folder: Path, step: int, level: int) -> Path:

@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from gan_ablate.claims import CLAIMS, Finding, Judgement, Verdict
-from gan_ablate.effects import Effect
-from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.significance import HolmTest, RateComparison, SignFlip
-from gan_ablate.stats import Estimate, Interval
-from gan_ablate.wording import (
+from gan_ablate.analysis.claims import CLAIMS, Finding, Judgement, Verdict
+from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.significance import HolmTest, RateComparison, SignFlip
+from gan_ablate.analysis.stats import Estimate, Interval
+from gan_ablate.reporting.wording import (
     answer_sentence,
     change_text,
     evidence_words,

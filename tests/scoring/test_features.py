@@ -13,12 +13,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from gan_ablate import features
 from gan_ablate.assets import read_asset
-from gan_ablate.data import load_dataset
 from gan_ablate.errors import UserError
-from gan_ablate.features import ClassifierExtractor, InceptionExtractor
-from gan_ablate.metrics import frechet_distance, kernel_distance
+from gan_ablate.scoring import features
+from gan_ablate.scoring.features import ClassifierExtractor, InceptionExtractor
+from gan_ablate.scoring.metrics import frechet_distance, kernel_distance
+from gan_ablate.training.data import load_dataset
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
 
-from gan_ablate import metrics
-from gan_ablate.metrics import (
+from gan_ablate.scoring import metrics
+from gan_ablate.scoring.metrics import (
     KID_SUBSET_SIZE,
     Manifold,
     build_manifold,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_ablate import reference
-from gan_ablate.data import ImageDataset
-from gan_ablate.features import Features
-from gan_ablate.reference import load_real_features
+from gan_ablate.scoring import reference
+from gan_ablate.scoring.features import Features
+from gan_ablate.scoring.reference import load_real_features
+from gan_ablate.training.data import ImageDataset
 
 
 class MeanExtractor:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.data import load_dataset, resize
-from gan_ablate.features import ClassifierExtractor
-from gan_ablate.models import build_generator
-from gan_ablate.score import NonFiniteImagesError, Scorer, Scores, quantise, sample_images, scoring_latents
+from gan_ablate.scoring.features import ClassifierExtractor
+from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, quantise, sample_images, scoring_latents
+from gan_ablate.scoring.scores import Scores
+from gan_ablate.training.data import load_dataset, resize
+from gan_ablate.training.models import build_generator
 from tests.configs import make_config
 
 CPU = torch.device("cpu")
@@ -102,7 +102,9 @@ def test_the_floor_says_how_many_images_there_were(scorer: Scorer) -> None:
 
 
 def scores_with(class_counts: tuple[int, ...] | None) -> Scores:
-    return Scores(1_000, 1.0, 0.1, 1.0, 0.5, 0.5, 0.5, 0.5, 5.0, class_counts, 1.0, 3.0)
+    others = ("fid", "fid_sampling_error", "kid", "precision", "recall", "density", "coverage", "classifier_score")
+    values = dict.fromkeys((*others, "nearest_ratio", "seconds"), 1.0)
+    return Scores(num_samples=1_000, class_counts=class_counts, **values)
 
 
 def test_a_class_is_covered_from_one_image_in_a_hundred_on() -> None:
@@ -148,4 +150,4 @@ def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alon
     assert torch.equal(torch.rand(3), after)
     torch.rand(100)
     again = scorer.score(draw(generator, 1_280))
-    assert dataclasses.replace(again, seconds=0) == dataclasses.replace(first, seconds=0)
+    assert again.model_copy(update={"seconds": 0}) == first.model_copy(update={"seconds": 0})

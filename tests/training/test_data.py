@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision import datasets
 
 from gan_ablate.assets import read_asset
-from gan_ablate.data import BatchOrder, load_dataset, resize, take_batch
 from gan_ablate.errors import UserError
+from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
 
 
 def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from gan_ablate.config import BCELoss
-from gan_ablate.losses import discriminator_loss, generator_loss
+from gan_ablate.design.config import BCELoss
+from gan_ablate.training.losses import discriminator_loss, generator_loss
 
 LOGITS_REAL = torch.tensor([0.0, 2.0], dtype=torch.float64)
 LOGITS_FAKE = torch.tensor([1.0, -3.0], dtype=torch.float64)

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gan_ablate.config import RunConfig
-from gan_ablate.data import load_dataset
-from gan_ablate.grid import list_grids, list_presets, load_grid
-from gan_ablate.models import build_discriminator, build_generator
-from gan_ablate.models.layers import (
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import list_grids, list_presets, load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.training.data import load_dataset
+from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.models.layers import (
     Dropout,
     FlattenLinear,
     GreyConv2d,
     GreyConvTranspose2d,
     NearestUpsampleConv2d,
 )
-from gan_ablate.planning import plan
-from gan_ablate.train import Trainer
+from gan_ablate.training.train import Trainer
 from tests.configs import make_config
 
 

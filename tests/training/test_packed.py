@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gan_ablate.packed import PackedAdam, PackedTrainer, find_obstacle
-from gan_ablate.train import Trainer
+from gan_ablate.training.packed import PackedAdam, PackedTrainer, find_obstacle
+from gan_ablate.training.train import Trainer
 from tests.configs import make_config, make_images
 
 NUM_STEPS = 4

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate import graphs as graphs_module
-from gan_ablate import train as train_module
-from gan_ablate.data import take_batch
-from gan_ablate.losses import discriminator_loss, generator_loss
-from gan_ablate.models import build_discriminator, build_generator
-from gan_ablate.step import StepTerms
-from gan_ablate.train import Measurement, Trainer, TrainResult, train
+from gan_ablate.training import graphs as graphs_module
+from gan_ablate.training import train as train_module
+from gan_ablate.training.data import take_batch
+from gan_ablate.training.losses import discriminator_loss, generator_loss
+from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.step import StepTerms
+from gan_ablate.training.train import Measurement, Trainer, TrainResult, train
 from tests.configs import make_config
 
 if TYPE_CHECKING:
-    from gan_ablate.throughput import StepTimer
+    from gan_ablate.training.timer import StepTimer
 
 IMAGES = torch.randint(0, 256, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
 SMALL = {

@@ -13,25 +13,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
-from gan_ablate.store import Record, Store
+from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from gan_ablate.config import RunConfig, RunContext
-    from gan_ablate.events import RunObserver
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import RunObserver
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
 # a fork of this process would inherit threads and CUDA in an undefined state.
 _HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _MULTIPROCESSING: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
 if _HAS_FORK_SERVER:
-    _MULTIPROCESSING.set_forkserver_preload(["gan_ablate.run"])
+    _MULTIPROCESSING.set_forkserver_preload(["gan_ablate.execution.run"])
 
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
+
+MAX_JOBS = 1_024
+"""More processes than any one machine has cores, and fewer than its process table has room for."""
 
 
 @dataclass(eq=False)
@@ -46,10 +50,10 @@ def resolve_jobs(jobs: int | None, device: str) -> int:
     """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
 
     Raises:
-        UserError: if ``jobs`` is below one.
+        UserError: if ``jobs`` is below one, or more than any machine could run.
     """
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: valid: a whole number from 1")
+    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
+        raise UserError(f"--jobs {jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
     if jobs is not None:
         return jobs
     if device != "cpu":
@@ -188,7 +192,7 @@ def settle(num_threads: int, cores: Sequence[int] | None) -> None:
     """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
     import torch
 
-    from gan_ablate.allocator import keep_memory
+    from gan_ablate.training.allocator import keep_memory
 
     keep_memory()
     torch.set_num_threads(num_threads)
@@ -201,7 +205,7 @@ def _work(pipe: Connection, context: RunContext, core: int | None) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    from gan_ablate.run import check_inputs, execute
+    from gan_ablate.execution.run import check_inputs, execute
 
     settle(1, None if core is None else [core])
 

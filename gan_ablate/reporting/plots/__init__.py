@@ -1,9 +1,9 @@
 """Tables in, figures out: one message each, a variant's colour and marker the same in all of them."""
 
-from gan_ablate.plots.quality import plot_cost, plot_effects, plot_interactions, plot_quality
-from gan_ablate.plots.samples import plot_samples, write_animation
-from gan_ablate.plots.style import Style
-from gan_ablate.plots.training import plot_curves, plot_losses, plot_stability
+from gan_ablate.reporting.plots.quality import plot_cost, plot_effects, plot_interactions, plot_quality
+from gan_ablate.reporting.plots.samples import plot_samples, write_animation
+from gan_ablate.reporting.plots.style import Style
+from gan_ablate.reporting.plots.training import plot_curves, plot_losses, plot_stability
 
 __all__ = [
     "Style",

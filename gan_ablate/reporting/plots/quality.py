@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import seaborn as sns
 
-from gan_ablate.plots.style import Style, draw_interval, draw_legend, error_bar, log_axis, mark_floor, open_figure
-from gan_ablate.stats import Estimate, mean_estimate
-from gan_ablate.wording import percent_text
+from gan_ablate.analysis.stats import Estimate, mean_estimate
+from gan_ablate.reporting.plots.style import (
+    Style,
+    draw_interval,
+    draw_legend,
+    error_bar,
+    log_axis,
+    mark_floor,
+    open_figure,
+)
+from gan_ablate.reporting.wording import percent_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +26,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.effects import Effect
-    from gan_ablate.grid import Factor
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.design.grid import Factor
 
 
 def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gan_ablate.errors import UserError
-from gan_ablate.plots.style import WIDTH_INCHES, open_figure
+from gan_ablate.reporting.plots.style import WIDTH_INCHES, open_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.stats import Estimate
+    from gan_ablate.analysis.stats import Estimate
 
 WIDTH_INCHES = 9.0
 DPI = 110

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.outcomes import OUTCOMES
-from gan_ablate.plots.style import Style, draw_interval, draw_legend, log_axis, open_figure
-from gan_ablate.stats import Estimate, log_scores, mean_estimate, rate_interval
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.stats import Estimate, log_scores, mean_estimate, rate_interval
+from gan_ablate.reporting.plots.style import Style, draw_interval, draw_legend, log_axis, open_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

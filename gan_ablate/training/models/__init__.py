@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from gan_ablate.models.dcgan import build_dcgan_discriminator, build_dcgan_generator
-from gan_ablate.models.init import initialise
-from gan_ablate.models.mlp import build_mlp_discriminator, build_mlp_generator
+from gan_ablate.training.models.dcgan import build_dcgan_discriminator, build_dcgan_generator
+from gan_ablate.training.models.init import initialise
+from gan_ablate.training.models.mlp import build_mlp_discriminator, build_mlp_generator
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from gan_ablate.config import RunConfig
+    from gan_ablate.design.config import RunConfig
 
 __all__ = ["build_discriminator", "build_generator"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from torch import nn
 
-from gan_ablate.models.layers import (
+from gan_ablate.training.models.layers import (
     ChannelsLast,
     FlattenLinear,
     GreyConv2d,
@@ -22,8 +22,8 @@ from gan_ablate.models.layers import (
 )
 
 if TYPE_CHECKING:
-    from gan_ablate.config import RunConfig
-    from gan_ablate.networks import BiasRule, DCGANDiscriminator, DCGANGenerator
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.networks import BiasRule, DCGANDiscriminator, DCGANGenerator
 
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch import nn
 from gan_ablate.seeding import stream_seed
 
 if TYPE_CHECKING:
-    from gan_ablate.networks import DefaultInit, NormalInit
+    from gan_ablate.design.networks import DefaultInit, NormalInit
 
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d

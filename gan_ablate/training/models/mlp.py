@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gan_ablate.models.layers import build_block, build_dropouts, build_norm
+from gan_ablate.training.models.layers import build_block, build_dropouts, build_norm
 
 if TYPE_CHECKING:
-    from gan_ablate.config import RunConfig
-    from gan_ablate.networks import MLPDiscriminator, MLPGenerator
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.networks import MLPDiscriminator, MLPGenerator
 
 
 def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequential:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_ablate import throughput
-from gan_ablate.throughput import StepTimer
+from gan_ablate.training import timer
+from gan_ablate.training.timer import StepTimer
 
 
 def timer_with(monkeypatch: pytest.MonkeyPatch, times_ms: list[float]) -> StepTimer:
@@ -18,7 +18,7 @@ def timer_with(monkeypatch: pytest.MonkeyPatch, times_ms: list[float]) -> StepTi
 
 def test_percentiles_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     steady = [float(ms) for ms in range(1, 102)]
-    summary = timer_with(monkeypatch, [1e6] * throughput.MAX_WARM_UP_STEPS + steady).summarise(images_per_step=64)
+    summary = timer_with(monkeypatch, [1e6] * timer.MAX_WARM_UP_STEPS + steady).summarise(images_per_step=64)
     assert summary is not None
     assert (summary.step_ms_p10, summary.step_ms_median, summary.step_ms_p90) == (11, 51, 91)
     assert summary.steps_per_sec == pytest.approx(1000 / 51)

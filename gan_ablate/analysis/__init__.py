@@ -1,0 +1,1 @@
+"""Records come in, a table, effects and verdicts go out."""

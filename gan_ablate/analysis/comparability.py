@@ -1,0 +1,84 @@
+"""A grid's records and table in, what of them compares with what out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.table import is_unsteady
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gan_ablate.execution.store import Record
+
+_FROM_TRAINING = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median")
+"""Outcomes that no extractor has a part in."""
+
+_OTHER_TIMES = (
+    "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "train_sec", "scoring_sec", "total_sec",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparability:
+    """What of a grid's runs compares.
+
+    Attributes:
+        records: of every run that is over, with its variant's label.
+        all_runs: the same as a tidy table, see ``load_results``.
+    """
+
+    records: list[tuple[str, Record]]
+    all_runs: pd.DataFrame
+
+    @property
+    def protocols(self) -> set[tuple[object, ...]]:
+        """The ways in which runs were scored; scores compare only where there is one."""
+        return {_protocol(r) for _, r in self.records if r.scoring is not None and r.scoring.final is not None}
+
+    @property
+    def machines(self) -> set[tuple[str | None, ...]]:
+        """What runs were computed on; times compare only where there is one."""
+        parts = ("cpu", "instructions", "bfloat16", "gpu", "threads_per_run", "torch")
+        finished = [record for _, record in self.records if record.status != "failed"]
+        return {(record.device, *(record.environment.get(part) for part in parts)) for record in finished}
+
+    @functools.cached_property
+    def runs(self) -> pd.DataFrame:
+        """The table without what does not compare.
+
+        Scores go where they were made in different ways, times where the machines differ, and a single run's times
+        where something else used the machine meanwhile.
+        """
+        runs = self.all_runs.copy()
+        times = [*(name for name, outcome in OUTCOMES.items() if outcome.is_timed), *_OTHER_TIMES]
+        if len(self.protocols) > 1:
+            scores = [name for name in OUTCOMES if name not in _FROM_TRAINING]
+            runs[[*scores, "fid_sampling_error", "best_curve_fid"]] = np.nan
+            runs["collapsed"] = None
+        runs.loc[runs["run_id"].isin(self.untimed), times] = np.nan
+        return runs
+
+    @functools.cached_property
+    def unsteady(self) -> set[str]:
+        """Ids of the runs that had to share the machine."""
+        return {record.run_id for _, record in self.records if is_unsteady(record)}
+
+    @functools.cached_property
+    def untimed(self) -> set[str]:
+        """Ids of the runs whose times compare with no other's."""
+        return self.unsteady if len(self.machines) == 1 else {record.run_id for _, record in self.records}
+
+
+def _protocol(record: Record) -> tuple[object, ...]:
+    """Everything that two scores must share to be compared."""
+    scoring = record.scoring
+    if scoring is None or scoring.final is None:
+        return ()
+    counts = scoring.final.num_samples, scoring.num_reference, scoring.curve_samples
+    return record.dataset_sha256, scoring.extractor, scoring.extractor_sha256, scoring.resolution, *counts

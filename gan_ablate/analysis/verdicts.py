@@ -1,0 +1,103 @@
+"""A grid's comparable runs in, the effects of its design and the verdicts on its claims out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gan_ablate.analysis.claims import CLAIMS, Judgement, judge
+from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects
+from gan_ablate.analysis.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from gan_ablate.analysis.significance import RateComparison
+    from gan_ablate.design.planning import Plan
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a grid's runs say of its factors.
+
+    Attributes:
+        plan: the grid's.
+        runs: its comparable runs.
+        first_point: the step of the first point of FID along training.
+    """
+
+    plan: Plan
+    runs: pd.DataFrame
+    first_point: int
+
+    def effects(self, outcome: str) -> list[Effect]:
+        """Estimate the design's effects on an outcome, once.
+
+        None where no run has a comparable value, and for the way to the target where not every run's is known.
+        """
+        known = self._effects.get(outcome)
+        if known is None:
+            is_hidden = outcome in ("steps_to_fid", "sec_to_fid") and self._has_unknown_convergence()
+            is_hidden |= bool(self.runs[outcome].isna().all())
+            known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
+            self._effects[outcome] = known
+        return known
+
+    @functools.cached_property
+    def _effects(self) -> dict[str, list[Effect]]:
+        return {}
+
+    def _has_unknown_convergence(self) -> bool:
+        """Whether a run never reached the target, or had done so before its first point."""
+        steps = self.runs["steps_to_fid"].astype(float)
+        return bool(steps.isna().any() or (steps <= self.first_point).any())
+
+    def rates(self, effect: Effect) -> dict[str, RateComparison]:
+        """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        compared = {
+            event: compare_event_rates(self.plan, self.runs, effect.levels, event)
+            for event in ("diverged", "collapsed")
+        }
+        return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
+
+    def judgements(self) -> list[Judgement]:
+        """Judge the claims that this grid decides; none if it is not the shipped grid, or was only a smoke run."""
+        is_shipped = self.plan.grid.source == f"grid {self.plan.grid.name}"
+        if not is_shipped or self.plan.budget == "smoke":
+            return []
+        judged = (judge(claim, self.effects) for claim in CLAIMS if claim.grid == self.plan.grid.name)
+        return [judgement for judgement in judged if judgement is not None]
+
+    def all_effects(self) -> pd.DataFrame:
+        """Tabulate every effect on every outcome, with all its intervals and tests."""
+        rows = []
+        for outcome in OUTCOMES:
+            for effect in self.effects(outcome):
+                estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
+                rows.append(
+                    {
+                        "outcome": outcome,
+                        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
+                        "effect": effect.name,
+                        "interaction": effect.is_interaction,
+                        "value": estimate.value,
+                        "low": estimate.low,
+                        "high": estimate.high,
+                        "num_seeds": estimate.num_seeds,
+                        "p_t": estimate.p,
+                        "p_holm": effect.test.p,
+                        "rejected": effect.test.is_rejected,
+                        "adjusted_low": effect.adjusted.low,
+                        "adjusted_high": effect.adjusted.high,
+                        "p_sign_flip": effect.sign_flip.p,
+                        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
+                        "bootstrap_low": None if bootstrap is None else bootstrap.low,
+                        "bootstrap_high": None if bootstrap is None else bootstrap.high,
+                        "needed_seeds": effect.needed_seeds,
+                        "with_diverged": None if with_diverged is None else with_diverged.value,
+                        "with_diverged_low": None if with_diverged is None else with_diverged.low,
+                        "with_diverged_high": None if with_diverged is None else with_diverged.high,
+                    }
+                )
+        return pd.DataFrame(rows)

@@ -1,0 +1,31 @@
+"""A Plan and a results folder in, the runs that are still to be computed out, and how long each will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gan_ablate.design.cost import estimate_run_sec
+
+if TYPE_CHECKING:
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.planning import Plan
+    from gan_ablate.execution.store import Store
+
+
+def missing_runs(plan: Plan, store: Store) -> list[RunConfig]:
+    """List the runs of a plan that have no result yet, those that take longest first."""
+    configs = [config for _, config in plan.runs if not store.is_done(config.run_id)]
+    seconds = estimate_seconds(plan, store)
+    return sorted(configs, key=lambda config: -seconds[config.run_id])
+
+
+def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
+    """Estimate the seconds of every run of a plan, from the runs of the same variant where there are any."""
+    seconds = {}
+    for cell in plan.cells:
+        configs = [cell.with_seed(seed) for seed in plan.seeds]
+        records = [store.load_record(config.run_id) for config in configs]
+        known = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
+        step_ms = sorted(known)[len(known) // 2] if known else None
+        seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
+    return seconds

@@ -1,0 +1,1 @@
+"""Effects and verdicts come in, pages, tables and figures go out."""

@@ -1,0 +1,1 @@
+"""A generator and real images come in, numbers go out."""

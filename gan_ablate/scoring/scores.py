@@ -1,0 +1,66 @@
+"""What one set of images comes to, as scores make it and as records keep it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+
+from gan_ablate.design.validation import Model
+
+COVERED_SHARE = 0.01
+"""A class counts as covered from this share of the samples on: a tenth of its even share of ten."""
+
+
+class Scores(Model):
+    """How near ``num_samples`` images are to the held-out reference; each formula stands in ``metrics.py``.
+
+    Attributes:
+        num_samples: how many images were scored.
+        fid: Fréchet distance; lower is better.
+        fid_sampling_error: standard error of log FID from the choice of images, or None for a slow extractor.
+        kid: squared maximum mean discrepancy; lower is better.
+        precision: share of the images that look real.
+        recall: share of the real images that the generator could have drawn.
+        density: precision that does not trust outliers; 1 for real images.
+        coverage: recall that does not trust outliers.
+        classifier_score: between 1 and the number of classes, or None where the extractor has none.
+        class_counts: how many images fall into each class, or None likewise.
+        nearest_ratio: median distance to the nearest training image, over that of held-out real images: 0 for copies, 1
+            for new real images, more for images unlike any; or None where it was not measured.
+        seconds: what the extraction and the scores took.
+    """
+
+    num_samples: int
+    fid: float
+    fid_sampling_error: float | None
+    kid: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    classifier_score: float | None
+    class_counts: Annotated[tuple[int, ...], Field(strict=False)] | None
+    nearest_ratio: float | None
+    seconds: float
+
+    @property
+    def classes_covered(self) -> int | None:
+        """How many classes hold at least ``COVERED_SHARE`` of the images."""
+        if self.class_counts is None:
+            return None
+        return sum(count >= COVERED_SHARE * self.num_samples for count in self.class_counts)
+
+    @property
+    def class_divergence(self) -> float | None:
+        """KL divergence of the classes' shares from even ones, in nats: Σ p log(K p), 0 where all are drawn alike."""
+        if self.class_counts is None:
+            return None
+        shares = [count / self.num_samples for count in self.class_counts if count]
+        return sum(p * math.log(len(self.class_counts) * p) for p in shares)
+
+    def as_row(self) -> dict[str, float | int | None]:
+        """Return every score under its name, derived ones too, for a row of a table; counts and seconds are none."""
+        derived = {"classes_covered": self.classes_covered, "class_divergence": self.class_divergence}
+        return {**self.model_dump(exclude={"class_counts", "seconds"}), **derived}
