@@ -97,23 +97,74 @@ def dcgan_64() -> Networks:
     )  # fmt: skip
 
 
-def dcgan_faces() -> Networks:
-    """Build the DCGAN that most have copied, at one colour channel and 64 base channels."""
+def mlp_dropout() -> Networks:
+    return Networks(
+        nn.Sequential(
+            nn.Linear(100, 256), nn.LeakyReLU(0.2, True), nn.Linear(256, 512), nn.LeakyReLU(0.2, True),
+            nn.Linear(512, 1024), nn.LeakyReLU(0.2, True), nn.Linear(1024, 784), nn.Tanh(),
+            nn.Unflatten(1, (1, 28, 28)),
+        ),
+        nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 1024), nn.LeakyReLU(0.2, True), nn.Dropout(0.3),
+            nn.Linear(1024, 512), nn.LeakyReLU(0.2, True), nn.Dropout(0.3),
+            nn.Linear(512, 256), nn.LeakyReLU(0.2, True), nn.Dropout(0.3),
+            nn.Linear(256, 1), nn.Sigmoid(),
+        ),
+    )  # fmt: skip
+
+
+def dcgan_fc() -> Networks:
+    return Networks(
+        nn.Sequential(
+            nn.Linear(100, 256 * 7 * 7), nn.ReLU(True), nn.Unflatten(1, (256, 7, 7)),
+            nn.ConvTranspose2d(256, 128, 4, 2, 1), nn.ReLU(True), nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(True),
+            nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh(),
+        ),
+        nn.Sequential(
+            nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(128, 256, 4, 2, 1), nn.LeakyReLU(0.2, True),
+            nn.Flatten(), nn.Linear(256 * 7 * 7, 1), nn.Sigmoid(),
+        ),
+    )  # fmt: skip
+
+
+def dcgan_faces(width: int, num_channels: int = 1) -> Networks:
+    """Build the DCGAN that most have copied: its authors' width is 64, the document's 100, its images are in colour."""
     return Networks(
         nn.Sequential(
             nn.Unflatten(1, (100, 1, 1)),
-            nn.ConvTranspose2d(100, 512, 4, 1, 0, bias=False), nn.BatchNorm2d(512), nn.ReLU(True),
-            nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(True),
-            nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
-            nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(True),
-            nn.ConvTranspose2d(64, 1, 4, 2, 1, bias=False), nn.Tanh(),
+            nn.ConvTranspose2d(100, 8 * width, 4, 1, 0, bias=False), nn.BatchNorm2d(8 * width), nn.ReLU(True),
+            nn.ConvTranspose2d(8 * width, 4 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(True),
+            nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(True),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True),
+            nn.ConvTranspose2d(width, num_channels, 4, 2, 1, bias=False), nn.Tanh(),
         ),
         nn.Sequential(
-            nn.Conv2d(1, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True),
-            nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(num_channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(2 * width, 4 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(4 * width), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(4 * width, 8 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(8 * width), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False), nn.Flatten(), nn.Sigmoid(),
+        ),
+    )  # fmt: skip
+
+
+def dcgan_paper() -> Networks:
+    return Networks(
+        nn.Sequential(
+            nn.Linear(100, 1024 * 4 * 4, bias=False), nn.Unflatten(1, (1024, 4, 4)),
+            nn.BatchNorm2d(1024), nn.ReLU(True),
+            nn.ConvTranspose2d(1024, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU(True),
+            nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(True),
+            nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
+            nn.ConvTranspose2d(128, 1, 4, 2, 1), nn.Tanh(),
+        ),
+        nn.Sequential(
+            nn.Conv2d(1, 128, 4, 2, 1), nn.LeakyReLU(0.2, True),
             nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, True),
             nn.Conv2d(256, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.LeakyReLU(0.2, True),
-            nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(), nn.Sigmoid(),
+            nn.Conv2d(512, 1024, 4, 2, 1, bias=False), nn.BatchNorm2d(1024), nn.LeakyReLU(0.2, True),
+            nn.Flatten(), nn.Linear(1024 * 4 * 4, 1), nn.Sigmoid(),
         ),
     )  # fmt: skip
 
@@ -158,19 +209,25 @@ def train_plainly(
         draw: draws the latents of the fakes that the network it is given learns from; without it, ``torch.randn``.
         device: what trains.
     """
-    draw = draw or (lambda _: torch.randn(config.batch_size, config.latent_dim, device=device))
+    shape = (config.batch_size, config.latent_dim)
+    if draw is None and config.latent_distribution == "uniform":
+        draw = lambda _: torch.rand(shape, device=device) * 2 - 1  # noqa: E731
+    draw = draw or (lambda _: torch.randn(shape, device=device))
     generator, discriminator = (network.to(device) for network in networks)
     criterion: Callable[[Tensor, Tensor], Tensor] = nn.BCELoss()
     betas = (config.beta1, config.beta2)
+    loss_config = config.loss
+    assert loss_config.kind == "bce"
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.lr_g, betas=betas)
     optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.lr_d, betas=betas)
 
     def update_discriminator(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         optimizer_d.zero_grad()
         output_real, output_fake = discriminator(real), discriminator(fake.detach())
-        ones, zeros = (full(len(real), 1, device=device) for full in (torch.ones, torch.zeros))
+        ones = torch.full((len(real), 1), loss_config.real_label, device=device)
+        zeros = torch.zeros(len(real), 1, device=device)
         loss = criterion(output_real, ones) + criterion(output_fake, zeros)
-        if config.loss.discriminator_reduction == "mean":
+        if loss_config.discriminator_reduction == "mean":
             loss = loss / 2
         loss.backward()
         optimizer_d.step()
@@ -179,7 +236,7 @@ def train_plainly(
     def update_generator(fake: Tensor) -> tuple[Tensor, Tensor]:
         optimizer_g.zero_grad()
         output = discriminator(fake)
-        loss = criterion(output, torch.ones(len(fake), 1, device=device))
+        loss = criterion(output, torch.full((len(fake), 1), loss_config.generator_label, device=device))
         loss.backward()
         optimizer_g.step()
         return loss, output

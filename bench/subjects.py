@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from gan_ablate.training.train import MEASURE_EVERY, Trainer
 Step = Callable[[], object]
 """One iteration, whoever's."""
 
-_FACES: dict[str, Any] = {
-    "image_size": 64,
-    "init": "normal",
+_GREY_64: dict[str, Any] = {
+    "batch_size": 64,
     "generator": {"kind": "dcgan", "base_channels": 64, "stem": "conv", "bias": "none"},
     "discriminator": {"kind": "dcgan", "base_channels": 64, "head": "conv", "bias": "none"},
 }
@@ -92,6 +92,10 @@ SUBJECTS = {
         Subject("dcgan-28", "dcgan-28", {}, plain.dcgan_28),
         Subject("dcgan-upsample", "dcgan-upsample", {}, plain.dcgan_upsample),
         Subject("dcgan-64", "dcgan-64", {}, plain.dcgan_64),
-        Subject("dcgan-faces, 64 channels, grey", "dcgan-28", _FACES, plain.dcgan_faces),
+        Subject("mlp-dropout", "mlp-dropout", {}, plain.mlp_dropout),
+        Subject("dcgan-fc", "dcgan-fc", {}, plain.dcgan_fc),
+        Subject("dcgan-faces", "dcgan-faces", {}, partial(plain.dcgan_faces, 100)),
+        Subject("dcgan-paper", "dcgan-paper", {}, plain.dcgan_paper),
+        Subject("dcgan-faces, 64 channels, batch 64", "dcgan-faces", _GREY_64, partial(plain.dcgan_faces, 64)),
     )
 }

@@ -244,13 +244,14 @@ def sample(
     run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
     num: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
     to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
     """Draw new images with the generator of a finished run."""
     from gan_ablate.execution.sample import draw_samples
 
-    draw_samples(Store(out), run_id, num, seed, to)
+    draw_samples(Store(out), run_id, num, seed, to, label)
     _open_console().print(f"{num} images of run {run_id}: {to}")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.grid import load_preset
+from gan_ablate.design.grid import list_grids, load_grid, load_preset
+from gan_ablate.design.planning import plan
 from gan_ablate.design.validation import validate
 
 
@@ -22,3 +24,16 @@ def make_images(config: RunConfig, num: int) -> torch.Tensor:
     """Draw random images of a run's size: (num, 1, S, S) uint8, the same every time."""
     shape = (num, 1, config.image_size, config.image_size)
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@functools.cache
+def shipped_cells() -> dict[str, RunConfig]:
+    """Every variant of every shipped grid, once, under the first grid's and its own name."""
+    cells: dict[str, RunConfig] = {}
+    known = set()
+    for name in list_grids():
+        for cell in plan(load_grid(name), budget="smoke").cells:
+            if cell.config.run_id not in known:
+                known.add(cell.config.run_id)
+                cells[f"{name}: {cell.label}"] = cell.config
+    return cells

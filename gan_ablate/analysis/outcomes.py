@@ -51,6 +51,8 @@ _OUTCOMES = (
             "(arXiv:1706.08500, equation 6), batch norm using its running averages."),
     Outcome("fid_batch_stats", "FID, batch statistics", "lower", "ratio",
             "The same with batch norm using each batch's own statistics; equal to FID where there is no batch norm."),
+    Outcome("fid_ema", "FID, averaged weights", "lower", "ratio",
+            "The same for the moving average of G's weights, in runs that keep one; it changes no training."),
     Outcome("kid", "KID", "lower", "difference",
             "Unbiased squared maximum mean discrepancy of the features under a cubic kernel, mean over 100 subsets of "
             "1,000 images, the same subsets for every run (arXiv:1801.01401, section 4)."),
@@ -72,6 +74,8 @@ _OUTCOMES = (
     Outcome("class_divergence", "class divergence", "lower", "difference",
             "KL divergence of the classes' shares from even ones, in nats: 0 where all classes are drawn equally "
             "often, log 10 = 2.3 where only one is."),
+    Outcome("label_accuracy", "label accuracy", "higher", "difference",
+            "Share of a conditional run's images that the classifier takes for the class they were asked to be of."),
     Outcome("nearest_ratio", "nearest ratio", None, "ratio",
             "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
             "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),

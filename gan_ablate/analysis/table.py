@@ -115,6 +115,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
     if scoring is not None:
         row |= {
             "fid_batch_stats": scoring.fid_batch_stats,
+            "fid_ema": scoring.fid_ema,
             "fid_floor": scoring.floor.fid,
             "kid_floor": scoring.floor.kid,
             "extractor": scoring.extractor_sha256[:12],

@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gan_ablate.design.networks import Discriminator, Generator, Init
-from gan_ablate.design.validation import Model, Probability, Size, choices, kind_alone, refusal
+from gan_ablate.design.objective import Loss, NoPenalty, Penalty
+from gan_ablate.design.validation import Model, Probability, Size, choices, refusal
 
 PROTOCOL_VERSION = 4
 """Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
@@ -29,24 +30,11 @@ MAX_STEPS = 10**9
 MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
 """Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
 
+MAX_CLASSES = 1_000
+
 Precision = Literal["fp32", "bf16"]
-
-
-class BCELoss(Model):
-    """Binary cross-entropy on logits, the non-saturating GAN loss (arXiv:1406.2661, section 3).
-
-    ``real_label`` and ``fake_label`` are D's targets, ``generator_label`` is G's target for its own images. D's losses
-    on real and fake images are added up, or averaged.
-    """
-
-    kind: Literal["bce"]
-    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
-    fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    generator_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
-    discriminator_reduction: Literal["sum", "mean"] = "sum"
-
-
-Loss = Annotated[BCELoss, BeforeValidator(kind_alone)]
+LatentDistribution = Literal["normal", "uniform"]
+Augmentation = Literal["colour", "translation", "cutout"]
 
 
 class Scoring(Model):
@@ -62,32 +50,94 @@ class Scoring(Model):
 
 
 class RunConfig(Model):
-    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
+    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions.
+
+    Attributes:
+        dataset: one of ``DATASETS``.
+        image_size: side of the training images, in pixels.
+        latent_dim: how many numbers an image is drawn from.
+        latent_distribution: of each: N(0, 1), or uniform in [-1, 1].
+        conditional: G and D are told which class an image is of, or is to be of.
+        num_classes: how many there are; planning takes it from the data set.
+        generator: latents in, images out.
+        discriminator: images in, logits out.
+        init: the distribution of the initial weights.
+        loss: adversarial, of D and of G.
+        penalty: added to D's loss.
+        mode_seeking_weight: of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5),
+            added to G's loss.
+        augmentation: what DiffAugment does to whatever D sees (arXiv:2006.10738, section 3).
+        ema_decay: of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept.
+        lr_g: G's learning rate.
+        lr_d: D's learning rate.
+        beta1: Adam's decay of the mean gradient.
+        beta2: Adam's decay of the mean square.
+        batch_size: images a step, real ones and fakes each.
+        d_steps_per_g_step: D steps before each G step.
+        g_steps_per_d_step: G steps for each D step, where D is to learn less than G.
+        generator_fakes: whether G learns from the fakes that D has just seen, or from fresh ones.
+        update_order: which network goes first.
+        precision: of layers; weights, losses and updates are in float32.
+        steps: G steps.
+        seed: of every random stream.
+        scoring: how the run is judged.
+        sheet_every: G steps between two sample sheets, beside those at the points of FID along training.
+    """
 
     dataset: str = "mnist-10k"
     image_size: Annotated[int, Field(gt=0, le=1024)]
     latent_dim: Size
+    latent_distribution: LatentDistribution = "normal"
+    conditional: bool = False
+    num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = None
     generator: Generator
     discriminator: Discriminator
     init: Init
     loss: Loss
+    penalty: Penalty = NoPenalty(kind="none")
+    mode_seeking_weight: Annotated[float, Field(ge=0)] = 0.0
+    augmentation: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ()
+    ema_decay: Probability = 0.0
     lr_g: PositiveFloat
     lr_d: PositiveFloat
     beta1: Probability
     beta2: Probability
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     d_steps_per_g_step: Size = 1
+    g_steps_per_d_step: Size = 1
     generator_fakes: Literal["reused", "fresh"]
     update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
     precision: Precision = "fp32"
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     seed: Annotated[int, Field(ge=0)]
     scoring: Scoring
+    sheet_every: Size | None = None
 
     @property
     def num_channels(self) -> int:
         """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
         return 1 if self.dataset in _FEATURES else 3
+
+    @property
+    def num_inputs_g(self) -> int:
+        """What G draws an image from: its latent, and where it is conditional a one-hot class behind it."""
+        return self.latent_dim + (self.num_classes or 0)
+
+    @property
+    def num_outputs_d(self) -> int:
+        """Logits an image: one, and where D is conditional one more for each class."""
+        return 1 + (self.num_classes or 0)
+
+    @property
+    def curve_steps(self) -> set[int]:
+        """The steps after which FID along training is taken."""
+        points = self.scoring.curve_points
+        return {round(self.steps * point / points) for point in range(1, points + 1)}
+
+    @property
+    def sheet_steps(self) -> set[int]:
+        """The steps after which a sample sheet is drawn, those of FID along training among them."""
+        return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))
 
     @property
     def run_id(self) -> str:
@@ -109,6 +159,9 @@ class RunConfig(Model):
                 if num < 1 or self.image_size != side * 2**num:
                     valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
                     raise refusal("image_size", self.image_size, f"a DCGAN needs {valid}")
+        self._check_objective()
+        if self.conditional != (self.num_classes is not None):
+            raise refusal("num_classes", self.num_classes, "comes from the data set; valid: conditional = true")
         features = self.scoring.features
         if features in ("digits", "fashion") and _FEATURES.get(self.dataset) != features:
             raise refusal("scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none")
@@ -120,6 +173,22 @@ class RunConfig(Model):
                 advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
                 raise refusal(f"scoring.{field}", number, advice)
         return self
+
+    def _check_objective(self) -> None:
+        """Refuse combinations that their authors, or arithmetic, rule out."""
+        clip = self.loss.weight_clip if self.loss.kind == "wasserstein" else None
+        if clip is not None and self.discriminator.spectral_norm:
+            raise refusal("loss.weight_clip", clip, "spectral norm divides the clipped scale out; use one")
+        if self.penalty.kind != "none" and self.discriminator.norm == "batch":
+            # arXiv:1704.00028, section 4.
+            advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
+            raise refusal("penalty", self.penalty.kind, f'{advice}; set discriminator.norm = "none"')
+        if self.d_steps_per_g_step > 1 and self.g_steps_per_d_step > 1:
+            raise refusal("g_steps_per_d_step", self.g_steps_per_d_step, "valid: 1 where d_steps_per_g_step is above 1")
+        if self.loss.kind == "relativistic" and self.g_steps_per_d_step > 1:
+            raise refusal("g_steps_per_d_step", self.g_steps_per_d_step, "valid: 1, as each fake needs a real image")
+        if len(set(self.augmentation)) < len(self.augmentation):
+            raise refusal("augmentation", list(self.augmentation), "each kind once")
 
 
 def default_features(dataset: str) -> FeatureKind:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.networks import DCGANDiscriminator, DCGANGenerator
+    from gan_ablate.design.objective import GradientPenalty, NoPenalty, R1Penalty, R1R2Penalty
 
 # Seen on one core of an AMD EPYC with AVX-512, in float32. A variant's own measurements, if any, replace them.
 _GFLOP_PER_SEC = 90.0
@@ -26,9 +27,16 @@ def gflop_per_step(config: RunConfig) -> float:
     step.
     """
     macs_g, macs_d = _generator_macs(config), _discriminator_macs(config)
-    d_step = macs_g + 2 * 3 * macs_d
-    g_step = 2 * macs_d + (3 if config.generator_fakes == "fresh" else 2) * macs_g
-    return 2e-9 * config.batch_size * (config.d_steps_per_g_step * d_step + g_step)
+    d_steps = config.d_steps_per_g_step / config.g_steps_per_d_step
+    d_step = macs_g + 2 * 3 * macs_d + _penalty_passes(config.penalty) * macs_d
+    g_step = 2 * macs_d + 2 * macs_g
+    if config.generator_fakes == "fresh":
+        g_step += macs_g
+    elif config.g_steps_per_d_step > 1:  # where D rests, it leaves no fakes to reuse
+        g_step += (1 - d_steps) * macs_g
+    if config.loss.kind == "relativistic":
+        g_step += macs_d
+    return 2e-9 * config.batch_size * (d_steps * d_step + g_step)
 
 
 def estimate_run_sec(config: RunConfig, step_ms: float | None = None) -> float:
@@ -46,11 +54,26 @@ def estimate_run_sec(config: RunConfig, step_ms: float | None = None) -> float:
     return _START_SEC + config.steps * step_sec + scoring_sec
 
 
+def _penalty_passes(penalty: NoPenalty | GradientPenalty | R1Penalty | R1R2Penalty) -> int:
+    """How many forward passes of D a penalty costs: one backward to the images, two through that, and its own first."""
+    match penalty.kind:
+        case "none":
+            return 0
+        case "gradient":
+            return 4
+        case "r1":
+            return 3
+        case "r1_r2":
+            return 6
+        case _:
+            assert_never(penalty)
+
+
 def _generator_macs(config: RunConfig) -> float:
     pixels = config.num_channels * config.image_size**2
     match config.generator.kind:
         case "mlp":
-            return _linear_macs((config.latent_dim, *config.generator.hidden_sizes, pixels))
+            return _linear_macs((config.num_inputs_g, *config.generator.hidden_sizes, pixels))
         case "dcgan":
             return _dcgan_generator_macs(config, config.generator)
         case _:
@@ -61,7 +84,7 @@ def _discriminator_macs(config: RunConfig) -> float:
     pixels = config.num_channels * config.image_size**2
     match config.discriminator.kind:
         case "mlp":
-            return _linear_macs((pixels, *config.discriminator.hidden_sizes, 1))
+            return _linear_macs((pixels, *config.discriminator.hidden_sizes, config.num_outputs_d))
         case "dcgan":
             return _dcgan_discriminator_macs(config, config.discriminator)
         case _:
@@ -75,14 +98,15 @@ def _linear_macs(sizes: tuple[int, ...]) -> float:
 def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float:
     side = generator.smallest_side(config.image_size)
     widths = generator.widths(config.image_size)[::-1]
-    total = float(config.latent_dim * widths[0] * side**2)
+    total = float(config.num_inputs_g * widths[0] * side**2)
     if generator.output == "upsample":
         widths.append(config.num_channels)
     else:
         total += 9 * config.image_size**2 * widths[-1] * config.num_channels
     for inner, outer in itertools.pairwise(widths):
-        # Either way to double the size comes to 16 taps a pixel of the smaller map.
-        total += 16 * side**2 * inner * outer
+        # A transposed convolution has 16 taps a pixel of the smaller map, and so has one with nearest neighbours folded
+        # in; behind bilinear interpolation there are nine a pixel of the larger one.
+        total += (36 if generator.upsample == "bilinear" else 16) * side**2 * inner * outer
         side *= 2
     return total
 
@@ -90,7 +114,8 @@ def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float
 def _dcgan_discriminator_macs(config: RunConfig, discriminator: DCGANDiscriminator) -> float:
     total, side, channels = 0.0, config.image_size, config.num_channels
     for width in discriminator.widths(config.image_size):
+        is_strided = discriminator.downsample == "strided"
+        total += discriminator.kernel_size**2 * (side // 2 if is_strided else side) ** 2 * channels * width
         side //= 2
-        total += discriminator.kernel_size**2 * side**2 * channels * width
         channels = width
-    return total + side**2 * channels
+    return total + (1 if discriminator.head == "average_pool" else side**2) * channels * config.num_outputs_d

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PREFIX = "folder:"
@@ -38,3 +39,23 @@ def folder_identity(folder: Path) -> str:
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     return f"{PREFIX}{folder.resolve().name}@{digest.hexdigest()[:8]}"
+
+
+def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Name the classes of a folder's images: the folders directly below it, if each image lies in one of at least two.
+
+    Args:
+        folder: the data set.
+        images: of it, from ``list_images``.
+
+    Returns:
+        The names in order, or none where the images have no classes.
+    """
+    names = {class_of(folder, path) for path in images}
+    return sorted(names) if len(names) > 1 and "" not in names else []
+
+
+def class_of(folder: Path, image: Path) -> str:
+    """Name the folder directly below ``folder`` that an image lies in, or nothing where it lies in none."""
+    parts = image.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone
+from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone, refusal
 
 NormKind = Literal["none", "batch"]
+OutputActivation = Literal["tanh", "sigmoid", "none"]
+"""What brings G's output to [-1, 1]: tanh, a sigmoid stretched to it, or nothing; images are clipped there."""
+
 BiasRule = Literal["unnormalised", "all", "none"]
 """Which layers have a bias: those that no batch norm follows, which would cancel it (the default), all, or none."""
 
@@ -52,12 +55,13 @@ Init = Annotated[NormalInit | DefaultInit, Field(discriminator="kind"), BeforeVa
 
 
 class MLPGenerator(Model):
-    """Linear layers, the hidden ones followed by norm and activation; tanh at the end."""
+    """Linear layers, the hidden ones followed by norm and activation; at the end, the output's own."""
 
     kind: Literal["mlp"]
     hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
     norm: NormKind = "none"
     activation: Activation = ReLU(kind="relu")
+    output_activation: OutputActivation = "tanh"
 
 
 class _DCGAN(Model):
@@ -65,7 +69,8 @@ class _DCGAN(Model):
 
     The hidden layer nearest the image has ``base_channels`` channels, each one further in twice as many, but at most
     ``max_channels``. ``smallest_size`` is the side of the smallest feature map; without it, 7 where that divides the
-    image's, else 4.
+    image's, else 4. ``norm_placement`` puts the norm on every layer but G's output and D's first, as the DCGAN paper
+    does, or on all but D's output.
     """
 
     kind: Literal["dcgan"]
@@ -74,6 +79,7 @@ class _DCGAN(Model):
     smallest_size: Size | None = None
     norm: NormKind = "batch"
     norm_eps: PositiveFloat = 1e-5
+    norm_placement: Literal["paper", "all"] = "paper"
     bias: BiasRule = "unnormalised"
 
     def smallest_side(self, image_size: int) -> int:
@@ -94,27 +100,39 @@ class _DCGAN(Model):
 
 
 class DCGANGenerator(_DCGAN):
-    """A stem to the smallest feature map, layers that double its size, tanh at the end.
+    """A stem to the smallest feature map, layers that double its size, the output's own activation at the end.
 
     ``stem`` is a linear layer, or a transposed convolution of a 1×1 map with as many weights. ``upsample`` doubles with
-    4×4 stride-2 transposed convolutions, or with nearest neighbours and a 3×3 convolution. ``output`` is the last such
-    layer, or a 3×3 convolution at the image's size. ``stem_norm_eps`` and ``has_stem_activation`` are what follows
-    the stem.
+    4×4 stride-2 transposed convolutions, or with nearest neighbours or bilinear interpolation before a 3×3 convolution.
+    ``output`` is the last such layer, or a 3×3 convolution at the image's size. ``stem_norm_eps`` and
+    ``has_stem_activation`` are what follows the stem.
     """
 
     stem: Literal["linear", "conv"] = "linear"
     stem_norm_eps: PositiveFloat = 1e-5
     has_stem_activation: bool = True
-    upsample: Literal["transposed", "nearest"] = "transposed"
+    upsample: Literal["transposed", "nearest", "bilinear"] = "transposed"
     output: Literal["upsample", "conv"] = "upsample"
     activation: Activation = ReLU(kind="relu")
+    output_activation: OutputActivation = "tanh"
 
     def num_hidden(self, image_size: int) -> int:
         """How many hidden layers there are, the stem among them."""
         return self.num_scalings(image_size) + (self.output == "conv")
 
 
-class MLPDiscriminator(Model):
+class _Discriminator(Model):
+    """What every discriminator has.
+
+    ``spectral_norm`` divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8).
+    ``minibatch_std`` shows the last layer how much the images of a batch differ (arXiv:1710.10196, section 3).
+    """
+
+    spectral_norm: bool = False
+    minibatch_std: bool = False
+
+
+class MLPDiscriminator(_Discriminator):
     """Linear layers, the hidden ones followed by norm, activation and dropout; one logit at the end."""
 
     kind: Literal["mlp"]
@@ -124,20 +142,30 @@ class MLPDiscriminator(Model):
     dropout: Probability = 0.0
 
 
-class DCGANDiscriminator(_DCGAN):
-    """Stride-2 convolutions that halve the size to the smallest feature map, the first without norm, then one logit.
+class DCGANDiscriminator(_DCGAN, _Discriminator):
+    """Convolutions that halve the size to the smallest feature map, the first without norm, then one logit.
 
-    ``head`` makes the logit with a linear layer, or with a convolution as large as the smallest feature map.
+    ``downsample`` halves with the stride of a convolution, or with 2×2 pooling behind a 3×3 convolution's activation.
+    ``head`` makes the logit with a linear layer, with a convolution as large as the smallest feature map, or with a
+    linear layer on each channel's mean.
     ``norm_position`` puts the norm before the activation, or behind activation and dropout. ``dropout`` drops single
     activations, ``dropout2d`` whole channels; both follow the activation.
     """
 
     kernel_size: Literal[3, 4] = 4
-    head: Literal["linear", "conv"] = "linear"
+    downsample: Literal["strided", "max_pool", "average_pool"] = "strided"
+    head: Literal["linear", "conv", "average_pool"] = "linear"
     norm_position: Literal["before_activation", "last"] = "before_activation"
     activation: Activation = LeakyReLU(kind="leaky_relu")
     dropout: Probability = 0.0
     dropout2d: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _check_pooling(self) -> Self:
+        if self.downsample != "strided" and self.kernel_size != 3:
+            advice = "pooling follows a convolution that keeps the size; valid: 3"
+            raise refusal("discriminator.kernel_size", self.kernel_size, advice)
+        return self
 
 
 Generator = Annotated[MLPGenerator | DCGANGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 from pydantic import Field
 
 from gan_ablate.design.config import MAX_STEPS, MIN_SAMPLES, RunConfig, default_features
-from gan_ablate.design.folders import PREFIX, folder_identity
+from gan_ablate.design.folders import PREFIX, folder_identity, list_classes, list_images
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, check_depth, load_preset
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -161,6 +161,8 @@ def _resolve_cell(
         dataset = known.get(place) or folder_identity(folder)
         folders[dataset] = place
     data = {**data, "dataset": dataset, "seed": 0}
+    if data.get("conditional") is True and isinstance(dataset, str):
+        data["num_classes"] = _count_classes(dataset, folders, source)
     if isinstance(data["scoring"], dict) and isinstance(dataset, str):
         data["scoring"] = {"features": default_features(dataset), **data["scoring"]}
         if data["scoring"]["features"] == "inception":  # a budget's counts are for the small classifiers
@@ -168,6 +170,17 @@ def _resolve_cell(
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
     return validate(RunConfig, data, lambda field: _find_origin(field, layers) or source)
+
+
+def _count_classes(dataset: str, folders: Mapping[str, str], source: str) -> int:
+    if dataset not in folders:
+        return 10  # all that are known by name have ten
+    folder = Path(folders[dataset])
+    names = list_classes(folder, list_images(folder))
+    if not names:
+        advice = "valid: a folder whose images lie in at least two folders, one a class"
+        raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
+    return len(names)
 
 
 def _find_origin(field: str, layers: list[_Layer]) -> str | None:

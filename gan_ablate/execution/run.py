@@ -20,15 +20,15 @@ from gan_ablate.execution.events import Progress
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import Record, ScoringRecord, Store
 from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents, sheet_latents
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.precision import reproducible_float32
-from gan_ablate.training.train import Measurement, train
+from gan_ablate.training.train import Measurement, TrainResult, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_SEC = 0.5
 
 SHEET_COLUMNS = 8
-NUM_SHEET_IMAGES = 64
-"""Images on a sample sheet, from the same latents in every run."""
 
 
 def check_inputs(config: RunConfig, context: RunContext) -> None:
@@ -96,18 +94,21 @@ def _execute(
     dataset = _dataset(config, context)
     scorer = _scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
-    observer = _Observer(config, folder, log, scorer, device, on_progress)
-    result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot)
+    observer = _Observer(config, folder, log, scorer, dataset.labels, device, on_progress)
+    labels = None if dataset.labels is None else dataset.labels.to(device)
+    result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot, labels)
     final = None
     is_finite = result.diverged_at is None
     if is_finite and scorer is not None:
         try:
-            final = _final_scores(scorer, result.generator, config, device)
+            final = _final_scores(scorer, result, config, dataset.labels, device)
         except NonFiniteImagesError:
             is_finite = False
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
     if is_finite:
         _save_generator(result.generator, folder / "generator.safetensors")
+        if result.average is not None:
+            _save_generator(result.average, folder / "generator-ema.safetensors")
     throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step)
     log.info("%s", message or "completed")
     return Record(
@@ -140,12 +141,14 @@ class _Observer:
         folder: Path,
         log: logging.Logger,
         scorer: Scorer | None,
+        labels: Tensor | None,
         device: torch.device,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._config, self._folder, self._log, self._scorer = config, folder, log, scorer
         self._device, self._on_progress = device, on_progress
-        self._sheet_latents = scoring_latents(NUM_SHEET_IMAGES, config.latent_dim)
+        self._labels = labels
+        self._sheet_latents = sheet_latents(config)
         self._reported_at = (time.perf_counter(), 0)
         self.last_step = 0
         self.curve_steps: list[int] = []
@@ -163,7 +166,10 @@ class _Observer:
         steps_per_sec = (row.step - step) / (now - since)
         last_fid = self.curve_fid[-1] if self.curve_fid else None
         self._on_progress(Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid))
-        self._log.info("step %d: %.1f it/s, D %.3f, G %.3f", row.step, steps_per_sec, row.loss_d, row.loss_g)
+        self._log.info(
+            "step %d: %.1f it/s, Loss_D %.4f, Loss_G %.4f, D(x) %.4f, D(G(z)) %.4f / %.4f",
+            *(row.step, steps_per_sec, row.loss_d, row.loss_g, row.d_real, row.d_fake_before, row.d_fake_after),
+        )
 
     def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
         self.last_step = step
@@ -171,8 +177,8 @@ class _Observer:
         try:
             sheet = sample_images(generator, self._sheet_latents, self._device)
             # What an untrained generator scores says nothing and would stretch every axis.
-            if self._scorer is not None and step > 0:
-                latents = scoring_latents(self._config.scoring.curve_samples, self._config.latent_dim)
+            if self._scorer is not None and step in self._config.curve_steps:
+                latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
                 fid = self._scorer.fid(sample_images(generator, latents, self._device))
                 self.curve_steps.append(step)
                 self.curve_train_sec.append(timer.total_sec())
@@ -191,22 +197,30 @@ class _Observer:
 
 @dataclasses.dataclass(frozen=True)
 class _FinalScores:
-    """What the trained generator comes to, with batch norm's running averages and with each batch's own statistics."""
+    """What the trained generator comes to, with batch norm's running averages and with each batch's own statistics.
+
+    And the moving average of its weights, where there is one.
+    """
 
     scores: Scores
     fid_batch_stats: float
+    fid_ema: float | None
     sampling_sec: float
 
 
-def _final_scores(scorer: Scorer, generator: nn.Module, config: RunConfig, device: torch.device) -> _FinalScores:
-    latents = scoring_latents(config.scoring.num_samples, config.latent_dim)
+def _final_scores(
+    scorer: Scorer, result: TrainResult, config: RunConfig, labels: Tensor | None, device: torch.device
+) -> _FinalScores:
+    latents, classes = scoring_latents(config, config.scoring.num_samples, labels)
     started = time.perf_counter()
-    images = sample_images(generator, latents, device)
+    images = sample_images(result.generator, latents, device)
     sampling_sec = time.perf_counter() - started
-    scores = scorer.score(images)
-    if config.generator.norm == "none":
-        return _FinalScores(scores, scores.fid, sampling_sec)
-    return _FinalScores(scores, scorer.fid(sample_images(generator, latents, device, batch_stats=True)), sampling_sec)
+    scores = scorer.score(images, classes)
+    fid_batch_stats = scores.fid
+    if config.generator.norm != "none":
+        fid_batch_stats = scorer.fid(sample_images(result.generator, latents, device, batch_stats=True))
+    fid_ema = None if result.average is None else scorer.fid(sample_images(result.average, latents, device))
+    return _FinalScores(scores, fid_batch_stats, fid_ema, sampling_sec)
 
 
 def _scoring_record(
@@ -219,6 +233,7 @@ def _scoring_record(
         resolution=config.image_size,
         final=None if final is None else final.scores,
         fid_batch_stats=None if final is None else final.fid_batch_stats,
+        fid_ema=None if final is None else final.fid_ema,
         floor=_floor(scorer, config.scoring.num_samples),
         sampling_sec=0.0 if final is None else final.sampling_sec,
         curve_sec=observer.curve_sec,

@@ -13,6 +13,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.scoring.score import sample_images
 from gan_ablate.seeding import stream_seed
+from gan_ablate.training.latents import ask_for, draw_latents
 from gan_ablate.training.models import build_generator
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 
-def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> None:
+def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None) -> None:
     """Draw images with a saved generator and write them as one picture, about as wide as high.
 
     Args:
@@ -30,21 +31,29 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path) -> No
         num: how many images.
         seed: of the latents.
         to: the picture to write.
+        label: the class to draw, with a conditional generator; without it, each class in turn.
 
     Raises:
-        UserError: if there is no such finished run, or the picture cannot be written.
+        UserError: if there is no such finished run, it knows no such class, or the picture cannot be written.
     """
     record = store.load_record(run_id)
     weights = store.run_dir(run_id) / "generator.safetensors"
     if record is None or not weights.is_file():
         raise UserError(f"{run_id}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them")
-    generator = build_generator(record.config)
+    config = record.config
+    if label is not None and not 0 <= label < (config.num_classes or 0):
+        known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
+        raise UserError(f"--label {label}: {known}")
+    generator = build_generator(config)
     try:
         generator.load_state_dict(load_file(weights))
     except (OSError, RuntimeError, SafetensorError) as broken:
         raise UserError(f"{weights}: cannot be read ({broken}); delete the run's folder to run it again") from None
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
-    latents = torch.randn((num, record.config.latent_dim), generator=stream)
+    latents = draw_latents(config, num, stream)
+    if config.num_classes:
+        classes = torch.arange(num) % config.num_classes if label is None else torch.full((num,), label)
+        latents = ask_for(config, latents, classes)
     images = sample_images(generator, latents, torch.device("cpu"))
     try:
         save_sheet(images, math.ceil(math.sqrt(num)), to)

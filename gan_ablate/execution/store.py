@@ -26,10 +26,10 @@ class ScoringRecord(Model):
     """All scores of a run and the protocol they were made with.
 
     ``final`` judges the generator with batch norm's running averages, ``fid_batch_stats`` with each batch's own
-    statistics, and ``floor`` real training images. ``curve_steps`` and ``curve_fid`` are FID along training, on fewer
-    samples, so they compare with each other but not with the final score. ``resolution`` is what the images had when
-    they were drawn. ``sampling_sec`` is what drawing the images of ``final`` took, ``curve_sec`` all that FID along
-    training took.
+    statistics, ``fid_ema`` the moving average of its weights, if there is one, and ``floor`` real training images.
+    ``curve_steps`` and ``curve_fid`` are FID along training, on fewer samples, so they compare with each other but not
+    with the final score. ``resolution`` is what the images had when they were drawn. ``sampling_sec`` is what drawing
+    the images of ``final`` took, ``curve_sec`` all that FID along training took.
     """
 
     extractor: str
@@ -38,6 +38,7 @@ class ScoringRecord(Model):
     resolution: int
     final: Scores | None
     fid_batch_stats: float | None
+    fid_ema: float | None = None
     floor: Scores
     sampling_sec: float
     curve_sec: float

@@ -58,9 +58,9 @@ def main() -> None:
 def _report(results: GridResults, extractors: list[FeatureExtractor], names: list[str]) -> str:
     runs = results.runs.loc[results.runs["status"] == "completed"].reset_index(drop=True)
     config = results.plan.baseline.config
-    reference = load_dataset(config.dataset, config.image_size, Path()).reference
-    references = [extractor(reference).vectors for extractor in extractors]
-    fid = np.array([_scores(results, str(run_id), extractors, references) for run_id in runs["run_id"]])
+    data = load_dataset(config.dataset, config.image_size, Path())
+    references = [extractor(data.reference).vectors for extractor in extractors]
+    fid = np.array([_scores(results, str(run_id), extractors, references, data.labels) for run_id in runs["run_id"]])
     shape = len(results.plan.cells), len(results.plan.seeds), len(extractors)
     scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
     for row, values in zip(runs.to_dict("records"), fid, strict=True):
@@ -98,14 +98,18 @@ def _report(results: GridResults, extractors: list[FeatureExtractor], names: lis
 
 
 def _scores(
-    results: GridResults, run_id: str, extractors: list[FeatureExtractor], references: list[Tensor]
+    results: GridResults,
+    run_id: str,
+    extractors: list[FeatureExtractor],
+    references: list[Tensor],
+    labels: Tensor | None,
 ) -> list[float]:
     record = results.store.load_record(run_id)
     assert record is not None
     config = record.config
     generator = build_generator(config)
     generator.load_state_dict(load_file(results.store.run_dir(run_id) / "generator.safetensors"))
-    images = sample_images(generator, scoring_latents(config.scoring.num_samples, config.latent_dim), CPU)
+    images = sample_images(generator, scoring_latents(config, config.scoring.num_samples, labels)[0], CPU)
     return [
         frechet_distance(reference, extractor(images).vectors)
         for extractor, reference in zip(extractors, references, strict=True)

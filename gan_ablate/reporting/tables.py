@@ -139,7 +139,10 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> li
         summary: from ``GridResults.summary``.
         floor: outcome → what real images score.
     """
-    names = ("precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio")
+    names = (
+        "precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio",
+        "label_accuracy", "fid_ema",
+    )  # fmt: skip
     shown = [name for name in names if summary[name].notna().any()]
     rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
     known = {name: floor.get(name) for name in shown}

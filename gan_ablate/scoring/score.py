@@ -22,13 +22,19 @@ from gan_ablate.scoring.metrics import (
 from gan_ablate.scoring.reference import NEAREST_SAMPLES, NEIGHBOUR_SAMPLES, load_real_features
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.seeding import SCORING_SEED, stream_seed
+from gan_ablate.training.latents import ask_for, draw_latents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from gan_ablate.design.config import RunConfig
     from gan_ablate.scoring.features import FeatureExtractor
     from gan_ablate.training.data import ImageDataset
+
+
+NUM_SHEET_IMAGES = 64
+"""Images on a sample sheet, from the same latents in every run."""
 
 
 class NonFiniteImagesError(Exception):
@@ -56,15 +62,20 @@ class Scorer:
         self._real_images = dataset.images
         self._real = load_real_features(dataset, extractor, cache)
 
-    def score(self, images: Tensor) -> Scores:
-        """Score images: (N, C, S, S) uint8, as ``sample_images`` draws them."""
+    def score(self, images: Tensor, classes: Tensor | None = None) -> Scores:
+        """Score images.
+
+        Args:
+            images: (N, C, S, S) uint8, as ``sample_images`` draws them.
+            classes: (N,) int64 the classes that they were asked to be of, if any were.
+        """
         started = time.perf_counter()
         features = self.extractor(images)
         ratio = None
         if self._real.training is not None and self._real.nearest_held_out is not None:
             nearest = nearest_distance(features.vectors[:NEAREST_SAMPLES], self._real.training.vectors)
             ratio = nearest / self._real.nearest_held_out
-        return self._compare(features, ratio, started)
+        return self._compare(features, ratio, started, classes)
 
     def fid(self, images: Tensor) -> float:
         """Return the FID alone; see ``score``."""
@@ -86,11 +97,15 @@ class Scorer:
             features = Features(known.vectors[chosen], None if known.logits is None else known.logits[chosen])
         return self._compare(features, None, started)
 
-    def _compare(self, features: Features, nearest_ratio: float | None, started: float) -> Scores:
+    def _compare(
+        self, features: Features, nearest_ratio: float | None, started: float, classes: Tensor | None = None
+    ) -> Scores:
         vectors, logits = features.vectors, features.logits
         reference = self._real.reference
         neighbours = neighbour_scores(self._real.manifold, build_manifold(vectors[:NEIGHBOUR_SAMPLES]))
-        counts = None
+        counts, accuracy = None, None
+        if logits is not None and classes is not None:
+            accuracy = (logits.argmax(1) == classes).float().mean().item()
         if logits is not None:
             counts = tuple(logits.argmax(1).bincount(minlength=logits.shape[1]).tolist())
         return Scores(
@@ -104,15 +119,37 @@ class Scorer:
             coverage=neighbours.coverage,
             classifier_score=None if logits is None else classifier_score(logits),
             class_counts=counts,
+            label_accuracy=accuracy,
             nearest_ratio=nearest_ratio,
             seconds=time.perf_counter() - started,
         )
 
 
-def scoring_latents(num: int, latent_dim: int) -> Tensor:
-    """Draw the latents that every run is judged on: (num, latent_dim) float32, the same every time."""
+def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Draw what every run is judged on, from the run's own distribution; the same every time.
+
+    Args:
+        config: the run.
+        num: how many.
+        labels: (N,) int64 classes of the training images, which a conditional run is asked for as often.
+
+    Returns:
+        (num, num_inputs_g) float32, and the classes asked for, (num,) int64, or None.
+    """
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
-    return torch.randn((num, latent_dim), generator=stream)
+    z = draw_latents(config, num, stream)
+    if not config.conditional:
+        return z, None
+    assert labels is not None
+    classes = labels.cpu()[torch.randint(len(labels), (num,), generator=stream)]
+    return ask_for(config, z, classes), classes
+
+
+def sheet_latents(config: RunConfig) -> Tensor:
+    """Draw what a sample sheet shows, (NUM_SHEET_IMAGES, num_inputs_g); a conditional run draws each class in turn."""
+    unconditional = config.model_copy(update={"conditional": False})
+    z, _ = scoring_latents(unconditional, NUM_SHEET_IMAGES)
+    return ask_for(config, z, torch.arange(len(z)) % config.num_classes) if config.num_classes else z
 
 
 @torch.inference_mode()

@@ -27,6 +27,8 @@ class Scores(Model):
         coverage: recall that does not trust outliers.
         classifier_score: between 1 and the number of classes, or None where the extractor has none.
         class_counts: how many images fall into each class, or None likewise.
+        label_accuracy: share of the images that the classifier takes for the class they were asked to be of, or None
+            where none was asked for.
         nearest_ratio: median distance to the nearest training image, over that of held-out real images: 0 for copies, 1
             for new real images, more for images unlike any; or None where it was not measured.
         seconds: what the extraction and the scores took.
@@ -42,6 +44,7 @@ class Scores(Model):
     coverage: float
     classifier_score: float | None
     class_counts: Annotated[tuple[int, ...], Field(strict=False)] | None
+    label_accuracy: float | None = None
     nearest_ratio: float | None
     seconds: float
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import PREFIX, list_images
+from gan_ablate.design.folders import PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 
@@ -33,6 +33,7 @@ class ImageDataset:
     Attributes:
         name: as in ``RunConfig.dataset``.
         images: (N, C, S, S) uint8, what training sees, S being the run's image size.
+        labels: (N,) int64, the classes of ``images`` from 0, or None where they have none.
         reference: (M, C, H, W) uint8, held out, what scores compare with, at its own size.
         sha256: of both, shapes included.
         origin: where the bytes came from, in words.
@@ -40,6 +41,7 @@ class ImageDataset:
 
     name: str
     images: Tensor
+    labels: Tensor | None
     reference: Tensor
     sha256: str
     origin: str
@@ -94,17 +96,19 @@ def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
     """
+    labels: Tensor | None
     match name:
         case "mnist-10k":
-            images, reference = (_embedded_digits(part) for part in ("train", "test"))
+            (images, labels), (reference, _) = (_embedded_digits(part) for part in ("train", "test"))
             origin = "embedded in the package"
         case "mnist" | "fashion-mnist" | "cifar10":
-            images, reference = (_from_torchvision(name, data_dir, train=train) for train in (True, False))
+            (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
             origin = "torchvision"
         case _ if folder is not None:
-            whole = _read_folder(folder, image_size)
+            whole, classes = _read_folder(folder, image_size)
             held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
             images, reference = whole[~held_out], whole[held_out]
+            labels = None if classes is None else classes[~held_out]
             origin = f"image folder, every {HELD_OUT_SHARE}th image held out"
         case _:
             raise UserError(f"--dataset {name}: its folder on this machine is not known")
@@ -112,7 +116,7 @@ def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None
     for tensor in (images, reference):
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.numpy().tobytes())
-    return ImageDataset(name, resize(images, image_size), reference, digest.hexdigest(), origin)
+    return ImageDataset(name, resize(images, image_size), labels, reference, digest.hexdigest(), origin)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -134,13 +138,13 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(list(parts))
 
 
-def _embedded_digits(part: str) -> Tensor:
+def _embedded_digits(part: str) -> tuple[Tensor, Tensor]:
     content, _ = read_asset(f"mnist-10k-{part}.npz")
     with np.load(io.BytesIO(content)) as digits:
-        return torch.from_numpy(digits["images"]).unsqueeze(1)
+        return torch.from_numpy(digits["images"]).unsqueeze(1), torch.from_numpy(digits["labels"]).long()
 
 
-def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> Tensor:
+def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     from torchvision import datasets
 
     kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
@@ -155,12 +159,15 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> Tensor:
             f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({failure}); "
             "name the folder that holds it with --data-dir, or use the embedded mnist-10k"
         ) from None
-    images = torch.as_tensor(dataset.data)
-    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1)
+    images, labels = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
+    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1), labels
 
 
-def _read_folder(folder: Path, size: int) -> Tensor:
-    """Decode every image of a folder: (N, 3, size, size) uint8, the shorter side resized, the longer one cropped."""
+def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
+    """Decode every image of a folder: (N, 3, size, size) uint8, the shorter side resized, the longer one cropped.
+
+    Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
+    """
     paths = list_images(folder)
     if len(paths) < HELD_OUT_SHARE:
         raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
@@ -171,7 +178,9 @@ def _read_folder(folder: Path, size: int) -> Tensor:
                 images[row] = np.asarray(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    names = list_classes(folder, paths)
+    labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gan_ablate.training.step import AdversarialStep, StepTerms
+    from gan_ablate.training.step import AdversarialStep, DiscriminatorTerms, GeneratorTerms, StepTerms
 
 NUM_EAGER_STEPS = 3
 """Steps before the capture: they create the optimisers' state and choose kernels, which a capture cannot."""
@@ -35,12 +36,11 @@ class GraphedStep:
 
     def __init__(self, trainer: AdversarialStep) -> None:
         self._trainer = trainer
-        self._graph = torch.cuda.CUDAGraph()
         # A capture cannot be on the default stream; what the steps before it set up belongs to theirs.
         self._stream = torch.cuda.Stream(trainer.images.device)
         self._num_eager_steps = 0
-        self._captured: list[Tensor] = []
-        self._terms: StepTerms | None = None
+        # A step without a D step holds other kernels than one with some.
+        self._captures: dict[int, _Capture] = {}
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it; what it returns is overwritten by the next one."""
@@ -48,13 +48,13 @@ class GraphedStep:
         if self._num_eager_steps < NUM_EAGER_STEPS:
             self._num_eager_steps += 1
             return self._step_eagerly(batches)
-        if self._terms is None:
-            self._captured = [indices.clone() for indices in batches]
-            self._terms = self._capture()
-        for captured, indices in zip(self._captured, batches, strict=True):
+        if len(batches) not in self._captures:
+            self._captures[len(batches)] = self._capture(batches)
+        capture = self._captures[len(batches)]
+        for captured, indices in zip(capture.batches, batches, strict=True):
             captured.copy_(indices)
-        self._graph.replay()
-        return self._terms
+        capture.graph.replay()
+        return self._trainer.join_terms(*capture.terms)
 
     def _step_eagerly(self, batches: list[Tensor]) -> StepTerms:
         current = torch.cuda.current_stream(self._trainer.images.device)
@@ -62,11 +62,22 @@ class GraphedStep:
         with torch.cuda.stream(self._stream):
             terms = self._trainer.step_on(batches)
         current.wait_stream(self._stream)
-        return terms
+        return self._trainer.join_terms(*terms)
 
-    def _capture(self) -> StepTerms:
+    def _capture(self, batches: list[Tensor]) -> _Capture:
         """Record a step without taking it."""
+        graph, captured = torch.cuda.CUDAGraph(), [indices.clone() for indices in batches]
         for stream in self._trainer.random_streams():
-            self._graph.register_generator_state(stream)
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            return self._trainer.step_on(self._captured)
+            graph.register_generator_state(stream)
+        with torch.cuda.graph(graph, stream=self._stream):
+            terms = self._trainer.step_on(captured)
+        return _Capture(graph, captured, terms)
+
+
+@dataclass(frozen=True)
+class _Capture:
+    """A recorded step, where it reads its images' indices, and where it leaves its terms."""
+
+    graph: torch.cuda.CUDAGraph
+    batches: list[Tensor]
+    terms: tuple[DiscriminatorTerms | None, GeneratorTerms]

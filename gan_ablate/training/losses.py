@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import torch
 from torch.nn import functional
@@ -10,35 +10,97 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gan_ablate.design.config import BCELoss
+    from gan_ablate.design.objective import (
+        BCELoss,
+        HingeLoss,
+        LeastSquaresLoss,
+        RelativisticLoss,
+        WassersteinLoss,
+    )
+
+    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss
+
+MODE_SEEKING_EPS = 1e-5
+"""Keeps the term finite where all images are the same, as in the authors' code."""
 
 
-def discriminator_loss(loss: BCELoss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Sum or mean of the losses on real and fake images (arXiv:1406.2661, algorithm 1), with smoothed labels if asked.
+def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Return D's loss.
 
     Args:
-        loss: the labels, and which of the two.
+        loss: which one, with its targets.
         logits_real: (B,) D's logits of real images.
         logits_fake: (B,) D's logits of generated images.
 
     Returns:
         () the loss to minimise.
     """
-    total = _bce(logits_real, loss.real_label) + _bce(logits_fake, loss.fake_label)
-    return total / 2 if loss.discriminator_reduction == "mean" else total
+    match loss.kind:
+        case "bce":
+            # arXiv:1406.2661, algorithm 1: the sum of both, with smoothed labels if asked.
+            total = _bce(logits_real, loss.real_label) + _bce(logits_fake, loss.fake_label)
+            return total / 2 if loss.discriminator_reduction == "mean" else total
+        case "least_squares":
+            # arXiv:1611.04076, equation 2: ½ E[(D(x) - b)²] + ½ E[(D(G(z)) - a)²]
+            real, fake = (logits_real - loss.real_label).square(), (logits_fake - loss.fake_label).square()
+            return (real.mean() + fake.mean()) / 2
+        case "hinge":
+            # arXiv:1802.05957, equation 16: E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]
+            return functional.relu(1 - logits_real).mean() + functional.relu(1 + logits_fake).mean()
+        case "wasserstein":
+            # arXiv:1701.07875, algorithm 1, line 5, which maximises E[D(x)] - E[D(G(z))].
+            return logits_fake.mean() - logits_real.mean()
+        case "relativistic":
+            # arXiv:2501.05441, equation 2, with f(t) = -log(1 + e^-t): D maximises E[f(D(x) - D(G(z)))].
+            return functional.softplus(logits_fake - logits_real).mean()
+        case _:
+            assert_never(loss)
 
 
-def generator_loss(loss: BCELoss, logits_fake: Tensor) -> Tensor:
-    """Non-saturating loss of G: its images should be taken for real (arXiv:1406.2661, section 3).
+def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
+    """Return G's loss.
 
     Args:
-        loss: the labels.
+        loss: which one, with its targets.
         logits_fake: (B,) D's logits of generated images.
+        logits_real: (B,) D's logits of real images, for the loss that compares the two.
 
     Returns:
         () the loss to minimise.
     """
-    return _bce(logits_fake, loss.generator_label)
+    match loss.kind:
+        case "bce":
+            # Non-saturating: its images should be taken for real (arXiv:1406.2661, section 3).
+            return _bce(logits_fake, loss.generator_label)
+        case "least_squares":
+            # arXiv:1611.04076, equation 2: ½ E[(D(G(z)) - c)²]
+            return (logits_fake - loss.generator_label).square().mean() / 2
+        case "hinge" | "wasserstein":
+            # arXiv:1802.05957, equation 17, and arXiv:1701.07875, algorithm 1, line 10: -E[D(G(z))]
+            return -logits_fake.mean()
+        case "relativistic":
+            # arXiv:2501.05441, equation 2, its sign turned as for the non-saturating loss: -E[f(D(G(z)) - D(x))]
+            assert logits_real is not None
+            return functional.softplus(logits_real - logits_fake).mean()
+        case _:
+            assert_never(loss)
+
+
+def mode_seeking_term(x_fake: Tensor, z: Tensor) -> Tensor:
+    """Return the inverse of how far images are apart, for how far their latents are (arXiv:1903.05628, equation 5).
+
+    The pairs are the first half of the batch with the second, so no image is drawn for it alone.
+
+    Args:
+        x_fake: (B, C, S, S) images, at least two.
+        z: (B, latent_dim) their latents.
+
+    Returns:
+        () to be minimised: 1 / (mean |G(z₁) - G(z₂)| / mean |z₁ - z₂|).
+    """
+    half = len(z) // 2
+    apart = (x_fake[:half] - x_fake[half : 2 * half]).abs().mean() / (z[:half] - z[half : 2 * half]).abs().mean()
+    return 1 / (apart + MODE_SEEKING_EPS)
 
 
 def _bce(logits: Tensor, label: float) -> Tensor:

@@ -67,9 +67,26 @@ class PackedTrainer(AdversarialStep):
         pairs = zip(self._runs, logits_real, logits_fake, strict=True)
         return torch.stack([run.discriminator_loss(real, fake) for run, real, fake in pairs])
 
-    def generator_loss(self, logits_fake: Tensor) -> Tensor:
+    def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
         """Return every run's loss of G, from (R, B) logits: (R,)."""
-        return torch.stack([run.generator_loss(fake) for run, fake in zip(self._runs, logits_fake, strict=True)])
+        reals = [None] * len(self._runs) if logits_real is None else list(logits_real)
+        triples = zip(self._runs, logits_fake, reals, strict=True)
+        return torch.stack([run.generator_loss(fake, real) for run, fake, real in triples])
+
+    def classes_of(self, indices: Tensor) -> Tensor | None:  # noqa: ARG002 (``find_obstacle`` refuses what needs it)
+        """Return None: no run in a pack has classes."""
+        return None
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Return ``x``: no run in a pack is augmented."""
+        return x
+
+    def draw_epsilon(self, x: Tensor) -> Tensor:  # noqa: ARG002
+        """Refuse: no run in a pack has a penalty."""
+        raise ValueError("a gradient penalty differentiates one run's D, not a pack of them")
+
+    def after_generator_step(self) -> None:
+        """Do nothing: a pack keeps no average."""
 
     def unpack(self) -> list[Trainer]:
         """Return a trainer for each run, with its networks as they are now; optimisers are not carried over."""
@@ -82,11 +99,27 @@ class PackedTrainer(AdversarialStep):
 def find_obstacle(configs: Sequence[RunConfig]) -> str | None:
     """Say why runs cannot be packed together, or None where they can."""
     scalars: dict[str, Any] = {"seed": 0, "lr_g": 1.0, "lr_d": 1.0, "beta1": 0.0, "beta2": 0.0}
+    if len({config.loss.kind for config in configs}) > 1:
+        return "runs in one pack have one kind of loss"
     alike = {config.model_copy(update={**scalars, "loss": configs[0].loss}).model_dump_json() for config in configs}
     if len(alike) > 1:
         return "runs in one pack may differ in seed, learning rates, Adam's β and the loss only"
     if configs[0].precision != "fp32":
         return "mapped layers do not round as autocast does; valid: precision fp32"
+    for has_it, reason in (
+        (configs[0].penalty.kind != "none", "a gradient penalty differentiates one run's D, not a pack of them"),
+        (configs[0].augmentation, "augmentation draws from one stream, which runs in one pack cannot share"),
+        (configs[0].mode_seeking_weight, "the mode-seeking term compares images within a run, not within a pack"),
+        (configs[0].conditional, "classes are drawn from one stream, which runs in one pack cannot share"),
+        (configs[0].ema_decay, "a pack keeps no average of its weights"),
+        (
+            configs[0].discriminator.spectral_norm,
+            "the power iteration changes vectors in place",
+        ),
+        (any(c.loss.kind == "wasserstein" and c.loss.weight_clip for c in configs), "a pack clips no weights"),
+    ):
+        if has_it:
+            return reason
     discriminator = configs[0].discriminator
     if discriminator.dropout or (discriminator.kind == "dcgan" and discriminator.dropout2d):
         return "dropout draws from one stream, which runs in one pack cannot share"

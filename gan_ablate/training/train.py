@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 
 from gan_ablate.seeding import stream_seed
+from gan_ablate.training.augment import augment
 from gan_ablate.training.data import BatchOrder
 from gan_ablate.training.graphs import choose_step
+from gan_ablate.training.latents import ask_for, draw_latents, one_hot
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.step import AdversarialStep, Network, StepTerms
@@ -54,12 +57,14 @@ class TrainResult:
         generator: after the last step.
         discriminator: likewise.
         history: a row every ``MEASURE_EVERY`` steps and after the last one.
+        average: the generator with the moving average of its weights, where the run keeps one.
         diverged_at: the step at which a loss, gradient, weight or pixel was found not to be finite, or None.
         timer: the times of all steps.
     """
 
     generator: nn.Module
     discriminator: nn.Module
+    average: nn.Module | None
     history: list[Measurement]
     diverged_at: int | None
     timer: StepTimer
@@ -71,13 +76,15 @@ class Trainer(AdversarialStep):
     Args:
         config: the run.
         images: (N, C, S, S) uint8 training images, on the device that trains.
+        labels: (N,) int64 their classes, on the same device; only conditional runs need them.
 
     Weights, losses and updates are of PyTorch's default dtype, float32.
     """
 
-    def __init__(self, config: RunConfig, images: Tensor) -> None:
+    def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
         self.config = config
         self.images = images
+        self._labels = labels if config.conditional else None
         self._device = images.device
         self._order = BatchOrder(images, config.batch_size, config.seed)
         networks: tuple[Network, ...] = ("discriminator", "generator")
@@ -85,21 +92,59 @@ class Trainer(AdversarialStep):
             network: torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
             for network in networks
         }
+        self._noise = torch.Generator(self._device).manual_seed(stream_seed(config.seed, "augmentation and penalty"))
         # Dropout is the one thing in training that draws from PyTorch's global stream.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
         self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
+        self._average_weight = torch.zeros((), device=self._device)
         self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
         self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 
     def draw_latents(self, network: Network) -> Tensor:
-        """Draw the next (B, latent_dim) latents of the fakes that a network learns from."""
-        shape = (self.config.batch_size, self.config.latent_dim)
-        return torch.randn(shape, generator=self._latents[network], device=self._device)
+        """Draw the next (B, num_inputs_g) latents of the fakes that a network learns from.
+
+        Where the run is conditional, their classes are as frequent as those of the training images.
+        """
+        stream = self._latents[network]
+        z = draw_latents(self.config, self.config.batch_size, stream)
+        if self._labels is None:
+            return z
+        drawn = torch.randint(len(self._labels), (len(z),), generator=stream, device=self._device)
+        return ask_for(self.config, z, self._labels[drawn])
 
     def random_streams(self) -> list[torch.Generator]:
-        """Return what latents are drawn from: a stream for each network that learns from them."""
-        return [*self._latents.values()]
+        """Return what a step draws from: latents, a stream for each network that learns from them, and other noise."""
+        return [*self._latents.values(), self._noise]
+
+    def classes_of(self, indices: Tensor) -> Tensor | None:
+        """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
+        return None if self._labels is None else one_hot(self.config, self._labels[indices])
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Return images as D is to see them."""
+        return augment(x, self.config.augmentation, self._noise) if self.config.augmentation else x
+
+    def draw_epsilon(self, x: Tensor) -> Tensor:
+        """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
+        return torch.rand((len(x), 1, 1, 1), generator=self._noise, device=self._device)
+
+    @torch.no_grad()
+    def after_generator_step(self) -> None:
+        """Move the average of G's weights, and of its batch norms' averages, towards the present ones.
+
+        As in Adam (arXiv:1412.6980, section 3), what the average began with has no part in it: after n steps its weight
+        is 1 - decayⁿ, by which it is divided. All on the device, as a CUDA graph needs it.
+        """
+        if self.average is None:
+            return
+        new = 1 - self.config.ema_decay
+        self._average_weight.mul_(self.config.ema_decay).add_(new)
+        share = (new / self._average_weight).to(torch.get_default_dtype())
+        for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, share)
 
     def next_indices(self) -> Tensor:
         """Return which images make the next batch of real ones: (B,)."""
@@ -109,9 +154,9 @@ class Trainer(AdversarialStep):
         """Return D's loss of (B,) logits: ()."""
         return discriminator_loss(self.config.loss, logits_real, logits_fake)
 
-    def generator_loss(self, logits_fake: Tensor) -> Tensor:
+    def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
         """Return G's loss of (B,) logits: ()."""
-        return generator_loss(self.config.loss, logits_fake)
+        return generator_loss(self.config.loss, logits_fake, logits_real)
 
     def measure(self, step: int, terms: StepTerms) -> Measurement:
         """Fetch one row of the history from the device: the loop's only synchronisation."""
@@ -140,6 +185,7 @@ def train(
     images: Tensor,
     on_measurement: Callable[[Measurement], None],
     on_snapshot: Callable[[int, nn.Module, StepTimer], bool],
+    labels: Tensor | None = None,
 ) -> TrainResult:
     """Train one run from its beginning to its end, or to the step at which it diverges.
 
@@ -148,15 +194,15 @@ def train(
         images: (N, C, S, S) uint8 training images, on the device that trains.
         on_measurement: called with every row of the history.
         on_snapshot: called with the step, the generator and the timer, before the first step and then
-            ``curve_points`` times, evenly spread, the last time at the end. It leaves the generator as it was, and
+            after each of ``sheet_steps``, the last of which is the end. It leaves the generator as it was, and
             returns whether what it drew was finite.
+        labels: (N,) int64 the images' classes, on the same device; only conditional runs need them.
     """
-    trainer = Trainer(config, images)
+    trainer = Trainer(config, images, labels)
     take_step = choose_step(trainer)
     timer = StepTimer(images.device)
     history: list[Measurement] = []
-    points = config.scoring.curve_points
-    snapshots = {round(config.steps * point / points) for point in range(1, points + 1)}
+    snapshots = config.sheet_steps
     with timer.paused():
         is_finite = on_snapshot(0, trainer.generator, timer)
     step = 0
@@ -172,7 +218,7 @@ def train(
             with timer.paused():
                 is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
     diverged_at = None if is_finite else step
-    return TrainResult(trainer.generator, trainer.discriminator, history, diverged_at, timer)
+    return TrainResult(trainer.generator, trainer.discriminator, trainer.average, history, diverged_at, timer)
 
 
 def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

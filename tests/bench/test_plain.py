@@ -9,19 +9,28 @@ import pytest
 import torch
 from torch import nn
 
-from bench.plain import train_plainly
+from bench.plain import dcgan_faces, train_plainly
 from bench.subjects import SUBJECTS
 from gan_ablate.design.grid import list_presets
 from gan_ablate.training.data import take_batch
+from gan_ablate.training.models.layers import Dropout
 from gan_ablate.training.train import Trainer
 
 DOCUMENTS_PARAMETERS = {
     "mlp": (559_632, 533_505),
     "dcgan-upsample": (1_049_985, 98_113),
     "dcgan-64": (12_654_337, 2_763_585),
+    "mlp-dropout": (1_486_352, 1_460_225),
+    "dcgan-fc": (1_923_521, 669_377),
 }
+COLOUR_PARAMETERS = (8_007_800, 6_740_400)
+"""Of ``dcgan-faces``, whose images are in colour."""
+
 NUM_STEPS = 3
 BATCH_SIZE = 4
+LEARNING_RATE = 2e-5
+"""A tenth of theirs: a sigmoid's probability beyond a logit of 27, which wide networks reach on their second step, is
+where ``BCELoss`` bounds its gradient, and BCE on logits does not."""
 
 
 @pytest.mark.parametrize("name", DOCUMENTS_PARAMETERS)
@@ -29,6 +38,13 @@ def test_presets_have_the_documents_parameters(name: str) -> None:
     trainer = Trainer(SUBJECTS[name].config(), torch.zeros(64, 1, 8, 8, dtype=torch.uint8))
     assert tuple(num_parameters((trainer.generator, trainer.discriminator))) == DOCUMENTS_PARAMETERS[name]
     assert tuple(num_parameters(SUBJECTS[name].build_plain())) == DOCUMENTS_PARAMETERS[name]
+
+
+def test_faces_have_the_documents_parameters_in_colour() -> None:
+    config = SUBJECTS["dcgan-faces"].config(dataset="cifar10")
+    trainer = Trainer(config, torch.zeros(64, 3, 8, 8, dtype=torch.uint8))
+    assert tuple(num_parameters((trainer.generator, trainer.discriminator))) == COLOUR_PARAMETERS
+    assert tuple(num_parameters(dcgan_faces(100, num_channels=3))) == COLOUR_PARAMETERS
 
 
 def num_parameters(networks: Iterable[nn.Module]) -> list[int]:
@@ -43,12 +59,15 @@ def test_every_preset_has_a_plain_twin() -> None:
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_steps_are_the_plain_loops(name: str) -> None:
     """Everything that makes a step fast, against the same mathematics written plainly."""
-    config = SUBJECTS[name].config(batch_size=BATCH_SIZE)
+    config = SUBJECTS[name].config(batch_size=BATCH_SIZE, lr_g=LEARNING_RATE, lr_d=LEARNING_RATE)
     stream = torch.Generator().manual_seed(1)
     shape = (NUM_STEPS * BATCH_SIZE, 1, config.image_size, config.image_size)
     images = torch.randint(0, 256, shape, generator=stream, dtype=torch.uint8)
     trainer, twin = (Trainer(config, images) for _ in range(2))
     networks = SUBJECTS[name].build_plain()
+    for place, module in enumerate(networks.discriminator):
+        if isinstance(module, nn.Dropout):  # ours drops at the same rate, from words of its own
+            networks.discriminator[place] = Dropout(module.p)
     for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
         state = [tensor.contiguous() for tensor in ours.state_dict().values()]
         plain.load_state_dict(dict(zip(plain.state_dict(), state, strict=True)))
@@ -61,3 +80,14 @@ def test_steps_are_the_plain_loops(name: str) -> None:
     for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
         for expected, actual in zip(plain.state_dict().values(), ours.state_dict().values(), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)
+    z, x = twin.draw_latents("generator"), take_batch(images, torch.arange(BATCH_SIZE))
+    for is_training in (True, False):
+        for plain, ours, given in zip(networks, (trainer.generator, trainer.discriminator), (z, x), strict=True):
+            plain.train(is_training)
+            ours.train(is_training)
+            outputs = []
+            for network in (plain, ours):
+                torch.manual_seed(0)
+                outputs.append(network(given))
+            probabilities = outputs[1] if ours is trainer.generator else outputs[1].sigmoid()[:, None]
+            torch.testing.assert_close(probabilities, outputs[0], rtol=1e-8, atol=1e-9)

@@ -59,7 +59,7 @@ def test_the_saved_generator_draws_the_saved_sheet(context: RunContext) -> None:
     folder = Path(context.out) / "runs" / config.run_id
     generator = build_generator(config)
     generator.load_state_dict(load_file(folder / "generator.safetensors"))
-    images = sample_images(generator, scoring_latents(64, config.latent_dim), torch.device("cpu"))
+    images = sample_images(generator, scoring_latents(config, 64)[0], torch.device("cpu"))
     sheet = np.asarray(Image.open(folder / "samples" / "step-000003.png").convert("L"))
     assert sheet.shape == (242, 242)  # eight by eight images of 28 pixels, two pixels between
     assert np.abs(sheet[2:30, 32:60].astype(int) - images[1, 0].numpy().astype(int)).max() <= 1

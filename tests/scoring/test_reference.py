@@ -32,7 +32,7 @@ class MeanExtractor:
 def dataset(sha256: str = "d" * 64, size: int = 8) -> ImageDataset:
     stream = torch.Generator().manual_seed(0)
     images, held_out = (torch.randint(0, 256, (num, 1, size, size), generator=stream).byte() for num in (60, 50))
-    return ImageDataset("test", images, held_out, sha256, "invented")
+    return ImageDataset("test", images, None, held_out, sha256, "invented")
 
 
 def test_real_images_are_looked_at_once(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
 
 
 def draw(generator: nn.Module, num: int, *, batch_stats: bool = False) -> Tensor:
-    return sample_images(generator, scoring_latents(num, 100), CPU, batch_stats=batch_stats)
+    return sample_images(generator, scoring_latents(make_config(), num)[0], CPU, batch_stats=batch_stats)
 
 
 @pytest.mark.parametrize(

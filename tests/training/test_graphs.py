@@ -154,9 +154,9 @@ def test_the_recorder_notices_what_a_graph_would_miss() -> None:
     class Counting(Trainer):
         count = 0.0
 
-        def generator_loss(self, logits_fake: Tensor) -> Tensor:
+        def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
             self.count += 1
-            return super().generator_loss(logits_fake) * self.count
+            return super().generator_loss(logits_fake, logits_real) * self.count
 
     with pytest.raises(AssertionError):
         assert_same_steps(
@@ -168,8 +168,8 @@ def test_a_synchronisation_is_refused() -> None:
     config = make_config("mlp", batch_size=8)
 
     class Reading(Trainer):
-        def generator_loss(self, logits_fake: Tensor) -> Tensor:
-            loss = super().generator_loss(logits_fake)
+        def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
+            loss = super().generator_loss(logits_fake, logits_real)
             assert loss.item() > 0
             return loss
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gan_ablate.design.config import BCELoss
+from gan_ablate.design.objective import BCELoss
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 
 LOGITS_REAL = torch.tensor([0.0, 2.0], dtype=torch.float64)

@@ -154,7 +154,7 @@ def test_snapshots_are_spread_evenly_and_the_last_is_the_end() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits: logits.mean() * float("nan"))
+    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits, __: logits.mean() * float("nan"))
     result = run(make_config(**SMALL, steps=40))
     assert result.diverged_at == train_module.MEASURE_EVERY
 
@@ -162,7 +162,7 @@ def test_a_loss_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.M
 def test_a_weight_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
     finite = Measurement(3, *([0.5] * 8))
     monkeypatch.setattr(Trainer, "measure", lambda *_: finite)
-    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits: logits.mean() * float("inf"))
+    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits, __: logits.mean() * float("inf"))
     assert run(make_config(**SMALL)).diverged_at == 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from gan_ablate.training.models.dcgan import build_dcgan_discriminator, build_dcgan_generator
-from gan_ablate.training.models.init import initialise
+from gan_ablate.training.models.init import initialise, normalise_spectrally
 from gan_ablate.training.models.mlp import build_mlp_discriminator, build_mlp_generator
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["build_discriminator", "build_generator"]
 
 
 def build_generator(config: RunConfig) -> nn.Module:
-    """Build the generator: (B, latent_dim) float32 → (B, C, S, S) float32 in [-1, 1]."""
+    """Build the generator: (B, num_inputs_g) float32 → (B, C, S, S) float32 in [-1, 1]."""
     match config.generator.kind:
         case "mlp":
             network = build_mlp_generator(config, config.generator)
@@ -29,7 +29,10 @@ def build_generator(config: RunConfig) -> nn.Module:
 
 
 def build_discriminator(config: RunConfig) -> nn.Module:
-    """Build the discriminator: (B, C, S, S) float32 in [-1, 1] → (B,) float32 logits, positive for real."""
+    """Build the discriminator: (B, C, S, S) float32 in [-1, 1] → (B,) float32 logits, positive for real.
+
+    A conditional one has (B, 1 + num_classes): see ``step.select_logits``.
+    """
     match config.discriminator.kind:
         case "mlp":
             network = build_mlp_discriminator(config, config.discriminator)
@@ -37,4 +40,5 @@ def build_discriminator(config: RunConfig) -> nn.Module:
             network = build_dcgan_discriminator(config, config.discriminator)
         case _:
             assert_never(config.discriminator)
-    return initialise(network, config.init, config.seed, "discriminator")
+    network = initialise(network, config.init, config.seed, "discriminator")
+    return normalise_spectrally(network, config.seed) if config.discriminator.spectral_norm else network

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, assert_never
 from torch import nn
 
 from gan_ablate.training.models.layers import (
+    BilinearUpsampleConv2d,
     ChannelsLast,
     FlattenLinear,
     GreyConv2d,
     GreyConvTranspose2d,
+    MinibatchStd,
     NearestUpsampleConv2d,
     build_block,
     build_dropouts,
     build_norm,
+    build_output_activation,
 )
 
 if TYPE_CHECKING:
@@ -28,11 +31,11 @@ if TYPE_CHECKING:
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:
     """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
-    widths = generator.widths(config.image_size)[::-1]
+    widths, side = generator.widths(config.image_size)[::-1], generator.smallest_side(config.image_size)
     has_bias = _has_bias(generator.bias, has_norm=generator.norm != "none")
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         stem=build_block(
-            _build_stem(generator, config.latent_dim, widths[0], generator.smallest_side(config.image_size), has_bias),
+            _build_stem(generator, config.num_inputs_g, widths[0], side, has_bias),
             build_norm(generator.norm, widths[0], generator.stem_norm_eps, spatial=True),
             generator.activation if generator.has_stem_activation else None,
         )
@@ -43,7 +46,8 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
             build_norm(generator.norm, widths[depth], generator.norm_eps, spatial=True),
             generator.activation,
         )
-    has_bias = _has_bias(generator.bias, has_norm=False)
+    norm = generator.norm if generator.norm_placement == "all" else "none"
+    has_bias = _has_bias(generator.bias, has_norm=norm != "none")
     match generator.output:
         case "upsample":
             parts["output"] = _build_upsampling(generator, widths[-1], config.num_channels, has_bias)
@@ -51,35 +55,47 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
             parts["output"] = nn.Conv2d(widths[-1], config.num_channels, 3, padding=1, bias=has_bias)
         case _:
             assert_never(generator.output)
-    parts["tanh"] = nn.Tanh()
+    last_norm = build_norm(norm, config.num_channels, generator.norm_eps, spatial=True)
+    if last_norm is not None:
+        parts["output_norm"] = last_norm
+    parts.update(build_output_activation(generator.output_activation))
     return nn.Sequential(parts)
 
 
 def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminator) -> nn.Sequential:
-    """Build (B, C, S, S) → (B,) logits."""
+    """Build (B, C, S, S) → (B, num_outputs_d) logits, or (B,) where there is one."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(layout=ChannelsLast())
     in_channels = config.num_channels
     for depth, width in enumerate(discriminator.widths(config.image_size), 1):
+        norm = discriminator.norm if depth > 1 or discriminator.norm_placement == "all" else "none"
         # Behind an activation, batch norm cancels no bias.
-        has_norm = depth > 1 and discriminator.norm != "none" and discriminator.norm_position != "last"
+        has_norm = norm != "none" and discriminator.norm_position != "last"
         parts[f"down{depth}"] = build_block(
             _build_downsampling(discriminator, in_channels, width, _has_bias(discriminator.bias, has_norm=has_norm)),
-            build_norm(discriminator.norm, width, discriminator.norm_eps, spatial=True) if depth > 1 else None,
+            build_norm(norm, width, discriminator.norm_eps, spatial=True),
             discriminator.activation,
+            *_build_pooling(discriminator),
             *build_dropouts(discriminator.dropout, discriminator.dropout2d),
             is_norm_last=discriminator.norm_position == "last",
         )
         in_channels = width
-    side = discriminator.smallest_side(config.image_size)
+    if discriminator.minibatch_std:
+        parts["minibatch_std"] = MinibatchStd()
+        in_channels += 1
+    side, num_outputs = discriminator.smallest_side(config.image_size), config.num_outputs_d
     has_bias = _has_bias(discriminator.bias, has_norm=False)
     match discriminator.head:
         case "linear":
-            parts["output"] = FlattenLinear(in_channels * side**2, 1, bias=has_bias)
+            parts["output"] = FlattenLinear(in_channels * side**2, num_outputs, bias=has_bias)
         case "conv":
-            parts["output"] = nn.Conv2d(in_channels, 1, side, bias=has_bias)
+            parts["output"] = nn.Conv2d(in_channels, num_outputs, side, bias=has_bias)
+        case "average_pool":
+            parts["pool"] = nn.AdaptiveAvgPool2d(1)
+            parts["output"] = FlattenLinear(in_channels, num_outputs, bias=has_bias)
         case _:
             assert_never(discriminator.head)
-    parts["squeeze"] = nn.Flatten(0)
+    # One logit an image is (B,); those of conditional images stay (B, 1 + num_classes), behind a convolution too.
+    parts["squeeze"] = nn.Flatten(0 if num_outputs == 1 else 1)
     return nn.Sequential(parts)
 
 
@@ -109,6 +125,8 @@ def _build_upsampling(generator: DCGANGenerator, in_channels: int, out_channels:
             return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias)
         case "nearest":
             return NearestUpsampleConv2d(in_channels, out_channels, bias=has_bias)
+        case "bilinear":
+            return BilinearUpsampleConv2d(in_channels, out_channels, bias=has_bias)
         case _:
             assert_never(generator.upsample)
 
@@ -117,9 +135,23 @@ def _build_downsampling(
     discriminator: DCGANDiscriminator, in_channels: int, out_channels: int, has_bias: bool
 ) -> nn.Module:
     kernel = discriminator.kernel_size
+    if discriminator.downsample != "strided":
+        return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=has_bias)
     if in_channels == 1:
         return GreyConv2d(out_channels, kernel, bias=has_bias)
     return nn.Conv2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=has_bias)
+
+
+def _build_pooling(discriminator: DCGANDiscriminator) -> list[nn.Module]:
+    match discriminator.downsample:
+        case "strided":
+            return []
+        case "max_pool":
+            return [nn.MaxPool2d(2)]
+        case "average_pool":
+            return [nn.AvgPool2d(2)]
+        case _:
+            assert_never(discriminator.downsample)
 
 
 def _has_bias(rule: BiasRule, *, has_norm: bool) -> bool:

@@ -58,6 +58,26 @@ def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int
     return network
 
 
+def normalise_spectrally(network: nn.Sequential, seed: int) -> nn.Sequential:
+    """Divide the weight of every layer by its largest singular value, in place (arXiv:1802.05957, algorithm 1).
+
+    That is PyTorch's parametrization, with one step of the power iteration in every forward pass of training.
+
+    Args:
+        network: initialised.
+        seed: the run's seed, of the vectors that the power iteration starts from.
+
+    Returns:
+        The same network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for prefix, module in list(network.named_modules()):
+            if isinstance(module, _Layer):
+                torch.manual_seed(stream_seed(seed, f"spectral norm/{prefix}"))
+                nn.utils.parametrizations.spectral_norm(module)
+    return network
+
+
 def _initialise_weight_by_default(module: _Layer, stream: torch.Generator) -> None:
     # torch.nn.Linear.reset_parameters: a = √5 makes the bound 1/√fan_in.
     nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=stream)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from gan_ablate.design.networks import LeakyReLU, NormKind, ReLU
+    from gan_ablate.design.networks import LeakyReLU, NormKind, OutputActivation, ReLU
 
 
 class ChannelsLast(nn.Module):
@@ -67,6 +67,38 @@ class NearestUpsampleConv2d(nn.Conv2d):
         return functional.conv_transpose2d(x, weight.unflatten(2, (4, 4)), self.bias, stride=2, padding=1)
 
 
+class BilinearUpsampleConv2d(nn.Conv2d):
+    """Bilinear ×2, then a 3×3 convolution with padding 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out_channels, 2H, 2W)."""
+        return super().forward(functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+
+
+class MinibatchStd(nn.Module):
+    """One feature more: each feature's standard deviation over the batch, on average (arXiv:1710.10196, section 3).
+
+    It is the same number in every place of every image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C + 1, …) of ``x``: (B, C, …)."""
+        # The gradient of a root at zero would be infinite.
+        std = (x.var(0, correction=0) + 1e-8).sqrt().mean()
+        return torch.cat((x, std.expand(len(x), 1, *x.shape[2:])), 1)
+
+
+class ScaledSigmoid(nn.Module):
+    """A sigmoid, stretched from [0, 1] to [-1, 1] as images are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return 2σ(x) - 1."""
+        return x.sigmoid().mul(2).sub(1)
+
+
 def _adds_up_exactly(x: Tensor) -> bool:
     """Whether patches can be added up outside a convolution: on a CPU, and in no coarser precision than within."""
     return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
@@ -85,11 +117,12 @@ class GreyConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, H', W') of ``x``: (B, 1, H, W)."""
-        if self.weight.requires_grad or not _adds_up_exactly(x):
-            return super().forward(x)
+        weight = self.weight  # once: under spectral norm, each look takes a step of the power iteration
+        if weight.requires_grad or not _adds_up_exactly(x):
+            return functional.conv2d(x, weight, self.bias, stride=2, padding=1)
         sides = [(side + 2 - kernel) // 2 + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True)]
         patches = functional.unfold(x, self.kernel_size, padding=1, stride=2).unflatten(2, sides)
-        return functional.conv2d(ChannelsLast()(patches), self.weight.flatten(1)[..., None, None], self.bias)
+        return functional.conv2d(ChannelsLast()(patches), weight.flatten(1)[..., None, None], self.bias)
 
 
 class GreyConvTranspose2d(nn.ConvTranspose2d):
@@ -125,6 +158,19 @@ class Dropout(nn.Dropout):
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
         return x * (draws >= num_dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - num_dropped))
+
+
+def build_output_activation(kind: OutputActivation) -> OrderedDict[str, nn.Module]:
+    """Build what brings G's output to [-1, 1], under its name; nothing for ``none``."""
+    match kind:
+        case "tanh":
+            return OrderedDict(tanh=nn.Tanh())
+        case "sigmoid":
+            return OrderedDict(sigmoid=ScaledSigmoid())
+        case "none":
+            return OrderedDict()
+        case _:
+            assert_never(kind)
 
 
 def build_block(

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gan_ablate.training.models.layers import build_block, build_dropouts, build_norm
+from gan_ablate.training.models.layers import (
+    MinibatchStd,
+    build_block,
+    build_dropouts,
+    build_norm,
+    build_output_activation,
+)
 
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
@@ -18,19 +24,19 @@ def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequen
     """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
     shape = (config.num_channels, config.image_size, config.image_size)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    width = config.latent_dim
+    width = config.num_inputs_g
     for depth, size in enumerate(generator.hidden_sizes, 1):
         norm = build_norm(generator.norm, size, spatial=False)
         parts[f"hidden{depth}"] = build_block(nn.Linear(width, size, bias=norm is None), norm, generator.activation)
         width = size
     parts["output"] = nn.Linear(width, shape[0] * shape[1] * shape[2])
-    parts["tanh"] = nn.Tanh()
+    parts.update(build_output_activation(generator.output_activation))
     parts["unflatten"] = nn.Unflatten(1, shape)
     return nn.Sequential(parts)
 
 
 def build_mlp_discriminator(config: RunConfig, discriminator: MLPDiscriminator) -> nn.Sequential:
-    """Build (B, C, S, S) → (B,) logits."""
+    """Build (B, C, S, S) → (B, num_outputs_d) logits, or (B,) where there is one."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = config.num_channels * config.image_size**2
     for depth, size in enumerate(discriminator.hidden_sizes, 1):
@@ -42,6 +48,10 @@ def build_mlp_discriminator(config: RunConfig, discriminator: MLPDiscriminator) 
             *build_dropouts(discriminator.dropout),
         )
         width = size
-    parts["output"] = nn.Linear(width, 1)
-    parts["squeeze"] = nn.Flatten(0)
+    if discriminator.minibatch_std:
+        parts["minibatch_std"] = MinibatchStd()
+        width += 1
+    parts["output"] = nn.Linear(width, config.num_outputs_d)
+    if config.num_outputs_d == 1:
+        parts["squeeze"] = nn.Flatten(0)
     return nn.Sequential(parts)

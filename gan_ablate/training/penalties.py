@@ -1,0 +1,53 @@
+"""D's logits and the images they judge in, penalties on D's gradient out: pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+def interpolated_gradient_penalty(
+    judge: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, epsilon: Tensor, target: float
+) -> Tensor:
+    """Return how far the norm of D's gradient between real and fake images is from ``target``.
+
+    Args:
+        judge: D, images in, (B,) logits out; each logit depends on its own image alone.
+        x_real: (B, C, S, S) real images.
+        x_fake: (B, C, S, S) generated images.
+        epsilon: (B, 1, 1, 1) in [0, 1], where between the two.
+        target: of the norm.
+
+    Returns:
+        () the mean squared distance.
+    """
+    # arXiv:1704.00028, equation 3: E[(‖∇D(x̂)‖₂ - 1)²] at x̂ = ε x + (1 - ε) x̃ (algorithm 1, line 6)
+    x_between = torch.lerp(x_fake.detach(), x_real, epsilon).requires_grad_()
+    norms = _gradient(judge(x_between), x_between).flatten(1).square().sum(1).sqrt()
+    return (norms - target).square().mean()
+
+
+def zero_centred_gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
+    """Return half of the mean squared norm of D's gradient at the images it judged.
+
+    Args:
+        logits: (B,) what D made of ``x``; each depends on its own image alone.
+        x: (B, C, S, S) real images, or fake ones, that require a gradient.
+
+    Returns:
+        () to be weighted with γ.
+    """
+    # arXiv:1801.04406, equations 9 (real images) and 10 (fake images): γ/2 E[‖∇D(x)‖²]
+    return _gradient(logits, x).flatten(1).square().sum(1).mean() / 2
+
+
+def _gradient(logits: Tensor, x: Tensor) -> Tensor:
+    """Differentiate each logit by its own image, so that the result can be differentiated again."""
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient
