@@ -8,18 +8,20 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gan_ablate.api import run_grid
-from gan_ablate.design.config import DATASETS, list_fields
+from gan_ablate.design.config import list_fields
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
+from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.context import check_context
 from gan_ablate.execution.executors.local import resolve_jobs
@@ -61,6 +63,8 @@ def _options(
 OutOption = Annotated[Path, typer.Option(help="The results folder.")]
 
 RESULTS = Path("results")
+MAX_LINE = 2_000
+"""Characters of an error message."""
 DATA = Path("data")
 
 
@@ -171,6 +175,7 @@ def plan_command(options: RunOptions) -> None:
     """Show the variants of a grid, what is done already and about how long the rest will take."""
     plan, num_jobs = options.resolve()
     store = Store(options.out)
+    store.check_writable()
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id for config in missing_runs(plan, store)}
     table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
@@ -239,10 +244,10 @@ def status(out: OutOption = RESULTS) -> None:
     console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")
 
 
-@app.command(epilog="Example: gan-ablate sample 681d7ed9ecfa --num 100 --to digits.png")
+@app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
 def sample(
     run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
-    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    num: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
     label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
     to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
@@ -260,11 +265,18 @@ def main() -> None:
     try:
         app()
     except UserError as wrong:
-        print(f"gan-ablate: {wrong}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(wrong), 2)
+    except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
+        _end(f"{shorten(str(refused.filename or 'the system'))}: {refused.strerror or refused}", 2)
     except RunFailedError as failure:
-        print(f"gan-ablate: {failure}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(failure), 1)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Leave with one line, whatever a name in it holds."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _open_console() -> Console:

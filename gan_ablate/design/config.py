@@ -8,28 +8,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from gan_ablate.design.combinations import check_combinations
+from gan_ablate.design.datasets import FeatureKind, default_features
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
-from gan_ablate.design.validation import Model, Probability, Size, choices, refusal
+from gan_ablate.design.validation import Model, Probability, Size
 
 PROTOCOL_VERSION = 4
 """Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
 
-DATASETS: dict[str, str] = {
-    "mnist-10k": "10,000 MNIST digits, embedded in the package: needs no network (the default)",
-    "mnist": "60,000 MNIST digits, through torchvision",
-    "fashion-mnist": "60,000 grey pictures of garments, through torchvision",
-    "cifar10": "50,000 colour pictures of ten kinds of things, through torchvision",
-    "folder:PATH": "every image below PATH, resized and centre-cropped, in colour",
-}
-
-FeatureKind = Literal["digits", "fashion", "inception", "none"]
-_FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
-
 MAX_STEPS = 10**9
-MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
-"""Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
-
 MAX_CLASSES = 1_000
 
 Precision = Literal["fp32", "bf16"]
@@ -116,7 +104,7 @@ class RunConfig(Model):
     @property
     def num_channels(self) -> int:
         """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
-        return 1 if self.dataset in _FEATURES else 3
+        return 1 if default_features(self.dataset) != "none" else 3
 
     @property
     def num_inputs_g(self) -> int:
@@ -151,49 +139,8 @@ class RunConfig(Model):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        if self.dataset not in DATASETS and not self.dataset.startswith("folder:"):
-            raise refusal("dataset", self.dataset, choices(self.dataset, list(DATASETS)))
-        for network in (self.generator, self.discriminator):
-            if network.kind == "dcgan":
-                side, num = network.smallest_side(self.image_size), network.num_scalings(self.image_size)
-                if num < 1 or self.image_size != side * 2**num:
-                    valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
-                    raise refusal("image_size", self.image_size, f"a DCGAN needs {valid}")
-        self._check_objective()
-        if self.conditional != (self.num_classes is not None):
-            raise refusal("num_classes", self.num_classes, "comes from the data set; valid: conditional = true")
-        features = self.scoring.features
-        if features in ("digits", "fashion") and _FEATURES.get(self.dataset) != features:
-            raise refusal("scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none")
-        for field, number in (
-            ("num_samples", self.scoring.num_samples),
-            ("curve_samples", self.scoring.curve_samples),
-        ):
-            if number < MIN_SAMPLES[features]:
-                advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
-                raise refusal(f"scoring.{field}", number, advice)
+        check_combinations(self)
         return self
-
-    def _check_objective(self) -> None:
-        """Refuse combinations that their authors, or arithmetic, rule out."""
-        clip = self.loss.weight_clip if self.loss.kind == "wasserstein" else None
-        if clip is not None and self.discriminator.spectral_norm:
-            raise refusal("loss.weight_clip", clip, "spectral norm divides the clipped scale out; use one")
-        if self.penalty.kind != "none" and self.discriminator.norm == "batch":
-            # arXiv:1704.00028, section 4.
-            advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
-            raise refusal("penalty", self.penalty.kind, f'{advice}; set discriminator.norm = "none"')
-        if self.d_steps_per_g_step > 1 and self.g_steps_per_d_step > 1:
-            raise refusal("g_steps_per_d_step", self.g_steps_per_d_step, "valid: 1 where d_steps_per_g_step is above 1")
-        if self.loss.kind == "relativistic" and self.g_steps_per_d_step > 1:
-            raise refusal("g_steps_per_d_step", self.g_steps_per_d_step, "valid: 1, as each fake needs a real image")
-        if len(set(self.augmentation)) < len(self.augmentation):
-            raise refusal("augmentation", list(self.augmentation), "each kind once")
-
-
-def default_features(dataset: str) -> FeatureKind:
-    """The extractor that suits a data set, without weights from elsewhere: colour images have none."""
-    return _FEATURES.get(dataset, "none")
 
 
 def list_fields() -> list[tuple[str, str]]:

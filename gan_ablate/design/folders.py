@@ -15,27 +15,31 @@ PREFIX = "folder:"
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, source: str = "--dataset") -> list[Path]:
     """List every image file below ``folder``, in an order that depends on the names alone.
+
+    Args:
+        folder: where to look.
+        source: who named it, for the message.
 
     Raises:
         UserError: if the folder does not exist, or holds no image.
     """
     if not folder.is_dir():
-        raise UserError(f"--dataset {PREFIX}{folder}: no such folder")
+        raise UserError(f"{source} {PREFIX}{folder}: no such folder")
     images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not images:
-        raise UserError(f"--dataset {PREFIX}{folder}: no image in it; valid: {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{source} {PREFIX}{folder}: no image in it; valid: {', '.join(IMAGE_SUFFIXES)}")
     return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def folder_identity(folder: Path) -> str:
+def folder_identity(folder: Path, source: str = "--dataset") -> str:
     """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and the files' bytes.
 
     So the folder may move without its runs being lost, and other images under the same path are another data set.
     """
     digest = hashlib.sha256()
-    for path in list_images(folder):
+    for path in list_images(folder, source):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     return f"{PREFIX}{folder.resolve().name}@{digest.hexdigest()[:8]}"

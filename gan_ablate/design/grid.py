@@ -18,6 +18,7 @@ BudgetName = Literal["smoke", "standard", "full"]
 
 MAX_SEEDS = 10_000
 MAX_CHARACTERS = 1_000_000
+MAX_SENTENCE = 1_000
 MAX_NAME = 80
 """Characters of a factor's or a level's name: figures and tables have room for no more."""
 MAX_DEPTH = 20
@@ -117,6 +118,8 @@ def load_grid(name: str | Path) -> Grid:
         UserError: if there is no such grid, or its file is not a grid.
     """
     path = Path(name)
+    if not str(name).isprintable():
+        raise UserError(f"--grid {shorten(str(name))}: characters that cannot be printed")
     if path.suffix != ".toml" and not path.is_file():
         if str(name) not in list_grids():
             advice = f"{choices(str(name), list_grids())}, or the path of a .toml file"
@@ -138,6 +141,10 @@ def load_grid(name: str | Path) -> Grid:
     if {"name", "source"} & data.keys():
         raise UserError(f"{source}: name and source: a grid is named by its file, {stem}")
     grid = validate(Grid, {**data, "name": stem, "source": source}, source)
+    for field, text in (("title", grid.title), ("question", grid.question)):
+        if not text.isprintable() or len(text) > MAX_SENTENCE:
+            advice = f"valid: one line of at most {MAX_SENTENCE} characters that can be printed"
+            raise UserError(f"{source}: {field} = {shorten(repr(text))}: {advice}")
     for factor_name, factor in grid.factors.items():
         _check_names(source, factor_name, factor)
         if factor.baseline not in factor.levels:
@@ -174,7 +181,7 @@ def _read_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def check_depth(data: dict[str, Any], source: str) -> None:
-    """Refuse tables that are deeper in one another than any field is, dots in names counted.
+    """Refuse tables that are deeper in one another than any field is, dots in names counted, and names like no field's.
 
     Raises:
         UserError: naming where the chain begins; ``source`` says where it stands.
@@ -182,6 +189,8 @@ def check_depth(data: dict[str, Any], source: str) -> None:
     layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
     while layer:
         first, depth, value = layer.pop()
+        if isinstance(value, dict) and any("" in name.split(".") or not name.isprintable() for name in value):
+            raise UserError(f"{source}: {shorten(first)}: a name is empty, or has characters that cannot be printed")
         if depth > MAX_DEPTH:
             raise UserError(f"{source}: {shorten(first)}: more than {MAX_DEPTH} tables deep, which no field is")
         if isinstance(value, dict):

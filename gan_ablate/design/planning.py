@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
-from gan_ablate.design.config import MAX_STEPS, MIN_SAMPLES, RunConfig, default_features
+from gan_ablate.design.config import MAX_STEPS, RunConfig
+from gan_ablate.design.datasets import MIN_SAMPLES, default_features
 from gan_ablate.design.folders import PREFIX, folder_identity, list_classes, list_images
-from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, check_depth, load_preset
+from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
+from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_Layer = tuple[str, dict[str, Any]]
-"""What some place sets, and the place's name for messages."""
+MAX_CELLS = 10_000
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -86,19 +87,26 @@ def plan(
     resolved = _resolve_budget(grid, budget, seeds, steps)
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
     common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
-    options: list[_Layer] = []
+    options: list[Layer] = []
     if dataset is not None:
         options.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
     if features is not None:
         options.append((f"--features {features}", {"scoring": {"features": features}}))
-    options += [(f"--set {shorten(override)}", _parse_override(override)) for override in overrides]
+    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
     if any({"seed", "steps"} & change.keys() for _, change in options):
         raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
 
+    own_budget: list[Layer] = []
+    if budget in grid.budget:
+        own = grid.budget[budget].model_dump(include={*scoring}, exclude_none=True)
+        own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders: dict[str, str] = {}
     cells: list[Cell] = []
+    num_cells = _count_cells(grid)
+    if num_cells > MAX_CELLS:
+        raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
     for levels in _combinations(grid):
-        config = _resolve_cell(grid, levels, common, options, folders)
+        config = _resolve_cell(grid, levels, common, own_budget, options, folders)
         cells.append(Cell(label=_label(grid, levels), levels=levels, config=config))
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
@@ -115,6 +123,11 @@ def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int 
     own = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
     given = {key: value for key, value in asked.items() if value is not None}
     return DEFAULT_BUDGETS[name].model_copy(update={**own, **given})
+
+
+def _count_cells(grid: Grid) -> int:
+    counts = [len(factor.levels) for factor in grid.factors.values()]
+    return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
 
 
 def _combinations(grid: Grid) -> Iterator[dict[str, str]]:
@@ -135,30 +148,37 @@ def _combinations(grid: Grid) -> Iterator[dict[str, str]]:
 
 
 def _resolve_cell(
-    grid: Grid, levels: Mapping[str, str], common: dict[str, Any], options: list[_Layer], folders: dict[str, str]
+    grid: Grid,
+    levels: Mapping[str, str],
+    common: dict[str, Any],
+    own_budget: list[Layer],
+    options: list[Layer],
+    folders: dict[str, str],
 ) -> RunConfig:
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
-    source = f"{grid.source}, level {where}"
+    source = f"{grid.source}, level {shorten(where)}"
     preset = grid.base
-    layers: list[_Layer] = [(f"{grid.source}, [set]", _merge({}, grid.set))]
+    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set))]
     for factor_name, level in levels.items():
         change = dict(grid.factors[factor_name].levels[level])
         preset = change.pop("preset", preset)
-        layers.append((source, _merge({}, change)))
-    for place, change in layers:
+        layers.append((source, merge({}, change)))
+    for place, change in layers[len(own_budget) :]:
         if {"seed", "steps"} & change.keys():
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
     layers += options
-    data = _merge(load_preset(preset, f"{source}: preset"), common)
+    data = merge(load_preset(preset, f"{source}: preset"), common)
     for _, change in layers:
-        data = _merge(data, change)
+        data = merge(data, change)
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
     if isinstance(dataset, str) and dataset.startswith(PREFIX):
-        folder = _find_folder(dataset)
+        origin = find_origin(["dataset"], layers) or source
+        origin = "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset ="
+        folder = _find_folder(dataset, origin)
         known = {place: identity for identity, place in folders.items()}
         place = str(folder.resolve())
-        dataset = known.get(place) or folder_identity(folder)
+        dataset = known.get(place) or folder_identity(folder, origin)
         folders[dataset] = place
     data = {**data, "dataset": dataset, "seed": 0}
     if data.get("conditional") is True and isinstance(dataset, str):
@@ -169,7 +189,7 @@ def _resolve_cell(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    return validate(RunConfig, data, lambda field: _find_origin(field, layers) or source)
+    return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 
 def _count_classes(dataset: str, folders: Mapping[str, str], source: str) -> int:
@@ -183,35 +203,14 @@ def _count_classes(dataset: str, folders: Mapping[str, str], source: str) -> int
     return len(names)
 
 
-def _find_origin(field: str, layers: list[_Layer]) -> str | None:
-    """Say which of the layers set a field, the last first; where none did, which one set the table it belongs to."""
-    path = field.split(".")
-    for length in range(len(path), 0, -1):
-        for place, change in reversed(layers):
-            if _sets(change, path[:length]):
-                return place
-    return None
-
-
-def _sets(change: Mapping[str, Any], path: list[str]) -> bool:
-    node: Any = change
-    for part in path:
-        if not isinstance(node, dict):  # the short form of a table, which sets all of it
-            return True
-        if part not in node:
-            return False
-        node = node[part]
-    return True
-
-
-def _find_folder(dataset: str) -> Path:
+def _find_folder(dataset: str, origin: str) -> Path:
     text = dataset.removeprefix(PREFIX)
+    if not text or not text.isprintable():
+        raise UserError(f"{origin} {shorten(dataset)}: which folder? valid: {PREFIX}PATH")
     try:
         folder = Path(text).expanduser()
     except RuntimeError:  # ~nobody has no home
-        raise UserError(f"--dataset {dataset}: no such folder; valid: {PREFIX}PATH") from None
-    if not text:
-        raise UserError(f"--dataset {dataset}: which folder? valid: {PREFIX}PATH")
+        raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
     return folder
 
 
@@ -222,11 +221,13 @@ def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:
         twin = by_run_id.setdefault(cell.config.run_id, cell)
         if twin is not cell:
             raise UserError(
-                f"{grid.source}: {twin.label!r} and {cell.label!r} are the same configuration: "
-                "do the levels set different values, and do --set or --dataset override what they set?"
+                f"{grid.source}: {shorten(repr(twin.label))} and {shorten(repr(cell.label))} are the same "
+                "configuration: do the levels set different values, and do --set or --dataset override what they set?"
             )
         if by_label.setdefault(cell.label, cell) is not cell:
-            raise UserError(f"{grid.source}: two variants are called {cell.label!r}: rename a factor or a level")
+            raise UserError(
+                f"{grid.source}: two variants are called {shorten(repr(cell.label))}: rename a factor or a level"
+            )
 
 
 def _label(grid: Grid, levels: Mapping[str, str]) -> str:
@@ -236,35 +237,3 @@ def _label(grid: Grid, levels: Mapping[str, str]) -> str:
     else:
         shown = {name: level for name, level in levels.items() if level != grid.factors[name].baseline}
     return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in shown.items()) or "baseline"
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    source = f"--set {shorten(text)}"
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise UserError(f"{source}: valid: path=value, such as loss.real_label=0.9")
-    try:
-        parsed, *others = tomllib.loads(f"value = {value}").values()
-    except (ValueError, RecursionError):  # not TOML, or of more digits than Python converts: a bare word
-        parsed, others = value.strip(), []
-    if others or "\n" in value:
-        raise UserError(f"--set {shorten(repr(text))}: one line with one value; repeat --set for more")
-    check_depth({path.strip(): parsed}, source)
-    return _merge({}, {path.strip(): parsed})
-
-
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``change`` over ``base``, tables into tables; a table of another ``kind`` replaces the old one whole."""
-    merged = dict(base)
-    for dotted, given in change.items():
-        name, _, rest = dotted.partition(".")
-        value = {rest: given} if rest else given
-        old = merged.get(name)
-        if isinstance(value, dict):
-            if isinstance(old, str):  # the short form of a table, as in init = "normal"
-                old = {"kind": old}
-            same_kind = isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
-            merged[name] = _merge(old if same_kind and isinstance(old, dict) else {}, value)
-        else:
-            merged[name] = value
-    return merged

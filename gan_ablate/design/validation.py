@@ -20,6 +20,9 @@ MAX_SIZE = 65_536
 MAX_SHOWN = 100
 """Characters of a name or a value that a message shows."""
 
+MAX_CHOICES = 60
+"""Valid names that a message lists."""
+
 Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
@@ -52,22 +55,31 @@ def choices(wrong: str, valid: list[str]) -> str:
     """Say what would have been valid, the nearest first: ``did you mean beta1? valid: beta1, beta2``."""
     near = difflib.get_close_matches(shorten(wrong), valid, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}valid: {', '.join(valid)}"
+    more = f", and {len(valid) - MAX_CHOICES:,} more" if len(valid) > MAX_CHOICES else ""
+    return f"{hint}valid: {', '.join(map(shorten, valid[:MAX_CHOICES]))}{more}"
 
 
-def refusal(field: str, value: object, advice: str) -> PydanticCustomError:
-    """Build the error by which a validator refuses a field's value and says what would be valid."""
-    return PydanticCustomError("refused", "{advice}", {"field": field, "value": repr(value), "advice": advice})
+def refusal(field: str, value: object, advice: str, *others: str) -> PydanticCustomError:
+    """Build the error by which a validator refuses a field's value and says what would be valid.
+
+    Args:
+        field: its path.
+        value: what it is.
+        advice: what would be valid.
+        others: paths of the fields that it does not go with, any of which may be what is to be changed.
+    """
+    context = {"field": field, "value": repr(value), "advice": advice, "others": list(others)}
+    return PydanticCustomError("refused", "{advice}", context)
 
 
-def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[str], str]) -> ModelT:
+def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[list[str]], str]) -> ModelT:
     """Build ``model`` from plain data, as TOML or JSON would give it.
 
     Args:
         model: the class to build.
         data: nested dicts, lists, strings, numbers and booleans.
-        source: where the data came from, for the message: a file, a level, an option; or what says it of a field, given
-            its dotted path.
+        source: where the data came from, for the message: a file, a level, an option; or what says it of fields, given
+            the dotted paths of those that take part in what is wrong.
 
     Raises:
         UserError: one line that names the source, the field, its value and what would be valid.
@@ -75,16 +87,17 @@ def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
-        field, text = _explain(model, invalid, data)
-        raise UserError(f"{source if isinstance(source, str) else source(field)}: {text}") from None
+        fields, text = _explain(model, invalid, data)
+        raise UserError(f"{source if isinstance(source, str) else source(fields)}: {text}") from None
 
 
-def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> tuple[str, str]:
-    """Return the dotted path of the first field that is wrong, and what is wrong with it."""
+def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> tuple[list[str], str]:
+    """Return the paths of the first field that is wrong and of those that make it so, and what is wrong with it."""
     first = invalid.errors()[0]
     context = first.get("ctx", {})
     # Pydantic puts a union's tag into the location; the user wrote no such key.
     path: list[str] = []
+    others: list[str] = []
     node: Any = data
     for part in first["loc"]:
         is_key = isinstance(node, dict) and part in node
@@ -94,6 +107,7 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             path.append(str(part))
     match first["type"]:
         case "missing":
+            others = [".".join([*path, "kind"])]
             path.append(str(first["loc"][-1]))
             problem = " is missing"
         case "unknown_field":
@@ -104,7 +118,7 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             path.append(name)
             problem = f" = {_show(value)}: {owner}{kind_of_owner} has {first['msg']}"
         case "refused":
-            path = [str(context["field"])]
+            path, others = [str(context["field"])], context["others"]
             problem = f" = {shorten(context['value'])}: {context['advice']}"
         case "union_tag_invalid" | "union_tag_not_found":
             wrong = node.get("kind") if isinstance(node, dict) else node
@@ -117,12 +131,13 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
             problem = f" = {_show(node)}: {message}"
     field = ".".join(path)
-    return field, shorten(field) + problem
+    return [field, *others], (shorten(field) + problem).removeprefix(" = ")
 
 
 def shorten(text: str) -> str:
-    """Cut a long name or value down to what a line of a message has room for."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
+    """Cut a long name or value down to what a line of a message has room for; write out what cannot be printed."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:MAX_SHOWN])
+    return shown if len(text) <= MAX_SHOWN else f"{shown}… ({len(text):,} characters)"
 
 
 def _show(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gan_ablate.design.validation import Model
+from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
 
 
@@ -28,7 +28,7 @@ def check_context(device: str, inception_weights: str | Path | None) -> None:
     Raises:
         UserError: if the device is of no kind that training supports, or the weights' file is not there.
     """
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
-        raise UserError(f"--device {device}: not supported; valid: cpu, cuda, cuda:0, …")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
+        raise UserError(f"--device {shorten(device)}: not supported; valid: cpu, cuda, cuda:0, …")
     if inception_weights is not None and not Path(inception_weights).is_file():
         raise UserError(f"--inception-weights {inception_weights}: no such file")

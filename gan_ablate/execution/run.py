@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from safetensors.torch import save_file
 
-from gan_ablate.design.config import default_features
+from gan_ablate.design.datasets import default_features
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.events import Progress
-from gan_ablate.execution.sheets import save_sheet
+from gan_ablate.execution.observer import TrainingObserver
 from gan_ablate.execution.store import Record, ScoringRecord, Store
 from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents, sheet_latents
+from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.train import Measurement, TrainResult, train
@@ -32,12 +31,8 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import Progress
     from gan_ablate.scoring.scores import Scores
-    from gan_ablate.training.timer import StepTimer
-
-PROGRESS_EVERY_SEC = 0.5
-
-SHEET_COLUMNS = 8
 
 
 def check_inputs(config: RunConfig, context: RunContext) -> None:
@@ -94,7 +89,7 @@ def _execute(
     dataset = _dataset(config, context)
     scorer = _scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
-    observer = _Observer(config, folder, log, scorer, dataset.labels, device, on_progress)
+    observer = TrainingObserver(config, folder, log, scorer, dataset.labels, device, on_progress)
     labels = None if dataset.labels is None else dataset.labels.to(device)
     result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot, labels)
     final = None
@@ -132,69 +127,6 @@ def _execute(
     )
 
 
-class _Observer:
-    """Listens to one training: keeps its curves, draws its sample sheets, writes its log, reports its progress."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        log: logging.Logger,
-        scorer: Scorer | None,
-        labels: Tensor | None,
-        device: torch.device,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._config, self._folder, self._log, self._scorer = config, folder, log, scorer
-        self._device, self._on_progress = device, on_progress
-        self._labels = labels
-        self._sheet_latents = sheet_latents(config)
-        self._reported_at = (time.perf_counter(), 0)
-        self.last_step = 0
-        self.curve_steps: list[int] = []
-        self.curve_train_sec: list[float] = []
-        self.curve_fid: list[float] = []
-        self.curve_sec = 0.0
-
-    def on_measurement(self, row: Measurement) -> None:
-        self.last_step = row.step
-        now = time.perf_counter()
-        since, step = self._reported_at
-        if now - since < PROGRESS_EVERY_SEC and row.step < self._config.steps:
-            return
-        self._reported_at = (now, row.step)
-        steps_per_sec = (row.step - step) / (now - since)
-        last_fid = self.curve_fid[-1] if self.curve_fid else None
-        self._on_progress(Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid))
-        self._log.info(
-            "step %d: %.1f it/s, Loss_D %.4f, Loss_G %.4f, D(x) %.4f, D(G(z)) %.4f / %.4f",
-            *(row.step, steps_per_sec, row.loss_d, row.loss_g, row.d_real, row.d_fake_before, row.d_fake_after),
-        )
-
-    def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
-        self.last_step = step
-        started = time.perf_counter()
-        try:
-            sheet = sample_images(generator, self._sheet_latents, self._device)
-            # What an untrained generator scores says nothing and would stretch every axis.
-            if self._scorer is not None and step in self._config.curve_steps:
-                latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
-                fid = self._scorer.fid(sample_images(generator, latents, self._device))
-                self.curve_steps.append(step)
-                self.curve_train_sec.append(timer.total_sec())
-                self.curve_fid.append(fid)
-                self._log.info("step %d: FID %.3f on %d samples", step, fid, len(latents))
-        except NonFiniteImagesError:
-            return False
-        samples = self._folder / "samples"
-        samples.mkdir(exist_ok=True)
-        save_sheet(sheet, SHEET_COLUMNS, samples / f"step-{step:06d}.png")
-        # The pause for scoring is not the training's speed.
-        self._reported_at = (time.perf_counter(), step)
-        self.curve_sec += time.perf_counter() - started
-        return True
-
-
 @dataclasses.dataclass(frozen=True)
 class _FinalScores:
     """What the trained generator comes to, with batch norm's running averages and with each batch's own statistics.
@@ -224,7 +156,7 @@ def _final_scores(
 
 
 def _scoring_record(
-    config: RunConfig, scorer: Scorer, observer: _Observer, final: _FinalScores | None
+    config: RunConfig, scorer: Scorer, observer: TrainingObserver, final: _FinalScores | None
 ) -> ScoringRecord:
     return ScoringRecord(
         extractor=scorer.extractor.name,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.scoring.score import sample_images
@@ -36,10 +38,12 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path, label
     Raises:
         UserError: if there is no such finished run, it knows no such class, or the picture cannot be written.
     """
-    record = store.load_record(run_id)
+    record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
     weights = store.run_dir(run_id) / "generator.safetensors"
     if record is None or not weights.is_file():
-        raise UserError(f"{run_id}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them")
+        raise UserError(
+            f"{shorten(run_id)}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them"
+        )
     config = record.config
     if label is not None and not 0 <= label < (config.num_classes or 0):
         known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"

@@ -124,7 +124,7 @@ class Store:
         """
         path, advice = self.run_dir(run_id) / "record.json", "delete its folder to run it again"
         record = _load(Record, path, advice)
-        if record is not None and record.config.run_id != run_id:
+        if record is not None and not record.run_id == record.config.run_id == run_id:
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
 
@@ -184,7 +184,7 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
         return validate(model, json.loads(path.read_text("utf-8")), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as broken:
+    except (OSError, ValueError, RecursionError) as broken:
         raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
     except UserError as other_layout:
         raise UserError(f"{other_layout}; {advice}") from None

@@ -82,4 +82,5 @@ def _cut_out(x: Tensor, stream: torch.Generator) -> Tensor:
     first = torch.randint(0, side + (1 - cut % 2), (2, len(x)), generator=stream, device=x.device) - cut // 2
     place = torch.arange(side, device=x.device)
     rows, columns = ((place >= start[:, None]) & (place < start[:, None] + cut) for start in first)
-    return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
+    cut_out: Tensor = rows[:, None, :, None] & columns[:, None, None, :]
+    return x * ~cut_out

@@ -119,6 +119,8 @@ SMALL: dict[str, Any] = {
     "batch_size": 8,
 }
 
+PLAIN_D: dict[str, Any] = {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none"}}
+
 
 @pytest.mark.parametrize(
     ("preset", "changes"),
@@ -132,13 +134,33 @@ SMALL: dict[str, Any] = {
             "dcgan-28",
             {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},
         ),
+        ("dcgan-28", {**SMALL, "g_steps_per_d_step": 2}),
+        ("dcgan-28", {**SMALL, "loss": {"kind": "wasserstein", "weight_clip": 0.01}, "d_steps_per_g_step": 2}),
+        ("dcgan-28", {**PLAIN_D, "loss": "wasserstein", "penalty": "gradient"}),
+        ("dcgan-28", {**PLAIN_D, "loss": "relativistic", "penalty": "r1_r2", "ema_decay": 0.9}),
+        ("dcgan-28", {**PLAIN_D, "loss": "hinge", "augmentation": ("colour", "translation", "cutout")}),
+        ("dcgan-28", {**SMALL, "mode_seeking_weight": 1.0, "latent_distribution": "uniform"}),
+        ("dcgan-28", {**SMALL, "conditional": True, "num_classes": 10, "generator_fakes": "fresh"}),
+        (
+            "dcgan-28",
+            {
+                **SMALL,
+                "loss": "least_squares",
+                "discriminator": {
+                    "kind": "dcgan", "base_channels": 4, "norm": "none", "spectral_norm": True, "minibatch_std": True,
+                },
+            },
+        ),
     ],
-)
+)  # fmt: skip
 def test_replays_are_the_trainers_own_steps(preset: str, changes: dict[str, Any]) -> None:
     config = make_config(preset, **changes)
-    assert_same_steps(
-        Trainer(config, make_images(config, NUM_IMAGES)), Trainer(config, make_images(config, NUM_IMAGES))
-    )
+    labels = torch.arange(NUM_IMAGES) % 10
+    first, second = (Trainer(config, make_images(config, NUM_IMAGES), labels) for _ in range(2))
+    assert_same_steps(first, second)
+    if first.average is not None and second.average is not None:
+        for tensor, twin in zip(first.average.state_dict().values(), second.average.state_dict().values(), strict=True):
+            assert torch.equal(tensor, twin)
 
 
 def test_packs_can_be_replayed() -> None:

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from gan_ablate.design.objective import BCELoss
-from gan_ablate.training.losses import discriminator_loss, generator_loss
+from gan_ablate.design.objective import BCELoss, HingeLoss, LeastSquaresLoss, RelativisticLoss, WassersteinLoss
+from gan_ablate.training.losses import discriminator_loss, generator_loss, mode_seeking_term
+
+AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss
 
 LOGITS_REAL = torch.tensor([0.0, 2.0], dtype=torch.float64)
 LOGITS_FAKE = torch.tensor([1.0, -3.0], dtype=torch.float64)
@@ -36,3 +38,46 @@ def test_the_generator_wants_its_images_taken_for_real() -> None:
 def test_extreme_logits_give_finite_losses() -> None:
     extreme = torch.tensor([-1e4, 1e4])
     assert discriminator_loss(BCELoss(kind="bce"), extreme, extreme).isfinite()
+
+
+# By hand, for logits 0 and 2 of real images, 1 and -3 of fake ones.
+@pytest.mark.parametrize(
+    ("loss", "of_d", "of_g"),
+    [
+        # ½ (mean of (0-1)², (2-1)²) + ½ (mean of 1², 3²); ½ mean of (1-1)², (-3-1)²
+        (LeastSquaresLoss(kind="least_squares"), 0.5 * 1 + 0.5 * 5, 0.5 * 8),
+        # mean of max(0, 1-0), max(0, 1-2), plus mean of max(0, 1+1), max(0, 1-3); minus the mean of 1, -3
+        (HingeLoss(kind="hinge"), 0.5 + 1, 1),
+        # mean of 1, -3 minus mean of 0, 2
+        (WassersteinLoss(kind="wasserstein"), -1 - 1, 1),
+        # mean of log(1 + e^(1-0)), log(1 + e^(-3-2)); of log(1 + e^(0-1)), log(1 + e^(2+3))
+        (
+            RelativisticLoss(kind="relativistic"),
+            (math.log(1 + math.e) + math.log(1 + math.exp(-5))) / 2,
+            (math.log(1 + 1 / math.e) + math.log(1 + math.exp(5))) / 2,
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_losses_are_their_papers_by_hand(loss: AdversarialLoss, of_d: float, of_g: float) -> None:
+    assert discriminator_loss(loss, LOGITS_REAL, LOGITS_FAKE).item() == pytest.approx(of_d)
+    assert generator_loss(loss, LOGITS_FAKE, LOGITS_REAL).item() == pytest.approx(of_g)
+
+
+def test_least_squares_takes_other_codings() -> None:
+    loss = LeastSquaresLoss(kind="least_squares", real_label=1, fake_label=-1, generator_label=0)  # its equation 8
+    assert discriminator_loss(loss, LOGITS_REAL, LOGITS_FAKE).item() == pytest.approx(0.5 * 1 + 0.5 * (4 + 4) / 2)
+    assert generator_loss(loss, LOGITS_FAKE).item() == pytest.approx(0.5 * (1 + 9) / 2)
+
+
+def test_the_mode_seeking_term_is_the_inverse_of_the_ratio_of_distances() -> None:
+    z = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [1.0, 3.0]])  # first with third, second with fourth
+    images = torch.tensor([0.0, 0.5, 0.3, 0.4]).reshape(4, 1, 1, 1)
+    apart, latents_apart = (0.3 + 0.1) / 2, (2 + 0 + 0 + 2) / 4
+    assert mode_seeking_term(images, z).item() == pytest.approx(1 / (apart / latents_apart + 1e-5))
+
+
+def test_images_that_are_all_the_same_cost_much_but_no_infinity() -> None:
+    images = torch.zeros(4, 1, 2, 2, requires_grad=True)
+    term = mode_seeking_term(images + 0 * torch.randn(4, 1, 2, 2), torch.randn(4, 3))
+    assert term.item() == pytest.approx(1e5)

@@ -16,10 +16,12 @@ from gan_ablate.scoring.score import NUM_SHEET_IMAGES, sample_images, sheet_late
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.models.layers import (
+    BilinearUpsampleConv2d,
     Dropout,
     FlattenLinear,
     GreyConv2d,
     GreyConvTranspose2d,
+    MinibatchStd,
     NearestUpsampleConv2d,
 )
 from gan_ablate.training.train import Trainer
@@ -244,3 +246,97 @@ def test_dropout_repeats_with_the_seed() -> None:
 
     assert torch.equal(drop(7), drop(7))
     assert not torch.equal(drop(7), drop(8))
+
+
+def test_spectral_norm_bounds_every_layer_and_starts_from_the_same_weights() -> None:
+    part: dict[str, Any] = {"kind": "dcgan", "base_channels": 8, "norm": "none"}
+    plain, normed = (
+        build_discriminator(make_config(discriminator={**part, "spectral_norm": is_on})) for is_on in (False, True)
+    )
+    x = torch.rand(4, 1, 28, 28)
+    for _ in range(50):  # steps of the power iteration
+        normed(x)
+    normed.eval()
+    layers = [module for module in normed.modules() if hasattr(module, "parametrizations")]
+    assert len(layers) == 3
+    for layer, before in zip(
+        layers, [m for m in plain.modules() if getattr(m, "weight", None) is not None], strict=True
+    ):
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
+        torch.testing.assert_close(layer.parametrizations.weight.original, before.weight)  # type: ignore[union-attr]
+
+
+def test_a_layer_looks_at_its_normed_weight_once_a_pass() -> None:
+    """Each look takes a step of the power iteration, in training."""
+    part = {"kind": "dcgan", "base_channels": 4, "norm": "none", "spectral_norm": True}
+    network: Any = build_discriminator(make_config(discriminator=part))
+    norm = network.down1.layer.parametrizations.weight[0]
+    x = torch.rand(2, 1, 28, 28)
+    before = norm._u.clone()
+    network(x)
+    once = norm._u.clone()
+    with torch.no_grad():
+        matrix = network.down1.layer.parametrizations.weight.original.flatten(1)
+        v = functional.normalize(matrix.T @ before, dim=0)
+        u = functional.normalize(matrix @ v, dim=0)
+    torch.testing.assert_close(once, u)
+
+
+def test_minibatch_std_is_the_mean_deviation_over_the_batch() -> None:
+    x = torch.tensor([[1.0, 5.0], [3.0, 5.0]]).reshape(2, 2, 1, 1).expand(2, 2, 3, 3)
+    y = MinibatchStd()(x)
+    assert y.shape == (2, 3, 3, 3)
+    assert torch.equal(y[:, :2], x)
+    torch.testing.assert_close(y[:, 2], torch.full((2, 3, 3), (1.0 + 1e-4) / 2))  # deviations 1 and √1e-8
+    same = torch.ones(2, 4, requires_grad=True)
+    MinibatchStd()(same).sum().backward()
+    assert same.grad is not None
+    assert same.grad.isfinite().all()
+
+
+def test_bilinear_upsampling_is_both_in_turn() -> None:
+    layer = BilinearUpsampleConv2d(2, 3, bias=True).double()
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    upsampled = nn.Upsample(scale_factor=2, mode="bilinear")(x)
+    torch.testing.assert_close(layer(x), functional.conv2d(upsampled, layer.weight, layer.bias, padding=1))
+
+
+@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
+def test_outputs_are_what_their_name_says(preset: str) -> None:
+    z = 3 * torch.randn(4, 100)
+    images = {}
+    for kind in ("none", "tanh", "sigmoid"):
+        part = make_config(preset).generator.model_copy(update={"output_activation": kind})
+        images[kind] = build_generator(make_config(preset, generator=part.model_dump()))(z)
+    torch.testing.assert_close(images["tanh"], images["none"].tanh())
+    torch.testing.assert_close(images["sigmoid"], 2 * images["none"].sigmoid() - 1)
+
+
+def test_norm_on_all_layers_is_one_more_in_each_network() -> None:
+    def count(build: Callable[[RunConfig], nn.Module], placement: str) -> int:
+        part = {"kind": "dcgan", "base_channels": 4, "norm_placement": placement}
+        network = build(make_config(generator=part, discriminator=part))
+        return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+    assert [count(build, "paper") for build in (build_generator, build_discriminator)] == [2, 1]
+    assert [count(build, "all") for build in (build_generator, build_discriminator)] == [3, 2]
+
+
+@pytest.mark.parametrize("downsample", ["max_pool", "average_pool"])
+def test_pooling_halves_behind_the_activation(downsample: str) -> None:
+    part = {"kind": "dcgan", "base_channels": 4, "kernel_size": 3, "downsample": downsample, "norm": "none"}
+    network: Any = build_discriminator(make_config(discriminator=part))
+    x = torch.randn(2, 1, 28, 28)
+    pool = functional.max_pool2d if downsample == "max_pool" else functional.avg_pool2d
+    expected = pool(functional.leaky_relu(functional.conv2d(x, network.down1.layer.weight, padding=1), 0.2), 2)
+    torch.testing.assert_close(network.down1(x), expected + 0 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_average_pooling_head_is_linear_in_each_channels_mean() -> None:
+    part = {"kind": "dcgan", "base_channels": 4, "head": "average_pool", "norm": "none"}
+    network: Any = build_discriminator(make_config(discriminator=part))
+    maps = network[:3](torch.randn(2, 1, 28, 28))
+    expected = functional.linear(maps.mean((2, 3)), network.output.weight, network.output.bias)[:, 0]
+    torch.testing.assert_close(network[3:](maps), expected)

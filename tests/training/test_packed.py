@@ -17,6 +17,8 @@ SMALL: dict[str, Any] = {
     "discriminator": {"kind": "dcgan", "base_channels": 4},
     "batch_size": 8,
 }
+PLAIN_D: dict[str, Any] = {"discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none"}}
+
 DIFFERENCES: tuple[dict[str, Any], ...] = (
     {"seed": 0},
     {"seed": 1},
@@ -33,6 +35,8 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
         ("dcgan-28", SMALL),
         ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "generator_fakes": "fresh"}),
         ("dcgan-28", {**SMALL, "update_order": "generator_first"}),
+        ("dcgan-28", {**SMALL, "g_steps_per_d_step": 2, "latent_distribution": "uniform"}),
+        ("dcgan-28", {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4, "minibatch_std": True}}),
         (
             "dcgan-28",
             {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},
@@ -85,6 +89,39 @@ def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words:
     configs = [make_config(**SMALL), make_config(**{**SMALL, **change})]
     with pytest.raises(ValueError, match=words):
         PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", ["relativistic", "hinge", "least_squares", "wasserstein"])
+def test_packs_carry_every_loss(loss: str) -> None:
+    configs = [make_config(**SMALL, loss=loss, seed=seed) for seed in (0, 1)]
+    packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
+    lone = [Trainer(config, make_images(config, NUM_IMAGES)) for config in configs]
+    for _ in range(NUM_STEPS):
+        terms = packed.step()
+        for index, trainer in enumerate(lone):
+            for together, alone in zip(terms, trainer.step(), strict=True):
+                torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"penalty": "r1", **PLAIN_D}, "penalty"),
+        ({"augmentation": ("colour",)}, "augmentation"),
+        ({"mode_seeking_weight": 1.0}, "mode-seeking"),
+        ({"conditional": True, "num_classes": 10}, "classes"),
+        ({"ema_decay": 0.9}, "average"),
+        ({"discriminator": {"kind": "dcgan", "base_channels": 4, "spectral_norm": True}}, "power iteration"),
+        ({"loss": {"kind": "wasserstein", "weight_clip": 0.1}}, "clips"),
+    ],
+)
+def test_what_a_pack_cannot_do_is_refused_with_its_reason(change: dict[str, Any], word: str) -> None:
+    assert word in str(find_obstacle([make_config(**{**SMALL, **change})]))
+
+
+def test_a_pack_has_one_kind_of_loss() -> None:
+    assert "kind of loss" in str(find_obstacle([make_config(loss=loss) for loss in ("bce", "hinge")]))
 
 
 def test_bfloat16_is_refused() -> None:

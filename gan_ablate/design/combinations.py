@@ -1,0 +1,79 @@
+"""A run's fields in, each valid by itself; those that do not go together are refused, with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, default_features
+from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.validation import choices, refusal
+
+if TYPE_CHECKING:
+    from gan_ablate.design.config import RunConfig
+
+
+def check_combinations(config: RunConfig) -> None:
+    """Refuse what its authors, or arithmetic, rule out.
+
+    Raises:
+        PydanticCustomError: naming the field, and those that it does not go with.
+    """
+    if config.dataset not in DATASETS and not config.dataset.startswith(PREFIX):
+        raise refusal("dataset", config.dataset, choices(config.dataset, list(DATASETS)))
+    _check_size(config)
+    _check_objective(config)
+    _check_steps(config)
+    _check_scoring(config)
+    if config.conditional != (config.num_classes is not None):
+        advice = "comes from the data set; valid: conditional = true"
+        raise refusal("num_classes", config.num_classes, advice, "conditional")
+
+
+def _check_size(config: RunConfig) -> None:
+    for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "dcgan":
+            side, num = network.smallest_side(config.image_size), network.num_scalings(config.image_size)
+            if num < 1 or config.image_size != side * 2**num:
+                valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
+                others = f"{part}.smallest_size", f"{part}.kind"
+                raise refusal("image_size", config.image_size, f"a DCGAN needs {valid}", *others)
+
+
+def _check_objective(config: RunConfig) -> None:
+    clip = config.loss.weight_clip if config.loss.kind == "wasserstein" else None
+    if clip is not None and config.discriminator.spectral_norm:
+        advice = "spectral norm divides the clipped scale out again; use one of them"
+        raise refusal("loss.weight_clip", clip, advice, "discriminator.spectral_norm")
+    if config.penalty.kind != "none" and config.discriminator.norm == "batch":
+        # arXiv:1704.00028, section 4.
+        advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
+        raise refusal(
+            "penalty", config.penalty.kind, f'{advice}; set discriminator.norm = "none"', "discriminator.norm"
+        )
+    if config.penalty.kind != "none" and config.discriminator.minibatch_std:
+        advice = "a penalty on each image's gradient has no meaning where minibatch_std mixes the images of a batch"
+        raise refusal("penalty", config.penalty.kind, advice, "discriminator.minibatch_std")
+    if len(set(config.augmentation)) < len(config.augmentation):
+        raise refusal("augmentation", list(config.augmentation), "valid: each kind once")
+
+
+def _check_steps(config: RunConfig) -> None:
+    num = config.g_steps_per_d_step
+    if num > 1 and config.d_steps_per_g_step > 1:
+        raise refusal("g_steps_per_d_step", num, "valid: 1 where d_steps_per_g_step is above 1", "d_steps_per_g_step")
+    if num > 1 and config.loss.kind == "relativistic":
+        raise refusal("g_steps_per_d_step", num, "valid: 1, as each fake needs a real image beside it", "loss")
+
+
+def _check_scoring(config: RunConfig) -> None:
+    features = config.scoring.features
+    if features in ("digits", "fashion") and default_features(config.dataset) != features:
+        advice = f"cannot judge {config.dataset}; valid: inception, none"
+        raise refusal("scoring.features", features, advice, "dataset")
+    for field, number in (
+        ("num_samples", config.scoring.num_samples),
+        ("curve_samples", config.scoring.curve_samples),
+    ):
+        if number < MIN_SAMPLES[features]:
+            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            raise refusal(f"scoring.{field}", number, advice, "scoring.features")

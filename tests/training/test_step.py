@@ -1,0 +1,155 @@
+"""What a step does beyond the plain loop, against the same written out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gan_ablate.training.data import take_batch
+from gan_ablate.training.losses import discriminator_loss
+from gan_ablate.training.step import select_logits
+from gan_ablate.training.train import Trainer
+from tests.configs import make_config, make_images
+
+NUM_IMAGES = 40
+SMALL: dict[str, Any] = {
+    "generator": {"kind": "dcgan", "base_channels": 4},
+    "discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none"},
+    "batch_size": 6,
+}
+
+
+def make_trainer(**changes: Any) -> Trainer:
+    config = make_config(**{**SMALL, **changes})
+    return Trainer(config, make_images(config, NUM_IMAGES), torch.arange(NUM_IMAGES) % 10)
+
+
+def weights(network: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def test_where_d_rests_only_g_learns() -> None:
+    trainer = make_trainer(g_steps_per_d_step=3)
+    moved = []
+    for _ in range(6):
+        before = weights(trainer.discriminator), weights(trainer.generator)
+        terms = trainer.step()
+        after = weights(trainer.discriminator), weights(trainer.generator)
+        moved.append(not torch.equal(before[0][0], after[0][0]))
+        assert not torch.equal(before[1][0], after[1][0])
+        assert terms.loss_d.isfinite()
+    assert moved == [True, False, False, True, False, False]
+
+
+def test_clipping_keeps_every_weight_of_d_in_its_bounds() -> None:
+    trainer = make_trainer(loss={"kind": "wasserstein", "weight_clip": 0.003}, lr_d=1e-2)
+    trainer.step()
+    bounds = [tensor.abs().max().item() for tensor in weights(trainer.discriminator)]
+    assert max(bounds) == pytest.approx(0.003)
+    assert max(tensor.abs().max().item() for tensor in weights(trainer.generator)) > 0.003
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", ["gradient", "r1", "r1_r2"])
+def test_a_penalty_is_added_to_ds_loss(kind: str) -> None:
+    """D's gradient after a step is that of its loss and the weighted penalty, written out."""
+    trainer = make_trainer(penalty=kind)
+    network, twin = copy.deepcopy(trainer.discriminator), make_trainer(penalty=kind)
+    x_real = take_batch(trainer.images, twin.next_indices())
+    x_fake = twin.generator(twin.draw_latents("discriminator")).detach()
+    loss = discriminator_loss(trainer.config.loss, network(x_real), network(x_fake))
+    if kind == "gradient":
+        between = x_fake + twin.draw_epsilon(x_real) * (x_real - x_fake)
+        loss = loss + 10 * (norms(network, between) - 1).square().mean()
+    else:
+        loss = loss + 10 / 2 * norms(network, x_real).square().mean()
+        if kind == "r1_r2":
+            loss = loss + 10 / 2 * norms(network, x_fake).square().mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    trainer.step()
+    for expected, actual in zip(network.parameters(), trainer.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
+
+
+def norms(network: nn.Module, x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+
+
+def test_the_average_is_that_of_all_weights_so_far() -> None:
+    trainer = make_trainer(ema_decay=0.8)
+    history = []
+    for _ in range(5):
+        trainer.step()
+        history.append({name: tensor.double() for name, tensor in trainer.generator.state_dict().items()})
+    shares = torch.tensor([0.2 * 0.8**age for age in range(4, -1, -1)], dtype=torch.float64)
+    shares /= shares.sum()
+    assert trainer.average is not None
+    for name, tensor in trainer.average.state_dict().items():
+        if tensor.is_floating_point():
+            expected = sum(share * state[name] for share, state in zip(shares, history, strict=True))
+            torch.testing.assert_close(tensor.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_changes_no_training() -> None:
+    with_average, without = make_trainer(ema_decay=0.9), make_trainer()
+    for _ in range(3):
+        with_average.step()
+        without.step()
+    for mine, theirs in zip(weights(with_average.generator), weights(without.generator), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("head", ["linear", "conv", "average_pool"])
+def test_a_conditional_d_judges_an_image_by_its_class(head: str) -> None:
+    changes = {"discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none", "head": head}}
+    trainer = make_trainer(conditional=True, num_classes=10, **changes)
+    x = take_batch(trainer.images, torch.arange(6))
+    outputs = trainer.discriminator(x)
+    assert outputs.shape == (6, 11)
+    classes = trainer.classes_of(torch.arange(6))
+    assert classes is not None
+    expected = [outputs[i, 0] + outputs[i, 1 + i] for i in range(6)]
+    torch.testing.assert_close(select_logits(outputs, classes), torch.stack(expected))
+    assert trainer.step().logits_real.shape == (6,)
+
+
+def test_a_conditional_g_is_told_the_class_and_asked_for_classes_as_frequent_as_the_images() -> None:
+    trainer = make_trainer(conditional=True, num_classes=10)
+    z = torch.cat([trainer.draw_latents("generator") for _ in range(200)])
+    assert z.shape == (1_200, 110)
+    assert torch.equal(z[:, 100:].sum(1), torch.ones(1_200))
+    assert z[:, 100:].mean(0).sub(0.1).abs().max() < 0.05
+    x = trainer.generator.eval()(torch.cat((torch.zeros(10, 100), torch.eye(10)), 1))
+    assert (x[0] - x[1]).abs().max() > 0
+
+
+def test_uniform_latents_fill_their_range() -> None:
+    z = torch.cat([make_trainer(latent_distribution="uniform").draw_latents("generator") for _ in range(3)])
+    assert -1 <= z.min() < -0.98
+    assert 0.98 < z.max() <= 1
+
+
+def test_augmentation_meets_real_and_fake_images_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(augmentation=("translation",), d_steps_per_g_step=2)
+    seen: list[Tensor] = []
+    original = trainer.augment
+    monkeypatch.setattr(trainer, "augment", lambda x: seen.append(x) or original(x))  # type: ignore[func-returns-value]
+    trainer.step()
+    assert len(seen) == 2 * 2 + 1  # real and fake for each D step, and G's fakes
+
+
+def test_relativistic_g_sees_the_real_images_of_ds_last_step() -> None:
+    trainer = make_trainer(loss="relativistic")
+    terms = trainer.step()
+    x_real = take_batch(trainer.images, make_trainer().next_indices())
+    with torch.no_grad():
+        logits_real = trainer.discriminator(x_real)
+    expected = functional.softplus(logits_real - terms.logits_fake_after).mean()
+    torch.testing.assert_close(terms.loss_g, expected, rtol=1e-5, atol=1e-6)
