@@ -1,43 +1,52 @@
-"""What a training step costs, and what the loop that tutorials print does meanwhile: ``pytest --benchmark-only``.
+"""What a training step costs beside the loop that tutorials print: ``pytest --benchmark-only``, a group a preset.
 
-pytest-benchmark times one step of ours on one thread. The table of ratios, at the end, comes from short turns;
-``nox -s bench`` takes longer ones, and writes them to results/speed.md.
+Both on one thread, as in a grid, where every run has a core. ``nox -s bench`` lets them take turns, at length.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.contest import hold_contest
 from bench.machine import threads
-from bench.speed import per_sec, rates_and_ratios
-from bench.subjects import SUBJECTS
+from bench.plain import write_mnist
+from bench.subjects import SUBJECTS, Step
+from gan_ablate.design.cost import gflop_per_step
+from gan_ablate.design.grid import list_presets
 
-WARM_UP_STEPS = 3
-SMALL_STEPS = 50
-LARGE_STEPS = 8
-"""Fewer where a step takes a second."""
+GFLOP = 1_500
+"""Of arithmetic, about twenty seconds of one core: what all steps of one benchmark may take."""
 
-NUM_TURNS = 3
-TURN_SEC = 3.0
-
-
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_training_step(benchmark: BenchmarkFixture, name: str) -> None:
-    num_steps = SMALL_STEPS if SUBJECTS[name].config().image_size < 32 else LARGE_STEPS
-    trainer = SUBJECTS[name].trainer()
-
-    with threads(1):  # as in a grid, where every run has one core
-        terms = benchmark.pedantic(trainer.step, rounds=num_steps, warmup_rounds=WARM_UP_STEPS)
-
-    assert terms.loss_d.isfinite()
-    assert terms.loss_g.isfinite()
+MIN_STEPS, MAX_STEPS = 2, 50
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_against_the_plain_loop(benchmark: BenchmarkFixture, ratios: dict[str, dict[str, object]], name: str) -> None:
-    contest = benchmark.pedantic(hold_contest, args=(name, NUM_TURNS, TURN_SEC), rounds=1)
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits as files that torchvision reads."""
+    root = tmp_path_factory.mktemp("digits")
+    write_mnist(root)
+    return root
 
-    ratios[name] = rates_and_ratios(contest)
-    assert all(rate > 0 for turns in contest.values() for rate in per_sec(turns))
+
+@pytest.mark.parametrize("name", list_presets())
+def test_our_step(benchmark: BenchmarkFixture, name: str) -> None:
+    time_steps(benchmark, name, SUBJECTS[name].trainer().step)
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_the_tutorials_loop(benchmark: BenchmarkFixture, name: str, digits: Path) -> None:
+    time_steps(benchmark, name, SUBJECTS[name].plain_step(digits))
+
+
+def time_steps(benchmark: BenchmarkFixture, name: str, step: Step) -> None:
+    num_steps = round(GFLOP / gflop_per_step(SUBJECTS[name].config()))
+    num_steps = max(MIN_STEPS, min(MAX_STEPS, num_steps))
+    benchmark.group = name
+    torch.manual_seed(0)
+    with threads(1):
+        benchmark.pedantic(step, rounds=num_steps, warmup_rounds=1 + num_steps // 10)
+    assert benchmark.stats is not None
+    assert benchmark.stats.stats.median > 0

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_ablate.api import run_grid
-from gan_ablate.design.config import list_fields
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
 from gan_ablate.design.datasets import DATASETS
+from gan_ablate.design.fields import find_field, find_levels, list_fields
 from gan_ablate.design.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
@@ -146,6 +146,7 @@ def run(options: RunOptions) -> None:
         f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, "
         f"{len(missing)} runs to compute, {num_jobs} at once"
     )
+    header = "\n".join([header, *plan.notes])
     previous = store.find_plan(plan.grid.name)
     if previous is not None and previous != plan:
         header += f"\nThis takes the place of another plan of {plan.grid.name} in the report; its runs are kept."
@@ -185,6 +186,8 @@ def plan_command(options: RunOptions) -> None:
         table.add_row(cell.label, run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}")
     console = _open_console()
     console.print(table)
+    for note in plan.notes:
+        console.print(note, soft_wrap=True)
     total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
     console.print(
         f"{plan.budget}: {len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
@@ -201,10 +204,15 @@ def plan_command(options: RunOptions) -> None:
             )
 
 
-@app.command("list")
-def list_command() -> None:
-    """Show the shipped grids, presets and data sets, and every field that a factor can set."""
+@app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head")
+def list_command(
+    field: Annotated[str | None, typer.Argument(help="A field: what it means, and which grids vary it.")] = None,
+) -> None:
+    """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
     console = _open_console()
+    if field is not None:
+        _show_field(console, field)
+        return
     grids = Table("grid", "factors", "question", title="Grids", title_justify="left")
     for name in list_grids():
         grid = load_grid(name)
@@ -215,12 +223,31 @@ def list_command() -> None:
     datasets = Table("data set", "what", title="Data sets", title_justify="left")
     for name, what in DATASETS.items():
         datasets.add_row(name, what)
-    fields = Table("field", "valid", title="What a factor can set", title_justify="left")
-    for path, valid in list_fields():
-        fields.add_row(path, valid)
-    for table in (grids, presets, datasets, fields):
+    by_group: dict[str, Table] = {}
+    for known in list_fields():
+        group = known.path.split(".")[0] if known.kinds or "." in known.path else "the run itself"
+        title = f"What a factor can set: {group}"
+        fields = by_group.setdefault(
+            group, Table("field", "valid", "default", "what", title=title, title_justify="left")
+        )
+        fields.add_row(known.path, known.valid, known.default, known.meaning)
+    tables = [grids, presets, datasets, *by_group.values()]
+    for table in tables:
         console.print(table)
         console.print()
+
+
+def _show_field(console: Console, path: str) -> None:
+    field = find_field(path)
+    console.print(f"{field.path}: {field.valid}", soft_wrap=True)
+    console.print(field.meaning, soft_wrap=True)
+    console.print(f"Default: {field.default or 'none; every preset says it'}")
+    for kind, what in field.kinds.items():
+        console.print(f"  {kind}: {what}", soft_wrap=True)
+    levels = Table("grid", "factor", "level", "value", title="Levels of shipped grids", title_justify="left")
+    for level in find_levels(field.path):
+        levels.add_row(*level)
+    console.print(levels if levels.row_count else "No shipped grid varies it.")
 
 
 @app.command()

@@ -81,3 +81,4 @@ def away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Relative paths of a test end up in its own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "COLUMNS", "200")
+    monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path / "cache-home"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -26,80 +26,77 @@ Augmentation = Literal["colour", "translation", "cutout"]
 
 
 class Scoring(Model):
-    """How a run is scored; scores compare only where all of this is equal.
-
-    ``num_samples`` images are scored at the end, ``curve_samples`` at each of ``curve_points`` moments along training.
-    """
+    """How a run is scored; scores compare only where all of this is equal."""
 
     features: FeatureKind
+    """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
+    """How many images are scored at the end."""
     curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000
+    """How many at each point along training."""
     curve_points: PositiveInt = 10
+    """How many points along training there are, evenly spread."""
 
 
 class RunConfig(Model):
-    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions.
-
-    Attributes:
-        dataset: one of ``DATASETS``.
-        image_size: side of the training images, in pixels.
-        latent_dim: how many numbers an image is drawn from.
-        latent_distribution: of each: N(0, 1), or uniform in [-1, 1].
-        conditional: G and D are told which class an image is of, or is to be of.
-        num_classes: how many there are; planning takes it from the data set.
-        generator: latents in, images out.
-        discriminator: images in, logits out.
-        init: the distribution of the initial weights.
-        loss: adversarial, of D and of G.
-        penalty: added to D's loss.
-        mode_seeking_weight: of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5),
-            added to G's loss.
-        augmentation: what DiffAugment does to whatever D sees (arXiv:2006.10738, section 3).
-        ema_decay: of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept.
-        lr_g: G's learning rate.
-        lr_d: D's learning rate.
-        beta1: Adam's decay of the mean gradient.
-        beta2: Adam's decay of the mean square.
-        batch_size: images a step, real ones and fakes each.
-        d_steps_per_g_step: D steps before each G step.
-        g_steps_per_d_step: G steps for each D step, where D is to learn less than G.
-        generator_fakes: whether G learns from the fakes that D has just seen, or from fresh ones.
-        update_order: which network goes first.
-        precision: of layers; weights, losses and updates are in float32.
-        steps: G steps.
-        seed: of every random stream.
-        scoring: how the run is judged.
-        sheet_every: G steps between two sample sheets, beside those at the points of FID along training.
-    """
+    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
 
     dataset: str = "mnist-10k"
+    """What is learnt: a data set by name, or folder:PATH."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
+    """Side of the training images, in pixels."""
     latent_dim: Size
+    """How many numbers an image is drawn from."""
     latent_distribution: LatentDistribution = "normal"
+    """Of each: N(0, 1), or uniform in [-1, 1]."""
     conditional: bool = False
+    """G and D are told which class an image is of, or is to be of."""
     num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = None
+    """How many there are; planning takes it from the data set."""
     generator: Generator
+    """Latents in, images out."""
     discriminator: Discriminator
+    """Images in, logits out."""
     init: Init
+    """The distribution of the initial weights."""
     loss: Loss
+    """Adversarial, of D and of G."""
     penalty: Penalty = NoPenalty(kind="none")
+    """Added to D's loss."""
     mode_seeking_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5), added to G's loss."""
     augmentation: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ()
+    """What DiffAugment does to whatever D sees (arXiv:2006.10738, section 3)."""
     ema_decay: Probability = 0.0
+    """Of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept."""
     lr_g: PositiveFloat
+    """G's learning rate."""
     lr_d: PositiveFloat
+    """D's learning rate."""
     beta1: Probability
+    """Adam's decay of the mean gradient."""
     beta2: Probability
+    """Adam's decay of the mean square."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    """Images a step, real ones and fakes each."""
     d_steps_per_g_step: Size = 1
+    """D steps before each G step."""
     g_steps_per_d_step: Size = 1
+    """G steps for each D step, where D is to learn less than G."""
     generator_fakes: Literal["reused", "fresh"]
+    """Whether G learns from the fakes that D has just seen, or from fresh ones."""
     update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
+    """Which network goes first."""
     precision: Precision = "fp32"
+    """Of layers; weights, losses and updates are in float32."""
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
+    """G steps."""
     seed: Annotated[int, Field(ge=0)]
+    """Of every random stream."""
     scoring: Scoring
+    """How the run is judged."""
     sheet_every: Size | None = None
+    """G steps between two sample sheets, beside those at the points of FID along training."""
 
     @property
     def num_channels(self) -> int:
@@ -141,39 +138,3 @@ class RunConfig(Model):
     def _check_combinations(self) -> Self:
         check_combinations(self)
         return self
-
-
-def list_fields() -> list[tuple[str, str]]:
-    """List the path of every field that a level can set, with what is valid there."""
-    schema = RunConfig.model_json_schema()
-    fields = _fields_of(schema, schema["$defs"], "")
-    return [(path, valid) for path, valid in fields if path not in ("seed", "steps")]
-
-
-def _fields_of(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
-    fields = []
-    for name, field in schema["properties"].items():
-        path = f"{prefix}{name}"
-        refs = [part["$ref"] for part in field.get("oneOf", field.get("allOf", [field])) if "$ref" in part]
-        nested = [definitions[ref.rsplit("/", 1)[1]] for ref in refs]
-        if nested and "kind" in nested[0]["properties"]:
-            fields.append((path, " | ".join(part["properties"]["kind"]["const"] for part in nested)))
-        for part in nested:
-            fields += [(p, v) for p, v in _fields_of(part, definitions, f"{path}.") if p != f"{path}.kind"]
-        if not nested:
-            fields.append((path, _valid_words(field)))
-    return list(dict.fromkeys(fields))
-
-
-def _valid_words(field: dict[str, Any]) -> str:
-    for part in field.get("anyOf", ()):
-        if part.get("type") != "null":
-            return _valid_words(part)
-    if "enum" in field:
-        return " | ".join(str(value) for value in field["enum"])
-    bounds = [
-        f"{sign} {field[key]:g}"
-        for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
-        if key in field
-    ]
-    return " ".join([str(field.get("type", "")), ", ".join(bounds)]).strip()

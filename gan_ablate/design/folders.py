@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 PREFIX = "folder:"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp")
+OTHER_IMAGE_SUFFIXES = (".avif", ".eps", ".gif", ".heic", ".ico", ".jp2", ".pdf", ".psd", ".svg", ".tga")
+"""Pictures that are not read: of several frames, of several sizes, or drawn by programs of their own."""
 
 
-def list_images(folder: Path, source: str = "--dataset") -> list[Path]:
-    """List every image file below ``folder``, in an order that depends on the names alone.
+@dataclass(frozen=True)
+class FolderScan:
+    """What a folder holds.
+
+    Attributes:
+        images: every image file below it, in an order that depends on the names alone.
+        skipped: what looks like images but is not read → how many there are.
+    """
+
+    images: list[Path]
+    skipped: dict[str, int]
+
+    def note(self) -> str:
+        """Say what is left out, or nothing where nothing is."""
+        return ", ".join(f"{num} {what}" for what, num in sorted(self.skipped.items()))
+
+
+def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
+    """List the images below ``folder``, and count what is passed over.
 
     Args:
         folder: where to look.
@@ -27,22 +52,58 @@ def list_images(folder: Path, source: str = "--dataset") -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{source} {PREFIX}{folder}: no such folder")
-    images = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    images, skipped = [], Counter[str]()
+    for path in folder.rglob("*"):
+        suffix = path.suffix.lower()
+        if path.is_symlink() and path.is_dir():
+            skipped["links to folders"] += 1
+        elif suffix in IMAGE_SUFFIXES and path.is_file():
+            images.append(path)
+        elif suffix in IMAGE_SUFFIXES and path.is_symlink():
+            skipped["links to nowhere"] += 1
+        elif suffix in OTHER_IMAGE_SUFFIXES:
+            skipped[suffix] += 1
+    scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(skipped))
     if not images:
-        raise UserError(f"{source} {PREFIX}{folder}: no image in it; valid: {', '.join(IMAGE_SUFFIXES)}")
-    return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
+        left_out = f" (left out: {scan.note()})" if skipped else ""
+        raise UserError(f"{source} {PREFIX}{folder}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
+    return scan
 
 
-def folder_identity(folder: Path, source: str = "--dataset") -> str:
+def list_images(folder: Path) -> list[Path]:
+    """List the images below ``folder``; see ``scan_folder``."""
+    return scan_folder(folder).images
+
+
+def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
     """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and the files' bytes.
 
-    So the folder may move without its runs being lost, and other images under the same path are another data set.
+    So the folder may move without its runs being lost, and other images under the same path are another data set. The
+    hash is remembered for as long as no file's name, size or time changes.
+
+    Args:
+        folder: the data set.
+        images: of it, where they have been listed already.
     """
+    images = list_images(folder) if images is None else images
+    signature = hashlib.sha256()
+    for name, path in _named(folder, images):
+        stat = path.stat()
+        signature.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    key, memory = str(folder.resolve()).encode("utf-8", "backslashreplace").decode(), _read_memory()
+    known = memory.get(key)
+    if isinstance(known, list) and len(known) == 2 and known[0] == signature.hexdigest():
+        return str(known[1])
     digest = hashlib.sha256()
-    for path in list_images(folder, source):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
+    for name, path in _named(folder, images):
+        digest.update(name + f"\0{path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
-    return f"{PREFIX}{folder.resolve().name}@{digest.hexdigest()[:8]}"
+    shown = folder.resolve().name.encode("utf-8", "backslashreplace").decode()
+    identity = f"{PREFIX}{shown}@{digest.hexdigest()[:8]}"
+    with suppress(OSError):  # a memory that cannot be kept costs time, no more
+        _memory_path().parent.mkdir(parents=True, exist_ok=True)
+        _memory_path().write_text(json.dumps({**memory, key: [signature.hexdigest(), identity]}), "utf-8")
+    return identity
 
 
 def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:
@@ -50,7 +111,7 @@ def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:
 
     Args:
         folder: the data set.
-        images: of it, from ``list_images``.
+        images: of it, from ``scan_folder``.
 
     Returns:
         The names in order, or none where the images have no classes.
@@ -63,3 +124,77 @@ def class_of(folder: Path, image: Path) -> str:
     """Name the folder directly below ``folder`` that an image lies in, or nothing where it lies in none."""
     parts = image.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else ""
+
+
+@dataclass
+class KnownFolders:
+    """The folders that a plan's runs learn from, each looked at once.
+
+    Attributes:
+        places: ``folder:NAME@HASH`` → where it lies on this machine.
+        notes: what is to be said of them before anything is trained.
+    """
+
+    places: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def name(self, dataset: str, origin: str) -> str:
+        """Turn ``folder:PATH`` into ``folder:NAME@HASH``.
+
+        Args:
+            dataset: what somebody asked for.
+            origin: where, for the message.
+
+        Raises:
+            UserError: if it is no folder of images.
+        """
+        text = dataset.removeprefix(PREFIX)
+        if not text or not text.isprintable():
+            raise UserError(f"{origin} {shorten(dataset)}: which folder? valid: {PREFIX}PATH")
+        try:
+            folder = Path(text).expanduser()
+        except RuntimeError:  # ~nobody has no home
+            raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
+        place = str(folder.resolve())
+        for identity, known in self.places.items():
+            if known == place:
+                return identity
+        scan = scan_folder(folder, origin)
+        if scan.skipped:
+            self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
+        identity = folder_identity(folder, scan.images)
+        self.places[identity] = place
+        return identity
+
+    def count_classes(self, dataset: str, source: str) -> int:
+        """Count a data set's classes.
+
+        Raises:
+            UserError: if it is a folder without any.
+        """
+        if dataset not in self.places:
+            return 10  # all that are known by name have ten
+        folder = Path(self.places[dataset])
+        names = list_classes(folder, list_images(folder))
+        if not names:
+            advice = "valid: a folder whose images lie in at least two folders, one a class"
+            raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
+        return len(names)
+
+
+def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]:
+    """Yield each image with its relative path as the file system has it: names need not be UTF-8."""
+    return ((os.fsencode(path.relative_to(folder).as_posix()), path) for path in images)
+
+
+def _memory_path() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(home) / "gan-ablate" / "folders.json"
+
+
+def _read_memory() -> dict[str, object]:
+    try:
+        memory = json.loads(_memory_path().read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return memory if isinstance(memory, dict) else {}

@@ -27,6 +27,7 @@ class LeakyReLU(Model):
 
     kind: Literal["leaky_relu"]
     negative_slope: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Slope below zero."""
 
 
 Activation = Annotated[ReLU | LeakyReLU, Field(discriminator="kind"), BeforeValidator(kind_alone)]
@@ -40,9 +41,13 @@ class NormalInit(Model):
 
     kind: Literal["normal"]
     std: PositiveFloat = 0.02
+    """Standard deviation of the weights."""
     norm_mean: float = 1.0
+    """Mean of batch norm's scales."""
     linear: Literal["normal", "default"] = "normal"
+    """Linear layers' weights: drawn alike, or from PyTorch's own start."""
     bias: Literal["zero", "default"] = "zero"
+    """Biases of linear and convolutional layers: zero, or PyTorch's own start."""
 
 
 class DefaultInit(Model):
@@ -59,28 +64,34 @@ class MLPGenerator(Model):
 
     kind: Literal["mlp"]
     hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
+    """Widths of the hidden layers, from the input on."""
     norm: NormKind = "none"
+    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
     activation: Activation = ReLU(kind="relu")
+    """Of the hidden layers."""
     output_activation: OutputActivation = "tanh"
+    """What brings images to [-1, 1]: tanh, a sigmoid stretched to it, or nothing."""
 
 
 class _DCGAN(Model):
-    """What both networks of a DCGAN have.
-
-    The hidden layer nearest the image has ``base_channels`` channels, each one further in twice as many, but at most
-    ``max_channels``. ``smallest_size`` is the side of the smallest feature map; without it, 7 where that divides the
-    image's, else 4. ``norm_placement`` puts the norm on every layer but G's output and D's first, as the DCGAN paper
-    does, or on all but D's output.
-    """
+    """What both networks of a DCGAN have."""
 
     kind: Literal["dcgan"]
     base_channels: Size
+    """Channels of the hidden layer nearest the image; each one further in has twice as many."""
     max_channels: Size = MAX_SIZE
+    """The most channels that a layer has."""
     smallest_size: Size | None = None
+    """Side of the smallest feature map; without it, 7 where that divides the image's, else 4."""
     norm: NormKind = "batch"
+    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
     norm_eps: PositiveFloat = 1e-5
+    """What joins batch norm's variance."""
     norm_placement: Literal["paper", "all"] = "paper"
+    """Batch norm on every layer but G's output and D's first (arXiv:1511.06434, section 3), or on all but D's
+    output."""
     bias: BiasRule = "unnormalised"
+    """Which layers have a bias: those that no batch norm follows, which would cancel it, all, or none."""
 
     def smallest_side(self, image_size: int) -> int:
         """Side of the smallest feature map."""
@@ -100,21 +111,23 @@ class _DCGAN(Model):
 
 
 class DCGANGenerator(_DCGAN):
-    """A stem to the smallest feature map, layers that double its size, the output's own activation at the end.
-
-    ``stem`` is a linear layer, or a transposed convolution of a 1×1 map with as many weights. ``upsample`` doubles with
-    4×4 stride-2 transposed convolutions, or with nearest neighbours or bilinear interpolation before a 3×3 convolution.
-    ``output`` is the last such layer, or a 3×3 convolution at the image's size. ``stem_norm_eps`` and
-    ``has_stem_activation`` are what follows the stem.
-    """
+    """A stem to the smallest feature map, layers that double its size, the output's own activation at the end."""
 
     stem: Literal["linear", "conv"] = "linear"
+    """From latent to smallest map: a linear layer, or a transposed convolution of a 1×1 map with as many weights."""
     stem_norm_eps: PositiveFloat = 1e-5
+    """What joins the variance of the stem's batch norm."""
     has_stem_activation: bool = True
+    """Whether an activation follows the stem."""
     upsample: Literal["transposed", "nearest", "bilinear"] = "transposed"
+    """Doubles a map: a 4×4 stride-2 transposed convolution, or a 3×3 one behind nearest neighbours or bilinear
+    interpolation."""
     output: Literal["upsample", "conv"] = "upsample"
+    """The last layer: one more that doubles, or a 3×3 convolution at the image's size."""
     activation: Activation = ReLU(kind="relu")
+    """Of the hidden layers."""
     output_activation: OutputActivation = "tanh"
+    """What brings images to [-1, 1]: tanh, a sigmoid stretched to it, or nothing."""
 
     def num_hidden(self, image_size: int) -> int:
         """How many hidden layers there are, the stem among them."""
@@ -122,14 +135,12 @@ class DCGANGenerator(_DCGAN):
 
 
 class _Discriminator(Model):
-    """What every discriminator has.
-
-    ``spectral_norm`` divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8).
-    ``minibatch_std`` shows the last layer how much the images of a batch differ (arXiv:1710.10196, section 3).
-    """
+    """What every discriminator has."""
 
     spectral_norm: bool = False
+    """Divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8)."""
     minibatch_std: bool = False
+    """Shows the last layer how much the images of a batch differ (arXiv:1710.10196, section 3)."""
 
 
 class MLPDiscriminator(_Discriminator):
@@ -137,28 +148,33 @@ class MLPDiscriminator(_Discriminator):
 
     kind: Literal["mlp"]
     hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
+    """Widths of the hidden layers, from the input on."""
     norm: NormKind = "none"
+    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
     activation: Activation = LeakyReLU(kind="leaky_relu")
+    """Of the hidden layers."""
     dropout: Probability = 0.0
+    """Rate at which single activations are dropped, behind the activation."""
 
 
 class DCGANDiscriminator(_DCGAN, _Discriminator):
-    """Convolutions that halve the size to the smallest feature map, the first without norm, then one logit.
-
-    ``downsample`` halves with the stride of a convolution, or with 2×2 pooling behind a 3×3 convolution's activation.
-    ``head`` makes the logit with a linear layer, with a convolution as large as the smallest feature map, or with a
-    linear layer on each channel's mean.
-    ``norm_position`` puts the norm before the activation, or behind activation and dropout. ``dropout`` drops single
-    activations, ``dropout2d`` whole channels; both follow the activation.
-    """
+    """Convolutions that halve the size to the smallest feature map, then one logit."""
 
     kernel_size: Literal[3, 4] = 4
+    """Side of the convolutions."""
     downsample: Literal["strided", "max_pool", "average_pool"] = "strided"
+    """Halves a map: the convolution's stride, or 2×2 pooling behind a 3×3 convolution's activation."""
     head: Literal["linear", "conv", "average_pool"] = "linear"
+    """From smallest map to logit: a linear layer, a convolution as large as the map, or a linear layer on each
+    channel's mean."""
     norm_position: Literal["before_activation", "last"] = "before_activation"
+    """Batch norm before the activation, or behind activation and dropout."""
     activation: Activation = LeakyReLU(kind="leaky_relu")
+    """Of the hidden layers."""
     dropout: Probability = 0.0
+    """Rate at which single activations are dropped, behind the activation."""
     dropout2d: Probability = 0.0
+    """Rate at which whole channels are dropped, behind the activation."""
 
     @model_validator(mode="after")
     def _check_pooling(self) -> Self:

@@ -10,29 +10,29 @@ from gan_ablate.design.validation import Model, kind_alone
 
 
 class BCELoss(Model):
-    """Binary cross-entropy on logits, the non-saturating GAN loss (arXiv:1406.2661, section 3).
-
-    ``real_label`` and ``fake_label`` are D's targets, ``generator_label`` is G's target for its own images. D's losses
-    on real and fake images are added up, or averaged.
-    """
+    """Binary cross-entropy on logits, the non-saturating GAN loss (arXiv:1406.2661, section 3)."""
 
     kind: Literal["bce"]
     real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    """D's target for real images; 0.9 is one-sided label smoothing (arXiv:1606.03498, section 3.4)."""
     fake_label: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """D's target for fake images."""
     generator_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    """G's target for its own images."""
     discriminator_reduction: Literal["sum", "mean"] = "sum"
+    """Whether D's losses on real and on fake images are added up or averaged."""
 
 
 class LeastSquaresLoss(Model):
-    """Squared distance of D's output from its targets (LSGAN, arXiv:1611.04076, equation 2).
-
-    The targets b of real and a of fake images are D's, c is G's for its own; the paper's 0-1 coding by default.
-    """
+    """Squared distance of D's output from its targets (LSGAN, arXiv:1611.04076, equation 2)."""
 
     kind: Literal["least_squares"]
     real_label: float = 1.0
+    """The paper's b: D's target for real images."""
     fake_label: float = 0.0
+    """The paper's a: D's target for fake images."""
     generator_label: float = 1.0
+    """The paper's c: G's target for its own images."""
 
 
 class HingeLoss(Model):
@@ -42,14 +42,12 @@ class HingeLoss(Model):
 
 
 class WassersteinLoss(Model):
-    """Difference of D's mean outputs (WGAN, arXiv:1701.07875, equations 2 and 3).
-
-    ``weight_clip`` keeps every weight of D in ±that after each of its steps (algorithm 1; the paper's is 0.01). Without
-    it, a gradient penalty or spectral norm has to keep D from growing without bound.
-    """
+    """Difference of D's mean outputs (WGAN, arXiv:1701.07875, equations 2 and 3)."""
 
     kind: Literal["wasserstein"]
     weight_clip: PositiveFloat | None = None
+    """Keeps every weight of D in ± this after each of its steps (arXiv:1701.07875, algorithm 1: 0.01); without it, a
+    gradient penalty or spectral norm has to keep D from growing without bound."""
 
 
 class RelativisticLoss(Model):
@@ -72,18 +70,21 @@ class NoPenalty(Model):
 
 
 class GradientPenalty(Model):
-    """Squared distance of D's gradient norm from ``target`` between real and fake images (arXiv:1704.00028)."""
+    """Squared distance of D's gradient norm from a target, between real and fake images (WGAN-GP, arXiv:1704.00028)."""
 
     kind: Literal["gradient"]
     weight: PositiveFloat = 10.0
+    """The paper's λ."""
     target: Annotated[float, Field(ge=0)] = 1.0
+    """Of the norm: 1 in the paper."""
 
 
 class R1Penalty(Model):
-    """``gamma`` / 2 times the squared norm of D's gradient at real images (arXiv:1801.04406, equation 9)."""
+    """γ / 2 times the squared norm of D's gradient at real images (arXiv:1801.04406, equation 9)."""
 
     kind: Literal["r1"]
     gamma: PositiveFloat = 10.0
+    """The paper's γ."""
 
 
 class R1R2Penalty(Model):
@@ -91,6 +92,7 @@ class R1R2Penalty(Model):
 
     kind: Literal["r1_r2"]
     gamma: PositiveFloat = 10.0
+    """The papers' γ."""
 
 
 Penalty = Annotated[

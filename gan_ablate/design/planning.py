@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.datasets import MIN_SAMPLES, default_features
-from gan_ablate.design.folders import PREFIX, folder_identity, list_classes, list_images
+from gan_ablate.design.folders import PREFIX, KnownFolders
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.validation import Model, choices, shorten, validate
@@ -46,6 +45,8 @@ class Plan(Model):
     cells: Annotated[tuple[Cell, ...], Field(strict=False)]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What is to be known before anything is trained."""
 
     @property
     def runs(self) -> Iterator[tuple[Cell, RunConfig]]:
@@ -100,7 +101,7 @@ def plan(
     if budget in grid.budget:
         own = grid.budget[budget].model_dump(include={*scoring}, exclude_none=True)
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
-    folders: dict[str, str] = {}
+    folders = KnownFolders()
     cells: list[Cell] = []
     num_cells = _count_cells(grid)
     if num_cells > MAX_CELLS:
@@ -110,7 +111,14 @@ def plan(
         cells.append(Cell(label=_label(grid, levels), levels=levels, config=config))
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
-    return Plan(grid=grid, budget=budget, seeds=tuple(range(num_seeds)), cells=tuple(cells), folders=folders)
+    return Plan(
+        grid=grid,
+        budget=budget,
+        seeds=tuple(range(num_seeds)),
+        cells=tuple(cells),
+        folders=folders.places,
+        notes=tuple(folders.notes),
+    )
 
 
 def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int | None) -> Budget:
@@ -153,7 +161,7 @@ def _resolve_cell(
     common: dict[str, Any],
     own_budget: list[Layer],
     options: list[Layer],
-    folders: dict[str, str],
+    folders: KnownFolders,
 ) -> RunConfig:
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
     source = f"{grid.source}, level {shorten(where)}"
@@ -174,15 +182,10 @@ def _resolve_cell(
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
     if isinstance(dataset, str) and dataset.startswith(PREFIX):
         origin = find_origin(["dataset"], layers) or source
-        origin = "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset ="
-        folder = _find_folder(dataset, origin)
-        known = {place: identity for identity, place in folders.items()}
-        place = str(folder.resolve())
-        dataset = known.get(place) or folder_identity(folder, origin)
-        folders[dataset] = place
+        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
     data = {**data, "dataset": dataset, "seed": 0}
     if data.get("conditional") is True and isinstance(dataset, str):
-        data["num_classes"] = _count_classes(dataset, folders, source)
+        data["num_classes"] = folders.count_classes(dataset, source)
     if isinstance(data["scoring"], dict) and isinstance(dataset, str):
         data["scoring"] = {"features": default_features(dataset), **data["scoring"]}
         if data["scoring"]["features"] == "inception":  # a budget's counts are for the small classifiers
@@ -190,28 +193,6 @@ def _resolve_cell(
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
-
-
-def _count_classes(dataset: str, folders: Mapping[str, str], source: str) -> int:
-    if dataset not in folders:
-        return 10  # all that are known by name have ten
-    folder = Path(folders[dataset])
-    names = list_classes(folder, list_images(folder))
-    if not names:
-        advice = "valid: a folder whose images lie in at least two folders, one a class"
-        raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
-    return len(names)
-
-
-def _find_folder(dataset: str, origin: str) -> Path:
-    text = dataset.removeprefix(PREFIX)
-    if not text or not text.isprintable():
-        raise UserError(f"{origin} {shorten(dataset)}: which folder? valid: {PREFIX}PATH")
-    try:
-        folder = Path(text).expanduser()
-    except RuntimeError:  # ~nobody has no home
-        raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
-    return folder
 
 
 def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:

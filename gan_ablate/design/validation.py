@@ -30,7 +30,9 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 class Model(BaseModel):
     """A frozen part of a configuration that refuses fields it does not have, naming those that it has."""
 
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, strict=True, allow_inf_nan=False, extra="forbid", use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -224,7 +224,8 @@ def _device(context: RunContext) -> torch.device:
 
 
 def _dataset(config: RunConfig, context: RunContext) -> ImageDataset:
-    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, context.folders.get(config.dataset))
+    folder = context.folders.get(config.dataset)
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
 
 
 def _scorer(config: RunConfig, context: RunContext) -> Scorer | None:
@@ -236,8 +237,9 @@ def _scorer(config: RunConfig, context: RunContext) -> Scorer | None:
 
 # A worker serves many runs of the same grid: what they share is prepared once.
 @functools.lru_cache(maxsize=2)
-def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None) -> ImageDataset:
-    return load_dataset(name, image_size, Path(data_dir), None if folder is None else Path(folder))
+def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
+    place = None if folder is None else Path(folder)
+    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir)
 
 
 @functools.lru_cache(maxsize=2)

@@ -15,15 +15,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import PREFIX, class_of, list_classes, list_images
+from gan_ablate.design.folders import PREFIX, class_of, list_classes, scan_folder
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
+from gan_ablate.training.decoded import find_decoded, keep_decoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HELD_OUT_SHARE = 6
 """Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
+
+
+_FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out"
+
+IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: other formats hand it to programs outside."""
 
 
 @dataclass(frozen=True)
@@ -84,39 +91,60 @@ def take_batch(images: Tensor, indices: Tensor) -> Tensor:
     return images[indices].to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
-def load_dataset(name: str, image_size: int, data_dir: Path, folder: Path | None = None) -> ImageDataset:
-    """Load a data set into memory.
+def load_dataset(
+    name: str, image_size: int, data_dir: Path, folder: Path | None = None, cache: Path | None = None
+) -> ImageDataset:
+    """Load a data set into memory, decoded once for all processes of a machine if there is a cache.
 
     Args:
         name: as in ``RunConfig.dataset``.
         image_size: side of the training images, in pixels.
         data_dir: torchvision's root, where a data set lies or is downloaded to.
         folder: where a ``folder:NAME@HASH`` lies; other data sets have none.
+        cache: the results folder's, where decoded images are kept.
 
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
     """
+    if name == "mnist-10k" or cache is None:  # the embedded digits are read faster than any cache
+        arrays = _decode(name, image_size, data_dir, folder)
+    else:
+        key = f"{name}, {image_size}, {'' if folder else _describe_files(data_dir)}"
+        arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
+    origins = {"mnist-10k": "embedded in the package", "mnist": "torchvision", "fashion-mnist": "torchvision"}
+    origin = origins.get(name) or ("torchvision" if folder is None else _FOLDER_ORIGIN)
+    sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
+    return ImageDataset(name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origin)
+
+
+def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> dict[str, Tensor]:
+    """Read images, labels if there are any, and reference; with them, the checksum before images are resized."""
     labels: Tensor | None
     match name:
         case "mnist-10k":
             (images, labels), (reference, _) = (_embedded_digits(part) for part in ("train", "test"))
-            origin = "embedded in the package"
         case "mnist" | "fashion-mnist" | "cifar10":
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
-            origin = "torchvision"
         case _ if folder is not None:
             whole, classes = _read_folder(folder, image_size)
             held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
             images, reference = whole[~held_out], whole[held_out]
             labels = None if classes is None else classes[~held_out]
-            origin = f"image folder, every {HELD_OUT_SHARE}th image held out"
         case _:
             raise UserError(f"--dataset {name}: its folder on this machine is not known")
     digest = hashlib.sha256()
     for tensor in (images, reference):
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.numpy().tobytes())
-    return ImageDataset(name, resize(images, image_size), labels, reference, digest.hexdigest(), origin)
+    sha256 = torch.tensor(list(digest.hexdigest().encode("ascii")), dtype=torch.uint8)
+    arrays = {"images": resize(images, image_size), "reference": reference, "sha256": sha256}
+    return arrays if labels is None else {**arrays, "labels": labels}
+
+
+def _describe_files(data_dir: Path) -> str:
+    """Name the files below torchvision's root with their sizes and times: a cache of others is not theirs."""
+    files = sorted(path for path in data_dir.rglob("*") if path.is_file())
+    return "; ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -168,13 +196,15 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
 
     Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
     """
-    paths = list_images(folder)
+    paths = scan_folder(folder).images
+    Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     if len(paths) < HELD_OUT_SHARE:
         raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for row, path in enumerate(paths):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
                 images[row] = np.asarray(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
@@ -184,13 +214,18 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour.
+    """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
 
     Raises:
-        ValueError: if its pixels have more than 8 bits, which a conversion would clip.
+        ValueError: if its pixels have more than 16 bits, of which nobody knows which are white.
     """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"pixels of mode {image.mode} have more than 8 bits")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65_535:
+            raise ValueError(f"grey values from {grey.min()} to {grey.max()}: more than 16 bits")
+        image = Image.fromarray((grey / 257).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("pixels of mode F: numbers without a scale")
     upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright.convert("RGB")

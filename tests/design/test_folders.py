@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.folders import folder_identity, list_images
+from gan_ablate.design.folders import folder_identity, list_images, scan_folder
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_folder_is_named_by_its_content_not_by_its_place(tmp_path: Path) -> None:
@@ -38,3 +37,38 @@ def test_only_images_are_listed_in_the_order_of_their_names(tmp_path: Path) -> N
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image in it; valid: .bmp, .jpeg"):
         list_images(tmp_path)
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jfif", "c.gif", "d.GIF", "e.heic", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "f.png").write_bytes(b"x")
+    (tmp_path / "more").symlink_to(elsewhere)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    scan = scan_folder(tmp_path)
+    assert [path.name for path in scan.images] == ["a.png", "b.jfif"]
+    assert scan.note() == "2 .gif, 1 .heic, 1 links to folders, 1 links to nowhere"
+
+
+def test_a_folder_is_read_once_as_long_as_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    before = folder_identity(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", None)
+        assert folder_identity(tmp_path) == before
+    (tmp_path / "a.png").write_bytes(b"two!")
+    assert folder_identity(tmp_path) != before
+
+
+def test_a_plan_says_what_is_left_out_and_knows_the_classes(tmp_path: Path) -> None:
+    for name in ("cats/a.png", "dogs/b.png", "dogs/c.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    planned = plan(load_grid("conditional"), budget="smoke", dataset=f"folder:{tmp_path}")
+    assert planned.notes == (f"folder:{tmp_path}: 2 images; left out: 1 .gif",)
+    assert {cell.config.num_classes for cell in planned.cells} == {None, 2}
+    (tmp_path / "stray.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="has no classes; valid: a folder"):
+        plan(load_grid("conditional"), budget="smoke", dataset=f"folder:{tmp_path}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 from torchvision import datasets
 
 from gan_ablate.assets import read_asset
+from gan_ablate.design.folders import folder_identity
 from gan_ablate.errors import UserError
+from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
 
 
@@ -71,12 +74,89 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
 
 
-def test_more_than_eight_bits_are_refused_not_clipped(tmp_path: Path) -> None:
-    write_images(tmp_path / "pictures", 6)
-    deep = np.full((32, 32), 32_000, np.uint16)
-    Image.fromarray(deep).save(tmp_path / "pictures" / "deep.png")
-    with pytest.raises(UserError, match=r"deep\.png: not a readable image .*more than 8 bits"):
-        load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    grey = np.array([[0, 257], [32_768, 65_535]], np.uint16)
+    for i in range(6):
+        Image.fromarray(grey).resize((2, 2)).save(tmp_path / f"{i}.png")
+    images = load_dataset("folder:x@1", 2, tmp_path, tmp_path).images
+    assert images[0, 0].tolist() == [[0, 1], [128, 255]]  # 32,768 / 257 = 127.5
+    assert torch.equal(images[0, 0], images[0, 2])
+
+
+def test_numbers_without_a_scale_are_refused(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / f"{i}.tif")
+    with pytest.raises(UserError, match=r"0\.tif: not a readable image .*without a scale"):
+        load_dataset("folder:x@1", 4, tmp_path, tmp_path)
+
+
+def test_a_file_is_not_handed_to_a_program_outside_whatever_its_name(tmp_path: Path) -> None:
+    """Pillow has Ghostscript draw what is PostScript inside."""
+    for i in range(6):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "6.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
+    with pytest.raises(UserError, match=r"6\.tif: not a readable image"):
+        load_dataset("folder:x@1", 4, tmp_path, tmp_path)
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGB", (4, 4), (i, i, i)).save(os.fsdecode(os.fsencode(tmp_path) + b"/\xff%d.png" % i))
+    assert folder_identity(tmp_path).startswith("folder:")
+    assert len(load_dataset("folder:x@1", 4, tmp_path, tmp_path).images) == 5
+
+
+def test_folders_in_a_folder_are_its_classes(tmp_path: Path) -> None:
+    for name, num in (("cats", 7), ("dogs", 5)):
+        (tmp_path / name).mkdir()
+        for i in range(num):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{i}.png")
+    labels = load_dataset("folder:x@1", 4, tmp_path, tmp_path).labels
+    assert labels is not None
+    assert labels.tolist() == [0] * 6 + [1] * 4  # the sixth and the twelfth are held out
+    Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
+    assert load_dataset("folder:x@1", 4, tmp_path, tmp_path).labels is None
+
+
+def test_labels_are_those_of_the_embedded_digits() -> None:
+    labels = load_dataset("mnist-10k", 28, Path()).labels
+    assert labels is not None
+    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # as MNIST is known to begin
+
+
+def test_decoded_images_are_kept_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pets, cache = tmp_path / "pets", tmp_path / "cache"
+    pets.mkdir()
+    for i in range(12):
+        Image.new("RGB", (5, 4), (20 * i, i, 0)).save(pets / f"{i:02}.png")
+    first = load_dataset("folder:x@1", 4, tmp_path, pets, cache)
+    monkeypatch.setattr(data_module, "_read_folder", None)  # nothing is decoded again
+    second = load_dataset("folder:x@1", 4, tmp_path, pets, cache)
+    for mine, theirs in ((first.images, second.images), (first.reference, second.reference)):
+        assert torch.equal(mine, theirs)
+    assert (first.sha256, first.origin) == (second.sha256, second.origin)
+    (file,) = cache.glob("images/*/images.npy")
+    assert str(file) in Path("/proc/self/maps").read_text("utf-8")
+
+
+def test_a_cache_that_was_damaged_is_made_anew(tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("RGB", (4, 4), (20 * i, i, 0)).save(tmp_path / f"{i:02}.png")
+    cache = tmp_path / "cache"
+    first = load_dataset("folder:x@1", 4, tmp_path, tmp_path, cache).images.clone()
+    (file,) = cache.glob("images/*/images.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(load_dataset("folder:x@1", 4, tmp_path, tmp_path, cache).images, first)
+    assert file.read_bytes() != content
+
+
+def test_without_room_for_a_cache_images_are_read_all_the_same(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    (tmp_path / "file").write_text("no folder")
+    assert len(load_dataset("folder:x@1", 4, tmp_path, tmp_path, tmp_path / "file" / "cache").images) == 5
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:

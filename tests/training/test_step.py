@@ -70,7 +70,7 @@ def test_a_penalty_is_added_to_ds_loss(kind: str) -> None:
         loss = loss + 10 / 2 * norms(network, x_real).square().mean()
         if kind == "r1_r2":
             loss = loss + 10 / 2 * norms(network, x_fake).square().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     trainer.step()
     for expected, actual in zip(network.parameters(), trainer.discriminator.parameters(), strict=True):
         torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
@@ -79,7 +79,8 @@ def test_a_penalty_is_added_to_ds_loss(kind: str) -> None:
 def norms(network: nn.Module, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return lengths
 
 
 def test_the_average_is_that_of_all_weights_so_far() -> None:

@@ -1,0 +1,88 @@
+"""Shipped levels in, what a step of each costs beside its baseline's out: ``python -m bench.levels``.
+
+It writes ``results/levels.md``: ratios of median step times, every variant and its baseline in turns on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from bench.machine import threads
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.environment import describe_environment
+from gan_ablate.training.allocator import keep_memory
+from gan_ablate.training.data import load_dataset
+from gan_ablate.training.train import Trainer
+
+GRIDS = (
+    "normalisation", "dropout", "output", "upsampling", "downsampling", "head", "stem", "remedies", "modern",
+    "conditional",
+)  # fmt: skip
+"""Those that change what a step computes at one size of network and batch."""
+
+WARM_UP_STEPS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", nargs="*", default=GRIDS, help="the grids whose levels are timed")
+    parser.add_argument("--turns", type=int, default=7, help="turns of each variant")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each turn")
+    parser.add_argument("--to", type=Path, default=Path("results/levels.md"))
+    arguments = parser.parse_args()
+    keep_memory()
+    machine = describe_environment(torch.device("cpu"))
+    introduction = (
+        f"`python -m bench.levels` wrote this page on one core of an {machine['cpu']} ({machine['instructions']}), "
+        f"torch {machine['torch']}: medians of {arguments.turns} turns of {arguments.steps} steps, in shuffled order, "
+        "float32, on the embedded digits. The ratio is to the first variant of its grid in the same turn; in brackets, "
+        "the least and the most."
+    )
+    lines = ["# What a step of each level costs", "", introduction, ""]
+    with threads(1):
+        for name in arguments.grid:
+            lines += [f"## {name}", "", *time_grid(name, arguments.turns, arguments.steps), ""]
+    arguments.to.parent.mkdir(parents=True, exist_ok=True)
+    arguments.to.write_text("\n".join(lines), "utf-8")
+
+
+def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:
+    """Let the variants of a grid take turns."""
+    cells = plan(load_grid(name)).cells
+    trainers = {cell.label: build_trainer(cell.config) for cell in cells}
+    times: dict[str, list[float]] = {cell.label: [] for cell in cells}
+    for turn in range(num_turns):
+        for label in random.Random(turn).sample(list(trainers), len(trainers)):
+            started = time.perf_counter()
+            for _ in range(num_steps):
+                trainers[label].step()
+            times[label].append((time.perf_counter() - started) / num_steps * 1e3)
+    first = times[cells[0].label]
+    rows = []
+    for label, of_label in times.items():
+        ratios = [mine / base for mine, base in zip(of_label, first, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([label, f"{statistics.median(of_label):.1f}", spread])
+    return tabulate(rows, ["variant", "ms a step", "ratio"], tablefmt="github", disable_numparse=True).splitlines()
+
+
+def build_trainer(config: RunConfig) -> Trainer:
+    data = load_dataset(config.dataset, config.image_size, Path())
+    trainer = Trainer(config, data.images, data.labels)
+    for _ in range(WARM_UP_STEPS):
+        trainer.step()
+    assert torch.get_num_threads() == 1
+    return trainer
+
+
+if __name__ == "__main__":
+    main()
