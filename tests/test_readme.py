@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,63 @@ def test_every_shipped_grid_that_it_names_is_there(line: str) -> None:
     assert name is not None
     if not name[1].endswith(".toml"):
         load_grid(name[1])
+
+
+ANCHORS = {
+    "design/objective.py": "Penalty = Annotated[",
+    "design/networks.py": "Activation = Annotated[",
+    "training/step.py": '            case "gradient":',
+    "training/models/layers.py": '        case "leaky_relu":',
+}
+"""Before what a chunk of the README goes, in the file that it names."""
+
+PROGRAM = """
+import torch
+from gan_ablate.design.planning import plan
+from gan_ablate.design.grid import load_grid
+from gan_ablate.training.train import Trainer
+for cell in plan(load_grid("new.toml"), budget="smoke").cells:
+    config = cell.config.model_copy(update={"batch_size": 4})
+    row = Trainer(config, torch.zeros(9, 1, 28, 28, dtype=torch.uint8)).step()
+    print(cell.label, config.run_id, bool(row.loss_d.isfinite() and row.loss_g.isfinite()))
+"""
+
+
+def test_a_mechanism_is_added_as_it_says(tmp_path: Path) -> None:
+    """A level, a penalty and an activation: the README's lines in a copy of the package, and a grid that uses them."""
+    package = tmp_path / "gan_ablate"
+    shutil.copytree(ROOT / "gan_ablate", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for code in re.findall(r"```py\n(.*?)```", README, re.DOTALL):
+        assert len(code.splitlines()) < 10
+        for file, header, chunk in re.findall(
+            r"^# gan_ablate/(\S+), (.*)\n((?:(?!# gan_ablate).*\n)*)", code, re.MULTILINE
+        ):
+            path = package / file
+            text = path.read_text("utf-8")
+            text = text.replace(ANCHORS[file], f"{chunk}\n{ANCHORS[file]}", 1)
+            member = re.search(r"behind (\w+): (\| \w+)", header)
+            if member is not None:
+                head, anchor, tail = text.partition(ANCHORS[file])
+                text = head + anchor + tail.replace(member[1], f"{member[1]} {member[2]}", 1)
+            path.write_text(text, "utf-8")
+    (level,) = re.findall(r"One more level is one more line: `(.*?)`", README)
+    (tmp_path / "new.toml").write_text(
+        f"""
+        base = "dcgan-28"
+        design = "one-at-a-time"
+        [factors.new]
+        baseline = "none"
+        levels.none = {{}}
+        levels.drift = {{ penalty = "drift" }}
+        levels.silu = {{ generator.activation = "silu" }}
+        {level}
+        """,
+        "utf-8",
+    )
+    (tmp_path / "program.py").write_text(PROGRAM, "utf-8")
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["baseline", "new drift", "new silu", "new uniform"]
+    assert all(row[2] == "True" for row in rows)
+    assert len({row[1] for row in rows}) == 4

@@ -44,13 +44,14 @@ def _check_objective(config: RunConfig) -> None:
     if clip is not None and config.discriminator.spectral_norm:
         advice = "spectral norm divides the clipped scale out again; use one of them"
         raise refusal("loss.weight_clip", clip, advice, "discriminator.spectral_norm")
-    if config.penalty.kind != "none" and config.discriminator.norm == "batch":
+    is_of_gradient = config.penalty.kind in ("gradient", "r1", "r1_r2")
+    if is_of_gradient and config.discriminator.norm == "batch":
         # arXiv:1704.00028, section 4.
         advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
         raise refusal(
             "penalty", config.penalty.kind, f'{advice}; set discriminator.norm = "none"', "discriminator.norm"
         )
-    if config.penalty.kind != "none" and config.discriminator.minibatch_std:
+    if is_of_gradient and config.discriminator.minibatch_std:
         advice = "a penalty on each image's gradient has no meaning where minibatch_std mixes the images of a batch"
         raise refusal("penalty", config.penalty.kind, advice, "discriminator.minibatch_std")
     if len(set(config.augmentation)) < len(config.augmentation):
