@@ -17,10 +17,10 @@ from bench.subjects import SUBJECTS, Step
 from gan_ablate.design.cost import gflop_per_step
 from gan_ablate.design.grid import list_presets
 
-GFLOP = 1_500
-"""Of arithmetic, about twenty seconds of one core: what all steps of one benchmark may take."""
+GFLOP = 500
+"""Of arithmetic, about seven seconds of one core: what the steps of one benchmark may take, if they are more than one."""
 
-MIN_STEPS, MAX_STEPS = 2, 50
+MIN_STEPS, MAX_STEPS = 1, 50
 
 
 @pytest.fixture(scope="session")

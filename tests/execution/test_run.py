@@ -14,6 +14,7 @@ from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress
 from gan_ablate.execution.run import check_inputs, execute
+from gan_ablate.execution.sample import draw_samples
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.models import build_generator
@@ -153,3 +154,42 @@ def test_runs_compute_float32_as_such(context: RunContext, monkeypatch: pytest.M
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
         execute(make_config(), context, ignore)
     assert seen == [(False, False, True, True)]
+
+
+def test_a_conditional_run_is_scored_by_its_labels_and_an_average_beside_its_weights(context: RunContext) -> None:
+    config = make_config(conditional=True, num_classes=10, ema_decay=0.5, steps=12, sheet_every=5)
+    record = execute(config, context, ignore)
+    scoring = record.scoring
+    assert scoring is not None
+    assert scoring.final is not None
+    assert scoring.final.label_accuracy is not None
+    assert 0 <= scoring.final.label_accuracy <= 1
+    assert scoring.fid_ema is not None
+    assert scoring.fid_ema != scoring.final.fid
+    assert scoring.curve_steps == [12]
+    folder = Store(Path(context.out)).run_dir(config.run_id)
+    sheets = [path.name for path in sorted((folder / "samples").iterdir())]
+    assert sheets == [f"step-{step:06d}.png" for step in (0, 5, 10, 12)]
+    names = [load_file(folder / f"generator{suffix}.safetensors").keys() for suffix in ("", "-ema")]
+    assert names[0] == names[1]
+
+
+def test_a_conditional_generator_draws_the_class_asked_for(context: RunContext, tmp_path: Path) -> None:
+    config = make_config("mlp", conditional=True, num_classes=10)
+    execute(config, context, ignore)
+    store = Store(Path(context.out))
+    sheets = {}
+    for label in (None, 3, 7):
+        draw_samples(store, config.run_id, 10, 0, tmp_path / "sheet.png", label)
+        sheets[label] = np.asarray(Image.open(tmp_path / "sheet.png"))
+    mixed, threes = sheets[None], sheets[3]
+    side = 30  # 28 pixels and two between, four images to a row; the fourth is a three in both
+    assert np.array_equal(mixed[2:30, 2 + 3 * side : 30 + 3 * side], threes[2:30, 2 + 3 * side : 30 + 3 * side])
+    assert not np.array_equal(mixed[2:30, 2:30], threes[2:30, 2:30])
+    assert not np.array_equal(threes, sheets[7])
+    with pytest.raises(UserError, match="--label 10: valid: 0 to 9"):
+        draw_samples(store, config.run_id, 4, 0, tmp_path / "sheet.png", 10)
+    plain = make_config("mlp")
+    execute(plain, context, ignore)
+    with pytest.raises(UserError, match=f"--label 3: run {plain.run_id} is not conditional"):
+        draw_samples(store, plain.run_id, 4, 0, tmp_path / "sheet.png", 3)

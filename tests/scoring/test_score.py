@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gan_ablate.scoring.features import ClassifierExtractor
-from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, quantise, sample_images, scoring_latents
+from gan_ablate.scoring.score import (
+    NonFiniteImagesError,
+    Scorer,
+    quantise,
+    sample_images,
+    scoring_latents,
+    sheet_latents,
+)
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.training.data import load_dataset, resize
 from gan_ablate.training.models import build_generator
@@ -151,3 +158,31 @@ def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alon
     torch.rand(100)
     again = scorer.score(draw(generator, 1_280))
     assert again.model_copy(update={"seconds": 0}) == first.model_copy(update={"seconds": 0})
+
+
+def test_labels_are_right_where_real_digits_are_asked_for_their_own(scorer: Scorer) -> None:
+    data = load_dataset("mnist-10k", 28, Path())
+    assert data.labels is not None
+    images, labels = data.images[:1_280], data.labels[:1_280]
+    assert scorer.score(images, labels).label_accuracy == pytest.approx(1, abs=0.01)
+    assert scorer.score(images, (labels + 1) % 10).label_accuracy == pytest.approx(0, abs=0.01)
+    assert scorer.score(images).label_accuracy is None
+
+
+def test_a_conditional_run_is_asked_for_classes_as_frequent_as_the_images() -> None:
+    config = make_config(conditional=True, num_classes=10)
+    labels = torch.tensor([0] * 30 + [7] * 10)
+    latents, classes = scoring_latents(config, 4_000, labels)
+    assert classes is not None
+    assert latents.shape == (4_000, 110)
+    assert torch.equal(latents[:, 100:].argmax(1), classes)
+    assert (classes == 7).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    # Beside a run that is not conditional, the latents are the same.
+    assert torch.equal(latents[:, :100], scoring_latents(make_config(), 4_000)[0])
+    assert sheet_latents(config)[:, 100:].argmax(1).tolist() == [place % 10 for place in range(64)]
+
+
+def test_scoring_draws_from_the_runs_own_distribution() -> None:
+    latents, _ = scoring_latents(make_config(latent_distribution="uniform"), 1_000)
+    assert latents.abs().max() <= 1
+    assert latents.std().item() == pytest.approx(1 / np.sqrt(3), rel=0.01)
