@@ -18,7 +18,7 @@ from gan_ablate.design.cost import gflop_per_step
 from gan_ablate.design.grid import list_presets
 
 GFLOP = 500
-"""Of arithmetic, about seven seconds of one core: what the steps of one benchmark may take, if they are more than one."""
+"""Of arithmetic, about seven seconds of one core: what all steps of one benchmark may take, if more than one."""
 
 MIN_STEPS, MAX_STEPS = 1, 50
 

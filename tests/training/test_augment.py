@@ -58,10 +58,13 @@ def test_translation_keeps_the_picture() -> None:
 
 
 def test_cutout_leaves_a_black_square_of_half_the_side() -> None:
-    cut = augment(torch.ones(500, 1, 16, 16), ("cutout",), stream())
+    cut = augment(torch.ones(5_000, 1, 16, 16), ("cutout",), stream())
     black = (cut == 0).sum((1, 2, 3))
     assert black.max() == 8 * 8
     assert black.min() >= 4 * 4  # its centre is in the image, so at least a quarter is
+    quarters = cut[black == 16, 0]
+    for row, column in ((0, 0), (0, 15), (15, 0), (15, 15)):  # and that in every corner
+        assert (quarters[:, row, column] == 0).any()
 
 
 def test_colour_keeps_its_bounds() -> None:

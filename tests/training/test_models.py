@@ -340,3 +340,13 @@ def test_an_average_pooling_head_is_linear_in_each_channels_mean() -> None:
     maps = network[:3](torch.randn(2, 1, 28, 28))
     expected = functional.linear(maps.mean((2, 3)), network.output.weight, network.output.bias)[:, 0]
     torch.testing.assert_close(network[3:](maps), expected)
+
+
+def test_spectral_norm_starts_from_the_runs_seed() -> None:
+    part = {"kind": "dcgan", "base_channels": 4, "norm": "none", "spectral_norm": True}
+    states = []
+    for stream in (1, 2):
+        torch.manual_seed(stream)
+        states.append(build_discriminator(make_config(discriminator=part)).state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name
