@@ -121,8 +121,8 @@ def dcgan_fc() -> Networks:
             nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh(),
         ),
         nn.Sequential(
-            nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(0.2, True),
-            nn.Conv2d(128, 256, 4, 2, 1), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(1, 64, 4, 2, 1), nn.ReLU(True), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(True),
+            nn.Conv2d(128, 256, 4, 2, 1), nn.ReLU(True),
             nn.Flatten(), nn.Linear(256 * 7 * 7, 1), nn.Sigmoid(),
         ),
     )  # fmt: skip
@@ -149,7 +149,7 @@ def dcgan_faces(width: int, num_channels: int = 1) -> Networks:
     )  # fmt: skip
 
 
-def dcgan_paper() -> Networks:
+def dcgan_paper(num_channels: int = 1) -> Networks:
     return Networks(
         nn.Sequential(
             nn.Linear(100, 1024 * 4 * 4, bias=False), nn.Unflatten(1, (1024, 4, 4)),
@@ -157,14 +157,14 @@ def dcgan_paper() -> Networks:
             nn.ConvTranspose2d(1024, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU(True),
             nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(True),
             nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
-            nn.ConvTranspose2d(128, 1, 4, 2, 1), nn.Tanh(),
+            nn.ConvTranspose2d(128, num_channels, 4, 2, 1, bias=False), nn.Tanh(),
         ),
         nn.Sequential(
-            nn.Conv2d(1, 128, 4, 2, 1), nn.LeakyReLU(0.2, True),
+            nn.Conv2d(num_channels, 128, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True),
             nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, True),
             nn.Conv2d(256, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.LeakyReLU(0.2, True),
             nn.Conv2d(512, 1024, 4, 2, 1, bias=False), nn.BatchNorm2d(1024), nn.LeakyReLU(0.2, True),
-            nn.Flatten(), nn.Linear(1024 * 4 * 4, 1), nn.Sigmoid(),
+            nn.Flatten(), nn.Linear(1024 * 4 * 4, 1, bias=False), nn.Sigmoid(),
         ),
     )  # fmt: skip
 

@@ -54,6 +54,15 @@ def _check_objective(config: RunConfig) -> None:
     if is_of_gradient and config.discriminator.minibatch_std:
         advice = "a penalty on each image's gradient has no meaning where minibatch_std mixes the images of a batch"
         raise refusal("penalty", config.penalty.kind, advice, "discriminator.minibatch_std")
+    if config.conditional:
+        for field, is_set in (
+            ("penalty", config.penalty.kind == "gradient"),
+            ("loss", config.loss.kind == "relativistic"),
+            ("mode_seeking_weight", config.mode_seeking_weight > 0),
+        ):
+            if is_set:
+                advice = "it pairs images, which here would be of different classes; valid: conditional = false"
+                raise refusal(field, getattr(config, field), advice, "conditional")
     if len(set(config.augmentation)) < len(config.augmentation):
         raise refusal("augmentation", list(config.augmentation), "valid: each kind once")
 

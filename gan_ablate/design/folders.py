@@ -89,7 +89,7 @@ def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
     signature = hashlib.sha256()
     for name, path in _named(folder, images):
         stat = path.stat()
-        signature.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        signature.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n".encode())
     key, memory = str(folder.resolve()).encode("utf-8", "backslashreplace").decode(), _read_memory()
     known = memory.get(key)
     if isinstance(known, list) and len(known) == 2 and known[0] == signature.hexdigest():

@@ -104,7 +104,7 @@ def _execute(
         _save_generator(result.generator, folder / "generator.safetensors")
         if result.average is not None:
             _save_generator(result.average, folder / "generator-ema.safetensors")
-    throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step)
+    throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step / config.g_steps_per_d_step)
     log.info("%s", message or "completed")
     return Record(
         run_id=config.run_id,

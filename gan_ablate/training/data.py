@@ -27,6 +27,8 @@ HELD_OUT_SHARE = 6
 """Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
 
 
+_TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
+
 _FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out"
 
 IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
@@ -106,10 +108,15 @@ def load_dataset(
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
     """
-    if name == "mnist-10k" or cache is None:  # the embedded digits are read faster than any cache
+    files: str | None = None
+    if folder is not None:
+        files = "named by their content"
+    elif name in _TORCHVISION_FOLDERS:
+        files = _describe_files(name, data_dir)
+    if cache is None or files is None:  # the embedded digits are read faster than any cache
         arrays = _decode(name, image_size, data_dir, folder)
     else:
-        key = f"{name}, {image_size}, {'' if folder else _describe_files(data_dir)}"
+        key = f"{name}, {image_size}, {files}"
         arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
     origins = {"mnist-10k": "embedded in the package", "mnist": "torchvision", "fashion-mnist": "torchvision"}
     origin = origins.get(name) or ("torchvision" if folder is None else _FOLDER_ORIGIN)
@@ -141,10 +148,11 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
     return arrays if labels is None else {**arrays, "labels": labels}
 
 
-def _describe_files(data_dir: Path) -> str:
-    """Name the files below torchvision's root with their sizes and times: a cache of others is not theirs."""
-    files = sorted(path for path in data_dir.rglob("*") if path.is_file())
-    return "; ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+def _describe_files(name: str, data_dir: Path) -> str | None:
+    """Name a data set's files with sizes and times, as a cache of others is not theirs; None before they exist."""
+    root = data_dir / _TORCHVISION_FOLDERS[name]
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return "; ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files) or None
 
 
 def resize(images: Tensor, size: int) -> Tensor:

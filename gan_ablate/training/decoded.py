@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ def find_decoded(cache: Path, key: str) -> Arrays | None:
         meta = json.loads((folder / "meta.json").read_text("utf-8"))
         # Copy on write: processes share the pages as long as nobody writes to them, and nobody does.
         arrays = {name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in meta["arrays"]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except Exception:  # whatever NumPy and JSON raise on a damaged file: it is made anew
         return None
     return arrays if meta.get("sha256") == checksum(arrays) else None
 
@@ -55,13 +54,15 @@ def keep_decoded(cache: Path, key: str, arrays: Arrays) -> Arrays:
                 np.save(Path(temporary) / f"{name}.npy", tensor.contiguous().numpy())
             meta = {"arrays": list(arrays), "sha256": checksum(arrays), "key": key}
             (Path(temporary) / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():  # damaged, or another process was faster
+                known = find_decoded(cache, key)
+                if known is not None:
+                    return known
+                shutil.rmtree(folder, ignore_errors=True)
             Path(temporary).replace(folder)
             Path(temporary).mkdir()  # which the context wants to remove
     except OSError:
-        with suppress(OSError):
-            shutil.rmtree(folder)
-        return arrays
+        return find_decoded(cache, key) or arrays
     return find_decoded(cache, key) or arrays
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -54,6 +54,8 @@ class GraphedStep:
         for captured, indices in zip(capture.batches, batches, strict=True):
             captured.copy_(indices)
         capture.graph.replay()
+        for parameter, gradient in capture.gradients:  # where this capture left them, another one's lie elsewhere
+            parameter.grad = gradient
         return self._trainer.join_terms(*capture.terms)
 
     def _step_eagerly(self, batches: list[Tensor]) -> StepTerms:
@@ -71,13 +73,16 @@ class GraphedStep:
             graph.register_generator_state(stream)
         with torch.cuda.graph(graph, stream=self._stream):
             terms = self._trainer.step_on(captured)
-        return _Capture(graph, captured, terms)
+        networks = [self._trainer.generator, *([self._trainer.discriminator] if batches else [])]
+        gradients = [(p, p.grad) for network in networks for p in network.parameters() if p.grad is not None]
+        return _Capture(graph, captured, terms, gradients)
 
 
 @dataclass(frozen=True)
 class _Capture:
-    """A recorded step, where it reads its images' indices, and where it leaves its terms."""
+    """A recorded step, where it reads its images' indices, and where it leaves its terms and gradients."""
 
     graph: torch.cuda.CUDAGraph
     batches: list[Tensor]
     terms: tuple[DiscriminatorTerms | None, GeneratorTerms]
+    gradients: Sequence[tuple[Tensor, Tensor]]

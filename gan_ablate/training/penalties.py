@@ -29,7 +29,8 @@ def interpolated_gradient_penalty(
     """
     # arXiv:1704.00028, equation 3: E[(‖∇D(x̂)‖₂ - 1)²] at x̂ = ε x + (1 - ε) x̃ (algorithm 1, line 6)
     x_between = torch.lerp(x_fake.detach(), x_real, epsilon).requires_grad_()
-    norms = _gradient(judge(x_between), x_between).flatten(1).square().sum(1).sqrt()
+    # Its derivative is zero where the gradient is, and not, as a root's, infinite.
+    norms: Tensor = torch.linalg.vector_norm(_gradient(judge(x_between), x_between).flatten(1), dim=1)
     return (norms - target).square().mean()
 
 

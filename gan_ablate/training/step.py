@@ -166,7 +166,8 @@ class AdversarialStep(ABC):
         """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
         z = self.draw_latents(network)
         with torch.set_grad_enabled(for_generator), self._in_precision(z):
-            return Fakes(self.generator(z), z)
+            # Whatever follows, a penalty or an augmentation, meets fakes in the precision of real images.
+            return Fakes(self.generator(z).to(torch.get_default_dtype()), z)
 
     def _judge(self, x: Tensor, classes: Tensor | None) -> Tensor:
         """Return D's (B,) logits of images, in the precision of weights."""

@@ -48,7 +48,7 @@ class StepTimer:
         finally:
             _reset_peak_memory(self._device)
 
-    def summarise(self, images_per_step: int) -> Throughput | None:
+    def summarise(self, images_per_step: float) -> Throughput | None:
         """Return the percentiles, or None where no step was timed.
 
         Args:

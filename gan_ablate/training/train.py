@@ -92,7 +92,10 @@ class Trainer(AdversarialStep):
             network: torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
             for network in networks
         }
-        self._noise = torch.Generator(self._device).manual_seed(stream_seed(config.seed, "augmentation and penalty"))
+        self._noise = {
+            purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
+            for purpose in ("penalty", "classes/discriminator", "classes/generator", *config.augmentation)
+        }
         # Dropout is the one thing in training that draws from PyTorch's global stream.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
@@ -111,12 +114,13 @@ class Trainer(AdversarialStep):
         z = draw_latents(self.config, self.config.batch_size, stream)
         if self._labels is None:
             return z
+        stream = self._noise[f"classes/{network}"]  # of their own: the latents are those of a run without classes
         drawn = torch.randint(len(self._labels), (len(z),), generator=stream, device=self._device)
         return ask_for(self.config, z, self._labels[drawn])
 
     def random_streams(self) -> list[torch.Generator]:
         """Return what a step draws from: latents, a stream for each network that learns from them, and other noise."""
-        return [*self._latents.values(), self._noise]
+        return [*self._latents.values(), *self._noise.values()]
 
     def classes_of(self, indices: Tensor) -> Tensor | None:
         """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
@@ -124,11 +128,13 @@ class Trainer(AdversarialStep):
 
     def augment(self, x: Tensor) -> Tensor:
         """Return images as D is to see them."""
-        return augment(x, self.config.augmentation, self._noise) if self.config.augmentation else x
+        for kind in self.config.augmentation:
+            x = augment(x, (kind,), self._noise[kind])
+        return x
 
     def draw_epsilon(self, x: Tensor) -> Tensor:
         """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
-        return torch.rand((len(x), 1, 1, 1), generator=self._noise, device=self._device)
+        return torch.rand((len(x), 1, 1, 1), generator=self._noise["penalty"], device=self._device)
 
     @torch.no_grad()
     def after_generator_step(self) -> None:

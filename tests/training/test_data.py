@@ -145,11 +145,12 @@ def test_a_cache_that_was_damaged_is_made_anew(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = load_dataset("folder:x@1", 4, tmp_path, tmp_path, cache).images.clone()
     (file,) = cache.glob("images/*/images.npy")
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    assert torch.equal(load_dataset("folder:x@1", 4, tmp_path, tmp_path, cache).images, first)
-    assert file.read_bytes() != content
+    whole = file.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damaged in (flipped, whole[:200], b"", whole.replace(b"(", b"[", 1), b"\x93NUMPY\x01\x00v\x00((((("):
+        file.write_bytes(damaged)
+        assert torch.equal(load_dataset("folder:x@1", 4, tmp_path, tmp_path, cache).images, first)
+        assert file.read_bytes() == whole
 
 
 def test_without_room_for_a_cache_images_are_read_all_the_same(tmp_path: Path) -> None:

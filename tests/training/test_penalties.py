@@ -86,3 +86,14 @@ def difference(flat: Tensor, index: int, value: Callable[[], Tensor]) -> float:
         ends.append(value().item())
     flat[index] = was
     return (ends[0] - ends[1]) / (2 * step)
+
+
+def test_where_d_is_flat_the_penalty_has_a_gradient_that_is_a_number() -> None:
+    dead = nn.Linear(2, 2)
+    nn.init.constant_(dead.bias, -100.0)
+    network = nn.Sequential(nn.Flatten(), dead, nn.ReLU(), nn.Linear(2, 1), nn.Flatten(0))
+    x, epsilon = images([0.0, 1.0]), torch.zeros(1, 1, 1, 1)
+    penalty = interpolated_gradient_penalty(network, x, x, epsilon, 1.0)
+    assert penalty.item() == 1
+    penalty.backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters())

@@ -154,3 +154,35 @@ def test_relativistic_g_sees_the_real_images_of_ds_last_step() -> None:
         logits_real = trainer.discriminator(x_real)
     expected = functional.softplus(logits_real - terms.logits_fake_after).mean()
     torch.testing.assert_close(terms.loss_g, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_other_mechanisms_leave_latents_and_batches_alone() -> None:
+    """Variants are compared within a seed: on the same latents, in the same order of images."""
+    plain = make_trainer()
+    others = [
+        make_trainer(conditional=True, num_classes=10),
+        make_trainer(augmentation=("colour", "cutout")),
+        make_trainer(penalty="gradient", ema_decay=0.9),
+    ]
+    for trainer in (plain, *others):
+        trainer.step()
+    z, indices = plain.draw_latents("discriminator"), plain.next_indices()
+    for trainer in others:
+        assert torch.equal(trainer.draw_latents("discriminator")[:, :100], z)
+        assert torch.equal(trainer.next_indices(), indices)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"penalty": "gradient", "loss": "wasserstein"},
+        {"penalty": "r1_r2", "loss": "relativistic"},
+        {"augmentation": ("colour", "translation"), "mode_seeking_weight": 1.0},
+    ],
+)
+def test_bfloat16_carries_what_is_computed_outside_layers_in_float32(changes: dict[str, Any]) -> None:
+    trainer = make_trainer(precision="bf16", **changes)
+    for _ in range(2):
+        terms = trainer.step()
+    assert terms.loss_d.dtype == terms.loss_g.dtype == torch.float32
+    assert trainer.is_finite()
