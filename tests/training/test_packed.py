@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gan_ablate.design.config import RunConfig
 from gan_ablate.training.packed import PackedAdam, PackedTrainer, find_obstacle
 from gan_ablate.training.train import Trainer
 from tests.configs import make_config, make_images
@@ -45,6 +46,15 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
 )
 def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any]) -> None:
     configs = [make_config(preset, **{**changes, **difference}) for difference in DIFFERENCES]
+    packed, lone = step_together_and_alone(configs)
+    for unpacked, trainer in zip(packed.unpack(), lone, strict=True):
+        for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
+            for name, tensor in theirs.state_dict().items():
+                torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+
+
+def step_together_and_alone(configs: list[RunConfig]) -> tuple[PackedTrainer, list[Trainer]]:
+    """Take a pack's steps beside those of its lone runs, and see that they are the same."""
     packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
     lone = [Trainer(config, make_images(config, NUM_IMAGES)) for config in configs]
     for _ in range(NUM_STEPS):
@@ -52,10 +62,7 @@ def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any
         for index, trainer in enumerate(lone):
             for together, alone in zip(terms, trainer.step(), strict=True):
                 torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-10)
-    for unpacked, trainer in zip(packed.unpack(), lone, strict=True):
-        for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
-            for name, tensor in theirs.state_dict().items():
-                torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+    return packed, lone
 
 
 def test_packed_adam_is_adam_in_float32() -> None:
@@ -95,13 +102,7 @@ def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words:
 @pytest.mark.parametrize("loss", ["relativistic", "hinge", "least_squares", "wasserstein"])
 def test_packs_carry_every_loss(loss: str) -> None:
     configs = [make_config(**SMALL, loss=loss, seed=seed) for seed in (0, 1)]
-    packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
-    lone = [Trainer(config, make_images(config, NUM_IMAGES)) for config in configs]
-    for _ in range(NUM_STEPS):
-        terms = packed.step()
-        for index, trainer in enumerate(lone):
-            for together, alone in zip(terms, trainer.step(), strict=True):
-                torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-10)
+    step_together_and_alone(configs)
 
 
 @pytest.mark.parametrize(
