@@ -62,7 +62,7 @@ def test_every_shipped_grid_that_it_names_is_there(line: str) -> None:
 ANCHORS = {
     "design/objective.py": "Penalty = Annotated[",
     "design/networks.py": "Activation = Annotated[",
-    "training/step.py": '            case "gradient":',
+    "training/penalties.py": '        case "gradient":',
     "training/models/layers.py": '        case "leaky_relu":',
 }
 """Before what a chunk of the README goes, in the file that it names."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import PREFIX, class_of, list_classes, scan_folder
+from gan_ablate.design.folders import PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.decoded import find_decoded, keep_decoded
@@ -118,10 +118,11 @@ def load_dataset(
     else:
         key = f"{name}, {image_size}, {files}"
         arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
-    origins = {"mnist-10k": "embedded in the package", "mnist": "torchvision", "fashion-mnist": "torchvision"}
-    origin = origins.get(name) or ("torchvision" if folder is None else _FOLDER_ORIGIN)
+    origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION_FOLDERS, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
-    return ImageDataset(name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origin)
+    return ImageDataset(
+        name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, _FOLDER_ORIGIN)
+    )
 
 
 def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> dict[str, Tensor]:
@@ -204,7 +205,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
 
     Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
     """
-    paths = scan_folder(folder).images
+    paths = list_images(folder)
     Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     if len(paths) < HELD_OUT_SHARE:

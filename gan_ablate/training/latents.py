@@ -33,3 +33,8 @@ def one_hot(config: RunConfig, classes: Tensor) -> Tensor:
 def ask_for(config: RunConfig, z: Tensor, classes: Tensor) -> Tensor:
     """Put behind (B, latent_dim) latents the classes, (B,) int64, that G is to draw: (B, num_inputs_g)."""
     return torch.cat((z, one_hot(config, classes)), 1)
+
+
+def classes_in(config: RunConfig, latents: Tensor) -> Tensor | None:
+    """Read back the one-hot classes, (B, num_classes), that (B, num_inputs_g) latents ask for, if they ask for any."""
+    return latents[:, config.latent_dim :] if config.num_classes else None

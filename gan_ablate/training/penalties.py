@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import torch
 
@@ -10,6 +10,51 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from gan_ablate.design.objective import Penalty
+
+
+class Judged(NamedTuple):
+    """Images, (B, C, S, S), and what D made of them, (B,)."""
+
+    images: Tensor
+    logits: Tensor
+
+
+def discriminator_penalty(
+    penalty: Penalty,
+    judge: Callable[[Tensor], Tensor],
+    real: Judged,
+    fake: Judged,
+    draw_epsilon: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return what is added to D's loss, weighted.
+
+    Args:
+        penalty: which one, with its weight.
+        judge: D, images in, (B,) logits out.
+        real: real images; for a penalty on their gradient, they require one.
+        fake: generated images, likewise.
+        draw_epsilon: images in, (B, 1, 1, 1) in [0, 1] out: where between real and fake ones to look.
+
+    Returns:
+        () to be minimised.
+    """
+    match penalty.kind:
+        case "none":
+            return real.logits.new_zeros(())
+        case "gradient":
+            epsilon = draw_epsilon(real.images)
+            return penalty.weight * interpolated_gradient_penalty(
+                judge, real.images, fake.images, epsilon, penalty.target
+            )
+        case "r1":
+            return penalty.gamma * zero_centred_gradient_penalty(real.logits, real.images)
+        case "r1_r2":
+            at_real, at_fake = (zero_centred_gradient_penalty(x.logits, x.images) for x in (real, fake))
+            return penalty.gamma * (at_real + at_fake)
+        case _:
+            assert_never(penalty)
 
 
 def interpolated_gradient_penalty(

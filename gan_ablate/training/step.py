@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 import torch
 
 from gan_ablate.training.data import take_batch
+from gan_ablate.training.latents import classes_in
 from gan_ablate.training.losses import mode_seeking_term
-from gan_ablate.training.penalties import interpolated_gradient_penalty, zero_centred_gradient_penalty
+from gan_ablate.training.penalties import Judged, discriminator_penalty
 from gan_ablate.training.precision import computing_in
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class AdversarialStep(ABC):
 
     def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
         x_real, x_fake = take_batch(self.images, indices), fakes.images.detach()
-        classes_real, classes_fake = self.classes_of(indices), self._classes_in(fakes.latents)
+        classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
         penalty = self.config.penalty
         if penalty.kind in ("r1", "r1_r2"):
             x_real.requires_grad_()
@@ -185,30 +186,18 @@ class AdversarialStep(ABC):
             x_fake.requires_grad_()
         logits_real, logits_fake = self._judge(x_real, classes_real), self._judge(x_fake, classes_fake)
         loss = self.discriminator_loss(logits_real, logits_fake)
-        total = loss.sum()
-        match penalty.kind:
-            case "none":
-                pass
-            case "gradient":
-                total = total + penalty.weight * interpolated_gradient_penalty(
-                    lambda x: self._judge(x, classes_real), x_real, x_fake, self.draw_epsilon(x_real), penalty.target
-                )
-            case "r1":
-                total = total + penalty.gamma * zero_centred_gradient_penalty(logits_real, x_real)
-            case "r1_r2":
-                total = total + penalty.gamma * zero_centred_gradient_penalty(logits_real, x_real)
-                total = total + penalty.gamma * zero_centred_gradient_penalty(logits_fake, x_fake)
-            case _:
-                assert_never(penalty)
+        total = loss.sum() + discriminator_penalty(
+            penalty,
+            lambda x: self._judge(x, classes_real),
+            Judged(x_real, logits_real),
+            Judged(x_fake, logits_fake),
+            self.draw_epsilon,
+        )
         self.optimizer_d.zero_grad()
         total.backward()
         self.optimizer_d.step()
         if self.config.loss.kind == "wasserstein" and self.config.loss.weight_clip is not None:
-            # arXiv:1701.07875, algorithm 1, line 7
-            clip = self.config.loss.weight_clip
-            with torch.no_grad():
-                for parameter in self.discriminator.parameters():
-                    parameter.clamp_(-clip, clip)
+            _clip_weights(self.discriminator, self.config.loss.weight_clip)
         return DiscriminatorTerms(loss.detach(), logits_real.detach(), logits_fake.detach())
 
     def _step_generator(self, fakes: Fakes, indices: Tensor | None) -> GeneratorTerms:
@@ -219,7 +208,7 @@ class AdversarialStep(ABC):
             assert indices is not None
             with torch.no_grad():
                 logits_real = self._judge(take_batch(self.images, indices), self.classes_of(indices))
-        logits_fake = self._judge(fakes.images, self._classes_in(fakes.latents))
+        logits_fake = self._judge(fakes.images, classes_in(self.config, fakes.latents))
         loss = self.generator_loss(logits_fake, logits_real)
         total = loss.sum()
         if self.config.mode_seeking_weight:
@@ -231,9 +220,6 @@ class AdversarialStep(ABC):
         self.discriminator.requires_grad_(True)
         self.after_generator_step()
         return GeneratorTerms(loss.detach(), logits_fake.detach())
-
-    def _classes_in(self, latents: Tensor) -> Tensor | None:
-        return latents[:, self.config.latent_dim :] if self.config.num_classes else None
 
     def _in_precision(self, x: Tensor) -> AbstractContextManager[None]:
         return computing_in(self.config.precision, x.device.type)
@@ -253,3 +239,10 @@ def select_logits(outputs: Tensor, classes: Tensor | None) -> Tensor:
         (B,) logits.
     """
     return outputs if classes is None else outputs[:, 0] + (outputs[:, 1:] * classes).sum(1)
+
+
+@torch.no_grad()
+def _clip_weights(network: nn.Module, bound: float) -> None:
+    """Keep every weight in ±``bound`` (arXiv:1701.07875, algorithm 1, line 7)."""
+    for parameter in network.parameters():
+        parameter.clamp_(-bound, bound)

@@ -46,14 +46,14 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
 )
 def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any]) -> None:
     configs = [make_config(preset, **{**changes, **difference}) for difference in DIFFERENCES]
-    packed, lone = step_together_and_alone(configs)
+    packed, lone = assert_steps_together_are_those_alone(configs)
     for unpacked, trainer in zip(packed.unpack(), lone, strict=True):
         for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
             for name, tensor in theirs.state_dict().items():
                 torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
 
 
-def step_together_and_alone(configs: list[RunConfig]) -> tuple[PackedTrainer, list[Trainer]]:
+def assert_steps_together_are_those_alone(configs: list[RunConfig]) -> tuple[PackedTrainer, list[Trainer]]:
     """Take a pack's steps beside those of its lone runs, and see that they are the same."""
     packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES))
     lone = [Trainer(config, make_images(config, NUM_IMAGES)) for config in configs]
@@ -102,7 +102,7 @@ def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words:
 @pytest.mark.parametrize("loss", ["relativistic", "hinge", "least_squares", "wasserstein"])
 def test_packs_carry_every_loss(loss: str) -> None:
     configs = [make_config(**SMALL, loss=loss, seed=seed) for seed in (0, 1)]
-    step_together_and_alone(configs)
+    assert_steps_together_are_those_alone(configs)
 
 
 @pytest.mark.parametrize(
