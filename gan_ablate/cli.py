@@ -277,13 +277,14 @@ def sample(
     num: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
     label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
+    averaged: Annotated[bool, typer.Option("--averaged", help="With the average of its weights.")] = False,
     to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
     """Draw new images with the generator of a finished run."""
     from gan_ablate.execution.sample import draw_samples
 
-    draw_samples(Store(out), run_id, num, seed, to, label)
+    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
     _open_console().print(f"{num} images of run {run_id}: {to}")
 
 

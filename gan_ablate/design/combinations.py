@@ -27,6 +27,8 @@ def check_combinations(config: RunConfig) -> None:
     if config.conditional != (config.num_classes is not None):
         advice = "comes from the data set; valid: conditional = true"
         raise refusal("num_classes", config.num_classes, advice, "conditional")
+    if not (config.conditional or config.matching_aware):
+        raise refusal("matching_aware", False, "needs classes; valid: conditional = true", "conditional")
 
 
 def _check_size(config: RunConfig) -> None:
@@ -44,6 +46,16 @@ def _check_objective(config: RunConfig) -> None:
     if clip is not None and config.discriminator.spectral_norm:
         advice = "spectral norm divides the clipped scale out again; use one of them"
         raise refusal("loss.weight_clip", clip, advice, "discriminator.spectral_norm")
+    is_critic = config.loss.kind == "wasserstein"
+    if is_critic and clip is None and config.penalty.kind == "none" and not config.discriminator.spectral_norm:
+        advice = (
+            "nothing keeps D from growing without bound; "
+            "valid: with loss.weight_clip, a penalty or discriminator.spectral_norm = true"
+        )
+        raise refusal("loss", "wasserstein", advice, "loss.weight_clip", "penalty", "discriminator.spectral_norm")
+    if clip is not None and config.penalty.kind == "gradient":
+        advice = "clipped weights cannot reach the gradient norm that the penalty asks for; use one of them"
+        raise refusal("loss.weight_clip", clip, advice, "penalty")
     is_of_gradient = config.penalty.kind in ("gradient", "r1", "r1_r2")
     if is_of_gradient and config.discriminator.norm == "batch":
         # arXiv:1704.00028, section 4.

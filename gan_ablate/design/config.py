@@ -53,6 +53,8 @@ class RunConfig(Model):
     """G and D are told which class an image is of, or is to be of."""
     num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = None
     """How many there are; planning takes it from the data set."""
+    matching_aware: bool = True
+    """Where the run is conditional, D also learns to reject real images under a wrong class (arXiv:1605.05396)."""
     generator: Generator
     """Latents in, images out."""
     discriminator: Discriminator

@@ -17,7 +17,7 @@ from gan_ablate.design.datasets import default_features
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.observer import TrainingObserver
-from gan_ablate.execution.store import Record, ScoringRecord, Store
+from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE, Record, ScoringRecord, Store
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.data import ImageDataset, load_dataset
@@ -101,9 +101,9 @@ def _execute(
             is_finite = False
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
     if is_finite:
-        _save_generator(result.generator, folder / "generator.safetensors")
+        _save_generator(result.generator, folder / GENERATOR_FILE)
         if result.average is not None:
-            _save_generator(result.average, folder / "generator-ema.safetensors")
+            _save_generator(result.average, folder / AVERAGE_FILE)
     throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step / config.g_steps_per_d_step)
     log.info("%s", message or "completed")
     return Record(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.sheets import save_sheet
+from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
 from gan_ablate.scoring.score import sample_images
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.latents import ask_for, draw_latents
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 
-def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None) -> None:
+def draw_samples(
+    store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
+) -> None:
     """Draw images with a saved generator and write them as one picture, about as wide as high.
 
     Args:
@@ -34,12 +37,14 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path, label
         seed: of the latents.
         to: the picture to write.
         label: the class to draw, with a conditional generator; without it, each class in turn.
+        averaged: draw with the moving average of G's weights instead of its last ones.
 
     Raises:
-        UserError: if there is no such finished run, it knows no such class, or the picture cannot be written.
+        UserError: if there is no such finished run, it knows no such class or keeps no average, or the picture cannot be
+            written.
     """
     record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
-    weights = store.run_dir(run_id) / "generator.safetensors"
+    weights = store.run_dir(run_id) / GENERATOR_FILE
     if record is None or not weights.is_file():
         raise UserError(
             f"{shorten(run_id)}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them"
@@ -48,6 +53,10 @@ def draw_samples(store: Store, run_id: str, num: int, seed: int, to: Path, label
     if label is not None and not 0 <= label < (config.num_classes or 0):
         known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
         raise UserError(f"--label {label}: {known}")
+    if averaged:
+        if not config.ema_decay:
+            raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")
+        weights = weights.with_name(AVERAGE_FILE)
     generator = build_generator(config)
     try:
         generator.load_state_dict(load_file(weights))

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 Status = Literal["completed", "diverged", "failed"]
 
+GENERATOR_FILE = "generator.safetensors"
+"""In a run's folder: G's last weights."""
+
+AVERAGE_FILE = "generator-ema.safetensors"
+"""Beside them: their moving average, where the run keeps one."""
+
 
 class ScoringRecord(Model):
     """All scores of a run and the protocol they were made with.

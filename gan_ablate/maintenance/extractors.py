@@ -20,7 +20,7 @@ from torchvision.datasets import MNIST
 from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
-from gan_ablate.execution.store import Store, write_atomically
+from gan_ablate.execution.store import GENERATOR_FILE, Store, write_atomically
 from gan_ablate.maintenance.assets import train_classifier
 from gan_ablate.reporting.wording import percent_text
 from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor
@@ -108,7 +108,7 @@ def _scores(
     assert record is not None
     config = record.config
     generator = build_generator(config)
-    generator.load_state_dict(load_file(results.store.run_dir(run_id) / "generator.safetensors"))
+    generator.load_state_dict(load_file(results.store.run_dir(run_id) / GENERATOR_FILE))
     images = sample_images(generator, scoring_latents(config, config.scoring.num_samples, labels)[0], CPU)
     return [
         frechet_distance(reference, extractor(images).vectors)

@@ -77,6 +77,10 @@ class PackedTrainer(AdversarialStep):
         """Return None: no run in a pack has classes."""
         return None
 
+    def draw_other_classes(self, classes: Tensor) -> Tensor:
+        """Return ``classes``: no run in a pack has any."""
+        return classes
+
     def augment(self, x: Tensor) -> Tensor:
         """Return ``x``: no run in a pack is augmented."""
         return x

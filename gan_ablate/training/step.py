@@ -108,6 +108,10 @@ class AdversarialStep(ABC):
         """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
 
     @abstractmethod
+    def draw_other_classes(self, classes: Tensor) -> Tensor:
+        """Draw for each of (B, num_classes) one-hot classes another one."""
+
+    @abstractmethod
     def augment(self, x: Tensor) -> Tensor:
         """Return images as D is to see them."""
 
@@ -170,11 +174,15 @@ class AdversarialStep(ABC):
             # Whatever follows, a penalty or an augmentation, meets fakes in the precision of real images.
             return Fakes(self.generator(z).to(torch.get_default_dtype()), z)
 
-    def _judge(self, x: Tensor, classes: Tensor | None) -> Tensor:
-        """Return D's (B,) logits of images, in the precision of weights."""
+    def _look_at(self, x: Tensor) -> Tensor:
+        """Return D's outputs of images, (B,) or (B, 1 + num_classes), in the precision of weights."""
         with self._in_precision(x):
             outputs: Tensor = self.discriminator(self.augment(x))
-        return select_logits(outputs.to(torch.get_default_dtype()), classes)
+        return outputs.to(torch.get_default_dtype())
+
+    def _judge(self, x: Tensor, classes: Tensor | None) -> Tensor:
+        """Return D's (B,) logits of images, of the classes they are said to be of."""
+        return select_logits(self._look_at(x), classes)
 
     def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
         x_real, x_fake = take_batch(self.images, indices), fakes.images.detach()
@@ -184,8 +192,13 @@ class AdversarialStep(ABC):
             x_real.requires_grad_()
         if penalty.kind == "r1_r2":
             x_fake.requires_grad_()
-        logits_real, logits_fake = self._judge(x_real, classes_real), self._judge(x_fake, classes_fake)
-        loss = self.discriminator_loss(logits_real, logits_fake)
+        outputs_real, logits_fake = self._look_at(x_real), self._judge(x_fake, classes_fake)
+        logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
+        if classes_real is not None and self.config.matching_aware:
+            # arXiv:1605.05396, algorithm 1, line 10: fakes and mismatched pairs count half each.
+            mismatched = select_logits(outputs_real, self.draw_other_classes(classes_real))
+            logits_rejected = torch.cat((logits_fake, mismatched))
+        loss = self.discriminator_loss(logits_real, logits_rejected)
         total = loss.sum() + discriminator_penalty(
             penalty,
             lambda x: self._judge(x, classes_real),

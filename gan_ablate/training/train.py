@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MEASURE_EVERY = 10
 """Steps between two rows of the history: often enough to draw curves, rarely enough to cost nothing."""
 
+CLASS_STREAMS = ("classes/discriminator", "classes/generator", "classes/mismatched")
+"""Of the classes that fakes are asked to be of, and of the wrong ones that D learns to reject."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -94,7 +97,7 @@ class Trainer(AdversarialStep):
         }
         self._noise = {
             purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
-            for purpose in ("penalty", "classes/discriminator", "classes/generator", *config.augmentation)
+            for purpose in ("penalty", *CLASS_STREAMS, *config.augmentation)
         }
         # Dropout is the one thing in training that draws from PyTorch's global stream.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
@@ -125,6 +128,13 @@ class Trainer(AdversarialStep):
     def classes_of(self, indices: Tensor) -> Tensor | None:
         """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
         return None if self._labels is None else one_hot(self.config, self._labels[indices])
+
+    def draw_other_classes(self, classes: Tensor) -> Tensor:
+        """Draw for each of (B, num_classes) one-hot classes another one, all others equally often."""
+        num = classes.shape[1]
+        stream = self._noise["classes/mismatched"]
+        ahead = torch.randint(1, num, (len(classes),), generator=stream, device=self._device)
+        return one_hot(self.config, (classes.argmax(1) + ahead) % num)
 
     def augment(self, x: Tensor) -> Tensor:
         """Return images as D is to see them."""

@@ -29,6 +29,9 @@ CLIPPED = {"kind": "wasserstein", "weight_clip": 0.01}
         ({"conditional": True, "num_classes": 10, "loss": "relativistic"}, ["loss", "of different classes"]),
         ({"conditional": True, "num_classes": 10, "mode_seeking_weight": 1.0}, ["mode_seeking_weight = 1.0"]),
         ({"conditional": True, "num_classes": 10, "penalty": "gradient", "discriminator": PLAIN_D}, ["penalty"]),
+        ({"matching_aware": False}, ["matching_aware = False", "valid: conditional = true"]),
+        ({"loss": "wasserstein"}, ["loss = 'wasserstein'", "nothing keeps D from growing", "weight_clip"]),
+        ({"loss": CLIPPED, "penalty": "gradient", "discriminator": PLAIN_D}, ["loss.weight_clip = 0.01", "use one"]),
         (
             {"discriminator": {**PLAIN_D, "downsample": "max_pool"}},
             ["discriminator.kernel_size = 4", "pooling follows a convolution that keeps the size; valid: 3"],
@@ -47,6 +50,9 @@ def test_what_does_not_go_together_is_refused_with_the_reason(changes: dict[str,
     [
         {"penalty": "r1", "discriminator": PLAIN_D},
         {"loss": CLIPPED},
+        {"loss": "wasserstein", "discriminator": {**PLAIN_D, "spectral_norm": True}},
+        {"loss": "wasserstein", "penalty": "gradient", "discriminator": PLAIN_D},
+        {"conditional": True, "num_classes": 10, "matching_aware": False},
         {"conditional": True, "num_classes": 10, "penalty": "r1", "discriminator": PLAIN_D},
     ],
 )

@@ -174,6 +174,22 @@ def test_a_conditional_run_is_scored_by_its_labels_and_an_average_beside_its_wei
     assert names[0] == names[1]
 
 
+def test_samples_are_drawn_from_the_average_if_asked(context: RunContext, tmp_path: Path) -> None:
+    config, store = make_config("mlp", ema_decay=0.5), Store(Path(context.out))
+    execute(config, context, ignore)
+    for averaged in (False, True):
+        draw_samples(store, config.run_id, 4, 0, tmp_path / f"{averaged}.png", averaged=averaged)
+    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
+    weights = store.run_dir(config.run_id)
+    (weights / "generator-ema.safetensors").replace(weights / "generator.safetensors")
+    draw_samples(store, config.run_id, 4, 0, tmp_path / "moved.png")
+    assert (tmp_path / "moved.png").read_bytes() == (tmp_path / "True.png").read_bytes()
+    plain = make_config("mlp")
+    execute(plain, context, ignore)
+    with pytest.raises(UserError, match=f"--averaged: run {plain.run_id} keeps no average"):
+        draw_samples(store, plain.run_id, 4, 0, tmp_path / "plain.png", averaged=True)
+
+
 def test_a_conditional_generator_draws_the_class_asked_for(context: RunContext, tmp_path: Path) -> None:
     config = make_config("mlp", conditional=True, num_classes=10)
     execute(config, context, ignore)

@@ -121,6 +121,39 @@ def test_a_conditional_d_judges_an_image_by_its_class(head: str) -> None:
     assert trainer.step().logits_real.shape == (6,)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("matching_aware", [True, False])
+def test_a_matching_aware_d_rejects_real_images_of_another_class(*, matching_aware: bool) -> None:
+    """D's gradient is that of the paper's sum, in which fakes and mismatched pairs count half each."""
+    classes = {"conditional": True, "num_classes": 10, "matching_aware": matching_aware}
+    trainer, twin = make_trainer(**classes), make_trainer(**classes)
+    network, indices = twin.discriminator, twin.next_indices()
+    right = twin.classes_of(indices)
+    assert right is not None
+    z = twin.draw_latents("discriminator")
+    outputs, outputs_fake = network(take_batch(trainer.images, indices)), network(twin.generator(z).detach())
+    real, fake = select_logits(outputs, right), select_logits(outputs_fake, z[:, 100:])
+    loss = functional.softplus(-real).mean()
+    if matching_aware:
+        wrong = select_logits(outputs, twin.draw_other_classes(right))
+        loss = loss + (functional.softplus(wrong).mean() + functional.softplus(fake).mean()) / 2
+    else:
+        loss = loss + functional.softplus(fake).mean()
+    loss.backward()
+    assert trainer.step().loss_d.item() == pytest.approx(loss.item(), rel=1e-12)
+    for expected, actual in zip(network.parameters(), trainer.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_every_other_class_is_drawn_as_often_and_never_the_own() -> None:
+    trainer = make_trainer(conditional=True, num_classes=10)
+    own = torch.eye(10)
+    counts = torch.stack([trainer.draw_other_classes(own) for _ in range(900)]).sum(0)
+    assert counts.diagonal().tolist() == [0.0] * 10
+    assert counts.sum(1).tolist() == [900.0] * 10
+    assert (counts + 100 * own - 100).abs().max() < 45  # 100 each, give or take 4.5 standard deviations
+
+
 def test_a_conditional_g_is_told_the_class_and_asked_for_classes_as_frequent_as_the_images() -> None:
     trainer = make_trainer(conditional=True, num_classes=10)
     z = torch.cat([trainer.draw_latents("generator") for _ in range(200)])
