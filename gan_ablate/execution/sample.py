@@ -40,8 +40,8 @@ def draw_samples(
         averaged: draw with the moving average of G's weights instead of its last ones.
 
     Raises:
-        UserError: if there is no such finished run, it knows no such class or keeps no average, or the picture cannot be
-            written.
+        UserError: if there is no such finished run, it knows no such class or keeps no average, or the picture cannot
+            be written.
     """
     record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
     weights = store.run_dir(run_id) / GENERATOR_FILE

@@ -99,10 +99,8 @@ def test_runs_that_do_not_go_together_are_refused(change: dict[str, Any], words:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-    "loss", ["relativistic", "hinge", "least_squares", {"kind": "wasserstein", "weight_clip": 0.01}]
-)
-def test_packs_carry_every_loss(loss: str | dict[str, Any]) -> None:
+@pytest.mark.parametrize("loss", ["relativistic", "hinge", "least_squares"])
+def test_packs_carry_every_loss_that_needs_nothing_beside_it(loss: str) -> None:
     configs = [make_config(**SMALL, loss=loss, seed=seed) for seed in (0, 1)]
     assert_steps_together_are_those_alone(configs)
 
