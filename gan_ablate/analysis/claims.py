@@ -11,24 +11,24 @@ from typing import Literal
 
 from gan_ablate.analysis.effects import Effect
 
-Verdict = Literal["supported", "refuted", "inconclusive"]
+Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
 """An outcome's name in, the grid's effects on it out."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What would be seen if the claim were true: these levels change this outcome in this direction.
+    """What would be seen if the claim were true: these levels change this outcome in this direction, or not at all.
 
     Attributes:
         levels: factor → level, against the factor's baseline; two of them for an interaction.
         outcome: a name in ``gan_ablate.analysis.outcomes.OUTCOMES``.
-        direction: of the change.
+        direction: of the change; ``none`` where the claim is that it does not matter.
     """
 
     levels: dict[str, str]
     outcome: str
-    direction: Literal["lower", "higher"]
+    direction: Literal["lower", "higher", "none"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Claim:
         sentence: the claim in our words.
         grid: the shipped grid that tests it.
         decisive: what decides it, all on one outcome, so that one family of tests bounds the chance of a false verdict.
-            The claim is supported if at least one of these is seen and the opposite of none, refuted if the opposite of
-            every one is seen, inconclusive otherwise.
+            The claim is supported if at least one of these is seen and the opposite of none; refuted if none is seen or
+            can still be, and the opposite of at least one is; negligible if all certainly lie within the margin; open
+            otherwise.
         beside: what is shown with it and decides nothing.
     """
 
@@ -131,9 +132,15 @@ class Judgement:
     beside: tuple[Finding, ...]
 
     @property
+    def is_too_small(self) -> bool:
+        """Whether every effect that decides it is real, and certainly too small to matter."""
+        found = [finding.effect for finding in self.decisive if finding.effect.test.is_rejected]
+        return bool(found) and all(effect.is_too_small for effect in found)
+
+    @property
     def needed_seeds(self) -> int | None:
         """How many seeds in all would settle the nearest of its open effects, or None where that is not known."""
-        open_effects = [finding.effect for finding in self.decisive if finding.verdict == "inconclusive"]
+        open_effects = [finding.effect for finding in self.decisive if finding.verdict == "open"]
         return min((e.needed_seeds for e in open_effects if e.needed_seeds is not None), default=None)
 
 
@@ -148,11 +155,11 @@ def judge(claim: Claim, effects: Effects) -> Judgement | None:
     if len(decisive) < len(claim.decisive):
         return None
     verdicts = {finding.verdict for finding in decisive}
-    verdict: Verdict = "inconclusive"
+    verdict: Verdict = "open"
     if "supported" in verdicts and "refuted" not in verdicts:
         verdict = "supported"
-    elif verdicts == {"refuted"}:
-        verdict = "refuted"
+    elif verdicts <= {"refuted", "negligible"}:
+        verdict = "refuted" if "refuted" in verdicts else "negligible"
     return Judgement(claim, verdict, decisive, beside)
 
 
@@ -166,7 +173,11 @@ def _find(expectations: Sequence[Expectation], effects: Effects) -> tuple[Findin
 
 
 def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
-    if not effect.test.is_rejected:
-        return "inconclusive"
-    is_lower = effect.estimate.value < 0
-    return "supported" if is_lower == (expectation.direction == "lower") else "refuted"
+    answer = effect.answer
+    if expectation.direction == "none":
+        if answer == "negligible" or effect.is_too_small:
+            return "supported"
+        return "refuted" if effect.is_beyond_margin else "open"
+    if answer in ("negligible", "open"):
+        return answer
+    return "supported" if answer == expectation.direction else "refuted"

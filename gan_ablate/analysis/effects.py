@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
 
+from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
 from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
+from gan_ablate.analysis.pairing import pairing_gain
+from gan_ablate.analysis.sequential import seeds_to_settle, sequential_estimate
 from gan_ablate.analysis.significance import (
     HolmTest,
     RateComparison,
     SignFlip,
     compare_rates,
     holm,
-    seeds_needed,
     sign_flip_test,
 )
-from gan_ablate.analysis.stats import Estimate, Interval, bootstrap_interval, contrast_values, log_scores, mean_estimate
+from gan_ablate.analysis.stats import (
+    CONFIDENCE,
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    contrast_values,
+    log_scores,
+    mean_estimate,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from gan_ablate.design.planning import Plan
+
+Answer = Literal["lower", "higher", "negligible", "open"]
 
 
 @dataclass(frozen=True)
@@ -35,77 +47,144 @@ class Effect:
 
     Attributes:
         levels: factor → level that is compared with the factor's baseline; two of them for an interaction.
+        within: factor → level at which all others stand still, for a simple effect; empty for an average over them.
         outcome: of what. On the ratio scale all numbers below are log ratios.
-        estimate: the mean over seeds with its own 95 % interval, Student's t.
-        test: its place in the family of all effects of the design on this outcome.
+        margin: the effect is negligible within ± this; None where the outcome knows no such bound.
+        estimate: the mean over seeds with its own 95 % interval.
+        test: its place in the family of all effects of its kind on this outcome.
         adjusted: the interval that excludes zero exactly where Holm's procedure calls it an effect.
+        strictest: the interval at the level of Holm's first test: those of all effects of the family hold together.
         sign_flip: the exact test without any assumption on the distribution.
         bootstrap: the interval from resampled seeds, where there are enough of them.
-        needed_seeds: how many, in all, would find an effect of this size and spread with a chance of 80 %; None where
-            that is not known, or no number in reach would.
+        needed_seeds: how many, in all, would settle an effect of this size and spread if they were added one by one;
+            None where it is settled, or no number in reach would.
+        pairing: the variance that the difference would have over seeds of their own for each variant, over the one it
+            has; a ratio with its interval.
         with_diverged: the estimate if every run that diverged had scored like the worst one that did not, which is the
             least that its divergence can count; None where none diverged.
     """
 
     levels: dict[str, str]
+    within: dict[str, str]
     outcome: Outcome
+    margin: float | None
     estimate: Estimate
     test: HolmTest
     adjusted: Interval
+    strictest: Interval
     sign_flip: SignFlip
     bootstrap: Interval | None
     needed_seeds: int | None
+    pairing: Estimate
     with_diverged: Estimate | None
 
     @property
     def name(self) -> str:
         """Words for it: ``batch norm on``, or ``batch norm on × label smoothing on``."""
-        return " × ".join(f"{factor.replace('_', ' ')} {level}" for factor, level in self.levels.items())
+        return " × ".join(_words(factor, level) for factor, level in self.levels.items())
+
+    @property
+    def place(self) -> str:
+        """Words for where a simple effect is measured: ``batch norm off, dropout none``."""
+        return ", ".join(_words(factor, level) for factor, level in self.within.items())
 
     @property
     def is_interaction(self) -> bool:
         """Whether it compares effects rather than levels."""
         return len(self.levels) == 2
 
+    @property
+    def answer(self) -> Answer:
+        """What the adjusted interval allows to say: a direction, that it does not matter, or nothing yet."""
+        if self.test.is_rejected:
+            return "lower" if self.estimate.value < 0 else "higher"
+        return "negligible" if _lies_within(self.adjusted, self.margin) else "open"
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether it is an effect that is certainly within the margin: real, and too small to matter."""
+        return self.test.is_rejected and _lies_within(self.strictest, self.margin)
+
+    @property
+    def is_beyond_margin(self) -> bool:
+        """Whether it is an effect that is certainly larger than the margin."""
+        bound = min(abs(self.adjusted.low), abs(self.adjusted.high))
+        return self.test.is_rejected and self.margin is not None and bound > self.margin
+
 
 def estimate_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
     """Estimate every effect on an outcome that a plan's design can show: main effects first, then interactions.
 
-    In a factorial design an effect is averaged over the levels of the other factors; in a one-at-a-time design it
-    compares one cell with the baseline, and there are no interactions.
-
     Args:
-        plan: the design.
+        plan: the design; its margin, and whether its intervals have to hold at every look.
         runs: from ``load_results``.
         outcome: a name in ``OUTCOMES``.
     """
-    measured = OUTCOMES[outcome]
-    values = _matrix(plan, runs, measured)
-    imputed = _impute_diverged(plan, runs, measured, values)
-    contrasts = list(_contrasts(plan))
-    per_seed = [contrast_values(values, weights) for _, weights in contrasts]
-    estimates = [mean_estimate(differences) for differences in per_seed]
+    return _estimate(plan, runs, OUTCOMES[outcome], list_contrasts(plan))
+
+
+def estimate_simple_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
+    """Estimate each level's effect at every combination of the other factors' levels: a family of its own.
+
+    Each rests on its own two cells, and no spread is shared: it may differ tenfold between them.
+
+    Args:
+        plan: a factorial design; others have none.
+        runs: from ``load_results``.
+        outcome: a name in ``OUTCOMES``.
+    """
+    return _estimate(plan, runs, OUTCOMES[outcome], list_simple_contrasts(plan))
+
+
+def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Sequence[Contrast]) -> list[Effect]:
+    """Estimate the effects of one family."""
+    if not contrasts:
+        return []
+    estimate_mean = {"fixed": mean_estimate, "sequential": sequential_estimate}[plan.intervals]
+    values = _matrix(plan, runs, outcome)
+    imputed = _impute_diverged(plan, runs, outcome, values)
+    margin = math.log1p(plan.grid.margin) if outcome.scale == "ratio" else None
+    strictest = 1 - (1 - CONFIDENCE) / len(contrasts)
+    per_seed = [contrast_values(values, contrast.weights) for contrast in contrasts]
+    estimates = [estimate_mean(differences) for differences in per_seed]
     tests = holm([estimate.p for estimate in estimates])
     effects = []
-    for (levels, weights), differences, estimate, test in zip(contrasts, per_seed, estimates, tests, strict=True):
-        wide = mean_estimate(differences, test.confidence)
+    for contrast, differences, estimate, test in zip(contrasts, per_seed, estimates, tests, strict=True):
+        adjusted = _bounds(estimate_mean(differences, test.confidence))
+        is_settled = test.is_rejected or _lies_within(adjusted, margin)
         with_diverged = None
         if imputed is not None:
-            with_diverged = mean_estimate(contrast_values(imputed, weights))
+            with_diverged = estimate_mean(contrast_values(imputed, contrast.weights))
         effects.append(
             Effect(
-                levels=levels,
-                outcome=measured,
+                levels=contrast.levels,
+                within=contrast.within,
+                outcome=outcome,
+                margin=margin,
                 estimate=estimate,
                 test=test,
-                adjusted=Interval(wide.low, wide.high),
+                adjusted=adjusted,
+                strictest=_bounds(estimate_mean(differences, strictest)),
                 sign_flip=sign_flip_test(differences),
                 bootstrap=bootstrap_interval(differences),
-                needed_seeds=seeds_needed(estimate, 1 - test.confidence),
+                needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, test.confidence),
+                pairing=pairing_gain(values, contrast.weights),
                 with_diverged=with_diverged,
             )
         )
     return effects
+
+
+def _lies_within(interval: Interval, margin: float | None) -> bool:
+    return margin is not None and -margin < interval.low and interval.high < margin
+
+
+def _bounds(estimate: Estimate) -> Interval:
+    return Interval(estimate.low, estimate.high)
+
+
+def _words(factor: str, level: str) -> str:
+    return f"{factor.replace('_', ' ')} {level}"
 
 
 def compare_event_rates(plan: Plan, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
@@ -158,38 +237,3 @@ def _impute_diverged(
         return None
     worst = np.nanmax(values) if outcome.better == "lower" else np.nanmin(values)
     return np.where(has_diverged & ~np.isfinite(values), worst, values)
-
-
-def _contrasts(plan: Plan) -> Iterator[tuple[dict[str, str], NDArray[np.float64]]]:
-    singles = [
-        {name: level}
-        for name, factor in plan.grid.factors.items()
-        for level in factor.levels
-        if level != factor.baseline
-    ]
-    match plan.grid.design:
-        case "one-at-a-time":
-            for single in singles:
-                ((name, level),) = single.items()
-                cells = np.array([cell.levels[name] == level for cell in plan.cells], np.float64)
-                cells[0] = -1
-                yield single, cells
-        case "factorial":
-            for levels in singles:
-                yield levels, _factorial_weights(plan, levels)
-            for first, second in itertools.combinations(singles, 2):
-                if first.keys() != second.keys():
-                    yield {**first, **second}, _factorial_weights(plan, {**first, **second})
-        case _:
-            assert_never(plan.grid.design)
-
-
-def _factorial_weights(plan: Plan, levels: dict[str, str]) -> NDArray[np.float64]:
-    """Weigh cells by the product of ±1 over the compared factors, averaged over the levels of all others."""
-    weights = np.ones(len(plan.cells))
-    for name, level in levels.items():
-        baseline = plan.grid.factors[name].baseline
-        sign = {level: 1.0, baseline: -1.0}
-        weights *= [sign.get(cell.levels[name], 0.0) for cell in plan.cells]
-    weights /= np.count_nonzero(weights) / 2 ** len(levels)
-    return weights

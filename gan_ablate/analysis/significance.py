@@ -25,8 +25,8 @@ POWER = 0.8
 """Chance with which a new study of the seeds needed would find the effect."""
 
 _MAX_SIGN_FLIPS = 2**16
-_MOST_SEEDS = 10_000
-_MOST_SEEDS_BY_T = 100
+MOST_SEEDS = 10_000
+"""More than anybody runs."""
 
 
 @dataclass(frozen=True)
@@ -138,32 +138,42 @@ def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -
     return RateComparison(*counts, p)
 
 
-def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE) -> int | None:
-    """Count the seeds at which a t test would find an effect of the size and spread seen, with chance ``POWER``.
+def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: float | None = None) -> int | None:
+    """Count the seeds at which Student's t interval would settle an effect as seen, with chance ``POWER``.
 
     Args:
         estimate: of paired differences.
-        alpha: the level that the effect has to pass.
+        alpha: the level of the interval that has to exclude zero, or to lie within the margin.
+        margin: the effect is negligible within ± this; None where nothing is.
 
     Returns:
-        Seeds in all, or None where there is no spread to go by, or no number below ``_MOST_SEEDS`` is enough.
+        Seeds in all, or None where there is no spread to go by, or no number up to ``MOST_SEEDS`` is enough.
     """
-    if not estimate.std > 0 or estimate.value == 0:
+    if not estimate.std > 0:
         return None
-    size = abs(estimate.value) / estimate.std
-    for num in range(2, _MOST_SEEDS_BY_T + 1):
-        if _power(size, num, alpha) >= POWER:
-            return num
-    # With so many seeds Student's t is as good as normal.
-    needed = math.ceil(((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / size) ** 2)
-    return needed if needed <= _MOST_SEEDS else None
+    size, room = abs(estimate.value) / estimate.std, None if margin is None else margin / estimate.std
+
+    def is_enough(num: int) -> bool:
+        return _power(size, num, alpha, room) >= POWER
+
+    if not is_enough(MOST_SEEDS):
+        return None
+    low, high = 2, MOST_SEEDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return low
 
 
-def _power(size: float, num: int, alpha: float) -> float:
-    """Chance that the two-sided t test on ``num`` differences of mean ``size`` standard deviations finds them."""
+def _power(size: float, num: int, alpha: float, room: float | None) -> float:
+    """Chance that the t interval of ``num`` differences of mean ``size`` settles them, all in standard deviations."""
     critical = stats.t.ppf(1 - alpha / 2, num - 1)
     shift = size * math.sqrt(num)
     # The noncentral t as a mean of normals over the quantiles of s / σ: SciPy's own gives up at small df, large shift.
     spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
-    found = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
-    return float(found.mean())
+    settled = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
+    if room is not None:
+        # The mean lies so near zero that the interval is within the margin, and does not exclude zero.
+        near = np.minimum(room * math.sqrt(num) - critical * spreads, critical * spreads)
+        settled += np.where(near > 0, stats.norm.cdf(near - shift) - stats.norm.cdf(-near - shift), 0)
+    return float(settled.mean())

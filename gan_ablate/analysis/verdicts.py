@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gan_ablate.analysis.claims import CLAIMS, Judgement, judge
-from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects
+from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class Verdicts:
         return known
 
     @functools.cached_property
+    def simple_effects(self) -> list[Effect]:
+        """Estimate each level's effect on FID at every combination of the other factors' levels."""
+        return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
+
+    @functools.cached_property
     def _effects(self) -> dict[str, list[Effect]]:
         return {}
 
@@ -71,33 +76,42 @@ class Verdicts:
 
     def all_effects(self) -> pd.DataFrame:
         """Tabulate every effect on every outcome, with all its intervals and tests."""
-        rows = []
-        for outcome in OUTCOMES:
-            for effect in self.effects(outcome):
-                estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
-                rows.append(
-                    {
-                        "outcome": outcome,
-                        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
-                        "effect": effect.name,
-                        "interaction": effect.is_interaction,
-                        "value": estimate.value,
-                        "low": estimate.low,
-                        "high": estimate.high,
-                        "num_seeds": estimate.num_seeds,
-                        "p_t": estimate.p,
-                        "p_holm": effect.test.p,
-                        "rejected": effect.test.is_rejected,
-                        "adjusted_low": effect.adjusted.low,
-                        "adjusted_high": effect.adjusted.high,
-                        "p_sign_flip": effect.sign_flip.p,
-                        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
-                        "bootstrap_low": None if bootstrap is None else bootstrap.low,
-                        "bootstrap_high": None if bootstrap is None else bootstrap.high,
-                        "needed_seeds": effect.needed_seeds,
-                        "with_diverged": None if with_diverged is None else with_diverged.value,
-                        "with_diverged_low": None if with_diverged is None else with_diverged.low,
-                        "with_diverged_high": None if with_diverged is None else with_diverged.high,
-                    }
-                )
+        rows = [_row(effect) for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
         return pd.DataFrame(rows)
+
+    def _simple(self, outcome: str) -> list[Effect]:
+        return self.simple_effects if outcome == "fid" else []
+
+
+def _row(effect: Effect) -> dict[str, object]:
+    """Flatten an effect; what it does not have is None."""
+    estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
+    return {
+        "outcome": effect.outcome.name,
+        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
+        "effect": effect.name,
+        "within": effect.place,
+        "interaction": effect.is_interaction,
+        "answer": effect.answer,
+        "margin": effect.margin,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_seeds": estimate.num_seeds,
+        "p": estimate.p,
+        "p_holm": effect.test.p,
+        "rejected": effect.test.is_rejected,
+        "adjusted_low": effect.adjusted.low,
+        "adjusted_high": effect.adjusted.high,
+        "p_sign_flip": effect.sign_flip.p,
+        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
+        "bootstrap_low": None if bootstrap is None else bootstrap.low,
+        "bootstrap_high": None if bootstrap is None else bootstrap.high,
+        "needed_seeds": effect.needed_seeds,
+        "pairing": effect.pairing.value,
+        "pairing_low": effect.pairing.low,
+        "pairing_high": effect.pairing.high,
+        "with_diverged": None if with_diverged is None else with_diverged.value,
+        "with_diverged_low": None if with_diverged is None else with_diverged.low,
+        "with_diverged_high": None if with_diverged is None else with_diverged.high,
+    }

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
@@ -56,6 +56,16 @@ DEFAULT_BUDGETS: dict[BudgetName, Budget] = {
 }
 
 
+def _read_percent(value: Any) -> Any:
+    """Let ``"10 %"`` stand for 0.1."""
+    if isinstance(value, str) and (number := re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?%", value)):
+        return float(number[1]) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_read_percent), Field(ge=0.001, le=1)]
+
+
 class Factor(Model):
     """One thing that a grid varies: its levels, each a name and the fields it sets, and which one is the baseline."""
 
@@ -75,6 +85,9 @@ class Grid(Model):
     question: str = ""
     base: str
     design: Literal["factorial", "one-at-a-time"] = "factorial"
+    margin: Share = 0.1
+    """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
+    its 1.1th part. What certainly lies within is negligible."""
     factors: Annotated[dict[str, Factor], Field(min_length=1)]
     set: dict[str, Any] = {}
     budget: dict[BudgetName, Budget] = {}

@@ -45,6 +45,8 @@ class Plan(Model):
     cells: Annotated[tuple[Cell, ...], Field(strict=False)]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
+    intervals: Literal["fixed", "sequential"] = "fixed"
+    """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
 

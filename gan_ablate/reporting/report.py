@@ -30,15 +30,16 @@ INTRODUCTION = (
     "These FIDs rest on the features that each table names, and do not compare with FIDs on others. "
     "An effect is a paired difference: the variants of a seed share data order, latents and, layer by layer, the "
     "random numbers that initial weights are made of. Where a grid crosses several factors, an effect is an average "
-    "over the levels of the others. Intervals are 95 %, Student's t over seeds; an effect is called one only where "
-    "Holm's procedure, over all effects of its grid on the same outcome, allows it. "
+    "over the levels of the others. Intervals are 95 % over seeds. What an effect is called rests on the interval that "
+    "is adjusted for all effects of its grid on the same outcome: it *lowers* or *raises* FID where that excludes "
+    "zero, *does not matter* where that lies within the margin of 10 %, and is *open* otherwise. "
     "The words are defined at the [end](#definitions-and-methods)."
 )
 
 VERDICT_RULE = (
-    "*Supported* and *refuted* rest on intervals adjusted for all effects of a grid on the same outcome; what they "
-    "leave open is *inconclusive*, with the seeds by which a new study would find it, were the effect as estimated. "
-    "What stands *beside it* decides nothing."
+    "All verdicts rest on intervals adjusted for all effects of a grid on the same outcome. *Supported* and *refuted* "
+    "need one that excludes zero, *negligible* one that lies within the grid's margin; all else is *open*, with the "
+    "seeds that would settle it. What stands *beside it* decides nothing."
 )
 
 _BESIDE_FID = (
@@ -148,12 +149,16 @@ def _section(results: GridResults) -> _Section:
         wording.answer_sentence(effect, step_times[i] if step_times else None, results.verdicts.rates(effect))
         for i, effect in enumerate(effects)
     ]
+    answers += _simple_answers(results.verdicts.simple_effects)
     answers += wording.caveat_sentences(results)
     if results.plan.budget == "smoke":
         answers.insert(0, wording.SMOKE_WARNING)
     body += [*tables.variants_table(summary), ""]
     if effects:
         body += [*tables.effects_table(effects, step_times), ""]
+        simple = results.verdicts.simple_effects
+        if simple:
+            body += ["### Level by level", "", *tables.effects_table(simple, ()), ""]
         variance = wording.variance_sentence(results)
         body += [variance, ""] if variance else []
     for caption, file in _draw_figures(results, effects):
@@ -171,6 +176,14 @@ def _section(results: GridResults) -> _Section:
         "",
     ]
     return _Section(results, grid.title, results.verdicts.judgements(), answers, body)
+
+
+def _simple_answers(effects: Sequence[Effect]) -> list[str]:
+    by_level: dict[str, list[Effect]] = {}
+    for effect in effects:
+        by_level.setdefault(effect.name, []).append(effect)
+    sentences = (wording.simple_effects_sentence(of_level) for of_level in by_level.values())
+    return [sentence for sentence in sentences if sentence is not None]
 
 
 def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.reporting.wording import (
+    answer_words,
     change_text,
     evidence_words,
     number,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.significance import SignFlip
+    from gan_ablate.analysis.stats import Estimate
 
 
 def claims_table(
@@ -87,7 +89,7 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> li
 
     Args:
         effects: on FID.
-        step_times: the same effects on the time of a step; none where times do not compare.
+        step_times: the same effects on the time of a step; none where times do not compare, or are told elsewhere.
     """
     has_bootstrap = any(effect.bootstrap is not None for effect in effects)
     has_diverged = any(effect.with_diverged is not None for effect in effects)
@@ -96,6 +98,7 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> li
         row = [
             _effect_name(effect),
             percent_text(effect.estimate),
+            answer_words(effect),
             p_text(effect.estimate.p).removeprefix("= "),
             p_text(effect.test.p).removeprefix("= "),
             _percent_interval(effect.adjusted.low, effect.adjusted.high),
@@ -106,13 +109,16 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> li
             row.append("–" if bootstrap is None else _percent_interval(bootstrap.low, bootstrap.high))
         if has_diverged:
             row.append("–" if effect.with_diverged is None else percent_text(effect.with_diverged))
-        row.append(percent_text(step_times[i].estimate) if step_times else "–")
+        row.append(_pairing_text(effect.pairing))
+        if step_times:
+            row.append(percent_text(step_times[i].estimate))
         row.append(str(effect.estimate.num_seeds))
         rows.append(row)
-    headers = ["effect", "change of FID [95 %]", "p", "p, Holm", "adjusted interval"]
+    headers = ["effect", "change of FID [95 %]", "answer", "p", "p, Holm", "adjusted interval"]
     headers += ["p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
-    headers += ["diverged as worst"] * has_diverged
-    return _table(rows, [*headers, "change of step time", "seeds"])
+    headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
+    headers += ["change of step time"] * bool(step_times)
+    return _table(rows, [*headers, "seeds"])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
@@ -228,7 +234,13 @@ def _sign_flip_text(flip: SignFlip) -> str:
 
 
 def _effect_name(effect: Effect) -> str:
-    return effect.name + (" (interaction)" if effect.is_interaction else "")
+    place = f", with {effect.place}" if effect.within else ""
+    return effect.name + place + (" (interaction)" if effect.is_interaction else "")
+
+
+def _pairing_text(gain: Estimate) -> str:
+    """Write ``×2.1 [0.8, 5.5]``: how many times as many unpaired seeds would be as sure."""
+    return "–" if not math.isfinite(gain.value) else f"×{gain.value:.2g} [{gain.low:.2g}, {gain.high:.2g}]"
 
 
 def _interval_text(row: Mapping[Hashable, float], column: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from gan_ablate.analysis.significance import POWER
+from gan_ablate.analysis.sequential import PRIOR_SEEDS
 from gan_ablate.analysis.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
 from gan_ablate.analysis.variance import split_grid_variance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.significance import RateComparison
     from gan_ablate.analysis.stats import Estimate
 
+
+UNEVEN_SPREAD = 2.0
+"""An average over levels hides something where the differences at one spread so many times as far as at another."""
+
+_ANSWERS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
 
@@ -29,19 +34,31 @@ METHODS = f"""\
 - **Effects** on outcomes of the ratio scale are means of log ratios, told in percent. In a factorial grid an effect is
   averaged over the levels of the other factors, and an interaction is how much one factor's effect differs between the
   levels of another; in a one-at-a-time grid each level is compared with the baseline.
-- **Intervals** cover {CONFIDENCE:.0%}: Student's t on the paired differences and, from {MIN_BOOTSTRAP_SEEDS} seeds on,
-  a bootstrap over seeds with expanded percentiles; with fewer seeds no resampling covers as often as it says.
+- **Intervals** cover {CONFIDENCE:.0%}. Where the number of seeds was settled beforehand: Student's t on the paired
+  differences and, from {MIN_BOOTSTRAP_SEEDS} seeds on, a bootstrap over seeds with expanded percentiles; with fewer
+  seeds no resampling covers as often as it says. Where seeds were added after a look at the answers (`--until settled`,
+  or the same grid with more `--seeds`): the sequential t test with a normal mixture (arXiv:2210.08589, section 3;
+  g = {PRIOR_SEEDS}), whose intervals and p hold at every look and are therefore wider; a grid's setup table says which.
 - **Tests.** A grid's effects on one outcome are one family. Holm's procedure keeps the chance of any false finding
   among them at 5 %; every outcome of every grid is a family of its own, and nothing adjusts across them. Intervals
   are not adjusted unless they say so, nor is Fisher's p. The adjusted interval has the level at which Holm's procedure
   tests that effect, and excludes zero exactly where it finds one; several of them do not hold jointly at 95 %. The
   sign-flip test is exact for differences that are symmetric around zero, normal or not, but n seeds give no p below
   2/2ⁿ: with five it cannot reach 0.05, and verdicts rest on the t test, for which differences should be roughly normal.
+- **The margin** of a grid is the smallest change worth having, 10 % unless its file says otherwise: from 1/1.1 to 1.1
+  times the outcome. Only outcomes that are compared by ratios have one.
 - **Verdicts.** *Supported*: the adjusted interval of a deciding effect excludes zero on the side that the claim says,
-  and none on the other. *Refuted*: that of every deciding effect excludes zero on the other side. *Inconclusive*: all
-  else. The seeds needed are those with which a new study would find an effect, were its size and spread those seen
-  here, with a chance of {POWER:.0%}; a few seeds know neither well. Settle their number before running them: adding
-  seeds until a test succeeds makes false findings more frequent than 5 %.
+  and none on the other. *Refuted*: that of a deciding effect excludes zero on the other side, and all others do too or
+  are negligible. *Negligible*: all deciding intervals lie within the margin: it does not matter. *Open*: all else. An
+  effect whose interval excludes zero and lies within the margin is real, and too small to matter. A claim that
+  something makes no difference is supported by a negligible effect, and refuted by one beyond the margin. The seeds
+  that would settle an open effect are those at which its interval, valid at every look, would exclude zero or lie
+  within the margin, were mean and spread those seen here; a few seeds know neither well.
+- **Simple effects** are those of one factor at one level of each other factor: what stands behind a factorial grid's
+  averages. They are a family of tests of their own, each with its own spread.
+- **What pairing is worth** is the variance that a difference would have if either side had seeds of its own, over the
+  variance that it has: 2 means that shared seeds halve the seeds needed, 1 that they buy nothing. The interval is
+  Morgan's for correlated normal variances (Biometrika 31, 1939), exact for normal scores, and wide with few seeds.
 - **Divergence** (a loss, a gradient, a weight or a pixel that is not a finite number) is counted, not dropped, and so
   is **collapse**: a finished run that covers fewer than half of the classes. Few images of every class, again and
   again, are no collapse by this count: recall and coverage see them. Their rates have exact (Clopper-Pearson)
@@ -84,22 +101,76 @@ def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str
     interval = f"95 % interval {_whole(change.low)} to {_whole(change.high)} %, {seeds} seeds, {p}"
     size = _whole(abs(change.value)).removeprefix("+")
     if effect.is_interaction:
-        if effect.test.is_rejected:
-            direction = "lower" if change.value < 0 else "higher"
-            sentence = (
-                f"**{name}** interact: with both, FID is {size} % {direction} than their separate effects would make "
-                f"it ({interval})"
-            )
-        else:
-            sentence = f"**{name}**: no clear interaction: {_whole(change.value)} % ({interval})"
+        sentence = f"**{name}**{_interaction_words(effect, size, interval)}"
     else:
-        cost = cost_words(step_time)
-        if effect.test.is_rejected:
-            verb = "lowers" if change.value < 0 else "raises"
-            sentence = f"**{name}** {verb} FID by {size} % ({interval}); {cost}"
-        else:
-            sentence = f"**{name}** shows no clear effect on FID: {_whole(change.value)} % ({interval}); {cost}"
+        sentence = f"**{name}** {_effect_words(effect, size, interval)}; {cost_words(step_time)}"
     return sentence + with_diverged_words(effect) + events + "."
+
+
+def _effect_words(effect: Effect, size: str, interval: str) -> str:
+    change = _whole(effect.estimate.as_percent_change().value)
+    match effect.answer:
+        case "lower" | "higher":
+            verb = "lowers" if effect.answer == "lower" else "raises"
+            return f"{verb} FID by {size} % ({interval}){too_small_words(effect)}"
+        case "negligible":
+            return f"does not matter: FID {change} %, certainly {margin_words(effect)} ({interval})"
+        case "open":
+            return f"is open: FID {change} % ({interval}); {settling_words(effect.needed_seeds)}"
+        case _:
+            assert_never(effect.answer)
+
+
+def _interaction_words(effect: Effect, size: str, interval: str) -> str:
+    change = _whole(effect.estimate.as_percent_change().value)
+    match effect.answer:
+        case "lower" | "higher":
+            return (
+                f" interact: with both, FID is {size} % {effect.answer} than their separate effects would make it "
+                f"({interval}){too_small_words(effect)}"
+            )
+        case "negligible":
+            return f": no interaction that matters: {change} %, certainly {margin_words(effect)} ({interval})"
+        case "open":
+            return f": whether they interact is open: {change} % ({interval})"
+        case _:
+            assert_never(effect.answer)
+
+
+def answer_words(effect: Effect) -> str:
+    """Say an effect's answer in a word or two."""
+    return f"{_ANSWERS[effect.answer]}{', too small to matter' if effect.is_too_small else ''}"
+
+
+def margin_words(effect: Effect) -> str:
+    """Name the margin of an effect on the ratio scale: ``within ±10 %``."""
+    return "" if effect.margin is None else f"within ±{100 * math.expm1(effect.margin):.3g} %"
+
+
+def too_small_words(effect: Effect) -> str:
+    """Say that an effect is real but too small to matter; nothing where it is not known to be."""
+    return f": a real effect, and too small to matter, certainly {margin_words(effect)}" if effect.is_too_small else ""
+
+
+def settling_words(needed_seeds: int | None) -> str:
+    """Say what would settle an open effect."""
+    if needed_seeds is None:
+        return "no number of seeds in reach would settle it, were it as large as it seems"
+    return f"about {needed_seeds:,} seeds in all would settle it, were it as large as it seems (`--until settled`)"
+
+
+def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
+    """Say one level's effect at each level of the others, where their answers or their spreads differ; else None.
+
+    Args:
+        effects: the simple effects of one level.
+    """
+    known = [effect for effect in effects if math.isfinite(effect.estimate.low)]
+    spreads = [effect.estimate.std for effect in known]
+    if len(known) < 2 or (len({e.answer for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
+        return None
+    parts = [f"with {effect.place} {percent_text(effect.estimate)}, {answer_words(effect)}" for effect in known]
+    return f"**{known[0].name}**, level by level: {'; '.join(parts)}."
 
 
 def with_diverged_words(effect: Effect) -> str:
@@ -193,19 +264,20 @@ def overhead_sentence(results: GridResults) -> str | None:
 
 
 def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
-    """Say a verdict, and what an inconclusive one would take."""
-    if judgement.verdict != "inconclusive":
-        return f"**{judgement.verdict}**" if is_complete else f"{judgement.verdict}, provisionally: runs are missing"
+    """Say a verdict, and what an open one would take."""
+    if judgement.verdict != "open":
+        small = ", by an effect too small to matter" if judgement.is_too_small else ""
+        return (
+            f"**{judgement.verdict}**{small}"
+            if is_complete
+            else f"{judgement.verdict}{small}, provisionally: runs are missing"
+        )
     verdicts = {finding.verdict for finding in judgement.decisive}
-    num_seeds = max(finding.effect.estimate.num_seeds for finding in judgement.decisive)
-    needed = judgement.needed_seeds
-    if num_seeds < 2:
-        return "inconclusive: too few seeds have a score to compare"
+    if max(finding.effect.estimate.num_seeds for finding in judgement.decisive) < 2:
+        return "open: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
-        return "inconclusive: its levels contradict each other"
-    if needed is None:
-        return "inconclusive: no number of seeds in reach would settle an effect so small"
-    return f"inconclusive: a new study of about {needed:,} seeds would settle it, were the effect as large as it seems"
+        return "open: its levels contradict each other"
+    return f"open: {settling_words(judgement.needed_seeds)}"
 
 
 def evidence_words(effect: Effect) -> str:

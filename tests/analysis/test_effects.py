@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.effects import Effect, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
@@ -81,8 +81,7 @@ def test_an_effect_carries_its_tests(tmp_path: Path) -> None:
     strong, none = effects["beta1 0.9"], effects["beta1 0.0"]
     assert strong.test.is_rejected
     assert strong.adjusted.low > 0
-    assert strong.needed_seeds is not None
-    assert strong.needed_seeds <= 5
+    assert strong.needed_seeds is None  # it is settled
     assert strong.test.p == pytest.approx(min(1, 2 * strong.estimate.p))
     assert strong.sign_flip.p == strong.sign_flip.smallest_p == 2 / 2**5
     assert strong.bootstrap is None
@@ -126,3 +125,59 @@ def test_an_outcome_that_no_run_has_gives_effects_without_values(tmp_path: Path)
     planned = plan(load_grid("beta1"))
     runs = load_results(tmp_path, "beta1").assign(recall=None)
     assert all(effect.estimate.num_seeds == 0 for effect in estimate_effects(planned, runs, "recall"))
+
+
+def test_simple_effects_stand_at_each_level_of_the_other_factors(tmp_path: Path) -> None:
+    planned = plan(load_grid("bn_label_smooth"))
+    gains = {("off", "off"): 0.0, ("on", "off"): -0.7, ("off", "on"): 0.2, ("on", "on"): -0.6}
+
+    def fid(cell: Cell, seed: int) -> float:
+        at = cell.levels["batch_norm"], cell.levels["label_smoothing"]
+        spread = 0.3 if at == ("off", "on") else 0.001
+        return SEED_FACTOR[seed] * math.exp(gains[at] + spread * math.sin(7 * seed + len(cell.label)))
+
+    save_runs(Store(tmp_path), planned, fid)
+    effects = estimate_simple_effects(planned, load_results(tmp_path, "bn_label_smooth"))
+    found = {(effect.name, effect.place): effect for effect in effects}
+    assert len(found) == 4
+    steady, uneven = (found["label smoothing on", f"batch norm {level}"] for level in ("on", "off"))
+    assert steady.estimate.value == pytest.approx(0.1, abs=0.002)
+    assert uneven.estimate.value == pytest.approx(0.2, abs=0.2)
+    # Neither borrows the other's spread, and the four are one family.
+    assert uneven.estimate.std > 100 * steady.estimate.std
+    assert steady.test.confidence >= 0.95
+    assert found["batch norm on", "label smoothing off"].estimate.value == pytest.approx(-0.7, abs=0.002)
+    assert estimate_simple_effects(plan(load_grid("essentials")), load_results(tmp_path, "bn_label_smooth")) == []
+
+
+def test_an_effect_is_answered_by_its_interval_and_the_margin(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"))
+    gains = {"none": 0.0, "channels-25": 0.5, "elements-30": 0.05, "elements-50": 0.0}
+
+    def fid(cell: Cell, seed: int) -> float:
+        level = cell.levels["dropout"]
+        return SEED_FACTOR[seed] * math.exp(gains[level] + 0.002 * math.sin(7 * seed + 3 * list(gains).index(level)))
+
+    save_runs(Store(tmp_path), planned, fid)
+    runs = load_results(tmp_path, "dropout")
+    large, small, none = estimate_effects(planned, runs)
+    assert (large.answer, large.is_too_small, large.is_beyond_margin) == ("higher", False, True)
+    assert (small.answer, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
+    assert (none.answer, none.is_too_small, none.needed_seeds) == ("negligible", False, None)
+    # Differences have no margin.
+    assert [effect.answer for effect in estimate_effects(planned, runs, "kid")][-1] == "open"
+    strict = planned.model_copy(update={"grid": planned.grid.model_copy(update={"margin": 0.001})})
+    assert estimate_effects(strict, runs)[-1].answer == "open"
+
+
+def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look(tmp_path: Path) -> None:
+    fixed = plan(load_grid("beta1"))
+    save_runs(
+        Store(tmp_path), fixed, lambda cell, seed: 20 + seed + math.sin(7 * float(cell.levels["beta1"]) * (seed + 1))
+    )
+    runs = load_results(tmp_path, "beta1")
+    sequential = estimate_effects(fixed.model_copy(update={"intervals": "sequential"}), runs)
+    for wide, narrow in zip(sequential, estimate_effects(fixed, runs), strict=True):
+        assert wide.estimate.value == narrow.estimate.value
+        assert wide.estimate.p > narrow.estimate.p
+        assert wide.adjusted.low < narrow.adjusted.low

@@ -93,3 +93,20 @@ def test_no_number_of_seeds_finds_what_is_not_there() -> None:
     assert seeds_needed(Estimate(0.0, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1e-4, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1.0, math.nan, math.nan, 1)) is None
+
+
+@pytest.mark.parametrize(("size", "std"), [(0.0, 0.03), (0.0, 0.1), (0.03, 0.05), (0.15, 0.1)])
+def test_within_a_margin_fewer_seeds_settle(size: float, std: float) -> None:
+    """Against simulation: the interval excludes zero or lies within the margin with a chance of 80 %."""
+    margin = math.log(1.1)
+    needed = seeds_needed(Estimate(size, 0, 0, num_seeds=5, std=std), 0.05, margin)
+    assert needed is not None
+
+    def chance(num: int) -> float:
+        samples = np.random.default_rng(0).normal(size, std, size=(20_000, num))
+        mean = samples.mean(axis=1)
+        half = scipy_stats.t.ppf(0.975, num - 1) * samples.std(axis=1, ddof=1) / math.sqrt(num)
+        return float(((np.abs(mean) > half) | (np.abs(mean) + half < margin)).mean())
+
+    assert chance(needed) >= 0.79
+    assert needed == 2 or chance(needed - 1) < 0.81

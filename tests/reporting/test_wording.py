@@ -19,6 +19,7 @@ from gan_ablate.reporting.wording import (
     percent,
     rate_text,
     signed,
+    simple_effects_sentence,
     verdict_words,
 )
 
@@ -32,13 +33,17 @@ def make_effect(
 ) -> Effect:
     return Effect(
         levels=levels or {"bn": "on"},
+        within={},
         outcome=OUTCOMES[outcome],
+        margin=math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None,
         estimate=estimate,
         test=HolmTest(0.012, 0.983, is_rejected=is_rejected),
         adjusted=Interval(estimate.low, estimate.high),
+        strictest=Interval(estimate.low, estimate.high),
         sign_flip=SignFlip(0.0625, 0.0625),
         bootstrap=None,
-        needed_seeds=4 if is_rejected else 12,
+        needed_seeds=None if is_rejected else 12,
+        pairing=Estimate(2.0, 0.7, 5.0, 5),
         with_diverged=None,
     )
 
@@ -60,15 +65,29 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             "**bn on** raises FID by 71 % (95 % interval +46 to +100 %, 5 seeds, Holm's p = 0.012); ",
         ),
         (
+            (3, 1, 5),
+            True,
+            (
+                "**bn on** raises FID by 3 % (95 % interval +1 to +5 %, 5 seeds, Holm's p = 0.012): a real effect, "
+                "and too small to matter, certainly within ±10 %; "
+            ),
+        ),
+        (
             (-0.2, -3, 3),
             False,
-            "**bn on** shows no clear effect on FID: 0 % (95 % interval -3 to +3 %, 5 seeds, Holm's p = 0.012); ",
+            (
+                "**bn on** does not matter: FID 0 %, certainly within ±10 % (95 % interval -3 to +3 %, 5 seeds, "
+                "Holm's p = 0.012); "
+            ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
         (
             (-9, -16, -1),
             False,
-            "**bn on** shows no clear effect on FID: -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012); ",
+            (
+                "**bn on** is open: FID -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012); about 12 seeds "
+                "in all would settle it, were it as large as it seems (`--until settled`); "
+            ),
         ),
     ],
 )
@@ -90,6 +109,26 @@ def test_a_cost_is_claimed_outside_its_interval_only() -> None:
 def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
     assert "with both, FID is 59 % higher than their separate effects" in answer_sentence(effect, SAME_TIME, {})
+    small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
+    assert ": no interaction that matters: +1 %, certainly within ±10 %" in answer_sentence(small, SAME_TIME, {})
+    unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
+    assert ": whether they interact is open: +1 %" in answer_sentence(unknown, SAME_TIME, {})
+
+
+def test_simple_effects_are_told_where_they_differ() -> None:
+    def at(place: str, percents: tuple[float, float, float], std: float) -> Effect:
+        estimate = dataclasses.replace(of_percent(*percents), std=std)
+        return dataclasses.replace(make_effect(estimate, is_rejected=False), within={"norm": place})
+
+    even = [at("off", (1, -4, 6), 0.04), at("on", (0, -3, 3), 0.03)]
+    assert simple_effects_sentence(even) is None
+    uneven = [at("off", (1, -4, 6), 0.08), at("on", (0, -3, 3), 0.03)]
+    assert simple_effects_sentence(uneven) == (
+        "**bn on**, level by level: with norm off +1.0 % [-4.0, +6.0], it does not matter; "
+        "with norm on 0.0 % [-3.0, +3.0], it does not matter."
+    )
+    differing = [at("off", (21, -17, 75), 0.04), at("on", (0, -3, 3), 0.03)]
+    assert "with norm off +21.0 % [-17.0, +75.0], open; with norm on" in str(simple_effects_sentence(differing))
 
 
 def test_rates_stand_beside_the_effect() -> None:
@@ -124,7 +163,7 @@ def test_outcomes_are_told_on_their_own_scale() -> None:
 def judgement_of(*verdicts: Verdict, estimate: Estimate, needed: int | None) -> Judgement:
     effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
     findings = tuple(Finding(CLAIMS[0].decisive[0], effect, verdict) for verdict in verdicts)
-    overall = verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
+    overall = verdicts[0] if len(set(verdicts)) == 1 else "open"
     return Judgement(CLAIMS[0], overall, findings, ())
 
 
@@ -135,25 +174,26 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
     ("judgement", "words"),
     [
         (judgement_of("supported", estimate=FIVE, needed=4), "**supported**"),
+        (judgement_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
-            judgement_of("inconclusive", estimate=FIVE, needed=24),
-            "inconclusive: a new study of about 24 seeds would settle it, were the effect as large as it seems",
+            judgement_of("open", estimate=FIVE, needed=24),
+            "open: about 24 seeds in all would settle it, were it as large as it seems (`--until settled`)",
         ),
         (
-            judgement_of("inconclusive", estimate=FIVE, needed=None),
-            "inconclusive: no number of seeds in reach would settle an effect so small",
+            judgement_of("open", estimate=FIVE, needed=None),
+            "open: no number of seeds in reach would settle it, were it as large as it seems",
         ),
         (
-            judgement_of("inconclusive", estimate=ONE, needed=None),
-            "inconclusive: too few seeds have a score to compare",
+            judgement_of("open", estimate=ONE, needed=None),
+            "open: too few seeds have a score to compare",
         ),
         (
             judgement_of("supported", "refuted", estimate=FIVE, needed=4),
-            "inconclusive: its levels contradict each other",
+            "open: its levels contradict each other",
         ),
     ],
 )
-def test_an_inconclusive_verdict_says_what_would_settle_it(judgement: Judgement, words: str) -> None:
+def test_an_open_verdict_says_what_would_settle_it(judgement: Judgement, words: str) -> None:
     assert verdict_words(judgement, is_complete=True) == words
 
 

@@ -63,6 +63,8 @@ def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> No
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
     """Draw every effect on FID in percent, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
 
+    A band marks the margin within which an effect does not matter; colours tell effects, negligible and open ones.
+
     Args:
         effects: main effects and interactions.
         path: the PNG to write.
@@ -70,8 +72,11 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
     with open_figure(path, 0.42 * len(effects) + 1.3) as figure:
         axes = figure.add_subplot()
         axes.axvline(0, color="0.3", lw=1)
+        margin = effects[0].margin
+        if margin is not None:
+            axes.axvspan(-margin, margin, color="0.92", zorder=0)
         for row, effect in enumerate(effects):
-            colour = "0.15" if effect.test.is_rejected else "0.6"
+            colour = {"open": "0.6", "negligible": "C2"}.get(effect.answer, "0.15")
             adjusted = effect.adjusted
             if np.isfinite(adjusted.low):
                 axes.plot([adjusted.low, adjusted.high], [row, row], color=colour, lw=1, marker="|", ms=7, zorder=2)
@@ -92,7 +97,8 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
             at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
             axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
         axes.set_title(
-            "thick: 95 % interval · thin: Holm-adjusted, of these tests · dark: an effect by Holm's procedure",
+            "thick: 95 % · thin: adjusted for all of these · black: an effect · green: does not matter · grey: open · "
+            "band: the margin",
             fontsize=8, color="0.35", loc="right",
         )  # fmt: skip
 

@@ -1,0 +1,112 @@
+"""Numbers per seed in, estimates and intervals out that hold however often one looks at them: for grids that grow.
+
+Whoever adds seeds after having looked, and stops when the answer pleases, finds effects where there are none far more
+often than a test of a fixed number of seeds says. These intervals pay for that beforehand. Every method here is held to
+its promise by ``tests/analysis/simulations.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gan_ablate.analysis.significance import MOST_SEEDS
+from gan_ablate.analysis.stats import CONFIDENCE, Estimate, Interval, mean_estimate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PRIOR_SEEDS = 0.3
+"""The mixture's g: the standardised effects that it is readiest for are N(0, 1/g), large ones. Chosen by simulation."""
+
+
+def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate a mean with an interval and a p-value that hold at every look, seed after seed.
+
+    The t statistic's Bayes factor against zero, under a normal mixture over standardised effects, is a martingale when
+    there is no effect (Lindon et al., arXiv:2210.08589, section 3, for one mean): with n seeds and ν = n - 1
+
+        E = √(g / (g + n)) · ((1 + t² g / ((g + n) ν)) / (1 + t² / ν)) ^ (-(ν + 1) / 2),
+
+    so that E ever reaches 1 / α with a chance of at most α (Ville's inequality). The p-value is the smallest 1 / E so
+    far, the interval what no look has excluded yet.
+
+    Args:
+        values: (seeds,) one number per seed, in the order of the looks; NaN where a seed has none, which is left out.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The mean of all; bounds are infinite while nothing can be excluded, NaN where there is no spread.
+    """
+    fixed = mean_estimate(values, confidence)
+    if not fixed.std > 0:
+        return fixed
+    present = values[np.isfinite(values)]
+    interval, p = Interval(-math.inf, math.inf), 1.0
+    for num in range(2, len(present) + 1):
+        seen = present[:num]
+        mean, error = float(seen.mean()), float(seen.std(ddof=1)) / math.sqrt(num)
+        if not error > 1e-12 * abs(mean):
+            continue  # the first seeds are alike to rounding; wait for one that is not
+        p = min(p, math.exp(-_log_evidence(mean / error, num)))
+        half = critical_t(num, confidence) * error
+        low, high = max(interval.low, mean - half), min(interval.high, mean + half)
+        if low <= high:  # looks that exclude one another's intervals are among those that are wrong in 1 - confidence
+            interval = Interval(low, high)
+    return replace(fixed, low=interval.low, high=interval.high, p=p)
+
+
+def critical_t(num_seeds: int, confidence: float = CONFIDENCE) -> float:
+    """Return the t statistic from which a look at so many seeds excludes a mean; infinite where none is enough.
+
+    Args:
+        num_seeds: at least two.
+        confidence: in (0, 1).
+    """
+    freedom = num_seeds - 1
+    share = PRIOR_SEEDS / (PRIOR_SEEDS + num_seeds)
+    # E = 1 / α, solved for t²/ν.
+    ratio = (1 / ((1 - confidence) * math.sqrt(share))) ** (2 / num_seeds)
+    if ratio * share >= 1:
+        return math.inf
+    return math.sqrt(freedom * (ratio - 1) / (1 - ratio * share))
+
+
+def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float) -> int | None:
+    """Count the seeds, in all, at which an interval that holds at every look settles, were mean and spread as seen.
+
+    Args:
+        estimate: of a mean, so far.
+        margin: the mean is negligible within ± this; None where nothing is.
+        confidence: of the interval that has to exclude zero, or to lie within the margin.
+
+    Returns:
+        None where there is no spread to go by, or no number in reach is enough: the mean is about as large as the
+        margin, or there is none and the mean is zero.
+    """
+    size = abs(estimate.value)
+    if not estimate.std > 0 or not math.isfinite(size):
+        return None
+    room = max(size, 0.0 if margin is None else margin - size)
+
+    def is_settled(num: int) -> bool:
+        return critical_t(num, confidence) * estimate.std / math.sqrt(num) <= room
+
+    if not is_settled(MOST_SEEDS):
+        return None
+    low, high = 2, MOST_SEEDS  # an interval's width only falls with the seeds
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_settled(middle) else (middle + 1, high)
+    return low
+
+
+def _log_evidence(t: float, num_seeds: int) -> float:
+    """Logarithm of E, the Bayes factor against a mean of zero."""
+    freedom = num_seeds - 1
+    share = PRIOR_SEEDS / (PRIOR_SEEDS + num_seeds)
+    squared = t * t / freedom
+    return 0.5 * math.log(share) + num_seeds / 2 * (math.log1p(squared) - math.log1p(squared * share))

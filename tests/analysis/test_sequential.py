@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from gan_ablate.analysis.sequential import PRIOR_SEEDS, critical_t, seeds_to_settle, sequential_estimate
+from gan_ablate.analysis.stats import Estimate, mean_estimate
+
+RNG = np.random.default_rng(0)
+
+
+def evidence(t: float, num: int) -> float:
+    """The Bayes factor by its definition: the t statistic's density under the mixture over that without an effect.
+
+    A noncentral t whose noncentrality is N(0, n / g) is a central t, scaled by √(1 + n / g).
+    """
+    scale = math.sqrt(1 + num / PRIOR_SEEDS)
+
+    def log_density(x: float) -> float:
+        return -num / 2 * math.log1p(x * x / (num - 1))
+
+    return math.exp(log_density(t / scale) - log_density(t)) / scale
+
+
+@pytest.mark.parametrize("num", [5, 8, 30])
+def test_p_is_the_smallest_of_all_looks_by_the_bayes_factor(num: int) -> None:
+    values = RNG.normal(0.8, 1, num)
+    factors = [1.0]
+    for seen in range(2, num + 1):
+        estimate = mean_estimate(values[:seen])
+        t = estimate.value / (estimate.std / math.sqrt(seen))
+        factors.append(evidence(t, seen))
+    assert sequential_estimate(values).p == pytest.approx(1 / max(factors))
+
+
+@pytest.mark.parametrize("confidence", [0.95, 1 - 0.05 / 6])
+@pytest.mark.parametrize("num", [6, 10, 60])
+def test_the_critical_t_is_where_the_evidence_reaches_one_over_alpha(num: int, confidence: float) -> None:
+    assert evidence(critical_t(num, confidence), num) == pytest.approx(1 / (1 - confidence))
+
+
+def test_no_t_is_enough_for_the_first_seeds() -> None:
+    assert [math.isinf(critical_t(num, 0.95)) for num in (2, 3, 4)] == [True, True, False]
+    estimate = sequential_estimate(np.array([1.0, 1.1]))
+    assert (estimate.low, estimate.high) == (-math.inf, math.inf)
+    assert estimate.p > 0.05
+
+
+def test_the_interval_is_what_no_look_has_excluded() -> None:
+    values = RNG.normal(0.5, 1, 20)
+    bounds = []
+    for num in range(4, 21):
+        seen = mean_estimate(values[:num])
+        half = critical_t(num, 0.95) * seen.std / math.sqrt(num)
+        bounds.append((seen.value - half, seen.value + half))
+    estimate = sequential_estimate(values)
+    assert estimate.low == pytest.approx(max(low for low, _ in bounds))
+    assert estimate.high == pytest.approx(min(high for _, high in bounds))
+    assert estimate.value == pytest.approx(values.mean())
+
+
+def test_more_seeds_never_widen_the_interval_nor_raise_p() -> None:
+    for _ in range(20):
+        values = RNG.standard_t(3, 25) + 0.3
+        estimates = [sequential_estimate(values[:num]) for num in range(2, 26)]
+        for earlier, later in itertools.pairwise(estimates):
+            assert later.p <= earlier.p
+            assert earlier.low <= later.low <= later.high <= earlier.high
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_the_interval_excludes_zero_exactly_where_p_is_below(confidence: float) -> None:
+    outcomes = set()
+    for _ in range(200):
+        values = RNG.normal(RNG.choice([0, 1.0]), 1, 12)
+        estimate = sequential_estimate(values, confidence)
+        assert estimate.excludes_zero == (estimate.p < 1 - confidence)
+        outcomes.add(estimate.excludes_zero)
+    assert outcomes == {True, False}
+
+
+def test_seeds_without_a_score_are_no_looks() -> None:
+    values = RNG.normal(0.5, 1, 9)
+    with_gap = np.insert(values, 4, np.nan)
+    assert sequential_estimate(with_gap) == sequential_estimate(values)
+
+
+def test_seeds_that_agree_have_nothing_to_test() -> None:
+    estimate = sequential_estimate(np.full(6, 0.25))
+    assert math.isnan(estimate.p)
+    assert estimate.num_seeds == 6
+
+
+@pytest.mark.parametrize(("value", "std"), [(0.5, 0.2), (0.0, 0.05), (0.02, 0.1), (-0.3, 0.4)])
+def test_the_seeds_that_settle_are_the_first_at_which_the_interval_would(value: float, std: float) -> None:
+    margin = math.log(1.1)
+    needed = seeds_to_settle(Estimate(value, 0, 0, 5, std=std), margin, 0.95)
+    assert needed is not None
+
+    def is_settled(num: int) -> bool:
+        half = critical_t(num) * std / math.sqrt(num)
+        return abs(value) >= half or abs(value) + half <= margin
+
+    assert is_settled(needed)
+    assert not is_settled(needed - 1)
+
+
+def test_an_effect_as_large_as_the_margin_is_found_and_one_of_nothing_needs_a_margin() -> None:
+    assert seeds_to_settle(Estimate(0.0, 0, 0, 5, std=0.1), None, 0.95) is None
+    assert seeds_to_settle(Estimate(0.1, 0, 0, 5, std=0.1), 0.1, 0.95) is not None
+    assert seeds_to_settle(Estimate(0.1, 0, 0, 1), 0.1, 0.95) is None
