@@ -14,7 +14,7 @@ from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.validation import Model, Probability, Size
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
 
 MAX_STEPS = 10**9
