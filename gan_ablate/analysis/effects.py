@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
@@ -25,6 +26,7 @@ from gan_ablate.analysis.stats import (
     Estimate,
     Interval,
     bootstrap_interval,
+    contrast_sides,
     contrast_values,
     log_scores,
     mean_estimate,
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.planning import Plan
 
+DIFFERENCE = np.array([1.0, -1.0])
+"""The contrast of two sides."""
+
 Answer = Literal["lower", "higher", "negligible", "open"]
 
 
@@ -48,35 +53,32 @@ class Effect:
     Attributes:
         levels: factor → level that is compared with the factor's baseline; two of them for an interaction.
         within: factor → level at which all others stand still, for a simple effect; empty for an average over them.
+        is_fixed: whether the number of seeds was settled beforehand; else the intervals hold at every look.
         outcome: of what. On the ratio scale all numbers below are log ratios.
         margin: the effect is negligible within ± this; None where the outcome knows no such bound.
         estimate: the mean over seeds with its own 95 % interval.
         test: its place in the family of all effects of its kind on this outcome.
         adjusted: the interval that excludes zero exactly where Holm's procedure calls it an effect.
         strictest: the interval at the level of Holm's first test: those of all effects of the family hold together.
-        sign_flip: the exact test without any assumption on the distribution.
-        bootstrap: the interval from resampled seeds, where there are enough of them.
         needed_seeds: how many, in all, would settle an effect of this size and spread if they were added one by one;
             None where it is settled, or no number in reach would.
-        pairing: the variance that the difference would have over seeds of their own for each variant, over the one it
-            has; a ratio with its interval.
         with_diverged: the estimate if every run that diverged had scored like the worst one that did not, which is the
             least that its divergence can count; None where none diverged.
+        sides: (seeds, 2) means of the variants that count positively, and of the others; NaN where a seed has none.
     """
 
     levels: dict[str, str]
     within: dict[str, str]
+    is_fixed: bool
     outcome: Outcome
     margin: float | None
     estimate: Estimate
     test: HolmTest
     adjusted: Interval
     strictest: Interval
-    sign_flip: SignFlip
-    bootstrap: Interval | None
     needed_seeds: int | None
-    pairing: Estimate
     with_diverged: Estimate | None
+    sides: NDArray[np.float64] = field(repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -92,6 +94,21 @@ class Effect:
     def is_interaction(self) -> bool:
         """Whether it compares effects rather than levels."""
         return len(self.levels) == 2
+
+    @functools.cached_property
+    def sign_flip(self) -> SignFlip:
+        """The exact test without any assumption on the distribution."""
+        return sign_flip_test(contrast_values(self.sides, DIFFERENCE))
+
+    @functools.cached_property
+    def bootstrap(self) -> Interval | None:
+        """The interval from resampled seeds, where there are enough of them, settled in number beforehand."""
+        return bootstrap_interval(contrast_values(self.sides, DIFFERENCE)) if self.is_fixed else None
+
+    @functools.cached_property
+    def pairing(self) -> Estimate:
+        """The variance over seeds of their own for either side, over that over shared seeds: a ratio."""
+        return pairing_gain(self.sides)
 
     @property
     def answer(self) -> Answer:
@@ -159,17 +176,16 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
             Effect(
                 levels=contrast.levels,
                 within=contrast.within,
+                is_fixed=plan.intervals == "fixed",
                 outcome=outcome,
                 margin=margin,
                 estimate=estimate,
                 test=test,
                 adjusted=adjusted,
                 strictest=_bounds(estimate_mean(differences, strictest)),
-                sign_flip=sign_flip_test(differences),
-                bootstrap=bootstrap_interval(differences),
                 needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, test.confidence),
-                pairing=pairing_gain(values, contrast.weights),
                 with_diverged=with_diverged,
+                sides=contrast_sides(values, contrast.weights),
             )
         )
     return effects

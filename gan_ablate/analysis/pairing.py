@@ -17,30 +17,27 @@ MIN_SEEDS = 4
 """With fewer, the interval leaves everything possible."""
 
 
-def pairing_gain(values: NDArray[np.float64], weights: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+def pairing_gain(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
     """Compare the variance of a difference over seeds of their own for either side with that over shared seeds.
 
-    Let A be the mean of the variants that count positively, B that of the others. Over seeds of their own the variance
-    of A - B is Var A + Var B, over shared ones Var(A - B): what a seed does to both alike cancels. The ratio is how
-    many times as many seeds the same certainty would have taken. It is (1 + Var(A + B) / Var(A - B)) / 2, and the
-    interval of a ratio of two correlated normal variances is exact (Morgan, "A test for the significance of the
-    difference between the two variances in a sample from a normal bivariate population", Biometrika 31, 1939).
+    Let A and B be the sides, means of the variants that are compared. Over seeds of their own the variance of A - B is
+    Var A + Var B, over shared ones Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
+    many seeds the same certainty would have taken. It is (1 + Var(A + B) / Var(A - B)) / 2, and the interval of a ratio
+    of two correlated normal variances is exact (Morgan, "A test for the significance of the difference between the two
+    variances in a sample from a normal bivariate population", Biometrika 31, 1939).
 
     Args:
-        values: (seeds, variants); a seed with a NaN in a variant that counts is left out.
-        weights: (variants,) of the contrast.
+        sides: (seeds, 2) A and B; a seed with a NaN is left out.
         confidence: of the interval, in (0, 1).
 
     Returns:
         The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_SEEDS`` seeds or no spread.
     """
-    counts = weights != 0
-    values, weights = values[:, counts], weights[counts]
-    values = values[np.isfinite(values).all(axis=1)]
-    num = len(values)
+    sides = sides[np.isfinite(sides).all(axis=1)]
+    num = len(sides)
     if num < MIN_SEEDS:
         return Estimate(math.nan, math.nan, math.nan, num)
-    treated, control = values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0)
+    treated, control = sides.T
     (summed, shared), (_, paired) = np.cov(treated + control, treated - control)
     if not (summed > 0 and paired > 1e-20 * summed):  # equal to rounding in every seed
         return Estimate(math.nan, math.nan, math.nan, num)

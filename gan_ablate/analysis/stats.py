@@ -144,6 +144,19 @@ def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -
     return np.where(np.abs(contrasts) <= noise, 0.0, contrasts)
 
 
+def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Split a contrast into its two sides, of which it is the difference: (seeds, 2), NaN where a seed has not both.
+
+    Args:
+        values: (seeds, variants).
+        weights: (variants,) see ``contrast_values``.
+    """
+    counts = weights != 0
+    signed = weights[counts]
+    sides: NDArray[np.float64] = values[:, counts] @ np.stack((np.maximum(signed, 0), np.maximum(-signed, 0)), axis=1)
+    return sides
+
+
 def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
     if not error > 1e-12 * abs(mean):  # equal to rounding in every seed: there is no spread to test against
         return Estimate(mean, math.nan, math.nan, num, 0.0)

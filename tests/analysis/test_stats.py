@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 from gan_ablate.analysis.stats import (
     Estimate,
     bootstrap_interval,
+    contrast_sides,
     contrast_values,
     difference_estimate,
     mean_estimate,
@@ -129,3 +130,14 @@ def test_the_simulation_would_notice_a_method_that_fails() -> None:
     (row,) = [row for row in rows if row.method == "normal quantiles"]
     assert not row.is_used
     assert row.false_positives > 0.12
+
+
+def test_a_contrast_is_the_difference_of_its_sides() -> None:
+    values = np.random.default_rng(1).normal(size=(7, 5))
+    values[2, 4] = np.nan  # of a variant that does not count
+    values[3, 0] = np.nan
+    weights = np.array([0.5, 0.5, -0.5, -0.5, 0.0])
+    sides = contrast_sides(values, weights)
+    np.testing.assert_allclose(sides[:, 0], values[:, :2].mean(axis=1))
+    np.testing.assert_allclose(sides[:, 0] - sides[:, 1], contrast_values(values, weights))
+    assert np.isnan(sides).any(axis=1).tolist() == [False, False, False, True, False, False, False]

@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import CLAIMS, Finding, Judgement, Verdict
 from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.significance import HolmTest, RateComparison, SignFlip
+from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval
 from gan_ablate.reporting.wording import (
     answer_sentence,
@@ -34,17 +35,16 @@ def make_effect(
     return Effect(
         levels=levels or {"bn": "on"},
         within={},
+        is_fixed=True,
         outcome=OUTCOMES[outcome],
         margin=math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None,
         estimate=estimate,
         test=HolmTest(0.012, 0.983, is_rejected=is_rejected),
         adjusted=Interval(estimate.low, estimate.high),
         strictest=Interval(estimate.low, estimate.high),
-        sign_flip=SignFlip(0.0625, 0.0625),
-        bootstrap=None,
         needed_seeds=None if is_rejected else 12,
-        pairing=Estimate(2.0, 0.7, 5.0, 5),
         with_diverged=None,
+        sides=np.zeros((5, 2)),
     )
 
 
