@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gan_ablate.api import run_grid
+from gan_ablate.api import run_grid, run_until_settled
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
 from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.fields import find_field, find_levels, list_fields
-from gan_ablate.design.grid import BudgetName, describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.design.grid import MAX_SEEDS, BudgetName, describe_preset, list_grids, list_presets, load_grid
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
 from gan_ablate.design.validation import shorten
@@ -66,6 +66,7 @@ RESULTS = Path("results")
 MAX_LINE = 2_000
 """Characters of an error message."""
 DATA = Path("data")
+MAX_SEEDS_UNTIL_SETTLED = 30
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class RunOptions:
     grid: Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
     budget: Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")] = "standard"
     seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")] = None
+    until: Annotated[
+        Literal["settled"] | None, typer.Option(help="Add seeds, one by one, until every main effect has an answer.")
+    ] = None
+    max_seeds: Annotated[int | None, typer.Option(help="At most so many, with --until settled.  [default: 30]")] = None
+    max_hours: Annotated[
+        float | None, typer.Option(help="With --until settled: after so many hours, begin no other seed.")
+    ] = None
     steps: Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")] = None
     dataset: Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")] = None
     data_dir: Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = DATA
@@ -101,16 +109,30 @@ class RunOptions:
         """
         check_context(self.device, self.inception_weights)
         num_jobs = resolve_jobs(self.jobs, self.device)
+        self._check_until()
         plan = resolve_plan(
             load_grid(self.grid),
             budget=self.budget,
-            seeds=self.seeds,
+            seeds=self.seeds if self.until is None else self.max_seeds or MAX_SEEDS_UNTIL_SETTLED,
             steps=self.steps,
             dataset=self.dataset,
             features=self.features if self.inception_weights is None else "inception",
             overrides=self.overrides or (),
         )
         return plan, num_jobs
+
+    def _check_until(self) -> None:
+        if self.until is None:
+            for option, value in (("--max-seeds", self.max_seeds), ("--max-hours", self.max_hours)):
+                if value is not None:
+                    raise UserError(f"{option} {value}: valid: with --until settled")
+            return
+        if self.seeds is not None:
+            raise UserError(f"--seeds {self.seeds}: with --until settled, the answers say how many; valid: --max-seeds")
+        if self.max_seeds is not None and self.max_seeds < 2:
+            raise UserError(f"--max-seeds {self.max_seeds}: valid: a whole number from 2 to {MAX_SEEDS}")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise UserError(f"--max-hours {self.max_hours}: valid: a number above 0")
 
 
 def takes_run_options(command: Callable[[RunOptions], None]) -> Callable[..., None]:
@@ -139,35 +161,49 @@ def run(options: RunOptions) -> None:
     plan, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    seconds = estimate_seconds(plan, store)
-    missing = {config.run_id: seconds[config.run_id] for config in missing_runs(plan, store)}
     labels = {config.run_id: cell.label for cell, config in plan.runs}
-    header = (
-        f"{plan.grid.title}: {len(plan.cells)} variants × {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, "
-        f"{len(missing)} runs to compute, {num_jobs} at once"
-    )
-    header = "\n".join([header, *plan.notes])
+    num_missing = len(missing_runs(plan, store))
+    if options.until is None:
+        size = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {num_missing} runs to compute"
+    else:
+        size = f"as many seeds as settle it, at most {len(plan.seeds)}"
+    header = "\n".join([f"{plan.grid.title}: {len(plan.cells)} variants × {size}, {num_jobs} at once", *plan.notes])
     previous = store.find_plan(plan.grid.name)
-    if previous is not None and previous != plan:
+    if previous is not None and [c.config.run_id for c in previous.cells] != [c.config.run_id for c in plan.cells]:
         header += f"\nThis takes the place of another plan of {plan.grid.name} in the report; its runs are kept."
+    num_done = 0 if options.until else len(labels) - num_missing
     try:
-        with Display(console, header, labels, missing, len(labels) - len(missing), num_jobs) as display:
-            runs = run_grid(
-                plan,
-                options.out,
-                data_dir=options.data_dir,
-                device=options.device,
-                jobs=options.jobs,
-                inception_weights=options.inception_weights,
-                observer=display,
-            )
+        with Display(console, header, labels, num_done, num_jobs) as display:
+            plan, ending = _compute(options, plan, display)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on with the runs that are missing.")
         raise typer.Exit(130) from None
+    if ending:
+        console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
-    num_failed = int((runs["status"] == "failed").sum())
+    num_failed = sum(record.status == "failed" for _, _, record in store.records(plan))
     if num_failed:
-        raise RunFailedError(f"{num_failed} of {len(runs)} runs failed; {options.out}/runs/*/log.txt says why")
+        raise RunFailedError(f"{num_failed} of {plan.num_runs} runs failed; {options.out}/runs/*/log.txt says why")
+
+
+def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[Plan, str]:
+    """Compute a plan's runs, as many as are asked for; return the plan of those, and what is to be said at the end."""
+    where: dict[str, Any] = {
+        "data_dir": options.data_dir,
+        "device": options.device,
+        "jobs": options.jobs,
+        "inception_weights": options.inception_weights,
+        "observer": display,
+    }
+    if options.until is None:
+        run_grid(plan, options.out, **where)
+        return plan, ""
+    from gan_ablate.reporting.wording import look_lines, settled_sentence  # pandas and SciPy: a second
+
+    settling = run_until_settled(
+        plan, options.out, max_hours=options.max_hours, on_look=lambda look: display.say(look_lines(look)), **where
+    )
+    return settling.plan, settled_sentence(settling)
 
 
 @app.command("plan")
@@ -189,9 +225,10 @@ def plan_command(options: RunOptions) -> None:
     for note in plan.notes:
         console.print(note, soft_wrap=True)
     total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
+    most = "at most " if options.until else ""
     console.print(
-        f"{plan.budget}: {len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
-        f"{len(missing)} runs to compute, about {format_duration(total_sec)} with {num_jobs} at once"
+        f"{plan.budget}: {most}{len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
+        f"{most}{len(missing)} runs to compute, {most or 'about '}{format_duration(total_sec)} with {num_jobs} at once"
     )
     bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
     if bf16_sec and options.device == "cpu":
@@ -265,7 +302,7 @@ def status(out: OutOption = RESULTS) -> None:
         plan = store.load_plan(name)
         ended = [record.status for _, _, record in store.records(plan)]
         counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
-        num_missing = len(plan.cells) * len(plan.seeds) - len(ended)
+        num_missing = plan.num_runs - len(ended)
         table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))
     console = _open_console()
     console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")

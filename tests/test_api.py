@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gan_ablate.api import run_grid
+from gan_ablate import api
+from gan_ablate.analysis.settling import Look
+from gan_ablate.api import run_grid, run_until_settled
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.planning import Plan, plan
 from gan_ablate.errors import UserError
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import RunObserver
 from gan_ablate.execution.schedule import missing_runs
-from gan_ablate.execution.store import Store
-from tests.synthetic import save_runs
+from gan_ablate.execution.store import Record, Store
+from tests.synthetic import make_record, save_runs
 
 
 def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: Path) -> None:
@@ -41,3 +49,120 @@ def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> Non
     with pytest.raises(UserError, match="--jobs 0: valid"):
         run_grid(plan(load_grid(tiny_grid)), tmp_path / "out", jobs=0)
     assert not (tmp_path / "out").exists()
+
+
+class Pretender:
+    """Stands in for the workers: saves invented records in an order of its own, and is stopped after so many."""
+
+    def __init__(self, planned: Plan, *, order: int = 0, stop_after: int | None = None, fails: int = 0) -> None:
+        self._cells = {config.run_id: cell for cell, config in planned.runs}
+        self._rng, self._left, self._fails = np.random.default_rng(order), stop_after, fails
+        self.computed: list[str] = []
+
+    def __call__(
+        self,
+        configs: Sequence[RunConfig],
+        context: RunContext,
+        _jobs: int,
+        _observer: RunObserver,
+        more: Callable[[], Sequence[RunConfig]] = tuple,
+    ) -> Iterator[Record]:
+        pending = configs
+        while pending:
+            for i in self._rng.permutation(len(pending)):
+                if self._left is not None and len(self.computed) == self._left:
+                    raise KeyboardInterrupt
+                record = self._record(pending[i])
+                Store(Path(context.out)).save_record(record)
+                self.computed.append(record.run_id)
+                yield record
+            pending = more()
+
+    def _record(self, config: RunConfig) -> Record:
+        cell = self._cells[config.run_id]
+        if self._fails:
+            self._fails -= 1
+            return Record(run_id=config.run_id, status="failed", message="planted", config=config)
+        error = np.random.default_rng([config.seed, len(cell.label)]).normal(0, 0.1)
+        return make_record(cell, config.seed, 20 * math.exp(error + 0.4 * (cell.levels["dropout"] == "channels-25")))
+
+
+def test_stopped_and_started_again_it_comes_to_the_same_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(load_grid("dropout"), seeds=30)
+    in_one_go = Pretender(planned)
+    monkeypatch.setattr(api, "run_local", in_one_go)
+    looks: list[Look] = []
+    expected = run_until_settled(planned, tmp_path / "a", on_look=looks.append)
+    assert expected.is_over
+    assert [look.num_seeds for look in looks] == [look.num_seeds for look in expected.looks]
+    assert len(in_one_go.computed) == expected.plan.num_runs
+
+    computed: list[str] = []
+    for number in range(100):
+        pretender = Pretender(planned, order=number, stop_after=7)
+        monkeypatch.setattr(api, "run_local", pretender)
+        try:
+            settling = run_until_settled(planned, tmp_path / "b")
+        except KeyboardInterrupt:
+            continue
+        finally:
+            computed += pretender.computed
+        break
+    assert number > 2
+    assert sorted(computed) == sorted(in_one_go.computed)
+    assert settling.plan == expected.plan == Store(tmp_path / "b").load_plan("dropout")
+    for mine, theirs in zip(settling.looks, expected.looks, strict=True):
+        assert [e.adjusted for e in mine.effects] == [e.adjusted for e in theirs.effects]
+
+
+def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(load_grid("dropout"), seeds=30)
+    pretender = Pretender(planned, fails=1)
+    monkeypatch.setattr(api, "run_local", pretender)
+    settling = run_until_settled(planned, tmp_path)
+    assert settling.is_over
+    assert len(set(pretender.computed)) == len(pretender.computed)
+    again = Pretender(planned)
+    monkeypatch.setattr(api, "run_local", again)
+    run_until_settled(planned, tmp_path)
+    assert pretender.computed[0] in again.computed
+
+
+def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(load_grid("dropout"), seeds=30)
+    monkeypatch.setattr(api, "run_local", Pretender(planned))
+    settling = run_until_settled(planned, tmp_path, max_hours=1e-9)
+    assert not settling.is_over
+    assert run_until_settled(planned, tmp_path).is_over
+
+
+def test_what_is_not_scored_cannot_be_settled(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"), seeds=30, overrides=["scoring.features=none"])
+    with pytest.raises(UserError, match="--until settled: mnist-10k is not scored"):
+        run_until_settled(planned, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "intervals"), [((5,), "fixed"), ((5, 5), "fixed"), ((5, 8), "sequential"), ((5, 8, 8), "sequential")]
+)
+def test_a_grid_that_is_extended_is_judged_by_intervals_for_every_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], intervals: str
+) -> None:
+    for number in seeds:
+        planned = plan(load_grid("dropout"), seeds=number)
+        monkeypatch.setattr(api, "run_local", Pretender(planned))
+        run_grid(planned, tmp_path)
+    assert Store(tmp_path).load_plan("dropout").intervals == intervals
+
+
+def test_another_design_is_no_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for steps in (100, 200):
+        planned = plan(load_grid("dropout"), seeds=steps // 50, steps=steps)
+        monkeypatch.setattr(api, "run_local", Pretender(planned))
+        run_grid(planned, tmp_path)
+    assert Store(tmp_path).load_plan("dropout").intervals == "fixed"

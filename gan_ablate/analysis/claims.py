@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.analysis.effects import Effect
+
+if TYPE_CHECKING:
+    from gan_ablate.design.planning import Plan
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
@@ -142,6 +145,14 @@ class Judgement:
         """How many seeds in all would settle the nearest of its open effects, or None where that is not known."""
         open_effects = [finding.effect for finding in self.decisive if finding.verdict == "open"]
         return min((e.needed_seeds for e in open_effects if e.needed_seeds is not None), default=None)
+
+
+def list_claims(plan: Plan) -> list[Claim]:
+    """List the claims that a plan decides; none if its grid is not the shipped one, or this is only a smoke run."""
+    is_shipped = plan.grid.source == f"grid {plan.grid.name}"
+    if not is_shipped or plan.budget == "smoke":
+        return []
+    return [claim for claim in CLAIMS if claim.grid == plan.grid.name]
 
 
 def judge(claim: Claim, effects: Effects) -> Judgement | None:

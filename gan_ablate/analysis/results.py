@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.curves import first_point
 from gan_ablate.analysis.summary import summarise_variants
-from gan_ablate.analysis.table import Yardsticks, find_yardsticks, load_results
+from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class GridResults:
         store: where they lie.
         plan: what was to be run.
         records: of every run that is over, with its variant's label.
-        runs: the same as a tidy table, see ``load_results``.
+        runs: the same as a tidy table, see ``tabulate_runs``.
     """
 
     store: Store
@@ -40,9 +40,13 @@ class GridResults:
     @classmethod
     def load(cls, store: Store, grid: str) -> GridResults:
         """Read a grid's records."""
-        plan = store.load_plan(grid)
+        return cls.of(store, store.load_plan(grid))
+
+    @classmethod
+    def of(cls, store: Store, plan: Plan) -> GridResults:
+        """Read a plan's records."""
         records = [(label, record) for _, label, record in store.records(plan)]
-        return cls(store, plan, records, load_results(store.root, grid))
+        return cls(store, plan, records, tabulate_runs(store, plan))
 
     @property
     def name(self) -> str:
@@ -87,6 +91,4 @@ class GridResults:
     @property
     def is_complete(self) -> bool:
         """Whether every run has a result."""
-        return len(self.runs) == len(self.plan.cells) * len(self.plan.seeds) and "failed" not in set(
-            self.runs["status"]
-        )
+        return len(self.runs) == self.plan.num_runs and "failed" not in set(self.runs["status"])

@@ -51,6 +51,6 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
         row["has_classes"] = bool(of_cell["collapsed"].notna().any())
         row["collapsed"] = int((of_cell["collapsed"] == True).sum())  # noqa: E712 (None is not False)
         row |= {status: int((of_cell["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
-        row["planned"] = len(plan.seeds)
+        row["planned"] = len(plan.seeds_of(cell))
         rows.append(row)
     return pd.DataFrame(rows)

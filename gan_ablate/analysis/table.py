@@ -33,10 +33,14 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     Raises:
         UserError: if that grid was never run into this folder.
     """
+    store = Store(Path(out))
+    return tabulate_runs(store, store.load_plan(grid))
+
+
+def tabulate_runs(store: Store, plan: Plan) -> pd.DataFrame:
+    """Tabulate the runs of a plan that are over, as ``load_results`` does those of the plan last run."""
     import pandas as pd  # a second that plan, list and status need not pay
 
-    store = Store(Path(out))
-    plan = store.load_plan(grid)
     records = list(store.records(plan))
     yardsticks = find_yardsticks(plan, [(label, record) for _, label, record in records])
     rows = [_row(levels, label, record, yardsticks) for levels, label, record in records]

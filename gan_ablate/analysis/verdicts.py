@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gan_ablate.analysis.claims import CLAIMS, Judgement, judge
+from gan_ablate.analysis.claims import Judgement, judge, list_claims
 from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.settling import Look, settle
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.significance import RateComparison
@@ -45,6 +46,12 @@ class Verdicts:
         return known
 
     @functools.cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """Replay the looks at a grid whose seeds were added one by one; none where their number was settled before."""
+        is_sequential = self.plan.intervals == "sequential" and bool(self.effects("fid"))
+        return settle(self.plan, self.runs).looks if is_sequential else ()
+
+    @functools.cached_property
     def simple_effects(self) -> list[Effect]:
         """Estimate each level's effect on FID at every combination of the other factors' levels."""
         return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
@@ -67,11 +74,8 @@ class Verdicts:
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
 
     def judgements(self) -> list[Judgement]:
-        """Judge the claims that this grid decides; none if it is not the shipped grid, or was only a smoke run."""
-        is_shipped = self.plan.grid.source == f"grid {self.plan.grid.name}"
-        if not is_shipped or self.plan.budget == "smoke":
-            return []
-        judged = (judge(claim, self.effects) for claim in CLAIMS if claim.grid == self.plan.grid.name)
+        """Judge the claims that this grid decides."""
+        judged = (judge(claim, self.effects) for claim in list_claims(self.plan))
         return [judgement for judgement in judged if judgement is not None]
 
     def all_effects(self) -> pd.DataFrame:

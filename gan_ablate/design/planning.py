@@ -47,13 +47,26 @@ class Plan(Model):
     """Where each ``folder:NAME@HASH`` lies on this machine."""
     intervals: Literal["fixed", "sequential"] = "fixed"
     """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
+    stopped: dict[str, int] = {}
+    """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
 
     @property
     def runs(self) -> Iterator[tuple[Cell, RunConfig]]:
         """Every run: seeds outermost, so that an unfinished grid has whole seeds to compare."""
-        return ((cell, cell.with_seed(seed)) for seed in self.seeds for cell in self.cells)
+        return (
+            (cell, cell.with_seed(seed)) for seed in self.seeds for cell in self.cells if seed in self.seeds_of(cell)
+        )
+
+    @property
+    def num_runs(self) -> int:
+        """How many there are."""
+        return sum(len(self.seeds_of(cell)) for cell in self.cells)
+
+    def seeds_of(self, cell: Cell) -> tuple[int, ...]:
+        """Return the seeds of one variant."""
+        return self.seeds[: self.stopped.get(cell.label, len(self.seeds))]
 
     @property
     def baseline(self) -> Cell:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.store import Record
 
@@ -25,6 +27,9 @@ class Progress:
 class RunObserver(Protocol):
     """What the display of a grid's progress has to understand."""
 
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Note that these runs, by their ids, will be computed, and about how long each takes."""
+
     def started(self, config: RunConfig) -> None:
         """Note that a worker has taken up a run."""
 
@@ -40,6 +45,9 @@ class RunObserver(Protocol):
 
 class Silent:
     """An observer that does nothing."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Ignore."""
 
     def started(self, config: RunConfig) -> None:
         """Ignore."""

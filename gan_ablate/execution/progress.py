@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -32,7 +32,6 @@ class Display:
         console: where to write; live if it is a terminal.
         header: printed first, once all that the runs need is known to be there.
         labels: run id → the name of its cell.
-        seconds: run id → its estimated seconds, of the runs to be computed.
         num_done: runs that were there already.
         jobs: how many runs go on at once.
     """
@@ -42,15 +41,15 @@ class Display:
         console: Console,
         header: str,
         labels: Mapping[str, str],
-        seconds: Mapping[str, float],
         num_done: int,
         jobs: int,
     ) -> None:
         self._console, self._header = console, header
-        self._labels, self._seconds, self._jobs = labels, dict(seconds), jobs
+        self._labels, self._jobs = labels, jobs
+        self._seconds: dict[str, float] = {}
         self._running: dict[str, tuple[RunConfig, RunProgress | None]] = {}
         self._started_at = self._printed_at = time.monotonic()
-        self._total_sec = sum(self._seconds.values())
+        self._total_sec = 0.0
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -58,7 +57,7 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        self._task = self._bar.add_task("runs", total=len(seconds) + num_done, completed=num_done, left="")
+        self._task = self._bar.add_task("runs", total=num_done, completed=num_done, left="")
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._has_begun = False
 
@@ -81,6 +80,20 @@ class Display:
         self._console.print(self._header, highlight=False, markup=False, soft_wrap=True)
         if self._live is not None:
             self._live.start()
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Count these runs among those that are to come."""
+        self._seconds |= seconds
+        self._total_sec += sum(seconds.values())
+        self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + len(seconds))
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Print lines that stay, above what moves."""
+        self._begin()
+        for line in lines:
+            (self._live.console if self._live else self._console).print(
+                line, highlight=False, markup=False, soft_wrap=True
+            )
 
     def started(self, config: RunConfig) -> None:
         """Add a line for a run."""

@@ -23,9 +23,24 @@ def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
     """Estimate the seconds of every run of a plan, from the runs of the same variant where there are any."""
     seconds = {}
     for cell in plan.cells:
-        configs = [cell.with_seed(seed) for seed in plan.seeds]
+        configs = [cell.with_seed(seed) for seed in plan.seeds_of(cell)]
         records = [store.load_record(config.run_id) for config in configs]
         known = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
         step_ms = sorted(known)[len(known) // 2] if known else None
         seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
     return seconds
+
+
+def grow_plan(plan: Plan, store: Store) -> Plan:
+    """Mark a plan whose seeds are not those that the same variants were run with before: answers have been looked at.
+
+    Its intervals then have to hold at every look. That stays so, however many seeds are asked for later.
+    """
+    previous = store.find_plan(plan.grid.name)
+    if previous is None or [cell.config.run_id for cell in previous.cells] != [c.config.run_id for c in plan.cells]:
+        return plan
+    is_another = previous.seeds != plan.seeds or bool(previous.stopped)
+    was_looked_at = any(store.is_done(config.run_id) for _, config in previous.runs)
+    if previous.intervals == "sequential" or (is_another and was_looked_at):
+        return plan.model_copy(update={"intervals": "sequential"})
+    return plan

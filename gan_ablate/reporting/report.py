@@ -155,7 +155,9 @@ def _section(results: GridResults) -> _Section:
         answers.insert(0, wording.SMOKE_WARNING)
     body += [*tables.variants_table(summary), ""]
     if effects:
-        body += [*tables.effects_table(effects, step_times), ""]
+        looks = results.verdicts.looks
+        body += [*tables.effects_table(effects, step_times, looks), ""]
+        body += [wording.bill_sentence(results.plan, looks), ""] if looks else []
         simple = results.verdicts.simple_effects
         if simple:
             body += ["### Level by level", "", *tables.effects_table(simple, ()), ""]
@@ -227,6 +229,10 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
         if known:
             plots.plot_effects(known, folder / "effects.png")
             drawn.append(("All effects on FID", "effects.png"))
+        looks = results.verdicts.looks
+        if looks:
+            plots.plot_settling(looks, folder / "settling.png")
+            drawn.append(("Answers as seeds came in", "settling.png"))
         if any(effect.is_interaction for effect in known):
             plots.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
             drawn.append(("Interactions: factors whose lines run in parallel do not interact", "interactions.png"))

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.reporting.wording import (
+    INTERVAL_WORDS,
     answer_words,
     change_text,
     evidence_words,
@@ -19,6 +20,7 @@ from gan_ablate.reporting.wording import (
     percent_text,
     rate_text,
     rates_words,
+    settled_text,
     verdict_words,
 )
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.analysis.settling import Look
     from gan_ablate.analysis.significance import SignFlip
     from gan_ablate.analysis.stats import Estimate
 
@@ -84,12 +87,13 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
     return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
-def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
+def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect], looks: Sequence[Look] = ()) -> list[str]:
     """Tabulate every effect on FID with its tests, and on the time of a step.
 
     Args:
         effects: on FID.
         step_times: the same effects on the time of a step; none where times do not compare, or are told elsewhere.
+        looks: at which they were settled, where seeds were added one by one.
     """
     has_bootstrap = any(effect.bootstrap is not None for effect in effects)
     has_diverged = any(effect.with_diverged is not None for effect in effects)
@@ -113,12 +117,14 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> li
         if step_times:
             row.append(percent_text(step_times[i].estimate))
         row.append(str(effect.estimate.num_seeds))
+        if looks:
+            row.append(settled_text(effect, looks))
         rows.append(row)
     headers = ["effect", "change of FID [95 %]", "answer", "p", "p, Holm", "adjusted interval"]
     headers += ["p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
     headers += ["change of step time"] * bool(step_times)
-    return _table(rows, [*headers, "seeds"])
+    return _table(rows, [*headers, "seeds", *(["settled at"] if looks else [])])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
@@ -199,6 +205,8 @@ def setup_table(results: GridResults) -> list[str]:
     facts: list[tuple[str, Iterable[object]]] = [
         ("budget", [(f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds {plan.seeds[0]} to "
                     f"{plan.seeds[-1]}")]),
+        ("intervals", [INTERVAL_WORDS[plan.intervals]]),
+        ("margin", [f"{plan.grid.margin:.3g}: from 1/{1 + plan.grid.margin:.3g} to {1 + plan.grid.margin:.3g} times"]),
         ("base preset", [plan.grid.base]),
         ("batch size", (config.batch_size for config in configs)),
         ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records
@@ -240,7 +248,7 @@ def _effect_name(effect: Effect) -> str:
 
 def _pairing_text(gain: Estimate) -> str:
     """Write ``×2.1 [0.8, 5.5]``: how many times as many unpaired seeds would be as sure."""
-    return "–" if not math.isfinite(gain.value) else f"×{gain.value:.2g} [{gain.low:.2g}, {gain.high:.2g}]"
+    return f"×{number(gain.value)} [{number(gain.low)}, {number(gain.high)}]" if math.isfinite(gain.value) else "–"
 
 
 def _interval_text(row: Mapping[Hashable, float], column: str) -> str:

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, assert_never
 
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.analysis.significance import POWER, seeds_needed
 from gan_ablate.analysis.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
 from gan_ablate.analysis.variance import split_grid_variance
 
@@ -16,9 +17,16 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.analysis.settling import Look, Settling
     from gan_ablate.analysis.significance import RateComparison
     from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.design.planning import Plan
 
+
+INTERVAL_WORDS = {
+    "fixed": "Student's t, for a number of seeds that was settled beforehand",
+    "sequential": "valid at every look, as seeds were added after looking",
+}
 
 UNEVEN_SPREAD = 2.0
 """An average over levels hides something where the differences at one spread so many times as far as at another."""
@@ -159,6 +167,61 @@ def settling_words(needed_seeds: int | None) -> str:
     return f"about {needed_seeds:,} seeds in all would settle it, were it as large as it seems (`--until settled`)"
 
 
+def look_lines(look: Look) -> list[str]:
+    """Say what a look at the first seeds shows: a line for every question, with its interval against the margin."""
+    width = max(len(effect.name) for effect in look.effects)
+    return [f"After {look.num_seeds} seeds:"] + [
+        f"  {effect.name:{width}}  {evidence_text(effect)}: {answer_words(effect)}" for effect in look.effects
+    ]
+
+
+def evidence_text(effect: Effect) -> str:
+    """Write an effect with its adjusted interval: ``FID -45.0 % [-68.3, -4.4]``."""
+    return f"{effect.outcome.title} {change_text(effect, _adjusted(effect))}"
+
+
+def settled_sentence(settling: Settling) -> str:
+    """Say how a grid that was to be settled ended."""
+    look = settling.looks[-1] if settling.looks else None
+    if look is None:
+        return "Stopped before a first look was possible. The same command goes on."
+    still = [effect.name for effect in look.open_effects]
+    if not still:
+        return f"Settled after {look.num_seeds} seeds and {settling.plan.num_runs} runs."
+    why = "no seed is left" if settling.is_over else "the time is over; the same command goes on"
+    return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}."
+
+
+def bill_sentence(plan: Plan, looks: Sequence[Look]) -> str:
+    """Say what the answers of a grid took, and what as much certainty would have taken with a fixed number of seeds."""
+    look = looks[-1]
+    fixed = [
+        seeds_needed(effect.estimate, 1 - effect.test.confidence, effect.margin)
+        for effect in look.effects
+        if effect.answer != "open" and math.isfinite(effect.test.confidence)
+    ]
+    known = [number for number in fixed if number is not None]
+    sentence = f"These answers took {plan.num_runs:,} runs, of at most {look.num_seeds} seeds a variant."
+    if look.open_effects:
+        sentence += f" Still open: {', '.join(effect.name for effect in look.open_effects)}."
+    if known and len(known) == len(look.effects):
+        runs = max(known) * len(plan.cells)
+        sentence += (
+            f" Had one known beforehand how large the effects are, {max(known):,} seeds of every variant, {runs:,} "
+            f"runs, would have settled each with a chance of {POWER:.0%}."
+        )
+    return sentence
+
+
+def settled_text(effect: Effect, looks: Sequence[Look]) -> str:
+    """Write at how many seeds an effect was settled; a dash where it is not, or was no question."""
+    for look in looks:
+        for seen in look.effects:
+            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.answer != "open":
+                return str(look.num_seeds)
+    return "–"
+
+
 def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
     """Say one level's effect at each level of the others, where their answers or their spreads differ; else None.
 
@@ -202,7 +265,7 @@ def cost_words(step_time: Effect | None) -> str:
 def caveat_sentences(results: GridResults) -> list[str]:
     """Say what a reader must know before believing the answers: runs missing, diverged, failed or not scored."""
     plan, runs = results.plan, results.runs
-    planned, caveats = len(plan.cells) * len(plan.seeds), []
+    planned, caveats = plan.num_runs, []
     if len(runs) < planned:
         caveats.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
     ended = {
@@ -282,9 +345,12 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
 
 def evidence_words(effect: Effect) -> str:
     """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
-    estimate = dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
-    change = change_text(effect, estimate)
+    change = change_text(effect, _adjusted(effect))
     return f"{effect.outcome.title}, {effect.name}: {change}, p {p_text(effect.test.p)}{with_diverged_words(effect)}"
+
+
+def _adjusted(effect: Effect) -> Estimate:
+    return dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
 
 
 def change_text(effect: Effect, estimate: Estimate) -> str:

@@ -16,8 +16,9 @@ PROGRESS = Progress(CONFIG.run_id, 50, 12.5, 0.7, 1.4, 33.0)
 
 
 def display_on(console: Console, num_done: int) -> Display:
-    labels, seconds = {CONFIG.run_id: "batch norm on"}, {CONFIG.run_id: 60.0}
-    return Display(console, "A grid: 4 runs", labels, seconds, num_done=num_done, jobs=2)
+    display = Display(console, "A grid: 4 runs", {CONFIG.run_id: "batch norm on"}, num_done=num_done, jobs=2)
+    display.expect({CONFIG.run_id: 60.0})
+    return display
 
 
 def show(console: Console, *, failed: bool = False) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.plots import Style, plot_samples, quality, write_animation
-from gan_ablate.reporting.plots.quality import _percent_ticks, pareto_front
+from gan_ablate.reporting.plots import Style, plot_samples, quality, style, write_animation
+from gan_ablate.reporting.plots.quality import pareto_front
 from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS
 
 
@@ -41,7 +41,7 @@ def test_the_legend_names_a_pareto_front_where_one_is_drawn(
 
 @pytest.mark.parametrize(("low", "high"), [(-0.05, 0.06), (-1.0, 0.3), (-0.2, 2.0), (-5.0, 5.0), (0.2, 0.4)])
 def test_ticks_are_round_apart_and_within(low: float, high: float) -> None:
-    ticks = _percent_ticks(low, high)
+    ticks = style._percent_ticks(low, high)
     places = [math.log1p(tick / 100) for tick in ticks]
     assert 1 <= len(ticks) <= 10
     assert (0 in ticks) is (low <= 0 <= high)

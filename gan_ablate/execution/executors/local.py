@@ -16,7 +16,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
@@ -61,7 +61,13 @@ def resolve_jobs(jobs: int | None, device: str) -> int:
     return len(_list_cores()) or os.cpu_count() or 1
 
 
-def run_local(configs: Sequence[RunConfig], context: RunContext, jobs: int, observer: RunObserver) -> Iterator[Record]:
+def run_local(
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    jobs: int,
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None = None,
+) -> Iterator[Record]:
     """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
 
     The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs;
@@ -72,18 +78,19 @@ def run_local(configs: Sequence[RunConfig], context: RunContext, jobs: int, obse
         context: where and how.
         jobs: how many workers, each with one thread.
         observer: told what happens.
+        more: asked for further runs whenever all have ended, until there are none.
 
     Raises:
         UserError: if data, extractor or device cannot be had; no run has started then.
     """
-    cores = _cores_of_workers(context, min(jobs, len(configs)))
+    cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
     first = _start_worker(context, cores[0])
     try:
         _check_first(first, configs)
     except BaseException:
         _dismiss(first)
         raise
-    return _serve(first, configs, context, cores, observer)
+    return _serve(first, configs, context, cores, observer, more)
 
 
 def _list_cores() -> list[int]:
@@ -106,6 +113,7 @@ def _serve(
     context: RunContext,
     cores: Sequence[int | None],
     observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None,
 ) -> Iterator[Record]:
     pending = deque(configs)
     workers = [first]
@@ -116,12 +124,15 @@ def _serve(
                 for record in _receive(worker, workers, context, observer):
                     observer.finished(record)
                     yield record
+            is_any_running = any(worker.run is not None for worker in workers)
+            if more is not None and not pending and not is_any_running:
+                pending.extend(more())
             for worker in [worker for worker in workers if worker.run is None]:
                 if pending:
                     worker.run = pending.popleft()
                     worker.pipe.send(("execute", worker.run))
                     observer.started(worker.run)
-                else:
+                elif not is_any_running:
                     _dismiss(worker)
                     workers.remove(worker)
             connection.wait([worker.pipe for worker in workers], TICK_SEC)

@@ -2,6 +2,7 @@
 
 from gan_ablate.reporting.plots.quality import plot_cost, plot_effects, plot_interactions, plot_quality
 from gan_ablate.reporting.plots.samples import plot_samples, write_animation
+from gan_ablate.reporting.plots.settling import plot_settling
 from gan_ablate.reporting.plots.style import Style
 from gan_ablate.reporting.plots.training import plot_curves, plot_losses, plot_stability
 
@@ -14,6 +15,7 @@ __all__ = [
     "plot_losses",
     "plot_quality",
     "plot_samples",
+    "plot_settling",
     "plot_stability",
     "write_animation",
 ]

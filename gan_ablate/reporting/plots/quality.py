@@ -17,6 +17,7 @@ from gan_ablate.reporting.plots.style import (
     log_axis,
     mark_floor,
     open_figure,
+    percent_axis,
 )
 from gan_ablate.reporting.wording import percent_text
 
@@ -87,11 +88,7 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
         low, high = axes.get_xlim()
         # Two seeds may leave anything possible; the axis need not show all of it.
         axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
-        ticks = _percent_ticks(*axes.get_xlim())
-        axes.set_xticks(
-            [np.log1p(percent / 100) for percent in ticks],
-            [f"{percent:+d} %" if percent else "0 %" for percent in ticks],
-        )
+        percent_axis(axes, "x")
         axes.set_xlabel("change of FID")
         for words, side in (("← better ", "right"), (" worse →", "left")):
             at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
@@ -213,18 +210,3 @@ def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str]) -> Estimate:
     chosen = np.logical_and.reduce([runs[factor] == level for factor, level in levels.items()])
     log_fid = np.log(runs.loc[chosen].dropna(subset="fid").set_index("seed")["fid"])
     return mean_estimate(log_fid.groupby("seed").mean().to_numpy(np.float64)).as_ratio()
-
-
-def _percent_ticks(low: float, high: float) -> list[int]:
-    """Choose round changes in percent between two log ratios, zero among them, no closer than a ninth of the axis."""
-    below = (-5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
-    above = (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
-    ticks = [0] if low <= 0 <= high else []
-    for side in (below, above):
-        last = 0.0
-        for tick in side:
-            place = float(np.log1p(tick / 100))
-            if low <= place <= high and abs(place - last) >= (high - low) / 9:
-                ticks.append(tick)
-                last = place
-    return sorted(ticks)

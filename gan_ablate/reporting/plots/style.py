@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -87,8 +87,30 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_tick_params(which="minor", labelsize=7)
 
 
+def percent_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Label an axis of log ratios by changes in percent."""
+    limits, set_ticks = (axes.get_xlim(), axes.set_xticks) if which == "x" else (axes.get_ylim(), axes.set_yticks)
+    ticks = _percent_ticks(*limits)
+    set_ticks([np.log1p(tick / 100) for tick in ticks], [f"{tick:+d} %" if tick else "0 %" for tick in ticks])
+
+
 def draw_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend of ``axes`` above the figure."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 2 if max((len(label) for label in labels), default=0) > 24 else 4
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+
+
+def _percent_ticks(low: float, high: float) -> list[int]:
+    """Choose round changes in percent between two log ratios, zero among them, no closer than a ninth of the axis."""
+    below = (-5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
+    above = (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
+    ticks = [0] if low <= 0 <= high else []
+    for side in (below, above):
+        last = 0.0
+        for tick in side:
+            place = float(np.log1p(tick / 100))
+            if low <= place <= high and abs(place - last) >= (high - low) / 9:
+                ticks.append(tick)
+                last = place
+    return sorted(ticks)

@@ -1,0 +1,115 @@
+"""A plan that may grow and its runs so far in, what the next seed is needed for out: until the answers are in.
+
+A decision depends on the scores of the seeds before it and on nothing else, so it does not matter in which order runs
+end, or how often the program was stopped meanwhile.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.claims import list_claims
+from gan_ablate.analysis.contrasts import list_contrasts
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.sequential import critical_t
+from gan_ablate.analysis.stats import CONFIDENCE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gan_ablate.design.planning import Plan
+
+HOPELESS_SEEDS = 10
+"""From this look on, an effect that fewer than half of the seeds have a value for, as runs diverge, gets no more."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the first ``num_seeds`` seeds say of the grid's questions, of each an effect."""
+
+    num_seeds: int
+    effects: tuple[Effect, ...]
+
+    @property
+    def open_effects(self) -> list[Effect]:
+        """The questions that need another seed."""
+        return [effect for effect in self.effects if effect.answer == "open" and not self._is_hopeless(effect)]
+
+    def _is_hopeless(self, effect: Effect) -> bool:
+        return self.num_seeds >= HOPELESS_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How far a grid is on its way to answers.
+
+    Attributes:
+        plan: all runs that were needed so far, those of the next look among them.
+        looks: those that could be taken, in order.
+        is_over: whether no run is needed any more: nothing is open, or no seed is left.
+    """
+
+    plan: Plan
+    looks: tuple[Look, ...]
+    is_over: bool
+
+
+def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
+    """Replay a grid seed by seed: after each look, only variants that an open question needs get another seed.
+
+    The questions are all main effects on FID and what decides the claims that the grid is shipped to test. A question
+    is open until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
+    margin.
+
+    Args:
+        plan: with all seeds that may be spent.
+        runs: what is there, from ``load_results``; runs that no look asked for are not looked at.
+    """
+    most = len(plan.seeds)
+    num_seeds = min(most, first_look(plan))
+    counts = {cell.label: num_seeds for cell in plan.cells}
+    present = set(zip(runs["cell"], runs["seed"], strict=True))
+    places = {seed: number for number, seed in enumerate(plan.seeds)}
+    looks: list[Look] = []
+    while True:
+        now = _cut(plan, num_seeds, counts)
+        if any((cell.label, config.seed) not in present for cell, config in now.runs):
+            return Settling(now, tuple(looks), is_over=False)
+        asked = [places.get(seed, most) < counts[cell] for cell, seed in zip(runs["cell"], runs["seed"], strict=True)]
+        look = Look(num_seeds, tuple(_questions(now, runs.loc[asked])))
+        looks.append(look)
+        if not look.open_effects or num_seeds == most:
+            return Settling(now, tuple(looks), is_over=True)
+        num_seeds += 1
+        for label in _cells_of(plan, look.open_effects):
+            counts[label] = num_seeds
+
+
+def first_look(plan: Plan) -> int:
+    """Return the first number of seeds at which anything could be settled, in a family as large as the plan's."""
+    confidence = 1 - (1 - CONFIDENCE) / len(list_contrasts(plan))
+    return next(num for num in itertools.count(2) if critical_t(num, confidence) < float("inf"))
+
+
+def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
+    stopped = {label: count for label, count in counts.items() if count < num_seeds}
+    return plan.model_copy(update={"seeds": plan.seeds[:num_seeds], "stopped": stopped, "intervals": "sequential"})
+
+
+def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
+    of_claims = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
+    outcomes = dict.fromkeys(["fid", *(expectation.outcome for expectation in of_claims)])
+    by_outcome = {outcome: estimate_effects(plan, runs, outcome) for outcome in outcomes}
+    asked = [(effect.outcome.name, effect.levels) for effect in by_outcome["fid"] if not effect.is_interaction]
+    asked += [(expectation.outcome, expectation.levels) for expectation in of_claims]
+    effects = itertools.chain.from_iterable(by_outcome.values())
+    return [effect for effect in effects if (effect.outcome.name, effect.levels) in asked]
+
+
+def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:
+    """List the variants that the effects compare."""
+    wanted = [effect.levels for effect in effects]
+    weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
+    return [cell.label for i, cell in enumerate(plan.cells) if any(weight[i] for weight in weights)]
