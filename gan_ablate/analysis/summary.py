@@ -48,7 +48,7 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
             row[column] = of_cell[column].mean()
         row["classes_covered_fewest"] = of_cell["classes_covered"].min()
         row["peak_memory_mib"] = of_cell["peak_memory_mib"].median()
-        row["has_classes"] = bool(of_cell["collapsed"].notna().any())
+        row["is_collapse_known"] = bool(of_cell["collapsed"].notna().any())
         row["collapsed"] = int((of_cell["collapsed"] == True).sum())  # noqa: E712 (None is not False)
         row |= {status: int((of_cell["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
         row["planned"] = len(plan.seeds_of(cell))

@@ -114,8 +114,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         row |= summarise_history(record.history)
     if final is not None:
         row |= final.as_row()
-        if final.classes_covered is not None and final.class_counts is not None:
-            row["collapsed"] = final.classes_covered < len(final.class_counts) / 2
+        row["collapsed"] = final.is_collapsed
     if scoring is not None:
         row |= {
             "fid_batch_stats": scoring.fid_batch_stats,

@@ -172,7 +172,7 @@ def stability_table(summary: pd.DataFrame) -> list[str]:
             [
                 row["cell"],
                 rate_text(row["diverged"], over),
-                rate_text(row["collapsed"], row["completed"]) if row["has_classes"] else "–",
+                rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–",
                 number(row["oscillation"]),
                 f"{bound}{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
                 f"{bound}{number(row['sec_to_fid'])}",

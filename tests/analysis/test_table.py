@@ -48,21 +48,34 @@ def test_equal_time_is_when_the_fastest_variant_was_done(tmp_path: Path) -> None
     assert runs.loc[("0.5", 1), "fid_equal_time"] == pytest.approx(20 * 1.6)  # half-way, after 15 of 30 s
 
 
-def test_a_run_that_covers_fewer_than_half_of_the_classes_has_collapsed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("class_counts", "recall", "is_collapsed"),
+    [
+        ((1_000,) * 10, 0.7, False),
+        ((2_500,) * 4 + (0,) * 6, 0.7, True),
+        ((1_700,) * 5 + (1_500,) + (0,) * 4, 0.7, False),
+        # Five classes hold a hundredth each, and one nearly two thirds: about three, were they drawn evenly.
+        ((6_200, 2_500, 1_000, 150, 150) + (0,) * 5, 0.7, True),
+        # Every class, the same few images of each.
+        ((1_000,) * 10, 0.04, True),
+        ((1_000,) * 10, 0.06, False),
+        (None, 0.04, True),
+        (None, 0.5, False),
+    ],
+)
+def test_a_run_of_few_kinds_of_images_has_collapsed(
+    tmp_path: Path, class_counts: tuple[int, ...] | None, recall: float, *, is_collapsed: bool
+) -> None:
     save(tmp_path)
     store = Store(tmp_path)
-    for seed, covered in ((0, 4), (1, 5)):
-        record = store.load_record(plan(load_grid("beta1"), seeds=2).baseline.with_seed(seed).run_id)
-        assert record is not None
-        assert record.scoring is not None
-        assert record.scoring.final is not None
-        final = record.scoring.final.model_copy(
-            update={"class_counts": (10_000 // covered,) * covered + (0,) * (10 - covered)}
-        )
-        scoring = record.scoring.model_copy(update={"final": final})
-        store.save_record(record.model_copy(update={"scoring": scoring}))
+    record = store.load_record(plan(load_grid("beta1"), seeds=2).baseline.with_seed(0).run_id)
+    assert record is not None
+    assert record.scoring is not None
+    assert record.scoring.final is not None
+    final = record.scoring.final.model_copy(update={"class_counts": class_counts, "recall": recall})
+    store.save_record(record.model_copy(update={"scoring": record.scoring.model_copy(update={"final": final})}))
     runs = load_results(tmp_path, "beta1").set_index(["beta1", "seed"])
-    assert runs.loc[("0.5", 0), "collapsed"]
+    assert runs.loc[("0.5", 0), "collapsed"] == is_collapsed
     assert not runs.loc[("0.5", 1), "collapsed"]
 
 
