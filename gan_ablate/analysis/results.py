@@ -45,8 +45,8 @@ class GridResults:
     @classmethod
     def of(cls, store: Store, plan: Plan) -> GridResults:
         """Read a plan's records."""
-        records = [(label, record) for _, label, record in store.records(plan)]
-        return cls(store, plan, records, tabulate_runs(store, plan))
+        records = list(store.records(plan))
+        return cls(store, plan, [(label, record) for _, label, record in records], tabulate_runs(plan, records))
 
     @property
     def name(self) -> str:

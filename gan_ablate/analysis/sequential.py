@@ -7,14 +7,15 @@ its promise by ``tests/analysis/simulations.py``.
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gan_ablate.analysis.significance import MOST_SEEDS
-from gan_ablate.analysis.stats import CONFIDENCE, Estimate, Interval, mean_estimate
+from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +24,23 @@ PRIOR_SEEDS = 0.3
 """The mixture's g: the standardised effects that it is readiest for are N(0, 1/g), large ones. Chosen by simulation."""
 
 
-def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate a mean with an interval and a p-value that hold at every look, seed after seed.
+@dataclass(frozen=True)
+class Looks:
+    """What each look at a growing number of seeds shows: arrays of (seeds,), the first look at one seed.
+
+    Attributes:
+        low: lower ends of the intervals, minus infinity while nothing is excluded.
+        high: upper ends.
+        p: of no effect.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    p: NDArray[np.float64]
+
+
+def take_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Looks:
+    """Look at one seed more each time, with intervals and p-values all of which hold together.
 
     The t statistic's Bayes factor against zero, under a normal mixture over standardised effects, is a martingale when
     there is no effect (Lindon et al., arXiv:2210.08589, section 3, for one mean): with n seeds and ν = n - 1
@@ -33,6 +49,34 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
 
     so that E ever reaches 1 / α with a chance of at most α (Ville's inequality). The p-value is the smallest 1 / E so
     far, the interval what no look has excluded yet.
+
+    Args:
+        values: (seeds,) one number per seed, in the order of the looks; all finite.
+        confidence: that all intervals hold, in (0, 1).
+    """
+    nums = np.arange(1, len(values) + 1)
+    origin = values[:1]  # sums of squares of what is far from zero would cancel
+    centred = values - origin
+    means = centred.cumsum() / nums
+    squares = np.maximum((centred**2).cumsum() - nums * means**2, 0.0)
+    means += origin
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.sqrt(squares / (nums - 1) / nums)
+        errors[~(errors > 1e-12 * np.abs(means))] = np.inf  # seeds alike to rounding: wait for one that is not
+        critical = np.array([math.inf, *(critical_t(num, confidence) for num in range(2, len(values) + 1))])
+        share = PRIOR_SEEDS / (PRIOR_SEEDS + nums)
+        squared = (means / errors) ** 2 / (nums - 1)
+        evidence = 0.5 * np.log(share) + nums / 2 * (np.log1p(squared) - np.log1p(squared * share))
+    evidence[0] = 0.0
+    low, high = np.maximum.accumulate(means - critical * errors), np.minimum.accumulate(means + critical * errors)
+    crossed = np.flatnonzero(low > high)
+    if len(crossed):  # looks that exclude one another are among the wrong ones: what was left before them stays
+        low[crossed[0] :], high[crossed[0] :] = low[crossed[0] - 1], high[crossed[0] - 1]
+    return Looks(low, high, np.exp(-np.maximum.accumulate(np.maximum(evidence, 0.0))))
+
+
+def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate a mean with the interval and the p-value of the last look; both hold at every look before.
 
     Args:
         values: (seeds,) one number per seed, in the order of the looks; NaN where a seed has none, which is left out.
@@ -44,21 +88,11 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
     fixed = mean_estimate(values, confidence)
     if not fixed.std > 0:
         return fixed
-    present = values[np.isfinite(values)]
-    interval, p = Interval(-math.inf, math.inf), 1.0
-    for num in range(2, len(present) + 1):
-        seen = present[:num]
-        mean, error = float(seen.mean()), float(seen.std(ddof=1)) / math.sqrt(num)
-        if not error > 1e-12 * abs(mean):
-            continue  # the first seeds are alike to rounding; wait for one that is not
-        p = min(p, math.exp(-_log_evidence(mean / error, num)))
-        half = critical_t(num, confidence) * error
-        low, high = max(interval.low, mean - half), min(interval.high, mean + half)
-        if low <= high:  # looks that exclude one another's intervals are among those that are wrong in 1 - confidence
-            interval = Interval(low, high)
-    return replace(fixed, low=interval.low, high=interval.high, p=p)
+    looks = take_looks(values[np.isfinite(values)], confidence)
+    return replace(fixed, low=float(looks.low[-1]), high=float(looks.high[-1]), p=float(looks.p[-1]))
 
 
+@functools.cache
 def critical_t(num_seeds: int, confidence: float = CONFIDENCE) -> float:
     """Return the t statistic from which a look at so many seeds excludes a mean; infinite where none is enough.
 
@@ -102,11 +136,3 @@ def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float)
         middle = (low + high) // 2
         low, high = (low, middle) if is_settled(middle) else (middle + 1, high)
     return low
-
-
-def _log_evidence(t: float, num_seeds: int) -> float:
-    """Logarithm of E, the Bayes factor against a mean of zero."""
-    freedom = num_seeds - 1
-    share = PRIOR_SEEDS / (PRIOR_SEEDS + num_seeds)
-    squared = t * t / freedom
-    return 0.5 * math.log(share) + num_seeds / 2 * (math.log1p(squared) - math.log1p(squared * share))

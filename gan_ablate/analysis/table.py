@@ -34,14 +34,14 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
         UserError: if that grid was never run into this folder.
     """
     store = Store(Path(out))
-    return tabulate_runs(store, store.load_plan(grid))
+    plan = store.load_plan(grid)
+    return tabulate_runs(plan, list(store.records(plan)))
 
 
-def tabulate_runs(store: Store, plan: Plan) -> pd.DataFrame:
-    """Tabulate the runs of a plan that are over, as ``load_results`` does those of the plan last run."""
+def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Record]]) -> pd.DataFrame:
+    """Tabulate a plan's runs, from their levels, labels and records; see ``load_results``."""
     import pandas as pd  # a second that plan, list and status need not pay
 
-    records = list(store.records(plan))
     yardsticks = find_yardsticks(plan, [(label, record) for _, label, record in records])
     rows = [_row(levels, label, record, yardsticks) for levels, label, record in records]
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])

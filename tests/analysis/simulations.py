@@ -1,12 +1,12 @@
 """The statistics put to the test on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
 
-Three parts: simulated seeds, real runs of one configuration against itself (A/A), and real runs with planted effects.
+Four parts: simulated seeds, a look after each of them, real runs of one configuration against itself (A/A), and real
+runs with planted effects.
 """
 
 from __future__ import annotations
 
 import argparse
-import enum
 import math
 import tempfile
 from collections.abc import Iterator
@@ -31,26 +31,9 @@ from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.execution.store import write_atomically
 from gan_ablate.reporting.wording import p_text, percent_text
+from tests.analysis import sequential_simulations
+from tests.analysis.populations import Population
 from tests.configs import make_config
-
-
-class Population(enum.Enum):
-    """Where simulated paired differences come from, all with mean 0 and standard deviation 1."""
-
-    NORMAL = "normal"
-    HEAVY = "heavy tails (t, 5 degrees of freedom)"
-    SKEWED = "skewed (log-normal, σ 0.5)"
-
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Draw differences."""
-        match self:
-            case Population.NORMAL:
-                return rng.standard_normal(shape)
-            case Population.HEAVY:
-                return rng.standard_t(5, shape) / math.sqrt(5 / 3)
-            case Population.SKEWED:
-                variance = (math.exp(0.25) - 1) * math.exp(0.25)
-                return (rng.lognormal(0, 0.5, shape) - math.exp(0.125)) / math.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -217,6 +200,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("results/statistics.md"), help="the Markdown file to write")
     parser.add_argument("--repetitions", type=int, default=10_000, help="simulations of each row")
     parser.add_argument("--bootstraps", type=int, default=4_000, help="simulations of the bootstrap")
+    parser.add_argument("--families", type=int, default=4_000, help="simulations of looking after every seed")
     arguments = parser.parse_args()
 
     lines = ["# Are the statistics to be trusted?", "", INTRODUCTION, "", "## Simulated seeds", ""]
@@ -228,6 +212,7 @@ def main() -> None:
         ]
         headers = ["seeds", "method", "used in the report", "false positives", "coverage", "repetitions"]
         lines += [f"### Differences: {population.value}", "", tabulate(rows, headers, tablefmt="github"), ""]
+    lines += sequential_simulations.page(arguments.families)
     with tempfile.TemporaryDirectory() as folder:
         lines += _real_runs(Path(folder))
     write_atomically(arguments.to, "\n".join(lines).rstrip() + "\n")

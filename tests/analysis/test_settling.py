@@ -28,7 +28,7 @@ def scored(tmp_path: Path, grid: str, gains: dict[str, float], noise: float = 0.
         return None if math.isnan(gain) else 20 * math.exp(gain + errors[cell.label][seed])
 
     save_runs(Store(tmp_path), planned, fid)
-    return planned, tabulate_runs(Store(tmp_path), planned)
+    return planned, tabulate_runs(planned, list(Store(tmp_path).records(planned)))
 
 
 def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[str, int]]]]:

@@ -15,7 +15,8 @@ from gan_ablate.analysis.stats import (
     mean_estimate,
     rate_interval,
 )
-from tests.analysis.simulations import Population, simulate
+from tests.analysis.populations import Population
+from tests.analysis.simulations import simulate
 
 RNG = np.random.default_rng(0)
 
