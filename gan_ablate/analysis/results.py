@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.comparability import Comparability
-from gan_ablate.analysis.curves import first_point
+from gan_ablate.analysis.courses import Course, follow_effects
+from gan_ablate.analysis.curves import first_point, tabulate_curves
 from gan_ablate.analysis.summary import summarise_variants
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.verdicts import Verdicts
@@ -77,6 +78,17 @@ class GridResults:
     def comparable(self) -> Comparability:
         """What of the runs compares with what."""
         return Comparability(self.records, self.runs)
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """FID along training, of runs whose scores compare."""
+        curves = tabulate_curves(self.records, self.comparable.untimed)
+        return curves if len(self.comparable.protocols) == 1 else curves.iloc[:0]
+
+    @functools.cached_property
+    def courses(self) -> list[Course]:
+        """Every effect of the design along training; none where there is a single point."""
+        return follow_effects(self.plan, self.curves) if self.curves["step"].nunique() > 1 else []
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.claims import CLAIMS
-from gan_ablate.analysis.curves import tabulate_curves, tabulate_histories
+from gan_ablate.analysis.courses import find_unlevelled
+from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store, write_atomically
@@ -150,13 +151,16 @@ def _section(results: GridResults) -> _Section:
         for i, effect in enumerate(effects)
     ]
     answers += _simple_answers(results.verdicts.simple_effects)
+    turns = [wording.course_sentence(course) for course in results.courses]
+    turns.append(wording.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.curves)))
+    answers += [sentence for sentence in turns if sentence is not None]
     answers += wording.caveat_sentences(results)
     if results.plan.budget == "smoke":
         answers.insert(0, wording.SMOKE_WARNING)
     body += [*tables.variants_table(summary), ""]
     if effects:
         looks = results.verdicts.looks
-        body += [*tables.effects_table(effects, step_times, looks), ""]
+        body += [*tables.effects_table(effects, step_times, looks, results.courses), ""]
         body += [wording.bill_sentence(results.plan, looks), ""] if looks else []
         simple = results.verdicts.simple_effects
         if simple:
@@ -232,13 +236,17 @@ def _draw_figures(results: GridResults, effects: Sequence[Effect]) -> list[tuple
         looks = results.verdicts.looks
         if looks:
             plots.plot_settling(looks, folder / "settling.png")
-            drawn.append(("Answers as seeds came in", "settling.png"))
+            drawn.append(("Answers as seeds came in; shaded: the margin, and intervals for every look", "settling.png"))
         if any(effect.is_interaction for effect in known):
             plots.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
             drawn.append(("Interactions: factors whose lines run in parallel do not interact", "interactions.png"))
         target = results.yardsticks.target_fid
-        curves = tabulate_curves(results.records, results.comparable.untimed)
-        plots.plot_curves(curves, style, target, scoring.curve_samples, folder / "curves.png")
+        if results.courses:
+            plots.plot_courses(results.courses, folder / "courses.png")
+            drawn.append(
+                ("Effects along training; shaded: the margin, and intervals adjusted at each step", "courses.png")
+            )
+        plots.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
         drawn.append(
             ("FID along training: geometric mean over seeds, band from the best to the worst seed", "curves.png")
         )

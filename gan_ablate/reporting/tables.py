@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.courses import Course
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.settling import Look
@@ -87,13 +88,16 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
     return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
-def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect], looks: Sequence[Look] = ()) -> list[str]:
+def effects_table(
+    effects: Sequence[Effect], step_times: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()
+) -> list[str]:
     """Tabulate every effect on FID with its tests, and on the time of a step.
 
     Args:
         effects: on FID.
         step_times: the same effects on the time of a step; none where times do not compare, or are told elsewhere.
         looks: at which they were settled, where seeds were added one by one.
+        courses: of the same effects along training, in the same order.
     """
     has_bootstrap = any(effect.bootstrap is not None for effect in effects)
     has_diverged = any(effect.with_diverged is not None for effect in effects)
@@ -117,6 +121,9 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect], looks
         if step_times:
             row.append(percent_text(step_times[i].estimate))
         row.append(str(effect.estimate.num_seeds))
+        if courses:
+            holds_from = courses[i].holds_from
+            row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:
             row.append(settled_text(effect, looks))
         rows.append(row)
@@ -124,7 +131,8 @@ def effects_table(effects: Sequence[Effect], step_times: Sequence[Effect], looks
     headers += ["p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
     headers += ["change of step time"] * bool(step_times)
-    return _table(rows, [*headers, "seeds", *(["settled at"] if looks else [])])
+    more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
+    return _table(rows, [*headers, "seeds", *more])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.courses import Course
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.settling import Look, Settling
@@ -60,11 +61,16 @@ METHODS = f"""\
   and none on the other. *Refuted*: that of a deciding effect excludes zero on the other side, and all others do too or
   are negligible. *Negligible*: all deciding intervals lie within the margin: it does not matter. *Open*: all else. An
   effect whose interval excludes zero and lies within the margin is real, and too small to matter. A claim that
-  something makes no difference is supported by a negligible effect, and refuted by one beyond the margin. The seeds
+  something makes no difference is supported by a negligible effect, and refuted by one beyond the margin. The chance
+  that any effect of a family is falsely called negligible is held to 5 %, as that of a false effect is. The seeds
   that would settle an open effect are those at which its interval, valid at every look, would exclude zero or lie
   within the margin, were mean and spread those seen here; a few seeds know neither well.
 - **Simple effects** are those of one factor at one level of each other factor: what stands behind a factorial grid's
   averages. They are a family of tests of their own, each with its own spread.
+- **Along training**, every effect is estimated anew at each point at which FID was taken, on fewer samples; all effects
+  at one point are a family of tests, and nothing adjusts across points. An answer *holds from* the first point after
+  which no other one was given. A variant has not levelled off where its FID falls by more than the margin over the last
+  third of training.
 - **What pairing is worth** is the variance that a difference would have if either side had seeds of its own, over the
   variance that it has: 2 means that shared seeds halve the seeds needed, 1 that they buy nothing. The interval is
   Morgan's for correlated normal variances (Biometrika 31, 1939), exact for normal scores, and wide with few seeds.
@@ -225,6 +231,37 @@ def settled_text(effect: Effect, looks: Sequence[Look]) -> str:
             if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.answer != "open":
                 return str(look.num_seeds)
     return "–"
+
+
+def course_sentence(course: Course) -> str | None:
+    """Say where an effect turns along training, or shrinks; None where its course is that of its end."""
+    last, name = course.effects[-1], course.effects[-1].name
+    verbs = {"lower": "lowers FID", "higher": "raises FID"}
+    if course.turned_at is not None:
+        turned = course.effects[course.steps.index(course.turned_at)].answer
+        after = verbs.get(last.answer) or {"negligible": "does not matter", "open": "is open"}[last.answer]
+        holds = "" if course.holds_from is None else f" from step {course.holds_from:,} on"
+        return f"**{name}** {verbs[turned]} until step {course.turned_at:,}, and {after}{holds} at the end."
+    if course.peak is not None:
+        step, largest = course.peak
+        return (
+            f"**{name}** shrinks: from {percent_text(largest.estimate)} at step {step:,} to "
+            f"{percent_text(last.estimate)} at step {course.steps[-1]:,}."
+        )
+    return None
+
+
+def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
+    """Say whether variants were still getting better when training ended; None where none was."""
+    if not falling:
+        return None
+    least, most = (f"{-100 * math.expm1(change):.0f}" for change in (max(falling.values()), min(falling.values())))
+    which = "every variant" if len(falling) == len(plan.cells) else f"{len(falling)} of {len(plan.cells)} variants"
+    size = f"{least} %" if least == most else f"{least} to {most} %"
+    return (
+        f"FID was still falling in {which}, by {size} over the last third of training: what is better at "
+        f"step {plan.baseline.config.steps:,} may only be faster."
+    )
 
 
 def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.analysis.sequential import PRIOR_SEEDS, critical_t, seeds_to_settle, sequential_estimate
 from gan_ablate.analysis.stats import Estimate, mean_estimate
 from tests.analysis.populations import Population
-from tests.analysis.sequential_simulations import coverage, false_verdicts
+from tests.analysis.sequential_simulations import coverage, false_verdicts, false_verdicts_of_fixed
 
 RNG = np.random.default_rng(0)
 
@@ -122,6 +122,14 @@ def test_looking_after_every_seed_is_seldom_wrong(truths: tuple[float, ...]) -> 
     ours, naive = false_verdicts(Population.NORMAL, np.array(truths), 1.0, num_repetitions=150)
     assert ours <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 150)
     assert naive > 2 * ours
+
+
+@pytest.mark.parametrize("truths", [(0.0,) * 6, (3.0,) * 6, (0.0, 3.0) * 3])
+def test_verdicts_of_a_fixed_number_of_seeds_are_seldom_wrong(truths: tuple[float, ...]) -> None:
+    shares = false_verdicts_of_fixed(5, np.array(truths), 3.0, num_repetitions=400)
+    most = 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+    assert shares.effect <= most
+    assert shares.negligible <= most
 
 
 def test_intersected_intervals_cover() -> None:

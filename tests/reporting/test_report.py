@@ -4,11 +4,13 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from gan_ablate.analysis.table import load_results
+from gan_ablate.analysis.settling import settle
+from gan_ablate.analysis.table import load_results, tabulate_runs
 from gan_ablate.design.grid import BudgetName, load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.errors import UserError
@@ -116,6 +118,37 @@ def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
         path.unlink()
     write_report(whole)
     assert {path: path.read_bytes() for path in made} == before
+
+
+def test_a_grid_whose_seeds_were_added_one_by_one_says_what_its_answers_took(tmp_path: Path) -> None:
+    """Of three levels one is settled at once; the others, and the baseline, go on."""
+    asked = plan(load_grid("dropout"), seeds=12)
+    errors = {cell.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, cell in enumerate(asked.cells)}
+
+    def fid(cell: Cell, seed: int) -> float:
+        gain = 1.0 if cell.levels["dropout"] == "channels-25" else 0.0
+        return 20 * math.exp(gain + errors[cell.label][seed])
+
+    store = Store(tmp_path)
+    save_runs(store, asked, fid)
+    settling = settle(asked, tabulate_runs(asked, list(store.records(asked))))
+    store.save_plan(settling.plan)
+    text = write_report(tmp_path).read_text("utf-8")
+    first, last = settling.looks[0].num_seeds, settling.looks[-1].num_seeds
+    assert first < last
+    table = text[text.index("| effect ") :].split("\n\n")[0].splitlines()
+    assert table[0].split("|")[-2].strip() == "settled at"
+    rows = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in table}
+    assert rows["dropout channels-25"] == str(first)
+    assert rows["dropout elements-30"] in {str(number) for number in range(first, last + 1)}
+    num_runs = settling.plan.num_runs
+    assert num_runs < 4 * last
+    assert f"These answers took {num_runs} runs, of at most {last} seeds a variant." in text
+    assert "runs are finished" not in text  # none is missing
+    assert "valid at every look, as seeds were added after looking" in text
+    for figure in ("settling", "courses"):
+        with Image.open(tmp_path / "dropout" / f"{figure}.png") as picture:
+            assert picture.width > 500
 
 
 def test_an_animation_shows_every_sheet_of_a_run(whole: Path) -> None:

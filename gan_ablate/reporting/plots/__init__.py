@@ -1,14 +1,15 @@
 """Tables in, figures out: one message each, a variant's colour and marker the same in all of them."""
 
+from gan_ablate.reporting.plots.courses import plot_courses, plot_settling
 from gan_ablate.reporting.plots.quality import plot_cost, plot_effects, plot_interactions, plot_quality
 from gan_ablate.reporting.plots.samples import plot_samples, write_animation
-from gan_ablate.reporting.plots.settling import plot_settling
 from gan_ablate.reporting.plots.style import Style
 from gan_ablate.reporting.plots.training import plot_curves, plot_losses, plot_stability
 
 __all__ = [
     "Style",
     "plot_cost",
+    "plot_courses",
     "plot_curves",
     "plot_effects",
     "plot_interactions",

@@ -1,0 +1,105 @@
+"""A grid's curves in, what its effects come to along training out: whether the last answer is the answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gan_ablate.analysis.effects import Effect, estimate_effects
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gan_ablate.design.planning import Plan
+
+SHRUNK_TO = 0.5
+"""An effect that ends at less than this part of its largest size, on the log scale, and certainly below it, shrinks."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One effect on FID along training.
+
+    Attributes:
+        steps: at which FID was taken, ascending.
+        effects: the effect at each; a family of tests is all effects at one step.
+    """
+
+    steps: tuple[int, ...]
+    effects: tuple[Effect, ...]
+
+    @property
+    def holds_from(self) -> int | None:
+        """The step from which the last answer is given at every point; None where it is open."""
+        last = self.effects[-1].answer
+        if last == "open":
+            return None
+        others = [step for step, effect in zip(self.steps, self.effects, strict=True) if effect.answer != last]
+        later = [step for step in self.steps if not others or step > others[-1]]
+        return later[0]
+
+    @property
+    def turned_at(self) -> int | None:
+        """The last step at which it was an effect in a direction that is not its last answer; None if it never was."""
+        last = self.effects[-1].answer
+        turned = [
+            step
+            for step, effect in zip(self.steps, self.effects, strict=True)
+            if effect.answer in ("lower", "higher") and effect.answer != last
+        ]
+        return turned[-1] if turned else None
+
+    @property
+    def peak(self) -> tuple[int, Effect] | None:
+        """Where an effect that is still one was at its largest, if it has certainly shrunk to half of that since."""
+        last = self.effects[-1]
+        same = [
+            (step, effect)
+            for step, effect in zip(self.steps, self.effects, strict=True)
+            if effect.answer == last.answer and last.answer in ("lower", "higher")
+        ]
+        if not same:
+            return None
+        step, largest = max(same, key=lambda pair: abs(pair[1].estimate.value))
+        is_apart = largest.estimate.high < last.estimate.low or last.estimate.high < largest.estimate.low
+        is_half = abs(last.estimate.value) < SHRUNK_TO * abs(largest.estimate.value)
+        return (step, largest) if is_apart and is_half else None
+
+
+def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Course]:
+    """Estimate every effect of the design at every point of FID along training.
+
+    Args:
+        plan: the design.
+        curves: from ``tabulate_curves``.
+    """
+    steps = tuple(sorted(int(step) for step in curves["step"].unique()))
+    by_step = [
+        estimate_effects(plan, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
+    ]
+    return [Course(steps, effects) for effects in zip(*by_step, strict=True)]
+
+
+def find_unlevelled(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
+    """Find the variants whose FID still falls: variant → its log ratio over the last third, where beyond the margin.
+
+    Args:
+        plan: whose variants, and margin.
+        curves: from ``tabulate_curves``.
+    """
+    falling = {}
+    for cell in plan.cells:
+        of_cell = curves.loc[curves["cell"] == cell.label]
+        changes = [_last_third(of_seed) for _, of_seed in of_cell.groupby("seed")]
+        if changes and np.mean(changes) < -math.log1p(plan.grid.margin):
+            falling[cell.label] = float(np.mean(changes))
+    return falling
+
+
+def _last_third(curve: pd.DataFrame) -> float:
+    """Log ratio of the last FID to that at two thirds of the way, interpolated between points."""
+    steps, logs = curve["step"].to_numpy(np.float64), np.log(curve["fid"].to_numpy(np.float64))
+    return float(logs[-1] - np.interp(2 / 3 * steps[-1], steps, logs))

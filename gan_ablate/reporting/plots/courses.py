@@ -1,0 +1,98 @@
+"""Figures of answers that take their course: as seeds come in, and along training, against the margin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from gan_ablate.reporting.plots.style import open_figure, percent_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from gan_ablate.analysis.courses import Course
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.settling import Look
+
+_FARTHEST = np.log(6.0)
+"""First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""
+
+_NUM_COLUMNS = 2
+
+
+def plot_settling(looks: Sequence[Look], path: Path) -> None:
+    """Draw the adjusted interval of every question on FID at every look, a panel each.
+
+    Args:
+        looks: in order, at least one.
+        path: the PNG to write.
+    """
+    seeds = [look.num_seeds for look in looks]
+    questions = zip(*(look.effects for look in looks), strict=True)
+    courses = [effects for effects in questions if effects[0].outcome.name == "fid"]
+    settled = [_first(seeds, effects) for effects in courses]
+    _draw(seeds, courses, settled, "seeds", "settled at {:,} seeds", path)
+
+
+def plot_courses(courses: Sequence[Course], path: Path) -> None:
+    """Draw the adjusted interval of every effect on FID along training, a panel each.
+
+    Args:
+        courses: at least one, all at the same steps.
+        path: the PNG to write.
+    """
+    holds = [course.holds_from for course in courses]
+    effects = [course.effects for course in courses]
+    _draw(courses[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
+
+
+def _draw(
+    places: Sequence[int],
+    courses: Sequence[Sequence[Effect]],
+    marked: Sequence[int | None],
+    what: str,
+    mark_words: str,
+    path: Path,
+) -> None:
+    num_columns = min(_NUM_COLUMNS, len(courses))
+    num_rows = -(-len(courses) // num_columns)
+    with open_figure(path, 2.5 * num_rows + 0.4) as figure:
+        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True)
+        for axes in grid.flat[len(courses) :]:
+            axes.set_axis_off()
+        for axes, effects, mark in zip(grid.flat, courses, marked, strict=False):
+            _draw_course(axes, places, effects)
+            words = f"{effects[0].name}: {effects[-1].answer}"
+            if mark is not None:
+                axes.axvline(mark, color="0.3", ls="--", lw=1)
+                words += f", {mark_words.format(mark)}"
+            axes.set_title(words, fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in grid.flat[max(0, len(courses) - num_columns) : len(courses)]:  # the lowest panel of each column
+            axes.set_xlabel(what)
+            axes.tick_params(labelbottom=True)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("change of FID")
+
+
+def _draw_course(axes: Axes, places: Sequence[int], effects: Sequence[Effect]) -> None:
+    margin = effects[0].margin
+    if margin is not None:
+        axes.axhspan(-margin, margin, color="0.92", zorder=0)
+    axes.axhline(0, color="0.3", lw=1)
+    bounds = [
+        np.clip([getattr(effect.adjusted, end) for effect in effects], -_FARTHEST, _FARTHEST) for end in ("low", "high")
+    ]
+    axes.fill_between(places, *bounds, color="C0", alpha=0.25, lw=0)
+    axes.plot(places, [effect.estimate.value for effect in effects], "o-", color="C0", ms=4)
+    axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
+    percent_axis(axes, "y")
+
+
+def _first(places: Sequence[int], effects: Sequence[Effect]) -> int | None:
+    return next((place for place, effect in zip(places, effects, strict=True) if effect.answer != "open"), None)

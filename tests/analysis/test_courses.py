@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Plan, plan
+from gan_ablate.reporting.wording import course_sentence, unlevelled_sentence
+
+STEPS = (300, 600, 900, 1_200, 1_500)
+
+
+def curves_of(planned: Plan, log_fid: Callable[[str, int], float], noise: float = 0.01) -> pd.DataFrame:
+    """FID along training, of every variant's dropout level and step, with a spread over seeds."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (
+            cell.label,
+            seed,
+            step,
+            0.01 * step,
+            20 * math.exp(log_fid(cell.levels["dropout"], step) + rng.normal(0, noise)),
+        )
+        for cell in planned.cells
+        for seed in planned.seeds
+        for step in STEPS
+    ]
+    return pd.DataFrame(rows, columns=["cell", "seed", "step", "train_sec", "fid"])
+
+
+def courses_of(changes: dict[int, float], noise: float = 0.01) -> Course:
+    planned = plan(load_grid("dropout"))
+    curves = curves_of(planned, lambda level, step: changes[step] if level == "channels-25" else 0.0, noise)
+    course, *others = follow_effects(planned, curves)
+    assert course.effects[0].levels == {"dropout": "channels-25"}
+    assert len(others) == 2
+    return course
+
+
+def test_an_effect_is_estimated_at_every_point() -> None:
+    changes = dict(zip(STEPS, (-0.1, -0.5, -0.6, -0.7, -0.8), strict=True))
+    course = courses_of(changes)
+    assert course.steps == STEPS
+    for effect, change in zip(course.effects, changes.values(), strict=True):
+        assert effect.estimate.value == pytest.approx(change, abs=0.03)
+    assert course.holds_from == 300
+    assert course.turned_at is None
+    assert course.peak is None
+    assert course_sentence(course) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "noise", "holds_from", "sentence"),
+    [
+        (
+            (-0.9, -0.9, 0.0, 0.0, 0.0),
+            0.01,
+            900,
+            "**dropout channels-25** lowers FID until step 600, and does not matter from step 900 on at the end.",
+        ),
+        (
+            (-0.9, -0.9, -0.2, 0.3, 0.5),
+            0.01,
+            1_200,
+            "**dropout channels-25** lowers FID until step 900, and raises FID from step 1,200 on at the end.",
+        ),
+        ((0.0, 0.0, -0.5, -0.5, -0.5), 0.01, 900, None),
+        (
+            (-0.9, -0.9, 0.0, 0.0, 0.0),
+            0.15,
+            None,
+            "**dropout channels-25** lowers FID until step 600, and is open at the end.",
+        ),
+    ],
+)
+def test_a_turn_is_told(changes: tuple[float, ...], noise: float, holds_from: int | None, sentence: str | None) -> None:
+    course = courses_of(dict(zip(STEPS, changes, strict=True)), noise)
+    assert course.holds_from == holds_from
+    assert course_sentence(course) == sentence
+
+
+def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
+    sentence = course_sentence(courses_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
+    assert sentence is not None
+    assert sentence.startswith("**dropout channels-25** shrinks: from -5")
+    assert "at step 600 to -2" in sentence
+    # Where intervals overlap, nobody knows that it has.
+    assert course_sentence(courses_of(dict(zip(STEPS, (-0.6, -0.7, -0.6, -0.6, -0.5), strict=True)), 0.1)) is None
+
+
+def test_variants_that_were_still_getting_better_are_found() -> None:
+    planned = plan(load_grid("dropout"))
+    falling = find_unlevelled(planned, curves_of(planned, lambda level, step: -step / 1_500 * (level == "none"), 0.001))
+    assert list(falling) == [planned.baseline.label]
+    assert falling[planned.baseline.label] == pytest.approx(-1 / 3, abs=0.01)
+    assert unlevelled_sentence(planned, falling) == (
+        "FID was still falling in 1 of 4 variants, by 28 % over the last third of training: what is better at step "
+        "1,500 may only be faster."
+    )
+    level = curves_of(planned, lambda _, step: -0.2 * step / 1_500, 0.001)
+    assert find_unlevelled(planned, level) == {}
+    assert unlevelled_sentence(planned, {}) is None
+    assert find_unlevelled(planned, level.iloc[:0]) == {}
