@@ -68,6 +68,12 @@ def extractors(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def certainty(session: nox.Session) -> None:
+    """Draw studies from many finished seeds of a grid and count what certainty costs; write results/certainty.md."""
+    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.certainty", *session.posargs)
+
+
+@nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
     run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)

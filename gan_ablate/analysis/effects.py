@@ -33,7 +33,7 @@ from gan_ablate.analysis.stats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -83,12 +83,12 @@ class Effect:
     @property
     def name(self) -> str:
         """Words for it: ``batch norm on``, or ``batch norm on × label smoothing on``."""
-        return " × ".join(_words(factor, level) for factor, level in self.levels.items())
+        return name_levels(self.levels)
 
     @property
     def place(self) -> str:
         """Words for where a simple effect is measured: ``batch norm off, dropout none``."""
-        return ", ".join(_words(factor, level) for factor, level in self.within.items())
+        return name_levels(self.within, ", ")
 
     @property
     def is_interaction(self) -> bool:
@@ -199,8 +199,9 @@ def _bounds(estimate: Estimate) -> Interval:
     return Interval(estimate.low, estimate.high)
 
 
-def _words(factor: str, level: str) -> str:
-    return f"{factor.replace('_', ' ')} {level}"
+def name_levels(levels: Mapping[str, str], between: str = " × ") -> str:
+    """Write levels with their factors: ``batch norm on × label smoothing on``."""
+    return between.join(f"{factor.replace('_', ' ')} {level}" for factor, level in levels.items())
 
 
 def compare_event_rates(plan: Plan, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:

@@ -1,0 +1,188 @@
+"""Many finished seeds of a grid in, what certainty costs out: ``nox -s certainty`` writes results/certainty.md.
+
+Seeds are drawn anew, with replacement, from those that were trained, and judged in three ways: with seeds of their own
+for every variant, as tutorials compare, and with shared seeds, both for a number of seeds that was settled beforehand;
+and with shared seeds added one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+from tabulate import tabulate
+
+from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.effects import name_levels
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.sequential import critical_t
+from gan_ablate.analysis.significance import POWER
+from gan_ablate.analysis.stats import CONFIDENCE
+from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MOST_SEEDS = 200
+NUM_STUDIES = 2_000
+MIN_SEEDS = 10
+"""With fewer, drawing anew would only repeat a handful of runs."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seeds of every variant after which a study of one kind is settled; None where ``MOST_SEEDS`` are not enough."""
+
+    unpaired: int | None
+    paired: int | None
+    sequential: int | None
+
+
+def main() -> None:
+    """Read a grid's runs and write the page."""
+    parser = argparse.ArgumentParser(description="What does certainty cost, paired or not, sequential or not?")
+    parser.add_argument("--grid", default="bn_label_smooth", help="a grid of which many seeds are finished")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="the results folder")
+    parser.add_argument("--studies", type=int, default=NUM_STUDIES, help="studies that are drawn")
+    parser.add_argument("--to", type=Path, default=Path("results/certainty.md"), help="the Markdown file to write")
+    arguments = parser.parse_args()
+    results = GridResults.load(Store(arguments.out), arguments.grid)
+    write_atomically(arguments.to, "\n".join(_page(results, arguments.studies)).rstrip() + "\n")
+
+
+def _page(results: GridResults, num_studies: int) -> list[str]:
+    plan = results.plan
+    runs = results.comparable.runs
+    scores = np.log(runs.pivot_table(index="seed", columns="cell", values="fid")[results.labels].to_numpy(np.float64))
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    if len(scores) < MIN_SEEDS:
+        raise UserError(f"{results.folder}: {len(scores)} seeds with all variants; valid: at least {MIN_SEEDS}")
+    minutes = runs.groupby("cell")["train_sec"].median().reindex(results.labels).to_numpy(np.float64) / 60
+    margin, steps = math.log1p(plan.grid.margin), plan.baseline.config.steps
+    lines = [
+        "# What certainty costs",
+        "",
+        f"`nox -s certainty` wrote this page from {len(scores)} seeds of `{results.name}`, of {steps:,} steps each:",
+        f"{num_studies:,} studies of each kind, drawn from them with replacement.",
+        EXPLANATION,
+        "",
+    ]
+    for title, contrasts in (
+        ("Main effects and interactions", list_contrasts(plan)),
+        ("Level by level", list_simple_contrasts(plan)),
+    ):
+        if contrasts:
+            lines += [f"## {title}", "", *_table(contrasts, scores, minutes, margin, num_studies), ""]
+    return lines
+
+
+EXPLANATION = f"""\
+A study is settled when the interval of an effect, at Bonferroni's level for all effects of its table, excludes zero or
+lies within the margin. A fixed number of seeds is the smallest that settles it with a chance of {POWER:.0%}: the
+cheapest that nobody can know beforehand. Added one by one, it is the number that the median study takes. Runs are those
+of all variants that the effect compares, core-minutes their training on the machine that computed them."""
+
+
+def _table(
+    contrasts: Sequence[Contrast],
+    scores: NDArray[np.float64],
+    minutes: NDArray[np.float64],
+    margin: float,
+    num_studies: int,
+) -> list[str]:
+    rows = []
+    for contrast in contrasts:
+        counts = contrast.weights != 0
+        cost = settle_studies(scores, contrast.weights, margin, len(contrasts), num_studies)
+        differences = scores @ contrast.weights
+        row = [
+            name_levels(contrast.levels) + (f", with {name_levels(contrast.within, ', ')}" if contrast.within else ""),
+            f"{100 * math.expm1(differences.mean()):+.1f} %",
+            f"{100 * math.expm1(differences.std(ddof=1)):.1f} %",
+        ]
+        row += [_bill(seeds, minutes[counts]) for seeds in (cost.unpaired, cost.paired, cost.sequential)]
+        row.append("–" if not (cost.unpaired and cost.sequential) else f"×{cost.unpaired / cost.sequential:.1f}")
+        rows.append(row)
+    headers = [
+        "effect", "change of FID", "spread of a paired difference", "unpaired, fixed: seeds", "paired, fixed",
+        "paired, one by one", "unpaired over ours",
+    ]  # fmt: skip
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True).splitlines()
+
+
+def _bill(seeds: int | None, minutes: NDArray[np.float64]) -> str:
+    """Write seeds, runs and core-minutes, where times of all variants are known."""
+    if seeds is None:
+        return f"> {MOST_SEEDS}"
+    spent = seeds * float(minutes.sum())
+    return f"{seeds}: {seeds * len(minutes):,} runs" + (f", {spent:,.0f} min" if math.isfinite(spent) else "")
+
+
+def settle_studies(
+    scores: NDArray[np.float64], weights: NDArray[np.float64], margin: float, num_tests: int, num_studies: int
+) -> Cost:
+    """Draw studies of a contrast and count the seeds that settle them.
+
+    Args:
+        scores: (seeds, variants) log scores, none missing.
+        weights: (variants,) of the contrast.
+        margin: within which it is negligible.
+        num_tests: effects that share its family.
+        num_studies: how many are drawn.
+    """
+    counts = weights != 0
+    values, weights = scores[:, counts], weights[counts]
+    rng = np.random.default_rng(0)
+    shared = (values @ weights)[rng.integers(0, len(values), (num_studies, MOST_SEEDS))]
+    own = [values[rng.integers(0, len(values), (num_studies, MOST_SEEDS)), i] for i in range(len(weights))]
+    nums = np.arange(2, MOST_SEEDS + 1)
+    confidence = 1 - (1 - CONFIDENCE) / num_tests
+
+    means, variances = _running(shared)
+    # The same seed drawn twice in a row has no spread, which says nothing.
+    errors = np.where(variances > 0, np.sqrt(variances / nums), np.inf)
+    paired = _is_settled(means, stats.t.ppf((1 + confidence) / 2, nums - 1) * errors, margin)
+
+    parts = [_running(column) for column in own]
+    means_own = sum(weight * mean for weight, (mean, _) in zip(weights, parts, strict=True))
+    shares = [weight**2 * variance / nums for weight, (_, variance) in zip(weights, parts, strict=True)]
+    total = np.maximum(sum(shares), 1e-300)
+    # Welch (1947) for a sum of several means.
+    freedom = total**2 / np.maximum(sum(share**2 for share in shares) / (nums - 1), 1e-300)
+    unpaired = _is_settled(means_own, stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(total), margin)
+
+    critical = np.array([critical_t(int(num), confidence) for num in nums])
+    half = critical * errors
+    low, high = np.maximum.accumulate(means - half, axis=1), np.minimum.accumulate(means + half, axis=1)
+    one_by_one = (low > 0) | (high < 0) | ((low > -margin) & (high < margin))
+    firsts = np.where(one_by_one.any(axis=1), nums[one_by_one.argmax(axis=1)], MOST_SEEDS + 1)
+    median = math.ceil(float(np.median(firsts)))
+    return Cost(_smallest(unpaired, nums), _smallest(paired, nums), None if median > MOST_SEEDS else median)
+
+
+def _running(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and variances of the first two, three, … seeds of every study: (studies, seeds - 1) each."""
+    nums = np.arange(1, draws.shape[1] + 1)
+    origin = draws[:, :1]
+    sums, squares = (draws - origin).cumsum(axis=1), ((draws - origin) ** 2).cumsum(axis=1)
+    means = sums / nums
+    variances = np.maximum(squares - nums * means**2, 0) / np.maximum(nums - 1, 1)
+    return (means + origin)[:, 1:], variances[:, 1:]
+
+
+def _is_settled(means: NDArray[np.float64], half: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
+    return (np.abs(means) > half) | (np.abs(means) + half < margin)
+
+
+def _smallest(settled: NDArray[np.bool_], nums: NDArray[np.int64]) -> int | None:
+    """The first number of seeds from which on a study is settled with chance ``POWER``."""
+    is_enough = settled.mean(axis=0) >= POWER
+    return int(nums[is_enough.argmax()]) if is_enough.any() else None
