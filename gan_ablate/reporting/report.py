@@ -162,6 +162,8 @@ def _section(results: GridResults) -> _Section:
         looks = results.verdicts.looks
         body += [*tables.effects_table(effects, step_times, looks, results.courses), ""]
         body += [wording.bill_sentence(results.plan, looks), ""] if looks else []
+        pairing = wording.pairing_sentence(effects)
+        body += [pairing, ""] if pairing else []
         simple = results.verdicts.simple_effects
         if simple:
             body += ["### Level by level", "", *tables.effects_table(simple, ()), ""]

@@ -30,6 +30,9 @@ INTERVAL_WORDS = {
     "sequential": "valid at every look, as seeds were added after looking",
 }
 
+PAIRING_PAYS = 1.5
+"""A gain that is certainly below it buys little: fewer than half as many seeds again."""
+
 UNEVEN_SPREAD = 2.0
 """An average over levels hides something where the differences at one spread so many times as far as at another."""
 
@@ -201,6 +204,22 @@ def settled_sentence(settling: Settling) -> str:
         return f"Settled after {look.num_seeds} seeds and {settling.plan.num_runs} runs."
     why = "no seed is left" if settling.is_over else "the time is over; the same command goes on"
     return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}."
+
+
+def pairing_sentence(effects: Sequence[Effect]) -> str | None:
+    """Say where sharing seeds pays, and where it does not; None where too few seeds tell."""
+    known = [effect for effect in effects if math.isfinite(effect.pairing.value)]
+    if not known:
+        return None
+    pays = [effect.name for effect in known if effect.pairing.low > 1]
+    not_known = [effect.name for effect in known if effect.pairing.low <= 1 and effect.pairing.high >= PAIRING_PAYS]
+    pays_not = [effect.name for effect in known if effect.pairing.low <= 1 and effect.pairing.high < PAIRING_PAYS]
+    parts = [
+        f"{words}: {', '.join(names)}"
+        for words, names in (("saves seeds for", pays), ("buys little for", pays_not), ("is not known for", not_known))
+        if names
+    ]
+    return f"What pairing is worth: it {'; '.join(parts)}."
 
 
 def bill_sentence(plan: Plan, looks: Sequence[Look]) -> str:

@@ -17,6 +17,7 @@ from gan_ablate.reporting.wording import (
     evidence_words,
     number,
     p_text,
+    pairing_sentence,
     percent,
     rate_text,
     signed,
@@ -223,3 +224,17 @@ def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str
 def test_numbers_have_three_digits() -> None:
     assert [number(x) for x in (0.0517, 23.456, 1234.5, math.nan)] == ["0.0517", "23.5", "1,234", "–"]
     assert signed(-0.04, 1) == "0.0"
+
+
+def test_it_is_said_where_pairing_pays_and_where_it_does_not() -> None:
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(40, 1)), rng.normal(size=(40, 2))
+    gains = {"alike": 3 * shared + 0.3 * own, "apart": own, "few": 0.7 * shared[:5] + own[:5]}
+    effects = [
+        dataclasses.replace(make_effect(FIVE, is_rejected=False, levels={name: "on"}), sides=sides)
+        for name, sides in gains.items()
+    ]
+    assert pairing_sentence(effects) == (
+        "What pairing is worth: it saves seeds for: alike on; buys little for: apart on; is not known for: few on."
+    )
+    assert pairing_sentence([make_effect(FIVE, is_rejected=False)]) is None
