@@ -198,7 +198,7 @@ def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[Plan, s
     if options.until is None:
         run_grid(plan, options.out, **where)
         return plan, ""
-    from gan_ablate.reporting.wording import look_lines, settled_sentence  # pandas and SciPy: a second
+    from gan_ablate.reporting.settling import look_lines, settled_sentence
 
     settling = run_until_settled(
         plan, options.out, max_hours=options.max_hours, on_look=lambda look: display.say(look_lines(look)), **where

@@ -22,7 +22,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
 from gan_ablate.execution.store import GENERATOR_FILE, Store, write_atomically
 from gan_ablate.maintenance.assets import train_classifier
-from gan_ablate.reporting.wording import percent_text
+from gan_ablate.reporting.formats import percent_text
 from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor
 from gan_ablate.scoring.metrics import frechet_distance
 from gan_ablate.scoring.score import sample_images, scoring_latents

@@ -13,7 +13,7 @@ from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store, write_atomically
-from gan_ablate.reporting import plots, tables, wording
+from gan_ablate.reporting import caveats, formats, methods, plots, settling, tables, wording
 from gan_ablate.reporting.html import render_html
 from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 
@@ -92,7 +92,7 @@ def write_report(out: str | Path) -> Path:
         lines += [f"**[{section.title}](#{section.anchor})**", "", *(f"- {answer}" for answer in section.answers), ""]
     for section in sections:
         lines += [f"## {section.title}", "", *section.body]
-    lines += ["## Definitions and methods", "", wording.METHODS]
+    lines += ["## Definitions and methods", "", methods.METHODS]
     lines += [*tables.definitions_table(), ""]
     path = store.root / "report.md"
     text = "\n".join(lines).rstrip() + "\n"
@@ -152,28 +152,28 @@ def _section(results: GridResults) -> _Section:
     ]
     answers += _simple_answers(results.verdicts.simple_effects)
     turns = [wording.course_sentence(course) for course in results.courses]
-    turns.append(wording.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.curves)))
+    turns.append(caveats.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.curves)))
     answers += [sentence for sentence in turns if sentence is not None]
-    answers += wording.caveat_sentences(results)
+    answers += caveats.caveat_sentences(results)
     if results.plan.budget == "smoke":
-        answers.insert(0, wording.SMOKE_WARNING)
+        answers.insert(0, caveats.SMOKE_WARNING)
     body += [*tables.variants_table(summary), ""]
     if effects:
         looks = results.verdicts.looks
         body += [*tables.effects_table(effects, step_times, looks, results.courses), ""]
-        body += [wording.bill_sentence(results.plan, looks), ""] if looks else []
+        body += [settling.bill_sentence(results.plan, looks), ""] if looks else []
         pairing = wording.pairing_sentence(effects)
         body += [pairing, ""] if pairing else []
         simple = results.verdicts.simple_effects
         if simple:
             body += ["### Level by level", "", *tables.effects_table(simple, ()), ""]
-        variance = wording.variance_sentence(results)
+        variance = caveats.variance_sentence(results)
         body += [variance, ""] if variance else []
     for caption, file in _draw_figures(results, effects):
         body += [f"### {caption}", "", f"![{caption}]({name}/{file})", ""]
     body += _draw_animations(results)
     body += _more_tables(results, effects)
-    overhead = wording.overhead_sentence(results)
+    overhead = caveats.overhead_sentence(results)
     body += ["### What a step costs", "", *tables.cost_table(summary), "", *([overhead, ""] if overhead else [])]
     body += ["### Setup", "", *tables.setup_table(results), ""]
     body += [
@@ -208,8 +208,8 @@ def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     if target is not None and effects:
         samples, seconds = results.scored[0].curve_samples, results.yardsticks.equal_sec or math.nan
         explanation = (
-            f"The target is FID {wording.number(target)} on {samples:,} samples; in brackets, how many of the finished "
-            f"runs reached it. Equal time is {wording.number(seconds)} seconds of training."
+            f"The target is FID {formats.number(target)} on {samples:,} samples; in brackets, how many of the finished "
+            f"runs reached it. Equal time is {formats.number(seconds)} seconds of training."
         )
         lines += [explanation, ""]
     return lines

@@ -9,20 +9,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.reporting.wording import (
-    INTERVAL_WORDS,
-    answer_words,
-    change_text,
-    evidence_words,
-    number,
-    p_text,
-    percent,
-    percent_text,
-    rate_text,
-    rates_words,
-    settled_text,
-    verdict_words,
-)
+from gan_ablate.reporting.formats import change_text, number, p_text, percent, percent_text, rate_text
+from gan_ablate.reporting.settling import settled_text
+from gan_ablate.reporting.wording import INTERVAL_WORDS, answer_words, evidence_words, rates_words, verdict_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

@@ -30,7 +30,7 @@ from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.execution.store import write_atomically
-from gan_ablate.reporting.wording import p_text, percent_text
+from gan_ablate.reporting.formats import p_text, percent_text
 from tests.analysis import sequential_simulations
 from tests.analysis.populations import Population
 from tests.configs import make_config

@@ -10,7 +10,8 @@ import pytest
 from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
-from gan_ablate.reporting.wording import course_sentence, unlevelled_sentence
+from gan_ablate.reporting.caveats import unlevelled_sentence
+from gan_ablate.reporting.wording import course_sentence
 
 STEPS = (300, 600, 900, 1_200, 1_500)
 

@@ -11,16 +11,11 @@ from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval
+from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, signed
 from gan_ablate.reporting.wording import (
     answer_sentence,
-    change_text,
     evidence_words,
-    number,
-    p_text,
     pairing_sentence,
-    percent,
-    rate_text,
-    signed,
     simple_effects_sentence,
     verdict_words,
 )

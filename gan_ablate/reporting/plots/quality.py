@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 
 from gan_ablate.analysis.stats import Estimate, mean_estimate
+from gan_ablate.reporting.formats import percent_text
 from gan_ablate.reporting.plots.style import (
     Style,
     draw_interval,
@@ -19,7 +20,6 @@ from gan_ablate.reporting.plots.style import (
     open_figure,
     percent_axis,
 )
-from gan_ablate.reporting.wording import percent_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,0 +1,94 @@
+"""A grid's results in, what a reader must know before believing its answers out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.variance import split_grid_variance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.planning import Plan
+
+
+SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
+
+
+def caveat_sentences(results: GridResults) -> list[str]:
+    """Say what a reader must know before believing the answers: runs missing, diverged, failed or not scored."""
+    plan, runs = results.plan, results.runs
+    planned, caveats = plan.num_runs, []
+    if len(runs) < planned:
+        caveats.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
+    ended = {
+        "diverged": runs["status"] == "diverged",
+        "collapsed": runs["collapsed"] == True,  # noqa: E712 (None is not False)
+        "failed with an error, and will be tried again": runs["status"] == "failed",
+    }
+    for words, is_one in ended.items():
+        cells = runs.loc[is_one, "cell"]
+        if len(cells):
+            where = "; ".join(f"{count}× {label}" for label, count in cells.value_counts(sort=False).items())
+            caveats.append(f"{len(cells)} of {planned} runs {words}: {where}.")
+    unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
+    caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
+    if results.comparable.unsteady:
+        caveats.append(
+            f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
+            "step times varied by more than half, and their times are left out."
+        )
+    if len(results.comparable.machines) > 1:
+        caveats.append("The runs were computed on different machines or versions: their times are not compared.")
+    if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
+        caveats.append("The runs were trained on different images.")
+    if len(results.comparable.protocols) > 1:
+        caveats.append("The runs were scored in different ways (data, extractor or sample count): nothing is compared.")
+    return caveats
+
+
+def variance_sentence(results: GridResults) -> str | None:
+    """Say how much of FID's variance within a variant the training seed makes, and how much the images drawn."""
+    shares = (
+        split_grid_variance(results.plan, results.runs).shares()
+        if len(results.comparable.protocols) == 1 and len(results.plan.seeds) > 1
+        else None
+    )
+    if shares is None or not math.isfinite(shares.seed):
+        return None
+    return (
+        f"Within a variant, {shares.seed:.1%} of the variance of log FID lies between training seeds and "
+        f"{shares.sampling:.1%} in which images were drawn for scoring."
+    )
+
+
+def overhead_sentence(results: GridResults) -> str | None:
+    """Say where the runs' time went: into training steps, FID along training and the final scores."""
+    records = [r for _, r in results.records if r.status == "completed" and r.scoring is not None and r.total_sec > 0]
+    if not records:
+        return None
+    total = sum(record.total_sec for record in records)
+    steps = sum(record.train_sec for record in records) / total
+    scorings = [record.scoring for record in records if record.scoring is not None]
+    curve = sum(scoring.curve_sec for scoring in scorings) / total
+    final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
+    return (
+        f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
+        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
+        "with batch statistics and into the floor."
+    )
+
+
+def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
+    """Say whether variants were still getting better when training ended; None where none was."""
+    if not falling:
+        return None
+    least, most = (f"{-100 * math.expm1(change):.0f}" for change in (max(falling.values()), min(falling.values())))
+    which = "every variant" if len(falling) == len(plan.cells) else f"{len(falling)} of {len(plan.cells)} variants"
+    size = f"{least} %" if least == most else f"{least} to {most} %"
+    return (
+        f"FID was still falling in {which}, by {size} over the last third of training: what is better at "
+        f"step {plan.baseline.config.steps:,} may only be faster."
+    )

@@ -1,0 +1,74 @@
+"""Numbers, estimates and rates in, as precise a text as anyone reads out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.stats import rate_interval
+
+if TYPE_CHECKING:
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.stats import Estimate
+
+
+def change_text(effect: Effect, estimate: Estimate) -> str:
+    """Write ``-45 % [-58, -27]`` on the ratio scale, ``+0.12 [0.03, 0.2]`` on the other."""
+    if effect.outcome.scale == "ratio":
+        return percent_text(estimate)
+    if not math.isfinite(estimate.value):
+        return "–"
+    value, low, high = (f"{x:+.3g}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(estimate.low) else value
+
+
+def percent_text(estimate: Estimate) -> str:
+    """Write a log ratio and its interval as changes in percent: ``-45.0 % [-58.3, -27.4]``."""
+    change = estimate.as_percent_change()
+    if not math.isfinite(change.value):
+        return "–"
+    if not math.isfinite(change.low):
+        return f"{percent(change.value)} %"
+    return f"{percent(change.value)} % [{percent(change.low)}, {percent(change.high)}]"
+
+
+def percent(change: float) -> str:
+    """Write a change in percent as precisely as anyone reads it: ``-4.5``, ``+132``, ``> +9,999``."""
+    if change > 9_999:
+        return "> +9,999"
+    return signed(change, 1 if abs(change) < 100 else 0)
+
+
+def rate_text(count: int, total: int) -> str:
+    """Write ``2/5 [5 %, 85 %]``, a rate with its exact interval; ``0/5 [0 %, 52 %]`` says how little five runs tell."""
+    if total == 0:
+        return "–"
+    interval = rate_interval(count, total)
+    return f"{count}/{total} [{interval.low:.0%}, {interval.high:.0%}]"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value with its sign: ``= 0.031``, ``< 0.001``; a dash where there is none."""
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def signed(value: float, num_decimals: int = 0) -> str:
+    """Write a change with its sign; what rounds to zero has none."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:+,.{num_decimals}f}"
+    return text if float(text.replace(",", "")) else text[1:]
+
+
+def whole(change: float) -> str:
+    """Write a change in percent without decimals: ``-45``, ``+132``."""
+    return percent(change) if change > 9_999 else signed(change)
+
+
+def number(value: float) -> str:
+    """Write three significant digits, without an exponent."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
