@@ -48,7 +48,7 @@ class Budget(Model):
     curve_points: PositiveInt | None = None
 
 
-# 1,280 samples are twenty times the 64 features, the fewest that scoring accepts. At 2,048 the choice of the images adds
+# 1,280 samples are twenty times the 64 features, the fewest that scoring accepts. At 2,048 the choice of images adds
 # less than a tenth to what seeds of dcgan-28 spread, 1.6 % to 3.7 % of FID, in less than 5 % of a run's time.
 DEFAULT_BUDGETS: dict[BudgetName, Budget] = {
     "smoke": Budget(steps=120, seeds=2, num_samples=2_000, curve_samples=1_280, curve_points=2),
