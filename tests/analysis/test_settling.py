@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,13 +11,12 @@ from gan_ablate.analysis.settling import HOPELESS_SEEDS, Settling, first_look, s
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
-from gan_ablate.execution.store import Store
-from tests.synthetic import save_runs
+from tests.synthetic import make_record
 
 MOST = 30
 
 
-def scored(tmp_path: Path, grid: str, gains: dict[str, float], noise: float = 0.06) -> tuple[Plan, pd.DataFrame]:
+def scored(grid: str, gains: dict[str, float], noise: float = 0.06) -> tuple[Plan, pd.DataFrame]:
     """A plan of as many seeds as may be spent, and what all of its runs would score."""
     planned = plan(load_grid(grid), seeds=MOST)
     errors = {cell.label: np.random.default_rng(i).normal(0, noise, MOST) for i, cell in enumerate(planned.cells)}
@@ -27,8 +25,11 @@ def scored(tmp_path: Path, grid: str, gains: dict[str, float], noise: float = 0.
         gain = sum(gains.get(f"{factor}:{level}", 0.0) for factor, level in cell.levels.items())
         return None if math.isnan(gain) else 20 * math.exp(gain + errors[cell.label][seed])
 
-    save_runs(Store(tmp_path), planned, fid)
-    return planned, tabulate_runs(planned, list(Store(tmp_path).records(planned)))
+    records = [
+        (cell.levels, cell.label, make_record(cell, config.seed, fid(cell, config.seed)))
+        for cell, config in planned.runs
+    ]
+    return planned, tabulate_runs(planned, records)
 
 
 def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[str, int]]]]:
@@ -46,8 +47,8 @@ def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[
         given |= wanted
 
 
-def test_seeds_are_added_until_every_main_effect_has_an_answer(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {"dropout:channels-25": 0.4})
+def test_seeds_are_added_until_every_main_effect_has_an_answer() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     settling, waves = reveal(planned, runs)
     assert settling.looks[-1].open_effects == []
     assert len(settling.looks[-1].effects) == 3
@@ -57,8 +58,8 @@ def test_seeds_are_added_until_every_main_effect_has_an_answer(tmp_path: Path) -
     assert len(waves) == len(settling.looks)
 
 
-def test_only_variants_that_an_open_effect_needs_get_another_seed(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {"dropout:channels-25": 0.4})
+def test_only_variants_that_an_open_effect_needs_get_another_seed() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     settling, waves = reveal(planned, runs)
     names = [[effect.name for effect in look.open_effects] for look in settling.looks]
     number = next(number for number, of_look in enumerate(names) if "dropout channels-25" not in of_look)
@@ -72,8 +73,8 @@ def test_only_variants_that_an_open_effect_needs_get_another_seed(tmp_path: Path
     assert settling.plan.num_runs == sum(map(len, waves))
 
 
-def test_nothing_is_looked_at_before_anything_could_be_settled(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {})
+def test_nothing_is_looked_at_before_anything_could_be_settled() -> None:
+    planned, runs = scored("dropout", {})
     first = first_look(planned)
     assert math.isinf(critical_t(first - 1, 1 - 0.05 / 3))
     assert math.isfinite(critical_t(first, 1 - 0.05 / 3))
@@ -81,8 +82,8 @@ def test_nothing_is_looked_at_before_anything_could_be_settled(tmp_path: Path) -
     assert len(waves[0]) == 4 * first
 
 
-def test_runs_that_no_look_asked_for_change_nothing(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {"dropout:channels-25": 0.4})
+def test_runs_that_no_look_asked_for_change_nothing() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     step_by_step, _ = reveal(planned, runs)
     at_once = settle(planned, runs.sample(frac=1, random_state=0))
     assert at_once.plan == step_by_step.plan
@@ -90,28 +91,28 @@ def test_runs_that_no_look_asked_for_change_nothing(tmp_path: Path) -> None:
         assert [e.adjusted for e in mine.effects] == [e.adjusted for e in theirs.effects]
 
 
-def test_no_more_seeds_are_spent_than_allowed(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {}, noise=1.0)
+def test_no_more_seeds_are_spent_than_allowed() -> None:
+    planned, runs = scored("dropout", {}, noise=1.0)
     settling, _ = reveal(planned.model_copy(update={"seeds": planned.seeds[:8]}), runs)
     assert settling.is_over
     assert len(settling.plan.seeds) == 8
     assert len(settling.looks[-1].open_effects) == 3
 
 
-def test_what_a_claim_rests_on_is_a_question_too(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "beta1", {"beta1:0.9": 0.5, "beta1:0.0": 0.5}, noise=0.01)
+def test_what_a_claim_rests_on_is_a_question_too() -> None:
+    planned, runs = scored("beta1", {"beta1:0.9": 0.5, "beta1:0.0": 0.5}, noise=0.01)
     questions = {(effect.outcome.name, effect.name) for effect in settle(planned, runs).looks[0].effects}
     assert questions == {("fid", "beta1 0.0"), ("fid", "beta1 0.9"), ("oscillation", "beta1 0.9")}
 
 
-def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed(tmp_path: Path) -> None:
-    planned, runs = scored(tmp_path, "dropout", {"dropout:channels-25": math.nan}, noise=0.01)
+def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": math.nan}, noise=0.01)
     settling, _ = reveal(planned, runs)
     assert settling.is_over
     assert len(settling.plan.seeds) == HOPELESS_SEEDS
 
 
 @pytest.mark.parametrize("design", ["bn_label_smooth", "conditional"])
-def test_interactions_are_told_and_not_waited_for(tmp_path: Path, design: str) -> None:
-    planned, runs = scored(tmp_path, design, {})
+def test_interactions_are_told_and_not_waited_for(design: str) -> None:
+    planned, runs = scored(design, {})
     assert not any(effect.is_interaction for effect in settle(planned, runs).looks[0].effects)

@@ -113,7 +113,7 @@ def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
 def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
     made = [whole / "report.md", whole / "report.html", *(whole / "bn_label_smooth").iterdir()]
     before = {path: path.read_bytes() for path in made}
-    assert len(before) == 17  # three tables, eight figures, four animations
+    assert len(before) == 18  # three tables, nine figures, four animations
     for path in made:
         path.unlink()
     write_report(whole)
