@@ -62,8 +62,8 @@ class Fakes(NamedTuple):
     latents: Tensor
 
 
-class AdversarialStep(ABC):
-    """One G step with its D steps, whatever the networks are: one run's, or those of many runs at once.
+class Ingredients(ABC):
+    """What a step is made of, whatever the networks are: one run's, or those of many runs at once.
 
     Attributes:
         config: the run, or one of the runs, for all that they share.
@@ -80,8 +80,6 @@ class AdversarialStep(ABC):
     discriminator: nn.Module
     optimizer_g: torch.optim.Optimizer
     optimizer_d: torch.optim.Optimizer
-    _num_steps: int = 0
-    _last_d: DiscriminatorTerms | None = None
 
     @abstractmethod
     def draw_latents(self, network: Network) -> Tensor:
@@ -122,6 +120,13 @@ class AdversarialStep(ABC):
     @abstractmethod
     def after_generator_step(self) -> None:
         """Follow G's weights, where a run keeps their average."""
+
+
+class AdversarialStep(Ingredients):
+    """One G step with its D steps."""
+
+    _num_steps: int = 0
+    _last_d: DiscriminatorTerms | None = None
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it, on the next real images."""

@@ -1,0 +1,108 @@
+"""A command line in, what ``run`` and ``plan`` are asked for out, checked."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grid
+from gan_ablate.design.planning import Plan
+from gan_ablate.design.planning import plan as resolve_plan
+from gan_ablate.errors import UserError
+from gan_ablate.execution.context import check_context
+from gan_ablate.execution.executors.local import resolve_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OutOption = Annotated[Path, typer.Option(help="The results folder.")]
+
+RESULTS = Path("results")
+DATA = Path("data")
+MAX_SEEDS_UNTIL_SETTLED = 30
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``run`` and ``plan`` are asked for: a run's command line can be planned by changing one word."""
+
+    grid: Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
+    budget: Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")] = "standard"
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")] = None
+    until: Annotated[
+        Literal["settled"] | None, typer.Option(help="Add seeds, one by one, until every main effect has an answer.")
+    ] = None
+    max_seeds: Annotated[int | None, typer.Option(help="At most so many, with --until settled.  [default: 30]")] = None
+    max_hours: Annotated[
+        float | None, typer.Option(help="With --until settled: after so many hours, begin no other seed.")
+    ] = None
+    steps: Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")] = None
+    dataset: Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")] = None
+    data_dir: Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = DATA
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable."),
+    ] = None
+    out: OutOption = RESULTS
+    jobs: Annotated[int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
+    features: Annotated[
+        Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
+    ] = None
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception)."),
+    ] = None
+
+    def resolve(self) -> tuple[Plan, int]:
+        """Return the plan and how many runs go on at once.
+
+        Raises:
+            UserError: if an option, or the grid, is not valid.
+        """
+        check_context(self.device, self.inception_weights)
+        num_jobs = resolve_jobs(self.jobs, self.device)
+        self._check_until()
+        plan = resolve_plan(
+            load_grid(self.grid),
+            budget=self.budget,
+            seeds=self.seeds if self.until is None else self.max_seeds or MAX_SEEDS_UNTIL_SETTLED,
+            steps=self.steps,
+            dataset=self.dataset,
+            features=self.features if self.inception_weights is None else "inception",
+            overrides=self.overrides or (),
+        )
+        return plan, num_jobs
+
+    def _check_until(self) -> None:
+        if self.until is None:
+            for option, value in (("--max-seeds", self.max_seeds), ("--max-hours", self.max_hours)):
+                if value is not None:
+                    raise UserError(f"{option} {value}: valid: with --until settled")
+            return
+        if self.seeds is not None:
+            raise UserError(f"--seeds {self.seeds}: with --until settled, the answers say how many; valid: --max-seeds")
+        if self.max_seeds is not None and self.max_seeds < 2:
+            raise UserError(f"--max-seeds {self.max_seeds}: valid: a whole number from 2 to {MAX_SEEDS}")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise UserError(f"--max-hours {self.max_hours}: valid: a number above 0")
+
+
+def takes_run_options(command: Callable[[RunOptions], None]) -> Callable[..., None]:
+    """Give a command an option for each field of ``RunOptions``: Typer reads a signature, not a dataclass."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        command(RunOptions(**given))
+
+    hints = get_type_hints(RunOptions, include_extras=True)
+    parameters = inspect.signature(RunOptions).parameters.values()
+    signature = inspect.Signature([parameter.replace(annotation=hints[parameter.name]) for parameter in parameters])
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__annotations__ = hints
+    return call
