@@ -58,12 +58,17 @@ def run_grid(
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
     observer = observer or Silent()
     plan = grow_plan(plan, store)
-    missing = missing_runs(plan, store)
-    observer.expect({config.run_id: estimate_seconds(plan, store)[config.run_id] for config in missing})
+    missing, seconds = missing_runs(plan, store), estimate_seconds(plan, store)
+    observer.expect({config.run_id: seconds[config.run_id] for config in missing})
     records = run_local(missing, context, num_jobs, observer) if missing else ()
     store.save_plan(plan)
+    is_first = True
     for _ in records:
-        pass
+        if is_first:  # from here on there is something to look at
+            store.note_seeds(plan)
+        is_first = False
+    if is_first:
+        store.note_seeds(plan)
     return load_results(out, plan.grid.name)
 
 
@@ -111,9 +116,14 @@ def run_until_settled(
         """Take every look that the runs allow; what failed is tried once."""
         nonlocal settling
         num_told = 0 if settling is None else len(settling.looks)
-        runs = GridResults.of(store, plan).comparable.runs
+        comparable = GridResults.of(store, plan).comparable
+        if len(comparable.protocols) > 1:
+            raise UserError(f"--until settled: runs in {out} were scored in different ways; use another --out")
+        runs = comparable.runs
+        is_beginning = settling is None
         settling = settle(plan, runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(attempted)])
-        store.save_plan(settling.plan)
+        if not is_beginning:
+            keep(settling.plan)
         if on_look is not None:
             for look in settling.looks[num_told:]:
                 on_look(look)
@@ -125,11 +135,17 @@ def run_until_settled(
         observer.expect({config.run_id: seconds[config.run_id] for config in missing})
         return missing
 
+    def keep(now: Plan) -> None:
+        store.save_plan(now)
+        store.note_seeds(now)
+
     first = next_runs()
     num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
-    for _ in run_local(first, context, num_jobs, observer, next_runs) if first else ():
-        pass
+    records = run_local(first, context, num_jobs, observer, next_runs) if first else ()
     assert settling is not None
+    keep(settling.plan)  # all that the runs need is there
+    for _ in records:
+        pass
     return settling
 
 

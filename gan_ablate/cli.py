@@ -111,7 +111,12 @@ def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[Plan, s
     settling = run_until_settled(
         plan, options.out, max_hours=options.max_hours, on_look=lambda look: display.say(look_lines(look)), **where
     )
-    return settling.plan, settled_sentence(settling)
+    store = Store(options.out)
+    num_left_out = sum(store.is_done(config.run_id) for _, config in plan.runs) - settling.plan.num_runs
+    ending = settled_sentence(settling)
+    if num_left_out > 0:
+        ending += f" {num_left_out} finished runs of other seeds were not needed, and are left out of the report."
+    return settling.plan, ending
 
 
 @app.command("plan")

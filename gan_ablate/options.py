@@ -87,7 +87,7 @@ class RunOptions:
             return
         if self.seeds is not None:
             raise UserError(f"--seeds {self.seeds}: with --until settled, the answers say how many; valid: --max-seeds")
-        if self.max_seeds is not None and self.max_seeds < 2:
+        if self.max_seeds is not None and not 2 <= self.max_seeds <= MAX_SEEDS:
             raise UserError(f"--max-seeds {self.max_seeds}: valid: a whole number from 2 to {MAX_SEEDS}")
         if self.max_hours is not None and not self.max_hours > 0:
             raise UserError(f"--max-hours {self.max_hours}: valid: a number above 0")

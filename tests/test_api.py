@@ -160,6 +160,39 @@ def test_a_grid_that_is_extended_is_judged_by_intervals_for_every_look(
     assert Store(tmp_path).load_plan("dropout").intervals == intervals
 
 
+def test_what_was_looked_at_stays_so_whatever_was_run_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, steps in ((5, None), (2, 200), (8, None), (2, 200), (8, None)):
+        planned = plan(load_grid("dropout"), seeds=number, steps=steps)
+        monkeypatch.setattr(api, "run_local", Pretender(planned))
+        run_grid(planned, tmp_path)
+        expected = "sequential" if number == 8 else "fixed"
+        assert Store(tmp_path).load_plan("dropout").intervals == expected
+    assert Store(tmp_path).list_plans() == ["dropout"]
+
+
+def test_what_cannot_begin_leaves_the_plan_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Iterator[Record]:
+        raise UserError("no data")
+
+    planned = plan(load_grid("dropout"), seeds=30)
+    monkeypatch.setattr(api, "run_local", refuse)
+    with pytest.raises(UserError, match="no data"):
+        run_until_settled(planned, tmp_path)
+    assert Store(tmp_path).list_plans() == []
+
+
+def test_runs_that_were_scored_in_different_ways_cannot_be_settled(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"), seeds=4)
+    save_runs(Store(tmp_path), planned, lambda *_: 20.0)
+    config = planned.baseline.with_seed(2)
+    Store(tmp_path).save_record(make_record(planned.baseline, 2, 20.0, extractor_sha256="f" * 64))
+    with pytest.raises(UserError, match="--until settled: runs in .* were scored in different ways"):
+        run_until_settled(plan(load_grid("dropout"), seeds=30), tmp_path)
+    assert Store(tmp_path).is_done(config.run_id)
+
+
 def test_another_design_is_no_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for steps in (100, 200):
         planned = plan(load_grid("dropout"), seeds=steps // 50, steps=steps)

@@ -42,7 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--grid", "dropout", "--max-seeds", "3"], ["--max-seeds 3", "valid: with --until settled"]),
         (["--grid", "dropout", "--max-hours", "3"], ["--max-hours 3", "valid: with --until settled"]),
         (["--grid", "dropout", "--until", "settled", "--max-seeds", "1"], ["--max-seeds 1", "from 2"]),
-        (["--grid", "dropout", "--until", "settled", "--max-seeds", "99999"], ["99999", "from 1 to 10000"]),
+        (["--grid", "dropout", "--until", "settled", "--max-seeds", "99999"], ["--max-seeds 99999", "from 2 to 10000"]),
         (["--grid", "dropout", "--until", "settled", "--max-hours", "0"], ["--max-hours 0", "above 0"]),
         (["--grid", "dropout", "--jobs", "0"], ["--jobs 0", "from 1"]),
         (["--grid", "dropout", "--jobs", "9" * 25], ["--jobs 99999", "from 1 to 1,024"]),

@@ -46,11 +46,16 @@ class Course:
         """The last step at which it was an effect in a direction that is not its last answer; None if it never was."""
         last = self.effects[-1].answer
         turned = [
-            step
-            for step, effect in zip(self.steps, self.effects, strict=True)
-            if effect.answer in ("lower", "higher") and effect.answer != last
+            self.steps[i]
+            for i, effect in enumerate(self.effects)
+            if effect.answer in ("lower", "higher") and effect.answer != last and self._is_repeated(i)
         ]
         return turned[-1] if turned else None
+
+    def _is_repeated(self, i: int) -> bool:
+        """Whether a neighbouring point gives the same answer: a single one of many may be chance."""
+        neighbours = (*self.effects[max(0, i - 1) : i], *self.effects[i + 1 : i + 2])
+        return any(effect.answer == self.effects[i].answer for effect in neighbours)
 
     @property
     def peak(self) -> tuple[int, Effect] | None:
@@ -64,7 +69,7 @@ class Course:
         if not same:
             return None
         step, largest = max(same, key=lambda pair: abs(pair[1].estimate.value))
-        is_apart = largest.estimate.high < last.estimate.low or last.estimate.high < largest.estimate.low
+        is_apart = largest.adjusted.high < last.adjusted.low or last.adjusted.high < largest.adjusted.low
         is_half = abs(last.estimate.value) < SHRUNK_TO * abs(largest.estimate.value)
         return (step, largest) if is_apart and is_half else None
 

@@ -58,7 +58,8 @@ class Effect:
         margin: the effect is negligible within ± this; None where the outcome knows no such bound.
         estimate: the mean over seeds with its own 95 % interval.
         test: its place in the family of all effects of its kind on this outcome.
-        adjusted: the interval that excludes zero exactly where Holm's procedure calls it an effect.
+        adjusted: the interval that excludes zero exactly where Holm's procedure calls it an effect; elsewhere the
+            strictest.
         strictest: the interval at the level of Holm's first test: those of all effects of the family hold together.
         needed_seeds: how many, in all, would settle an effect of this size and spread if they were added one by one;
             None where it is settled, or no number in reach would.
@@ -97,8 +98,8 @@ class Effect:
 
     @functools.cached_property
     def sign_flip(self) -> SignFlip:
-        """The exact test without any assumption on the distribution."""
-        return sign_flip_test(contrast_values(self.sides, DIFFERENCE))
+        """The exact test without any assumption on the distribution; of a number of seeds settled beforehand."""
+        return sign_flip_test(contrast_values(self.sides, DIFFERENCE) if self.is_fixed else np.array([np.nan]))
 
     @functools.cached_property
     def bootstrap(self) -> Interval | None:
@@ -113,20 +114,30 @@ class Effect:
     @property
     def answer(self) -> Answer:
         """What the adjusted interval allows to say: a direction, that it does not matter, or nothing yet."""
+        if not self.is_steady:
+            return "open"
         if self.test.is_rejected:
             return "lower" if self.estimate.value < 0 else "higher"
         return "negligible" if _lies_within(self.adjusted, self.margin) else "open"
 
     @property
+    def is_steady(self) -> bool:
+        """Whether the mean of all seeds lies where earlier looks left room for it."""
+        value = self.estimate.value
+        return not (value < self.adjusted.low or value > self.adjusted.high)
+
+    @property
     def is_too_small(self) -> bool:
         """Whether it is an effect that is certainly within the margin: real, and too small to matter."""
-        return self.test.is_rejected and _lies_within(self.strictest, self.margin)
+        return self.answer in ("lower", "higher") and _lies_within(self.strictest, self.margin)
 
     @property
     def is_beyond_margin(self) -> bool:
         """Whether it is an effect that is certainly larger than the margin."""
-        bound = min(abs(self.adjusted.low), abs(self.adjusted.high))
-        return self.test.is_rejected and self.margin is not None and bound > self.margin
+        bounds = self.strictest
+        if self.margin is None or self.answer not in ("lower", "higher"):
+            return False
+        return bounds.low > self.margin or bounds.high < -self.margin
 
 
 def estimate_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
@@ -167,7 +178,10 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
     tests = holm([estimate.p for estimate in estimates])
     effects = []
     for contrast, differences, estimate, test in zip(contrasts, per_seed, estimates, tests, strict=True):
-        adjusted = _bounds(estimate_mean(differences, test.confidence))
+        widest = estimate_mean(differences, strictest)
+        if not math.isfinite(estimate.low):  # a wider interval is no narrower
+            widest = estimate
+        adjusted = _bounds(estimate_mean(differences, test.confidence)) if test.is_rejected else _bounds(widest)
         is_settled = test.is_rejected or _lies_within(adjusted, margin)
         with_diverged = None
         if imputed is not None:
@@ -182,8 +196,8 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
                 estimate=estimate,
                 test=test,
                 adjusted=adjusted,
-                strictest=_bounds(estimate_mean(differences, strictest)),
-                needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, test.confidence),
+                strictest=_bounds(widest),
+                needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
                 with_diverged=with_diverged,
                 sides=contrast_sides(values, contrast.weights),
             )

@@ -81,8 +81,9 @@ class GridResults:
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
-        """FID along training, of runs whose scores compare."""
-        curves = tabulate_curves(self.records, self.comparable.untimed)
+        """FID along training, of runs that were completed and whose scores compare."""
+        completed = [(label, record) for label, record in self.records if record.status == "completed"]
+        curves = tabulate_curves(completed, self.comparable.untimed)
         return curves if len(self.comparable.protocols) == 1 else curves.iloc[:0]
 
     @functools.cached_property

@@ -29,7 +29,8 @@ class Looks:
     """What each look at a growing number of seeds shows: arrays of (seeds,), the first look at one seed.
 
     Attributes:
-        low: lower ends of the intervals, minus infinity while nothing is excluded.
+        low: lower ends of the intervals, minus infinity while nothing is excluded, and from the look on that excludes
+            what earlier ones left.
         high: upper ends.
         p: of no effect.
     """
@@ -70,9 +71,10 @@ def take_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> L
     evidence[0] = 0.0
     low, high = np.maximum.accumulate(means - critical * errors), np.minimum.accumulate(means + critical * errors)
     crossed = np.flatnonzero(low > high)
-    if len(crossed):  # looks that exclude one another are among the wrong ones: what was left before them stays
-        low[crossed[0] :], high[crossed[0] :] = low[crossed[0] - 1], high[crossed[0] - 1]
-    return Looks(low, high, np.exp(-np.maximum.accumulate(np.maximum(evidence, 0.0))))
+    p = np.exp(-np.maximum.accumulate(np.maximum(evidence, 0.0)))
+    if len(crossed):  # later seeds contradict earlier ones: they are not alike, and nothing that rests on that holds
+        low[crossed[0] :], high[crossed[0] :], p[crossed[0] :] = -math.inf, math.inf, 1.0
+    return Looks(low, high, p)
 
 
 def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HOPELESS_SEEDS = 10
 """From this look on, an effect that fewer than half of the seeds have a value for, as runs diverge, gets no more."""
 
+ALIKE_SEEDS = 4
+"""So many seeds in which two variants score alike to the last digit say that they are the same."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -37,8 +40,14 @@ class Look:
         """The questions that need another seed."""
         return [effect for effect in self.effects if effect.answer == "open" and not self._is_hopeless(effect)]
 
+    @property
+    def hopeless_effects(self) -> list[Effect]:
+        """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
+        return [effect for effect in self.effects if effect.answer == "open" and self._is_hopeless(effect)]
+
     def _is_hopeless(self, effect: Effect) -> bool:
-        return self.num_seeds >= HOPELESS_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
+        has_few_values = self.num_seeds >= HOPELESS_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
+        return has_few_values or (effect.estimate.num_seeds >= ALIKE_SEEDS and effect.estimate.std == 0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def first_look(plan: Plan) -> int:
 
 def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
     stopped = {label: count for label, count in counts.items() if count < num_seeds}
-    return plan.model_copy(update={"seeds": plan.seeds[:num_seeds], "stopped": stopped, "intervals": "sequential"})
+    changes = {"seeds": plan.seeds[:num_seeds], "stopped": stopped, "intervals": "sequential", "until_settled": True}
+    return plan.model_copy(update=changes)
 
 
 def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:

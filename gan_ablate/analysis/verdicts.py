@@ -47,9 +47,8 @@ class Verdicts:
 
     @functools.cached_property
     def looks(self) -> tuple[Look, ...]:
-        """Replay the looks at a grid whose seeds were added one by one; none where their number was settled before."""
-        is_sequential = self.plan.intervals == "sequential" and bool(self.effects("fid"))
-        return settle(self.plan, self.runs).looks if is_sequential else ()
+        """Replay the looks at a grid whose seeds were added one by one; none where somebody said how many."""
+        return settle(self.plan, self.runs).looks if self.plan.until_settled and self.effects("fid") else ()
 
     @functools.cached_property
     def simple_effects(self) -> list[Effect]:

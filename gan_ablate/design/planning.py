@@ -47,6 +47,8 @@ class Plan(Model):
     """Where each ``folder:NAME@HASH`` lies on this machine."""
     intervals: Literal["fixed", "sequential"] = "fixed"
     """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
+    until_settled: bool = False
+    """Whether the answers say how many seeds there are."""
     stopped: dict[str, int] = {}
     """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -36,11 +36,5 @@ def grow_plan(plan: Plan, store: Store) -> Plan:
 
     Its intervals then have to hold at every look. That stays so, however many seeds are asked for later.
     """
-    previous = store.find_plan(plan.grid.name)
-    if previous is None or [cell.config.run_id for cell in previous.cells] != [c.config.run_id for c in plan.cells]:
-        return plan
-    is_another = previous.seeds != plan.seeds or bool(previous.stopped)
-    was_looked_at = any(store.is_done(config.run_id) for _, config in previous.runs)
-    if previous.intervals == "sequential" or (is_another and was_looked_at):
-        return plan.model_copy(update={"intervals": "sequential"})
-    return plan
+    others = store.known_seeds(plan) - {len(plan.seeds)}
+    return plan.model_copy(update={"intervals": "sequential"}) if others else plan

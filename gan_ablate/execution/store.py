@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -23,6 +24,9 @@ Status = Literal["completed", "diverged", "failed"]
 
 GENERATOR_FILE = "generator.safetensors"
 """In a run's folder: G's last weights."""
+
+UNTIL_SETTLED = 0
+"""Stands for a number of seeds that answers say."""
 
 AVERAGE_FILE = "generator-ema.safetensors"
 """Beside them: their moving average, where the run keeps one."""
@@ -145,6 +149,25 @@ class Store:
             write_atomically(self._plan_path(plan.grid.name), plan.model_dump_json(indent=1) + "\n")
         except OSError as refused:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
+
+    def note_seeds(self, plan: Plan) -> None:
+        """Remember with how many seeds a plan's variants are run, and whether the answers say how many."""
+        known = self.known_seeds(plan) | {UNTIL_SETTLED if plan.until_settled else len(plan.seeds)}
+        write_atomically(self._seeds_path(plan), json.dumps(sorted(known)) + "\n")
+
+    def known_seeds(self, plan: Plan) -> set[int]:
+        """With how many seeds the same variants were run, ``UNTIL_SETTLED`` where the answers said how many."""
+        path = self._seeds_path(plan)
+        try:
+            return set(json.loads(path.read_text("utf-8")))
+        except FileNotFoundError:
+            return set()
+        except (OSError, ValueError, TypeError) as broken:
+            raise UserError(f"{path}: cannot be read ({broken}); delete it") from None
+
+    def _seeds_path(self, plan: Plan) -> Path:
+        run_ids = " ".join(cell.config.run_id for cell in plan.cells)
+        return self.root / "plans" / "seeds" / f"{hashlib.sha256(run_ids.encode()).hexdigest()[:12]}.json"
 
     def load_plan(self, grid: str) -> Plan:
         """Read the plan that a grid was last run with.

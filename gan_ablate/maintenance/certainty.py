@@ -61,7 +61,8 @@ def main() -> None:
 def _page(results: GridResults, num_studies: int) -> list[str]:
     plan = results.plan
     runs = results.comparable.runs
-    scores = np.log(runs.pivot_table(index="seed", columns="cell", values="fid")[results.labels].to_numpy(np.float64))
+    by_seed = runs.pivot_table(index="seed", columns="cell", values="fid").reindex(columns=results.labels)
+    scores = np.log(by_seed.to_numpy(np.float64))
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores) < MIN_SEEDS:
         raise UserError(f"{results.folder}: {len(scores)} seeds with all variants; valid: at least {MIN_SEEDS}")
@@ -86,9 +87,9 @@ def _page(results: GridResults, num_studies: int) -> list[str]:
 
 EXPLANATION = f"""\
 A study is settled when the interval of an effect, at Bonferroni's level for all effects of its table, excludes zero or
-lies within the margin. A fixed number of seeds is the smallest that settles it with a chance of {POWER:.0%}: the
-cheapest that nobody can know beforehand. Added one by one, it is the number that the median study takes. Runs are those
-of all variants that the effect compares, core-minutes their training on the machine that computed them."""
+lies within the margin. All numbers of seeds are those with which {POWER:.0%} of studies are settled; where they are
+fixed, that is the cheapest number, which nobody can know beforehand. Runs are those of all variants that the effect
+compares, core-minutes their training on the machine that computed them."""
 
 
 def _table(
@@ -164,8 +165,8 @@ def settle_studies(
     low, high = np.maximum.accumulate(means - half, axis=1), np.minimum.accumulate(means + half, axis=1)
     one_by_one = (low > 0) | (high < 0) | ((low > -margin) & (high < margin))
     firsts = np.where(one_by_one.any(axis=1), nums[one_by_one.argmax(axis=1)], MOST_SEEDS + 1)
-    median = math.ceil(float(np.median(firsts)))
-    return Cost(_smallest(unpaired, nums), _smallest(paired, nums), None if median > MOST_SEEDS else median)
+    enough = math.ceil(float(np.quantile(firsts, POWER)))
+    return Cost(_smallest(unpaired, nums), _smallest(paired, nums), None if enough > MOST_SEEDS else enough)
 
 
 def _running(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -21,7 +21,10 @@ METHODS = f"""\
 - **Tests.** A grid's effects on one outcome are one family. Holm's procedure keeps the chance of any false finding
   among them at 5 %; every outcome of every grid is a family of its own, and nothing adjusts across them. Intervals
   are not adjusted unless they say so, nor is Fisher's p. The adjusted interval has the level at which Holm's procedure
-  tests that effect, and excludes zero exactly where it finds one; several of them do not hold jointly at 95 %. The
+  tests that effect, and excludes zero exactly where it finds one; of what it does not find, it has the level of
+  Holm's first test, so that what lies within the margin holds for all of them. Several adjusted intervals do not hold
+  jointly at 95 %. Fisher's p, the intervals of variants' means and the sign-flip test are those of a number of seeds
+  that was settled beforehand. The
   sign-flip test is exact for differences that are symmetric around zero, normal or not, but n seeds give no p below
   2/2ⁿ: with five it cannot reach 0.05, and verdicts rest on the t test, for which differences should be roughly normal.
 - **The margin** of a grid is the smallest change worth having, 10 % unless its file says otherwise: from 1/1.1 to 1.1
@@ -39,7 +42,7 @@ METHODS = f"""\
 - **Along training**, every effect is estimated anew at each point at which FID was taken, on fewer samples; all effects
   at one point are a family of tests, and nothing adjusts across points. An answer *holds from* the first point after
   which no other one was given. A variant has not levelled off where its FID falls by more than the margin over the last
-  third of training.
+  third of training. Runs that diverged take no part in either; a turn is told where two neighbouring points agree.
 - **What pairing is worth** is the variance that a difference would have if either side had seeds of its own, over the
   variance that it has: 2 means that shared seeds halve the seeds needed, 1 that they buy nothing. The interval is
   Morgan's for correlated normal variances (Biometrika 31, 1939), exact for normal scores, and wide with few seeds.
@@ -49,7 +52,8 @@ METHODS = f"""\
   {COLLAPSED_RECALL} (arXiv:1904.06991): nineteen of twenty real images have none of its kind. Half of the classes is
   where a generator draws no longer most of them; recall sees what classes cannot, one image of each class again and
   again, and in the 98 runs of this project's first grids it was below 0.04 where one shape, or a few, filled the sample
-  sheet, above 0.1 where sheets were varied, and between them nowhere. Both rates have exact (Clopper-Pearson)
+  sheet, above 0.1 where sheets were varied, and between them nowhere; on other features than digits' it was not tried.
+  Both rates have exact (Clopper-Pearson)
   intervals and are compared by Fisher's exact test. Where runs diverged, effects are given twice: over the seeds that
   every compared variant survived, and with each diverged run scored like the worst that finished, which is the least
   that a divergence can count.

@@ -33,7 +33,7 @@ INTRODUCTION = (
     "random numbers that initial weights are made of. Where a grid crosses several factors, an effect is an average "
     "over the levels of the others. Intervals are 95 % over seeds. What an effect is called rests on the interval that "
     "is adjusted for all effects of its grid on the same outcome: it *lowers* or *raises* FID where that excludes "
-    "zero, *does not matter* where that lies within the margin of 10 %, and is *open* otherwise. "
+    "zero, *does not matter* where it lies within the grid's margin, and is *open* otherwise. "
     "The words are defined at the [end](#definitions-and-methods)."
 )
 
@@ -161,7 +161,7 @@ def _section(results: GridResults) -> _Section:
     if effects:
         looks = results.verdicts.looks
         body += [*tables.effects_table(effects, step_times, looks, results.courses), ""]
-        body += [settling.bill_sentence(results.plan, looks), ""] if looks else []
+        body += [settling.bill_sentence(results.plan, len(results.runs), looks), ""] if looks else []
         pairing = wording.pairing_sentence(effects)
         body += [pairing, ""] if pairing else []
         simple = results.verdicts.simple_effects

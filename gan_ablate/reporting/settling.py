@@ -36,14 +36,29 @@ def settled_sentence(settling: Settling) -> str:
     if look is None:
         return "Stopped before a first look was possible. The same command goes on."
     still = [effect.name for effect in look.open_effects]
+    given_up = given_up_words(look)
     if not still:
-        return f"Settled after {look.num_seeds} seeds and {settling.plan.num_runs} runs."
+        return f"Settled after {look.num_seeds} seeds and {settling.plan.num_runs} runs{given_up}."
     why = "no seed is left" if settling.is_over else "the time is over; the same command goes on"
-    return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}."
+    return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}{given_up}."
 
 
-def bill_sentence(plan: Plan, looks: Sequence[Look]) -> str:
-    """Say what the answers of a grid took, and what as much certainty would have taken with a fixed number of seeds."""
+def given_up_words(look: Look) -> str:
+    """Name the questions that no other seed would settle; nothing where there is none."""
+    names = [effect.name for effect in look.hopeless_effects]
+    if not names:
+        return ""
+    return f"; given up, as its runs have no scores or the same ones: {', '.join(names)}"
+
+
+def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[Look]) -> str:
+    """Say what the answers of a grid took, and what as much certainty would have taken with a fixed number of seeds.
+
+    Args:
+        plan: of the grid.
+        num_runs: that are over.
+        looks: that were taken, at least one.
+    """
     look = looks[-1]
     fixed = [
         seeds_needed(effect.estimate, 1 - effect.test.confidence, effect.margin)
@@ -51,7 +66,9 @@ def bill_sentence(plan: Plan, looks: Sequence[Look]) -> str:
         if effect.answer != "open" and math.isfinite(effect.test.confidence)
     ]
     known = [number for number in fixed if number is not None]
-    sentence = f"These answers took {plan.num_runs:,} runs, of at most {look.num_seeds} seeds a variant."
+    sentence = (
+        f"These answers took {num_runs:,} runs, of at most {look.num_seeds} seeds a variant{given_up_words(look)}."
+    )
     if look.open_effects:
         sentence += f" Still open: {', '.join(effect.name for effect in look.open_effects)}."
     if known and len(known) == len(look.effects):

@@ -111,7 +111,8 @@ def effects_table(
             row.append(percent_text(step_times[i].estimate))
         row.append(str(effect.estimate.num_seeds))
         if courses:
-            holds_from = courses[i].holds_from
+            is_same = courses[i].effects[-1].answer == effect.answer  # it rests on other images
+            holds_from = courses[i].holds_from if is_same else None
             row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:
             row.append(settled_text(effect, looks))

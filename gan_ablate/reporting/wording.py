@@ -72,6 +72,8 @@ def _effect_words(effect: Effect, size: str, interval: str) -> str:
         case "negligible":
             return f"does not matter: FID {change} %, certainly {margin_words(effect)} ({interval})"
         case "open":
+            if not effect.is_steady or not math.isfinite(effect.estimate.low):
+                return f"is open: FID {change} % ({seeds_words(effect)})"
             return f"is open: FID {change} % ({interval}); {settling_words(effect.needed_seeds)}"
         case _:
             assert_never(effect.answer)
@@ -99,8 +101,18 @@ def answer_words(effect: Effect) -> str:
 
 
 def margin_words(effect: Effect) -> str:
-    """Name the margin of an effect on the ratio scale: ``within ±10 %``."""
-    return "" if effect.margin is None else f"within ±{100 * math.expm1(effect.margin):.3g} %"
+    """Name the margin of an effect on the ratio scale: ``within the margin of 10 %``."""
+    return "" if effect.margin is None else f"within the margin of {100 * math.expm1(effect.margin):.3g} %"
+
+
+def seeds_words(effect: Effect) -> str:
+    """Say why seeds leave everything possible: they are too few for intervals of every look, or not alike."""
+    seeds = f"{effect.estimate.num_seeds} seeds"
+    return (
+        f"{seeds} exclude nothing yet"
+        if effect.is_steady and effect.estimate.num_seeds < 5
+        else (f"{seeds}, of which later ones contradict earlier ones")
+    )
 
 
 def too_small_words(effect: Effect) -> str:

@@ -62,15 +62,11 @@ def follow(values: NDArray[np.float64], margin: float | None) -> Course:
     """
     num_seeds, num_effects = values.shape
     p = np.stack([take_looks(column).p for column in values.T], axis=1)
-    bounds = {
-        rank: [take_looks(column, 1 - (1 - CONFIDENCE) / rank) for column in values.T]
-        for rank in range(1, num_effects + 1)
-    }
+    bounds = [take_looks(column, 1 - (1 - CONFIDENCE) / num_effects) for column in values.T]
     found, negligible = np.zeros((2, num_seeds, num_effects), dtype=bool)
     for look in range(1, num_seeds):
         for effect, test in enumerate(holm(list(p[look]))):
-            rank = round((1 - CONFIDENCE) / (1 - test.confidence))
-            looks = bounds[rank][effect]
+            looks = bounds[effect]
             found[look, effect] = test.is_rejected
             if margin is not None and not test.is_rejected:
                 negligible[look, effect] = -margin < looks.low[look] and looks.high[look] < margin
@@ -137,7 +133,7 @@ def false_verdicts_of_fixed(
         values = rng.standard_normal((num_seeds, len(truths))) + truths
         tests = holm([mean_estimate(column).p for column in values.T])
         for column, truth, test in zip(values.T, truths, tests, strict=True):
-            bounds = mean_estimate(column, strictest if test.is_rejected else test.confidence)
+            bounds = mean_estimate(column, strictest)
             is_within = -margin < bounds.low and bounds.high < margin
             wrong[repetition] |= (test.is_rejected and truth == 0, is_within and abs(truth) >= margin)
     effect, negligible = wrong.mean(axis=0)

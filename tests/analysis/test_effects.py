@@ -10,6 +10,7 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
+from gan_ablate.reporting.wording import answer_sentence
 from tests.synthetic import save_runs
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.
@@ -181,3 +182,29 @@ def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look
         assert wide.estimate.value == narrow.estimate.value
         assert wide.estimate.p > narrow.estimate.p
         assert wide.adjusted.low < narrow.adjusted.low
+
+
+def test_a_change_of_mode_is_neither_negligible_nor_too_small(tmp_path: Path) -> None:
+    planned = plan(load_grid("architecture"), seeds=14).model_copy(update={"intervals": "sequential"})
+
+    def fid(cell: Cell, seed: int) -> float:
+        is_changed = cell.levels["architecture"] == "dcgan" and seed >= 7
+        return 20 * math.exp(0.9 * is_changed + 0.01 * math.sin(7 * seed + len(cell.label)))
+
+    save_runs(Store(tmp_path), planned, fid)
+    runs = load_results(tmp_path, "architecture")
+    for num_seeds in range(8, 15):
+        (effect,) = estimate_effects(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]}), runs)
+        assert effect.answer == "open"
+        assert not effect.is_too_small
+    assert "of which later ones contradict earlier ones" in answer_sentence(effect, None, {})
+
+
+def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand(tmp_path: Path) -> None:
+    planned = plan(load_grid("beta1"))
+    save_runs(Store(tmp_path), planned, lambda cell, seed: 20.0 + seed + math.sin(len(cell.label) * seed))
+    runs = load_results(tmp_path, "beta1")
+    assert estimate_effects(planned, runs)[0].sign_flip.p > 0
+    (sequential, _) = estimate_effects(planned.model_copy(update={"intervals": "sequential"}), runs)
+    assert math.isnan(sequential.sign_flip.p)
+    assert sequential.bootstrap is None

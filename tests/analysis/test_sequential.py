@@ -6,7 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.sequential import PRIOR_SEEDS, critical_t, seeds_to_settle, sequential_estimate
+from gan_ablate.analysis.sequential import (
+    PRIOR_SEEDS,
+    critical_t,
+    seeds_to_settle,
+    sequential_estimate,
+    take_looks,
+)
 from gan_ablate.analysis.stats import Estimate, mean_estimate
 from tests.analysis.populations import Population
 from tests.analysis.sequential_simulations import coverage, false_verdicts, false_verdicts_of_fixed
@@ -134,3 +140,14 @@ def test_verdicts_of_a_fixed_number_of_seeds_are_seldom_wrong(truths: tuple[floa
 
 def test_intersected_intervals_cover() -> None:
     assert coverage(Population.NORMAL, num_repetitions=600) >= 0.95
+
+
+def test_seeds_that_contradict_earlier_ones_leave_everything_open() -> None:
+    """Seven seeds in which nothing happens, then a collapse in each: not draws of one distribution."""
+    values = np.concatenate([RNG.normal(0, 0.01, 7), RNG.normal(0.9, 0.05, 20)])
+    assert sequential_estimate(values[:7]).high < math.log(1.1)
+    looks = take_looks(values)
+    contradicted = int(np.flatnonzero(np.isinf(looks.low) & (np.arange(len(values)) > 6))[0])
+    assert (looks.p[contradicted:] == 1).all()
+    assert np.isinf(looks.high[contradicted:]).all()
+    assert not sequential_estimate(values).excludes_zero

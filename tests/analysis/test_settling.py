@@ -11,6 +11,7 @@ from gan_ablate.analysis.settling import HOPELESS_SEEDS, Settling, first_look, s
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
+from gan_ablate.reporting.settling import settled_sentence
 from tests.synthetic import make_record
 
 MOST = 30
@@ -110,6 +111,17 @@ def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
     settling, _ = reveal(planned, runs)
     assert settling.is_over
     assert len(settling.plan.seeds) == HOPELESS_SEEDS
+    assert [effect.name for effect in settling.looks[-1].hopeless_effects] == ["dropout channels-25"]
+    assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(settling)
+
+
+def test_levels_that_score_alike_to_the_last_digit_get_no_more_seeds() -> None:
+    planned = plan(load_grid("dropout"), seeds=MOST)
+    records = [(c.levels, c.label, make_record(c, config.seed, 20.0 + config.seed)) for c, config in planned.runs]
+    settling = settle(planned, tabulate_runs(planned, records))
+    assert settling.is_over
+    assert len(settling.plan.seeds) == first_look(planned)
+    assert len(settling.looks[-1].hopeless_effects) == 3
 
 
 @pytest.mark.parametrize("design", ["bn_label_smooth", "conditional"])

@@ -41,7 +41,8 @@ def test_a_fixed_number_of_paired_seeds_is_that_of_the_power_analysis(effect: fl
     assert needed is not None
     assert one_by_one is not None
     assert cost.paired == pytest.approx(needed, abs=2)
-    assert cost.sequential == pytest.approx(one_by_one, rel=0.2, abs=2)
+    # The estimate is of the usual study, the cost of four out of five.
+    assert one_by_one - 1 <= cost.sequential <= 1.6 * one_by_one
 
 
 def test_what_seeds_share_costs_unpaired_studies_dearly_and_paired_ones_nothing() -> None:

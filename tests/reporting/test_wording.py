@@ -65,15 +65,15 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             True,
             (
                 "**bn on** raises FID by 3 % (95 % interval +1 to +5 %, 5 seeds, Holm's p = 0.012): a real effect, "
-                "and too small to matter, certainly within ±10 %; "
+                "and too small to matter, certainly within the margin of 10 %; "
             ),
         ),
         (
             (-0.2, -3, 3),
             False,
             (
-                "**bn on** does not matter: FID 0 %, certainly within ±10 % (95 % interval -3 to +3 %, 5 seeds, "
-                "Holm's p = 0.012); "
+                "**bn on** does not matter: FID 0 %, certainly within the margin of 10 % (95 % interval -3 to +3 %, "
+                "5 seeds, Holm's p = 0.012); "
             ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
@@ -106,7 +106,9 @@ def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
     assert "with both, FID is 59 % higher than their separate effects" in answer_sentence(effect, SAME_TIME, {})
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": no interaction that matters: +1 %, certainly within ±10 %" in answer_sentence(small, SAME_TIME, {})
+    assert ": no interaction that matters: +1 %, certainly within the margin of 10 %" in answer_sentence(
+        small, SAME_TIME, {}
+    )
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
     assert ": whether they interact is open: +1 %" in answer_sentence(unknown, SAME_TIME, {})
 

@@ -124,15 +124,14 @@ def _serve(
                 for record in _receive(worker, workers, context, observer):
                     observer.finished(record)
                     yield record
-            is_any_running = any(worker.run is not None for worker in workers)
-            if more is not None and not pending and not is_any_running:
+            if more is not None and not pending and not _is_any_running(workers):
                 pending.extend(more())
             for worker in [worker for worker in workers if worker.run is None]:
                 if pending:
                     worker.run = pending.popleft()
                     worker.pipe.send(("execute", worker.run))
                     observer.started(worker.run)
-                elif not is_any_running:
+                elif more is None or not _is_any_running(workers):
                     _dismiss(worker)
                     workers.remove(worker)
             connection.wait([worker.pipe for worker in workers], TICK_SEC)
@@ -142,6 +141,10 @@ def _serve(
             worker.process.kill()
         for worker in workers:
             worker.process.join()
+
+
+def _is_any_running(workers: Sequence[_Worker]) -> bool:
+    return any(worker.run is not None for worker in workers)
 
 
 def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
