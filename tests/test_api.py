@@ -188,7 +188,7 @@ def test_runs_that_were_scored_in_different_ways_cannot_be_settled(tmp_path: Pat
     save_runs(Store(tmp_path), planned, lambda *_: 20.0)
     config = planned.baseline.with_seed(2)
     Store(tmp_path).save_record(make_record(planned.baseline, 2, 20.0, extractor_sha256="f" * 64))
-    with pytest.raises(UserError, match="--until settled: runs in .* were scored in different ways"):
+    with pytest.raises(UserError, match=r"--until settled: runs in .* were scored in different ways"):
         run_until_settled(plan(load_grid("dropout"), seeds=30), tmp_path)
     assert Store(tmp_path).is_done(config.run_id)
 

@@ -42,6 +42,7 @@ def test_a_fixed_number_of_paired_seeds_is_that_of_the_power_analysis(effect: fl
     assert one_by_one is not None
     assert cost.paired == pytest.approx(needed, abs=2)
     # The estimate is of the usual study, the cost of four out of five.
+    assert cost.sequential is not None
     assert one_by_one - 1 <= cost.sequential <= 1.6 * one_by_one
 
 
