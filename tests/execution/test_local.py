@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
+from gan_ablate.execution.executors import local
 from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
@@ -100,3 +103,47 @@ def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:
     assert resolve_jobs(None, "cuda") == 1
     assert 1 <= resolve_jobs(None, "cpu") <= (os.cpu_count() or 1)
     assert resolve_jobs(7, "cuda") == 7
+
+
+class _Stub:
+    """Stands in for a worker's process and pipe."""
+
+    def send(self, _: object) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("first_wave", [1, 4])
+def test_all_workers_stay_while_more_runs_may_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_wave: int
+) -> None:
+    """A grid that is settled seed by seed may go on with a single missing run; the next seed needs every worker."""
+    busiest: list[int] = []
+
+    def receive(worker: Any, workers: list[Any], *_: object) -> Iterator[Record]:
+        if worker.run is not None:
+            busiest[-1] = max(busiest[-1], sum(other.run is not None for other in workers))
+            config, worker.run = worker.run, None
+            yield Record(run_id=config.run_id, status="completed", config=config)
+
+    def more() -> list[RunConfig]:
+        busiest.append(0)
+        return [make_config(seed=seed) for seed in range(4)] if len(busiest) < 3 else []
+
+    stub: Any = _Stub()
+    monkeypatch.setattr(local, "_start_worker", lambda _, core: local._Worker(stub, stub, core))
+    monkeypatch.setattr(local, "_check_first", lambda *_: None)
+    monkeypatch.setattr(local, "_receive", receive)
+    monkeypatch.setattr(local, "_dismiss", lambda _: None)
+    monkeypatch.setattr("gan_ablate.execution.executors.local.connection.wait", lambda *_: None)
+    busiest.append(0)
+    context = RunContext(out=str(tmp_path), data_dir="data")
+    configs = [make_config(seed=seed) for seed in range(first_wave)]
+    records = list(run_local(configs, context, 3, Silent(), more))
+    assert len(records) == first_wave + 4
+    assert busiest == [min(first_wave, 3), 3, 0]
