@@ -208,3 +208,28 @@ def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand(tmp_path:
     (sequential, _) = estimate_effects(planned.model_copy(update={"intervals": "sequential"}), runs)
     assert math.isnan(sequential.sign_flip.p)
     assert sequential.bootstrap is None
+
+
+def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level(tmp_path: Path) -> None:
+    """Large effects beside it loosen Holm's level for zero, not the one at which "negligible" is said of a family."""
+    planned = plan(load_grid("dropout"))
+    gains = {
+        "none": 0.0,
+        "channels-25": 0.9,
+        "elements-30": 0.6,
+        "elements-50": 0.0714,
+    }  # the last takes the noise's mean away
+
+    def fid(cell: Cell, seed: int) -> float:
+        level = cell.levels["dropout"]
+        return 20 * math.exp(gains[level] + 0.07 * math.sin(7 * seed + 3 * list(gains).index(level)))
+
+    save_runs(Store(tmp_path), planned, fid)
+    large, other, none = estimate_effects(planned, load_results(tmp_path, "dropout"))
+    assert large.test.is_rejected
+    assert other.test.is_rejected
+    assert none.test.confidence == pytest.approx(0.95)
+    assert none.adjusted == none.strictest
+    # At Holm's level, which is its own 95 % interval here, it would be called negligible.
+    assert max(abs(none.estimate.low), abs(none.estimate.high)) < math.log(1.1)
+    assert none.answer == "open"
