@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
@@ -62,13 +60,9 @@ def run_grid(
     observer.expect({config.run_id: seconds[config.run_id] for config in missing})
     records = run_local(missing, context, num_jobs, observer) if missing else ()
     store.save_plan(plan)
-    is_first = True
     for _ in records:
-        if is_first:  # from here on there is something to look at
-            store.note_seeds(plan)
-        is_first = False
-    if is_first:
-        store.note_seeds(plan)
+        store.note_seeds(plan)  # from here on there is something to look at
+    store.note_seeds(plan)
     return load_results(out, plan.grid.name)
 
 
@@ -100,53 +94,24 @@ def run_until_settled(
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
     """
-    from gan_ablate.analysis.results import GridResults  # pandas: a second that other commands need not pay
-    from gan_ablate.analysis.settling import settle
+    from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
-    if plan.baseline.config.scoring.features == "none":
-        raise UserError(
-            f"--until settled: {plan.baseline.config.dataset} is not scored; valid: with --inception-weights PATH"
-        )
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    observer, started_at = observer or Silent(), time.monotonic()
-    attempted: set[str] = set()
-    settling: Settling | None = None
+    observer = observer or Silent()
+    grid = GrowingGrid(plan, store, observer, max_hours, on_look)
 
     def next_runs() -> list[RunConfig]:
-        """Take every look that the runs allow; what failed is tried once."""
-        nonlocal settling
-        num_told = 0 if settling is None else len(settling.looks)
-        comparable = GridResults.of(store, plan).comparable
-        if len(comparable.protocols) > 1:
-            raise UserError(f"--until settled: runs in {out} were scored in different ways; use another --out")
-        runs = comparable.runs
-        is_beginning = settling is None
-        settling = settle(plan, runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(attempted)])
-        if not is_beginning:
-            keep(settling.plan)
-        if on_look is not None:
-            for look in settling.looks[num_told:]:
-                on_look(look)
-        if settling.is_over or (max_hours is not None and time.monotonic() - started_at > 3600 * max_hours):
-            return []
-        missing = [config for config in missing_runs(settling.plan, store) if config.run_id not in attempted]
-        attempted.update(config.run_id for config in missing)
-        seconds = estimate_seconds(settling.plan, store)
-        observer.expect({config.run_id: seconds[config.run_id] for config in missing})
-        return missing
+        runs = grid.next_runs()
+        grid.keep()
+        return runs
 
-    def keep(now: Plan) -> None:
-        store.save_plan(now)
-        store.note_seeds(now)
-
-    first = next_runs()
+    first = grid.next_runs()
     num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
     records = run_local(first, context, num_jobs, observer, next_runs) if first else ()
-    assert settling is not None
-    keep(settling.plan)  # all that the runs need is there
+    grid.keep()  # now that all that the runs need is there
     for _ in records:
         pass
-    return settling
+    return grid.settling
 
 
 def _prepare(

@@ -77,7 +77,7 @@ def run(options: RunOptions) -> None:
         size = f"as many seeds as settle it, at most {len(plan.seeds)}"
     header = "\n".join([f"{plan.grid.title}: {len(plan.cells)} variants × {size}, {num_jobs} at once", *plan.notes])
     previous = store.find_plan(plan.grid.name)
-    if previous is not None and [c.config.run_id for c in previous.cells] != [c.config.run_id for c in plan.cells]:
+    if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
         header += f"\nThis takes the place of another plan of {plan.grid.name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
     try:

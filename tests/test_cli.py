@@ -205,3 +205,18 @@ def test_brackets_from_outside_are_text(
     for command in (["status"], ["report"]):
         assert call(monkeypatch, *command, "--out", "[/z]") in (0, 2)
     assert "[/z]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seeds", "is_told"), [("1", True), ("2", False)])
+def test_it_is_told_where_the_report_will_cover_less(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seeds: str,
+    *,
+    is_told: bool,
+) -> None:
+    save_runs(Store(tmp_path), plan(load_grid("beta1"), seeds=2), lambda *_: 20.0)
+    monkeypatch.setattr(cli, "_write_report", lambda *_: None)
+    assert call(monkeypatch, "run", "--grid", "beta1", "--seeds", seeds, "--out", str(tmp_path)) == 0
+    assert ("takes the place of another plan of beta1" in capsys.readouterr().out) is is_told

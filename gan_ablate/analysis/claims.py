@@ -137,7 +137,7 @@ class Judgement:
     @property
     def is_too_small(self) -> bool:
         """Whether every effect that decides it is real, and certainly too small to matter."""
-        found = [finding.effect for finding in self.decisive if finding.effect.test.is_rejected]
+        found = [finding.effect for finding in self.decisive if finding.effect.is_found]
         return bool(found) and all(effect.is_too_small for effect in found)
 
     @property

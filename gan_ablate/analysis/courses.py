@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ class Course:
         turned = [
             self.steps[i]
             for i, effect in enumerate(self.effects)
-            if effect.answer in ("lower", "higher") and effect.answer != last and self._is_repeated(i)
+            if effect.is_found and effect.answer != last and self._is_repeated(i)
         ]
         return turned[-1] if turned else None
 
@@ -64,7 +63,7 @@ class Course:
         same = [
             (step, effect)
             for step, effect in zip(self.steps, self.effects, strict=True)
-            if effect.answer == last.answer and last.answer in ("lower", "higher")
+            if effect.answer == last.answer and last.is_found
         ]
         if not same:
             return None
@@ -99,7 +98,7 @@ def find_unlevelled(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
     for cell in plan.cells:
         of_cell = curves.loc[curves["cell"] == cell.label]
         changes = [_last_third(of_seed) for _, of_seed in of_cell.groupby("seed")]
-        if changes and np.mean(changes) < -math.log1p(plan.grid.margin):
+        if changes and np.mean(changes) < -plan.grid.log_margin:
             falling[cell.label] = float(np.mean(changes))
     return falling
 

@@ -127,17 +127,20 @@ class Effect:
         return not (value < self.adjusted.low or value > self.adjusted.high)
 
     @property
+    def is_found(self) -> bool:
+        """Whether it is certainly an effect."""
+        return self.answer in ("lower", "higher")
+
+    @property
     def is_too_small(self) -> bool:
         """Whether it is an effect that is certainly within the margin: real, and too small to matter."""
-        return self.answer in ("lower", "higher") and _lies_within(self.strictest, self.margin)
+        return self.is_found and _lies_within(self.strictest, self.margin)
 
     @property
     def is_beyond_margin(self) -> bool:
         """Whether it is an effect that is certainly larger than the margin."""
         bounds = self.strictest
-        if self.margin is None or self.answer not in ("lower", "higher"):
-            return False
-        return bounds.low > self.margin or bounds.high < -self.margin
+        return self.is_found and self.margin is not None and (bounds.low > self.margin or bounds.high < -self.margin)
 
 
 def estimate_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
@@ -171,7 +174,7 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
     estimate_mean = {"fixed": mean_estimate, "sequential": sequential_estimate}[plan.intervals]
     values = _matrix(plan, runs, outcome)
     imputed = _impute_diverged(plan, runs, outcome, values)
-    margin = math.log1p(plan.grid.margin) if outcome.scale == "ratio" else None
+    margin = plan.grid.log_margin if outcome.scale == "ratio" else None
     strictest = 1 - (1 - CONFIDENCE) / len(contrasts)
     per_seed = [contrast_values(values, contrast.weights) for contrast in contrasts]
     estimates = [estimate_mean(differences) for differences in per_seed]

@@ -81,15 +81,19 @@ class GridResults:
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
-        """FID along training, of runs that were completed and whose scores compare."""
-        completed = [(label, record) for label, record in self.records if record.status == "completed"]
-        curves = tabulate_curves(completed, self.comparable.untimed)
-        return curves if len(self.comparable.protocols) == 1 else curves.iloc[:0]
+        """FID along training, of every run as far as it came."""
+        return tabulate_curves(self.records, self.comparable.untimed)
+
+    @functools.cached_property
+    def whole_curves(self) -> pd.DataFrame:
+        """The same of runs that were completed, where scores compare: what is compared along training."""
+        completed = self.runs.loc[self.runs["status"] == "completed", ["cell", "seed"]]
+        return self.curves.merge(completed if len(self.comparable.protocols) == 1 else completed.iloc[:0])
 
     @functools.cached_property
     def courses(self) -> list[Course]:
         """Every effect of the design along training; none where there is a single point."""
-        return follow_effects(self.plan, self.curves) if self.curves["step"].nunique() > 1 else []
+        return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.significance import MOST_SEEDS
+from gan_ablate.analysis.significance import fewest_seeds
 from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
 
 if TYPE_CHECKING:
@@ -131,10 +131,4 @@ def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float)
     def is_settled(num: int) -> bool:
         return critical_t(num, confidence) * estimate.std / math.sqrt(num) <= room
 
-    if not is_settled(MOST_SEEDS):
-        return None
-    low, high = 2, MOST_SEEDS  # an interval's width only falls with the seeds
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_settled(middle) else (middle + 1, high)
-    return low
+    return fewest_seeds(is_settled)  # an interval's width only falls with the seeds

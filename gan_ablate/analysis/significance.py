@@ -5,6 +5,7 @@ Every method here is held to its promise by ``tests/analysis/simulations.py``.
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from scipy import stats
 from gan_ablate.analysis.stats import CONFIDENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -156,13 +157,14 @@ def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: floa
     def is_enough(num: int) -> bool:
         return _power(size, num, alpha, room) >= POWER
 
-    if not is_enough(MOST_SEEDS):
-        return None
-    low, high = 2, MOST_SEEDS
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
-    return low
+    return fewest_seeds(is_enough)
+
+
+def fewest_seeds(is_enough: Callable[[int], bool]) -> int | None:
+    """Return the first number of seeds that is enough, where all larger ones are; None beyond ``MOST_SEEDS``."""
+    numbers = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(numbers, True, key=is_enough)
+    return numbers[place] if place < len(numbers) else None
 
 
 def _power(size: float, num: int, alpha: float, room: float | None) -> float:

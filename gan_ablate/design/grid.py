@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from importlib import resources
@@ -92,6 +93,11 @@ class Grid(Model):
     factors: Annotated[dict[str, Factor], Field(min_length=1)]
     set: dict[str, Any] = {}
     budget: dict[BudgetName, Budget] = {}
+
+    @property
+    def log_margin(self) -> float:
+        """The margin of a log ratio: it is negligible within ± this."""
+        return math.log1p(self.margin)
 
 
 def list_grids() -> list[str]:

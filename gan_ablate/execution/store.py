@@ -25,11 +25,11 @@ Status = Literal["completed", "diverged", "failed"]
 GENERATOR_FILE = "generator.safetensors"
 """In a run's folder: G's last weights."""
 
-UNTIL_SETTLED = 0
-"""Stands for a number of seeds that answers say."""
-
 AVERAGE_FILE = "generator-ema.safetensors"
 """Beside them: their moving average, where the run keeps one."""
+
+UNTIL_SETTLED = 0
+"""Stands for a number of seeds that answers say."""
 
 
 class ScoringRecord(Model):
@@ -152,8 +152,9 @@ class Store:
 
     def note_seeds(self, plan: Plan) -> None:
         """Remember with how many seeds a plan's variants are run, and whether the answers say how many."""
-        known = self.known_seeds(plan) | {UNTIL_SETTLED if plan.until_settled else len(plan.seeds)}
-        write_atomically(self._seeds_path(plan), json.dumps(sorted(known)) + "\n")
+        number, known = UNTIL_SETTLED if plan.until_settled else len(plan.seeds), self.known_seeds(plan)
+        if number not in known:
+            write_atomically(self._seeds_path(plan), json.dumps(sorted({*known, number})) + "\n")
 
     def known_seeds(self, plan: Plan) -> set[int]:
         """With how many seeds the same variants were run, ``UNTIL_SETTLED`` where the answers said how many."""

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
 from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.sequential import critical_t
+from gan_ablate.analysis.sequential import take_looks
 from gan_ablate.analysis.significance import POWER
 from gan_ablate.analysis.stats import CONFIDENCE
 from gan_ablate.errors import UserError
@@ -67,7 +67,7 @@ def _page(results: GridResults, num_studies: int) -> list[str]:
     if len(scores) < MIN_SEEDS:
         raise UserError(f"{results.folder}: {len(scores)} seeds with all variants; valid: at least {MIN_SEEDS}")
     minutes = runs.groupby("cell")["train_sec"].median().reindex(results.labels).to_numpy(np.float64) / 60
-    margin, steps = math.log1p(plan.grid.margin), plan.baseline.config.steps
+    margin, steps = plan.grid.log_margin, plan.baseline.config.steps
     lines = [
         "# What certainty costs",
         "",
@@ -160,13 +160,16 @@ def settle_studies(
     freedom = total**2 / np.maximum(sum(share**2 for share in shares) / (nums - 1), 1e-300)
     unpaired = _is_settled(means_own, stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(total), margin)
 
-    critical = np.array([critical_t(int(num), confidence) for num in nums])
-    half = critical * errors
-    low, high = np.maximum.accumulate(means - half, axis=1), np.minimum.accumulate(means + half, axis=1)
-    one_by_one = (low > 0) | (high < 0) | ((low > -margin) & (high < margin))
-    firsts = np.where(one_by_one.any(axis=1), nums[one_by_one.argmax(axis=1)], MOST_SEEDS + 1)
+    firsts = [_first_settled(study, confidence, margin) for study in shared]
     enough = math.ceil(float(np.quantile(firsts, POWER)))
     return Cost(_smallest(unpaired, nums), _smallest(paired, nums), None if enough > MOST_SEEDS else enough)
+
+
+def _first_settled(study: NDArray[np.float64], confidence: float, margin: float) -> int:
+    """The seed at which a study whose seeds are added one by one is settled, one more than there are if never."""
+    looks = take_looks(study, confidence)
+    settled = (looks.low > 0) | (looks.high < 0) | ((looks.low > -margin) & (looks.high < margin))
+    return int(settled.argmax()) + 1 if settled.any() else len(study) + 1
 
 
 def _running(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

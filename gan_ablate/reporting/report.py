@@ -152,7 +152,7 @@ def _section(results: GridResults) -> _Section:
     ]
     answers += _simple_answers(results.verdicts.simple_effects)
     turns = [wording.course_sentence(course) for course in results.courses]
-    turns.append(caveats.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.curves)))
+    turns.append(caveats.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.whole_curves)))
     answers += [sentence for sentence in turns if sentence is not None]
     answers += caveats.caveat_sentences(results)
     if results.plan.budget == "smoke":

@@ -137,7 +137,7 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
     rows = []
     for same in zip(*shown.values(), strict=True):
         texts = [change_text(effect, effect.estimate) for effect in same]
-        bold = [f"**{text}**" if e.test.is_rejected else text for text, e in zip(texts, same, strict=True)]
+        bold = [f"**{text}**" if e.is_found else text for text, e in zip(texts, same, strict=True)]
         rows.append([_effect_name(same[0]), *bold])
     return _table(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
 

@@ -23,14 +23,14 @@ INTERVAL_WORDS = {
     "sequential": "valid at every look, as seeds were added after looking",
 }
 
+FEWEST_LOOK = 4
+"""Intervals of every look are bounded from so many seeds on."""
 
 PAIRING_PAYS = 1.5
 """A gain that is certainly below it buys little: fewer than half as many seeds again."""
 
-
 UNEVEN_SPREAD = 2.0
 """An average over levels hides something where the differences at one spread so many times as far as at another."""
-
 
 _ANSWERS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
@@ -55,6 +55,8 @@ def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
     p = f"Holm's p {p_text(effect.test.p)}"
     interval = f"95 % interval {whole(change.low)} to {whole(change.high)} %, {seeds} seeds, {p}"
+    if _is_unbounded(effect):
+        interval = seeds_words(effect)
     size = whole(abs(change.value)).removeprefix("+")
     if effect.is_interaction:
         sentence = f"**{name}**{_interaction_words(effect, size, interval)}"
@@ -72,9 +74,8 @@ def _effect_words(effect: Effect, size: str, interval: str) -> str:
         case "negligible":
             return f"does not matter: FID {change} %, certainly {margin_words(effect)} ({interval})"
         case "open":
-            if not effect.is_steady or not math.isfinite(effect.estimate.low):
-                return f"is open: FID {change} % ({seeds_words(effect)})"
-            return f"is open: FID {change} % ({interval}); {settling_words(effect.needed_seeds)}"
+            settling = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
+            return f"is open: FID {change} % ({interval}){settling}"
         case _:
             assert_never(effect.answer)
 
@@ -108,11 +109,13 @@ def margin_words(effect: Effect) -> str:
 def seeds_words(effect: Effect) -> str:
     """Say why seeds leave everything possible: they are too few for intervals of every look, or not alike."""
     seeds = f"{effect.estimate.num_seeds} seeds"
-    return (
-        f"{seeds} exclude nothing yet"
-        if effect.is_steady and effect.estimate.num_seeds < 5
-        else (f"{seeds}, of which later ones contradict earlier ones")
-    )
+    if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
+        return f"{seeds} exclude nothing yet"
+    return f"{seeds}, of which later ones contradict earlier ones"
+
+
+def _is_unbounded(effect: Effect) -> bool:
+    return not effect.is_steady or not math.isfinite(effect.estimate.low)
 
 
 def too_small_words(effect: Effect) -> str:
@@ -195,7 +198,7 @@ def cost_words(step_time: Effect | None) -> str:
     """Say how a step's time changes."""
     if step_time is None or not math.isfinite(step_time.estimate.value):
         return "its cost is not known"
-    if not step_time.test.is_rejected:
+    if not step_time.is_found:
         return "no clear change of the step's time"
     change = step_time.estimate.as_percent_change().value
     return f"a step takes {abs(change):.0f} % {'longer' if change > 0 else 'less time'}"

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.caveats import unlevelled_sentence
 from gan_ablate.reporting.wording import course_sentence
+from tests.synthetic import save_runs
 
 STEPS = (300, 600, 900, 1_200, 1_500)
 
@@ -107,3 +111,15 @@ def test_variants_that_were_still_getting_better_are_found() -> None:
     assert find_unlevelled(planned, level) == {}
     assert unlevelled_sentence(planned, {}) is None
     assert find_unlevelled(planned, level.iloc[:0]) == {}
+
+
+def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
+    planned, store = plan(load_grid("dropout"), seeds=2), Store(tmp_path)
+    save_runs(store, planned, lambda *_: 20.0)
+    record = store.load_record(planned.baseline.with_seed(1).run_id)
+    assert record is not None
+    store.save_record(record.model_copy(update={"status": "diverged"}))
+    results = GridResults.load(store, "dropout")
+    assert len(results.curves) == 4 * 2 * 10
+    assert len(results.whole_curves) == len(results.curves) - 10
+    assert [course.effects[-1].estimate.num_seeds for course in results.courses] == [1, 1, 1]

@@ -1,0 +1,89 @@
+"""A plan whose seeds are all that may be spent in, the runs that each look needs out, one look after the other."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.settling import Look, Settling, settle
+from gan_ablate.errors import UserError
+from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.planning import Plan
+    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Store
+
+
+class GrowingGrid:
+    """A grid that is added to until its questions have answers; see ``analysis.settling``.
+
+    Args:
+        plan: with all seeds that may be spent.
+        store: where its runs lie.
+        observer: told of the runs that are to come.
+        max_hours: after so many no other seed is begun.
+        on_look: called with every look, in order.
+
+    Attributes:
+        settling: how far it is, once ``next_runs`` was asked.
+
+    Raises:
+        UserError: if the runs are not scored, or were scored in different ways.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        observer: RunObserver,
+        max_hours: float | None,
+        on_look: Callable[[Look], None] | None,
+    ) -> None:
+        if plan.baseline.config.scoring.features == "none":
+            dataset = plan.baseline.config.dataset
+            raise UserError(f"--until settled: {dataset} is not scored; valid: with --inception-weights PATH")
+        self._plan, self._store, self._observer = plan, store, observer
+        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
+        self._attempted: set[str] = set()
+        self._num_told = 0
+        self.settling: Settling
+
+    def next_runs(self) -> list[RunConfig]:
+        """Take every look that the runs allow, and return what the next one needs: nothing once all is over."""
+        self.settling = settle(self._plan, self._runs())
+        if self._on_look is not None:
+            for look in self.settling.looks[self._num_told :]:
+                self._on_look(look)
+        self._num_told = len(self.settling.looks)
+        if self.settling.is_over or self._is_late():
+            return []
+        plan = self.settling.plan
+        missing = [config for config in missing_runs(plan, self._store) if config.run_id not in self._attempted]
+        self._attempted.update(config.run_id for config in missing)
+        seconds = estimate_seconds(plan, self._store)
+        self._observer.expect({config.run_id: seconds[config.run_id] for config in missing})
+        return missing
+
+    def keep(self) -> None:
+        """Let the report cover what was needed so far."""
+        self._store.save_plan(self.settling.plan)
+        self._store.note_seeds(self.settling.plan)
+
+    def _runs(self) -> pd.DataFrame:
+        """What is there; a run that failed is tried once, and then its seed does without."""
+        comparable = GridResults.of(self._store, self._plan).comparable
+        if len(comparable.protocols) > 1:
+            where = self._store.root
+            raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")
+        runs = comparable.runs
+        return runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(self._attempted)]
+
+    def _is_late(self) -> bool:
+        return self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
