@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.table import load_results
+from gan_ablate.design.planning import name_blocks
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_runs
+from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -48,22 +49,24 @@ def run_grid(
         observer: told of the progress.
 
     Returns:
-        One row per run, as ``load_results`` gives it; runs that failed are among them.
+        One row per run, as ``load_results`` gives it; runs that failed are among them. Where the plan has several
+        blocks, a first column ``block`` names them.
 
     Raises:
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
     observer = observer or Silent()
-    plan = grow_plan(plan, store)
+    blocks = [grow_plan(block, store) for block in place_plans(plan, store)]
     missing, seconds = missing_runs(plan, store), estimate_seconds(plan, store)
     observer.expect({config.run_id: seconds[config.run_id] for config in missing})
     records = run_local(missing, context, num_jobs, observer) if missing else ()
-    store.save_plan(plan)
-    for _ in records:
-        store.note_seeds(plan)  # from here on there is something to look at
-    store.note_seeds(plan)
-    return load_results(out, plan.grid.name)
+    for block in blocks:
+        store.save_plan(block)
+    for _ in records:  # from the first on there is something to look at
+        _note_seeds(blocks, store)
+    _note_seeds(blocks, store)
+    return _load_blocks(blocks, out)
 
 
 def run_until_settled(
@@ -76,9 +79,11 @@ def run_until_settled(
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
     observer: RunObserver | None = None,
-    on_look: Callable[[Look], None] | None = None,
-) -> Settling:
+    on_look: Callable[[Plan, Look], None] | None = None,
+) -> list[Settling]:
     """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.settling``.
+
+    Every block of a plan is settled for itself.
 
     Args:
         plan: from ``gan_ablate.plan``; its seeds are all that may be spent.
@@ -89,7 +94,11 @@ def run_until_settled(
         jobs: likewise.
         inception_weights: likewise.
         observer: likewise.
-        on_look: called with every look, in order, those at seeds that were there already among them.
+        on_look: called with every look and its block's plan, in order, those at seeds that were there already among
+            them.
+
+    Returns:
+        How far each block came.
 
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
@@ -98,20 +107,38 @@ def run_until_settled(
 
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
     observer = observer or Silent()
-    grid = GrowingGrid(plan, store, observer, max_hours, on_look)
+    grids = [GrowingGrid(block, store, observer, max_hours, on_look) for block in place_plans(plan, store)]
 
     def next_runs() -> list[RunConfig]:
-        runs = grid.next_runs()
-        grid.keep()
+        runs = [config for grid in grids for config in grid.next_runs()]
+        for grid in grids:
+            grid.keep()
         return runs
 
-    first = grid.next_runs()
+    first = [config for grid in grids for config in grid.next_runs()]
     num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
     records = run_local(first, context, num_jobs, observer, next_runs) if first else ()
-    grid.keep()  # now that all that the runs need is there
+    for grid in grids:  # now that all that the runs need is there
+        grid.keep()
     for _ in records:
         pass
-    return grid.settling
+    return [grid.settling for grid in grids]
+
+
+def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:
+    for block in blocks:
+        store.note_seeds(block)
+
+
+def _load_blocks(blocks: Sequence[Plan], out: str | Path) -> pd.DataFrame:
+    tables = [load_results(out, block.name) for block in blocks]
+    if len(tables) == 1:
+        return tables[0]
+    import pandas as pd  # a second that other commands need not pay
+
+    for table, words in zip(tables, name_blocks(blocks), strict=True):
+        table.insert(0, "block", words)
+    return pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
 
 
 def _prepare(

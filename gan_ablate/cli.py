@@ -16,10 +16,11 @@ from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
 from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.fields import find_field, find_levels, list_fields
 from gan_ablate.design.grid import describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.design.planning import name_blocks
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.progress import Display, format_duration
-from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+from gan_ablate.execution.schedule import estimate_seconds, missing_runs, place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.options import RESULTS, OutOption, RunOptions, takes_run_options
 
@@ -69,33 +70,35 @@ def run(options: RunOptions) -> None:
     plan, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    labels = {config.run_id: cell.label for cell, config in plan.runs}
+    labels = plan.run_names
     num_missing = len(missing_runs(plan, store))
     if options.until is None:
         size = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {num_missing} runs to compute"
     else:
         size = f"as many seeds as settle it, at most {len(plan.seeds)}"
     header = "\n".join([f"{plan.grid.title}: {len(plan.cells)} variants × {size}, {num_jobs} at once", *plan.notes])
-    previous = store.find_plan(plan.grid.name)
-    if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
-        header += f"\nThis takes the place of another plan of {plan.grid.name} in the report; its runs are kept."
+    for name in (block.name for block in place_plans(plan, store)):
+        previous = store.find_plan(name)
+        if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
+            header += f"\nThis takes the place of another plan of {name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
     try:
         with Display(console, header, labels, num_done, num_jobs) as display:
-            plan, ending = _compute(options, plan, display)
+            plans, endings = _compute(options, plan, display)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on with the runs that are missing.")
         raise typer.Exit(130) from None
-    if ending:
+    for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
-    num_failed = sum(record.status == "failed" for _, _, record in store.records(plan))
+    num_failed = sum(record.status == "failed" for plan in plans for _, _, record in store.records(plan))
     if num_failed:
-        raise RunFailedError(f"{num_failed} of {plan.num_runs} runs failed; {options.out}/runs/*/log.txt says why")
+        num_runs = sum(plan.num_runs for plan in plans)
+        raise RunFailedError(f"{num_failed} of {num_runs} runs failed; {options.out}/runs/*/log.txt says why")
 
 
-def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[Plan, str]:
-    """Compute a plan's runs, as many as are asked for; return the plan of those, and what is to be said at the end."""
+def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[list[Plan], list[str]]:
+    """Compute a plan's runs, as many as are asked for; return plans of those, and what is to be said at the end."""
     where: dict[str, Any] = {
         "data_dir": options.data_dir,
         "device": options.device,
@@ -105,18 +108,24 @@ def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[Plan, s
     }
     if options.until is None:
         run_grid(plan, options.out, **where)
-        return plan, ""
+        return [plan], []
     from gan_ablate.reporting.settling import look_lines, settled_sentence
 
-    settling = run_until_settled(
-        plan, options.out, max_hours=options.max_hours, on_look=lambda look: display.say(look_lines(look)), **where
+    names = {block.name: words for block, words in zip(plan.blocks, name_blocks(plan.blocks), strict=True)}
+    settlings = run_until_settled(
+        plan,
+        options.out,
+        max_hours=options.max_hours,
+        on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
+        **where,
     )
+    plans = [settling.plan for settling in settlings]
+    endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
     store = Store(options.out)
-    num_left_out = sum(store.is_done(config.run_id) for _, config in plan.runs) - settling.plan.num_runs
-    ending = settled_sentence(settling)
+    num_left_out = sum(store.is_done(config.run_id) for _, config in plan.runs) - sum(p.num_runs for p in plans)
     if num_left_out > 0:
-        ending += f" {num_left_out} finished runs of other seeds were not needed, and are left out of the report."
-    return settling.plan, ending
+        endings.append(f"{num_left_out} finished runs of other seeds were not needed, and are left out of the report.")
+    return plans, endings
 
 
 @app.command("plan")
@@ -129,10 +138,13 @@ def plan_command(options: RunOptions) -> None:
     seconds = estimate_seconds(plan, store)
     missing = {config.run_id for config in missing_runs(plan, store)}
     table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
+    names = plan.run_names
     for cell in plan.cells:
         run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
         done = sum(run_id not in missing for run_id in run_ids)
-        table.add_row(cell.label, run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}")
+        table.add_row(
+            names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}"
+        )
     console = _open_console()
     console.print(table)
     for note in plan.notes:

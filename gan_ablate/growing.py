@@ -25,11 +25,11 @@ class GrowingGrid:
     """A grid that is added to until its questions have answers; see ``analysis.settling``.
 
     Args:
-        plan: with all seeds that may be spent.
+        plan: of one block, with all seeds that may be spent.
         store: where its runs lie.
         observer: told of the runs that are to come.
         max_hours: after so many no other seed is begun.
-        on_look: called with every look, in order.
+        on_look: called with the plan and every look, in order.
 
     Attributes:
         settling: how far it is, once ``next_runs`` was asked.
@@ -44,7 +44,7 @@ class GrowingGrid:
         store: Store,
         observer: RunObserver,
         max_hours: float | None,
-        on_look: Callable[[Look], None] | None,
+        on_look: Callable[[Plan, Look], None] | None,
     ) -> None:
         if plan.baseline.config.scoring.features == "none":
             dataset = plan.baseline.config.dataset
@@ -60,7 +60,7 @@ class GrowingGrid:
         self.settling = settle(self._plan, self._runs())
         if self._on_look is not None:
             for look in self.settling.looks[self._num_told :]:
-                self._on_look(look)
+                self._on_look(self._plan, look)
         self._num_told = len(self.settling.looks)
         if self.settling.is_over or self._is_late():
             return []

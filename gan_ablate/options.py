@@ -42,7 +42,13 @@ class RunOptions:
         float | None, typer.Option(help="With --until settled: after so many hours, begin no other seed.")
     ] = None
     steps: Annotated[int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")] = None
-    dataset: Annotated[str | None, typer.Option(help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH.")] = None
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH; twice: a block each."),
+    ] = None
+    bases: Annotated[
+        list[str] | None, typer.Option("--base", help="Instead of the grid's base preset; twice: a block each.")
+    ] = None
     data_dir: Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = DATA
     overrides: Annotated[
         list[str] | None,
@@ -73,7 +79,8 @@ class RunOptions:
             budget=self.budget,
             seeds=self.seeds if self.until is None else self.max_seeds or MAX_SEEDS_UNTIL_SETTLED,
             steps=self.steps,
-            dataset=self.dataset,
+            dataset=self.datasets,
+            base=self.bases,
             features=self.features if self.inception_weights is None else "inception",
             overrides=self.overrides or (),
         )

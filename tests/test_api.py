@@ -35,10 +35,10 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
     assert again["fid"].tolist() == runs["fid"].tolist()
 
 
-def test_the_longest_runs_come_first(tmp_path: Path) -> None:
+def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:
     planned, store = plan(load_grid("architecture"), seeds=2), Store(tmp_path)
     kinds = [config.generator.kind for config in missing_runs(planned, store)]
-    assert kinds == ["dcgan", "dcgan", "mlp", "mlp"]
+    assert kinds == ["dcgan", "mlp", "dcgan", "mlp"]
     # What runs of a variant really took replaces the guess.
     save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.config.generator.kind == "mlp" else 1.0)
     more = plan(load_grid("architecture"), seeds=3)
@@ -94,7 +94,7 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
     in_one_go = Pretender(planned)
     monkeypatch.setattr(api, "run_local", in_one_go)
     looks: list[Look] = []
-    expected = run_until_settled(planned, tmp_path / "a", on_look=looks.append)
+    (expected,) = run_until_settled(planned, tmp_path / "a", on_look=lambda _, look: looks.append(look))
     assert expected.is_over
     assert [look.num_seeds for look in looks] == [look.num_seeds for look in expected.looks]
     assert len(in_one_go.computed) == expected.plan.num_runs
@@ -104,7 +104,7 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
         pretender = Pretender(planned, order=number, stop_after=25)
         monkeypatch.setattr(api, "run_local", pretender)
         try:
-            settling = run_until_settled(planned, tmp_path / "b")
+            (settling,) = run_until_settled(planned, tmp_path / "b")
         except KeyboardInterrupt:
             continue
         finally:
@@ -123,7 +123,7 @@ def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
     planned = plan(load_grid("dropout"), seeds=30)
     pretender = Pretender(planned, fails=1)
     monkeypatch.setattr(api, "run_local", pretender)
-    settling = run_until_settled(planned, tmp_path)
+    (settling,) = run_until_settled(planned, tmp_path)
     assert settling.is_over
     assert len(set(pretender.computed)) == len(pretender.computed)
     again = Pretender(planned)
@@ -135,9 +135,10 @@ def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
 def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30)
     monkeypatch.setattr(api, "run_local", Pretender(planned))
-    settling = run_until_settled(planned, tmp_path, max_hours=1e-9)
+    (settling,) = run_until_settled(planned, tmp_path, max_hours=1e-9)
     assert not settling.is_over
-    assert run_until_settled(planned, tmp_path).is_over
+    (settling,) = run_until_settled(planned, tmp_path)
+    assert settling.is_over
 
 
 def test_what_is_not_scored_cannot_be_settled(tmp_path: Path) -> None:

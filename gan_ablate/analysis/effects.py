@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.planning import Intervals, Plan
 
 DIFFERENCE = np.array([1.0, -1.0])
 """The contrast of two sides."""
@@ -169,31 +169,71 @@ def estimate_simple_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid"
 
 def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Sequence[Contrast]) -> list[Effect]:
     """Estimate the effects of one family."""
-    if not contrasts:
-        return []
-    estimate_mean = {"fixed": mean_estimate, "sequential": sequential_estimate}[plan.intervals]
     values = _matrix(plan, runs, outcome)
     imputed = _impute_diverged(plan, runs, outcome, values)
+    family = [
+        Comparison(
+            contrast.levels,
+            contrast.within,
+            contrast_sides(values, contrast.weights),
+            None if imputed is None else contrast_sides(imputed, contrast.weights),
+        )
+        for contrast in contrasts
+    ]
     margin = plan.grid.log_margin if outcome.scale == "ratio" else None
-    strictest = 1 - (1 - CONFIDENCE) / len(contrasts)
-    per_seed = [contrast_values(values, contrast.weights) for contrast in contrasts]
+    return estimate_family(family, outcome, margin, plan.intervals)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an effect is estimated from.
+
+    Attributes:
+        levels: as of the effect.
+        within: as of the effect.
+        sides: (seeds, 2) what is compared in every seed; NaN where a seed has not both.
+        imputed: the same with runs that diverged at the worst value there is; None where none did.
+    """
+
+    levels: dict[str, str]
+    within: dict[str, str]
+    sides: NDArray[np.float64]
+    imputed: NDArray[np.float64] | None = None
+
+
+def estimate_family(
+    family: Sequence[Comparison], outcome: Outcome, margin: float | None, intervals: Intervals
+) -> list[Effect]:
+    """Estimate the effects of one family of tests.
+
+    Args:
+        family: all that are tested together.
+        outcome: of what.
+        margin: within ± which a log ratio does not matter; None on the other scale.
+        intervals: for a number of seeds that was settled beforehand, or of every look.
+    """
+    if not family:
+        return []
+    estimate_mean = {"fixed": mean_estimate, "sequential": sequential_estimate}[intervals]
+    strictest = 1 - (1 - CONFIDENCE) / len(family)
+    per_seed = [contrast_values(comparison.sides, DIFFERENCE) for comparison in family]
     estimates = [estimate_mean(differences) for differences in per_seed]
     tests = holm([estimate.p for estimate in estimates])
     effects = []
-    for contrast, differences, estimate, test in zip(contrasts, per_seed, estimates, tests, strict=True):
+    for comparison, differences, estimate, test in zip(family, per_seed, estimates, tests, strict=True):
         widest = estimate_mean(differences, strictest)
         if not math.isfinite(estimate.low):  # a wider interval is no narrower
             widest = estimate
         adjusted = _bounds(estimate_mean(differences, test.confidence)) if test.is_rejected else _bounds(widest)
         is_settled = test.is_rejected or _lies_within(adjusted, margin)
         with_diverged = None
-        if imputed is not None:
-            with_diverged = estimate_mean(contrast_values(imputed, contrast.weights))
+        if comparison.imputed is not None:
+            with_diverged = estimate_mean(contrast_values(comparison.imputed, DIFFERENCE))
         effects.append(
             Effect(
-                levels=contrast.levels,
-                within=contrast.within,
-                is_fixed=plan.intervals == "fixed",
+                levels=comparison.levels,
+                within=comparison.within,
+                is_fixed=intervals == "fixed",
                 outcome=outcome,
                 margin=margin,
                 estimate=estimate,
@@ -202,7 +242,7 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
                 strictest=_bounds(widest),
                 needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
                 with_diverged=with_diverged,
-                sides=contrast_sides(values, contrast.weights),
+                sides=comparison.sides,
             )
         )
     return effects

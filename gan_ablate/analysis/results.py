@@ -51,8 +51,8 @@ class GridResults:
 
     @property
     def name(self) -> str:
-        """The grid's name."""
-        return self.plan.grid.name
+        """The plan's name: the grid's, and what sets its block apart."""
+        return self.plan.name
 
     @property
     def folder(self) -> Path:

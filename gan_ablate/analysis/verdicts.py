@@ -79,14 +79,18 @@ class Verdicts:
 
     def all_effects(self) -> pd.DataFrame:
         """Tabulate every effect on every outcome, with all its intervals and tests."""
-        rows = [_row(effect) for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
+        rows = [
+            tabulate_effect(effect)
+            for outcome in OUTCOMES
+            for effect in (*self.effects(outcome), *self._simple(outcome))
+        ]
         return pd.DataFrame(rows)
 
     def _simple(self, outcome: str) -> list[Effect]:
         return self.simple_effects if outcome == "fid" else []
 
 
-def _row(effect: Effect) -> dict[str, object]:
+def tabulate_effect(effect: Effect) -> dict[str, object]:
     """Flatten an effect; what it does not have is None."""
     estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
     return {

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
@@ -35,7 +35,7 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
-_SUMMARY_COLUMNS = ("completed", "diverged", "failed", "planned")
+_OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
 _RESERVED_GRIDS = ("runs", "plans", "cache", "report")
 
 
@@ -68,6 +68,20 @@ def _read_percent(value: Any) -> Any:
 Share = Annotated[float, BeforeValidator(_read_percent), Field(ge=0.001, le=1)]
 
 
+def _name_by_path(value: Any) -> Any:
+    """Write tables in tables as one table whose names are dotted: ``{"loss.kind": […]}``."""
+    if not isinstance(value, dict):
+        return value
+    paths: dict[str, Any] = {}
+    for name, inner in value.items():
+        deeper = _name_by_path(inner)
+        paths |= {f"{name}.{path}": at for path, at in deeper.items()} if isinstance(deeper, dict) else {name: inner}
+    return paths
+
+
+BlockValue = StrictBool | StrictInt | StrictFloat | Annotated[str, Field(min_length=1, max_length=MAX_SENTENCE)]
+
+
 class Factor(Model):
     """One thing that a grid varies: its levels, each a name and the fields it sets, and which one is the baseline."""
 
@@ -91,6 +105,8 @@ class Grid(Model):
     """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
     its 1.1th part. What certainly lies within is negligible."""
     factors: Annotated[dict[str, Factor], Field(min_length=1)]
+    blocks: Annotated[dict[str, Annotated[list[BlockValue], Field(min_length=1)]], BeforeValidator(_name_by_path)] = {}
+    """Field, or ``preset`` → the values within each of which everything is compared."""
     set: dict[str, Any] = {}
     budget: dict[BudgetName, Budget] = {}
 
@@ -177,7 +193,7 @@ def load_grid(name: str | Path) -> Grid:
 
 def _check_names(source: str, factor_name: str, factor: Factor) -> None:
     """Refuse names that tables, figures and files could not show."""
-    taken, where = (*RESULT_COLUMNS, *_SUMMARY_COLUMNS), f"{source}: factors.{shorten(factor_name)}"
+    taken, where = (*RESULT_COLUMNS, *_OTHER_COLUMNS), f"{source}: factors.{shorten(factor_name)}"
     if factor_name in taken or factor_name.endswith(("_low", "_high")):
         raise UserError(f"{where}: results have a column of that name; rename the factor")
     for name in (factor_name, *factor.levels):

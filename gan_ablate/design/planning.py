@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
+from gan_ablate.design.blocks import Block, list_blocks
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.datasets import MIN_SAMPLES, default_features
 from gan_ablate.design.folders import PREFIX, KnownFolders
-from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
+from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_NAME, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 MAX_CELLS = 10_000
+
+Intervals = Literal["fixed", "sequential"]
+
+_TELLING = ("dataset", "preset")
+"""Fields whose values need no name to be understood."""
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -30,6 +38,8 @@ class Cell(Model):
     label: str
     levels: dict[str, str]
     config: RunConfig
+    block: dict[str, str] = {}
+    """Field → value, of what sets its block apart from the grid as its file has it; see ``design.blocks``."""
 
     def with_seed(self, seed: int) -> RunConfig:
         """Return this variant's configuration for one seed."""
@@ -45,7 +55,7 @@ class Plan(Model):
     cells: Annotated[tuple[Cell, ...], Field(strict=False)]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
-    intervals: Literal["fixed", "sequential"] = "fixed"
+    intervals: Intervals = "fixed"
     """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
     until_settled: bool = False
     """Whether the answers say how many seeds there are."""
@@ -53,6 +63,33 @@ class Plan(Model):
     """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
+
+    @property
+    def name(self) -> str:
+        """What its file and folder are called among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
+        words = [
+            value.removeprefix(PREFIX) if field in _TELLING else f"{field}-{value}"
+            for field, value in self.baseline.block.items()
+        ]
+        return "@".join([self.grid.name, *(re.sub(r"[^\w.+-]+", "-", word)[:MAX_NAME] for word in words)])
+
+    @property
+    def blocks(self) -> tuple[Plan, ...]:
+        """A plan for each block, within which its variants are compared; of one block, itself."""
+        by_block: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+        for cell in self.cells:
+            by_block.setdefault(tuple(cell.block.items()), []).append(cell)
+        return tuple(self.model_copy(update={"cells": tuple(cells)}) for cells in by_block.values())
+
+    @property
+    def run_names(self) -> dict[str, str]:
+        """Words for every run, by its id: its variant's label, behind its block where there are several."""
+        blocks = self.blocks
+        return {
+            config.run_id: f"{words}: {cell.label}" if len(blocks) > 1 else cell.label
+            for block, words in zip(blocks, name_blocks(blocks), strict=True)
+            for cell, config in block.runs
+        }
 
     @property
     def runs(self) -> Iterator[tuple[Cell, RunConfig]]:
@@ -82,7 +119,8 @@ def plan(
     budget: BudgetName = "standard",
     seeds: int | None = None,
     steps: int | None = None,
-    dataset: str | None = None,
+    dataset: str | Sequence[str] | None = None,
+    base: str | Sequence[str] | None = None,
     features: Literal["inception"] | None = None,
     overrides: Sequence[str] = (),
 ) -> Plan:
@@ -93,11 +131,13 @@ def plan(
         budget: how much to spend.
         seeds: how many seeds, instead of the budget's number; they count from 0.
         steps: generator steps of a run, instead of the budget's number.
-        dataset: instead of the grid's and its preset's data set.
+        dataset: instead of the grid's and its preset's data set; several make a block each.
+        base: likewise, instead of the grid's base preset.
         features: score with this extractor instead of the data set's own.
         overrides: ``path=value`` settings for every cell, the value in TOML's notation or a bare word.
 
-    What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, the levels, the options.
+    What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels,
+    the options.
 
     Raises:
         UserError: if any cell is not a valid configuration, or two cells are the same or have the same name.
@@ -106,8 +146,6 @@ def plan(
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
     common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
     options: list[Layer] = []
-    if dataset is not None:
-        options.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
     if features is not None:
         options.append((f"--features {features}", {"scoring": {"features": features}}))
     options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
@@ -120,12 +158,17 @@ def plan(
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders = KnownFolders()
     cells: list[Cell] = []
-    num_cells = _count_cells(grid)
+    blocks = list_blocks(grid, _as_sequence(dataset), _as_sequence(base))
+    num_cells = len(blocks) * _count_cells(grid)
     if num_cells > MAX_CELLS:
         raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
-    for levels in _combinations(grid):
-        config = _resolve_cell(grid, levels, common, own_budget, options, folders)
-        cells.append(Cell(label=_label(grid, levels), levels=levels, config=config))
+    for block in blocks:
+        own = dict(block.own)
+        for levels in _combinations(grid):
+            config = _resolve_cell(grid, levels, block, common, own_budget, options, folders)
+            if "dataset" in own:
+                own["dataset"] = config.dataset  # a folder by its content, not by its place
+            cells.append(Cell(label=_label(grid, levels), levels=levels, config=config, block=own))
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
     return Plan(
@@ -136,6 +179,30 @@ def plan(
         folders=folders.places,
         notes=tuple(folders.notes),
     )
+
+
+def name_blocks(plans: Sequence[Plan]) -> list[str]:
+    """Say what sets plans of one grid apart, in a few words each: ``fashion-mnist``; nothing where nothing does.
+
+    Args:
+        plans: of a block each.
+    """
+    fields = max((plan.baseline.block for plan in plans), key=len)
+    fields = {**fields, **{field: "" for plan in plans for field in plan.baseline.block}}
+    return [", ".join(_block_words(plan, field) for field in fields) for plan in plans]
+
+
+def _block_words(plan: Plan, field: str) -> str:
+    value: Any = plan.baseline.block.get(field)
+    if value is None:  # as the grid's file has it
+        value = (
+            plan.grid.base if field == "preset" else functools.reduce(getattr, field.split("."), plan.baseline.config)
+        )
+    return str(value) if field in _TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
+
+
+def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:
+    return (values,) if isinstance(values, str) else values or ()
 
 
 def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int | None) -> Budget:
@@ -175,6 +242,7 @@ def _combinations(grid: Grid) -> Iterator[dict[str, str]]:
 def _resolve_cell(
     grid: Grid,
     levels: Mapping[str, str],
+    block: Block,
     common: dict[str, Any],
     own_budget: list[Layer],
     options: list[Layer],
@@ -182,8 +250,8 @@ def _resolve_cell(
 ) -> RunConfig:
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
     source = f"{grid.source}, level {shorten(where)}"
-    preset = grid.base
-    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set))]
+    preset = block.preset
+    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
     for factor_name, level in levels.items():
         change = dict(grid.factors[factor_name].levels[level])
         preset = change.pop("preset", preset)
@@ -192,7 +260,7 @@ def _resolve_cell(
         if {"seed", "steps"} & change.keys():
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
-    layers += options
+    layers += [*block.above, *options]
     data = merge(load_preset(preset, f"{source}: preset"), common)
     for _, change in layers:
         data = merge(data, change)
@@ -214,15 +282,15 @@ def _resolve_cell(
 
 def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:
     by_run_id: dict[str, Cell] = {}
-    by_label: dict[str, Cell] = {}
+    by_label: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         twin = by_run_id.setdefault(cell.config.run_id, cell)
         if twin is not cell:
             raise UserError(
                 f"{grid.source}: {shorten(repr(twin.label))} and {shorten(repr(cell.label))} are the same "
-                "configuration: do the levels set different values, and do --set or --dataset override what they set?"
+                "configuration: do levels and blocks set different values, or do --set or --dataset override them?"
             )
-        if by_label.setdefault(cell.label, cell) is not cell:
+        if by_label.setdefault((cell.label, *cell.block.values()), cell) is not cell:
             raise UserError(
                 f"{grid.source}: two variants are called {shorten(repr(cell.label))}: rename a factor or a level"
             )

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def missing_runs(plan: Plan, store: Store) -> list[RunConfig]:
-    """List the runs of a plan that have no result yet, those that take longest first."""
+    """List the runs of a plan that have no result yet, seed by seed, those of a seed that take longest first."""
     configs = [config for _, config in plan.runs if not store.is_done(config.run_id)]
     seconds = estimate_seconds(plan, store)
-    return sorted(configs, key=lambda config: -seconds[config.run_id])
+    return sorted(configs, key=lambda config: (config.seed, -seconds[config.run_id]))
 
 
 def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
@@ -29,6 +29,27 @@ def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
         step_ms = sorted(known)[len(known) // 2] if known else None
         seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
     return seconds
+
+
+def place_plans(plan: Plan, store: Store) -> list[Plan]:
+    """Part a plan by its blocks, under names that take no other block's place.
+
+    A grid's file may have been given another data set, or base preset, since it was run into the folder.
+    """
+    return [_apart_from(store.find_plan(block.name), block) for block in plan.blocks]
+
+
+def _apart_from(previous: Plan | None, plan: Plan) -> Plan:
+    if previous is None:
+        return plan
+    dataset = plan.baseline.config.dataset
+    own = dict(plan.baseline.block)
+    if "preset" not in own and plan.grid.base != previous.grid.base:
+        own["preset"] = plan.grid.base
+    if "dataset" not in own and dataset != previous.baseline.config.dataset:
+        own["dataset"] = dataset
+    cells = tuple(cell.model_copy(update={"block": own}) for cell in plan.cells)
+    return plan.model_copy(update={"cells": cells})
 
 
 def grow_plan(plan: Plan, store: Store) -> Plan:

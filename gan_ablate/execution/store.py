@@ -146,7 +146,7 @@ class Store:
     def save_plan(self, plan: Plan) -> None:
         """Remember a grid's plan, so that its report can be made from the records alone."""
         try:
-            write_atomically(self._plan_path(plan.grid.name), plan.model_dump_json(indent=1) + "\n")
+            write_atomically(self._plan_path(plan.name), plan.model_dump_json(indent=1) + "\n")
         except OSError as refused:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_ablate.analysis.blocks import Blocks, compare_blocks
 from gan_ablate.analysis.claims import CLAIMS
 from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.analysis.results import GridResults
+from gan_ablate.design.planning import name_blocks
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store, write_atomically
-from gan_ablate.reporting import caveats, formats, methods, plots, settling, tables, wording
+from gan_ablate.reporting import blocks, caveats, formats, methods, plots, settling, tables, wording
 from gan_ablate.reporting.html import render_html
 from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 
@@ -84,7 +86,14 @@ def write_report(out: str | Path) -> Path:
     if not grids:
         raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
     store.check_writable()
-    sections = [_section(GridResults.load(store, name)) for name in grids]
+    every = [GridResults.load(store, name) for name in grids]
+    titles = _titles(every)
+    sections = [
+        _Section(of_blocks.results[0], _blocks_title(of_blocks), [], blocks.block_answers(of_blocks), body)
+        for of_blocks in compare_blocks(every)
+        for body in [blocks.block_lines(of_blocks)]
+    ]
+    sections += [_section(results, titles[results.name]) for results in every]
     lines = [f"# {TITLE}", "", INTRODUCTION, ""]
     lines += _verdicts(sections)
     lines += ["## Answers", ""]
@@ -136,11 +145,25 @@ def _figure_link(grid: str, outcome: str) -> str:
     return f"{grid}/{_FIGURE_OF.get(outcome, 'stability.png')}"
 
 
-def _section(results: GridResults) -> _Section:
+def _titles(every: Sequence[GridResults]) -> dict[str, str]:
+    """Name every plan of a folder: by its grid's title, and by its block where it is not the only one."""
+    titles = {}
+    for results in every:
+        of_grid = [other.plan for other in every if other.plan.grid.name == results.plan.grid.name]
+        words = dict(zip((plan.name for plan in of_grid), name_blocks(of_grid), strict=True))[results.name]
+        titles[results.name] = results.plan.grid.title + (f" ({words})" if words else "")
+    return titles
+
+
+def _blocks_title(of_blocks: Blocks) -> str:
+    return f"{of_blocks.results[0].plan.grid.title}, across {', '.join(of_blocks.names)}"
+
+
+def _section(results: GridResults, title: str) -> _Section:
     grid, name = results.plan.grid, results.name
     body = [f"*{grid.question}*", ""] if grid.question else []
     if not results.records:
-        return _Section(results, grid.title, answers=["No run is finished yet."], body=body)
+        return _Section(results, title, answers=["No run is finished yet."], body=body)
 
     summary = results.summary
     effects, step_times = results.verdicts.effects("fid"), results.verdicts.effects("step_ms_median")
@@ -183,7 +206,7 @@ def _section(results: GridResults) -> _Section:
         ),
         "",
     ]
-    return _Section(results, grid.title, results.verdicts.judgements(), answers, body)
+    return _Section(results, title, results.verdicts.judgements(), answers, body)
 
 
 def _simple_answers(effects: Sequence[Effect]) -> list[str]:

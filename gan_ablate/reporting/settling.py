@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan
 
 
-def look_lines(look: Look) -> list[str]:
+def look_lines(look: Look, block: str = "") -> list[str]:
     """Say what a look at the first seeds shows: a line for every question, with its interval against the margin."""
+    where = f"{block}, after" if block else "After"
     width = max(len(effect.name) for effect in look.effects)
-    return [f"After {look.num_seeds} seeds:"] + [
+    return [f"{where} {look.num_seeds} seeds:"] + [
         f"  {effect.name:{width}}  {evidence_text(effect)}: {answer_words(effect)}" for effect in look.effects
     ]
 
@@ -30,8 +31,10 @@ def evidence_text(effect: Effect) -> str:
     return f"{effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}"
 
 
-def settled_sentence(settling: Settling) -> str:
-    """Say how a grid that was to be settled ended."""
+def settled_sentence(settling: Settling, block: str = "") -> str:
+    """Say how a grid that was to be settled ended, or a block of it."""
+    if block:
+        return f"{block}: {settled_sentence(settling)}"
     look = settling.looks[-1] if settling.looks else None
     if look is None:
         return "Stopped before a first look was possible. The same command goes on."

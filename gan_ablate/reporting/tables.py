@@ -50,7 +50,7 @@ def claims_table(
                 f"[see]({figure_of(results.name, decisive[0].outcome.name)})",
             ]
         )
-    return _table(
+    return lay_out(
         rows, ["id", "claim", "verdict", "decided by [adjusted interval], Holm's p", "beside it", "rests on", "figure"]
     )
 
@@ -74,7 +74,7 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
         diverged = f"{row['diverged']}/{row['planned']}"
         rows.append([row["cell"], *scores, number(row["steps_per_sec"]), minutes, diverged])
     scores = ["FID", "spread over seeds", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
-    return _table(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
+    return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
 def effects_table(
@@ -93,7 +93,7 @@ def effects_table(
     rows = []
     for i, effect in enumerate(effects):
         row = [
-            _effect_name(effect),
+            effect_name(effect),
             percent_text(effect.estimate),
             answer_words(effect),
             p_text(effect.estimate.p).removeprefix("= "),
@@ -122,7 +122,7 @@ def effects_table(
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
     headers += ["change of step time"] * bool(step_times)
     more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
-    return _table(rows, [*headers, "seeds", *more])
+    return lay_out(rows, [*headers, "seeds", *more])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
@@ -138,8 +138,8 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
     for same in zip(*shown.values(), strict=True):
         texts = [change_text(effect, effect.estimate) for effect in same]
         bold = [f"**{text}**" if e.is_found else text for text, e in zip(texts, same, strict=True)]
-        rows.append([_effect_name(same[0]), *bold])
-    return _table(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
+        rows.append([effect_name(same[0]), *bold])
+    return lay_out(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
 
 
 def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> list[str]:
@@ -157,7 +157,7 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> li
     rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
     known = {name: floor.get(name) for name in shown}
     rows.append(["*real images*", *("–" if (value := known[name]) is None else number(value) for name in shown)])
-    return _table(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
+    return lay_out(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
 
 
 def stability_table(summary: pd.DataFrame) -> list[str]:
@@ -181,7 +181,7 @@ def stability_table(summary: pd.DataFrame) -> list[str]:
             ]
         )
     titles = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
-    return _table(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in titles)])
+    return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in titles)])
 
 
 def cost_table(summary: pd.DataFrame) -> list[str]:
@@ -192,7 +192,7 @@ def cost_table(summary: pd.DataFrame) -> list[str]:
         for row in summary.to_dict("records")
     ]
     headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]
-    return _table(rows, [*headers, "process peak, MiB"])
+    return lay_out(rows, [*headers, "process peak, MiB"])
 
 
 def setup_table(results: GridResults) -> list[str]:
@@ -219,16 +219,17 @@ def setup_table(results: GridResults) -> list[str]:
     keys = dict.fromkeys(key for _, record in records for key in record.environment)
     facts += [(key.replace("_", " "), [r.environment.get(key, "") for _, r in records]) for key in keys]
     rows = [[name, "; ".join(value for value in dict.fromkeys(map(str, values)) if value)] for name, values in facts]
-    return _table([row for row in rows if row[1]], ["what", "value"])
+    return lay_out([row for row in rows if row[1]], ["what", "value"])
 
 
 def definitions_table() -> list[str]:
     """List every outcome with its better direction and definition."""
     rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
-    return _table(rows, ["outcome", "", "definition"])
+    return lay_out(rows, ["outcome", "", "definition"])
 
 
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
+def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> list[str]:
+    """Write a table's lines, whatever its cells hold."""
     # p(y|x) would end the cell, and a line end the table.
     cells = [[" ".join(str(cell).replace("|", "\\|").split()) for cell in row] for row in rows]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True).splitlines()
@@ -239,7 +240,8 @@ def _sign_flip_text(flip: SignFlip) -> str:
     return f"{flip.p:.2g} ({flip.smallest_p:.2g})" if math.isfinite(flip.p) else "–"
 
 
-def _effect_name(effect: Effect) -> str:
+def effect_name(effect: Effect) -> str:
+    """Name an effect, where it is measured, and whether it is an interaction."""
     place = f", with {effect.place}" if effect.within else ""
     return effect.name + place + (" (interaction)" if effect.is_interaction else "")
 
@@ -275,4 +277,4 @@ def picture_table(cells: Sequence[tuple[str, str]]) -> list[str]:
     for i in range(0, len(cells), width):
         of_row = [*cells[i : i + width], *[("", "")] * (width - len(cells[i : i + width]))]
         rows += [[label for label, _ in of_row], [picture for _, picture in of_row]]
-    return _table(rows[1:], rows[0])
+    return lay_out(rows[1:], rows[0])

@@ -169,7 +169,7 @@ def test_a_misspelt_grid_names_the_nearest() -> None:
         ({"budget": "huge"}, "--budget huge: no such budget"),
         ({"overrides": ["beta1"]}, "--set beta1: valid: path=value"),
         ({"overrides": ["seed=3"]}, "--seeds"),
-        ({"overrides": ["beta1=0.3"]}, "do --set or --dataset override what they set"),
+        ({"overrides": ["beta1=0.3"]}, "or do --set or --dataset override them"),
         ({"seeds": 10**12}, "--seeds 1000000000000: valid: a whole number from 1 to 10000"),
         ({"overrides": ["beta1=0.9\nx=3"]}, "one line with one value"),
         ({"overrides": ["scoring=digits"]}, 'scoring = "digits"'),

@@ -1,5 +1,6 @@
 """Tables in, figures out: one message each, a variant's colour and marker the same in all of them."""
 
+from gan_ablate.reporting.plots.blocks import plot_block_curves, plot_block_effects, plot_block_quality
 from gan_ablate.reporting.plots.courses import plot_courses, plot_settling
 from gan_ablate.reporting.plots.quality import plot_cost, plot_effects, plot_interactions, plot_quality
 from gan_ablate.reporting.plots.samples import plot_samples, write_animation
@@ -8,6 +9,9 @@ from gan_ablate.reporting.plots.training import plot_curves, plot_losses, plot_s
 
 __all__ = [
     "Style",
+    "plot_block_curves",
+    "plot_block_effects",
+    "plot_block_quality",
     "plot_cost",
     "plot_courses",
     "plot_curves",

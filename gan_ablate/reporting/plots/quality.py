@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.grid import Factor
+
+
+FOREST_KEY = (
+    "thick: 95 % · thin: adjusted for all of these · black: an effect · green: does not matter · grey: open · "
+    "band: the margin"
+)
 
 
 def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> None:
@@ -42,23 +49,28 @@ def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> No
         floor: what real images score, in words.
         path: the PNG to write.
     """
-    labels = list(style.colours)
-    with open_figure(path, 0.45 * len(labels) + 1.3) as figure:
+    with open_figure(path, 0.45 * len(style.colours) + 1.3) as figure:
         axes = figure.add_subplot()
-        for row, label in enumerate(labels):
-            of_cell = runs.loc[runs["cell"] == label]
-            fid = of_cell["fid"].to_numpy(np.float64)
-            colour = style.colours[label]
-            axes.plot(fid, np.full(len(fid), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
-            draw_interval(axes, mean_estimate(np.log(fid)).as_ratio(), row, colour, style.markers[label])
-            ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
-            words = ", ".join(f"{count} {status}" for status, count in ended if count)
-            axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
+        draw_quality(axes, runs, style)
         mark_floor(axes, floor)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
-        log_axis(axes, "x")
         axes.set_xlabel("FID, log scale (lower is better); rings are seeds, bars 95 % intervals")
+
+
+def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
+    """Draw the FID of every run into a panel; see ``plot_quality``."""
+    labels = list(style.colours)
+    for row, label in enumerate(labels):
+        of_cell = runs.loc[runs["cell"] == label]
+        fid = of_cell["fid"].to_numpy(np.float64)
+        colour = style.colours[label]
+        axes.plot(fid, np.full(len(fid), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
+        draw_interval(axes, mean_estimate(np.log(fid)).as_ratio(), row, colour, style.markers[label])
+        ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
+        words = ", ".join(f"{count} {status}" for status, count in ended if count)
+        axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    log_axis(axes, "x")
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
@@ -72,32 +84,36 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
     """
     with open_figure(path, 0.42 * len(effects) + 1.3) as figure:
         axes = figure.add_subplot()
-        axes.axvline(0, color="0.3", lw=1)
-        margin = effects[0].margin
-        if margin is not None:
-            axes.axvspan(-margin, margin, color="0.92", zorder=0)
-        for row, effect in enumerate(effects):
-            colour = {"open": "0.6", "negligible": "C2"}.get(effect.answer, "0.15")
-            adjusted = effect.adjusted
-            if np.isfinite(adjusted.low):
-                axes.plot([adjusted.low, adjusted.high], [row, row], color=colour, lw=1, marker="|", ms=7, zorder=2)
-            draw_interval(axes, effect.estimate, row, colour, "s" if effect.is_interaction else "o")
-        names = [effect.name + (" (interaction)" if effect.is_interaction else "") for effect in effects]
-        axes.set_yticks(range(len(effects)), names)
-        axes.set_ylim(len(effects) - 0.5, -0.5)
-        low, high = axes.get_xlim()
-        # Two seeds may leave anything possible; the axis need not show all of it.
-        axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
-        percent_axis(axes, "x")
-        axes.set_xlabel("change of FID")
-        for words, side in (("← better ", "right"), (" worse →", "left")):
-            at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
-            axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
-        axes.set_title(
-            "thick: 95 % · thin: adjusted for all of these · black: an effect · green: does not matter · grey: open · "
-            "band: the margin",
-            fontsize=8, color="0.35", loc="right",
-        )  # fmt: skip
+        draw_forest(axes, effects)
+        axes.set_title(FOREST_KEY, fontsize=8, color="0.35", loc="right")
+
+
+def draw_forest(axes: Axes, effects: Sequence[Effect | None]) -> None:
+    """Draw a row for every effect, an empty one where there is none to be told."""
+    axes.axvline(0, color="0.3", lw=1)
+    known = [effect for effect in effects if effect is not None]
+    margin = known[0].margin if known else None
+    if margin is not None:
+        axes.axvspan(-margin, margin, color="0.92", zorder=0)
+    for row, effect in enumerate(effects):
+        if effect is None:
+            continue
+        colour = {"open": "0.6", "negligible": "C2"}.get(effect.answer, "0.15")
+        adjusted = effect.adjusted
+        if np.isfinite(adjusted.low):
+            axes.plot([adjusted.low, adjusted.high], [row, row], color=colour, lw=1, marker="|", ms=7, zorder=2)
+        draw_interval(axes, effect.estimate, row, colour, "s" if effect.is_interaction else "o")
+    names = ["" if e is None else e.name + (" (interaction)" if e.is_interaction else "") for e in effects]
+    axes.set_yticks(range(len(effects)), names)
+    axes.set_ylim(len(effects) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    # Two seeds may leave anything possible; the axis need not show all of it.
+    axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
+    percent_axis(axes, "x")
+    axes.set_xlabel("change of FID")
+    for words, side in (("← better ", "right"), (" worse →", "left")):
+        at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
+        axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
 
 
 def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects: Sequence[Effect], path: Path) -> None:

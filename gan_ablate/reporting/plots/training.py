@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from gan_ablate.analysis.stats import Estimate, log_scores, mean_estimate, rate_
 from gan_ablate.reporting.plots.style import Style, draw_interval, draw_legend, log_axis, open_figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -29,17 +30,7 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
     """
     with open_figure(path, 4.2) as figure:
         by_step, by_second = figure.subplots(1, 2, sharey=True)
-        for label, colour in style.colours.items():
-            grouped = curves.loc[curves["cell"] == label].groupby("step")
-            if grouped.ngroups == 0:
-                continue
-            fid = grouped["fid"]
-            mean = fid.agg(lambda values: float(np.exp(np.log(values).mean())))
-            for axes, places in ((by_step, mean.index), (by_second, grouped["train_sec"].mean())):
-                if places.notna().all():
-                    axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
-                    line = {"ls": style.dashes[label], "marker": style.markers[label], "ms": 4, "label": label}
-                    axes.plot(places, mean, color=colour, **line)
+        draw_curves([by_step, by_second], curves, style)
         if target is not None:
             for axes in (by_step, by_second):
                 axes.axhline(target, color="0.4", lw=0.9, ls=":")
@@ -50,6 +41,25 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
         by_second.set_xlabel("training seconds")
         by_step.set_ylabel(f"FID on {num_samples:,} samples, log scale")
         draw_legend(figure, by_step)
+
+
+def draw_curves(panels: Sequence[Axes], curves: pd.DataFrame, style: Style) -> None:
+    """Draw FID along training against steps into the first panel, and against seconds into the second, if there is one.
+
+    A variant without seconds is left out there.
+    """
+    for label, colour in style.colours.items():
+        grouped = curves.loc[curves["cell"] == label].groupby("step")
+        if grouped.ngroups == 0:
+            continue
+        fid = grouped["fid"]
+        mean = fid.agg(lambda values: float(np.exp(np.log(values).mean())))
+        line: Any = {"ls": style.dashes[label], "marker": style.markers[label], "ms": 4, "label": label}
+        seconds = grouped["train_sec"].mean().to_numpy(np.float64)
+        for axes, places in zip(panels, (mean.index.to_numpy(np.float64), seconds), strict=False):
+            if np.isfinite(places).all():
+                axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
+                axes.plot(places, mean, color=colour, **line)
 
 
 def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:

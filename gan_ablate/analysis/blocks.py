@@ -1,0 +1,138 @@
+"""Results of one grid in several blocks in, whether its effects differ between them and what they share out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.verdicts import tabulate_effect
+from gan_ablate.design.planning import name_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.planning import Intervals
+
+
+@dataclass(frozen=True)
+class BlockedEffect:
+    """One effect on FID, block by block.
+
+    Attributes:
+        within: the effect in each block, as its own results have it.
+        differences: how the effect in one block differs from that in an earlier one, for every two: the interaction
+            with the block, paired by seed. All differences of all effects are one family.
+        pooled: the mean over blocks, of the seeds that all have; these are a family over all effects.
+    """
+
+    within: dict[str, Effect]
+    differences: dict[tuple[str, str], Effect]
+    pooled: Effect
+
+    @property
+    def answer(self) -> Literal["differs", "alike", "open"]:
+        """Whether the blocks differ by more than the margin may hide, certainly do not, or nothing is known yet."""
+        if any(effect.is_found and not effect.is_too_small for effect in self.differences.values()):
+            return "differs"
+        is_small = (effect.answer == "negligible" or effect.is_too_small for effect in self.differences.values())
+        return "alike" if all(is_small) else "open"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Results of one grid in several blocks that compare: the same variants, trained for as many steps.
+
+    Attributes:
+        results: of a block each.
+        names: words that tell them apart.
+        effects: on FID.
+    """
+
+    results: tuple[GridResults, ...]
+    names: tuple[str, ...]
+    effects: tuple[BlockedEffect, ...]
+
+    @property
+    def pooled(self) -> list[Effect]:
+        """What the blocks have in common: the effects of which it is not known that they differ."""
+        return [effect.pooled for effect in self.effects if effect.answer != "differs"]
+
+    def tabulate(self) -> pd.DataFrame:
+        """Tabulate every effect in every block, every difference, and what may be pooled."""
+        rows = []
+        for effect in self.effects:
+            rows += [{"block": name, "against": "", **tabulate_effect(at)} for name, at in effect.within.items()]
+            rows += [
+                {"block": name, "against": other, **tabulate_effect(by)}
+                for (name, other), by in effect.differences.items()
+            ]
+            if effect.answer != "differs":
+                rows.append({"block": "all", "against": "", **tabulate_effect(effect.pooled)})
+        return pd.DataFrame(rows)
+
+
+def compare_blocks(results: Iterable[GridResults]) -> list[Blocks]:
+    """Gather the results that are of one grid in several blocks, and compare their effects on FID.
+
+    Args:
+        results: of every plan in a results folder.
+    """
+    by_design: dict[tuple[object, ...], list[GridResults]] = {}
+    for of_plan in results:
+        if of_plan.verdicts.effects("fid"):
+            plan = of_plan.plan
+            design = plan.grid.name, plan.grid.design, *of_plan.labels, plan.baseline.config.steps, plan.grid.margin
+            by_design.setdefault(design, []).append(of_plan)
+    return [_compare(tuple(of_design)) for of_design in by_design.values() if len(of_design) > 1]
+
+
+def _compare(results: tuple[GridResults, ...]) -> Blocks:
+    plans = [of_block.plan for of_block in results]
+    names = tuple(name_blocks(plans))
+    intervals: Intervals = "sequential" if any(plan.intervals == "sequential" for plan in plans) else "fixed"
+    seeds = [seed for seed in plans[0].seeds if all(seed in plan.seeds for plan in plans)]
+    families = [of_block.verdicts.effects("fid") for of_block in results]
+    margin, pairs = families[0][0].margin, list(itertools.combinations(range(len(names)), 2))
+    per_seed = [
+        [_sides_at(effect, of_block.plan.seeds, seeds) for effect in family]
+        for of_block, family in zip(results, families, strict=True)
+    ]
+    differences = [
+        Comparison(effect.levels, {}, np.stack([_difference(per_seed[b][i]), _difference(per_seed[a][i])], axis=1))
+        for i, effect in enumerate(families[0])
+        for a, b in pairs
+    ]
+    pooled = [
+        Comparison(effect.levels, {}, np.mean([of_block[i] for of_block in per_seed], axis=0))
+        for i, effect in enumerate(families[0])
+    ]
+    by_pair = iter(estimate_family(differences, OUTCOMES["fid"], margin, intervals))
+    effects = [
+        BlockedEffect(
+            within={name: family[i] for name, family in zip(names, families, strict=True)},
+            differences={(names[b], names[a]): next(by_pair) for a, b in pairs},
+            pooled=in_common,
+        )
+        for i, in_common in enumerate(estimate_family(pooled, OUTCOMES["fid"], margin, intervals))
+    ]
+    return Blocks(results, names, tuple(effects))
+
+
+def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
+    """Pick the rows of the wanted seeds from an effect's sides."""
+    places = {seed: row for row, seed in enumerate(seeds)}
+    return effect.sides[[places[seed] for seed in wanted]]
+
+
+def _difference(sides: NDArray[np.float64]) -> NDArray[np.float64]:
+    difference: NDArray[np.float64] = sides[:, 0] - sides[:, 1]
+    return difference

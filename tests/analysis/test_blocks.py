@@ -1,0 +1,113 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gan_ablate.analysis.blocks import Blocks, compare_blocks
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Cell, plan
+from gan_ablate.execution.store import Store
+from tests.synthetic import save_runs
+
+LogEffect = Callable[[str, int], float]
+"""A block and a seed → the planted effect of β1 0.9 on log FID."""
+
+
+def compare(
+    folder: Path,
+    effect: LogEffect,
+    datasets: tuple[str, ...] = ("mnist-10k", "fashion-mnist"),
+    seeds: tuple[int, ...] = (),
+    noise: float = 0.03,
+) -> Blocks:
+    store = Store(folder)
+    for number, dataset in enumerate(datasets):
+        planned = plan(load_grid("beta1"), seeds=seeds[number] if seeds else 6, dataset=dataset)
+
+        def fid(cell: Cell, seed: int, number: int = number, dataset: str = dataset) -> float:
+            # A block has a level, and a seed a luck, of its own: neither may reach an effect.
+            luck = np.random.default_rng(seed).normal(0, 0.5) + 2 * number
+            draw = np.random.default_rng([seed, number, len(cell.label), cell.levels["beta1"] == "0.9"])
+            error = draw.normal(0, noise)
+            return math.exp(3 + luck + error + effect(dataset, seed) * (cell.levels["beta1"] == "0.9"))
+
+        save_runs(store, planned, fid)
+    (blocks,) = compare_blocks(GridResults.load(store, name) for name in store.list_plans())
+    return blocks
+
+
+def test_an_effect_that_all_blocks_have_is_pooled(tmp_path: Path) -> None:
+    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.01)
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    assert effect.answer == "alike"
+    assert effect.pooled.answer == "higher"
+    assert effect.pooled.estimate.value == pytest.approx(0.4, abs=0.02)
+    within = [at.estimate.value for at in effect.within.values()]
+    assert effect.pooled.estimate.value == pytest.approx(np.mean(within))
+    assert effect.pooled in blocks.pooled
+
+
+def test_an_effect_that_turns_is_not_pooled(tmp_path: Path) -> None:
+    blocks = compare(tmp_path, lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    assert effect.answer == "differs"
+    assert [at.answer for at in effect.within.values()] == ["higher", "lower"]
+    assert effect.differences["fashion-mnist", "mnist-10k"].estimate.value == pytest.approx(-0.8, abs=0.05)
+    assert effect.pooled not in blocks.pooled
+    table = blocks.tabulate()
+    averaged = set(table.loc[table["block"] == "all", "effect"])
+    assert averaged == {other.pooled.name for other in blocks.effects if other is not effect}
+
+
+def test_what_few_seeds_leave_open_is_neither_different_nor_alike(tmp_path: Path) -> None:
+    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.3)
+    assert {effect.answer for effect in blocks.effects} == {"open"}
+    assert len(blocks.pooled) == len(blocks.effects)
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    """A luck that an effect shares over blocks cancels, and the difference is that of SciPy's paired test."""
+    blocks = compare(tmp_path, lambda dataset, seed: 0.5 * math.sin(seed) + 0.2 * (dataset == "fashion-mnist"))
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
+    difference = effect.differences["fashion-mnist", "mnist-10k"].estimate
+    assert difference.p == pytest.approx(stats.ttest_rel(other, one).pvalue)
+    assert difference.p < 0.01 < stats.ttest_ind(other, one).pvalue
+
+
+def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
+    blocks = compare(tmp_path, lambda *_: 0.4, seeds=(8, 5))
+    effect = blocks.effects[0]
+    assert [at.estimate.num_seeds for at in effect.within.values()] == [8, 5]
+    assert effect.pooled.estimate.num_seeds == 5
+    assert {by.estimate.num_seeds for by in effect.differences.values()} == {5}
+
+
+def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
+    datasets = ("mnist-10k", "fashion-mnist", "mnist")
+    blocks = compare(tmp_path, lambda dataset, _: 0.5 * (dataset == "mnist"), datasets)
+    assert len(blocks.names) == 3
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    found = {frozenset(pair) for pair, by in effect.differences.items() if by.is_found}
+    assert found == {frozenset(("mnist", "mnist-10k")), frozenset(("mnist", "fashion-mnist"))}
+    assert effect.answer == "differs"
+
+
+def test_runs_of_other_lengths_and_of_other_grids_are_no_blocks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    save_runs(store, plan(load_grid("beta1")), lambda *_: 20.0)
+    save_runs(store, plan(load_grid("beta1"), dataset="fashion-mnist", budget="smoke"), lambda *_: 20.0)
+    save_runs(store, plan(load_grid("dropout")), lambda *_: 20.0)
+    assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
+
+
+def test_effects_that_are_the_same_are_seldom_said_to_differ(tmp_path: Path) -> None:
+    num_wrong = 0
+    for number in range(60):
+        blocks = compare(tmp_path / str(number), lambda *_: 0.1, noise=0.1 + number / 1e3)
+        num_wrong += any(effect.answer == "differs" for effect in blocks.effects)
+    assert num_wrong <= stats.binom.ppf(0.999, 60, 0.05)
