@@ -200,3 +200,65 @@ def test_another_design_is_no_extension(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(api, "run_local", Pretender(planned))
         run_grid(planned, tmp_path)
     assert Store(tmp_path).load_plan("dropout").intervals == "fixed"
+
+
+def test_blocks_lie_side_by_side_and_one_command_more_adds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, store = load_grid("dropout"), Store(tmp_path)
+    planned = plan(grid, seeds=2)
+    monkeypatch.setattr(api, "run_local", Pretender(planned))
+    alone = run_grid(planned, tmp_path)
+    assert "block" not in alone
+    both = plan(grid, seeds=2, dataset=["mnist-10k", "fashion-mnist"])
+    pretender = Pretender(both)
+    monkeypatch.setattr(api, "run_local", pretender)
+    runs = run_grid(both, tmp_path)
+    assert len(pretender.computed) == len(alone)
+    assert store.list_plans() == ["dropout", "dropout@fashion-mnist"]
+    assert list(runs["block"].unique()) == ["mnist-10k", "fashion-mnist"]
+    of_digits = runs.loc[runs["block"] == "mnist-10k"].drop(columns="block")
+    assert list(of_digits["run_id"]) == list(alone["run_id"])
+    assert runs["fid"].dtype == float
+
+
+def test_every_block_is_settled_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(load_grid("dropout"), seeds=30, dataset=["mnist-10k", "fashion-mnist"])
+    monkeypatch.setattr(api, "run_local", Pretender(planned))
+    told: list[str] = []
+    digits, fashion = run_until_settled(planned, tmp_path, on_look=lambda block, _: told.append(block.name))
+    assert digits.is_over
+    assert fashion.is_over
+    assert told.count("dropout") == len(digits.looks)
+    assert told.count("dropout@fashion-mnist") == len(fashion.looks)
+    for settling in (digits, fashion):
+        assert Store(tmp_path).load_plan(settling.plan.name) == settling.plan
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ('base = "dcgan-28"', 'base = "mlp"', "mine@mlp"),
+        ("[factors.beta", '[set]\ndataset = "fashion-mnist"\n[factors.beta', "mine@fashion-mnist"),
+        ('title = "T"', 'title = "U"', "mine"),
+    ],
+)
+def test_a_file_that_was_given_another_base_or_data_set_takes_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, name: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    text = (
+        'title = "T"\nbase = "dcgan-28"\n[factors.beta1]\nbaseline = "a"\n'
+        "levels.a = { beta1 = 0.5 }\nlevels.b = { beta1 = 0.9 }\n"
+    )
+    for content in (text, text.replace(old, new), text, text.replace(old, new)):
+        path.write_text(content)
+        planned = plan(load_grid(path), seeds=1)
+        monkeypatch.setattr(api, "run_local", Plain(planned))
+        assert len(run_grid(planned, tmp_path / "out")) == 2
+    assert Store(tmp_path / "out").list_plans() == sorted({"mine", name})
+
+
+class Plain(Pretender):
+    """The same for any grid: all runs score alike."""
+
+    def _record(self, config: RunConfig) -> Record:
+        return make_record(self._cells[config.run_id], config.seed, 20.0)

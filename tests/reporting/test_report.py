@@ -292,6 +292,41 @@ def test_two_grids_are_two_sections(tmp_path: Path, no_figures: None) -> None:
     assert set(load_results(tmp_path, "essentials")["beta1"]) == {"0.0", "0.5", "0.9"}
 
 
+def test_blocks_have_a_section_each_and_one_that_compares_them(tmp_path: Path) -> None:
+    grid, store = load_grid("beta1"), Store(tmp_path)
+
+    def fid(dataset: str, cell: Cell, seed: int) -> float:
+        turned = {"mnist-10k": 0.5, "fashion-mnist": -0.5}[dataset]
+        error = 0.004 * math.sin(7 * seed + sum(map(ord, cell.label + dataset)))
+        return 20 * math.exp(error + turned * (cell.levels["beta1"] == "0.9") + 0.3 * (cell.levels["beta1"] == "0.0"))
+
+    for dataset in ("mnist-10k", "fashion-mnist"):
+        planned = plan(grid, dataset=dataset)
+        save_runs(store, planned, lambda cell, seed, dataset=dataset: fid(dataset, cell, seed))  # type: ignore[misc]
+    text = write_report(tmp_path).read_text("utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    across, *_ = [heading for heading in headings if "across" in heading]
+    assert across == f"{grid.title}, across mnist-10k, fashion-mnist"
+    assert {f"{grid.title} (mnist-10k)", f"{grid.title} (fashion-mnist)"} <= set(headings)
+    answers = text[text.index("## Answers") :].split("\n## ")[0]
+    assert "**beta1 0.9** differs between blocks: mnist-10k +6" in answers
+    assert "**beta1 0.0** is the same in all blocks, within the margin: mnist-10k +3" in answers
+    assert "On average +35" in answers
+    section = text[text.index(f"## {across}") :].split("\n## ")[0]
+    table = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| beta1")]
+    assert {row[0].strip(): (row[3].strip(), row[5].strip() == "–") for row in table} == {
+        "beta1 0.9": ("yes", True),
+        "beta1 0.0": ("no", False),
+    }
+    rows = pd.read_csv(tmp_path / "beta1" / "blocks.csv", keep_default_na=False)
+    assert set(rows["block"]) == {"mnist-10k", "fashion-mnist", "all"}
+    assert list(rows.loc[rows["block"] == "all", "effect"]) == ["beta1 0.0"]
+    for figure in ("effects", "quality", "curves"):
+        with Image.open(tmp_path / "beta1" / f"blocks-{figure}.png") as picture:
+            assert picture.width > 500
+    assert (tmp_path / "beta1@fashion-mnist" / "effects.png").exists()
+
+
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gan-ablate run --grid NAME"):
         write_report(tmp_path)
