@@ -1,7 +1,4 @@
-"""What tutorials and papers claim, as data, and the verdict that a grid's effects give on each.
-
-To add a claim is to add one entry to ``CLAIMS``.
-"""
+"""The claims of a grid and its effects in, the verdict on each out."""
 
 from __future__ import annotations
 
@@ -12,101 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from gan_ablate.analysis.effects import Effect
 
 if TYPE_CHECKING:
+    from gan_ablate.design.claims import Claim, Expectation
     from gan_ablate.design.planning import Plan
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
 """An outcome's name in, the grid's effects on it out."""
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What would be seen if the claim were true: these levels change this outcome in this direction, or not at all.
-
-    Attributes:
-        levels: factor → level, against the factor's baseline; two of them for an interaction.
-        outcome: a name in ``gan_ablate.analysis.outcomes.OUTCOMES``.
-        direction: of the change; ``none`` where the claim is that it does not matter.
-    """
-
-    levels: dict[str, str]
-    outcome: str
-    direction: Literal["lower", "higher", "none"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sentence that is put to the test.
-
-    Attributes:
-        id: its number.
-        sentence: the claim in our words.
-        grid: the shipped grid that tests it.
-        decisive: what decides it, all on one outcome, so that one family of tests bounds the chance of a false verdict.
-            The claim is supported if at least one of these is seen and the opposite of none; refuted if none is seen or
-            can still be, and the opposite of at least one is; negligible if all certainly lie within the margin; open
-            otherwise.
-        beside: what is shown with it and decides nothing.
-    """
-
-    id: str
-    sentence: str
-    grid: str
-    decisive: tuple[Expectation, ...]
-    beside: tuple[Expectation, ...] = ()
-
-
-CLAIMS = (
-    Claim(
-        "C1",
-        "A DCGAN draws better digits than an MLP GAN, as whole recipes",
-        "architecture",
-        (Expectation({"architecture": "dcgan"}, "fid", "lower"),),
-        (
-            Expectation({"architecture": "dcgan"}, "kid", "lower"),
-            Expectation({"architecture": "dcgan"}, "fid_equal_time", "lower"),
-        ),
-    ),
-    Claim(
-        "C2",
-        "Batch norm steadies training so that samples get better",
-        "bn_label_smooth",
-        (Expectation({"batch_norm": "on"}, "fid", "lower"),),
-        (Expectation({"batch_norm": "on"}, "oscillation", "lower"),),
-    ),
-    Claim(
-        "C5",
-        "LeakyReLU in the discriminator makes better samples, as it keeps gradients from vanishing",
-        "activation",
-        (Expectation({"discriminator_activation": "leaky_relu"}, "fid", "lower"),),
-        (Expectation({"discriminator_activation": "leaky_relu"}, "grad_norm_g", "higher"),),
-    ),
-    Claim(
-        "C6",
-        "With Adam's β1 at 0.9 training oscillates; at 0.5 it is steadier",
-        "beta1",
-        (Expectation({"beta1": "0.9"}, "oscillation", "higher"),),
-        (Expectation({"beta1": "0.9"}, "fid", "higher"),),
-    ),
-    Claim(
-        "C9",
-        "Smoothing the real label to 0.9 steadies training so that samples get better",
-        "bn_label_smooth",
-        (Expectation({"label_smoothing": "on"}, "fid", "lower"),),
-        # Not D's confidence: its best answer to a label of 0.9 is 0.9.
-        (Expectation({"label_smoothing": "on"}, "oscillation", "lower"),),
-    ),
-    Claim(
-        "C10",
-        "Dropout in the discriminator makes better samples",
-        "dropout",
-        (
-            Expectation({"dropout": "channels-25"}, "fid", "lower"),
-            Expectation({"dropout": "elements-30"}, "fid", "lower"),
-            Expectation({"dropout": "elements-50"}, "fid", "lower"),
-        ),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -148,11 +56,8 @@ class Judgement:
 
 
 def list_claims(plan: Plan) -> list[Claim]:
-    """List the claims that a plan decides; none if its grid is not the shipped one, or this is only a smoke run."""
-    is_shipped = plan.grid.source == f"grid {plan.grid.name}"
-    if not is_shipped or plan.budget == "smoke":
-        return []
-    return [claim for claim in CLAIMS if claim.grid == plan.grid.name]
+    """List the claims that a plan decides; none where it is only a smoke run."""
+    return [] if plan.budget == "smoke" else plan.grid.claims
 
 
 def judge(claim: Claim, effects: Effects) -> Judgement | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 
+from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -109,6 +110,7 @@ class Grid(Model):
     """Field, or ``preset`` → the values within each of which everything is compared."""
     set: dict[str, Any] = {}
     budget: dict[BudgetName, Budget] = {}
+    claims: list[Claim] = []
 
     @property
     def log_margin(self) -> float:
@@ -188,6 +190,13 @@ def load_grid(name: str | Path) -> Grid:
             where = f"{source}: factors.{factor_name}.baseline"
             raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
     load_preset(grid.base, f"{source}: base")
+    check_claims(
+        grid.claims,
+        grid.factors,
+        source,
+        has_interactions=grid.design == "factorial",
+        max_sentence=MAX_SENTENCE,
+    )
     return grid
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.blocks import Blocks, compare_blocks
-from gan_ablate.analysis.claims import CLAIMS
 from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.analysis.results import GridResults
@@ -120,15 +120,17 @@ def _verdicts(sections: Sequence[_Section]) -> list[str]:
         by_protocol.setdefault(protocol, []).append((results, judgement))
     for of_protocol in by_protocol.values():
         words = _protocol_words(of_protocol[0][0])
-        in_order = sorted(of_protocol, key=lambda pair: int(pair[1].claim.id.removeprefix("C")))
+        in_order = sorted(of_protocol, key=lambda pair: _natural(pair[1].claim.id))
         lines += [f"Scored with {words}:", "", *tables.claims_table(in_order, _figure_link), ""]
-    known = {judgement.claim.id for _, judgement in judged}
-    missing = [f"*{claim.sentence}* (`--grid {claim.grid}`)" for claim in CLAIMS if claim.id not in known]
     if judged:
         lines += [VERDICT_RULE, ""]
-    if missing:
-        lines += [f"Not put to the test in this folder: {'; '.join(missing)}.", ""]
     return lines
+
+
+def _natural(name: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sort C2 before C10, and what has no name last."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return not name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _protocol_words(results: GridResults) -> str:

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.claims import CLAIMS, Finding, Judgement, Verdict
+from gan_ablate.analysis.claims import Finding, Judgement, Verdict
 from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval
+from gan_ablate.design.claims import Claim
 from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, signed
 from gan_ablate.reporting.wording import (
     answer_sentence,
@@ -160,9 +161,10 @@ def test_outcomes_are_told_on_their_own_scale() -> None:
 
 def judgement_of(*verdicts: Verdict, estimate: Estimate, needed: int | None) -> Judgement:
     effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
-    findings = tuple(Finding(CLAIMS[0].decisive[0], effect, verdict) for verdict in verdicts)
+    claim = Claim(sentence="bn helps", levels=[{"bn": "on"}], direction="lower")
+    findings = tuple(Finding(claim.decisive[0], effect, verdict) for verdict in verdicts)
     overall = verdicts[0] if len(set(verdicts)) == 1 else "open"
-    return Judgement(CLAIMS[0], overall, findings, ())
+    return Judgement(claim, overall, findings, ())
 
 
 FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)

@@ -1,0 +1,103 @@
+"""What a grid puts to the test, as its file states it: sentences, and the effects that would be seen were they true."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gan_ablate.design.validation import Model, choices, shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from gan_ablate.design.grid import Factor
+
+OutcomeName = Literal[
+    "fid", "fid_batch_stats", "fid_ema", "kid", "precision", "recall", "density", "coverage", "classifier_score",
+    "classes_covered", "class_divergence", "label_accuracy", "nearest_ratio", "oscillation", "steps_to_fid",
+    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median",
+]  # fmt: skip
+"""What an effect can be measured on; ``gan_ablate.analysis.outcomes`` defines each."""
+
+Levels = Annotated[dict[str, str], Field(min_length=1, max_length=2)]
+"""Factor → level that is compared with the factor's baseline; two of them for an interaction."""
+
+MAX_ID = 20
+
+
+class Expectation(Model):
+    """What would be seen if a claim were true: these levels change this outcome in this direction, or not at all."""
+
+    levels: Levels
+    outcome: OutcomeName = "fid"
+    direction: Literal["lower", "higher", "none"]
+    """Of the change; ``none`` where the claim is that it does not matter."""
+
+
+class Claim(Model):
+    """One sentence that a grid puts to the test.
+
+    It is supported if at least one of its levels changes the outcome as it says and none the other way; refuted if none
+    does or still can, and at least one goes the other way; negligible if all certainly lie within the margin; open
+    otherwise. All levels are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
+    """
+
+    id: str = ""
+    """Its number in a list of claims, if it has one."""
+    sentence: str
+    levels: Annotated[
+        list[Levels], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
+    ]
+    outcome: OutcomeName = "fid"
+    direction: Literal["lower", "higher", "none"]
+    beside: list[Expectation] = []
+    """What is shown with it and decides nothing."""
+
+    @property
+    def decisive(self) -> tuple[Expectation, ...]:
+        """What decides it."""
+        return tuple(
+            Expectation(levels=levels, outcome=self.outcome, direction=self.direction) for levels in self.levels
+        )
+
+
+def check_claims(
+    claims: list[Claim], factors: dict[str, Factor], source: str, *, has_interactions: bool, max_sentence: int
+) -> None:
+    """Refuse claims on what a grid does not compare.
+
+    Args:
+        claims: that the grid's file states.
+        factors: of the grid.
+        source: the grid's file, for the message.
+        has_interactions: whether its design can show how two levels depend on each other.
+        max_sentence: characters of a sentence.
+
+    Raises:
+        UserError: naming the claim, what is wrong and what would be valid.
+    """
+    for number, claim in enumerate(claims):
+        where = f"{source}: claims.{number}"
+        if not claim.sentence.isprintable() or not 0 < len(claim.sentence) <= max_sentence:
+            advice = f"valid: one line of at most {max_sentence} characters that can be printed"
+            raise UserError(f"{where}.sentence = {shorten(repr(claim.sentence))}: {advice}")
+        if not re.fullmatch(r"[\w.-]*", claim.id) or len(claim.id) > MAX_ID:
+            advice = f"valid: at most {MAX_ID} letters, digits and _ . -"
+            raise UserError(f"{where}.id = {shorten(repr(claim.id))}: {advice}")
+        if claim.id and claim.id in {other.id for other in claims[:number]}:
+            raise UserError(f"{where}.id = {claim.id!r}: another claim has it")
+        for expectation in (*claim.decisive, *claim.beside):
+            _check_levels(expectation.levels, factors, where, has_interactions=has_interactions)
+
+
+def _check_levels(levels: dict[str, str], factors: dict[str, Factor], where: str, *, has_interactions: bool) -> None:
+    if len(levels) > 1 and not has_interactions:
+        raise UserError(f'{where}.levels: two factors: an interaction; valid: with design = "factorial"')
+    for name, level in levels.items():
+        if name not in factors:
+            raise UserError(f"{where}.levels: {shorten(repr(name))}: no such factor; {choices(name, list(factors))}")
+        compared = [other for other in factors[name].levels if other != factors[name].baseline]
+        if level not in compared:
+            what = "the baseline" if level == factors[name].baseline else "no such level"
+            raise UserError(f"{where}.levels.{name} = {shorten(repr(level))}: {what}; {choices(level, compared)}")
