@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,7 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "low": estimate.low,
         "high": estimate.high,
         "num_seeds": estimate.num_seeds,
+        **_percent(effect),
         "p": estimate.p,
         "p_holm": effect.test.p,
         "rejected": effect.test.is_rejected,
@@ -122,3 +124,14 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "with_diverged_low": None if with_diverged is None else with_diverged.low,
         "with_diverged_high": None if with_diverged is None else with_diverged.high,
     }
+
+
+def _percent(effect: Effect) -> dict[str, float | None]:
+    """An effect on the ratio scale as a change in percent; on the other it has none."""
+    estimate, adjusted = effect.estimate, effect.adjusted
+    bounds = {
+        "": estimate.value, "_low": estimate.low, "_high": estimate.high,
+        "_adjusted_low": adjusted.low, "_adjusted_high": adjusted.high,
+    }  # fmt: skip
+    is_ratio = effect.outcome.scale == "ratio"
+    return {f"percent_change{end}": 100 * math.expm1(min(at, 700)) if is_ratio else None for end, at in bounds.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.execution.store import write_atomically
 from gan_ablate.reporting import plots
 from gan_ablate.reporting.formats import p_text, percent_text
+from gan_ablate.reporting.page import Page
 from gan_ablate.reporting.tables import effect_name, lay_out
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words
 
@@ -23,38 +24,38 @@ RULE = (
 )
 
 
-def block_answers(blocks: Blocks) -> list[str]:
-    """Say of every effect what it is in each block, whether that differs, and what is left in common."""
-    return [_sentence(effect) for effect in blocks.effects]
-
-
-def block_lines(blocks: Blocks) -> list[str]:
-    """Draw the figures, write the table's CSV, and return the Markdown that shows them."""
+def write_blocks_page(blocks: Blocks) -> Page:
+    """Write the figures and the table of a grid's blocks together, and make the page that shows them."""
     plan, root = blocks.results[0].plan, blocks.results[0].store.root
-    folder = root / plan.grid.name
-    write_atomically(folder / "blocks.csv", blocks.tabulate().to_csv(index=False, lineterminator="\n"))
+    title = f"{plan.grid.title}, across {', '.join(blocks.names)}"
+    folder = f"{plan.grid.name}@blocks"
+    sentences = [_sentence(effect) for effect in blocks.effects]
+    csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
+    write_atomically(root / folder / "blocks.csv", csv)
     style = plots.Style(blocks.results[0].labels)
     panels: dict[str, list[Effect | None]] = {
         name: [effect.within[name] for effect in blocks.effects] for name in blocks.names
     }
     if blocks.pooled:
-        panels["all, where no difference is found"] = [
-            None if effect.answer == "differs" else effect.pooled for effect in blocks.effects
-        ]
+        panels["average"] = [None if effect.answer == "differs" else effect.pooled for effect in blocks.effects]
     by_name = dict(zip(blocks.names, blocks.results, strict=True))
-    plots.plot_block_effects(panels, folder / "blocks-effects.png")
+    plots.plot_block_effects(panels, root / folder / "effects.png")
     runs = {name: results.comparable.runs for name, results in by_name.items()}
-    plots.plot_block_quality(runs, style, folder / "blocks-quality.png")
+    plots.plot_block_quality(runs, style, root / folder / "quality.png")
     curves = {name: results.curves for name, results in by_name.items()}
-    plots.plot_block_curves(curves, style, folder / "blocks-curves.png")
-    lines = [RULE, "", *_table(blocks), ""]
+    plots.plot_block_curves(curves, style, root / folder / "curves.png")
+    lines = [f"# {title}", "", "## Answers", "", *(f"- {sentence}" for sentence in sentences), ""]
+    lines += ["## Effects on FID", "", *_table(blocks), "", RULE, ""]
     for caption, file in (
-        ("All effects on FID, block by block", "blocks-effects.png"),
-        ("Quality of every variant, block by block: these FIDs do not compare across blocks", "blocks-quality.png"),
-        ("FID along training, block by block", "blocks-curves.png"),
+        ("All effects on FID, block by block", "effects.png"),
+        ("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
+        ("FID along training, block by block", "curves.png"),
     ):
-        lines += [f"### {caption}", "", f"![{caption}]({plan.grid.name}/{file})", ""]
-    return [*lines, f"Every effect, difference and average: [blocks.csv]({plan.grid.name}/blocks.csv).", ""]
+        lines += [f"### {caption}", "", f"![{caption}]({file})", ""]
+    lines += ["Every effect, difference and average: [blocks.csv](blocks.csv).", ""]
+    order = {"differs": 0, "alike": 1, "open": 2}
+    first = sorted(blocks.effects, key=lambda effect: (order[effect.answer], -abs(effect.pooled.estimate.value)))
+    return Page(title, folder, [_sentence(effect) for effect in first[:3]], lines)
 
 
 def _sentence(effect: BlockedEffect) -> str:

@@ -10,6 +10,8 @@ from gan_ablate.analysis.variance import split_grid_variance
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
+
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan
 
@@ -17,36 +19,45 @@ if TYPE_CHECKING:
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
 
 
-def caveat_sentences(results: GridResults) -> list[str]:
-    """Say what a reader must know before believing the answers: runs missing, diverged, failed or not scored."""
+def warning_sentences(results: GridResults) -> list[str]:
+    """Say what keeps the answers from being believed: a smoke run, runs missing, failed, not scored or not alike."""
     plan, runs = results.plan, results.runs
-    planned, caveats = plan.num_runs, []
+    planned, warnings = plan.num_runs, [SMOKE_WARNING] if plan.budget == "smoke" else []
     if len(runs) < planned:
-        caveats.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
-    ended = {
-        "diverged": runs["status"] == "diverged",
-        "collapsed": runs["collapsed"] == True,  # noqa: E712 (None is not False)
-        "failed with an error, and will be tried again": runs["status"] == "failed",
-    }
-    for words, is_one in ended.items():
-        cells = runs.loc[is_one, "cell"]
-        if len(cells):
-            where = "; ".join(f"{count}× {label}" for label, count in cells.value_counts(sort=False).items())
-            caveats.append(f"{len(cells)} of {planned} runs {words}: {where}.")
+        warnings.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
+    warnings += _count_runs(results, runs["status"] == "failed", "failed with an error, and will be tried again")
     unscored = {record.unscored_reason for _, record in results.records if record.unscored_reason}
-    caveats += [f"Not scored: {reason}." for reason in sorted(unscored)]
+    warnings += [f"Not scored: {reason}." for reason in sorted(unscored)]
+    if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
+        warnings.append("The runs were trained on different images.")
+    if len(results.comparable.protocols) > 1:
+        warnings.append(
+            "The runs were scored in different ways (data, extractor or sample count): nothing is compared."
+        )
+    return warnings
+
+
+def remark_sentences(results: GridResults) -> list[str]:
+    """Say what else a reader may want to know: runs that diverged or collapsed, times that do not compare."""
+    runs = results.runs
+    remarks = _count_runs(results, runs["status"] == "diverged", "diverged")
+    remarks += _count_runs(results, runs["collapsed"] == True, "collapsed")  # noqa: E712 (None is not False)
     if results.comparable.unsteady:
-        caveats.append(
+        remarks.append(
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
     if len(results.comparable.machines) > 1:
-        caveats.append("The runs were computed on different machines or versions: their times are not compared.")
-    if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
-        caveats.append("The runs were trained on different images.")
-    if len(results.comparable.protocols) > 1:
-        caveats.append("The runs were scored in different ways (data, extractor or sample count): nothing is compared.")
-    return caveats
+        remarks.append("The runs were computed on different machines or versions: their times are not compared.")
+    return remarks
+
+
+def _count_runs(results: GridResults, is_one: pd.Series[bool], words: str) -> list[str]:
+    cells = results.runs.loc[is_one, "cell"]
+    if not len(cells):
+        return []
+    where = "; ".join(f"{count}× {label}" for label, count in cells.value_counts(sort=False).items())
+    return [f"{len(cells)} of {results.plan.num_runs} runs {words}: {where}."]
 
 
 def variance_sentence(results: GridResults) -> str | None:

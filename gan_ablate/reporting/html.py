@@ -1,93 +1,122 @@
-"""A report in Markdown in, the same as one self-contained HTML page out: figures inside, contents list, no scripts."""
+"""A report's pages in Markdown in, one self-contained HTML page out: figures inside, details folded, no scripts."""
 
 from __future__ import annotations
 
 import base64
 import html
 import itertools
+import posixpath
+import re
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from markdown_it.token import Token
 
+_INTERVAL = re.compile(r"((?:[+-]?[\d.,]+ (?:% )?)?\[[+-]?[\d.,]+ ?%?, [^\[\]<>]{1,30}\](?: %)?)")
+"""An estimate with its interval, which no line break may part."""
+
 _MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0; font: 16px/1.55 system-ui, sans-serif; color: #1c1c1c; background: #fff; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
-nav { font-size: 0.9rem; padding: 1rem; background: #f5f5f3; }
-nav ol { margin: 0; padding-left: 1.2rem; }
-h1, h2, h3 { line-height: 1.25; }
-h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1.2rem; }
-a { color: #0b57a4; }
-img { max-width: 100%; height: auto; }
-.table { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.85rem; }
-th, td { border: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: left; vertical-align: top; }
-th { background: #f5f5f3; }
-td { min-width: 3.5rem; }
-@media (max-width: 50rem) { table { min-width: 46rem; } }
-@media (min-width: 80rem) {
-  body { display: grid; grid-template-columns: 17rem minmax(0, 1fr); }
-  nav { position: sticky; top: 0; height: 100vh; overflow-y: auto; box-sizing: border-box; }
-}
-"""
+
+@dataclass(frozen=True)
+class Sheet:
+    """One page of a report.
+
+    Attributes:
+        title: of it.
+        path: of its Markdown below the results folder, with forward slashes.
+        markdown: with GitHub's tables; its links and pictures are relative to its own folder.
+    """
+
+    title: str
+    path: str
+    markdown: str
+
+    @property
+    def anchor(self) -> str:
+        """Where links to it lead."""
+        return "".join(c if c.isalnum() else "-" for c in self.path.removesuffix(".md"))
 
 
-def render_html(markdown: str, title: str, root: Path) -> str:
-    """Render a report.
+def render_html(sheets: Sequence[Sheet], root: Path) -> str:
+    """Render a report: its first page open, the others folded below it.
 
     Args:
-        markdown: with GitHub's tables; its pictures are paths below ``root``.
-        title: of the page.
-        root: where the pictures lie.
+        sheets: the pages.
+        root: the results folder, in which the pictures lie.
 
     Returns:
         A page that needs no other file, but for the tables it links to.
     """
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown)
-    contents = list(_give_headings_their_anchors(tokens))
-    _embed_pictures(tokens, root)
-    body = parser.renderer.render(tokens, parser.options, {})
-    # A wide table scrolls in a box of its own instead of stretching the page.
-    body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
-    entries = "\n".join(f'<li><a href="#{anchor}">{html.escape(text)}</a></li>' for anchor, text in contents)
+    anchors = {sheet.path: sheet.anchor for sheet in sheets}
+    bodies, entries = [], []
+    for sheet in sheets:
+        body, headings = _render(sheet, anchors, root)
+        if sheet is sheets[0]:
+            bodies.append(f'<section id="{sheet.anchor}">\n{body}</section>')
+            entries += [_entry(anchor, text) for anchor, text in headings]
+        else:
+            summary = f"<summary>{html.escape(sheet.title)}</summary>"
+            # Inside what it unfolds: a link to it opens it.
+            bodies.append(f'<details>\n{summary}\n<section id="{sheet.anchor}">\n{body}</section>\n</details>')
+            entries.append(_entry(sheet.anchor, sheet.title))
+    style = resources.files("gan_ablate.reporting").joinpath("report.css").read_text("utf-8")
+    listed, pages = "\n".join(entries), "\n".join(bodies)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<nav aria-label="Contents"><ol>\n{entries}\n</ol></nav>\n<main>\n{body}</main>\n</body>\n</html>\n'
+        f"<title>{html.escape(sheets[0].title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<nav aria-label="Contents"><ol>\n{listed}\n</ol></nav>\n<main>\n{pages}\n</main>\n</body>\n</html>\n'
     )
 
 
-def _give_headings_their_anchors(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
-    """Give every section the link target that a forge would, and yield it with its title."""
+def _entry(anchor: str, text: str) -> str:
+    return f'<li><a href="#{anchor}">{html.escape(text)}</a></li>'
+
+
+def _render(sheet: Sheet, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(sheet.markdown)
+    headings = list(_give_headings_their_anchors(tokens, sheet.anchor))
+    folder = posixpath.dirname(sheet.path)
+    for child in (child for token in tokens for child in token.children or ()):
+        if child.type == "image":
+            source = posixpath.normpath(posixpath.join(folder, str(child.attrs["src"])))
+            content = base64.b64encode((root / source).read_bytes()).decode("ascii")
+            child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
+        elif child.type == "link_open":
+            child.attrSet("href", _target(str(child.attrs["href"]), folder, sheet.anchor, anchors))
+    body = str(parser.renderer.render(tokens, parser.options, {}))
+    body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
+    # A wide table scrolls in a box of its own instead of stretching the page.
+    body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
+    return body, headings
+
+
+def _target(link: str, folder: str, own: str, anchors: Mapping[str, str]) -> str:
+    """Lead a link to its place in the page, or to the file beside it."""
+    path, _, fragment = link.partition("#")
+    if "://" in path:
+        return link
+    if not path:
+        return f"#{own}--{fragment}"
+    path = posixpath.normpath(posixpath.join(folder, path))
+    return f"#{anchors[path]}" if path in anchors else path
+
+
+def _give_headings_their_anchors(tokens: Sequence[Token], page: str) -> Iterator[tuple[str, str]]:
+    """Give every section a link target, and yield it with its title."""
     for opening, inline in itertools.pairwise(tokens):
         if opening.type == "heading_open" and opening.tag == "h2":
             text = inline.content
-            anchor = "".join(c for c in text.lower().replace(" ", "-") if c.isalnum() or c in "-_")
-            opening.attrSet("id", anchor)
-            yield anchor, text
-
-
-def _embed_pictures(tokens: Sequence[Token], root: Path) -> None:
-    """Put pictures into the page, and let links to their files lead to their places in it."""
-    inline = [child for token in tokens for child in token.children or ()]
-    places = set()
-    for child in inline:
-        if child.type == "image":
-            source = str(child.attrs["src"])
-            places.add(source)
-            content = base64.b64encode((root / source).read_bytes()).decode("ascii")
-            child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "id": source}
-    for child in inline:
-        if child.type == "link_open" and child.attrs["href"] in places:
-            child.attrSet("href", f"#{child.attrs['href']}")
+            slug = "".join(c for c in text.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+            opening.attrSet("id", f"{page}--{slug}")
+            yield f"{page}--{slug}", text

@@ -1,4 +1,4 @@
-"""What the words of a report mean, at its end."""
+"""What the words of a report mean: a page of its own."""
 
 from __future__ import annotations
 

@@ -11,7 +11,14 @@ from tabulate import tabulate
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text, number, p_text, percent, percent_text, rate_text
 from gan_ablate.reporting.settling import settled_text
-from gan_ablate.reporting.wording import INTERVAL_WORDS, answer_words, evidence_words, rates_words, verdict_words
+from gan_ablate.reporting.wording import (
+    INTERVAL_WORDS,
+    adjusted_estimate,
+    answer_words,
+    evidence_words,
+    rates_words,
+    verdict_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -25,34 +32,58 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.stats import Estimate
 
 
-def claims_table(
-    judgements: Iterable[tuple[GridResults, Judgement]], figure_of: Callable[[str, str], str]
-) -> list[str]:
-    """Tabulate verdicts with what they rest on.
+def verdicts_table(judgements: Iterable[tuple[GridResults, Judgement]], page_of: Callable[[str], str]) -> list[str]:
+    """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
         judgements: with the grids that gave them.
-        figure_of: a grid's name and an outcome's → link of the figure that shows it.
+        page_of: a grid's name → link of its page.
     """
     rows = []
     for results, judgement in judgements:
         decisive = [finding.effect for finding in judgement.decisive]
-        seeds = sorted({effect.estimate.num_seeds for effect in decisive})
-        steps = results.plan.baseline.config.steps
         rows.append(
             [
-                judgement.claim.id,
-                judgement.claim.sentence,
+                claim_name(judgement),
                 verdict_words(judgement, is_complete=results.is_complete),
-                "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
-                "; ".join(evidence_words(finding.effect) for finding in judgement.beside),
-                f"{' or '.join(map(str, seeds))} seeds × {steps:,} steps",
-                f"[see]({figure_of(results.name, decisive[0].outcome.name)})",
+                "; ".join(_decided_text(effect, is_alone=len(decisive) == 1) for effect in decisive),
+                _seeds_text(decisive),
+                f"[see]({page_of(results.name)})",
             ]
         )
-    return lay_out(
-        rows, ["id", "claim", "verdict", "decided by [adjusted interval], Holm's p", "beside it", "rests on", "figure"]
-    )
+    return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "seeds", ""])
+
+
+def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[str]:
+    """Tabulate the verdicts of one grid with all that they rest on."""
+    rows = []
+    for judgement in judgements:
+        decisive = [finding.effect for finding in judgement.decisive]
+        rows.append(
+            [
+                claim_name(judgement),
+                verdict_words(judgement, is_complete=results.is_complete),
+                "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
+                "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
+                f"{_seeds_text(decisive)} seeds × {results.plan.baseline.config.steps:,} steps",
+            ]
+        )
+    return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])
+
+
+def claim_name(judgement: Judgement) -> str:
+    """Write a claim behind its number, if it has one."""
+    claim = judgement.claim
+    return f"{claim.id}: {claim.sentence}" if claim.id else claim.sentence
+
+
+def _seeds_text(effects: Sequence[Effect]) -> str:
+    return " or ".join(str(number) for number in sorted({effect.estimate.num_seeds for effect in effects}))
+
+
+def _decided_text(effect: Effect, *, is_alone: bool) -> str:
+    change = change_text(effect, adjusted_estimate(effect))
+    return f"{effect.outcome.title} {change}" if is_alone else f"{effect.name} {change}"
 
 
 def variants_table(summary: pd.DataFrame) -> list[str]:
@@ -77,30 +108,48 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
     return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
-def effects_table(
-    effects: Sequence[Effect], step_times: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()
-) -> list[str]:
-    """Tabulate every effect on FID with its tests, and on the time of a step.
+def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> list[str]:
+    """Tabulate every effect on FID with what it is called, and why.
 
     Args:
         effects: on FID.
-        step_times: the same effects on the time of a step; none where times do not compare, or are told elsewhere.
         looks: at which they were settled, where seeds were added one by one.
         courses: of the same effects along training, in the same order.
     """
-    has_bootstrap = any(effect.bootstrap is not None for effect in effects)
-    has_diverged = any(effect.with_diverged is not None for effect in effects)
     rows = []
     for i, effect in enumerate(effects):
         row = [
             effect_name(effect),
             percent_text(effect.estimate),
-            answer_words(effect),
-            p_text(effect.estimate.p).removeprefix("= "),
-            p_text(effect.test.p).removeprefix("= "),
             _percent_interval(effect.adjusted.low, effect.adjusted.high),
+            answer_words(effect),
+            str(effect.estimate.num_seeds),
         ]
-        row.append(_sign_flip_text(effect.sign_flip))
+        if courses:
+            is_same = courses[i].effects[-1].answer == effect.answer  # it rests on other images
+            holds_from = courses[i].holds_from if is_same else None
+            row.append("–" if holds_from is None else f"{holds_from:,}")
+        if looks:
+            row.append(settled_text(effect, looks))
+        rows.append(row)
+    headers = ["effect", "change of FID [95 %]", "adjusted interval", "answer", "seeds"]
+    more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
+    return lay_out(rows, [*headers, *more])
+
+
+def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
+    """Tabulate the tests of every effect on FID, what pairing is worth, and its effect on the time of a step.
+
+    Args:
+        effects: on FID.
+        step_times: the same effects on the time of a step; none where times do not compare.
+    """
+    has_bootstrap = any(effect.bootstrap is not None for effect in effects)
+    has_diverged = any(effect.with_diverged is not None for effect in effects)
+    rows = []
+    for i, effect in enumerate(effects):
+        p, adjusted = (p_text(p).removeprefix("= ") for p in (effect.estimate.p, effect.test.p))
+        row = [effect_name(effect), p, adjusted, _sign_flip_text(effect.sign_flip)]
         if has_bootstrap:
             bootstrap = effect.bootstrap
             row.append("–" if bootstrap is None else _percent_interval(bootstrap.low, bootstrap.high))
@@ -109,20 +158,10 @@ def effects_table(
         row.append(_pairing_text(effect.pairing))
         if step_times:
             row.append(percent_text(step_times[i].estimate))
-        row.append(str(effect.estimate.num_seeds))
-        if courses:
-            is_same = courses[i].effects[-1].answer == effect.answer  # it rests on other images
-            holds_from = courses[i].holds_from if is_same else None
-            row.append("–" if holds_from is None else f"{holds_from:,}")
-        if looks:
-            row.append(settled_text(effect, looks))
         rows.append(row)
-    headers = ["effect", "change of FID [95 %]", "answer", "p", "p, Holm", "adjusted interval"]
-    headers += ["p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
+    headers = ["effect", "p", "p, Holm", "p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
-    headers += ["change of step time"] * bool(step_times)
-    more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
-    return lay_out(rows, [*headers, "seeds", *more])
+    return lay_out(rows, [*headers, *["change of step time"] * bool(step_times)])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from gan_ablate.reporting.formats import change_text, p_text, percent, percent_text, whole
 
@@ -75,6 +75,12 @@ def _effect_words(effect: Effect, size: str, interval: str) -> str:
             return f"does not matter: FID {change} %, certainly {margin_words(effect)} ({interval})"
         case "open":
             settling = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
+            side = leaning(effect)
+            if side is not None:
+                alone = (
+                    f"leans to a {side} FID: {change} % ({interval}): sure by itself, not among all effects of its grid"
+                )
+                return f"{alone}{settling}"
             return f"is open: FID {change} % ({interval}){settling}"
         case _:
             assert_never(effect.answer)
@@ -96,8 +102,47 @@ def _interaction_words(effect: Effect, size: str, interval: str) -> str:
             assert_never(effect.answer)
 
 
+def findings_sentence(effects: Sequence[Effect]) -> str | None:
+    """Say in one sentence what a grid found on FID; None where it compares nothing.
+
+    Args:
+        effects: main effects and interactions; of the latter only what was found is told.
+    """
+    parts = []
+    for answer, words in (
+        ("lower", "Lowers FID"), ("higher", "Raises FID"), ("negligible", "Does not matter"), ("open", "Open"),
+    ):  # fmt: skip
+        told = [
+            effect
+            for effect in effects
+            if effect.answer == answer and (effect.is_found or not effect.is_interaction) and effect.estimate.num_seeds
+        ]
+        if told:
+            largest = sorted(told, key=lambda effect: -abs(effect.estimate.value))
+            parts.append(f"{words}: {', '.join(_finding_words(effect) for effect in largest)}.")
+    return " ".join(parts) or None
+
+
+def _finding_words(effect: Effect) -> str:
+    side = leaning(effect)
+    more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""
+    return f"**{effect.name}** {percent_text(adjusted_estimate(effect))}{more}"
+
+
+def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
+    """Tell to which side an open effect leans: its own interval excludes zero, the adjusted one does not."""
+    if effect.answer != "open" or not effect.is_steady:
+        return None
+    if effect.estimate.high < 0:
+        return "lower"
+    return "higher" if effect.estimate.low > 0 else None
+
+
 def answer_words(effect: Effect) -> str:
     """Say an effect's answer in a word or two."""
+    side = leaning(effect)
+    if side is not None:
+        return f"open, leaning {side}"
     return f"{_ANSWERS[effect.answer]}{', too small to matter' if effect.is_too_small else ''}"
 
 
@@ -198,10 +243,8 @@ def cost_words(step_time: Effect | None) -> str:
     """Say how a step's time changes."""
     if step_time is None or not math.isfinite(step_time.estimate.value):
         return "its cost is not known"
-    if not step_time.is_found:
-        return "no clear change of the step's time"
-    change = step_time.estimate.as_percent_change().value
-    return f"a step takes {abs(change):.0f} % {'longer' if change > 0 else 'less time'}"
+    change = percent_text(step_time.estimate)
+    return f"step time {change}" if step_time.is_found else f"step time {change}, no certain change"
 
 
 def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:

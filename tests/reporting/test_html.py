@@ -6,21 +6,29 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate.reporting.html import render_html
+from gan_ablate.reporting.html import Sheet, render_html
 
-MARKDOWN = """# A <title> & more
+FRONT = """# A <title> & more
 
-See [the end](#the-end-1--2), [the picture](grid/a.png) and [the table](grid/runs.csv).
+See [the end](#the-end-1--2), [the grid](grid/report.md), [the table](grid/runs.csv) and [a place](https://example.org).
 
 ## A table
 
 | a | b |
 |---|---|
-| **1** | ![A picture](grid/a.png) |
+| **1** | -50.7 % [-67.6, -24.9] |
 
 ## The end: 1 × 2?
 
 <script>alert(1)</script>
+"""
+GRID = """# A grid
+
+[All answers](../report.md), [the table](runs.csv)
+
+![A picture](a.png)
+
+## The end: 1 × 2?
 """
 
 
@@ -41,7 +49,8 @@ class Page(HTMLParser):
 def page(tmp_path: Path) -> Page:
     (tmp_path / "grid").mkdir()
     Image.new("RGB", (3, 2)).save(tmp_path / "grid" / "a.png")
-    return Page(render_html(MARKDOWN, "A <title>", tmp_path))
+    sheets = [Sheet("A <title>", "report.md", FRONT), Sheet("A & B", "grid/report.md", GRID)]
+    return Page(render_html(sheets, tmp_path))
 
 
 def test_figures_are_inside(page: Page) -> None:
@@ -50,11 +59,24 @@ def test_figures_are_inside(page: Page) -> None:
     assert image["alt"] == "A picture"
 
 
-def test_links_to_figures_lead_to_their_places_in_the_page(page: Page) -> None:
-    (image,) = page.all("img")
-    links = [attrs["href"] for attrs in page.all("a")]
-    assert f"#{image['id']}" in links
-    assert "grid/runs.csv" in links
+def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Page) -> None:
+    places = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    links = [attrs["href"] or "" for attrs in page.all("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= places
+    assert {"grid/runs.csv", "https://example.org"} == {link for link in links if not link.startswith("#")}
+    assert {"#report--the-end-1--2", "#grid-report", "#report"} <= set(links)
+
+
+def test_all_but_the_first_page_is_folded_and_a_link_to_it_opens_it(page: Page) -> None:
+    names = [name for name, _ in page.tags]
+    details = names.index("details")
+    assert [name for name in names[details:] if name in ("summary", "section")] == ["summary", "section"]
+    assert next(attrs for name, attrs in page.tags[details:] if name == "section")["id"] == "grid-report"
+    assert "section" in names[:details]
+
+
+def test_an_interval_is_not_parted_by_a_line_break(page: Page) -> None:
+    assert {"class": "number"} in page.all("span")
 
 
 def test_nothing_is_fetched_or_run(page: Page) -> None:
@@ -62,12 +84,11 @@ def test_nothing_is_fetched_or_run(page: Page) -> None:
     assert all((attrs.get("href") or "").startswith("data:") for attrs in page.all("link"))
 
 
-def test_the_contents_list_leads_to_every_section(page: Page) -> None:
-    anchors = [attrs["id"] for attrs in page.all("h2")]
+def test_the_contents_list_leads_to_the_front_s_sections_and_to_every_page(page: Page) -> None:
     links = [attrs["href"] for attrs in page.all("a")]
-    assert len(anchors) == 2
-    assert links[:2] == [f"#{anchor}" for anchor in anchors]
-    assert links[2] in links[:2]
+    assert links[:3] == ["#report--a-table", "#report--the-end-1--2", "#grid-report"]
+    anchors = [attrs["id"] for attrs in page.all("h2")]
+    assert len(set(anchors)) == len(anchors) == 3
 
 
 def test_a_wide_table_scrolls_in_a_box_of_its_own(page: Page) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from gan_ablate.design.grid import BudgetName, load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.reporting import report
+from gan_ablate.reporting import page, report
 from gan_ablate.reporting.report import write_report
 from tests.synthetic import save_runs
 
@@ -25,11 +26,16 @@ def batch_norm_halves(cell: Cell, seed: int) -> float:
     return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
 
 
+PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+"""The smallest PNG."""
+
+
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words and tables alone: figures take seconds."""
-    monkeypatch.setattr(report, "_draw_figures", lambda *_: [])
-    monkeypatch.setattr(report, "_draw_animations", lambda *_: [])
+    monkeypatch.setattr(page, "_draw_figures", lambda *_, **__: [])
+    monkeypatch.setattr(page, "_draw_animations", lambda *_: [])
+    monkeypatch.setattr(report, "draw_front", lambda *_: _[-1].write_bytes(PIXEL))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(out: Path, fid: object = batch_norm_halves, grid: str = "bn_label_smooth", seeds: int = 5) -> str:
     save_runs(Store(out), plan(load_grid(grid), seeds=seeds), fid)  # type: ignore[arg-type]
-    return write_report(out).read_text("utf-8")
+    return read(write_report(out))
+
+
+def read(front: Path) -> str:
+    """The front page, and below it the pages of all grids."""
+    return "\n".join(path.read_text("utf-8") for path in (front, *sorted(front.parent.glob("*/report.md"))))
 
 
 def save_equal_runs(out: Path) -> tuple[Store, Plan]:
@@ -52,21 +63,56 @@ def save_equal_runs(out: Path) -> tuple[Store, Plan]:
     return store, planned
 
 
-def test_it_opens_with_verdicts_and_sentences_that_answer(tmp_path: Path, no_figures: None) -> None:
-    text = write(tmp_path)
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == ["Verdicts", "Answers", "Batch norm and label smoothing", "Definitions and methods"]
-    verdicts = text[text.index("## Verdicts") : text.index("## Answers")]
-    (row,) = [line for line in verdicts.splitlines() if line.startswith("| C2")]
-    assert "| **supported** " in row
-    assert "FID, batch norm on: -50" in row
-    assert "5 seeds × 1,500 steps" in row
-    assert "(bn_label_smooth/effects.png)" in row
-    assert "Not put to the test in this folder: *A DCGAN draws better digits" in verdicts
-    assert "(`--grid architecture`)" in verdicts
-    answers = text[text.index("## Answers") : text.index("## Batch norm")]
-    assert "**batch norm on** lowers FID by 50 %" in answers
-    assert "5 seeds" in answers
+def test_its_first_screen_says_what_to_use_and_what_is_sure(tmp_path: Path, no_figures: None) -> None:
+    write(tmp_path)
+    front = (tmp_path / "report.md").read_text("utf-8")
+    assert re.findall(r"^## (.+)$", front, re.MULTILINE) == ["Which to use", "Verdicts", "Grids"]
+    assert "- **Use**: batch norm on rather than off (-50.0 % [" in front
+    assert "- **Avoid**: nothing." in front
+    assert "- **Does not matter**: label smoothing on rather than off (" in front
+    (row,) = [line for line in front.splitlines() if line.startswith("| C2")]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[0] == "C2: Batch norm steadies training so that samples get better"
+    assert cells[1] == "**supported**"
+    assert cells[2].startswith("FID -50.0 % [")
+    assert cells[3:] == ["5", "[see](bn_label_smooth/report.md)"]
+    assert "- Lowers FID: **batch norm on** -50.0 % [" in front
+
+
+def test_a_front_page_of_all_shipped_reports_is_short_and_its_tables_narrow(tmp_path: Path, no_figures: None) -> None:
+    for grid in ("activation", "architecture", "beta1", "bn_label_smooth", "dropout", "essentials", "precision"):
+        save_runs(Store(tmp_path), plan(load_grid(grid)), lambda cell, seed: 20 + seed + len(cell.label) / 9)
+    front = write_report(tmp_path).read_text("utf-8")
+    assert len(front.splitlines()) <= 150
+    assert all(line.count("|") <= 6 for line in front.splitlines())
+    assert front.count("[see]") == 6
+
+
+def test_what_two_grids_share_is_ranked_once(tmp_path: Path, no_figures: None) -> None:
+    """Both have β1 0.9, of the same runs; the one with fewer effects beside it is surer."""
+    for grid in ("beta1", "essentials"):
+        save_runs(Store(tmp_path), plan(load_grid(grid)), steep)
+    front = write_report(tmp_path).read_text("utf-8")
+    ranking = front[: front.index("![")]
+    assert ranking.count("beta1 0.9 rather than 0.5") == 1
+    alone = (tmp_path / "beta1" / "report.md").read_text("utf-8")
+    assert re.findall(r"beta1 0.9 rather than 0.5 \((.+?)\)", ranking)[0] in alone + front[front.index("## Grids") :]
+
+
+def steep(cell: Cell, seed: int) -> float:
+    error = 0.01 * math.sin(7 * seed + sum(map(ord, str(cell.config.run_id))))
+    return 20 * math.exp(0.1 * seed + error + 0.4 * (cell.config.beta1 == 0.9))
+
+
+def test_a_level_whose_effect_turns_with_another_factor_says_so(tmp_path: Path, no_figures: None) -> None:
+    def fid(cell: Cell, seed: int) -> float:
+        change = {"off": 0.5, "on": -0.9}[cell.levels["label_smoothing"]] * (cell.levels["batch_norm"] == "on")
+        return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(cell.label)))
+
+    write(tmp_path, fid)
+    front = (tmp_path / "report.md").read_text("utf-8")
+    assert "batch norm on rather than off" in front
+    assert "the other way beside some other levels" in front
 
 
 def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path, no_figures: None) -> None:
@@ -87,33 +133,39 @@ def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path, no
     assert shown == pytest.approx(mean, rel=5e-3)
 
 
-def test_every_link_leads_to_a_file_or_a_heading(whole: Path) -> None:
-    text = (whole / "report.md").read_text("utf-8")
-    targets = re.findall(r"\]\(([^)]+)\)", text)
-    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    headings = {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
-    assert len(targets) >= 8
-    for target in targets:
-        if target.startswith("#"):
-            assert target[1:] in headings
-        else:
-            assert (whole / target).is_file(), target
+def test_every_link_leads_to_a_file(whole: Path) -> None:
+    for path in (whole / "report.md", whole / "bn_label_smooth" / "report.md"):
+        targets = re.findall(r"\]\(([^)]+)\)", path.read_text("utf-8"))
+        assert len(targets) >= 5
+        for target in targets:
+            assert (path.parent / target).is_file(), target
             if target.endswith((".png", ".webp")):
-                with Image.open(whole / target) as picture:
+                with Image.open(path.parent / target) as picture:
                     assert picture.width <= 1000
 
 
 def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
-    text, page = ((whole / name).read_text("utf-8") for name in ("report.md", "report.html"))
-    assert page.count("<img ") == text.count("![")
-    assert page.count("<h2 ") == text.count("\n## ")
-    assert page.count('src="data:image/') == page.count("<img ")
+    text = read(whole / "report.md") + (whole / "methods.md").read_text("utf-8")
+    shown = (whole / "report.html").read_text("utf-8")
+    assert shown.count("<img ") == text.count("![")
+    assert shown.count("<h2 ") == text.count("\n## ")
+    assert shown.count("<h1>") == 3
+    assert shown.count('src="data:image/') == shown.count("<img ")
+
+
+def test_figures_are_also_drawn_as_pdf_for_papers(tmp_path: Path) -> None:
+    save_equal_runs(tmp_path)
+    write_report(tmp_path, figures_as_pdf=True)
+    drawn = [tmp_path / "effects.png", *(tmp_path / "beta1").glob("*.png")]
+    assert len(drawn) >= 8
+    for picture in drawn:
+        assert picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
-    made = [whole / "report.md", whole / "report.html", *(whole / "bn_label_smooth").iterdir()]
+    made = [*whole.glob("*.*"), *(whole / "bn_label_smooth").iterdir()]
     before = {path: path.read_bytes() for path in made}
-    assert len(before) == 18  # three tables, nine figures, four animations
+    assert len(before) == 4 + 1 + 5 + 9 + 4  # of all; a page, tables, figures and animations of the grid
     for path in made:
         path.unlink()
     write_report(whole)
@@ -133,10 +185,10 @@ def test_a_grid_whose_seeds_were_added_one_by_one_says_what_its_answers_took(tmp
     save_runs(store, asked, fid)
     settling = settle(asked, tabulate_runs(asked, list(store.records(asked))))
     store.save_plan(settling.plan)
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     first, last = settling.looks[0].num_seeds, settling.looks[-1].num_seeds
     assert first < last
-    table = text[text.index("| effect ") :].split("\n\n")[0].splitlines()
+    table = text[text.index("## Effects on FID") :].split("\n\n")[1].splitlines()
     assert table[0].split("|")[-2].strip() == "settled at"
     rows = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in table}
     assert rows["dropout channels-25"] == str(first)
@@ -176,9 +228,10 @@ def test_a_smoke_run_is_not_taken_for_an_answer(
     tmp_path: Path, budget: BudgetName, is_warned: bool, no_figures: None
 ) -> None:
     save_runs(Store(tmp_path), plan(load_grid("bn_label_smooth"), budget=budget), batch_norm_halves)
-    text = write_report(tmp_path).read_text("utf-8")
-    opening = text[: text.index("**batch norm on**")]
-    assert ("too short to answer anything" in opening) is is_warned
+    text = read(write_report(tmp_path))
+    front = text[: text.index("![")]
+    assert ("too short to answer anything" in front) is is_warned
+    assert ("**Use**" in front) is not is_warned
 
 
 def test_one_seed_is_not_taken_for_an_answer(tmp_path: Path, no_figures: None) -> None:
@@ -212,7 +265,7 @@ def test_failures_and_missing_runs_are_said(tmp_path: Path, no_figures: None) ->
     configs = [config for _, config in planned.runs]
     store.save_record(Record(run_id=configs[0].run_id, status="failed", message="why", config=configs[0]))
     (store.run_dir(configs[1].run_id) / "record.json").unlink()
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     assert "5 of 6 runs are finished" in text
     assert "1 of 6 runs failed with an error" in text
 
@@ -223,7 +276,7 @@ def test_runs_without_scores_say_why(tmp_path: Path, no_figures: None) -> None:
         record = store.load_record(config.run_id)
         assert record is not None
         store.save_record(record.model_copy(update={"scoring": None, "unscored_reason": "no extractor"}))
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     assert "Not scored: no extractor." in text
     assert "FID |" not in text
 
@@ -236,8 +289,8 @@ def test_scores_of_different_extractors_are_never_compared(tmp_path: Path, no_fi
     assert record.scoring is not None
     other = record.scoring.model_copy(update={"extractor_sha256": "f" * 64})
     store.save_record(record.model_copy(update={"scoring": other}))
-    text = write_report(tmp_path).read_text("utf-8")
-    section = text[text.index("## Answers") : text.index("## Definitions")]
+    text = read(write_report(tmp_path))
+    section = text[text.index("## Answers") :]
     assert "scored in different ways" in section
     for words in ("FID |", "KID |", "change of FID", "precision", "lowers", "target is"):
         assert words not in section, words
@@ -250,7 +303,7 @@ def test_times_of_different_machines_are_never_compared(tmp_path: Path, no_figur
     record = store.load_record(planned.baseline.config.run_id)
     assert record is not None
     store.save_record(record.model_copy(update={"device": "cuda"}))
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     assert "computed on different machines or versions" in text
     assert "its cost is not known" in text
     summary = pd.read_csv(tmp_path / "beta1" / "summary.csv")
@@ -266,7 +319,7 @@ def test_times_of_a_run_that_shared_the_machine_are_left_out(tmp_path: Path, no_
     assert record.throughput is not None
     busy = record.throughput.model_copy(update={"step_ms_median": 90.0, "step_ms_p90": 200.0})
     store.save_record(record.model_copy(update={"throughput": busy}))
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     assert "Something else used the machine during 1 of 6 runs" in text
     summary = pd.read_csv(tmp_path / "beta1" / "summary.csv")
     assert summary["step_ms_median"].tolist() == [20.0, 20.0, 20.0]
@@ -288,7 +341,7 @@ def test_a_variant_covers_as_many_classes_as_its_worst_seed(tmp_path: Path, no_f
 def test_two_grids_are_two_sections(tmp_path: Path, no_figures: None) -> None:
     write(tmp_path)
     text = write(tmp_path, lambda *_: 20.0, grid="essentials", seeds=2)
-    assert text.count("\n## ") == 5
+    assert text.count("\n# ") == 2
     assert set(load_results(tmp_path, "essentials")["beta1"]) == {"0.0", "0.5", "0.9"}
 
 
@@ -303,26 +356,29 @@ def test_blocks_have_a_section_each_and_one_that_compares_them(tmp_path: Path) -
     for dataset in ("mnist-10k", "fashion-mnist"):
         planned = plan(grid, dataset=dataset)
         save_runs(store, planned, lambda cell, seed, dataset=dataset: fid(dataset, cell, seed))  # type: ignore[misc]
-    text = write_report(tmp_path).read_text("utf-8")
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    across, *_ = [heading for heading in headings if "across" in heading]
-    assert across == f"{grid.title}, across mnist-10k, fashion-mnist"
-    assert {f"{grid.title} (mnist-10k)", f"{grid.title} (fashion-mnist)"} <= set(headings)
-    answers = text[text.index("## Answers") :].split("\n## ")[0]
+    text = read(write_report(tmp_path))
+    titles = re.findall(r"^# (.+)$", text, re.MULTILINE)
+    places = ("mnist-10k", "fashion-mnist")
+    across = f"{grid.title}, across {', '.join(places)}"
+    assert set(titles[1:]) == {across, *(f"{grid.title} ({place})" for place in places)}
+    front = (tmp_path / "report.md").read_text("utf-8")
+    assert "beta1 0.9 rather than 0.5 (-39" in front
+    assert ", fashion-mnist)" in front
+    section = (tmp_path / "beta1@blocks" / "report.md").read_text("utf-8")
+    answers = section[section.index("## Answers") :].split("\n## ")[0]
     assert "**beta1 0.9** differs between blocks: mnist-10k +6" in answers
     assert "**beta1 0.0** is the same in all blocks, within the margin: mnist-10k +3" in answers
     assert "On average +35" in answers
-    section = text[text.index(f"## {across}") :].split("\n## ")[0]
     table = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| beta1")]
     assert {row[0].strip(): (row[3].strip(), row[5].strip() == "–") for row in table} == {
         "beta1 0.9": ("yes", True),
         "beta1 0.0": ("no", False),
     }
-    rows = pd.read_csv(tmp_path / "beta1" / "blocks.csv", keep_default_na=False)
+    rows = pd.read_csv(tmp_path / "beta1@blocks" / "blocks.csv", keep_default_na=False)
     assert set(rows["block"]) == {"mnist-10k", "fashion-mnist", "all"}
     assert list(rows.loc[rows["block"] == "all", "effect"]) == ["beta1 0.0"]
     for figure in ("effects", "quality", "curves"):
-        with Image.open(tmp_path / "beta1" / f"blocks-{figure}.png") as picture:
+        with Image.open(tmp_path / "beta1@blocks" / f"{figure}.png") as picture:
             assert picture.width > 500
     assert (tmp_path / "beta1@fashion-mnist" / "effects.png").exists()
 
@@ -346,8 +402,8 @@ def test_numbers_that_do_not_compare_share_no_table(tmp_path: Path, no_figures: 
         final = record.scoring.final.model_copy(update={"num_samples": 5_000})
         scoring = record.scoring.model_copy(update={"final": final})
         store.save_record(record.model_copy(update={"scoring": scoring}))
-    text = write_report(tmp_path).read_text("utf-8")
-    verdicts = text[text.index("## Verdicts") : text.index("## Answers")]
+    text = read(write_report(tmp_path))
+    verdicts = text[text.index("## Verdicts") : text.index("## Grids")]
     tables = verdicts.split("Scored with ")[1:]
     assert sorted(("| C2" in table, "5,000 images" in table) for table in tables) == [(False, True), (True, False)]
     assert sorted(("| C6" in table, "10,000 images" in table) for table in tables) == [(False, True), (True, False)]
@@ -362,7 +418,7 @@ def test_a_grid_with_a_diverged_and_a_failed_run_says_so_everywhere(tmp_path: Pa
     save_runs(store, planned, fid)
     broken = planned.cells[0].with_seed(3)
     store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
-    text = write_report(tmp_path).read_text("utf-8")
+    text = read(write_report(tmp_path))
     assert "1 of 20 runs diverged: 1× batch norm off, label smoothing on." in text
     assert "1 of 20 runs failed with an error, and will be tried again: 1× batch norm off, label smoothing off." in text
     runs = pd.read_csv(tmp_path / "bn_label_smooth" / "runs.csv")

@@ -82,8 +82,9 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             (-9, -16, -1),
             False,
             (
-                "**bn on** is open: FID -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012); about 12 seeds "
-                "in all would settle it, were it as large as it seems (`--until settled`); "
+                "**bn on** leans to a lower FID: -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012): sure by "
+                "itself, not among all effects of its grid; about 12 seeds in all would settle it, were it as large as "
+                "it seems (`--until settled`); "
             ),
         ),
     ],
@@ -92,12 +93,15 @@ def test_a_sentence_says_no_more_than_its_test(
     percents: tuple[float, float, float], is_rejected: bool, sentence: str
 ) -> None:
     effect = make_effect(of_percent(*percents), is_rejected=is_rejected)
-    assert answer_sentence(effect, SAME_TIME, {}) == sentence + "no clear change of the step's time."
+    assert answer_sentence(effect, SAME_TIME, {}) == sentence + "step time +0.1 % [-1.0, +1.2], no certain change."
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
     effect = make_effect(of_percent(-45, -58, -27), is_rejected=True)
-    for is_rejected, words in ((True, "a step takes 14 % longer."), (False, "no clear change of the step's time.")):
+    for is_rejected, words in (
+        (True, "step time +14.0 % [+9.0, +19.0]."),
+        (False, "[+9.0, +19.0], no certain change."),
+    ):
         slower = make_effect(of_percent(14, 9, 19), is_rejected=is_rejected, outcome="step_ms_median")
         assert answer_sentence(effect, slower, {}).endswith(words)
     assert answer_sentence(effect, None, {}).endswith("its cost is not known.")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gan_ablate.reporting.plots.quality import FOREST_KEY, draw_forest, draw_quality
-from gan_ablate.reporting.plots.style import draw_legend, log_axis, open_figure
+from gan_ablate.reporting.plots.style import draw_legend, lay_out_panels, log_axis, open_figure, percent_axis
 from gan_ablate.reporting.plots.training import draw_curves
 
 if TYPE_CHECKING:
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.reporting.plots.style import Style
 
-_MAX_COLUMNS = 3
-
 
 def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Path) -> None:
     """Draw every effect on FID in every block, on one scale, as ``plot_effects`` does.
@@ -36,13 +31,10 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Path
     num_rows = max(len(effects) for effects in panels.values())
     with _open_panels(path, list(panels), 0.42 * num_rows + 1.0) as (figure, by_name):
         for name, effects in panels.items():
-            draw_forest(by_name[name], effects)
-        known = [e.estimate for effects in panels.values() for e in effects if e is not None]
-        reach = 1.5 * max((abs(e.value) for e in known if math.isfinite(e.value)), default=1.0)
-        first = next(iter(by_name.values()))
-        low, high = first.get_xlim()
-        first.set_xlim(max(low, -3 * reach), min(high, 3 * reach))
-        figure.suptitle(FOREST_KEY, fontsize=8, color="0.35", x=1, ha="right")
+            draw_forest(by_name[name], effects, 4)
+        for axes in by_name.values():  # they share an axis, whose range the last panel may have changed
+            percent_axis(axes, "x", 4)
+        figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
 
 
 def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: Path) -> None:
@@ -83,13 +75,9 @@ def _open_panels(
     path: Path, names: Sequence[str], height_inches: float, *, share_x: bool = True, share_y: bool = True
 ) -> Iterator[tuple[Figure, dict[str, Axes]]]:
     """Open a figure with a panel for each name, its title, at most three to a row."""
-    num_columns = min(_MAX_COLUMNS, len(names))
-    num_rows = -(-len(names) // num_columns)
-    with open_figure(path, num_rows * height_inches + 0.4) as figure:
-        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=share_x, sharey=share_y)
-        by_name = dict(zip(names, np.ravel(grid), strict=False))
-        for axes in grid.flat[len(names) :]:
-            axes.set_axis_off()
+    with open_figure(path, -(-len(names) // 3) * height_inches + 0.4) as figure:
+        panels = lay_out_panels(figure, len(names), share_x=share_x, share_y=share_y)
+        by_name = dict(zip(names, panels, strict=True))
         for name, axes in by_name.items():
             axes.set_title(name, fontsize=10)
         yield figure, by_name

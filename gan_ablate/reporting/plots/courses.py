@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from gan_ablate.reporting.plots.style import open_figure, percent_axis
+from gan_ablate.reporting.plots.style import lay_out_panels, open_figure, percent_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _FARTHEST = np.log(6.0)
 """First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""
-
-_NUM_COLUMNS = 2
 
 
 def plot_settling(looks: Sequence[Look], path: Path) -> None:
@@ -59,25 +57,20 @@ def _draw(
     mark_words: str,
     path: Path,
 ) -> None:
-    num_columns = min(_NUM_COLUMNS, len(courses))
-    num_rows = -(-len(courses) // num_columns)
-    with open_figure(path, 2.5 * num_rows + 0.4) as figure:
-        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True)
-        for axes in grid.flat[len(courses) :]:
-            axes.set_axis_off()
-        for axes, effects, mark in zip(grid.flat, courses, marked, strict=False):
+    num_columns = 2 if len(courses) <= 4 else 3
+    num_rows = -(-len(courses) // min(num_columns, len(courses)))
+    with open_figure(path, (2.5 if num_columns == 2 else 1.8) * num_rows + 0.4) as figure:
+        panels = lay_out_panels(figure, len(courses), num_columns, share_y=False)
+        for axes, effects, mark in zip(panels, courses, marked, strict=True):
             _draw_course(axes, places, effects)
             words = f"{effects[0].name}: {effects[-1].answer}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"
-            axes.set_title(words, fontsize=9)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for axes in grid.flat[max(0, len(courses) - num_columns) : len(courses)]:  # the lowest panel of each column
-            axes.set_xlabel(what)
-            axes.tick_params(labelbottom=True)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("change of FID")
+            axes.set_title(words, fontsize=9 if num_columns == 2 else 7.5)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        figure.supxlabel(what, fontsize=10)
+        figure.supylabel("change of FID", fontsize=10)
 
 
 def _draw_course(axes: Axes, places: Sequence[int], effects: Sequence[Effect]) -> None:

@@ -12,9 +12,11 @@ from gan_ablate.analysis.stats import Estimate, mean_estimate
 from gan_ablate.reporting.formats import percent_text
 from gan_ablate.reporting.plots.style import (
     Style,
+    draw_answer,
     draw_interval,
     draw_legend,
     error_bar,
+    lay_out_panels,
     log_axis,
     mark_floor,
     open_figure,
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 
 FOREST_KEY = (
-    "thick: 95 % · thin: adjusted for all of these · black: an effect · green: does not matter · grey: open · "
-    "band: the margin"
+    "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
+    "hollow: open · band: the margin"
 )
 
 
@@ -88,7 +90,7 @@ def plot_effects(effects: Sequence[Effect], path: Path) -> None:
         axes.set_title(FOREST_KEY, fontsize=8, color="0.35", loc="right")
 
 
-def draw_forest(axes: Axes, effects: Sequence[Effect | None]) -> None:
+def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 9) -> None:
     """Draw a row for every effect, an empty one where there is none to be told."""
     axes.axvline(0, color="0.3", lw=1)
     known = [effect for effect in effects if effect is not None]
@@ -98,18 +100,14 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None]) -> None:
     for row, effect in enumerate(effects):
         if effect is None:
             continue
-        colour = {"open": "0.6", "negligible": "C2"}.get(effect.answer, "0.15")
-        adjusted = effect.adjusted
-        if np.isfinite(adjusted.low):
-            axes.plot([adjusted.low, adjusted.high], [row, row], color=colour, lw=1, marker="|", ms=7, zorder=2)
-        draw_interval(axes, effect.estimate, row, colour, "s" if effect.is_interaction else "o")
+        draw_answer(axes, effect, row, np.log(150.0), size=8)
     names = ["" if e is None else e.name + (" (interaction)" if e.is_interaction else "") for e in effects]
     axes.set_yticks(range(len(effects)), names)
     axes.set_ylim(len(effects) - 0.5, -0.5)
     low, high = axes.get_xlim()
     # Two seeds may leave anything possible; the axis need not show all of it.
     axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
-    percent_axis(axes, "x")
+    percent_axis(axes, "x", most_ticks)
     axes.set_xlabel("change of FID")
     for words, side in (("← better ", "right"), (" worse →", "left")):
         at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
@@ -164,43 +162,40 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
         style: of the variants.
         path: the PNG to write.
     """
+    is_split = len(style.panels) > 1
+    with open_figure(path, 2.8 * -(-len(style.panels) // 3) + 0.5 if is_split else 4.2) as figure:
+        panels = lay_out_panels(figure, len(style.panels))
+        for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
+            _draw_costs(axes, runs, style, labels)
+            axes.margins(x=0.15)
+            if is_split:
+                axes.set_title(title, fontsize=9)
+                axes.legend(frameon=False, fontsize=6.5)
+        log_axis(panels[0], "y")
+        low, high = panels[0].get_xlim()  # of all panels
+        panels[0].set_xlim(max(low, 0), high)  # an interval may reach below, a time may not
+        figure.supxlabel("training seconds of a run (lower is cheaper)", fontsize=10)
+        figure.supylabel("FID, log scale (lower is better)", fontsize=10)
+        if not is_split:
+            draw_legend(figure, panels[0])
+
+
+def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> None:
     points: list[tuple[float, float]] = []
-    with open_figure(path, 4.2) as figure:
-        axes = figure.add_subplot()
-        for label, colour in style.colours.items():
-            rows = runs.loc[runs["cell"] == label]
-            fid = mean_estimate(np.log(rows["fid"].to_numpy(np.float64))).as_ratio()
-            seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
-            if fid.num_seeds == 0 or seconds.num_seeds == 0:
-                continue
-            points.append((seconds.value, fid.value))
-            axes.errorbar(
-                seconds.value,
-                fid.value,
-                xerr=error_bar(seconds),
-                yerr=error_bar(fid),
-                fmt=style.markers[label],
-                color=colour,
-                ms=8,
-                capsize=3,
-                label=label,
-            )
-        front = pareto_front(points)
-        if len(front) > 1:  # one variant that is cheapest and best is no line
-            axes.step(
-                *zip(*front, strict=True),
-                where="post",
-                color="0.5",
-                lw=1,
-                ls="--",
-                zorder=0,
-                label="Pareto front of the means",
-            )
-        axes.margins(x=0.15)
-        log_axis(axes, "y")
-        axes.set_xlabel("training seconds of a run (lower is cheaper)")
-        axes.set_ylabel("FID, log scale (lower is better)")
-        draw_legend(figure, axes)
+    for label in labels:
+        rows = runs.loc[runs["cell"] == label]
+        fid = mean_estimate(np.log(rows["fid"].to_numpy(np.float64))).as_ratio()
+        seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
+        if fid.num_seeds == 0 or seconds.num_seeds == 0:
+            continue
+        points.append((seconds.value, fid.value))
+        bars: Any = {"xerr": error_bar(seconds), "yerr": error_bar(fid)}
+        look: Any = {"fmt": style.markers[label], "color": style.colours[label], "ms": 8, "capsize": 3, "label": label}
+        axes.errorbar(seconds.value, fid.value, **bars, **look)
+    front = pareto_front(points)
+    if len(front) > 1:  # one variant that is cheapest and best is no line
+        words = "Pareto front of the means"
+        axes.step(*zip(*front, strict=True), where="post", color="0.5", lw=1, ls="--", zorder=0, label=words)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+import math
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.stats import Estimate
 
 WIDTH_INCHES = 9.0
@@ -29,20 +32,64 @@ _MARKERS = "oDs^vPd*<>hX"
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
-class Style:
-    """One colour, marker and dash pattern per variant, in the plan's order."""
+ANSWER_STYLES: dict[str, dict[str, Any]] = {
+    "lower": {"color": "#0072b2", "marker": "o"},
+    "higher": {"color": "#c44e00", "marker": "s"},
+    "negligible": {"color": "#007a5a", "marker": "D"},
+    "open": {"color": "0.5", "marker": "o", "mfc": "white"},
+}
+"""One colour and one shape for each answer, in every figure of effects."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        palette = sns.color_palette("colorblind", max(len(labels), 3))
-        self.colours = {label: palette[i % len(palette)] for i, label in enumerate(labels)}
-        self.markers = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(labels)}
-        self.dashes = {label: _DASHES[i % len(_DASHES)] for i, label in enumerate(labels)}
+
+MAX_LINES = 8
+"""Lines that can be told apart in one panel."""
+
+
+class Style:
+    """A colour, marker and dash pattern per variant, in the plan's order, and panels of variants that belong together.
+
+    Args:
+        labels: of the variants, the baseline first.
+        groups: title → labels of what belongs together, where there are too many for one panel; colours tell those of
+            one group apart, and the baseline, which is in each panel for comparison, is grey.
+    """
+
+    def __init__(self, labels: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None) -> None:
+        parts = dict(groups or {"": labels})
+        is_split = len(parts) > 1
+        palette = sns.color_palette("colorblind", 10)
+        self.colours: dict[str, Any] = {}
+        self.markers: dict[str, str] = {}
+        self.dashes: dict[str, Any] = {}
+        places = {label: i for of_group in parts.values() for i, label in enumerate(of_group)}
+        for label in labels:
+            i = places.get(label, 0)
+            self.colours[label] = "0.45" if is_split and label == labels[0] else palette[i % len(palette)]
+            self.markers[label] = _MARKERS[i % len(_MARKERS)]
+            self.dashes[label] = _DASHES[i % len(_DASHES)]
+        self.panels = {
+            title: [labels[0], *of_group] if is_split else list(of_group) for title, of_group in parts.items()
+        }
+
+
+_also_as_pdf: ContextVar[bool] = ContextVar("also_as_pdf", default=False)
+
+
+@contextmanager
+def also_as_pdf(*, wanted: bool) -> Iterator[None]:
+    """Save every figure that is drawn inside also as PDF, for papers, if that is wanted."""
+    token = _also_as_pdf.set(wanted)
+    try:
+        yield
+    finally:
+        _also_as_pdf.reset(token)
 
 
 @contextmanager
 def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
     """Open a figure in the house style and save it on leaving: no display, no global state, no date in the file."""
     style: Any = {
+        "pdf.fonttype": 42,  # letters stay letters: publishers refuse type 3
         **sns.axes_style("whitegrid"),
         **sns.plotting_context("notebook", font_scale=0.85),
         "grid.color": "0.9",
@@ -52,7 +99,9 @@ def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
         yield figure
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", metadata={"Software": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _also_as_pdf.get():
+            figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     # 256 colours are enough for text and lines, at a third of the size.
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -62,6 +111,24 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
     if np.isfinite(estimate.low):
         axes.plot([estimate.low, estimate.high], [row, row], color=colour, lw=2.4, solid_capstyle="butt", zorder=3)
     axes.plot(estimate.value, row, marker, color=colour, ms=size, zorder=4)
+
+
+def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
+    """Draw an effect in the colour and shape of its answer: thick its own interval, thin the adjusted one.
+
+    A bar that reaches beyond ``farthest`` ends there, with an arrow.
+    """
+    style = ANSWER_STYLES["negligible" if effect.is_too_small else effect.answer]
+    colour = style["color"]
+    for bounds, width in ((effect.adjusted, 1.0), (effect.estimate, 2.4)):
+        if np.isfinite(bounds.low):
+            shown = np.clip([bounds.low, bounds.high], -farthest, farthest)
+            axes.plot(shown, [row, row], color=colour, lw=width, solid_capstyle="butt", zorder=2)
+    for bound, marker in ((effect.adjusted.low, "<"), (effect.adjusted.high, ">")):
+        if np.isfinite(bound) and abs(bound) > farthest:
+            axes.plot(np.clip(bound, -farthest, farthest), row, marker, color=colour, ms=3.5, zorder=3)
+    value = float(np.clip(effect.estimate.value, -farthest, farthest))
+    axes.plot(value, row, ls="", ms=size, zorder=4, **style)
 
 
 def error_bar(estimate: Estimate) -> list[list[float]] | None:
@@ -76,21 +143,31 @@ def mark_floor(axes: Axes, floor: str) -> None:
     axes.set_title(floor, loc="right", fontsize=8, color="0.35")
 
 
-def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers for labels."""
+def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with a few round numbers inside its range; to be called when all is drawn."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
-        plain = ScalarFormatter()
-        plain.set_scientific(False)
-        formatter(plain)
-    axis.set_tick_params(which="minor", labelsize=7)
+    ticks = log_ticks(*(axes.get_xlim() if which == "x" else axes.get_ylim()))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:,.4g}"))
+    axis.set_minor_locator(NullLocator())
 
 
-def percent_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Label an axis of log ratios by changes in percent."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Choose round numbers between two positive ones for a logarithmic axis, at least three where there is any room."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), np.arange(1, 10, 0.25)):
+        ticks = [float(step * 10.0**power) for power in range(first, last + 1) for step in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 3:
+            return inside if len(inside) <= 8 else inside[:: -(-len(inside) // 8)]
+    return [float(f"{tick:.3g}") for tick in np.geomspace(low, high, 5)[1:-1]]
+
+
+def percent_axis(axes: Axes, which: Literal["x", "y"], most: int = 9) -> None:
+    """Label an axis of log ratios by changes in percent, at ``most`` so many."""
     limits, set_ticks = (axes.get_xlim(), axes.set_xticks) if which == "x" else (axes.get_ylim(), axes.set_yticks)
-    ticks = _percent_ticks(*limits)
+    ticks = _percent_ticks(*limits, most)
     set_ticks([np.log1p(tick / 100) for tick in ticks], [f"{tick:+d} %" if tick else "0 %" for tick in ticks])
 
 
@@ -101,8 +178,8 @@ def draw_legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
-def _percent_ticks(low: float, high: float) -> list[int]:
-    """Choose round changes in percent between two log ratios, zero among them, no closer than a ninth of the axis."""
+def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
+    """Choose round changes in percent between two log ratios, zero among them, ``most`` fitting on the axis."""
     below = (-5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
     above = (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
     ticks = [0] if low <= 0 <= high else []
@@ -110,7 +187,21 @@ def _percent_ticks(low: float, high: float) -> list[int]:
         last = 0.0
         for tick in side:
             place = float(np.log1p(tick / 100))
-            if low <= place <= high and abs(place - last) >= (high - low) / 9:
+            if low <= place <= high and abs(place - last) >= (high - low) / most:
                 ticks.append(tick)
                 last = place
     return sorted(ticks)
+
+
+def lay_out_panels(
+    figure: Figure, num_panels: int, num_columns: int = 3, *, share_x: bool = True, share_y: bool = True
+) -> list[Axes]:
+    """Lay out panels, so many to a row; those of the last row that are not needed are blank."""
+    num_columns = min(num_columns, num_panels)
+    num_rows = -(-num_panels // num_columns)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=share_x, sharey=share_y)
+    for axes in grid.flat[num_panels:]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, num_panels - num_columns) : num_panels]:  # the lowest panel of each column
+        axes.tick_params(labelbottom=True)
+    return list(grid.flat[:num_panels])

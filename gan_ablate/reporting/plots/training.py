@@ -8,7 +8,14 @@ import numpy as np
 
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.stats import Estimate, log_scores, mean_estimate, rate_interval
-from gan_ablate.reporting.plots.style import Style, draw_interval, draw_legend, log_axis, open_figure
+from gan_ablate.reporting.plots.style import (
+    Style,
+    draw_interval,
+    draw_legend,
+    lay_out_panels,
+    log_axis,
+    open_figure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +35,9 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
         num_samples: images behind each point.
         path: the PNG to write.
     """
+    if len(style.panels) > 1:
+        _plot_many_curves(curves, style, num_samples, path)
+        return
     with open_figure(path, 4.2) as figure:
         by_step, by_second = figure.subplots(1, 2, sharey=True)
         draw_curves([by_step, by_second], curves, style)
@@ -43,12 +53,28 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
         draw_legend(figure, by_step)
 
 
-def draw_curves(panels: Sequence[Axes], curves: pd.DataFrame, style: Style) -> None:
+def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path: Path) -> None:
+    """Draw FID against steps, a panel for each group of variants, the baseline in grey in all of them."""
+    with open_figure(path, 2.6 * -(-len(style.panels) // 3) + 0.5) as figure:
+        panels = lay_out_panels(figure, len(style.panels))
+        for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
+            draw_curves([axes], curves, style, labels)
+            axes.set_title(title, fontsize=9)
+            axes.legend(frameon=False, fontsize=6.5)
+        log_axis(panels[0], "y")
+        figure.supxlabel("generator steps", fontsize=10)
+        figure.supylabel(f"FID on {num_samples:,} samples, log scale", fontsize=10)
+
+
+def draw_curves(
+    panels: Sequence[Axes], curves: pd.DataFrame, style: Style, labels: Sequence[str] | None = None
+) -> None:
     """Draw FID along training against steps into the first panel, and against seconds into the second, if there is one.
 
     A variant without seconds is left out there.
     """
-    for label, colour in style.colours.items():
+    for label in style.colours if labels is None else labels:
+        colour = style.colours[label]
         grouped = curves.loc[curves["cell"] == label].groupby("step")
         if grouped.ngroups == 0:
             continue
@@ -70,21 +96,37 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:
         style: of the variants.
         path: the PNG to write.
     """
-    panels = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "D(x)", "d_fake_before": "D(G(z))"}
+    quantities = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "D(x)", "d_fake_before": "D(G(z))"}
+    if len(style.panels) > 1:
+        with open_figure(path, 1.9 * len(style.panels) + 0.4) as figure:
+            grid = figure.subplots(len(style.panels), 4, sharex=True, sharey="col", squeeze=False)
+            for row, (title, labels) in zip(grid, style.panels.items(), strict=True):
+                for axes, column in zip(row, quantities, strict=True):
+                    _draw_history(axes, histories, column, style, labels)
+                row[0].set_ylabel(title, fontsize=9)
+                row[-1].legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
+            for axes, words in zip(grid[0], quantities.values(), strict=True):
+                axes.set_title(words, fontsize=9)
+            figure.supxlabel("generator steps", fontsize=10)
+        return
     with open_figure(path, 5.6) as figure:
         grid = figure.subplots(2, 2, sharex=True)
-        for axes, (column, title) in zip(grid.flat, panels.items(), strict=True):
-            for label, colour in style.colours.items():
-                rows = histories.loc[histories["cell"] == label]
-                mean = rows.groupby("step")[column].mean().rolling(5, min_periods=1, center=True).mean()
-                axes.plot(mean.index, mean, color=colour, ls=style.dashes[label], lw=1.4, label=label)
-            axes.set_title(title)
-            if column.startswith("d_"):
-                axes.set_ylim(0, 1)
-                axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
+        for axes, (column, words) in zip(grid.flat, quantities.items(), strict=True):
+            _draw_history(axes, histories, column, style, list(style.colours))
+            axes.set_title(words)
         for axes in grid[1]:
             axes.set_xlabel("generator steps")
         draw_legend(figure, grid[0, 0])
+
+
+def _draw_history(axes: Axes, histories: pd.DataFrame, column: str, style: Style, labels: Sequence[str]) -> None:
+    for label in labels:
+        rows = histories.loc[histories["cell"] == label]
+        mean = rows.groupby("step")[column].mean().rolling(5, min_periods=1, center=True).mean()
+        axes.plot(mean.index, mean, color=style.colours[label], ls=style.dashes[label], lw=1.4, label=label)
+    if column.startswith("d_"):
+        axes.set_ylim(0, 1)
+        axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
 
 
 def plot_stability(runs: pd.DataFrame, style: Style, path: Path) -> None:

@@ -1,0 +1,95 @@
+"""A grid's results in, its tables as files out: CSV for programs, LaTeX for papers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gan_ablate.execution.store import write_atomically
+from gan_ablate.reporting.formats import change_text, number, p_text, rate_text
+from gan_ablate.reporting.wording import adjusted_estimate, answer_words
+
+if TYPE_CHECKING:
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+
+LINKS = (
+    "Every run: [runs.csv](runs.csv). Every variant: [summary.csv](summary.csv), for papers "
+    "[summary.tex](summary.tex). Every effect on every outcome: [effects.csv](effects.csv), those on FID for papers "
+    "[effects.tex](effects.tex)."
+)
+
+_COMMANDS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "≤": r"$\le$", "×": r"$\times$",
+    "–": "--", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
+}  # fmt: skip
+"""What LaTeX would take for a command, or has no letter for."""
+
+
+def write_tables(results: GridResults) -> None:
+    """Write ``runs``, ``summary`` and ``effects`` into a grid's folder, as CSV, and for papers as LaTeX.
+
+    ``runs.csv`` has a column more than ``load_results``: whether a run's times count.
+    """
+    untimed = results.runs["run_id"].isin(results.comparable.untimed)
+    runs = results.runs.assign(has_comparable_times=~untimed)
+    for name, table in (("runs", runs), ("summary", results.summary), ("effects", results.verdicts.all_effects())):
+        write_atomically(results.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_atomically(results.folder / "summary.tex", _to_latex(_paper_summary(results), "Variants", results.name))
+    effects = results.verdicts.effects("fid")
+    if effects:
+        caption = "Effects on FID, with intervals adjusted for all of them"
+        write_atomically(results.folder / "effects.tex", _to_latex(_paper_effects(effects), caption, results.name))
+
+
+def _paper_summary(results: GridResults) -> pd.DataFrame:
+    rows = []
+    for row in results.summary.to_dict("records"):
+        scores = {}
+        if np.isfinite(float(row["fid"])):
+            low, high = (number(row[f"fid_{end}"]) for end in ("low", "high"))
+            scores = {"FID": f"{number(row['fid'])} [{low}, {high}]", "KID": number(row["kid"])}
+        over = row["completed"] + row["diverged"]
+        collapsed = f"{row['collapsed']}/{row['completed']}" if row["is_collapse_known"] else "–"
+        rows.append(
+            {
+                "variant": row["cell"],
+                **scores,
+                "ms a step": number(row["step_ms_median"]),
+                "diverged": rate_text(row["diverged"], over).split(" ")[0],
+                "collapsed": collapsed,
+                "seeds": str(row["completed"]),
+            }
+        )
+    return pd.DataFrame(rows).fillna("–")
+
+
+def _paper_effects(effects: list[Effect]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "effect": effect.name + (" (interaction)" if effect.is_interaction else ""),
+                "change of FID": change_text(effect, adjusted_estimate(effect)),
+                "p (Holm)": p_text(effect.test.p).removeprefix("= "),
+                "answer": answer_words(effect),
+                "seeds": str(effect.estimate.num_seeds),
+            }
+            for effect in effects
+        ]
+    )
+
+
+def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    r"""Write a table for ``\usepackage{booktabs}``, whatever its cells hold."""
+    shown = table.map(_escape).rename(columns=_escape)
+    text: str = shown.style.hide(axis="index").to_latex(
+        hrules=True, column_format="l" * len(table.columns), caption=_escape(caption), label=f"tab:{label}"
+    )
+    return text.replace(r"\begin{table}", "\\begin{table}\n\\centering\\small")
+
+
+def _escape(text: str) -> str:
+    return "".join(_COMMANDS.get(character, character) for character in text)

@@ -1,0 +1,154 @@
+"""Pages of grids in, the front page out: what to do, every effect in one figure, verdicts, three sentences a grid."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.ranking import rank_effects
+from gan_ablate.reporting import caveats, plots, tables
+from gan_ablate.reporting.formats import percent_text
+from gan_ablate.reporting.page import PAGE_NAME
+from gan_ablate.reporting.wording import adjusted_estimate, leaning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.ranking import Ranking
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.reporting.page import Page
+
+TITLE = "What helps a GAN, by how much, how surely, at what cost"
+
+FIGURE = "effects.png"
+
+MAX_RANKED = 8
+"""Levels that a line of the ranking names."""
+
+HOW_TO_READ = (
+    "Changes are of FID, the distance of generated images from real ones: lower is better. Each is a paired difference "
+    "over seeds, in brackets its interval, adjusted for all effects of its grid. What certainly lies within the "
+    "margin, the grey band, does not matter; what is open may be either. [Definitions and methods](methods.md)."
+)
+
+
+def front_lines(results: Mapping[str, GridResults], places: Mapping[str, str], pages: Sequence[Page]) -> list[str]:
+    """Make the front page, but for its figure.
+
+    Args:
+        results: of every grid, by its folder's name.
+        places: words for the block of each, by the same names; empty where nothing sets it apart.
+        pages: in order; those of several blocks together have no results of their own.
+    """
+    every = list(results.values())
+    lines = [f"# {TITLE}", "", "## Which to use", "", *_ranking_lines(rank_effects(every), results, places), ""]
+    if any(of_grid.verdicts.effects("fid") for of_grid in every):
+        caption = "Every effect on FID, and on the time of a step"
+        lines += [f"![{caption}]({FIGURE})", ""]
+    lines += [HOW_TO_READ, "", *_verdict_lines(every), "## Grids", ""]
+    for page in pages:
+        lines += [f"**[{page.title}]({page.folder}/{PAGE_NAME})**", "", *(f"- {line}" for line in page.sentences), ""]
+    warnings = [
+        f"- [{page.title}]({page.folder}/{PAGE_NAME}): {warning}"
+        for page in pages
+        if page.folder in results
+        for warning in caveats.warning_sentences(results[page.folder])
+    ]
+    if warnings:
+        lines += ["## Before you believe this", "", *warnings, ""]
+    return lines
+
+
+def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: Path) -> None:
+    """Draw every effect of every grid, where there is any.
+
+    Args:
+        results: of every grid.
+        titles: of their pages, by the same names.
+        path: the PNG to write.
+    """
+    groups = []
+    for name, of_grid in results.items():
+        effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
+        shown = [
+            (effect, times[i] if times else None)
+            for i, effect in enumerate(effects)
+            if math.isfinite(effect.estimate.value) and (effect.is_found or not effect.is_interaction)
+        ]
+        if shown:
+            groups.append((titles[name], shown))
+    if groups:
+        plots.plot_front(groups, path)
+
+
+def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places: Mapping[str, str]) -> list[str]:
+    if all(of_grid.plan.budget == "smoke" for of_grid in results.values()):
+        return [caveats.SMOKE_WARNING]
+    lines = []
+    for words, pairs in (
+        ("Use", ranking.use),
+        ("Avoid", ranking.avoid),
+        ("Does not matter", ranking.indifferent),
+        ("Not known yet", ranking.unknown),
+    ):
+        named = [_ranked_words(of_grid, effect, places[of_grid.name]) for of_grid, effect in pairs]
+        more = f"; and {len(named) - MAX_RANKED} more, smaller" if len(named) > MAX_RANKED else ""
+        lines.append(f"- **{words}**: {'; '.join(named[:MAX_RANKED]) or 'nothing'}{more}.")
+    return lines
+
+
+def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
+    ((factor, level),) = effect.levels.items()
+    baseline = results.plan.grid.factors[factor].baseline
+    words = f"{factor.replace('_', ' ')} {level} rather than {baseline} ({percent_text(adjusted_estimate(effect))}"
+    if effect.answer == "open":
+        side = leaning(effect)
+        words += f", leaning {side}" if side else ""
+        if effect.needed_seeds is not None:
+            words += f", about {effect.needed_seeds:,} seeds would tell"
+    others = [e for e in results.verdicts.simple_effects if e.levels == effect.levels and e.is_found]
+    if effect.is_found and any(other.answer != effect.answer for other in others):
+        words += ", the other way beside some other levels"
+    return f"{words}{f', {place}' if place else ''})"
+
+
+def _verdict_lines(every: Sequence[GridResults]) -> list[str]:
+    """A table of verdicts for every way of scoring: numbers that do not compare share no table."""
+    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, Judgement]]] = {}
+    for results in every:
+        for judgement in results.verdicts.judgements():
+            (protocol,) = results.comparable.protocols
+            by_protocol.setdefault(protocol, []).append((results, judgement))
+    if not by_protocol:
+        return []
+    lines = ["## Verdicts", ""]
+    for of_protocol in by_protocol.values():
+        in_order = sorted(of_protocol, key=lambda pair: _natural(pair[1].claim.id))
+        table = tables.verdicts_table(in_order, lambda name: f"{name}/{PAGE_NAME}")
+        lines += [f"Scored with {_protocol_words(of_protocol[0][0])}, {_steps_words(of_protocol)}:", "", *table, ""]
+    return lines
+
+
+def _steps_words(judged: Iterable[tuple[GridResults, object]]) -> str:
+    steps = sorted({results.plan.baseline.config.steps for results, _ in judged})
+    return f"after {' or '.join(f'{number:,}' for number in steps)} steps"
+
+
+def _natural(name: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sort C2 before C10, and what has no name last."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return not name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _protocol_words(results: GridResults) -> str:
+    scoring = results.scored[0]
+    assert scoring.final is not None
+    record = next(record for _, record in results.records if record.dataset_sha256)
+    return (
+        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {record.config.dataset} at "
+        f"{scoring.resolution}×{scoring.resolution}"
+    )
