@@ -1,6 +1,7 @@
 """The project's menu: ``nox -s ablate -- --grid NAME``, ``nox -s tests``, and what else a developer runs."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def certainty(session: nox.Session) -> None:
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
     run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)
+
+
+@nox.session(python=False)
+def latex(session: nox.Session) -> None:
+    """Typeset the tables for papers with Debian's texlive-latex-extra, which is installed where it is missing."""
+    if shutil.which("pdflatex") is None:
+        session.run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "texlive-latex-extra", external=True)
+    run_in_environment(session, "pytest", "tests/reporting/test_latex.py", *session.posargs)
 
 
 @nox.session(reuse_venv=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.planning import name_blocks
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
+from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
@@ -33,6 +37,7 @@ def run_grid(
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
     observer: RunObserver | None = None,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Compute what is missing of a plan, in worker processes, and return its table.
 
@@ -47,6 +52,7 @@ def run_grid(
         jobs: how many runs at once; by default one per core, or one on a GPU.
         inception_weights: a copy of the weights for runs that are scored with Inception.
         observer: told of the progress.
+        progress: whether to show a bar; by default in a terminal or a notebook, if nobody else observes.
 
     Returns:
         One row per run, as ``load_results`` gives it; runs that failed are among them. Where the plan has several
@@ -56,15 +62,15 @@ def run_grid(
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    observer = observer or Silent()
     blocks = [grow_plan(block, store) for block in place_plans(plan, store)]
     missing, seconds = missing_runs(plan, store), estimate_seconds(plan, store)
-    observer.expect({config.run_id: seconds[config.run_id] for config in missing})
-    records = run_local(missing, context, num_jobs, observer) if missing else ()
-    for block in blocks:
-        store.save_plan(block)
-    for _ in records:  # from the first on there is something to look at
-        _note_seeds(blocks, store)
+    with _observing(plan, observer, progress, num_jobs) as watching:
+        watching.expect({config.run_id: seconds[config.run_id] for config in missing})
+        records = run_local(missing, context, num_jobs, watching) if missing else ()
+        for block in blocks:
+            store.save_plan(block)
+        for _ in records:  # from the first on there is something to look at
+            _note_seeds(blocks, store)
     _note_seeds(blocks, store)
     return _load_blocks(blocks, out)
 
@@ -79,6 +85,7 @@ def run_until_settled(
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
     observer: RunObserver | None = None,
+    progress: bool | None = None,
     on_look: Callable[[Plan, Look], None] | None = None,
 ) -> list[Settling]:
     """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.settling``.
@@ -94,6 +101,7 @@ def run_until_settled(
         jobs: likewise.
         inception_weights: likewise.
         observer: likewise.
+        progress: likewise.
         on_look: called with every look and its block's plan, in order, those at seeds that were there already among
             them.
 
@@ -106,23 +114,37 @@ def run_until_settled(
     from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    observer = observer or Silent()
-    grids = [GrowingGrid(block, store, observer, max_hours, on_look) for block in place_plans(plan, store)]
+    with _observing(plan, observer, progress, num_jobs) as watching:
+        grids = [GrowingGrid(block, store, watching, max_hours, on_look) for block in place_plans(plan, store)]
 
-    def next_runs() -> list[RunConfig]:
-        runs = [config for grid in grids for config in grid.next_runs()]
-        for grid in grids:
+        def next_runs() -> list[RunConfig]:
+            runs = [config for grid in grids for config in grid.next_runs()]
+            for grid in grids:
+                grid.keep()
+            return runs
+
+        first = [config for grid in grids for config in grid.next_runs()]
+        num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
+        records = run_local(first, context, num_jobs, watching, next_runs) if first else ()
+        for grid in grids:  # now that all that the runs need is there
             grid.keep()
-        return runs
-
-    first = [config for grid in grids for config in grid.next_runs()]
-    num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
-    records = run_local(first, context, num_jobs, observer, next_runs) if first else ()
-    for grid in grids:  # now that all that the runs need is there
-        grid.keep()
-    for _ in records:
-        pass
+        for _ in records:
+            pass
     return [grid.settling for grid in grids]
+
+
+@contextmanager
+def _observing(plan: Plan, observer: RunObserver | None, progress: bool | None, num_jobs: int) -> Iterator[RunObserver]:
+    """Give the observer that was asked for, or else a bar where somebody can see it."""
+    if observer is not None:
+        yield observer
+        return
+    console = Console(markup=False, emoji=False)
+    if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
+        yield Silent()
+        return
+    with Display(console, plan.grid.title, plan.run_names, 0, num_jobs) as display:
+        yield display
 
 
 def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:

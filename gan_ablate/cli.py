@@ -1,11 +1,11 @@
-"""The command line, ``gan-ablate run | plan | list | report | status | sample``: commands, no logic of their own."""
+"""The command line, ``gan-ablate run | plan | list | report | …``: commands, no logic of their own."""
 
 from __future__ import annotations
 
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Ablate GANs: train every variant of a grid over several seeds, score them, and report what helps.",
     epilog="Start with: gan-ablate run --grid bn_label_smooth --budget smoke",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -73,7 +74,7 @@ def run(options: RunOptions) -> None:
     labels = plan.run_names
     num_missing = len(missing_runs(plan, store))
     if options.until is None:
-        size = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {num_missing} runs to compute"
+        size = f"{_count_seeds(plan)}, {num_missing} runs to compute"
     else:
         size = f"as many seeds as settle it, at most {len(plan.seeds)}"
     header = "\n".join([f"{plan.grid.title}: {len(plan.cells)} variants × {size}, {num_jobs} at once", *plan.notes])
@@ -152,7 +153,7 @@ def plan_command(options: RunOptions) -> None:
     total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
     most = "at most " if options.until else ""
     console.print(
-        f"{plan.budget}: {most}{len(plan.seeds)} seeds × {plan.cells[0].config.steps:,} steps; "
+        f"{plan.budget}: {most}{_count_seeds(plan)} × {plan.cells[0].config.steps:,} steps; "
         f"{most}{len(missing)} runs to compute, {most or 'about '}{format_duration(total_sec)} with {num_jobs} at once"
     )
     bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
@@ -212,10 +213,21 @@ def _show_field(console: Console, path: str) -> None:
     console.print(levels if levels.row_count else "No shipped grid varies it.")
 
 
-@app.command()
-def report(out: OutOption = RESULTS) -> None:
+@app.command(epilog="Example: gan-ablate report --figures pdf")
+def report(
+    out: OutOption = RESULTS,
+    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
-    _write_report(out, _open_console())
+    _write_report(out, _open_console(), figures_as_pdf=figures == "pdf")
+
+
+@app.command(epilog="Example: gan-ablate cite > methods.tex")
+def cite(out: OutOption = RESULTS) -> None:
+    """Write a paragraph for a paper's methods, with protocol, versions and hashes, and the BibTeX that it needs."""
+    from gan_ablate.reporting.cite import cite as write_citation
+
+    print(write_citation(out), end="")
 
 
 @app.command()
@@ -269,14 +281,18 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _count_seeds(plan: Plan) -> str:
+    return "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
+
+
 def _open_console() -> Console:
     """Print what comes from outside, titles, labels and paths, as it is: brackets in it are no markup."""
     return Console(markup=False, emoji=False)
 
 
-def _write_report(out: Path, console: Console) -> None:
+def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) -> None:
     from gan_ablate.reporting.report import (
         write_report,  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
     )
 
-    console.print(f"Report: {write_report(out)}")
+    console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf)}")

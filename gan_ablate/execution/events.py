@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: what a line of the display shows."""
+    """How far a run is: what a line of the display shows.
+
+    ``fid`` is the last one along training, taken at ``fid_step``; both are None before there is one.
+    """
 
     run_id: str
     step: int
@@ -22,6 +25,7 @@ class Progress:
     loss_d: float
     loss_g: float
     fid: float | None
+    fid_step: int | None
 
 
 class RunObserver(Protocol):

@@ -68,8 +68,10 @@ class TrainingObserver:
             return
         self._reported_at = (now, row.step)
         steps_per_sec = (row.step - step) / (now - since)
-        last_fid = self.curve_fid[-1] if self.curve_fid else None
-        self._on_progress(Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid))
+        last_fid, last_step = (self.curve_fid[-1], self.curve_steps[-1]) if self.curve_fid else (None, None)
+        self._on_progress(
+            Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid, last_step)
+        )
         self._log.info(
             "step %d: %.1f it/s, Loss_D %.4f, Loss_G %.4f, D(x) %.4f, D(G(z)) %.4f / %.4f",
             *(row.step, steps_per_sec, row.loss_d, row.loss_g, row.d_real, row.d_fake_before, row.d_fake_after),

@@ -167,7 +167,10 @@ def format_duration(seconds: float) -> str:
 def _cells(config: RunConfig, progress: RunProgress | None) -> list[str]:
     if progress is None:
         return ["starting"]
-    fid = "" if progress.fid is None else f"FID {progress.fid:.1f}"
+    if progress.step == config.steps:
+        return ["scoring"]
+    samples = config.scoring.curve_samples
+    fid = "" if progress.fid is None else f"FID {progress.fid:.1f} at {progress.fid_step:,} on {samples:,} images"
     return [
         f"step {progress.step}/{config.steps}",
         f"{progress.steps_per_sec:.1f} it/s",

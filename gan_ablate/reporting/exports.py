@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gan_ablate.execution.store import write_atomically
-from gan_ablate.reporting.formats import change_text, number, p_text, rate_text
+from gan_ablate.reporting.formats import change_text, escape_latex, number, p_text, rate_text
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ LINKS = (
     "[effects.tex](effects.tex)."
 )
 
-_COMMANDS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "≤": r"$\le$", "×": r"$\times$",
-    "–": "--", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
-}  # fmt: skip
-"""What LaTeX would take for a command, or has no letter for."""
-
 
 def write_tables(results: GridResults) -> None:
     """Write ``runs``, ``summary`` and ``effects`` into a grid's folder, as CSV, and for papers as LaTeX.
@@ -38,11 +31,15 @@ def write_tables(results: GridResults) -> None:
     runs = results.runs.assign(has_comparable_times=~untimed)
     for name, table in (("runs", runs), ("summary", results.summary), ("effects", results.verdicts.all_effects())):
         write_atomically(results.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_atomically(results.folder / "summary.tex", _to_latex(_paper_summary(results), "Variants", results.name))
+    write_atomically(
+        results.folder / "summary.tex", _to_latex(_paper_summary(results), "Variants", f"{results.name}-variants")
+    )
     effects = results.verdicts.effects("fid")
     if effects:
         caption = "Effects on FID, with intervals adjusted for all of them"
-        write_atomically(results.folder / "effects.tex", _to_latex(_paper_effects(effects), caption, results.name))
+        write_atomically(
+            results.folder / "effects.tex", _to_latex(_paper_effects(effects), caption, f"{results.name}-effects")
+        )
 
 
 def _paper_summary(results: GridResults) -> pd.DataFrame:
@@ -72,7 +69,7 @@ def _paper_effects(effects: list[Effect]) -> pd.DataFrame:
         [
             {
                 "effect": effect.name + (" (interaction)" if effect.is_interaction else ""),
-                "change of FID": change_text(effect, adjusted_estimate(effect)),
+                "change of FID": change_text(effect, adjusted_estimate(effect)).replace("-", "−"),  # minus, no hyphen
                 "p (Holm)": p_text(effect.test.p).removeprefix("= "),
                 "answer": answer_words(effect),
                 "seeds": str(effect.estimate.num_seeds),
@@ -84,12 +81,8 @@ def _paper_effects(effects: list[Effect]) -> pd.DataFrame:
 
 def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     r"""Write a table for ``\usepackage{booktabs}``, whatever its cells hold."""
-    shown = table.map(_escape).rename(columns=_escape)
+    shown = table.map(escape_latex).rename(columns=escape_latex)
     text: str = shown.style.hide(axis="index").to_latex(
-        hrules=True, column_format="l" * len(table.columns), caption=_escape(caption), label=f"tab:{label}"
+        hrules=True, column_format="l" * len(table.columns), caption=escape_latex(caption), label=f"tab:{label}"
     )
     return text.replace(r"\begin{table}", "\\begin{table}\n\\centering\\small")
-
-
-def _escape(text: str) -> str:
-    return "".join(_COMMANDS.get(character, character) for character in text)

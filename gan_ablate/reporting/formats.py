@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.stats import Estimate
 
 
+_COMMANDS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "≤": r"$\le$", "×": r"$\times$",
+    "–": "--", "−": "$-$", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
+}  # fmt: skip
+"""What LaTeX would take for a command, or has no letter for."""
+
+
 def change_text(effect: Effect, estimate: Estimate) -> str:
     """Write ``-45 % [-58, -27]`` on the ratio scale, ``+0.12 [0.03, 0.2]`` on the other."""
     if effect.outcome.scale == "ratio":
@@ -72,3 +80,13 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def count(number_of: int, what: str) -> str:
+    """Write ``1 seed``, ``5 seeds``."""
+    return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
+def escape_latex(text: str) -> str:
+    """Write text so that LaTeX prints it, whatever it holds."""
+    return "".join(_COMMANDS.get(character, character) for character in text)

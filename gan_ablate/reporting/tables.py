@@ -9,7 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.reporting.formats import change_text, number, p_text, percent, percent_text, rate_text
+from gan_ablate.reporting.formats import change_text, count, number, p_text, percent, percent_text, rate_text
 from gan_ablate.reporting.settling import settled_text
 from gan_ablate.reporting.wording import (
     INTERVAL_WORDS,
@@ -51,7 +51,7 @@ def verdicts_table(judgements: Iterable[tuple[GridResults, Judgement]], page_of:
                 f"[see]({page_of(results.name)})",
             ]
         )
-    return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "seeds", ""])
+    return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "rests on", ""])
 
 
 def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[str]:
@@ -65,7 +65,7 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
                 verdict_words(judgement, is_complete=results.is_complete),
                 "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
-                f"{_seeds_text(decisive)} seeds × {results.plan.baseline.config.steps:,} steps",
+                f"{_seeds_text(decisive)} × {results.plan.baseline.config.steps:,} steps",
             ]
         )
     return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])
@@ -78,7 +78,8 @@ def claim_name(judgement: Judgement) -> str:
 
 
 def _seeds_text(effects: Sequence[Effect]) -> str:
-    return " or ".join(str(number) for number in sorted({effect.estimate.num_seeds for effect in effects}))
+    *fewer, most = sorted({effect.estimate.num_seeds for effect in effects})
+    return " or ".join([*map(str, fewer), count(most, "seed")])
 
 
 def _decided_text(effect: Effect, *, is_alone: bool) -> str:

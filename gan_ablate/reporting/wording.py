@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from gan_ablate.reporting.formats import change_text, p_text, percent, percent_text, whole
+from gan_ablate.reporting.formats import change_text, count, p_text, percent, percent_text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,7 +153,7 @@ def margin_words(effect: Effect) -> str:
 
 def seeds_words(effect: Effect) -> str:
     """Say why seeds leave everything possible: they are too few for intervals of every look, or not alike."""
-    seeds = f"{effect.estimate.num_seeds} seeds"
+    seeds = count(effect.estimate.num_seeds, "seed")
     if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
         return f"{seeds} exclude nothing yet"
     return f"{seeds}, of which later ones contradict earlier ones"

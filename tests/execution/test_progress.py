@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -12,7 +13,7 @@ from gan_ablate.execution.store import Record
 from tests.configs import make_config
 
 CONFIG = make_config(steps=100)
-PROGRESS = Progress(CONFIG.run_id, 50, 12.5, 0.7, 1.4, 33.0)
+PROGRESS = Progress(CONFIG.run_id, 50, 12.5, 0.7, 1.4, 33.0, 40)
 
 
 def display_on(console: Console, num_done: int) -> Display:
@@ -40,7 +41,9 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
     show(Console(file=output, width=50))
     lines = output.getvalue().splitlines()
     assert "batch norm on, seed 0: starting" in lines
-    assert "batch norm on, seed 0: step 50/100, 12.5 it/s, D 0.700, G 1.400, FID 33.0" in lines
+    samples = CONFIG.scoring.curve_samples
+    fid = f"FID 33.0 at 40 on {samples:,} images"
+    assert f"batch norm on, seed 0: step 50/100, 12.5 it/s, D 0.700, G 1.400, {fid}" in lines
     assert lines[-1].startswith("[4/4] completed batch norm on, seed 0: not scored")
     assert "\x1b" not in output.getvalue()
 
@@ -67,6 +70,17 @@ def test_the_live_table_has_a_line_per_running_cell() -> None:
     console.print(display.render())
     for words in ("0/1", "batch norm on, seed 0", "step 50/100", "12.5 it/s", "D 0.700", "G 1.400", "FID 33.0", "left"):
         assert words in output.getvalue()
+
+
+def test_a_run_whose_training_is_over_is_being_scored() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=140)
+    display = display_on(console, num_done=0)
+    display.started(CONFIG)
+    display.progressed(dataclasses.replace(PROGRESS, step=100))
+    console.print(display.render())
+    assert "scoring" in output.getvalue()
+    assert "it/s" not in output.getvalue()
 
 
 def test_a_failure_is_told_with_its_words() -> None:

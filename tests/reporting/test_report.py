@@ -75,7 +75,7 @@ def test_its_first_screen_says_what_to_use_and_what_is_sure(tmp_path: Path, no_f
     assert cells[0] == "C2: Batch norm steadies training so that samples get better"
     assert cells[1] == "**supported**"
     assert cells[2].startswith("FID -50.0 % [")
-    assert cells[3:] == ["5", "[see](bn_label_smooth/report.md)"]
+    assert cells[3:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
     assert "- Lowers FID: **batch norm on** -50.0 % [" in front
 
 

@@ -1,0 +1,119 @@
+"""The page as a browser shows it: nothing wider than the window, no broken image, text that can be read."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.store import Store
+from gan_ablate.reporting.report import write_report
+from tests.synthetic import save_runs
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+
+# The page is shown in a frame, whose width may be that of a telephone; a window's may not.
+LOOK = """
+<iframe style="width:WIDTHpx;height:900px;border:0" srcdoc="PAGE"></iframe><pre id="found"></pre><script>
+const frame = document.querySelector("iframe");
+const channel = c => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number);
+  return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
+const behind = (view, node) => { for (; node; node = node.parentElement) {
+  const colour = view.getComputedStyle(node).backgroundColor;
+  if (colour !== "rgba(0, 0, 0, 0)") return colour; } return "rgb(255, 255, 255)"; };
+frame.onload = () => {
+  const page = frame.contentDocument, view = frame.contentWindow;
+  for (const fold of page.querySelectorAll("details")) fold.open = true;
+  const images = [...page.images];
+  const texts = [...page.querySelectorAll("p, li, td, th, h1, h2, h3, a, summary")];
+  const contrasts = texts.map(node => {
+    const [a, b] = [light(view.getComputedStyle(node).color), light(behind(view, node))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); });
+  const root = page.documentElement;
+  const outside = [...page.querySelectorAll("main *")].filter(node => !node.closest(".table") &&
+    node.getBoundingClientRect().right > view.innerWidth + 1).map(node => node.tagName);
+  document.querySelector("#found").textContent = JSON.stringify({
+    width: view.innerWidth, page: root.scrollWidth, outside: outside, images: images.length, texts: texts.length,
+    broken: images.filter(image => !image.complete || !image.naturalWidth).length,
+    contrast: Math.min(...contrasts), dark: light(view.getComputedStyle(page.body).backgroundColor) < 0.2 });
+};
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two grids, with names as long as names may get."""
+    out = tmp_path_factory.mktemp("page")
+    for grid in ("bn_label_smooth", "essentials"):
+        planned = plan(load_grid(grid), seeds=3)
+        save_runs(Store(out), planned, lambda cell, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(cell.label))))
+    write_report(out)
+    return out / "report.html"
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=120)
+
+
+def look(page: Path, folder: Path, width: int, *, is_dark: bool = False) -> dict[str, Any]:
+    shown = html.escape(page.read_text("utf-8").replace('loading="lazy"', ""))
+    path = folder / "look.html"
+    path.write_text("<!DOCTYPE html>" + LOOK.replace("WIDTH", str(width)).replace("PAGE", shown), "utf-8")
+    scheme = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
+    seen = run(folder, scheme, "--virtual-time-budget=20000", "--enable-logging=stderr", "--dump-dom", path.as_uri())
+    assert "CONSOLE" not in seen.stderr
+    found = re.search(r'<pre id="found">(.+?)</pre>', seen.stdout, re.DOTALL)
+    assert found is not None
+    answer: dict[str, Any] = json.loads(html.unescape(found[1]))
+    return answer
+
+
+@pytest.mark.parametrize(("width", "is_dark"), [(390, False), (390, True), (800, True), (1280, False), (1600, True)])
+def test_it_is_whole_and_can_be_read(page: Path, tmp_path: Path, width: int, is_dark: bool) -> None:
+    seen = look(page, tmp_path, width, is_dark=is_dark)
+    assert seen["width"] == width
+    assert seen["page"] <= width
+    assert seen["outside"] == []
+    assert seen["broken"] == 0
+    assert seen["images"] > 20
+    assert seen["texts"] > 300
+    assert seen["contrast"] >= 4.5  # WCAG 2.2, criterion 1.4.3
+    assert seen["dark"] is is_dark
+
+
+def test_what_is_wrong_is_seen(page: Path, tmp_path: Path) -> None:
+    """The look itself, on a page with each fault."""
+    text = page.read_text("utf-8")
+    faults = '<p style="color:#999">faint</p><div style="width:3000px">wide</div><img src="nothing.png" alt="">'
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace("<main>", f"<main>{faults}"), "utf-8")
+    seen = look(broken, tmp_path, 800)
+    assert seen["page"] > 800
+    assert seen["broken"] == 1
+    assert seen["contrast"] < 4.5
+    assert "DIV" in seen["outside"]
+
+
+def test_it_prints_whole(page: Path, tmp_path: Path) -> None:
+    """All that is folded on the screen is on paper: dozens of pages, and the last one's words."""
+    printed = tmp_path / "report.pdf"
+    run(tmp_path, f"--print-to-pdf={printed}", "--no-pdf-header-footer", page.as_uri())
+    content = printed.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", content)) > 15
