@@ -230,6 +230,19 @@ def cite(out: OutOption = RESULTS) -> None:
     print(write_citation(out), end="")
 
 
+@app.command(epilog="Example: gan-ablate archive study")
+def archive(
+    to: Annotated[Path, typer.Argument(help="The folder to copy to; runs that are there already stay as they are.")],
+    out: OutOption = RESULTS,
+) -> None:
+    """Copy what a report is made of, without weights and logs, and write the report there: a study to be kept."""
+    from gan_ablate.execution.archive import archive as copy_records
+
+    console = _open_console()
+    console.print(f"{copy_records(Store(out), Store(to))} records added to {to}")
+    _write_report(to, console)
+
+
 @app.command()
 def status(out: OutOption = RESULTS) -> None:
     """Show how far the grids of a results folder are."""

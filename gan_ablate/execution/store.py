@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -95,13 +97,29 @@ class Record(Model):
 
 @dataclass(frozen=True)
 class Store:
-    """A results folder: ``runs/``, ``plans/`` and ``cache/``, which it owns, and the report's files beside them."""
+    """A results folder: ``runs/``, ``plans/`` and ``cache/``, which it owns, and the report's files beside them.
+
+    One that was archived has ``records/`` and ``sheets/`` besides, of runs whose folders stayed behind.
+    """
 
     root: Path
 
     def run_dir(self, run_id: str) -> Path:
         """Return the folder of one run."""
         return self.root / "runs" / run_id
+
+    def archived_record(self, run_id: str) -> Path:
+        """Return the file of one run's compressed record."""
+        return self.root / "records" / f"{run_id}.json.gz"
+
+    def archived_sheet(self, run_id: str, name: str) -> Path:
+        """Return the file of one run's sample sheet that was kept."""
+        return self.root / "sheets" / run_id / name
+
+    def sample_sheets(self, run_id: str) -> list[Path]:
+        """List a run's sample sheets, in the order of training."""
+        places = (self.run_dir(run_id) / "samples", self.root / "sheets" / run_id)
+        return next((found for place in places if (found := sorted(place.glob("step-*.png")))), [])
 
     @property
     def cache_dir(self) -> Path:
@@ -134,6 +152,9 @@ class Store:
         """
         path, advice = self.run_dir(run_id) / "record.json", "delete its folder to run it again"
         record = _load(Record, path, advice)
+        if record is None:
+            path, advice = self.archived_record(run_id), "delete it to run it again"
+            record = _load(Record, path, advice)
         if record is not None and not record.run_id == record.config.run_id == run_id:
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
@@ -152,9 +173,13 @@ class Store:
 
     def note_seeds(self, plan: Plan) -> None:
         """Remember with how many seeds a plan's variants are run, and whether the answers say how many."""
-        number, known = UNTIL_SETTLED if plan.until_settled else len(plan.seeds), self.known_seeds(plan)
-        if number not in known:
-            write_atomically(self._seeds_path(plan), json.dumps(sorted({*known, number})) + "\n")
+        self.adopt_seeds(plan, {UNTIL_SETTLED if plan.until_settled else len(plan.seeds)})
+
+    def adopt_seeds(self, plan: Plan, numbers: set[int]) -> None:
+        """Remember numbers of seeds with which a plan's variants were run, here or elsewhere."""
+        known = self.known_seeds(plan)
+        if not numbers <= known:
+            write_atomically(self._seeds_path(plan), json.dumps(sorted(known | numbers)) + "\n")
 
     def known_seeds(self, plan: Plan) -> set[int]:
         """With how many seeds the same variants were run, ``UNTIL_SETTLED`` where the answers said how many."""
@@ -211,22 +236,24 @@ class Store:
 def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
     """Read a file of ours, or None where there is none; say what to do about one that is not as we write it."""
     try:
-        return validate(model, json.loads(path.read_text("utf-8")), str(path))
+        content = path.read_bytes()
+        text = gzip.decompress(content) if path.suffix == ".gz" else content
+        return validate(model, json.loads(text.decode("utf-8")), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as broken:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as broken:
         raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
     except UserError as other_layout:
         raise UserError(f"{other_layout}; {advice}") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file or nothing: to a temporary neighbour, synced, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -217,6 +217,8 @@ def _draw_animations(results: GridResults) -> list[str]:
     """Write one animation per variant and set them side by side, three to a row."""
     cells = []
     for i, (label, files) in enumerate(sample_sheets(results).items()):
+        if len(files) == 1:  # all that was archived
+            continue
         file = f"training-{i}.webp"
         plots.write_animation(files, _SHEET_ROWS, results.folder / file)
         cells.append((label, f"![Training of {label}]({file})"))

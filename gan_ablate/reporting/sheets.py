@@ -30,7 +30,7 @@ def sample_sheets(results: GridResults) -> dict[str, list[Path]]:
         record = results.store.load_record(cell.with_seed(results.plan.seeds[0]).run_id)
         if record is None or record.status == "failed":
             continue
-        files = sorted((results.store.run_dir(record.run_id) / "samples").glob("step-*.png"))
+        files = results.store.sample_sheets(record.run_id)
         note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
         if files:
             sheets[cell.label + note] = files
