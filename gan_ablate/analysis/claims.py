@@ -72,7 +72,10 @@ def judge(claim: Claim, effects: Effects) -> Judgement | None:
         return None
     verdicts = {finding.verdict for finding in decisive}
     verdict: Verdict = "open"
-    if "supported" in verdicts and "refuted" not in verdicts:
+    if claim.direction == "none":  # of all its levels
+        if verdicts == {"supported"} or "refuted" in verdicts:
+            verdict = "refuted" if "refuted" in verdicts else "supported"
+    elif "supported" in verdicts and "refuted" not in verdicts:
         verdict = "supported"
     elif verdicts <= {"refuted", "negligible"}:
         verdict = "refuted" if "refuted" in verdicts else "negligible"

@@ -40,7 +40,7 @@ class Claim(Model):
 
     It is supported if at least one of its levels changes the outcome as it says and none the other way; refuted if none
     does or still can, and at least one goes the other way; negligible if all certainly lie within the margin; open
-    otherwise. All levels are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
+    otherwise. That nothing matters is supported if all certainly lie within it, and refuted by one beyond. All levels are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
     """
 
     id: str = ""

@@ -177,8 +177,18 @@ def plan(
         seeds=tuple(range(num_seeds)),
         cells=tuple(cells),
         folders=folders.places,
-        notes=tuple(folders.notes),
+        notes=(*folders.notes, *_unscored_notes(cells)),
     )
+
+
+def _unscored_notes(cells: Sequence[Cell]) -> list[str]:
+    """Say which data sets' runs will have no scores, and how they would."""
+    unscored = dict.fromkeys(cell.config.dataset for cell in cells if cell.config.scoring.features == "none")
+    return [
+        f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
+        f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
+        for dataset in unscored
+    ]
 
 
 def name_blocks(plans: Sequence[Plan]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.stats import rate_interval
+from gan_ablate.analysis.stats import CONFIDENCE, rate_interval
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
@@ -59,7 +59,12 @@ def p_text(p: float) -> str:
     """Write a p-value with its sign: ``= 0.031``, ``< 0.001``; a dash where there is none."""
     if not math.isfinite(p):
         return "–"
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    if p < 0.001:
+        return "< 0.001"
+    level = round(1 - CONFIDENCE, 12)
+    # Two digits, or as many as it takes to see on which side of 0.05 it lies.
+    texts = (f"{p:.{digits}g}" for digits in range(2, 6))
+    return f"= {next((text for text in texts if (float(text) < level) == (p < level) and float(text) != level), p)}"
 
 
 def signed(value: float, num_decimals: int = 0) -> str:

@@ -148,7 +148,7 @@ def _draw_figures(
         return drawn + _draw_training(results)
 
 
-def _style(results: GridResults) -> plots.Style:
+def style_of(results: GridResults) -> plots.Style:
     """Part variants that are too many for one panel: by their factor, or by the levels of all factors but the last."""
     plan, labels = results.plan, results.labels
     if len(labels) <= plots.MAX_LINES:
@@ -171,7 +171,7 @@ def _style(results: GridResults) -> plots.Style:
 
 
 def _draw_scores(results: GridResults, effects: Sequence[Effect]) -> list[tuple[str, str]]:
-    folder, style, drawn = results.folder, _style(results), []
+    folder, style, drawn = results.folder, style_of(results), []
     scoring, runs = results.scored[0], results.comparable.runs
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
@@ -204,7 +204,7 @@ def _draw_training(results: GridResults) -> list[tuple[str, str]]:
     histories = tabulate_histories(results.records)
     if histories.empty:
         return []
-    style, folder = _style(results), results.folder
+    style, folder = style_of(results), results.folder
     plots.plot_stability(results.comparable.runs, style, folder / "stability.png")
     plots.plot_losses(histories, style, folder / "losses.png")
     return [

@@ -3,16 +3,24 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.design.grid import Factor, load_grid
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store
+from gan_ablate.reporting import page
 from gan_ablate.reporting.plots import Style, plot_samples, quality, style, write_animation
-from gan_ablate.reporting.plots.quality import pareto_front
+from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front
 from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS
+from gan_ablate.reporting.plots.style import log_ticks
+from tests.synthetic import save_runs
 
 
 def save_sheet(folder: Path, step: int, level: int) -> Path:
@@ -88,3 +96,42 @@ def test_a_broken_sheet_is_named_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step-000001\.png: cannot be read .*; delete .*abc to run it again"):
         write_animation([sheet], 4, tmp_path / "x.webp")
     assert not (tmp_path / "x.webp").exists()
+
+
+@pytest.mark.parametrize(("low", "high"), [(19, 70), (18.2, 19.9), (0.5, 900), (30, 110), (95, 105), (1e-3, 2e-3)])
+def test_a_logarithmic_axis_has_round_ticks_inside_its_range(low: float, high: float) -> None:
+    ticks = log_ticks(low, high)
+    assert 3 <= len(ticks) <= 9
+    assert all(low <= tick <= high for tick in ticks)
+    assert ticks == sorted(set(ticks))
+
+
+def test_variants_of_one_panel_differ_and_the_baseline_is_grey_in_all() -> None:
+    labels = ["baseline", *(f"a {i}" for i in range(7)), *(f"b {i}" for i in range(7))]
+    look = Style(labels, {"a": labels[1:8], "b": labels[8:]})
+    for panel in look.panels.values():
+        assert panel[0] == "baseline"
+        assert len({str(look.colours[label]) for label in panel}) == len(panel)
+    assert look.colours["baseline"] == "0.45"
+
+
+@pytest.mark.parametrize(
+    ("grid", "panels"),
+    [
+        ("bn_label_smooth", {"": 4}),
+        ("essentials", {"architecture": 2, "dropout": 4, "beta1": 3}),
+    ],
+)
+def test_many_variants_are_parted_by_factor(tmp_path: Path, grid: str, panels: dict[str, int]) -> None:
+    store, planned = Store(tmp_path), plan(load_grid(grid), seeds=1)
+    save_runs(store, planned, lambda *_: 20.0)
+    look = page.style_of(GridResults.load(store, grid))
+    assert {title: len(look.panels[title]) for title in panels} == panels
+    assert {label for panel in look.panels.values() for label in panel} == {cell.label for cell in planned.cells}
+
+
+def test_numbers_stand_in_their_order() -> None:
+    levels: dict[str, dict[str, Any]] = {"0.5": {}, "0.9": {}, "0.0": {}}
+    assert levels_in_order(Factor(baseline="0.5", levels=levels)) == ["0.0", "0.5", "0.9"]
+    words: dict[str, dict[str, Any]] = {"on": {}, "off": {}}
+    assert levels_in_order(Factor(baseline="off", levels=words)) == ["off", "on"]

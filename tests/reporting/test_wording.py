@@ -212,8 +212,12 @@ def test_a_rate_never_goes_without_its_exact_interval() -> None:
     assert rate_text(0, 0) == "–"
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.0312, "= 0.031"), (1.0, "= 1"), (math.nan, "–")])
-def test_p_values_are_not_more_precise_than_they_are(p: float, text: str) -> None:
+@pytest.mark.parametrize(("p", "text"), [
+        (0.0004, "< 0.001"), (0.0312, "= 0.031"), (1.0, "= 1"), (math.nan, "–"),
+        (0.0495, "= 0.0495"), (0.0504, "= 0.0504"), (0.05, "= 0.05"), (0.049, "= 0.049"),
+    ],
+)  # fmt: skip
+def test_p_values_are_as_precise_as_it_takes_to_see_on_which_side_of_a_level_they_lie(p: float, text: str) -> None:
     assert p_text(p) == text
 
 

@@ -131,7 +131,7 @@ def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
         for axes, (first, second) in zip(grid.flat, pairs, strict=False):
-            levels, lines = _levels(factors[first]), _levels(factors[second])
+            levels, lines = levels_in_order(factors[first]), levels_in_order(factors[second])
             palette = sns.color_palette("colorblind", len(lines))
             for i, line in enumerate(lines):
                 estimates = [_cell_mean(runs, {first: level, second: line}) for level in levels]
@@ -143,13 +143,16 @@ def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects
                 axes.errorbar(
                     places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
                 )
-            axes.set_xticks(range(len(levels)), [f"{first.replace('_', ' ')} {level}" for level in levels])
+            axes.set_xticks(range(len(levels)), levels)
             axes.set_xlim(-0.4, len(levels) - 0.6)
             log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [f"interaction {percent_text(e.estimate)}" for e in found if e.estimate.num_seeds]
-            axes.set_title("; ".join(words), fontsize=9)
+            words = [percent_text(e.estimate) for e in found if e.estimate.num_seeds]
+            pair = f"{first} × {second}".replace("_", " ")
+            # A title holds one interaction; of more levels, the effects' own figure has them all.
+            axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
+            axes.set_xlabel(first.replace("_", " "))
         for axes in grid[:, 0]:
             axes.set_ylabel("FID, log scale, with 95 % interval")
 
@@ -211,9 +214,12 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def _levels(factor: Factor) -> list[str]:
-    """The levels of a factor, the baseline first."""
-    return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
+def levels_in_order(factor: Factor) -> list[str]:
+    """The levels of a factor: numbers in their order, names as they stand, the baseline first."""
+    try:
+        return sorted(factor.levels, key=float)
+    except ValueError:
+        return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
 
 
 def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str]) -> Estimate:
