@@ -11,11 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gan_ablate import catalogue
 from gan_ablate.api import run_grid, run_until_settled
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
-from gan_ablate.design.datasets import DATASETS
-from gan_ablate.design.fields import find_field, find_levels, list_fields
-from gan_ablate.design.grid import describe_preset, list_grids, list_presets, load_grid
 from gan_ablate.design.planning import name_blocks
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
@@ -167,50 +165,22 @@ def plan_command(options: RunOptions) -> None:
             )
 
 
-@app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head")
+@app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head · gan-ablate list claims")
 def list_command(
-    field: Annotated[str | None, typer.Argument(help="A field: what it means, and which grids vary it.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A field: what it means, and which grids vary it; or claims, and how they stand."),
+    ] = None,
+    out: OutOption = RESULTS,
 ) -> None:
     """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
     console = _open_console()
-    if field is not None:
-        _show_field(console, field)
-        return
-    grids = Table("grid", "factors", "question", title="Grids", title_justify="left")
-    for name in list_grids():
-        grid = load_grid(name)
-        grids.add_row(name, ", ".join(grid.factors), grid.question)
-    presets = Table("preset", "what", title="Presets", title_justify="left")
-    for name in list_presets():
-        presets.add_row(name, describe_preset(name))
-    datasets = Table("data set", "what", title="Data sets", title_justify="left")
-    for name, what in DATASETS.items():
-        datasets.add_row(name, what)
-    by_group: dict[str, Table] = {}
-    for known in list_fields():
-        group = known.path.split(".")[0] if known.kinds or "." in known.path else "the run itself"
-        title = f"What a factor can set: {group}"
-        fields = by_group.setdefault(
-            group, Table("field", "valid", "default", "what", title=title, title_justify="left")
-        )
-        fields.add_row(known.path, known.valid, known.default, known.meaning)
-    tables = [grids, presets, datasets, *by_group.values()]
-    for table in tables:
-        console.print(table)
-        console.print()
-
-
-def _show_field(console: Console, path: str) -> None:
-    field = find_field(path)
-    console.print(f"{field.path}: {field.valid}", soft_wrap=True)
-    console.print(field.meaning, soft_wrap=True)
-    console.print(f"Default: {field.default or 'none; every preset says it'}")
-    for kind, what in field.kinds.items():
-        console.print(f"  {kind}: {what}", soft_wrap=True)
-    levels = Table("grid", "factor", "level", "value", title="Levels of shipped grids", title_justify="left")
-    for level in find_levels(field.path):
-        levels.add_row(*level)
-    console.print(levels if levels.row_count else "No shipped grid varies it.")
+    if what is None:
+        catalogue.show_all(console)
+    elif what == "claims":
+        catalogue.show_claims(console, Store(out))
+    else:
+        catalogue.show_field(console, what)
 
 
 @app.command(epilog="Example: gan-ablate report --figures pdf")

@@ -221,3 +221,22 @@ def test_it_is_told_where_the_report_will_cover_less(
     monkeypatch.setattr(cli, "_write_report", lambda *_: None)
     assert call(monkeypatch, "run", "--grid", "beta1", "--seeds", seeds, "--out", str(tmp_path)) == 0
     assert ("takes the place of another plan of beta1" in capsys.readouterr().out) is is_told
+
+
+def test_list_shows_how_every_claim_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    planned = plan(load_grid("bn_label_smooth"))
+    save_runs(
+        Store(tmp_path / "results"),
+        planned,
+        lambda cell, seed: 20.0 + seed / 9 + 20 * (cell.levels["batch_norm"] == "off"),
+    )
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "list", "claims") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {cells[1].strip(): cells[-2].strip() for line in lines if len(cells := line.split("│")) > 4}
+    assert rows["C2"] == "supported"
+    assert rows["C7"] == "not run yet: --grid learning_rate"
+    assert list(rows).index("C2") < list(rows).index("C10")

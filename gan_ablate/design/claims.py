@@ -40,7 +40,8 @@ class Claim(Model):
 
     It is supported if at least one of its levels changes the outcome as it says and none the other way; refuted if none
     does or still can, and at least one goes the other way; negligible if all certainly lie within the margin; open
-    otherwise. That nothing matters is supported if all certainly lie within it, and refuted by one beyond. All levels are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
+    otherwise. That nothing matters is supported if all certainly lie within it, and refuted by one beyond. All levels
+    are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
     """
 
     id: str = ""
@@ -53,6 +54,12 @@ class Claim(Model):
     direction: Literal["lower", "higher", "none"]
     beside: list[Expectation] = []
     """What is shown with it and decides nothing."""
+
+    @property
+    def order(self) -> tuple[bool, list[tuple[int, str]]]:
+        """Sorts C2 before C10, and what has no number last."""
+        parts = [part for part in re.split(r"(\d+)", self.id) if part]
+        return not self.id, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
     @property
     def decisive(self) -> tuple[Expectation, ...]:

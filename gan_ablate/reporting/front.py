@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.ranking import rank_effects
@@ -127,7 +126,7 @@ def _verdict_lines(every: Sequence[GridResults]) -> list[str]:
         return []
     lines = ["## Verdicts", ""]
     for of_protocol in by_protocol.values():
-        in_order = sorted(of_protocol, key=lambda pair: _natural(pair[1].claim.id))
+        in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
         table = tables.verdicts_table(in_order, lambda name: f"{name}/{PAGE_NAME}")
         lines += [f"Scored with {_protocol_words(of_protocol[0][0])}, {_steps_words(of_protocol)}:", "", *table, ""]
     return lines
@@ -136,12 +135,6 @@ def _verdict_lines(every: Sequence[GridResults]) -> list[str]:
 def _steps_words(judged: Iterable[tuple[GridResults, object]]) -> str:
     steps = sorted({results.plan.baseline.config.steps for results, _ in judged})
     return f"after {' or '.join(f'{number:,}' for number in steps)} steps"
-
-
-def _natural(name: str) -> tuple[bool, list[tuple[int, str]]]:
-    """Sort C2 before C10, and what has no name last."""
-    parts = [part for part in re.split(r"(\d+)", name) if part]
-    return not name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _protocol_words(results: GridResults) -> str:
