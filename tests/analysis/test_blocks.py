@@ -80,8 +80,12 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
 
 
 def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda *_: 0.4, seeds=(8, 5))
-    effect = blocks.effects[0]
+    blocks = compare(tmp_path, lambda dataset, seed: 0.4 * math.sin(seed + len(dataset)), seeds=(8, 5))
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
+    assert effect.pooled.estimate.value == pytest.approx(np.mean(one[:5] + other))
+    difference = effect.differences["fashion-mnist", "mnist-10k"].estimate
+    assert difference.p == pytest.approx(stats.ttest_rel(other, one[:5]).pvalue)
     assert [at.estimate.num_seeds for at in effect.within.values()] == [8, 5]
     assert effect.pooled.estimate.num_seeds == 5
     assert {by.estimate.num_seeds for by in effect.differences.values()} == {5}
@@ -95,6 +99,16 @@ def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
     found = {frozenset(pair) for pair, by in effect.differences.items() if by.is_found}
     assert found == {frozenset(("mnist", "mnist-10k")), frozenset(("mnist", "fashion-mnist"))}
     assert effect.answer == "differs"
+
+
+def test_blocks_are_alike_only_if_every_two_are(tmp_path: Path) -> None:
+    """Two agree to a hair; of the third nothing is known."""
+    datasets = ("mnist-10k", "fashion-mnist", "mnist")
+    wild = np.random.default_rng(0).normal(0, 1, 6)
+    blocks = compare(tmp_path, lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
+    effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
+    assert [by.answer for by in effect.differences.values()].count("negligible") == 1
+    assert effect.answer == "open"
 
 
 def test_runs_of_other_lengths_and_of_other_grids_are_no_blocks(tmp_path: Path) -> None:
