@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.design.planning import name_blocks
+from gan_ablate.design.blocks import name_blocks
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local

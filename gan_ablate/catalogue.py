@@ -64,16 +64,22 @@ def show_claims(console: Console, store: Store) -> None:
     verdicts: dict[tuple[str, str], str] = {}
     missing: dict[str, str] = {}
     for name in list_grids():
-        if not load_grid(name).claims:
+        shipped = load_grid(name)
+        if not shipped.claims:
             continue
         plan = store.find_plan(name)
         if plan is None:
             missing[name] = f"not run yet: --grid {name}"
             continue
+        if plan.budget == "smoke":
+            missing[name] = "only a smoke run"
+            continue
         from gan_ablate.analysis.results import GridResults  # pandas: a second that is spent only where runs are
         from gan_ablate.reporting.wording import verdict_words
 
-        results = GridResults.load(store, name)
+        # A plan of an older version knows no claims.
+        grid = plan.grid.model_copy(update={"claims": shipped.claims})
+        results = GridResults.of(store, plan.model_copy(update={"grid": grid}))
         left = plan.num_runs - len(results.runs)
         missing[name] = f"{left} of {plan.num_runs} runs are missing" if left else "no scores to judge it by"
         for judgement in results.verdicts.judgements():

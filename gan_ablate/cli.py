@@ -13,8 +13,8 @@ from rich.table import Table
 
 from gan_ablate import catalogue
 from gan_ablate.api import run_grid, run_until_settled
+from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
-from gan_ablate.design.planning import name_blocks
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.progress import Display, format_duration
@@ -110,7 +110,8 @@ def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[list[Pl
         return [plan], []
     from gan_ablate.reporting.settling import look_lines, settled_sentence
 
-    names = {block.name: words for block, words in zip(plan.blocks, name_blocks(plan.blocks), strict=True)}
+    placed = place_plans(plan, Store(options.out))
+    names = {block.name: words for block, words in zip(placed, name_blocks(placed), strict=True)}
     settlings = run_until_settled(
         plan,
         options.out,

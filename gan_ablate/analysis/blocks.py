@@ -12,7 +12,7 @@ import pandas as pd
 from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.verdicts import tabulate_effect
-from gan_ablate.design.planning import name_blocks
+from gan_ablate.design.blocks import name_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,15 +83,17 @@ class Blocks:
 def compare_blocks(results: Iterable[GridResults]) -> list[Blocks]:
     """Gather the results that are of one grid in several blocks, and compare their effects on FID.
 
+    What was trained for other steps, or by other levels of the same names, is no block, nor is a smoke run.
+
     Args:
         results: of every plan in a results folder.
     """
     by_design: dict[tuple[object, ...], list[GridResults]] = {}
     for of_plan in results:
-        if of_plan.verdicts.effects("fid"):
-            plan = of_plan.plan
-            design = plan.grid.name, plan.grid.design, *of_plan.labels, plan.baseline.config.steps, plan.grid.margin
-            by_design.setdefault(design, []).append(of_plan)
+        plan = of_plan.plan
+        if plan.budget != "smoke" and of_plan.verdicts.effects("fid"):
+            grid = plan.grid.model_dump_json(include={"name", "design", "factors", "set", "margin"})
+            by_design.setdefault((grid, plan.baseline.config.steps), []).append(of_plan)
     return [_compare(tuple(of_design)) for of_design in by_design.values() if len(of_design) > 1]
 
 

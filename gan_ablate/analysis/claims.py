@@ -50,8 +50,14 @@ class Judgement:
 
     @property
     def needed_seeds(self) -> int | None:
-        """How many seeds in all would settle the nearest of its open effects, or None where that is not known."""
+        """How many seeds in all would settle it, were its effects as they seem, or None where that is not known.
+
+        The nearest of its open effects settles it; that nothing matters takes all of them.
+        """
         open_effects = [finding.effect for finding in self.decisive if finding.verdict == "open"]
+        if self.claim.direction == "none":
+            needed = [effect.needed_seeds for effect in open_effects]
+            return None if None in needed else max((number for number in needed if number is not None), default=None)
         return min((e.needed_seeds for e in open_effects if e.needed_seeds is not None), default=None)
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gan_ablate.analysis.contrasts import list_contrasts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,22 +40,36 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
     Args:
         results: of every grid.
     """
-    found: dict[tuple[float, int], tuple[GridResults, Effect]] = {}
+    found: dict[frozenset[frozenset[str]], tuple[GridResults, Effect]] = {}
     for of_grid in results:
         if of_grid.plan.budget == "smoke":
             continue
         for effect in of_grid.verdicts.effects("fid"):
             if effect.is_interaction or not math.isfinite(effect.estimate.value):
                 continue
-            finding = round(abs(effect.estimate.value), 12), effect.estimate.num_seeds
-            twin = found.get(finding)
-            if twin is None or effect.test.p < twin[1].test.p:
-                found[finding] = of_grid, effect
+            compared = _compared(of_grid, effect)
+            twin = found.get(compared)
+            if twin is None or _surety(effect) > _surety(twin[1]):
+                found[compared] = of_grid, effect
     ranking = Ranking()
     by_size = sorted(found.values(), key=lambda pair: -abs(pair[1].estimate.value))
     for pair in by_size:
         _list_of(ranking, pair[1]).append(pair)
     return ranking
+
+
+def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]:
+    """The variants that an effect compares, on either side, by what they are and not by how a grid calls them."""
+    plan = results.plan
+    (weights,) = (contrast.weights for contrast in list_contrasts(plan) if contrast.levels == effect.levels)
+    sides = (weights > 0, weights < 0)
+    return frozenset(
+        frozenset(cell.config.run_id for cell, counts in zip(plan.cells, side, strict=True) if counts) for side in sides
+    )
+
+
+def _surety(effect: Effect) -> tuple[int, float]:
+    return effect.estimate.num_seeds, -effect.test.p
 
 
 def _list_of(ranking: Ranking, effect: Effect) -> list[tuple[GridResults, Effect]]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.design.config import RunConfig
-from gan_ablate.design.grid import load_preset
+from gan_ablate.design.grid import MAX_NAME, load_preset
 from gan_ablate.design.layers import Layer, merge
-from gan_ablate.design.validation import shorten
+from gan_ablate.design.validation import Model, shorten
+from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.grid import Grid
+    from gan_ablate.design.planning import Plan
+
+
+TELLING = ("dataset", "preset")
+"""Fields whose values need no name to be understood."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,18 @@ class Block:
         preset: what every variant starts from.
         below: what it sets below the levels, as the grid's ``[blocks]`` say.
         above: what it sets above them, as options say.
-        own: field → value, of what sets the block apart from the grid as its file has it without ``[blocks]``.
+        fields: that it sets → the values, as they were given.
     """
 
     preset: str
     below: tuple[Layer, ...]
     above: tuple[Layer, ...]
-    own: dict[str, str]
+    fields: dict[str, str]
+
+
+def count_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] = ()) -> int:
+    """Count the blocks that ``list_blocks`` would list."""
+    return math.prod(len(values) for values in _values(grid, datasets, bases).values())
 
 
 def list_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] = ()) -> list[Block]:
@@ -45,35 +59,88 @@ def list_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] =
     Raises:
         UserError: if a preset does not exist.
     """
-    values: dict[str, Sequence[Any]] = dict(grid.blocks)
-    given = {field: chosen for field, chosen in (("preset", bases), ("dataset", datasets)) if chosen}
-    values |= given
-    plain = merge(load_preset(grid.base, f"{grid.source}: base"), grid.set) | {"preset": grid.base}
+    values = _values(grid, datasets, bases)
+    for preset in values.get("preset", ()):
+        load_preset(str(preset), "--base" if bases else f"{grid.source}: blocks.preset")
     blocks = []
     for combination in itertools.product(*values.values()):
         settings = dict(zip(values, combination, strict=True))
-        preset = str(settings.get("preset", grid.base))
-        load_preset(preset, "--base" if bases else f"{grid.source}: blocks.preset")
         below = [
             (f"{grid.source}, [blocks]", merge({}, {field: value}))
             for field, value in settings.items()
-            if field not in given and field != "preset"
+            if field != "preset" and not (field == "dataset" and datasets)
         ]
+        texts = {
+            field: str(value).lower() if isinstance(value, bool) else str(value) for field, value in settings.items()
+        }
         above: list[Layer] = []
         if datasets:
             above.append((f"--dataset {shorten(settings['dataset'])}", {"dataset": settings["dataset"]}))
-        own = {field: _text(value) for field, value in settings.items() if value != _find(plain, field)}
-        blocks.append(Block(preset, tuple(below), tuple(above), own))
+        blocks.append(Block(str(settings.get("preset", grid.base)), tuple(below), tuple(above), texts))
     return blocks
 
 
-def _find(data: dict[str, Any], path: str) -> Any:
-    """Look a field up; the default data set is said nowhere."""
-    node: Any = data
+def _values(grid: Grid, datasets: Sequence[str], bases: Sequence[str]) -> dict[str, Sequence[Any]]:
+    given = {field: chosen for field, chosen in (("preset", bases), ("dataset", datasets)) if chosen}
+    return {**grid.blocks, **given}
+
+
+def tell_apart(grid: Grid, block: Block, config: RunConfig, resolve: Callable[[Block], RunConfig]) -> dict[str, str]:
+    """Say in which fields the baseline of a block is another one than the grid's without blocks: field → value.
+
+    Args:
+        grid: whose block.
+        block: any.
+        config: of its baseline.
+        resolve: a block → the configuration of its baseline.
+    """
+    try:
+        plain = resolve(Block(grid.base, (), (), {}))
+    except UserError:  # it needs the block's values
+        plain = None
+    own = {}
+    for field in block.fields:
+        value, other = (block.preset, grid.base) if field == "preset" else (
+            look_up(config, field), None if plain is None else look_up(plain, field)
+        )  # fmt: skip
+        if value != other:
+            own[field] = config.dataset if field == "dataset" else block.fields[field]  # a folder by its content
+    return order_block(own)
+
+
+def order_block(own: Mapping[str, str]) -> dict[str, str]:
+    """Put what sets a block apart in an order that depends on nothing else."""
+    first = {field: place for place, field in enumerate(("preset", "dataset"))}
+    return dict(sorted(own.items(), key=lambda pair: (first.get(pair[0], len(first)), pair[0])))
+
+
+def name_blocks(plans: Sequence[Plan]) -> list[str]:
+    """Say what sets plans of one grid apart, in a few words each: ``fashion-mnist``; nothing where nothing does.
+
+    Args:
+        plans: of a block each.
+    """
+    fields = max((plan.baseline.block for plan in plans), key=len)
+    fields = {**fields, **{field: "" for plan in plans for field in plan.baseline.block}}
+    return [", ".join(_block_words(plan, field) for field in fields) for plan in plans]
+
+
+def _block_words(plan: Plan, field: str) -> str:
+    value: Any = plan.baseline.block.get(field)
+    if value is None:  # as the grid's file has it
+        value = plan.grid.base if field == "preset" else look_up(plan.baseline.config, field)
+    return str(value) if field in TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
+
+
+def look_up(config: RunConfig, path: str) -> object:
+    """Find a field of a configuration by its dotted path, a table by its kind; ``none`` where there is none."""
+    node: object = config
     for part in path.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return RunConfig.model_fields["dataset"].default if path == "dataset" and node is None else node
+        node = getattr(node, part, "none")
+    return getattr(node, "kind", node) if isinstance(node, Model) else node
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def file_name(words: str) -> str:
+    """Write words so that any system takes them for a file's name; those that are too long end in a hash of theirs."""
+    name = re.sub(r"[^\w.+-]+", "-", words)
+    return name if len(name) <= MAX_NAME else f"{name[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

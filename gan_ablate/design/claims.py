@@ -20,6 +20,12 @@ OutcomeName = Literal[
 ]  # fmt: skip
 """What an effect can be measured on; ``gan_ablate.analysis.outcomes`` defines each."""
 
+RATIO_OUTCOMES = (
+    "fid", "fid_batch_stats", "fid_ema", "classifier_score", "nearest_ratio", "oscillation", "steps_to_fid", "sec_to_fid", "fid_equal_time", "grad_norm_g",
+    "grad_norm_d", "step_ms_median",
+)  # fmt: skip
+"""Those that are compared by ratios, and so have a margin."""
+
 Levels = Annotated[dict[str, str], Field(min_length=1, max_length=2)]
 """Factor → level that is compared with the factor's baseline; two of them for an interaction."""
 
@@ -89,12 +95,15 @@ def check_claims(
         if not claim.sentence.isprintable() or not 0 < len(claim.sentence) <= max_sentence:
             advice = f"valid: one line of at most {max_sentence} characters that can be printed"
             raise UserError(f"{where}.sentence = {shorten(repr(claim.sentence))}: {advice}")
-        if not re.fullmatch(r"[\w.-]*", claim.id) or len(claim.id) > MAX_ID:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]*", claim.id) or len(claim.id) > MAX_ID:
             advice = f"valid: at most {MAX_ID} letters, digits and _ . -"
             raise UserError(f"{where}.id = {shorten(repr(claim.id))}: {advice}")
         if claim.id and claim.id in {other.id for other in claims[:number]}:
             raise UserError(f"{where}.id = {claim.id!r}: another claim has it")
         for expectation in (*claim.decisive, *claim.beside):
+            if expectation.direction == "none" and expectation.outcome not in RATIO_OUTCOMES:
+                advice = f"valid for direction none: {', '.join(RATIO_OUTCOMES)}"
+                raise UserError(f"{where}.outcome = {expectation.outcome!r}: it has no margin; {advice}")
             _check_levels(expectation.levels, factors, where, has_interactions=has_interactions)
 
 

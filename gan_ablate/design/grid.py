@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
+from pydantic_core import PydanticCustomError
 
 from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
@@ -37,7 +38,7 @@ RESULT_COLUMNS = (
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 _OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
-_RESERVED_GRIDS = ("runs", "plans", "cache", "report")
+_RESERVED_GRIDS = ("runs", "plans", "cache", "report", "records", "sheets", "study")
 
 
 class Budget(Model):
@@ -76,7 +77,11 @@ def _name_by_path(value: Any) -> Any:
     paths: dict[str, Any] = {}
     for name, inner in value.items():
         deeper = _name_by_path(inner)
-        paths |= {f"{name}.{path}": at for path, at in deeper.items()} if isinstance(deeper, dict) else {name: inner}
+        added = {f"{name}.{path}": at for path, at in deeper.items()} if isinstance(deeper, dict) and deeper else None
+        for path, at in (added or {name: inner}).items():
+            if path in paths:
+                raise PydanticCustomError("twice", "it is set twice", {"field": path})
+            paths[path] = at
     return paths
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import Field
 
-from gan_ablate.design.blocks import Block, list_blocks
+from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, name_blocks, tell_apart
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.datasets import MIN_SAMPLES, default_features
 from gan_ablate.design.folders import PREFIX, KnownFolders
-from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_NAME, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
+from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 MAX_CELLS = 10_000
 
 Intervals = Literal["fixed", "sequential"]
-
-_TELLING = ("dataset", "preset")
-"""Fields whose values need no name to be understood."""
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -68,10 +64,10 @@ class Plan(Model):
     def name(self) -> str:
         """What its file and folder are called among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
         words = [
-            value.removeprefix(PREFIX) if field in _TELLING else f"{field}-{value}"
+            value.removeprefix(PREFIX) if field in TELLING else f"{field}-{value}"
             for field, value in self.baseline.block.items()
         ]
-        return "@".join([self.grid.name, *(re.sub(r"[^\w.+-]+", "-", word)[:MAX_NAME] for word in words)])
+        return "@".join([self.grid.name, *map(file_name, words)])
 
     @property
     def blocks(self) -> tuple[Plan, ...]:
@@ -158,17 +154,23 @@ def plan(
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders = KnownFolders()
     cells: list[Cell] = []
-    blocks = list_blocks(grid, _as_sequence(dataset), _as_sequence(base))
-    num_cells = len(blocks) * _count_cells(grid)
+    datasets, bases = _as_sequence(dataset), _as_sequence(base)
+    num_cells = count_blocks(grid, datasets, bases) * _count_cells(grid)
     if num_cells > MAX_CELLS:
         raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
-    for block in blocks:
-        own = dict(block.own)
-        for levels in _combinations(grid):
-            config = _resolve_cell(grid, levels, block, common, own_budget, options, folders)
-            if "dataset" in own:
-                own["dataset"] = config.dataset  # a folder by its content, not by its place
-            cells.append(Cell(label=_label(grid, levels), levels=levels, config=config, block=own))
+
+    def resolve(levels: Mapping[str, str], block: Block) -> RunConfig:
+        return _resolve_cell(grid, levels, block, common, own_budget, options, folders)
+
+    for block in list_blocks(grid, datasets, bases):
+        every = [(levels, resolve(levels, block)) for levels in _combinations(grid)]
+        apart: dict[str, str] = {}
+        if block.fields:
+            baseline, config = every[0]
+            apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
+        cells += [
+            Cell(label=_label(grid, levels), levels=levels, config=config, block=apart) for levels, config in every
+        ]
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
     return Plan(
@@ -189,26 +191,6 @@ def _unscored_notes(cells: Sequence[Cell]) -> list[str]:
         f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
         for dataset in unscored
     ]
-
-
-def name_blocks(plans: Sequence[Plan]) -> list[str]:
-    """Say what sets plans of one grid apart, in a few words each: ``fashion-mnist``; nothing where nothing does.
-
-    Args:
-        plans: of a block each.
-    """
-    fields = max((plan.baseline.block for plan in plans), key=len)
-    fields = {**fields, **{field: "" for plan in plans for field in plan.baseline.block}}
-    return [", ".join(_block_words(plan, field) for field in fields) for plan in plans]
-
-
-def _block_words(plan: Plan, field: str) -> str:
-    value: Any = plan.baseline.block.get(field)
-    if value is None:  # as the grid's file has it
-        value = (
-            plan.grid.base if field == "preset" else functools.reduce(getattr, field.split("."), plan.baseline.config)
-        )
-    return str(value) if field in _TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
 
 
 def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:

@@ -6,9 +6,11 @@ import gzip
 from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
+from gan_ablate.execution.schedule import grow_plan
 from gan_ablate.execution.store import write_atomically
 
 if TYPE_CHECKING:
+    from gan_ablate.design.planning import Plan
     from gan_ablate.execution.store import Store
 
 
@@ -34,12 +36,13 @@ def archive(store: Store, to: Store) -> int:
     if to.root.resolve() == store.root.resolve():
         raise UserError(f"{to.root}: valid: another folder than the one to be archived")
     to.check_writable()
+    plans = {name: store.load_plan(name) for name in names}
+    kept = {name: _larger(to, plan) for name, plan in plans.items()}
     num_added = 0
-    for name in names:
-        plan = store.load_plan(name)
+    for name, plan in plans.items():
         for _, config in plan.runs:
             record = store.load_record(config.run_id)
-            if record is None or to.load_record(config.run_id) is not None:
+            if record is None or record.status == "failed" or to.is_done(config.run_id):
                 continue
             # No date in it: the same record is the same file.
             packed = gzip.compress(record.model_dump_json().encode("utf-8"), mtime=0)
@@ -50,6 +53,20 @@ def archive(store: Store, to: Store) -> int:
             sheets = store.sample_sheets(run_id)
             if sheets and not to.sample_sheets(run_id):
                 write_atomically(to.archived_sheet(run_id, sheets[-1].name), sheets[-1].read_bytes())
-        to.save_plan(plan.model_copy(update={"folders": {}}))  # where data lay on this machine
         to.adopt_seeds(plan, store.known_seeds(plan))
+        to.note_seeds(plan)
+        to.save_plan(grow_plan(kept[name].model_copy(update={"folders": {}}), to))  # where data lay on this machine
     return num_added
+
+
+def _larger(to: Store, plan: Plan) -> Plan:
+    """Choose between a plan and the one of its name that was archived before: that which has all runs of the other."""
+    previous = to.find_plan(plan.name)
+    if previous is None:
+        return plan
+    mine, theirs = ({config.run_id for _, config in one.runs} for one in (plan, previous))
+    if mine >= theirs:
+        return plan
+    if mine < theirs:
+        return previous
+    raise UserError(f"{to.root}: {plan.name} was archived there with other runs; valid: another folder")

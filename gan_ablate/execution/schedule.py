@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gan_ablate.design.blocks import order_block
 from gan_ablate.design.cost import estimate_run_sec
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _apart_from(previous: Plan | None, plan: Plan) -> Plan:
         own["preset"] = plan.grid.base
     if "dataset" not in own and dataset != previous.baseline.config.dataset:
         own["dataset"] = dataset
-    cells = tuple(cell.model_copy(update={"block": own}) for cell in plan.cells)
+    cells = tuple(cell.model_copy(update={"block": order_block(own)}) for cell in plan.cells)
     return plan.model_copy(update={"cells": cells})
 
 

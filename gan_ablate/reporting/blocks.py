@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gan_ablate.execution.store import write_atomically
-from gan_ablate.reporting import plots
-from gan_ablate.reporting.formats import p_text, percent_text
+from gan_ablate.reporting import caveats, plots
+from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
 from gan_ablate.reporting.page import Page
 from gan_ablate.reporting.tables import effect_name, lay_out
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words
@@ -24,11 +24,15 @@ RULE = (
 )
 
 
-def write_blocks_page(blocks: Blocks) -> Page:
-    """Write the figures and the table of a grid's blocks together, and make the page that shows them."""
+def write_blocks_page(blocks: Blocks, folder: str) -> Page:
+    """Write the figures and the table of a grid's blocks together, and make the page that shows them.
+
+    Args:
+        blocks: of one grid.
+        folder: below the results folder, for the page and all that it shows.
+    """
     plan, root = blocks.results[0].plan, blocks.results[0].store.root
     title = f"{plan.grid.title}, across {', '.join(blocks.names)}"
-    folder = f"{plan.grid.name}@blocks"
     sentences = [_sentence(effect) for effect in blocks.effects]
     csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
     write_atomically(root / folder / "blocks.csv", csv)
@@ -44,7 +48,13 @@ def write_blocks_page(blocks: Blocks) -> Page:
     plots.plot_block_quality(runs, style, root / folder / "quality.png")
     curves = {name: results.curves for name, results in by_name.items()}
     plots.plot_block_curves(curves, style, root / folder / "curves.png")
-    lines = [f"# {title}", "", "## Answers", "", *(f"- {sentence}" for sentence in sentences), ""]
+    warnings = [
+        f"{escape_markdown(name)}: {warning}"
+        for name, results in by_name.items()
+        for warning in caveats.warning_sentences(results)
+    ]
+    lines = [f"# {escape_markdown(title)}", "", "## Answers", ""]
+    lines += [*(f"- {sentence}" for sentence in (*sentences, _seeds_sentence(blocks), *warnings)), ""]
     lines += ["## Effects on FID", "", *_table(blocks), "", RULE, ""]
     for caption, file in (
         ("All effects on FID, block by block", "effects.png"),
@@ -58,10 +68,19 @@ def write_blocks_page(blocks: Blocks) -> Page:
     return Page(title, folder, [_sentence(effect) for effect in first[:3]], lines)
 
 
+def _seeds_sentence(blocks: Blocks) -> str:
+    own = ", ".join(
+        f"{escape_markdown(n)} {len(r.plan.seeds)}" for n, r in zip(blocks.names, blocks.results, strict=True)
+    )
+    shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
+    return f"Seeds: {own}; differences and averages rest on the {count(shared, 'seed')} that all blocks have."
+
+
 def _sentence(effect: BlockedEffect) -> str:
     name = effect.pooled.name
     within = "; ".join(
-        f"{block} {percent_text(adjusted_estimate(at))}, {answer_words(at)}" for block, at in effect.within.items()
+        f"{escape_markdown(block)} {percent_text(adjusted_estimate(at))}, {answer_words(at)}"
+        for block, at in effect.within.items()
     )
     found = [f"{_pair(pair)} {_difference_text(by)}" for pair, by in effect.differences.items() if by.is_found]
     match effect.answer:
@@ -93,11 +112,11 @@ def _table(blocks: Blocks) -> list[str]:
         )
     pairs = list(blocks.effects[0].differences)
     over = f"difference, {_pair(pairs[0])}" if len(pairs) == 1 else "differences"
-    return lay_out(rows, ["effect", *blocks.names, "differs?", over, "average"])
+    return lay_out(rows, ["effect", *map(escape_markdown, blocks.names), "differs?", over, "average"])
 
 
 def _pair(pair: tuple[str, str]) -> str:
-    return f"{pair[0]} against {pair[1]}"
+    return escape_markdown(f"{pair[0]} against {pair[1]}")
 
 
 def _difference_text(effect: Effect) -> str:

@@ -62,13 +62,15 @@ def _opening(every: list[GridResults]) -> str:
 def _grid_sentence(results: GridResults) -> str:
     plan, config = results.plan, results.plan.baseline.config
     factors = ", ".join(factor.replace("_", " ") for factor in plan.grid.factors)
-    seeds = count(len(plan.seeds), "seed")
+    seeds = max(results.runs.groupby("cell")["seed"].nunique())
+    kind = ", of a smoke run that answers nothing," if plan.budget == "smoke" else ""
     data = _all(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
     title, dataset = escape_latex(plan.grid.title), escape_latex(config.dataset)
     sentence = (
         f"In \\emph{{{title}}}, {count(len(plan.cells), 'variant')} of a generative adversarial "
         f"network~\\cite{{goodfellow2014gan}} (preset {plan.grid.base}; {escape_latex(factors)}; {plan.grid.design}) "
-        f"were trained on {dataset} (SHA-256 {data}) over {seeds} for {config.steps:,} generator steps each."
+        f"were trained on {dataset} (SHA-256 {data}): {count(len(results.runs), 'run')}{kind} over at most "
+        f"{count(seeds, 'seed')}, {config.steps:,} generator steps each."
     )
     if not results.scored:
         return f"{sentence} They were not scored."

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
 
-LINKS = (
-    "Every run: [runs.csv](runs.csv). Every variant: [summary.csv](summary.csv), for papers "
-    "[summary.tex](summary.tex). Every effect on every outcome: [effects.csv](effects.csv), those on FID for papers "
-    "[effects.tex](effects.tex)."
-)
+
+def links(results: GridResults) -> str:
+    """Name the files that ``write_tables`` writes."""
+    text = (
+        "Every run: [runs.csv](runs.csv). Every variant: [summary.csv](summary.csv), for papers "
+        "[summary.tex](summary.tex). Every effect on every outcome: [effects.csv](effects.csv)"
+    )
+    return text + (", those on FID for papers [effects.tex](effects.tex)." if results.verdicts.effects("fid") else ".")
 
 
 def write_tables(results: GridResults) -> None:
@@ -37,9 +40,10 @@ def write_tables(results: GridResults) -> None:
     effects = results.verdicts.effects("fid")
     if effects:
         caption = "Effects on FID, with intervals adjusted for all of them"
-        write_atomically(
-            results.folder / "effects.tex", _to_latex(_paper_effects(effects), caption, f"{results.name}-effects")
-        )
+        text = _to_latex(_paper_effects(effects), caption, f"{results.name}-effects")
+        write_atomically(results.folder / "effects.tex", text)
+    else:
+        (results.folder / "effects.tex").unlink(missing_ok=True)
 
 
 def _paper_summary(results: GridResults) -> pd.DataFrame:

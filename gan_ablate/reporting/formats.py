@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.stats import CONFIDENCE, rate_interval
@@ -90,6 +91,11 @@ def number(value: float) -> str:
 def count(number_of: int, what: str) -> str:
     """Write ``1 seed``, ``5 seeds``."""
     return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
+def escape_markdown(text: str) -> str:
+    """Write text of a user's so that Markdown shows it as it is: no link, picture, table or HTML comes of it."""
+    return re.sub(r"([\\`*_\[\]<>|!#&~])", r"\\\1", text)
 
 
 def escape_latex(text: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from gan_ablate.analysis.ranking import rank_effects
 from gan_ablate.reporting import caveats, plots, tables
-from gan_ablate.reporting.formats import percent_text
+from gan_ablate.reporting.formats import escape_markdown, percent_text
 from gan_ablate.reporting.page import PAGE_NAME
 from gan_ablate.reporting.wording import adjusted_estimate, leaning
 
@@ -35,24 +36,27 @@ HOW_TO_READ = (
 )
 
 
-def front_lines(results: Mapping[str, GridResults], places: Mapping[str, str], pages: Sequence[Page]) -> list[str]:
+def front_lines(
+    results: Mapping[str, GridResults], places: Mapping[str, str], pages: Sequence[Page], *, has_figure: bool
+) -> list[str]:
     """Make the front page, but for its figure.
 
     Args:
         results: of every grid, by its folder's name.
         places: words for the block of each, by the same names; empty where nothing sets it apart.
         pages: in order; those of several blocks together have no results of their own.
+        has_figure: whether there was anything to draw.
     """
     every = list(results.values())
     lines = [f"# {TITLE}", "", "## Which to use", "", *_ranking_lines(rank_effects(every), results, places), ""]
-    if any(of_grid.verdicts.effects("fid") for of_grid in every):
-        caption = "Every effect on FID, and on the time of a step"
-        lines += [f"![{caption}]({FIGURE})", ""]
-    lines += [HOW_TO_READ, "", *_verdict_lines(every), "## Grids", ""]
+    if has_figure:
+        caption = "Main effects on FID, interactions that were found, and the time of a step"
+        lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ, ""]
+    lines += [*_verdict_lines(every, places), "## Grids", ""]
     for page in pages:
-        lines += [f"**[{page.title}]({page.folder}/{PAGE_NAME})**", "", *(f"- {line}" for line in page.sentences), ""]
+        lines += [f"**{_link(page)}**", "", *(f"- {line}" for line in page.sentences), ""]
     warnings = [
-        f"- [{page.title}]({page.folder}/{PAGE_NAME}): {warning}"
+        f"- {_link(page)}: {warning}"
         for page in pages
         if page.folder in results
         for warning in caveats.warning_sentences(results[page.folder])
@@ -62,8 +66,12 @@ def front_lines(results: Mapping[str, GridResults], places: Mapping[str, str], p
     return lines
 
 
-def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: Path) -> None:
-    """Draw every effect of every grid, where there is any.
+def _link(page: Page) -> str:
+    return f"[{escape_markdown(page.title)}]({quote(page.folder)}/{PAGE_NAME})"
+
+
+def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: Path) -> bool:
+    """Draw every effect of every grid, smoke runs left out where there are others; say whether there was any.
 
     Args:
         results: of every grid.
@@ -71,7 +79,10 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         path: the PNG to write.
     """
     groups = []
+    only_smoke = all(of_grid.plan.budget == "smoke" for of_grid in results.values())
     for name, of_grid in results.items():
+        if of_grid.plan.budget == "smoke" and not only_smoke:
+            continue
         effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
         shown = [
             (effect, times[i] if times else None)
@@ -82,6 +93,9 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
             groups.append((titles[name], shown))
     if groups:
         plots.plot_front(groups, path)
+    else:
+        path.unlink(missing_ok=True)
+    return bool(groups)
 
 
 def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places: Mapping[str, str]) -> list[str]:
@@ -112,23 +126,25 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
     others = [e for e in results.verdicts.simple_effects if e.levels == effect.levels and e.is_found]
     if effect.is_found and any(other.answer != effect.answer for other in others):
         words += ", the other way beside some other levels"
-    return f"{words}{f', {place}' if place else ''})"
+    return f"{words}{f', {escape_markdown(place)}' if place else ''})"
 
 
-def _verdict_lines(every: Sequence[GridResults]) -> list[str]:
+def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> list[str]:
     """A table of verdicts for every way of scoring: numbers that do not compare share no table."""
     by_protocol: dict[tuple[object, ...], list[tuple[GridResults, Judgement]]] = {}
     for results in every:
         for judgement in results.verdicts.judgements():
-            (protocol,) = results.comparable.protocols
+            protocols = results.comparable.protocols  # without one, claims on what needs no scores are left
+            protocol = next(iter(protocols)) if len(protocols) == 1 else ()
             by_protocol.setdefault(protocol, []).append((results, judgement))
     if not by_protocol:
         return []
     lines = ["## Verdicts", ""]
-    for of_protocol in by_protocol.values():
+    for protocol, of_protocol in by_protocol.items():
         in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
-        table = tables.verdicts_table(in_order, lambda name: f"{name}/{PAGE_NAME}")
-        lines += [f"Scored with {_protocol_words(of_protocol[0][0])}, {_steps_words(of_protocol)}:", "", *table, ""]
+        table = tables.verdicts_table(in_order, places, lambda name: f"{quote(name)}/{PAGE_NAME}")
+        scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
+        lines += [f"{scored}, {_steps_words(of_protocol)}:", "", *table, ""]
     return lines
 
 
@@ -140,8 +156,8 @@ def _steps_words(judged: Iterable[tuple[GridResults, object]]) -> str:
 def _protocol_words(results: GridResults) -> str:
     scoring = results.scored[0]
     assert scoring.final is not None
-    record = next(record for _, record in results.records if record.dataset_sha256)
+    dataset = escape_markdown(results.plan.baseline.config.dataset)
     return (
-        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {record.config.dataset} at "
+        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {dataset} at "
         f"{scoring.resolution}×{scoring.resolution}"
     )

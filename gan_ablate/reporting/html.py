@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 
@@ -39,11 +40,6 @@ class Sheet:
     path: str
     markdown: str
 
-    @property
-    def anchor(self) -> str:
-        """Where links to it lead."""
-        return "".join(c if c.isalnum() else "-" for c in self.path.removesuffix(".md"))
-
 
 def render_html(sheets: Sequence[Sheet], root: Path) -> str:
     """Render a report: its first page open, the others folded below it.
@@ -55,18 +51,23 @@ def render_html(sheets: Sequence[Sheet], root: Path) -> str:
     Returns:
         A page that needs no other file, but for the tables it links to.
     """
-    anchors = {sheet.path: sheet.anchor for sheet in sheets}
+    anchors: dict[str, str] = {}
+    for sheet in sheets:
+        anchor = "".join(c if c.isalnum() else "-" for c in sheet.path.removesuffix(".md"))
+        while anchor in anchors.values():  # a-b and a_b are two grids
+            anchor += "-2"
+        anchors[sheet.path] = anchor
     bodies, entries = [], []
     for sheet in sheets:
         body, headings = _render(sheet, anchors, root)
         if sheet is sheets[0]:
-            bodies.append(f'<section id="{sheet.anchor}">\n{body}</section>')
+            bodies.append(f'<section id="{anchors[sheet.path]}">\n{body}</section>')
             entries += [_entry(anchor, text) for anchor, text in headings]
         else:
             summary = f"<summary>{html.escape(sheet.title)}</summary>"
             # Inside what it unfolds: a link to it opens it.
-            bodies.append(f'<details>\n{summary}\n<section id="{sheet.anchor}">\n{body}</section>\n</details>')
-            entries.append(_entry(sheet.anchor, sheet.title))
+            bodies.append(f'<details>\n{summary}\n<section id="{anchors[sheet.path]}">\n{body}</section>\n</details>')
+            entries.append(_entry(anchors[sheet.path], sheet.title))
     style = resources.files("gan_ablate.reporting").joinpath("report.css").read_text("utf-8")
     listed, pages = "\n".join(entries), "\n".join(bodies)
     return (
@@ -85,15 +86,17 @@ def _entry(anchor: str, text: str) -> str:
 def _render(sheet: Sheet, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(sheet.markdown)
-    headings = list(_give_headings_their_anchors(tokens, sheet.anchor))
+    headings = list(_give_headings_their_anchors(tokens, anchors[sheet.path]))
     folder = posixpath.dirname(sheet.path)
     for child in (child for token in tokens for child in token.children or ()):
         if child.type == "image":
-            source = posixpath.normpath(posixpath.join(folder, str(child.attrs["src"])))
+            source = posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"]))))
+            if source.startswith(("..", "/")) or Path(source).suffix not in _MEDIA_TYPES:
+                continue  # no picture of ours
             content = base64.b64encode((root / source).read_bytes()).decode("ascii")
             child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
         elif child.type == "link_open":
-            child.attrSet("href", _target(str(child.attrs["href"]), folder, sheet.anchor, anchors))
+            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchors[sheet.path], anchors))
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
     # A wide table scrolls in a box of its own instead of stretching the page.
@@ -103,7 +106,7 @@ def _render(sheet: Sheet, anchors: Mapping[str, str], root: Path) -> tuple[str, 
 
 def _target(link: str, folder: str, own: str, anchors: Mapping[str, str]) -> str:
     """Lead a link to its place in the page, or to the file beside it."""
-    path, _, fragment = link.partition("#")
+    path, _, fragment = unquote(link).partition("#")
     if "://" in path:
         return link
     if not path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.reporting import caveats, exports, formats, plots, settling, tables, wording
+from gan_ablate.reporting.formats import escape_markdown
 from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
         figures_as_pdf: whether each figure is also wanted as PDF.
     """
     grid = results.plan.grid
-    lines = [f"# {title}", ""] + ([f"*{grid.question}*", ""] if grid.question else [])
+    lines = [f"# {escape_markdown(title)}", ""]
+    lines += [f"*{escape_markdown(grid.question)}*", ""] if grid.question else []
     if not results.records:
         nothing = "No run is finished yet."
         return Page(title, results.name, [nothing], [*lines, nothing, ""])
@@ -75,7 +77,7 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     unlevelled = caveats.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.whole_curves))
     lasting = [*turns, *([unlevelled] if unlevelled else [])]
     found = wording.findings_sentence(effects)
-    sentences = [*([found] if found else []), *simple[:1], *lasting[:1]]
+    sentences = [found or "Nothing is scored yet.", *simple[:1], *lasting[:1]]
     answers += [*simple, *lasting, *caveats.warning_sentences(results), *caveats.remark_sentences(results)]
     lines += ["## Answers", "", *(f"- {answer}" for answer in answers), ""]
     judgements = results.verdicts.judgements()
@@ -94,7 +96,7 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     lines += _more_tables(results, effects)
     overhead = caveats.overhead_sentence(results)
     lines += ["## What a step costs", "", *tables.cost_table(summary), "", *([overhead, ""] if overhead else [])]
-    lines += ["## Setup", "", *tables.setup_table(results), "", exports.LINKS, ""]
+    lines += ["## Setup", "", *tables.setup_table(results), "", exports.links(results), ""]
     return Page(title, results.name, sentences, lines)
 
 

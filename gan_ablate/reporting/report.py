@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.blocks import compare_blocks
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.design.planning import name_blocks
+from gan_ablate.design.blocks import name_blocks
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store, write_atomically
 from gan_ablate.reporting import blocks, plots, tables
@@ -17,7 +18,9 @@ from gan_ablate.reporting.methods import METHODS
 from gan_ablate.reporting.page import PAGE_NAME, write_page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from gan_ablate.analysis.blocks import Blocks
 
 METHODS_TITLE = "Definitions and methods"
 
@@ -47,10 +50,13 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
         for name, of_grid in results.items()
     }
     with plots.also_as_pdf(wanted=figures_as_pdf):
-        pages = [blocks.write_blocks_page(of_blocks) for of_blocks in compare_blocks(results.values())]
-        draw_front(results, titles, store.root / FIGURE)
+        pages = [
+            blocks.write_blocks_page(of_blocks, f"{of_blocks.results[0].plan.grid.name}@{place}")
+            for of_blocks, place in _number_blocks(compare_blocks(results.values()))
+        ]
+        has_figure = draw_front(results, titles, store.root / FIGURE)
     pages += [write_page(results[name], titles[name], figures_as_pdf=figures_as_pdf) for name in names]
-    front = "\n".join(front_lines(results, places, pages)).rstrip() + "\n"
+    front = "\n".join(front_lines(results, places, pages, has_figure=has_figure)).rstrip() + "\n"
     methods = "\n".join([f"# {METHODS_TITLE}", "", METHODS, *tables.definitions_table()]).rstrip() + "\n"
     texts = {page.folder: "\n".join(page.lines).rstrip() + "\n" for page in pages}
     for folder, text in texts.items():
@@ -62,6 +68,17 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     sheets.append(Sheet(METHODS_TITLE, "methods.md", methods))
     write_atomically(store.root / "report.html", render_html(sheets, store.root))
     return store.root / "report.md"
+
+
+def _number_blocks(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:
+    """Give every comparison of a grid's blocks a folder of its own: ``blocks``, ``blocks-2`` and so on."""
+    seen = Counter[str]()
+    numbered = []
+    for of_blocks in comparisons:
+        name = of_blocks.results[0].plan.grid.name
+        seen[name] += 1
+        numbered.append((of_blocks, "blocks" if seen[name] == 1 else f"blocks-{seen[name]}"))
+    return numbered
 
 
 def _places(results: Mapping[str, GridResults]) -> dict[str, str]:

@@ -9,7 +9,16 @@ import pandas as pd
 from tabulate import tabulate
 
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.reporting.formats import change_text, count, number, p_text, percent, percent_text, rate_text
+from gan_ablate.reporting.formats import (
+    change_text,
+    count,
+    escape_markdown,
+    number,
+    p_text,
+    percent,
+    percent_text,
+    rate_text,
+)
 from gan_ablate.reporting.settling import settled_text
 from gan_ablate.reporting.wording import (
     INTERVAL_WORDS,
@@ -32,11 +41,14 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.stats import Estimate
 
 
-def verdicts_table(judgements: Iterable[tuple[GridResults, Judgement]], page_of: Callable[[str], str]) -> list[str]:
+def verdicts_table(
+    judgements: Iterable[tuple[GridResults, Judgement]], places: Mapping[str, str], page_of: Callable[[str], str]
+) -> list[str]:
     """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
         judgements: with the grids that gave them.
+        places: a grid's name → words for its block, where it is not the only one.
         page_of: a grid's name → link of its page.
     """
     rows = []
@@ -44,7 +56,7 @@ def verdicts_table(judgements: Iterable[tuple[GridResults, Judgement]], page_of:
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
             [
-                claim_name(judgement),
+                claim_name(judgement) + (f" ({escape_markdown(place)})" if (place := places[results.name]) else ""),
                 verdict_words(judgement, is_complete=results.is_complete),
                 "; ".join(_decided_text(effect, is_alone=len(decisive) == 1) for effect in decisive),
                 _seeds_text(decisive),
@@ -74,7 +86,8 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
 def claim_name(judgement: Judgement) -> str:
     """Write a claim behind its number, if it has one."""
     claim = judgement.claim
-    return f"{claim.id}: {claim.sentence}" if claim.id else claim.sentence
+    sentence = escape_markdown(claim.sentence)
+    return f"{claim.id}: {sentence}" if claim.id else sentence
 
 
 def _seeds_text(effects: Sequence[Effect]) -> str:

@@ -114,8 +114,18 @@ def test_blocks_are_alike_only_if_every_two_are(tmp_path: Path) -> None:
 def test_runs_of_other_lengths_and_of_other_grids_are_no_blocks(tmp_path: Path) -> None:
     store = Store(tmp_path)
     save_runs(store, plan(load_grid("beta1")), lambda *_: 20.0)
-    save_runs(store, plan(load_grid("beta1"), dataset="fashion-mnist", budget="smoke"), lambda *_: 20.0)
+    save_runs(store, plan(load_grid("beta1"), dataset="fashion-mnist", steps=99), lambda *_: 20.0)
     save_runs(store, plan(load_grid("dropout")), lambda *_: 20.0)
+    assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
+
+
+def test_levels_that_only_share_a_name_are_no_blocks(tmp_path: Path) -> None:
+    store, grid = Store(tmp_path), load_grid("beta1")
+    save_runs(store, plan(grid), lambda _, seed: 20.0 + seed)
+    levels = {**grid.factors["beta1"].levels, "0.9": {"beta1": 0.99}}
+    factors = {"beta1": grid.factors["beta1"].model_copy(update={"levels": levels})}
+    other = plan(grid.model_copy(update={"factors": factors}), dataset="fashion-mnist")
+    save_runs(store, other, lambda _, seed: 20.0 + seed)
     assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
 
 

@@ -11,7 +11,7 @@ from gan_ablate.analysis.effects import Effect, estimate_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import load_results
-from gan_ablate.design.claims import Claim, OutcomeName
+from gan_ablate.design.claims import RATIO_OUTCOMES, Claim, OutcomeName
 from gan_ablate.design.grid import list_grids, load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
@@ -115,6 +115,9 @@ def test_that_nothing_matters_is_said_of_all_levels(
     judgement = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == verdict
+    needed = [finding.effect.needed_seeds for finding in judgement.decisive if finding.verdict == "open"]
+    if verdict == "open":  # it takes as many as the last of its levels does
+        assert judgement.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
 
 
 def test_a_claim_of_which_a_part_was_not_measured_is_not_judged(tmp_path: Path) -> None:
@@ -156,6 +159,7 @@ def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
 
 def test_a_claim_may_be_on_every_outcome_and_on_no_other() -> None:
     assert set(get_args(OutcomeName)) == set(OUTCOMES)
+    assert set(RATIO_OUTCOMES) == {name for name, outcome in OUTCOMES.items() if outcome.scale == "ratio"}
 
 
 def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import name_blocks, plan
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
 
 GRID = """
@@ -96,6 +97,8 @@ def test_a_folder_s_block_is_named_by_its_content(tmp_path: Path) -> None:
         ('[blocks]\ndataset = "mnist"', r"mine.toml: blocks.dataset"),
         ('[blocks]\ndataset = ["nothing"]', r"mine.toml, \[blocks\]: dataset = 'nothing'"),
         ('[blocks]\nbatchsize = [64]', r"mine.toml, \[blocks\]: batchsize"),
+        ("[blocks]\nloss = { a = {} }", "mine.toml: blocks"),
+        ('[blocks]\n"generator.norm" = ["none"]\ngenerator.norm = ["batch"]', "mine.toml: blocks"),
         ('[blocks]\npreset = ["dcgan"]', r"mine.toml: blocks.preset = 'dcgan': no such preset"),
         ("[blocks]\nseed = [1, 2]", r"mine.toml, \[blocks\]: seed and steps"),
         ("[blocks]\nbatch_size = [64, 64]", "the same configuration"),
@@ -118,3 +121,40 @@ def test_a_factor_may_not_be_called_block(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("factors.beta1", "factors.block"))
     with pytest.raises(UserError, match=r"factors\.block: results have a column of that name"):
         load_grid(path)
+
+
+def test_a_block_at_a_field_s_default_is_the_grid_itself(tmp_path: Path) -> None:
+    """Whether a preset says it or nobody does: its runs are the same, and so is its name."""
+    alone = plan(load_grid(write_grid(tmp_path)))
+    grid = load_grid(write_grid(tmp_path, tail='[blocks]\nprecision = ["fp32", "bf16"]\ninit = ["normal", "default"]'))
+    blocks = plan(grid).blocks
+    assert blocks[0].name == "mine"
+    assert [cell.config.run_id for cell in blocks[0].cells] == [cell.config.run_id for cell in alone.cells]
+    assert len({block.name for block in blocks}) == 4
+
+
+def test_a_field_that_an_earlier_plan_does_not_have_is_none_there(tmp_path: Path) -> None:
+    earlier = plan(load_grid(write_grid(tmp_path)))
+    tail = '[set]\npenalty = "r1"\n"discriminator.norm" = "none"\n[blocks]\n"penalty.gamma" = [1.0, 5.0]'
+    later = plan(load_grid(write_grid(tmp_path, tail=tail)))
+    assert name_blocks([earlier, *later.blocks])[0] == "penalty gamma none"
+
+
+def test_long_names_of_one_beginning_are_two_names(tmp_path: Path) -> None:
+    names = set()
+    for end in "ab":
+        folder = tmp_path / ("n" * 100 + end)
+        folder.mkdir()
+        Image.new("RGB", (8, 8), (ord(end), 0, 0)).save(folder / "0.png")
+        (block,) = plan(load_grid(write_grid(tmp_path)), dataset=f"folder:{folder}").blocks
+        names.add(block.name)
+        assert len(block.name) < 100
+    assert len(names) == 2
+
+
+def test_too_many_blocks_are_counted_before_they_are_made(tmp_path: Path) -> None:
+    values = list(range(1, 41))
+    tail = "[blocks]\n" + "\n".join(f"{name} = {values}" for name in ("batch_size", "latent_dim", "sheet_every"))
+    tail += f'\n"generator.base_channels" = {values}\n"discriminator.base_channels" = {values}\n'
+    with pytest.raises(UserError, match="204,800,000 variants; valid: at most 10,000"):
+        plan(load_grid(write_grid(tmp_path, tail=tail)))

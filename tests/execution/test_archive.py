@@ -75,3 +75,38 @@ def test_nothing_to_archive_and_nowhere_to_are_refused(tmp_path: Path, stores: t
         archive(Store(tmp_path / "empty"), stores[1])
     with pytest.raises(UserError, match="another folder"):
         archive(stores[0], stores[0])
+
+
+def test_a_run_that_failed_is_archived_once_it_has_not(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    planned = store.load_plan("beta1")
+    config = planned.baseline.with_seed(2)
+    good = store.load_record(config.run_id)
+    assert good is not None
+    store.save_record(good.model_copy(update={"status": "failed", "scoring": None}))
+    assert archive(store, study) == 8
+    store.save_record(good)
+    assert archive(store, study) == 1
+    assert study.is_done(config.run_id)
+
+
+def test_fewer_seeds_take_none_away_and_make_no_fixed_number_of_more(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    more = Store(store.root.parent / "more")
+    save_runs(more, plan(load_grid("beta1"), seeds=5), lambda cell, seed: 20.0 + seed + len(cell.label))
+    archive(more, study)
+    archive(store, study)
+    kept = study.load_plan("beta1")
+    assert len(kept.seeds) == 5
+    assert study.known_seeds(kept) == {3, 5}
+    archive(more, study)
+    assert study.load_plan("beta1").intervals == "sequential"
+
+
+def test_other_runs_under_a_name_that_is_taken_are_refused(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    other = Store(store.root.parent / "other")
+    save_runs(other, plan(load_grid("beta1"), seeds=3, steps=99), lambda *_: 20.0)
+    with pytest.raises(UserError, match="beta1 was archived there with other runs"):
+        archive(other, study)

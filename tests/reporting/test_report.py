@@ -3,22 +3,25 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64decode
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from gan_ablate.analysis.settling import settle
 from gan_ablate.analysis.table import load_results, tabulate_runs
+from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import BudgetName, load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.reporting import page, report
+from gan_ablate.reporting import page, plots, report
 from gan_ablate.reporting.report import write_report
-from tests.synthetic import save_runs
+from tests.synthetic import make_record, save_runs
 
 
 def batch_norm_halves(cell: Cell, seed: int) -> float:
@@ -96,7 +99,8 @@ def test_what_two_grids_share_is_ranked_once(tmp_path: Path, no_figures: None) -
     ranking = front[: front.index("![")]
     assert ranking.count("beta1 0.9 rather than 0.5") == 1
     alone = (tmp_path / "beta1" / "report.md").read_text("utf-8")
-    assert re.findall(r"beta1 0.9 rather than 0.5 \((.+?)\)", ranking)[0] in alone + front[front.index("## Grids") :]
+    told = re.findall(r"beta1 0.9 rather than 0.5 \(.+? (\[.+?\])\)", ranking)[0]
+    assert f"| {told} %" in alone
 
 
 def steep(cell: Cell, seed: int) -> float:
@@ -425,3 +429,83 @@ def test_a_grid_with_a_diverged_and_a_failed_run_says_so_everywhere(tmp_path: Pa
     assert runs["status"].value_counts().to_dict() == {"completed": 18, "diverged": 1, "failed": 1}
     for figure in ("quality", "effects", "interactions", "curves", "cost", "stability", "losses", "samples"):
         assert (tmp_path / "bn_label_smooth" / f"{figure}.png").is_file()
+
+
+def test_a_report_of_runs_that_compare_nothing_yet_is_written(tmp_path: Path) -> None:
+    """One run of the baseline, and nothing else: no effect is finite, and nothing can be drawn of any."""
+    store, planned = Store(tmp_path), plan(load_grid("beta1"))
+    store.save_plan(planned)
+    (tmp_path / "effects.png").write_bytes(PIXEL)  # of an earlier report
+    store.save_record(make_record(planned.baseline, 0, 20.0))
+    front = write_report(tmp_path).read_text("utf-8")
+    assert "![" not in front
+    assert not (tmp_path / "effects.png").exists()
+    assert "1 of 15 runs are finished" in front
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_a_claim_on_what_needs_no_scores_is_judged_without_them(
+    tmp_path: Path, no_figures: None, is_scored: bool
+) -> None:
+    grid = load_grid("beta1")
+    claim = Claim(sentence="It is slow", levels=[{"beta1": "0.9"}], outcome="step_ms_median", direction="higher")
+    planned = plan(grid.model_copy(update={"claims": [claim]}))
+    store = Store(tmp_path)
+    save_runs(store, planned, lambda _, seed: 20.0 + seed)
+    for cell, config in planned.runs:
+        record = store.load_record(config.run_id)
+        assert record is not None
+        assert record.throughput is not None
+        slow = 1.48 + config.seed / 100 if cell.levels["beta1"] == "0.9" else 1.0
+        steps = record.throughput.model_copy(
+            update={key: slow * getattr(record.throughput, key) for key in
+                    ("step_ms_median", "step_ms_p10", "step_ms_p90")}
+        )  # fmt: skip
+        changes = {"throughput": steps, **({} if is_scored else {"scoring": None})}
+        store.save_record(record.model_copy(update=changes))
+    front = write_report(tmp_path).read_text("utf-8")
+    assert "| It is slow | **supported** | step time +50.0 %" in re.sub(" +", " ", front)
+    assert ("Without scores" in front) is not is_scored
+
+
+HOSTILE = ["![x](../../secret.png)", "a ] b", "[u](https://evil.example) x", "is $_$ <b>safe</b> | or `not`"]
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_a_title_is_text_whatever_it_holds(tmp_path: Path, title: str) -> None:
+    grid = load_grid("beta1").model_copy(update={"title": title, "question": title})
+    planned = plan(grid, seeds=2)
+    store = Store(tmp_path / "out")
+    save_runs(store, planned, lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    write_report(tmp_path / "out")
+    for path in (tmp_path / "out" / "report.md", tmp_path / "out" / "beta1" / "report.md"):
+        html = MarkdownIt("commonmark").render(path.read_text("utf-8"))
+        assert 'evil.example"' not in html
+        assert 'secret.png"' not in html
+        assert "<b>" not in html
+        assert escape(title, quote=False) in html.replace("&quot;", '"')
+    front = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "](beta1/report.md)**" in front
+
+
+def test_the_front_page_tells_the_blocks_of_a_claim_apart(tmp_path: Path, no_figures: None) -> None:
+    for dataset in ("mnist-10k", "fashion-mnist"):
+        save_runs(Store(tmp_path), plan(load_grid("dropout"), dataset=dataset), lambda _, seed: 20.0 + seed)
+    front = write_report(tmp_path).read_text("utf-8")
+    assert "makes better samples (mnist-10k)" in front
+    assert "makes better samples (fashion-mnist)" in front
+
+
+def test_smoke_runs_are_no_blocks_and_not_in_the_front_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(plots, "plot_front", lambda groups, _: drawn.extend(title for title, _ in groups))
+    monkeypatch.setattr(page, "_draw_figures", lambda *_, **__: [])
+    monkeypatch.setattr(page, "_draw_animations", lambda *_: [])
+    monkeypatch.setattr(report, "render_html", lambda *_: "")
+    save_runs(Store(tmp_path), plan(load_grid("beta1")), lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    smoke = plan(load_grid("beta1"), dataset="fashion-mnist", budget="smoke", steps=1_500)
+    save_runs(Store(tmp_path), smoke, lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    write_report(tmp_path)
+    assert drawn == ["Adam's β1 (mnist-10k)"]
+    assert not (tmp_path / "beta1@blocks").exists()

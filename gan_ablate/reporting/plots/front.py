@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _ANSWER_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 
 _ROW_INCHES = 0.23
+MAX_TITLE = 60
+"""Characters of a grid's title that are shown."""
+
 _FARTHEST = np.log(4.0)
 """An axis up to four times FID, or a quarter of it, shows what matters; longer bars are cut."""
 
@@ -31,19 +34,17 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]
     """
     rows: list[tuple[str, Effect | None, Effect | None]] = []
     for title, effects in groups:
-        rows.append((title, None, None))
+        rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None, None))
         rows += [(effect.name, effect, time) for effect, time in effects]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
         for axes in (quality, cost):
             axes.axvline(0, color="0.3", lw=1)
             axes.grid(visible=False, axis="y")
-        for effect in (effect for _, effect, _ in rows):
-            if effect is not None and effect.margin is not None:
-                quality.axvspan(-effect.margin, effect.margin, color="0.9", zorder=0)
-                break
         for row, (_, effect, time) in enumerate(rows):
             if effect is not None:
+                if effect.margin is not None:  # each grid has its own
+                    quality.fill_betweenx([row - 0.5, row + 0.5], -effect.margin, effect.margin, color="0.9", zorder=0)
                 draw_answer(quality, effect, row, _FARTHEST)
             if time is not None and np.isfinite(time.estimate.value):
                 draw_answer(cost, time, row, np.log(2.0), size=4)

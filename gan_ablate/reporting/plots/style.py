@@ -89,6 +89,7 @@ def also_as_pdf(*, wanted: bool) -> Iterator[None]:
 def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
     """Open a figure in the house style and save it on leaving: no display, no global state, no date in the file."""
     style: Any = {
+        "text.parse_math": False,  # a title may hold any sign
         "pdf.fonttype": 42,  # letters stay letters: publishers refuse type 3
         **sns.axes_style("whitegrid"),
         **sns.plotting_context("notebook", font_scale=0.85),
