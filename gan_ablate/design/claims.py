@@ -21,8 +21,8 @@ OutcomeName = Literal[
 """What an effect can be measured on; ``gan_ablate.analysis.outcomes`` defines each."""
 
 RATIO_OUTCOMES = (
-    "fid", "fid_batch_stats", "fid_ema", "classifier_score", "nearest_ratio", "oscillation", "steps_to_fid", "sec_to_fid", "fid_equal_time", "grad_norm_g",
-    "grad_norm_d", "step_ms_median",
+    "fid", "fid_batch_stats", "fid_ema", "classifier_score", "nearest_ratio", "oscillation", "steps_to_fid",
+    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "step_ms_median",
 )  # fmt: skip
 """Those that are compared by ratios, and so have a margin."""
 

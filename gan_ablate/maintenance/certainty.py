@@ -190,3 +190,7 @@ def _smallest(settled: NDArray[np.bool_], nums: NDArray[np.int64]) -> int | None
     """The first number of seeds from which on a study is settled with chance ``POWER``."""
     is_enough = settled.mean(axis=0) >= POWER
     return int(nums[is_enough.argmax()]) if is_enough.any() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from gan_ablate.analysis.ranking import rank_effects
 from gan_ablate.reporting import caveats, plots, tables
 from gan_ablate.reporting.formats import escape_markdown, percent_text
 from gan_ablate.reporting.page import PAGE_NAME
-from gan_ablate.reporting.wording import adjusted_estimate, leaning
+from gan_ablate.reporting.wording import adjusted_estimate, answer_words, leaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,9 +123,9 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
         words += f", leaning {side}" if side else ""
         if effect.needed_seeds is not None:
             words += f", about {effect.needed_seeds:,} seeds would tell"
-    others = [e for e in results.verdicts.simple_effects if e.levels == effect.levels and e.is_found]
-    if effect.is_found and any(other.answer != effect.answer for other in others):
-        words += ", the other way beside some other levels"
+    for other in results.verdicts.simple_effects:
+        if other.levels == effect.levels and other.answer not in ("open", effect.answer):
+            words += f", but with {other.place} {answer_words(other)}"
     return f"{words}{f', {escape_markdown(place)}' if place else ''})"
 
 

@@ -115,8 +115,9 @@ def test_a_level_whose_effect_turns_with_another_factor_says_so(tmp_path: Path, 
 
     write(tmp_path, fid)
     front = (tmp_path / "report.md").read_text("utf-8")
-    assert "batch norm on rather than off" in front
-    assert "the other way beside some other levels" in front
+    (told,) = re.findall(r"batch norm on rather than off \((.+?)\)[;.]", front)
+    assert ", but with label smoothing off higher" in told
+    assert "label smoothing on" not in told  # there it is as on average
 
 
 def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path, no_figures: None) -> None:
