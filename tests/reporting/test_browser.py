@@ -111,7 +111,7 @@ def test_what_is_wrong_is_seen(page: Path, tmp_path: Path) -> None:
 
 
 def test_it_prints_whole(page: Path, tmp_path: Path) -> None:
-    """All that is folded on the screen is on paper: dozens of pages, and the last one's words."""
+    """All that is folded on the screen is on paper: many more pages than the front page fills."""
     printed = tmp_path / "report.pdf"
     run(tmp_path, f"--print-to-pdf={printed}", "--no-pdf-header-footer", page.as_uri())
     content = printed.read_bytes()

@@ -117,7 +117,7 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
 def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
     """Draw an effect in the colour and shape of its answer: thick its own interval, thin the adjusted one.
 
-    A bar that reaches beyond ``farthest`` ends there, with an arrow.
+    What lies beyond ``farthest`` ends there, with an arrow.
     """
     style = ANSWER_STYLES["negligible" if effect.is_too_small else effect.answer]
     colour = style["color"]
@@ -129,6 +129,8 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
         if np.isfinite(bound) and abs(bound) > farthest:
             axes.plot(np.clip(bound, -farthest, farthest), row, marker, color=colour, ms=3.5, zorder=3)
     value = float(np.clip(effect.estimate.value, -farthest, farthest))
+    if value != effect.estimate.value:
+        style = {**style, "marker": ">" if value > 0 else "<"}
     axes.plot(value, row, ls="", ms=size, zorder=4, **style)
 
 
@@ -181,8 +183,8 @@ def draw_legend(figure: Figure, axes: Axes) -> None:
 
 def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
     """Choose round changes in percent between two log ratios, zero among them, ``most`` fitting on the axis."""
-    below = (-5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
-    above = (5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
+    below = (-1, -2, -5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
+    above = (1, 2, 5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
     ticks = [0] if low <= 0 <= high else []
     for side in (below, above):
         last = 0.0
