@@ -22,12 +22,14 @@ class Ranking:
     Attributes:
         use: they lower FID.
         avoid: they raise it.
+        depends: what they do at one level of another factor is not what they do at another.
         indifferent: they lie within the margin, effects that are too small to matter among them.
         unknown: they are open.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
     avoid: list[tuple[GridResults, Effect]] = field(default_factory=list)
+    depends: list[tuple[GridResults, Effect]] = field(default_factory=list)
     indifferent: list[tuple[GridResults, Effect]] = field(default_factory=list)
     unknown: list[tuple[GridResults, Effect]] = field(default_factory=list)
 
@@ -35,26 +37,30 @@ class Ranking:
 def rank_effects(results: Iterable[GridResults]) -> Ranking:
     """Sort the main effects on FID of grids by what they say; of a smoke run, nothing.
 
-    Two grids that share runs may show one effect twice, or from either side: it is told once, where it is surer.
+    Two grids may show one comparison twice, from either side, or averaged over another factor and alone: it is told
+    once, where it is surest: settled, then with most seeds, then with the smallest p.
 
     Args:
         results: of every grid.
     """
-    found: dict[frozenset[frozenset[str]], tuple[GridResults, Effect]] = {}
-    for of_grid in results:
-        if of_grid.plan.budget == "smoke":
-            continue
-        for effect in of_grid.verdicts.effects("fid"):
-            if effect.is_interaction or not math.isfinite(effect.estimate.value):
-                continue
-            compared = _compared(of_grid, effect)
-            twin = found.get(compared)
-            if twin is None or _surety(effect) > _surety(twin[1]):
-                found[compared] = of_grid, effect
+    every = [
+        (of_grid, effect)
+        for of_grid in results
+        if of_grid.plan.budget != "smoke"
+        for effect in of_grid.verdicts.effects("fid")
+        if not effect.is_interaction and math.isfinite(effect.estimate.value)
+    ]
+    told: set[object] = set()
+    found = []
+    for of_grid, effect in sorted(every, key=lambda pair: _surety(pair[1]), reverse=True):
+        names = {_compared(of_grid, effect), _named(of_grid, effect)}
+        if not names & told:
+            found.append((of_grid, effect))
+        told |= names
     ranking = Ranking()
-    by_size = sorted(found.values(), key=lambda pair: -abs(pair[1].estimate.value))
+    by_size = sorted(found, key=lambda pair: -abs(pair[1].estimate.value))
     for pair in by_size:
-        _list_of(ranking, pair[1]).append(pair)
+        _list_of(ranking, *pair).append(pair)
     return ranking
 
 
@@ -68,11 +74,22 @@ def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]
     )
 
 
-def _surety(effect: Effect) -> tuple[int, float]:
-    return effect.estimate.num_seeds, -effect.test.p
+def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
+    """The same comparison in words: from one base preset, in one block, between two levels of one factor."""
+    plan = results.plan
+    ((factor, level),) = effect.levels.items()
+    levels = frozenset((level, plan.grid.factors[factor].baseline))
+    return plan.grid.base, tuple(plan.baseline.block.items()), plan.baseline.config.dataset, factor, levels
 
 
-def _list_of(ranking: Ranking, effect: Effect) -> list[tuple[GridResults, Effect]]:
+def _surety(effect: Effect) -> tuple[bool, int, float]:
+    return effect.answer != "open", effect.estimate.num_seeds, -effect.test.p
+
+
+def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tuple[GridResults, Effect]]:
+    simple = [other.answer for other in results.verdicts.simple_effects if other.levels == effect.levels]
+    if len({*simple, effect.answer} - {"open"}) > 1:
+        return ranking.depends
     if effect.answer == "open":
         return ranking.unknown
     if effect.answer == "negligible" or effect.is_too_small:

@@ -50,12 +50,17 @@ def _opening(every: list[GridResults]) -> str:
     software = f"gan\\_ablate {metadata.version('gan-ablate')}"
     if versions["revision"]:
         software += f" (commit {versions['revision']})"
+    parts = {
+        "PyTorch": (versions["torch"], "~\\cite{paszke2019pytorch}"),
+        "TorchMetrics": (versions["torchmetrics"], "~\\cite{detlefsen2022torchmetrics}"),
+        "Python": (versions["python"], ""),
+    }
+    used = ", ".join(
+        f"{name}{' ' if version else ''}{version}{reference}" for name, (version, reference) in parts.items()
+    )
     machine = versions["gpu"] or versions["cpu"]
-    return (
-        f"All runs were trained and judged with {software}, protocol {PROTOCOL_VERSION}, on PyTorch "
-        f"{versions['torch']}~\\cite{{paszke2019pytorch}} and TorchMetrics "
-        f"{versions['torchmetrics']}~\\cite{{detlefsen2022torchmetrics}}, Python {versions['python']}"
-        + (f", on {escape_latex(machine)}." if machine else ".")
+    return f"All runs were trained and judged with {software}, protocol {PROTOCOL_VERSION}, on {used}" + (
+        f", on {escape_latex(machine)}." if machine else "."
     )
 
 

@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.ranking import rank_effects
 from gan_ablate.reporting import caveats, plots, tables
-from gan_ablate.reporting.formats import escape_markdown, percent_text
+from gan_ablate.reporting.formats import count, escape_markdown, percent_text
 from gan_ablate.reporting.page import PAGE_NAME
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words, leaning
 
@@ -30,9 +31,11 @@ MAX_RANKED = 8
 """Levels that a line of the ranking names."""
 
 HOW_TO_READ = (
-    "Changes are of FID, the distance of generated images from real ones: lower is better. Each is a paired difference "
-    "over seeds, in brackets its interval, adjusted for all effects of its grid. What certainly lies within the "
-    "margin, the grey band, does not matter; what is open may be either. [Definitions and methods](methods.md)."
+    "Changes are of FID, the distance of generated images from real ones: lower is better. Thick bars are an effect's "
+    "own 95 % interval, thin ones are adjusted for all effects of its grid, and all words rest on these: *better* or "
+    "*worse*, use or avoid, if it excludes zero; *does not matter* if it lies within the margin, the grey band; *open* "
+    "otherwise. An interaction is what two levels do together beyond what each does. "
+    "[Definitions and methods](methods.md)."
 )
 
 
@@ -49,6 +52,7 @@ def front_lines(
     """
     every = list(results.values())
     lines = [f"# {TITLE}", "", "## Which to use", "", *_ranking_lines(rank_effects(every), results, places), ""]
+    lines += [_setting_sentence(every), ""]
     if has_figure:
         caption = "Main effects on FID, interactions that were found, and the time of a step"
         lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ, ""]
@@ -105,28 +109,52 @@ def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places:
     for words, pairs in (
         ("Use", ranking.use),
         ("Avoid", ranking.avoid),
+        ("Depends", ranking.depends),
         ("Does not matter", ranking.indifferent),
         ("Not known yet", ranking.unknown),
     ):
         named = [_ranked_words(of_grid, effect, places[of_grid.name]) for of_grid, effect in pairs]
-        more = f"; and {len(named) - MAX_RANKED} more, smaller" if len(named) > MAX_RANKED else ""
-        lines.append(f"- **{words}**: {'; '.join(named[:MAX_RANKED]) or 'nothing'}{more}.")
+        if len(named) > MAX_RANKED:
+            named[MAX_RANKED:] = [f"{len(named) - MAX_RANKED} more, smaller: see the grids"]
+        lines += [f"- **{words}**{'' if named else ': nothing'}", *(f"  - {name}" for name in named)]
     return lines
 
 
 def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
     ((factor, level),) = effect.levels.items()
     baseline = results.plan.grid.factors[factor].baseline
-    words = f"{factor.replace('_', ' ')} {level} rather than {baseline} ({percent_text(adjusted_estimate(effect))}"
+    words = f"{factor.replace('_', ' ')} {level} rather than {baseline}"
+    if place:
+        words += f", {escape_markdown(place)}"
+    simple = [other for other in results.verdicts.simple_effects if other.levels == effect.levels]
+    depends = len({*(other.answer for other in simple), effect.answer} - {"open"}) > 1
+    average = " on average" if depends else ""
+    words += f": {percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if effect.answer == "open":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
         if effect.needed_seeds is not None:
-            words += f", about {effect.needed_seeds:,} seeds would tell"
-    for other in results.verdicts.simple_effects:
-        if other.levels == effect.levels and other.answer not in ("open", effect.answer):
-            words += f", but with {other.place} {answer_words(other)}"
-    return f"{words}{f', {escape_markdown(place)}' if place else ''})"
+            words += f"; about {effect.needed_seeds:,} seeds in all would tell"
+    if depends:
+        at_each = (f"with {e.place} {percent_text(adjusted_estimate(e))}, {answer_words(e)}" for e in simple)
+        words += f"; {'; '.join(at_each)}"
+    return words
+
+
+def _setting_sentence(every: Sequence[GridResults]) -> str:
+    """Say what the answers rest on, and that training was not over, where it was not."""
+    plans = [results.plan for results in every]
+    datasets = ", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans))
+    bases = ", ".join(dict.fromkeys(plan.baseline.block.get("preset", plan.grid.base) for plan in plans))
+    steps = " or ".join(f"{number:,}" for number in sorted({plan.baseline.config.steps for plan in plans}))
+    sentence = f"Changes to `{bases}` on {datasets}, after {steps} steps."
+    falling = sum(len(find_unlevelled(results.plan, results.whole_curves)) for results in every)
+    if falling:
+        total = sum(len(results.labels) for results in every)
+        sentence += (
+            f" FID was still falling at the end in {falling} of {total} variants: what is better may only be faster."
+        )
+    return sentence
 
 
 def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> list[str]:

@@ -86,7 +86,14 @@ def sequential(planned: Plan) -> Plan:
 def test_a_citation_names_what_was_done_and_no_more(results: GridResults) -> None:
     text = cite(results.store.root)
     paragraph, *entries = text.split("\n\n")
-    for words in ("3 variants", "over 5 seeds", "1,500 generator steps", "dddddddddddd", "eeeeeeeeeeee", "protocol 5"):
+    for words in (
+        "3 variants",
+        "15 runs over at most 5 seeds",
+        "1,500 generator steps",
+        "dddddddddddd",
+        "eeeeeeeeeeee",
+        "protocol 5",
+    ):
         assert words in paragraph
     cited = re.findall(r"\\cite\{(.+?)\}", paragraph)
     assert [re.findall(r"@\w+\{(.+?),", entry)[0] for entry in entries] == list(dict.fromkeys(cited))

@@ -52,7 +52,10 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]
         for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if effect is None else "normal")
         quality.set_ylim(len(rows) - 0.5, -0.5)
-        for axes, words in ((quality, "change of FID: left is better"), (cost, "step time")):
+        for axes, words in (
+            (quality, "change of FID, log scale: left is better"),
+            (cost, "change of step time: left is faster"),
+        ):
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -0.05), max(high, 0.05))
             percent_axis(axes, "x", 9 if axes is quality else 3)

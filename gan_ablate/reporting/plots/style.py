@@ -131,6 +131,11 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
     value = float(np.clip(effect.estimate.value, -farthest, farthest))
     if value != effect.estimate.value:
         style = {**style, "marker": ">" if value > 0 else "<"}
+        beside: Any = {"ha": "right" if value > 0 else "left", "va": "center", "fontsize": 7, "color": colour}
+        change = 100 * math.expm1(effect.estimate.value)
+        axes.annotate(
+            f"{change:+.0f} %", (value, row), (-9 if value > 0 else 9, 0), textcoords="offset points", **beside
+        )
     axes.plot(value, row, ls="", ms=size, zorder=4, **style)
 
 
