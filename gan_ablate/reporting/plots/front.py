@@ -54,7 +54,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]
         quality.set_ylim(len(rows) - 0.5, -0.5)
         for axes, words in (
             (quality, "change of FID, log scale: left is better"),
-            (cost, "change of step time: left is faster"),
+            (cost, "step time: left is faster"),
         ):
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -0.05), max(high, 0.05))
