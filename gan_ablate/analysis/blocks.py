@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
+from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
 from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.stats import contrast_values
 from gan_ablate.analysis.verdicts import tabulate_effect
 from gan_ablate.design.blocks import name_blocks
 
@@ -109,7 +110,7 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
         for of_block, family in zip(results, families, strict=True)
     ]
     differences = [
-        Comparison(effect.levels, {}, np.stack([_difference(per_seed[b][i]), _difference(per_seed[a][i])], axis=1))
+        Comparison(effect.levels, {}, np.stack([contrast_values(per_seed[at][i], DIFFERENCE) for at in (b, a)], axis=1))
         for i, effect in enumerate(families[0])
         for a, b in pairs
     ]
@@ -133,8 +134,3 @@ def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> ND
     """Pick the rows of the wanted seeds from an effect's sides."""
     places = {seed: row for row, seed in enumerate(seeds)}
     return effect.sides[[places[seed] for seed in wanted]]
-
-
-def _difference(sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    difference: NDArray[np.float64] = sides[:, 0] - sides[:, 1]
-    return difference

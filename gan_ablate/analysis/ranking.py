@@ -87,8 +87,7 @@ def _surety(effect: Effect) -> tuple[bool, int, float]:
 
 
 def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tuple[GridResults, Effect]]:
-    simple = [other.answer for other in results.verdicts.simple_effects if other.levels == effect.levels]
-    if len({*simple, effect.answer} - {"open"}) > 1:
+    if results.verdicts.varies(effect):
         return ranking.depends
     if effect.answer == "open":
         return ranking.unknown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.comparability import Comparability
-from gan_ablate.analysis.courses import Course, follow_effects
+from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
 from gan_ablate.analysis.curves import first_point, tabulate_curves
 from gan_ablate.analysis.summary import summarise_variants
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
@@ -94,6 +94,11 @@ class GridResults:
     def courses(self) -> list[Course]:
         """Every effect of the design along training; none where there is a single point."""
         return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
+
+    @functools.cached_property
+    def unlevelled(self) -> dict[str, float]:
+        """The variants whose FID still falls at the end, see ``find_unlevelled``."""
+        return find_unlevelled(self.plan, self.whole_curves)
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:

@@ -56,6 +56,15 @@ class Verdicts:
         """Estimate each level's effect on FID at every combination of the other factors' levels."""
         return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
 
+    def simple_effects_of(self, effect: Effect) -> list[Effect]:
+        """List the same level's effects at every combination of the other factors' levels."""
+        return [simple for simple in self.simple_effects if simple.levels == effect.levels]
+
+    def varies(self, effect: Effect) -> bool:
+        """Whether one answer is given at some level of the other factors, or on average, and another elsewhere."""
+        answers = {effect.answer, *(simple.answer for simple in self.simple_effects_of(effect))}
+        return len(answers - {"open"}) > 1
+
     @functools.cached_property
     def _effects(self) -> dict[str, list[Effect]]:
         return {}

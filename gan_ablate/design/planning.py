@@ -141,13 +141,7 @@ def plan(
     resolved = _resolve_budget(grid, budget, seeds, steps)
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
     common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
-    options: list[Layer] = []
-    if features is not None:
-        options.append((f"--features {features}", {"scoring": {"features": features}}))
-    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
-    if any({"seed", "steps"} & change.keys() for _, change in options):
-        raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
-
+    options = _list_options(features, overrides)
     own_budget: list[Layer] = []
     if budget in grid.budget:
         own = grid.budget[budget].model_dump(include={*scoring}, exclude_none=True)
@@ -181,6 +175,17 @@ def plan(
         folders=folders.places,
         notes=(*folders.notes, *_unscored_notes(cells)),
     )
+
+
+def _list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
+    """List what options set for every cell."""
+    options: list[Layer] = []
+    if features is not None:
+        options.append((f"--features {features}", {"scoring": {"features": features}}))
+    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
+    if any({"seed", "steps"} & change.keys() for _, change in options):
+        raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
+    return options
 
 
 def _unscored_notes(cells: Sequence[Cell]) -> list[str]:

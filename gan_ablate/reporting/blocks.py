@@ -8,8 +8,8 @@ from gan_ablate.execution.store import write_atomically
 from gan_ablate.reporting import caveats, plots
 from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
 from gan_ablate.reporting.page import Page
-from gan_ablate.reporting.tables import effect_name, lay_out
-from gan_ablate.reporting.wording import adjusted_estimate, answer_words
+from gan_ablate.reporting.tables import lay_out
+from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.blocks import BlockedEffect, Blocks

@@ -9,7 +9,7 @@ import pandas as pd
 
 from gan_ablate.execution.store import write_atomically
 from gan_ablate.reporting.formats import change_text, escape_latex, number, p_text, rate_text
-from gan_ablate.reporting.wording import adjusted_estimate, answer_words
+from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
@@ -72,7 +72,7 @@ def _paper_effects(effects: list[Effect]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "effect": effect.name + (" (interaction)" if effect.is_interaction else ""),
+                "effect": effect_name(effect),
                 "change of FID": change_text(effect, adjusted_estimate(effect)).replace("-", "−"),  # minus, no hyphen
                 "p (Holm)": p_text(effect.test.p).removeprefix("= "),
                 "answer": answer_words(effect),

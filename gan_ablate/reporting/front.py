@@ -6,12 +6,11 @@ import math
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.ranking import rank_effects
 from gan_ablate.reporting import caveats, plots, tables
 from gan_ablate.reporting.formats import count, escape_markdown, percent_text
 from gan_ablate.reporting.page import PAGE_NAME
-from gan_ablate.reporting.wording import adjusted_estimate, answer_words, leaning
+from gan_ablate.reporting.wording import adjusted_estimate, leaning, place_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.ranking import Ranking
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.planning import Plan
     from gan_ablate.reporting.page import Page
 
 TITLE = "What helps a GAN, by how much, how surely, at what cost"
@@ -126,8 +126,7 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
     words = f"{factor.replace('_', ' ')} {level} rather than {baseline}"
     if place:
         words += f", {escape_markdown(place)}"
-    simple = [other for other in results.verdicts.simple_effects if other.levels == effect.levels]
-    depends = len({*(other.answer for other in simple), effect.answer} - {"open"}) > 1
+    depends = results.verdicts.varies(effect)
     average = " on average" if depends else ""
     words += f": {percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if effect.answer == "open":
@@ -136,8 +135,7 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
         if effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
     if depends:
-        at_each = (f"with {e.place} {percent_text(adjusted_estimate(e))}, {answer_words(e)}" for e in simple)
-        words += f"; {'; '.join(at_each)}"
+        words += f"; {'; '.join(map(place_words, results.verdicts.simple_effects_of(effect)))}"
     return words
 
 
@@ -146,14 +144,13 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
     plans = [results.plan for results in every]
     datasets = ", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans))
     bases = ", ".join(dict.fromkeys(plan.baseline.block.get("preset", plan.grid.base) for plan in plans))
-    steps = " or ".join(f"{number:,}" for number in sorted({plan.baseline.config.steps for plan in plans}))
-    sentence = f"Changes to `{bases}` on {datasets}, after {steps} steps."
-    falling = sum(len(find_unlevelled(results.plan, results.whole_curves)) for results in every)
+    sentence = f"Changes to `{bases}` on {datasets}, {_steps_words(plans)}."
+    cells = [(results, cell) for results in every for cell in results.plan.cells]
+    variants = {cell.config.run_id for _, cell in cells}  # of which grids may share some
+    falling = {cell.config.run_id for results, cell in cells if cell.label in results.unlevelled}
     if falling:
-        total = sum(len(results.labels) for results in every)
-        sentence += (
-            f" FID was still falling at the end in {falling} of {total} variants: what is better may only be faster."
-        )
+        share = f"{len(falling)} of {len(variants)} variants"
+        sentence += f" FID was still falling at the end in {share}: what is better may only be faster."
     return sentence
 
 
@@ -172,12 +169,12 @@ def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> l
         in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
         table = tables.verdicts_table(in_order, places, lambda name: f"{quote(name)}/{PAGE_NAME}")
         scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
-        lines += [f"{scored}, {_steps_words(of_protocol)}:", "", *table, ""]
+        lines += [f"{scored}, {_steps_words(results.plan for results, _ in of_protocol)}:", "", *table, ""]
     return lines
 
 
-def _steps_words(judged: Iterable[tuple[GridResults, object]]) -> str:
-    steps = sorted({results.plan.baseline.config.steps for results, _ in judged})
+def _steps_words(plans: Iterable[Plan]) -> str:
+    steps = sorted({plan.baseline.config.steps for plan in plans})
     return f"after {' or '.join(f'{number:,}' for number in steps)} steps"
 
 

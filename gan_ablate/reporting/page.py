@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.courses import find_unlevelled
 from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.reporting import caveats, exports, formats, plots, settling, tables, wording
 from gan_ablate.reporting.formats import escape_markdown
@@ -74,7 +73,7 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     ]
     simple = _simple_answers(results.verdicts.simple_effects)
     turns = [sentence for course in results.courses if (sentence := wording.course_sentence(course)) is not None]
-    unlevelled = caveats.unlevelled_sentence(results.plan, find_unlevelled(results.plan, results.whole_curves))
+    unlevelled = caveats.unlevelled_sentence(results.plan, results.unlevelled)
     lasting = [*turns, *([unlevelled] if unlevelled else [])]
     found = wording.findings_sentence(effects)
     sentences = [found or "Nothing is scored yet.", *simple[:1], *turns[:1]]
@@ -138,7 +137,8 @@ def _draw_figures(
 ) -> list[tuple[str, str]]:
     """Draw what the records allow and return captions and file names, in the order in which one doubts."""
     with plots.also_as_pdf(wanted=figures_as_pdf):
-        drawn = _draw_scores(results, effects) if effects else []
+        style = style_of(results)
+        drawn = _draw_scores(results, effects, style) if effects else []
         sheets = sample_sheets(results)
         if sheets:
             titles = sheet_titles(results)
@@ -147,7 +147,7 @@ def _draw_figures(
             seed = results.plan.seeds[0]
             caption = f"Samples at the end of training, seed {seed}, the same latents everywhere"
             drawn.insert(2, (caption, "samples.png"))
-        return drawn + _draw_training(results)
+        return drawn + _draw_training(results, style)
 
 
 def style_of(results: GridResults) -> plots.Style:
@@ -172,8 +172,8 @@ def style_of(results: GridResults) -> plots.Style:
     return plots.Style(labels, parts)
 
 
-def _draw_scores(results: GridResults, effects: Sequence[Effect]) -> list[tuple[str, str]]:
-    folder, style, drawn = results.folder, style_of(results), []
+def _draw_scores(results: GridResults, effects: Sequence[Effect], style: plots.Style) -> list[tuple[str, str]]:
+    folder, drawn = results.folder, []
     scoring, runs = results.scored[0], results.comparable.runs
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
@@ -202,11 +202,11 @@ def _draw_scores(results: GridResults, effects: Sequence[Effect]) -> list[tuple[
     return drawn
 
 
-def _draw_training(results: GridResults) -> list[tuple[str, str]]:
+def _draw_training(results: GridResults, style: plots.Style) -> list[tuple[str, str]]:
     histories = tabulate_histories(results.records)
     if histories.empty:
         return []
-    style, folder = style_of(results), results.folder
+    folder = results.folder
     plots.plot_stability(results.comparable.runs, style, folder / "stability.png")
     plots.plot_losses(histories, style, folder / "losses.png")
     return [

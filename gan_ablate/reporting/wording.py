@@ -219,8 +219,18 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
     spreads = [effect.estimate.std for effect in known]
     if len(known) < 2 or (len({e.answer for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
         return None
-    parts = [f"with {effect.place} {percent_text(effect.estimate)}, {answer_words(effect)}" for effect in known]
-    return f"**{known[0].name}**, level by level: {'; '.join(parts)}."
+    return f"**{known[0].name}**, level by level: {'; '.join(map(place_words, known))}."
+
+
+def place_words(effect: Effect) -> str:
+    """Say what a simple effect is where it is: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
+    return f"with {effect.place} {percent_text(adjusted_estimate(effect))}, {answer_words(effect)}"
+
+
+def effect_name(effect: Effect) -> str:
+    """Name an effect, where it is measured, and whether it is an interaction."""
+    place = f", with {effect.place}" if effect.within else ""
+    return effect.name + place + (" (interaction)" if effect.is_interaction else "")
 
 
 def with_diverged_words(effect: Effect) -> str:

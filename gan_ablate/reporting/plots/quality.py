@@ -22,6 +22,7 @@ from gan_ablate.reporting.plots.style import (
     open_figure,
     percent_axis,
 )
+from gan_ablate.reporting.wording import effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
         if effect is None:
             continue
         draw_answer(axes, effect, row, np.log(150.0), size=8)
-    names = ["" if e is None else e.name + (" (interaction)" if e.is_interaction else "") for e in effects]
+    names = ["" if effect is None else effect_name(effect) for effect in effects]
     axes.set_yticks(range(len(effects)), names)
     axes.set_ylim(len(effects) - 0.5, -0.5)
     low, high = axes.get_xlim()

@@ -1,0 +1,186 @@
+"""Effects and verdicts in, Markdown tables out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.reporting.formats import (
+    change_text,
+    count,
+    escape_markdown,
+    number,
+    p_text,
+    percent,
+    percent_text,
+)
+from gan_ablate.reporting.settling import settled_text
+from gan_ablate.reporting.tables.layout import lay_out
+from gan_ablate.reporting.wording import (
+    adjusted_estimate,
+    answer_words,
+    effect_name,
+    evidence_words,
+    rates_words,
+    verdict_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.courses import Course
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.analysis.settling import Look
+    from gan_ablate.analysis.significance import SignFlip
+    from gan_ablate.analysis.stats import Estimate
+
+
+def verdicts_table(
+    judgements: Iterable[tuple[GridResults, Judgement]], places: Mapping[str, str], page_of: Callable[[str], str]
+) -> list[str]:
+    """Tabulate the verdicts of many grids, narrow enough for a front page.
+
+    Args:
+        judgements: with the grids that gave them.
+        places: a grid's name → words for its block, where it is not the only one.
+        page_of: a grid's name → link of its page.
+    """
+    rows = []
+    for results, judgement in judgements:
+        decisive = [finding.effect for finding in judgement.decisive]
+        rows.append(
+            [
+                claim_name(judgement) + (f" ({escape_markdown(place)})" if (place := places[results.name]) else ""),
+                verdict_words(judgement, is_complete=results.is_complete),
+                "; ".join(_decided_text(effect, is_alone=len(decisive) == 1) for effect in decisive),
+                _seeds_text(decisive),
+                f"[see]({page_of(results.name)})",
+            ]
+        )
+    return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "rests on", ""])
+
+
+def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[str]:
+    """Tabulate the verdicts of one grid with all that they rest on."""
+    rows = []
+    for judgement in judgements:
+        decisive = [finding.effect for finding in judgement.decisive]
+        rows.append(
+            [
+                claim_name(judgement),
+                verdict_words(judgement, is_complete=results.is_complete),
+                "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
+                "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
+                f"{_seeds_text(decisive)} × {results.plan.baseline.config.steps:,} steps",
+            ]
+        )
+    return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])
+
+
+def claim_name(judgement: Judgement) -> str:
+    """Write a claim behind its number, if it has one."""
+    claim = judgement.claim
+    sentence = escape_markdown(claim.sentence)
+    return f"{claim.id}: {sentence}" if claim.id else sentence
+
+
+def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> list[str]:
+    """Tabulate every effect on FID with what it is called, and why.
+
+    Args:
+        effects: on FID.
+        looks: at which they were settled, where seeds were added one by one.
+        courses: of the same effects along training, in the same order.
+    """
+    rows = []
+    for i, effect in enumerate(effects):
+        row = [
+            effect_name(effect),
+            percent_text(effect.estimate),
+            _percent_interval(effect.adjusted.low, effect.adjusted.high),
+            answer_words(effect),
+            str(effect.estimate.num_seeds),
+        ]
+        if courses:
+            is_same = courses[i].effects[-1].answer == effect.answer  # it rests on other images
+            holds_from = courses[i].holds_from if is_same else None
+            row.append("–" if holds_from is None else f"{holds_from:,}")
+        if looks:
+            row.append(settled_text(effect, looks))
+        rows.append(row)
+    headers = ["effect", "change of FID [95 %]", "adjusted interval", "answer", "seeds"]
+    more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
+    return lay_out(rows, [*headers, *more])
+
+
+def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
+    """Tabulate the tests of every effect on FID, what pairing is worth, and its effect on the time of a step.
+
+    Args:
+        effects: on FID.
+        step_times: the same effects on the time of a step; none where times do not compare.
+    """
+    has_bootstrap = any(effect.bootstrap is not None for effect in effects)
+    has_diverged = any(effect.with_diverged is not None for effect in effects)
+    rows = []
+    for i, effect in enumerate(effects):
+        p, adjusted = (p_text(p).removeprefix("= ") for p in (effect.estimate.p, effect.test.p))
+        row = [effect_name(effect), p, adjusted, _sign_flip_text(effect.sign_flip)]
+        if has_bootstrap:
+            bootstrap = effect.bootstrap
+            row.append("–" if bootstrap is None else _percent_interval(bootstrap.low, bootstrap.high))
+        if has_diverged:
+            row.append("–" if effect.with_diverged is None else percent_text(effect.with_diverged))
+        row.append(_pairing_text(effect.pairing))
+        if step_times:
+            row.append(percent_text(step_times[i].estimate))
+        rows.append(row)
+    headers = ["effect", "p", "p, Holm", "p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
+    headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
+    return lay_out(rows, [*headers, *["change of step time"] * bool(step_times)])
+
+
+def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
+    """Tabulate the effects on outcomes beside FID, in bold where Holm's procedure finds one.
+
+    Args:
+        effects: outcome → every effect of the design on it, in the same order.
+    """
+    shown = {name: of_outcome for name, of_outcome in effects.items() if any(e.estimate.num_seeds for e in of_outcome)}
+    if not shown:
+        return []
+    rows = []
+    for same in zip(*shown.values(), strict=True):
+        texts = [change_text(effect, effect.estimate) for effect in same]
+        bold = [f"**{text}**" if e.is_found else text for text, e in zip(texts, same, strict=True)]
+        rows.append([effect_name(same[0]), *bold])
+    return lay_out(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
+
+
+def _seeds_text(effects: Sequence[Effect]) -> str:
+    *fewer, most = sorted({effect.estimate.num_seeds for effect in effects})
+    return " or ".join([*map(str, fewer), count(most, "seed")])
+
+
+def _decided_text(effect: Effect, *, is_alone: bool) -> str:
+    change = change_text(effect, adjusted_estimate(effect))
+    return f"{effect.outcome.title} {change}" if is_alone else f"{effect.name} {change}"
+
+
+def _sign_flip_text(flip: SignFlip) -> str:
+    """Write ``0.062 (0.062)``: p, and the smallest that so many seeds can give."""
+    return f"{flip.p:.2g} ({flip.smallest_p:.2g})" if math.isfinite(flip.p) else "–"
+
+
+def _pairing_text(gain: Estimate) -> str:
+    """Write ``×2.1 [0.8, 5.5]``: how many times as many unpaired seeds would be as sure."""
+    return f"×{number(gain.value)} [{number(gain.low)}, {number(gain.high)}]" if math.isfinite(gain.value) else "–"
+
+
+def _percent_interval(low: float, high: float) -> str:
+    if not math.isfinite(low):
+        return "–"
+    return f"[{percent(100 * math.expm1(low))}, {percent(100 * math.expm1(high))}] %"

@@ -1,0 +1,144 @@
+"""Summaries and setups in, Markdown tables out: what every variant scored and cost, and what it all rests on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.reporting.formats import (
+    number,
+    rate_text,
+)
+from gan_ablate.reporting.tables.layout import lay_out
+from gan_ablate.reporting.wording import (
+    INTERVAL_WORDS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from gan_ablate.analysis.results import GridResults
+
+
+def variants_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate every variant's scores, speed, time and divergences."""
+    is_scored = bool(summary["fid"].notna().any())
+    rows = []
+    for row in summary.to_dict("records"):
+        scores = []
+        if is_scored:
+            fewest = row["classes_covered_fewest"]
+            scores = [
+                _interval_text(row, "fid"),
+                _percent(row["fid_spread"]),
+                _interval_text(row, "kid"),
+                number(row["fid_batch_stats"]),
+                "–" if pd.isna(fewest) else f"{fewest:.0f}",
+            ]
+        minutes = number(row["total_sec"] / 60)
+        diverged = f"{row['diverged']}/{row['planned']}"
+        rows.append([row["cell"], *scores, number(row["steps_per_sec"]), minutes, diverged])
+    scores = ["FID", "spread over seeds", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
+    return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
+
+
+def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> list[str]:
+    """Tabulate what else the features tell, with the floor's values in the last row.
+
+    Args:
+        summary: from ``GridResults.summary``.
+        floor: outcome → what real images score.
+    """
+    names = (
+        "precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio",
+        "label_accuracy", "fid_ema",
+    )  # fmt: skip
+    shown = [name for name in names if summary[name].notna().any()]
+    rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
+    known = {name: floor.get(name) for name in shown}
+    rows.append(["*real images*", *("–" if (value := known[name]) is None else number(value) for name in shown)])
+    return lay_out(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
+
+
+def stability_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and what D thinks."""
+    rows = []
+    for row in summary.to_dict("records"):
+        over = row["completed"] + row["diverged"]
+        bound = "≤ " if row["steps_to_fid_is_bound"] else ""
+        rows.append(
+            [
+                row["cell"],
+                rate_text(row["diverged"], over),
+                rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–",
+                number(row["oscillation"]),
+                f"{bound}{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
+                f"{bound}{number(row['sec_to_fid'])}",
+                number(row["grad_norm_g"]),
+                number(row["grad_norm_d"]),
+                number(row["accuracy_d"]),
+                number(row["confidence_d"]),
+            ]
+        )
+    titles = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
+    return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in titles)])
+
+
+def cost_table(summary: pd.DataFrame) -> list[str]:
+    """Tabulate what a step of every variant costs."""
+    columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec")
+    rows = [
+        [row["cell"], *(number(row[column]) for column in (*columns, "peak_memory_mib"))]
+        for row in summary.to_dict("records")
+    ]
+    headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]
+    return lay_out(rows, [*headers, "process peak, MiB"])
+
+
+def setup_table(results: GridResults) -> list[str]:
+    """List what the numbers rest on; where runs differ, all values are listed."""
+    plan, records = results.plan, results.records
+    configs = [record.config for _, record in records]
+    scored = results.scored
+    facts: list[tuple[str, Iterable[object]]] = [
+        ("budget", [(f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds {plan.seeds[0]} to "
+                    f"{plan.seeds[-1]}")]),
+        ("intervals", [INTERVAL_WORDS[plan.intervals]]),
+        ("margin", [f"{plan.grid.margin:.3g}: from 1/{1 + plan.grid.margin:.3g} to {1 + plan.grid.margin:.3g} times"]),
+        ("base preset", [plan.grid.base]),
+        ("batch size", (config.batch_size for config in configs)),
+        ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records
+                  if r.dataset_sha256)),
+        ("scored with", (f"{s.extractor} features, SHA-256 {s.extractor_sha256[:12]}…" for s in scored)),
+        ("images scored", (f"{s.final.num_samples:,} against {s.num_reference:,} held-out real ones" for s in scored
+                           if s.final)),
+        ("real images score", (f"FID {s.floor.fid:.3g}, KID {s.floor.kid:.2g} with {s.floor.num_samples:,} images at "
+                               f"{s.resolution}×{s.resolution}" for s in scored)),
+        ("device", (record.device for _, record in records)),
+    ]  # fmt: skip
+    keys = dict.fromkeys(key for _, record in records for key in record.environment)
+    facts += [(key.replace("_", " "), [r.environment.get(key, "") for _, r in records]) for key in keys]
+    rows = [[name, "; ".join(value for value in dict.fromkeys(map(str, values)) if value)] for name, values in facts]
+    return lay_out([row for row in rows if row[1]], ["what", "value"])
+
+
+def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
+    """Write ``21.3 [19.8, 22.9]``, or the number alone where there is no interval."""
+    value, low, high = (row[f"{column}{suffix}"] for suffix in ("", "_low", "_high"))
+    if not math.isfinite(low):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _percent(log_deviation: float) -> str:
+    """Write a standard deviation of logarithms as a percentage: 0.05 → 5 %."""
+    return "–" if not math.isfinite(log_deviation) else f"{100 * math.expm1(log_deviation):.3g} %"
+
+
+def definitions_table() -> list[str]:
+    """List every outcome with its better direction and definition."""
+    rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
+    return lay_out(rows, ["outcome", "", "definition"])
