@@ -126,16 +126,17 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
     words = f"{factor.replace('_', ' ')} {level} rather than {baseline}"
     if place:
         words += f", {escape_markdown(place)}"
-    depends = results.verdicts.varies(effect)
-    average = " on average" if depends else ""
+    simple = results.verdicts.simple_effects_of(effect)
+    says_more = any(other.answer not in ("open", effect.answer) for other in simple)
+    average = " on average" if says_more else ""
     words += f": {percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if effect.answer == "open":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
         if effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
-    if depends:
-        words += f"; {'; '.join(map(place_words, results.verdicts.simple_effects_of(effect)))}"
+    if says_more:
+        words += f"; {'; '.join(map(place_words, simple))}"
     return words
 
 

@@ -100,10 +100,12 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
 
 
 def _simple_answers(effects: Sequence[Effect]) -> list[str]:
+    """Say what each level does at each level of the others, those first that are answered differently there."""
     by_level: dict[str, list[Effect]] = {}
     for effect in effects:
         by_level.setdefault(effect.name, []).append(effect)
-    sentences = (wording.simple_effects_sentence(of_level) for of_level in by_level.values())
+    in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.answer for effect in of_level}))
+    sentences = (wording.simple_effects_sentence(of_level) for of_level in in_order)
     return [sentence for sentence in sentences if sentence is not None]
 
 

@@ -123,6 +123,22 @@ def test_a_level_whose_effect_turns_with_another_factor_says_so(tmp_path: Path, 
     )
 
 
+def test_what_is_open_on_average_and_known_in_a_place_is_told_with_the_place(tmp_path: Path, no_figures: None) -> None:
+    """Without batch norm smoothing may do anything, beside it nothing."""
+
+    def fid(cell: Cell, seed: int) -> float:
+        noise = {"on": 0.005, "off": 0.4}[cell.levels["batch_norm"]]
+        return 20 * math.exp(noise * math.sin(7 * seed + sum(map(ord, cell.label))))
+
+    write(tmp_path, fid)
+    front = (tmp_path / "report.md").read_text("utf-8")
+    (told,) = re.findall(r"label smoothing on rather than off: (.+)", front[: front.index("## Verdicts")])
+    assert " on average, 5 seeds" in told
+    assert re.search(r"with batch norm on .+, it does not matter$", told)
+    sentences = [line for line in front.splitlines() if "level by level" in line]
+    assert [line.split("**")[1] for line in sentences] == ["label smoothing on"]
+
+
 def test_its_numbers_are_those_of_runs_csv_and_of_the_records(tmp_path: Path, no_figures: None) -> None:
     text = write(tmp_path)
     runs = pd.read_csv(tmp_path / "bn_label_smooth" / "runs.csv")

@@ -44,8 +44,8 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
         if target is not None:
             for axes in (by_step, by_second):
                 axes.axhline(target, color="0.4", lw=0.9, ls=":")
-            place = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
-            by_step.annotate("target", (0.01, target), **place, fontsize=8, color="0.35")
+            place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+            by_second.annotate("target", (0.99, target), **place, fontsize=8, color="0.35")
         log_axis(by_step, "y")
         by_step.set_xlabel("generator steps")
         by_second.set_xlabel("training seconds")
