@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.blocks import name_blocks
+from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
@@ -63,8 +64,9 @@ def run_grid(
     """
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
     blocks = [grow_plan(block, store) for block in place_plans(plan, store)]
-    missing, seconds = missing_runs(plan, store), estimate_seconds(plan, store)
-    with _observing(plan, observer, progress, num_jobs) as watching:
+    with _observing(plan, observer, progress, num_jobs, device) as watching:
+        speed = None if isinstance(watching, Silent) else calibrate(plan, store, num_jobs, device)
+        missing, seconds = missing_runs(plan, store, speed), estimate_seconds(plan, store, speed)
         watching.expect({config.run_id: seconds[config.run_id] for config in missing})
         records = run_local(missing, context, num_jobs, watching) if missing else ()
         for block in blocks:
@@ -114,8 +116,9 @@ def run_until_settled(
     from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
     num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    with _observing(plan, observer, progress, num_jobs) as watching:
-        grids = [GrowingGrid(block, store, watching, max_hours, on_look) for block in place_plans(plan, store)]
+    with _observing(plan, observer, progress, num_jobs, device) as watching:
+        speed = None if isinstance(watching, Silent) else calibrate(plan, store, num_jobs, device)
+        grids = [GrowingGrid(block, store, watching, speed, max_hours, on_look) for block in place_plans(plan, store)]
 
         def next_runs() -> list[RunConfig]:
             runs = [config for grid in grids for config in grid.next_runs()]
@@ -134,7 +137,9 @@ def run_until_settled(
 
 
 @contextmanager
-def _observing(plan: Plan, observer: RunObserver | None, progress: bool | None, num_jobs: int) -> Iterator[RunObserver]:
+def _observing(
+    plan: Plan, observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
+) -> Iterator[RunObserver]:
     """Give the observer that was asked for, or else a bar where somebody can see it."""
     if observer is not None:
         yield observer
@@ -143,7 +148,7 @@ def _observing(plan: Plan, observer: RunObserver | None, progress: bool | None, 
     if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
         yield Silent()
         return
-    with Display(console, plan.grid.title, plan.run_names, 0, num_jobs) as display:
+    with Display(console, plan.grid.title, plan.run_names, 0, num_jobs, is_calibrated=device == "cpu") as display:
         yield display
 
 

@@ -14,9 +14,10 @@ from rich.table import Table
 from gan_ablate import catalogue
 from gan_ablate.api import run_grid, run_until_settled
 from gan_ablate.design.blocks import name_blocks
-from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN
+from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.progress import Display, format_duration
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs, place_plans
 from gan_ablate.execution.store import Store
@@ -82,7 +83,7 @@ def run(options: RunOptions) -> None:
             header += f"\nThis takes the place of another plan of {name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
     try:
-        with Display(console, header, labels, num_done, num_jobs) as display:
+        with Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display:
             plans, endings = _compute(options, plan, display)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on with the runs that are missing.")
@@ -135,25 +136,29 @@ def plan_command(options: RunOptions) -> None:
     plan, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    seconds = estimate_seconds(plan, store)
-    missing = {config.run_id for config in missing_runs(plan, store)}
+    console = _open_console()
+    with console.status("Timing some steps of every variant on this machine …"):
+        speed = calibrate(plan, store, num_jobs, options.device)
+    seconds = estimate_seconds(plan, store, speed)
+    missing = [config.run_id for config in missing_runs(plan, store, speed)]
     table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
     names = plan.run_names
     for cell in plan.cells:
         run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
         done = sum(run_id not in missing for run_id in run_ids)
-        table.add_row(
-            names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", f"~{format_duration(seconds[run_ids[0]])}"
-        )
-    console = _open_console()
+        takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
+        table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
     console.print(table)
     for note in plan.notes:
         console.print(note, soft_wrap=True)
-    total_sec = sum(seconds[run_id] for run_id in missing) / num_jobs
     most = "at most " if options.until else ""
+    time = "a time that the first runs will tell"
+    if speed is not None:
+        total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, len(plan.cells), speed)
+        time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
     console.print(
         f"{plan.budget}: {most}{_count_seeds(plan)} × {plan.cells[0].config.steps:,} steps; "
-        f"{most}{len(missing)} runs to compute, {most or 'about '}{format_duration(total_sec)} with {num_jobs} at once"
+        f"{most}{len(missing)} runs to compute, {time}"
     )
     bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
     if bf16_sec and options.device == "cpu":

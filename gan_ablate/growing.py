@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.cost import Speed
     from gan_ablate.design.planning import Plan
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Store
@@ -28,6 +29,7 @@ class GrowingGrid:
         plan: of one block, with all seeds that may be spent.
         store: where its runs lie.
         observer: told of the runs that are to come.
+        speed: the machine's, if it is known.
         max_hours: after so many no other seed is begun.
         on_look: called with the plan and every look, in order.
 
@@ -43,13 +45,14 @@ class GrowingGrid:
         plan: Plan,
         store: Store,
         observer: RunObserver,
+        speed: Speed | None,
         max_hours: float | None,
         on_look: Callable[[Plan, Look], None] | None,
     ) -> None:
         if plan.baseline.config.scoring.features == "none":
             dataset = plan.baseline.config.dataset
             raise UserError(f"--until settled: {dataset} is not scored; valid: with --inception-weights PATH")
-        self._plan, self._store, self._observer = plan, store, observer
+        self._plan, self._store, self._observer, self._speed = plan, store, observer, speed
         self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
         self._attempted: set[str] = set()
         self._num_told = 0
@@ -65,9 +68,10 @@ class GrowingGrid:
         if self.settling.is_over or self._is_late():
             return []
         plan = self.settling.plan
-        missing = [config for config in missing_runs(plan, self._store) if config.run_id not in self._attempted]
+        todo = missing_runs(plan, self._store, self._speed)
+        missing = [config for config in todo if config.run_id not in self._attempted]
         self._attempted.update(config.run_id for config in missing)
-        seconds = estimate_seconds(plan, self._store)
+        seconds = estimate_seconds(plan, self._store, self._speed)
         self._observer.expect({config.run_id: seconds[config.run_id] for config in missing})
         return missing
 

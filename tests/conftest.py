@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
 from gan_ablate.scoring import metrics
 from gan_ablate.training.allocator import keep_memory
@@ -21,6 +22,13 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if config.getoption("benchmark_only") else None
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands take this machine's speed for known: to time it takes seconds, and has tests of its own."""
+    for place in ("api", "cli"):
+        monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
 
 
 @pytest.fixture

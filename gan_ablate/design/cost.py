@@ -1,23 +1,107 @@
-"""A RunConfig in, roughly its duration out: enough to order runs and to say when a grid will be done."""
+"""A RunConfig and a machine's speed in, a run's duration out: what orders runs and says when a grid will be done."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.networks import DCGANDiscriminator, DCGANGenerator
     from gan_ablate.design.objective import Penalty
 
-# Seen on one core of an AMD EPYC with AVX-512, in float32. A variant's own measurements, if any, replace them.
-_GFLOP_PER_SEC = 90.0
+# Seen on one core of an AMD EPYC with AVX2, in float32, its other core at work as well. What is measured replaces them
+# or scales them.
+_GFLOP_PER_SEC = 70.0
 _STEP_OVERHEAD_SEC = 2e-3
-_SCORING_SEC_PER_SAMPLE = 2e-4
-_START_SEC = 1.0
+_CLASSIFIER_MS_PER_IMAGE = 0.09
+_METRICS_SEC = 2.5  # of FID, KID, precision, recall, density and coverage
+_RUN_SEC = 0.3  # of what a run does besides: networks built, sheets drawn, files written
+_WORKER_SEC = 3.0  # of what a worker's first run does besides: data decoded, the floor scored
+_REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
+_INCEPTION_GFLOP_PER_IMAGE = 11.4
+
+SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
+"""Fields that leave a step's time as it is."""
 
 EMULATED_BF16_SLOWDOWN = 1.2
 """How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it, seen as above."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine has been seen to be.
+
+    Attributes:
+        step_ms: ``step_key`` of a variant → milliseconds of one of its training steps, as many runs at once as there
+            will be.
+        start_sec: seconds until a worker process is ready.
+        classifier_ms: milliseconds of one image in the classifier that scores it.
+    """
+
+    step_ms: Mapping[str, float] = field(default_factory=dict)
+    start_sec: float = 5.0
+    classifier_ms: float = _CLASSIFIER_MS_PER_IMAGE
+
+    @property
+    def slowness(self) -> float:
+        """How many times as long as the machine of this module's constants this one takes."""
+        return self.classifier_ms / _CLASSIFIER_MS_PER_IMAGE
+
+    def step_sec(self, config: RunConfig) -> float:
+        """Return the seconds of a training step: as measured, or in proportion to its arithmetic."""
+        measured = self.step_ms.get(step_key(config))
+        if measured is not None:
+            return measured / 1e3
+        return (gflop_per_step(config) / _GFLOP_PER_SEC + _STEP_OVERHEAD_SEC) * self.slowness
+
+
+def step_key(config: RunConfig) -> str:
+    """Name all that a step's time depends on."""
+    plain = config.model_copy(update=dict.fromkeys(SETTINGS_OF_NO_COST))
+    return hashlib.sha256(plain.model_dump_json(warnings=False).encode()).hexdigest()[:12]
+
+
+def estimate_run_sec(config: RunConfig, speed: Speed) -> float:
+    """Estimate the seconds of one run on one core, scoring included."""
+    step_sec = speed.step_sec(config)
+    return _RUN_SEC * speed.slowness + config.steps * step_sec + _scoring_sec(config, speed, step_sec)
+
+
+def estimate_total_sec(run_secs: Sequence[float], num_jobs: int, num_variants: int, speed: Speed) -> float:
+    """Estimate how long a grid takes from its start to its report.
+
+    Args:
+        run_secs: the seconds of each run that is missing, in the order in which they will be begun.
+        num_jobs: how many go on at once.
+        num_variants: of the report.
+        speed: the machine's.
+    """
+    ends = [_WORKER_SEC * speed.slowness if run_secs else 0.0] * num_jobs
+    for seconds in run_secs:
+        ends[ends.index(min(ends))] += seconds
+    report_sec = (_REPORT_SEC + _REPORT_SEC_PER_VARIANT * num_variants) * speed.slowness
+    return (speed.start_sec if run_secs else 0.0) + max(ends) + report_sec
+
+
+def _scoring_sec(config: RunConfig, speed: Speed, step_sec: float) -> float:
+    scoring = config.scoring
+    if scoring.features == "none":
+        return 0.0
+    # The final images are scored twice where G has batch norm: with running averages and with batch statistics.
+    num_final = scoring.num_samples * (2 if config.generator.norm != "none" else 1)
+    num_images = num_final + scoring.curve_points * scoring.curve_samples
+    gflop_per_sec = gflop_per_step(config) / step_sec
+    sampling_sec = 2e-9 * _generator_macs(config) / gflop_per_sec
+    if scoring.features == "inception":
+        classifier_sec = _INCEPTION_GFLOP_PER_IMAGE / gflop_per_sec
+    else:
+        classifier_sec = speed.classifier_ms / 1e3
+    return num_images * (sampling_sec + classifier_sec) + _METRICS_SEC * speed.slowness
 
 
 def gflop_per_step(config: RunConfig) -> float:
@@ -37,21 +121,6 @@ def gflop_per_step(config: RunConfig) -> float:
     if config.loss.kind == "relativistic":
         g_step += macs_d
     return 2e-9 * config.batch_size * (d_steps * d_step + g_step)
-
-
-def estimate_run_sec(config: RunConfig, step_ms: float | None = None) -> float:
-    """Estimate the seconds of one run on one core, scoring included.
-
-    Args:
-        config: the run.
-        step_ms: what a step of this variant took before, if known.
-    """
-    step_sec = gflop_per_step(config) / _GFLOP_PER_SEC + _STEP_OVERHEAD_SEC if step_ms is None else step_ms / 1e3
-    scoring = config.scoring
-    # The final images are scored twice, with running averages and with batch statistics.
-    num_scored = 2 * scoring.num_samples + scoring.curve_points * scoring.curve_samples
-    scoring_sec = 0.0 if scoring.features == "none" else num_scored * _SCORING_SEC_PER_SAMPLE
-    return _START_SEC + config.steps * step_sec + scoring_sec
 
 
 def _penalty_passes(penalty: Penalty) -> int:

@@ -34,6 +34,7 @@ class Display:
         labels: run id → the name of its cell.
         num_done: runs that were there already.
         jobs: how many runs go on at once.
+        is_calibrated: whether the runs' seconds rest on this machine; without, no time is told before some are over.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Display:
         labels: Mapping[str, str],
         num_done: int,
         jobs: int,
+        *,
+        is_calibrated: bool = True,
     ) -> None:
         self._console, self._header = console, header
-        self._labels, self._jobs = labels, jobs
+        self._labels, self._jobs, self._is_calibrated = labels, jobs, is_calibrated
         self._seconds: dict[str, float] = {}
         self._running: dict[str, tuple[RunConfig, RunProgress | None]] = {}
         self._started_at = self._printed_at = time.monotonic()
@@ -150,9 +153,10 @@ class Display:
             if progress is not None:
                 left_sec -= self._seconds.get(config.run_id, 0) * progress.step / config.steps
         done_sec, elapsed = self._total_sec - left_sec, time.monotonic() - self._started_at
-        if left_sec <= 0 or done_sec <= 0:
+        is_under_way = done_sec > 0.05 * self._total_sec
+        if left_sec <= 0 or not (is_under_way or self._is_calibrated):
             return ""
-        pace = elapsed / done_sec if done_sec > 0.05 * self._total_sec else 1 / self._jobs
+        pace = elapsed / done_sec if is_under_way else 1 / self._jobs
         return template.format(format_duration(left_sec * pace))
 
 

@@ -1,11 +1,12 @@
-"""A Plan and a results folder in, the runs that are still to be computed out, and how long each will take."""
+"""A Plan and a results folder in, the runs that are still to be computed out, and how long they will take."""
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.blocks import order_block
-from gan_ablate.design.cost import estimate_run_sec
+from gan_ablate.design.cost import Speed, estimate_run_sec, step_key
 
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
@@ -13,23 +14,33 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 
-def missing_runs(plan: Plan, store: Store) -> list[RunConfig]:
+def missing_runs(plan: Plan, store: Store, speed: Speed | None = None) -> list[RunConfig]:
     """List the runs of a plan that have no result yet, seed by seed, those of a seed that take longest first."""
     configs = [config for _, config in plan.runs if not store.is_done(config.run_id)]
-    seconds = estimate_seconds(plan, store)
+    seconds = estimate_seconds(plan, store, speed)
     return sorted(configs, key=lambda config: (config.seed, -seconds[config.run_id]))
 
 
-def estimate_seconds(plan: Plan, store: Store) -> dict[str, float]:
-    """Estimate the seconds of every run of a plan, from the runs of the same variant where there are any."""
-    seconds = {}
+def estimate_seconds(plan: Plan, store: Store, speed: Speed | None = None) -> dict[str, float]:
+    """Estimate the seconds of every run of a plan.
+
+    Args:
+        plan: the runs.
+        store: whose runs of the same variants tell where the machine's speed is not known.
+        speed: from ``calibration.calibrate``.
+    """
+    known = speed or Speed(step_ms=_seen_step_ms(plan, store))
+    return {config.run_id: estimate_run_sec(config, known) for _, config in plan.runs}
+
+
+def _seen_step_ms(plan: Plan, store: Store) -> dict[str, float]:
+    seen = {}
     for cell in plan.cells:
-        configs = [cell.with_seed(seed) for seed in plan.seeds_of(cell)]
-        records = [store.load_record(config.run_id) for config in configs]
-        known = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
-        step_ms = sorted(known)[len(known) // 2] if known else None
-        seconds.update({config.run_id: estimate_run_sec(config, step_ms) for config in configs})
-    return seconds
+        records = [store.load_record(cell.with_seed(seed).run_id) for seed in plan.seeds_of(cell)]
+        times = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
+        if times:
+            seen[step_key(cell.config)] = statistics.median(times)
+    return seen
 
 
 def place_plans(plan: Plan, store: Store) -> list[Plan]:

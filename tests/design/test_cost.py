@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.cost import estimate_run_sec, gflop_per_step
+from gan_ablate.design.cost import Speed, estimate_run_sec, estimate_total_sec, gflop_per_step, step_key
 from gan_ablate.design.grid import list_presets
 from gan_ablate.training.train import Trainer
 from tests.configs import make_config, shipped_cells
@@ -50,10 +50,27 @@ def count_gflop(config: RunConfig) -> float:
 
 
 def test_a_known_step_time_replaces_the_guess() -> None:
-    config = make_config(steps=1_000)
-    assert estimate_run_sec(config, 100.0) - estimate_run_sec(config, 50.0) == pytest.approx(50)
+    config = make_config(steps=1_000, scoring={"features": "none"})
+    slow, fast = (estimate_run_sec(config, Speed({step_key(config): ms})) for ms in (100.0, 50.0))
+    assert slow - fast == pytest.approx(50)
+    assert estimate_run_sec(make_config(seed=7, steps=1_000, scoring={"features": "none"}), Speed()) != slow
+    another_seed = make_config(seed=7, steps=1_000, scoring={"features": "none"})
+    assert estimate_run_sec(another_seed, Speed({step_key(config): 100.0})) == slow
 
 
 def test_more_work_takes_longer() -> None:
-    assert estimate_run_sec(make_config(steps=200)) > estimate_run_sec(make_config(steps=100))
-    assert estimate_run_sec(make_config(batch_size=128)) > estimate_run_sec(make_config())
+    assert estimate_run_sec(make_config(steps=200), Speed()) > estimate_run_sec(make_config(steps=100), Speed())
+    assert estimate_run_sec(make_config(batch_size=128), Speed()) > estimate_run_sec(make_config(), Speed())
+    more_images = make_config(scoring={"features": "digits", "num_samples": 20_000})
+    assert estimate_run_sec(more_images, Speed()) > estimate_run_sec(make_config(), Speed())
+    assert step_key(make_config(batch_size=128)) != step_key(make_config())
+
+
+def test_a_grid_takes_its_start_the_worker_that_ends_last_and_the_report() -> None:
+    speed = Speed(start_sec=3.0)
+    report_sec = estimate_total_sec([], 2, 4, speed)
+    with_one = estimate_total_sec([40.0], 2, 4, speed)
+    assert with_one > 3 + 40 + report_sec
+    assert estimate_total_sec([40.0, 30.0, 20.0], 2, 4, speed) == pytest.approx(with_one + 10)
+    assert estimate_total_sec([40.0, 30.0, 20.0], 1, 4, speed) == pytest.approx(with_one + 50)
+    assert estimate_total_sec([], 2, 8, speed) > report_sec > 0

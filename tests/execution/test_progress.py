@@ -92,3 +92,14 @@ def test_a_failure_is_told_with_its_words() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (480, "8 min"), (7_800, "2 h 10 min")])
 def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(("is_calibrated", "words"), [(True, "30 s left"), (False, "")])
+def test_no_time_is_told_before_there_is_one(words: str, *, is_calibrated: bool) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    display = Display(console, "", {}, num_done=0, jobs=2, is_calibrated=is_calibrated)
+    display.expect({CONFIG.run_id: 60.0})
+    display.started(CONFIG)
+    console.print(display.render())
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count(words or "left") == (1 if words else 0)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
 # a fork of this process would inherit threads and CUDA in an undefined state.
 _HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
-_MULTIPROCESSING: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
+MULTIPROCESSING: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
 if _HAS_FORK_SERVER:
-    _MULTIPROCESSING.set_forkserver_preload(["gan_ablate.execution.run"])
+    MULTIPROCESSING.set_forkserver_preload(["gan_ablate.execution.run"])
 
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
@@ -188,8 +188,8 @@ def _exit_reason(code: int | None) -> str:
 
 
 def _start_worker(context: RunContext, core: int | None) -> _Worker:
-    ours, theirs = _MULTIPROCESSING.Pipe()
-    process = _MULTIPROCESSING.Process(target=_work, args=(theirs, context, core), daemon=True)
+    ours, theirs = MULTIPROCESSING.Pipe()
+    process = MULTIPROCESSING.Process(target=_work, args=(theirs, context, core), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours, core)
