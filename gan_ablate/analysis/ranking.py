@@ -35,10 +35,23 @@ class Ranking:
 
 
 def rank_effects(results: Iterable[GridResults]) -> Ranking:
-    """Sort the main effects on FID of grids by what they say; of a smoke run, nothing.
+    """Sort the main effects on FID of grids by what they say, each comparison once; of a smoke run, nothing.
 
-    Two grids may show one comparison twice, from either side, or averaged over another factor and alone: it is told
-    once, where it is surest: settled, then with most seeds, then with the smallest p.
+    Args:
+        results: of every grid.
+    """
+    ranking = Ranking()
+    found = surest_effects(of_grid for of_grid in results if of_grid.plan.budget != "smoke")
+    for pair in sorted(found, key=lambda pair: -abs(pair[1].estimate.value)):
+        _list_of(ranking, *pair).append(pair)
+    return ranking
+
+
+def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
+    """List the main effects on FID of grids, every comparison once, the surest first.
+
+    Two grids may show one comparison twice, from either side, or averaged over another factor and alone. It is taken
+    from where it is surest: settled, then with most seeds, then with the smallest p.
 
     Args:
         results: of every grid.
@@ -46,7 +59,6 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
     every = [
         (of_grid, effect)
         for of_grid in results
-        if of_grid.plan.budget != "smoke"
         for effect in of_grid.verdicts.effects("fid")
         if not effect.is_interaction and math.isfinite(effect.estimate.value)
     ]
@@ -57,11 +69,7 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
         if not names & told:
             found.append((of_grid, effect))
         told |= names
-    ranking = Ranking()
-    by_size = sorted(found, key=lambda pair: -abs(pair[1].estimate.value))
-    for pair in by_size:
-        _list_of(ranking, *pair).append(pair)
-    return ranking
+    return found
 
 
 def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]:
@@ -75,11 +83,12 @@ def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]
 
 
 def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
-    """The same comparison in words: from one base preset, in one block, between two levels of one factor."""
+    """The same comparison in words: one base preset, block and length of training, two levels of one factor."""
     plan = results.plan
     ((factor, level),) = effect.levels.items()
     levels = frozenset((level, plan.grid.factors[factor].baseline))
-    return plan.grid.base, tuple(plan.baseline.block.items()), plan.baseline.config.dataset, factor, levels
+    config = plan.baseline.config
+    return plan.grid.base, tuple(plan.baseline.block.items()), config.dataset, config.steps, factor, levels
 
 
 def _surety(effect: Effect) -> tuple[bool, int, float]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gan_ablate.analysis.ranking import rank_effects
+import numpy as np
+
+from gan_ablate.analysis.ranking import rank_effects, surest_effects
 from gan_ablate.reporting import caveats, plots, tables
-from gan_ablate.reporting.formats import count, escape_markdown, percent_text
+from gan_ablate.reporting.formats import count, escape_markdown, number, percent_text
 from gan_ablate.reporting.page import PAGE_NAME
 from gan_ablate.reporting.wording import adjusted_estimate, leaning, place_words
 
@@ -75,7 +78,9 @@ def _link(page: Page) -> str:
 
 
 def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: Path) -> bool:
-    """Draw every effect of every grid, smoke runs left out where there are others; say whether there was any.
+    """Draw the effects of all grids, each comparison once; say whether there was any.
+
+    Smoke runs are left out where there are others, and of interactions those that were not found.
 
     Args:
         results: of every grid.
@@ -83,15 +88,14 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         path: the PNG to write.
     """
     groups = []
-    only_smoke = all(of_grid.plan.budget == "smoke" for of_grid in results.values())
-    for name, of_grid in results.items():
-        if of_grid.plan.budget == "smoke" and not only_smoke:
-            continue
+    trusted = {name: of_grid for name, of_grid in results.items() if of_grid.plan.budget != "smoke"} or results
+    once = {id(effect) for _, effect in surest_effects(trusted.values())}
+    for name, of_grid in trusted.items():
         effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
         shown = [
             (effect, times[i] if times else None)
             for i, effect in enumerate(effects)
-            if math.isfinite(effect.estimate.value) and (effect.is_found or not effect.is_interaction)
+            if id(effect) in once or (effect.is_interaction and effect.is_found)
         ]
         if shown:
             groups.append((titles[name], shown))
@@ -137,7 +141,14 @@ def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
     if says_more:
         words += f"; {'; '.join(map(place_words, simple))}"
-    return words
+    return words + _cost_words(results, effect)
+
+
+def _cost_words(results: GridResults, effect: Effect) -> str:
+    """Say what a level costs, where that is certain and worth a word."""
+    times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
+    is_known = bool(times) and times[0].is_found and not times[0].is_too_small
+    return f"; a step takes {percent_text(times[0].estimate)}" if is_known else ""
 
 
 def _setting_sentence(every: Sequence[GridResults]) -> str:
@@ -145,7 +156,7 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
     plans = [results.plan for results in every]
     datasets = ", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans))
     bases = ", ".join(dict.fromkeys(plan.baseline.block.get("preset", plan.grid.base) for plan in plans))
-    sentence = f"Changes to `{bases}` on {datasets}, {_steps_words(plans)}."
+    sentence = f"Changes to `{bases}` on {datasets}, {_steps_words(plans)}.{_level_sentence(every)}"
     cells = [(results, cell) for results in every for cell in results.plan.cells]
     variants = {cell.config.run_id for _, cell in cells}  # of which grids may share some
     falling = {cell.config.run_id for results, cell in cells if cell.label in results.unlevelled}
@@ -153,6 +164,23 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
         share = f"{len(falling)} of {len(variants)} variants"
         sentence += f" FID was still falling at the end in {share}: what is better may only be faster."
     return sentence
+
+
+def _level_sentence(every: Sequence[GridResults]) -> str:
+    """Say what the baseline that most grids share comes to, and what real images would."""
+    baselines = Counter(results.plan.baseline.config.run_id for results in every if results.scored)
+    if not baselines or len({next(iter(results.comparable.protocols), None) for results in every}) > 1:
+        return ""
+    shared = baselines.most_common(1)[0][0]
+    results = max(
+        (results for results in every if results.plan.baseline.config.run_id == shared), key=lambda r: len(r.runs)
+    )
+    fids = results.runs.loc[results.runs["cell"] == results.plan.baseline.label, "fid"].dropna()
+    if fids.empty:
+        return ""
+    mean, floor = math.exp(np.log(fids).mean()), results.scored[0].floor.fid
+    which = "The baseline that most grids share" if baselines[shared] > 1 else "The baseline"
+    return f" {which} comes to FID {number(mean)}, and real images to {number(floor)}."
 
 
 def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> list[str]:

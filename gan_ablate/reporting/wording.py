@@ -126,7 +126,8 @@ def findings_sentence(effects: Sequence[Effect]) -> str | None:
 def _finding_words(effect: Effect) -> str:
     side = leaning(effect)
     more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""
-    return f"**{effect.name}** {percent_text(adjusted_estimate(effect))}{more}"
+    beyond = " beyond what each does" if effect.is_interaction else ""
+    return f"**{effect.name}** {percent_text(adjusted_estimate(effect))}{beyond}{more}"
 
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:

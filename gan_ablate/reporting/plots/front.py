@@ -25,6 +25,10 @@ _FARTHEST = np.log(4.0)
 """An axis up to four times FID, or a quarter of it, shows what matters; longer bars are cut."""
 
 
+def _row_name(effect: Effect) -> str:
+    return f"{effect.name}, beyond each" if effect.is_interaction else effect.name
+
+
 def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]]]], path: Path) -> None:
     """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
 
@@ -35,7 +39,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]
     rows: list[tuple[str, Effect | None, Effect | None]] = []
     for title, effects in groups:
         rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None, None))
-        rows += [(effect.name, effect, time) for effect, time in effects]
+        rows += [(_row_name(effect), effect, time) for effect, time in effects]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
         for axes in (quality, cost):
