@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
 """An outcome's name in, the grid's effects on it out."""
+Against = Callable[[str, float, float | None], Effect | None]
+"""An outcome's name, a value and a margin in, how far the baseline's outcome lies from the value out."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,15 @@ def list_claims(plan: Plan) -> list[Claim]:
     return [] if plan.budget == "smoke" else plan.grid.claims
 
 
-def judge(claim: Claim, effects: Effects) -> Judgement | None:
+def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) -> Judgement | None:
     """Give the verdict on a claim, or None where its grid did not measure all that decides it.
 
     Args:
         claim: to be judged.
         effects: of its grid.
+        against: its baseline, compared with values.
     """
-    decisive, beside = (_find(expectations, effects) for expectations in (claim.decisive, claim.beside))
+    decisive, beside = (_find(expectations, effects, against) for expectations in (claim.decisive, claim.beside))
     if len(decisive) < len(claim.decisive):
         return None
     verdicts = {finding.verdict for finding in decisive}
@@ -88,13 +91,16 @@ def judge(claim: Claim, effects: Effects) -> Judgement | None:
     return Judgement(claim, verdict, decisive, beside)
 
 
-def _find(expectations: Sequence[Expectation], effects: Effects) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(expectation, effect, _verdict(expectation, effect))
-        for expectation in expectations
-        for effect in effects(expectation.outcome)
-        if effect.levels == expectation.levels
-    )
+def _find(expectations: Sequence[Expectation], effects: Effects, against: Against) -> tuple[Finding, ...]:
+    found = []
+    for expectation in expectations:
+        if expectation.against is None:
+            measured = [effect for effect in effects(expectation.outcome) if effect.levels == expectation.levels]
+        else:
+            effect = against(expectation.outcome, expectation.against, expectation.margin)
+            measured = [] if effect is None else [effect]
+        found += [Finding(expectation, effect, _verdict(expectation, effect)) for effect in measured]
+    return tuple(found)
 
 
 def _verdict(expectation: Expectation, effect: Effect) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Effect:
         with_diverged: the estimate if every run that diverged had scored like the worst one that did not, which is the
             least that its divergence can count; None where none diverged.
         sides: (seeds, 2) means of the variants that count positively, and of the others; NaN where a seed has none.
+        against: the value that the baseline's outcome is compared with, where no levels are.
     """
 
     levels: dict[str, str]
@@ -80,11 +82,12 @@ class Effect:
     needed_seeds: int | None
     with_diverged: Estimate | None
     sides: NDArray[np.float64] = field(repr=False, compare=False)
+    against: float | None = None
 
     @property
     def name(self) -> str:
         """Words for it: ``batch norm on``, or ``batch norm on × label smoothing on``."""
-        return name_levels(self.levels)
+        return name_levels(self.levels) if self.against is None else f"the baseline against {self.against:g}"
 
     @property
     def place(self) -> str:
@@ -152,6 +155,29 @@ def estimate_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> li
         outcome: a name in ``OUTCOMES``.
     """
     return _estimate(plan, runs, OUTCOMES[outcome], list_contrasts(plan))
+
+
+def estimate_against(
+    plan: Plan, runs: pd.DataFrame, outcome: str, value: float, margin: float | None = None
+) -> Effect | None:
+    """Estimate how far the baseline's outcome lies from a value: a family of its own.
+
+    Args:
+        plan: whose baseline, and whether its intervals have to hold at every look.
+        runs: from ``load_results``.
+        outcome: a name in ``OUTCOMES``, on the scale of differences.
+        value: what it is compared with.
+        margin: within ± which it counts as there.
+
+    Returns:
+        None where no run of the baseline has the outcome.
+    """
+    column = _matrix(plan, runs, OUTCOMES[outcome])[:, 0]
+    if not np.isfinite(column).any():
+        return None
+    sides = np.stack([column, np.full(len(column), value)], axis=1)
+    (effect,) = estimate_family([Comparison({}, {}, sides)], OUTCOMES[outcome], margin, plan.intervals)
+    return dataclasses.replace(effect, against=value)
 
 
 def estimate_simple_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:

@@ -103,6 +103,19 @@ _OUTCOMES = (
     Outcome("confidence_d", "confidence of D", None, "difference",
             "Probability that D gives to the right answer, (D(x) + 1 - D(G(z))) / 2, mean over the last half of "
             "training."),
+    Outcome("d_real_end", "D(x) at the end", None, "difference",
+            "Probability of being real that D gives to real images, mean over the last tenth of training."),
+    Outcome("d_fake_end", "D(G(z)) at the end", None, "difference",
+            "The same for generated images, before D learns from them."),
+    Outcome("probe_gain", "gain of D's features", "higher", "difference",
+            "Accuracy of a logistic regression from 1,000 labelled images on D's features (arXiv:1511.06434, section "
+            "5.1: every map pooled to 4×4), less that on raw pixels or on the untrained D's, whichever is higher."),
+    Outcome("arithmetic_gain", "gain of latent arithmetic", "higher", "difference",
+            "Share of latents, moved by the difference of two classes' means, of which G then draws the other class, "
+            "less the same with shuffled classes."),
+    Outcome("filter_gain", "gain of single filters", "higher", "difference",
+            "Mean over the filters of D's last map of the area under the ROC curve with which each tells the class "
+            "that it knows best from all others, less the same of the untrained D."),
     Outcome("step_ms_median", "step time", "lower", "ratio",
             "Median milliseconds of a training step, one G step with its D steps; warm-up, measurements and scoring "
             "left out.", is_timed=True),
@@ -165,22 +178,25 @@ def value_at(place: float, places: Sequence[float], fid: Sequence[float]) -> flo
 
 
 def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    """Reduce a run's history to ``grad_norm_g``, ``grad_norm_d``, ``accuracy_d`` and ``confidence_d``.
+    """Reduce a run's history to gradient norms, D's accuracy and confidence, and what D thinks at the end.
 
     Args:
         history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
     """
-    names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
+    names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
     if not history.get("step"):
         return dict.fromkeys(names)
     columns = {name: np.array(values, np.float64) for name, values in history.items()}
     late = columns["step"] >= columns["step"][-1] / 2
+    last = columns["step"] >= 0.9 * columns["step"][-1]
     confidence = (columns["d_real"] + 1 - columns["d_fake_before"]) / 2
     return {
         "grad_norm_g": _geometric_mean(columns["grad_norm_g"]),
         "grad_norm_d": _geometric_mean(columns["grad_norm_d"]),
         "accuracy_d": float(columns["accuracy_d"][late].mean()),
         "confidence_d": float(confidence[late].mean()),
+        "d_real_end": float(columns["d_real"][last].mean()),
+        "d_fake_end": float(columns["d_fake_before"][last].mean()),
     }
 
 

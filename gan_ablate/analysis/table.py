@@ -47,6 +47,9 @@ def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Recor
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
 
+PROBE_LABELS = 1_000
+"""Labelled images of the probe that decides: few enough that features matter, and enough to choose a penalty."""
+
 UNSTEADY_SPREAD = 1.5
 """Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
 
@@ -132,6 +135,11 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
             row["sec_to_fid"] = first_reached(yardsticks.target_fid, scoring.curve_train_sec, scoring.curve_fid)
         if yardsticks.equal_sec is not None:
             row["fid_equal_time"] = value_at(yardsticks.equal_sec, scoring.curve_train_sec, scoring.curve_fid)
+    if scoring is not None and scoring.representation is not None:
+        learnt = scoring.representation
+        row["probe_gain"] = learnt.probe_gain(PROBE_LABELS)
+        row["arithmetic_gain"] = learnt.arithmetic_gain
+        row["filter_gain"] = learnt.filter_auc - learnt.filter_auc_untrained
     if throughput is not None:
         row |= throughput.model_dump(exclude={"num_timed_steps", "peak_memory_bytes"})
         row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gan_ablate.analysis.claims import Judgement, judge, list_claims
-from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.effects import (
+    Effect,
+    compare_event_rates,
+    estimate_against,
+    estimate_effects,
+    estimate_simple_effects,
+)
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.settling import Look, settle
 
@@ -84,7 +90,8 @@ class Verdicts:
 
     def judgements(self) -> list[Judgement]:
         """Judge the claims that this grid decides."""
-        judged = (judge(claim, self.effects) for claim in list_claims(self.plan))
+        against = functools.partial(estimate_against, self.plan, self.runs)
+        judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
         return [judgement for judgement in judged if judgement is not None]
 
     def all_effects(self) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 OutcomeName = Literal[
     "fid", "fid_batch_stats", "fid_ema", "kid", "precision", "recall", "density", "coverage", "classifier_score",
     "classes_covered", "class_divergence", "label_accuracy", "nearest_ratio", "oscillation", "steps_to_fid",
-    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median",
+    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end",
+    "d_fake_end", "probe_gain", "arithmetic_gain", "filter_gain", "step_ms_median",
 ]  # fmt: skip
 """What an effect can be measured on; ``gan_ablate.analysis.outcomes`` defines each."""
 
@@ -26,19 +28,26 @@ RATIO_OUTCOMES = (
 )  # fmt: skip
 """Those that are compared by ratios, and so have a margin."""
 
-Levels = Annotated[dict[str, str], Field(min_length=1, max_length=2)]
+Levels = Annotated[dict[str, str], Field(max_length=2)]
 """Factor → level that is compared with the factor's baseline; two of them for an interaction."""
 
 MAX_ID = 20
 
 
 class Expectation(Model):
-    """What would be seen if a claim were true: these levels change this outcome in this direction, or not at all."""
+    """What would be seen if a claim were true: these levels change this outcome in this direction, or not at all.
 
-    levels: Levels
+    Or, without levels, the baseline's outcome lies below or above a value, or by it.
+    """
+
+    levels: Levels = {}
     outcome: OutcomeName = "fid"
     direction: Literal["lower", "higher", "none"]
     """Of the change; ``none`` where the claim is that it does not matter."""
+    against: float | None = None
+    """What the baseline's outcome is compared with, where no levels are."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """How near the value counts as there."""
 
 
 class Claim(Model):
@@ -47,17 +56,20 @@ class Claim(Model):
     It is supported if at least one of its levels changes the outcome as it says and none the other way; refuted if none
     does or still can, and at least one goes the other way; negligible if all certainly lie within the margin; open
     otherwise. That nothing matters is supported if all certainly lie within it, and refuted by one beyond. All levels
-    are judged on one outcome, so that one family of tests bounds the chance of a false verdict.
+    are judged on one outcome, so that one family of tests bounds the chance of a false verdict. Without levels, the
+    baseline's outcome itself is compared with a value: ``against``, and ``margin`` where it is said to lie there.
     """
 
     id: str = ""
     """Its number in a list of claims, if it has one."""
     sentence: str
-    levels: Annotated[
-        list[Levels], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
-    ]
+    levels: Annotated[list[Levels], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)] = []
     outcome: OutcomeName = "fid"
     direction: Literal["lower", "higher", "none"]
+    against: float | None = None
+    """A value that the baseline's outcome is compared with, instead of levels with each other."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """Within ± which of the value it counts as there, for direction none."""
     beside: list[Expectation] = []
     """What is shown with it and decides nothing."""
 
@@ -70,9 +82,8 @@ class Claim(Model):
     @property
     def decisive(self) -> tuple[Expectation, ...]:
         """What decides it."""
-        return tuple(
-            Expectation(levels=levels, outcome=self.outcome, direction=self.direction) for levels in self.levels
-        )
+        common = {"outcome": self.outcome, "direction": self.direction, "against": self.against, "margin": self.margin}
+        return tuple(Expectation.model_validate({"levels": levels, **common}) for levels in self.levels or [{}])
 
 
 def check_claims(
@@ -101,15 +112,33 @@ def check_claims(
         if claim.id and claim.id in {other.id for other in claims[:number]}:
             raise UserError(f"{where}.id = {claim.id!r}: another claim has it")
         for expectation in (*claim.decisive, *claim.beside):
+            if expectation.against is not None or expectation.margin is not None:
+                _check_value(expectation, where)
+                continue
             if expectation.direction == "none" and expectation.outcome not in RATIO_OUTCOMES:
                 advice = f"valid for direction none: {', '.join(RATIO_OUTCOMES)}"
                 raise UserError(f"{where}.outcome = {expectation.outcome!r}: it has no margin; {advice}")
             _check_levels(expectation.levels, factors, where, has_interactions=has_interactions)
 
 
+def _check_value(expectation: Expectation, where: str) -> None:
+    """Refuse a comparison with a value that lacks something, or has too much."""
+    if expectation.levels:
+        raise UserError(f"{where}.levels: compared with each other or with a value; valid: levels, or against")
+    if expectation.against is None or not math.isfinite(expectation.against):
+        raise UserError(f"{where}.against = {expectation.against}: valid: a finite number")
+    if expectation.outcome in RATIO_OUTCOMES:
+        valid = [name for name in get_args(OutcomeName) if name not in RATIO_OUTCOMES]
+        raise UserError(f"{where}.outcome = {expectation.outcome!r}: valid with against: {', '.join(valid)}")
+    if (expectation.direction == "none") != (expectation.margin is not None):
+        raise UserError(f'{where}.margin = {expectation.margin}: valid: a number with direction = "none", else nothing')
+
+
 def _check_levels(levels: dict[str, str], factors: dict[str, Factor], where: str, *, has_interactions: bool) -> None:
     if len(levels) > 1 and not has_interactions:
         raise UserError(f'{where}.levels: two factors: an interaction; valid: with design = "factorial"')
+    if not levels:
+        raise UserError(f"{where}.levels: nothing is compared; valid: levels of a factor, or against = a number")
     for name, level in levels.items():
         if name not in factors:
             raise UserError(f"{where}.levels: {shorten(repr(name))}: no such factor; {choices(name, list(factors))}")

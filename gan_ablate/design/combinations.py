@@ -92,6 +92,12 @@ def _check_scoring(config: RunConfig) -> None:
     if features in ("digits", "fashion") and default_features(config.dataset) != features:
         advice = f"cannot judge {config.dataset}; valid: inception, none"
         raise refusal("scoring.features", features, advice, "dataset")
+    if config.scoring.representation:
+        advice = "it takes a classifier of the data set, and a D that sees images alone"
+        if features not in ("digits", "fashion"):
+            raise refusal("scoring.representation", True, advice, "scoring.features")
+        if config.conditional:
+            raise refusal("scoring.representation", True, f"{advice}; valid: conditional = false", "conditional")
     for field, number in (
         ("num_samples", config.scoring.num_samples),
         ("curve_samples", config.scoring.curve_samples),

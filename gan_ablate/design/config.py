@@ -36,6 +36,8 @@ class Scoring(Model):
     """How many at each point along training."""
     curve_points: PositiveInt = 10
     """How many points along training there are, evenly spread."""
+    representation: bool = False
+    """Whether it is also measured what D's features, G's latents and single filters have learnt: half a minute more."""
 
 
 class RunConfig(Model):

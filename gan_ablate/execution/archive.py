@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import grow_plan
-from gan_ablate.execution.store import write_atomically
+from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE, write_atomically
 
 if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan
@@ -53,6 +53,10 @@ def archive(store: Store, to: Store) -> int:
             sheets = store.sample_sheets(run_id)
             if sheets and not to.sample_sheets(run_id):
                 write_atomically(to.archived_sheet(run_id, sheets[-1].name), sheets[-1].read_bytes())
+            for file in (INTERPOLATION_FILE, FILTERS_FILE):
+                picture = store.picture(run_id, file)
+                if picture is not None and to.picture(run_id, file) is None:
+                    write_atomically(to.archived_sheet(run_id, file), picture.read_bytes())
         to.adopt_seeds(plan, store.known_seeds(plan))
         to.note_seeds(plan)
         to.save_plan(grow_plan(kept[name].model_copy(update={"folders": {}}), to))  # where data lay on this machine

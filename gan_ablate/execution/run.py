@@ -17,7 +17,16 @@ from gan_ablate.design.datasets import default_features
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.observer import TrainingObserver
-from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE, Record, ScoringRecord, Store
+from gan_ablate.execution.sheets import save_sheet
+from gan_ablate.execution.store import (
+    AVERAGE_FILE,
+    FILTERS_FILE,
+    GENERATOR_FILE,
+    INTERPOLATION_FILE,
+    Record,
+    ScoringRecord,
+    Store,
+)
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.data import ImageDataset, load_dataset
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import Progress
-    from gan_ablate.scoring.scores import Scores
+    from gan_ablate.scoring.scores import RepresentationScores, Scores
 
 
 def check_inputs(config: RunConfig, context: RunContext) -> None:
@@ -99,6 +108,9 @@ def _execute(
             final = _final_scores(scorer, result, config, dataset.labels, device)
         except NonFiniteImagesError:
             is_finite = False
+    representation = None
+    if final is not None and scorer is not None and config.scoring.representation:
+        representation = _study_representation(config, result, dataset, scorer, folder)
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
     if is_finite:
         _save_generator(result.generator, folder / GENERATOR_FILE)
@@ -115,7 +127,7 @@ def _execute(
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
         history=_columns(result.history),
-        scoring=None if scorer is None else _scoring_record(config, scorer, observer, final),
+        scoring=None if scorer is None else _scoring_record(config, scorer, observer, final, representation),
         unscored_reason="" if scorer is not None else _unscored_reason(config),
         throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
@@ -156,7 +168,11 @@ def _final_scores(
 
 
 def _scoring_record(
-    config: RunConfig, scorer: Scorer, observer: TrainingObserver, final: _FinalScores | None
+    config: RunConfig,
+    scorer: Scorer,
+    observer: TrainingObserver,
+    final: _FinalScores | None,
+    representation: RepresentationScores | None,
 ) -> ScoringRecord:
     return ScoringRecord(
         extractor=scorer.extractor.name,
@@ -173,7 +189,20 @@ def _scoring_record(
         curve_steps=observer.curve_steps,
         curve_train_sec=observer.curve_train_sec,
         curve_fid=observer.curve_fid,
+        representation=representation,
     )
+
+
+def _study_representation(
+    config: RunConfig, result: TrainResult, dataset: ImageDataset, scorer: Scorer, folder: Path
+) -> RepresentationScores:
+    from gan_ablate.scoring.representation import NUM_IMAGES_PER_FILTER, NUM_PATH_STEPS, study_representation
+
+    generator, discriminator = result.generator.cpu(), result.discriminator.cpu()
+    found = study_representation(config, generator, discriminator, dataset, scorer.extractor)
+    save_sheet(found.interpolation, NUM_PATH_STEPS, folder / "samples" / INTERPOLATION_FILE)
+    save_sheet(found.filters, 2 * NUM_IMAGES_PER_FILTER, folder / "samples" / FILTERS_FILE)
+    return found.scores
 
 
 def _save_generator(generator: nn.Module, path: Path) -> None:

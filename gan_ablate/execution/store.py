@@ -16,7 +16,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.scores import Scores
+from gan_ablate.scoring.scores import RepresentationScores, Scores
 from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ GENERATOR_FILE = "generator.safetensors"
 AVERAGE_FILE = "generator-ema.safetensors"
 """Beside them: their moving average, where the run keeps one."""
 
+INTERPOLATION_FILE, FILTERS_FILE = "interpolation.png", "filters.png"
+"""Beside a run's sample sheets: ways between latents, and what D's filters see, where that was asked for."""
+
 UNTIL_SETTLED = 0
 """Stands for a number of seeds that answers say."""
 
@@ -41,7 +44,8 @@ class ScoringRecord(Model):
     statistics, ``fid_ema`` the moving average of its weights, if there is one, and ``floor`` real training images.
     ``curve_steps`` and ``curve_fid`` are FID along training, on fewer samples, so they compare with each other but not
     with the final score. ``resolution`` is what the images had when they were drawn. ``sampling_sec`` is what drawing
-    the images of ``final`` took, ``curve_sec`` all that FID along training took.
+    the images of ``final`` took, ``curve_sec`` all that FID along training took. ``representation`` is what the
+    networks have learnt besides, where that was asked for.
     """
 
     extractor: str
@@ -58,6 +62,7 @@ class ScoringRecord(Model):
     curve_steps: list[int]
     curve_train_sec: list[float]
     curve_fid: list[float]
+    representation: RepresentationScores | None = None
 
 
 class Record(Model):
@@ -120,6 +125,11 @@ class Store:
         """List a run's sample sheets, in the order of training."""
         places = (self.run_dir(run_id) / "samples", self.root / "sheets" / run_id)
         return next((found for place in places if (found := sorted(place.glob("step-*.png")))), [])
+
+    def picture(self, run_id: str, name: str) -> Path | None:
+        """Return a picture beside a run's sample sheets, or None where it has none of that name."""
+        places = (self.run_dir(run_id) / "samples" / name, self.archived_sheet(run_id, name))
+        return next((place for place in places if place.is_file()), None)
 
     @property
     def cache_dir(self) -> Path:

@@ -20,6 +20,57 @@ COLLAPSED_RECALL = 0.05
 recall is below 0.04 where one shape fills the sample sheet, or a few, and above 0.1 where sheets are varied."""
 
 
+class ProbeScores(Model):
+    """How well a linear classifier tells digits from so many labelled images, by what it is given; shares in [0, 1].
+
+    Attributes:
+        num_labels: labelled images that it learnt from.
+        trained: accuracy on the features of the trained discriminator.
+        untrained: on those of the same one before training.
+        pixels: on the images themselves.
+    """
+
+    num_labels: int
+    trained: float
+    untrained: float
+    pixels: float
+
+    @property
+    def gain(self) -> float:
+        """What the trained one's features are better by than the better of the others."""
+        return self.trained - max(self.untrained, self.pixels)
+
+
+class RepresentationScores(Model):
+    """What a trained pair has learnt besides drawing; see ``representation.py``.
+
+    Attributes:
+        probes: by the number of labelled images, ascending.
+        arithmetic: share of latents, moved by the difference of two classes' means, of which G draws the other class;
+            None where it draws fewer than two classes.
+        arithmetic_shuffled: the same with means of latents whose classes were shuffled.
+        filter_auc: mean over the filters of D's last map of how well each tells the class that it knows best.
+        filter_auc_untrained: the same of the untrained discriminator.
+    """
+
+    probes: list[ProbeScores]
+    arithmetic: float | None
+    arithmetic_shuffled: float | None
+    filter_auc: float
+    filter_auc_untrained: float
+
+    @property
+    def arithmetic_gain(self) -> float | None:
+        """What classes are worth to the arithmetic."""
+        if self.arithmetic is None or self.arithmetic_shuffled is None:
+            return None
+        return self.arithmetic - self.arithmetic_shuffled
+
+    def probe_gain(self, num_labels: int) -> float | None:
+        """What D's features are better by with so many labelled images, or None where that was not measured."""
+        return next((probe.gain for probe in self.probes if probe.num_labels == num_labels), None)
+
+
 class Scores(Model):
     """How near ``num_samples`` images are to the held-out reference; each formula stands in ``metrics.py``.
 
