@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import run_grid, run_until_settled
+from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.planning import Plan, plan
 
@@ -28,6 +28,7 @@ __all__ = [
     "load_results",
     "plan",
     "run_grid",
+    "run_grids",
     "run_until_settled",
     "write_report",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.blocks import name_blocks
+from gan_ablate.design.planning import Plan
 from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.context import RunContext, check_context
 from gan_ablate.execution.events import Silent
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.settling import Look, Settling
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.planning import Plan
     from gan_ablate.execution.events import RunObserver
 
 
@@ -62,11 +62,53 @@ def run_grid(
     Raises:
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
-    num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    blocks = [grow_plan(block, store) for block in place_plans(plan, store)]
-    with _observing(plan, observer, progress, num_jobs, device) as watching:
-        speed = None if isinstance(watching, Silent) else calibrate(plan, store, num_jobs, device)
-        missing, seconds = missing_runs(plan, store, speed), estimate_seconds(plan, store, speed)
+    where: dict[str, Any] = {
+        "data_dir": data_dir,
+        "device": device,
+        "jobs": jobs,
+        "inception_weights": inception_weights,
+        "observer": observer,
+        "progress": progress,
+    }
+    (blocks,) = run_grids([plan], out, **where)
+    return _load_blocks(blocks, out)
+
+
+def run_grids(
+    plans: Sequence[Plan],
+    out: str | Path = "results",
+    *,
+    data_dir: str | Path = "data",
+    device: str = "cpu",
+    jobs: int | None = None,
+    inception_weights: str | Path | None = None,
+    observer: RunObserver | None = None,
+    progress: bool | None = None,
+) -> list[list[Plan]]:
+    """Compute what is missing of several plans, seed by seed over all of them; runs that they share, once.
+
+    Args:
+        plans: from ``gan_ablate.plan``, one a grid.
+        out: as for ``run_grid``, like all below.
+        data_dir: likewise.
+        device: likewise.
+        jobs: likewise.
+        inception_weights: likewise.
+        observer: likewise.
+        progress: likewise.
+
+    Returns:
+        The blocks of each plan, by whose names ``load_results`` finds their tables.
+
+    Raises:
+        UserError: as ``run_grid`` does.
+    """
+    num_jobs, store, context = _prepare(plans, out, data_dir, device, jobs, inception_weights)
+    of_plans = [[grow_plan(block, store) for block in place_plans(plan, store)] for plan in plans]
+    blocks = [block for of_plan in of_plans for block in of_plan]
+    with _observing(plans, observer, progress, num_jobs, device) as watching:
+        speed = None if isinstance(watching, Silent) else calibrate(plans, store, num_jobs, device)
+        missing, seconds = missing_runs(plans, store, speed), estimate_seconds(plans, store, speed)
         watching.expect({config.run_id: seconds[config.run_id] for config in missing})
         records = run_local(missing, context, num_jobs, watching) if missing else ()
         for block in blocks:
@@ -74,11 +116,11 @@ def run_grid(
         for _ in records:  # from the first on there is something to look at
             _note_seeds(blocks, store)
     _note_seeds(blocks, store)
-    return _load_blocks(blocks, out)
+    return of_plans
 
 
 def run_until_settled(
-    plan: Plan,
+    plan: Plan | Sequence[Plan],
     out: str | Path = "results",
     *,
     max_hours: float | None = None,
@@ -92,10 +134,10 @@ def run_until_settled(
 ) -> list[Settling]:
     """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.settling``.
 
-    Every block of a plan is settled for itself.
+    Every grid, and every block of one, is settled for itself.
 
     Args:
-        plan: from ``gan_ablate.plan``; its seeds are all that may be spent.
+        plan: from ``gan_ablate.plan``, or several; its seeds are all that may be spent.
         out: the results folder; a plan that was stopped goes on.
         max_hours: after so many no other seed is begun.
         data_dir: as for ``run_grid``, like all below.
@@ -115,19 +157,24 @@ def run_until_settled(
     """
     from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
-    num_jobs, store, context = _prepare(plan, out, data_dir, device, jobs, inception_weights)
-    with _observing(plan, observer, progress, num_jobs, device) as watching:
-        speed = None if isinstance(watching, Silent) else calibrate(plan, store, num_jobs, device)
-        grids = [GrowingGrid(block, store, watching, speed, max_hours, on_look) for block in place_plans(plan, store)]
+    plans = [plan] if isinstance(plan, Plan) else plan
+    num_jobs, store, context = _prepare(plans, out, data_dir, device, jobs, inception_weights)
+    blocks = [block for one in plans for block in place_plans(one, store)]
+    with _observing(plans, observer, progress, num_jobs, device) as watching:
+        speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
+        grids = [GrowingGrid(block, store, watching, speed, max_hours, on_look) for block in blocks]
+
+        def list_runs() -> list[RunConfig]:  # grids may want the same
+            return list({config.run_id: config for grid in grids for config in grid.next_runs()}.values())
 
         def next_runs() -> list[RunConfig]:
-            runs = [config for grid in grids for config in grid.next_runs()]
+            runs = list_runs()
             for grid in grids:
                 grid.keep()
             return runs
 
-        first = [config for grid in grids for config in grid.next_runs()]
-        num_jobs = min(num_jobs, max(len(first), len(plan.cells)))
+        first = list_runs()
+        num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
         records = run_local(first, context, num_jobs, watching, next_runs) if first else ()
         for grid in grids:  # now that all that the runs need is there
             grid.keep()
@@ -138,7 +185,7 @@ def run_until_settled(
 
 @contextmanager
 def _observing(
-    plan: Plan, observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
+    plans: Sequence[Plan], observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
 ) -> Iterator[RunObserver]:
     """Give the observer that was asked for, or else a bar where somebody can see it."""
     if observer is not None:
@@ -148,8 +195,18 @@ def _observing(
     if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
         yield Silent()
         return
-    with Display(console, plan.grid.title, plan.run_names, 0, num_jobs, is_calibrated=device == "cpu") as display:
+    title = ", ".join(plan.grid.title for plan in plans)
+    with Display(console, title, name_runs(plans), 0, num_jobs, is_calibrated=device == "cpu") as display:
         yield display
+
+
+def name_runs(plans: Sequence[Plan]) -> dict[str, str]:
+    """Words for every run of some plans, by its id: its variant's label, behind its grid where there are several."""
+    names: dict[str, str] = {}
+    for plan in plans:
+        for run_id, words in plan.run_names.items():
+            names.setdefault(run_id, f"{plan.grid.name}: {words}" if len(plans) > 1 else words)
+    return names
 
 
 def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:
@@ -169,7 +226,7 @@ def _load_blocks(blocks: Sequence[Plan], out: str | Path) -> pd.DataFrame:
 
 
 def _prepare(
-    plan: Plan,
+    plans: Sequence[Plan],
     out: str | Path,
     data_dir: str | Path,
     device: str,
@@ -185,6 +242,6 @@ def _prepare(
         data_dir=str(data_dir),
         device=device,
         inception_weights=None if inception_weights is None else str(inception_weights),
-        folders=plan.folders,
+        folders={name: place for plan in plans for name, place in plan.folders.items()},
     )
     return num_jobs, store, context

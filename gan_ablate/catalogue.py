@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.fields import find_field, find_levels, list_fields
-from gan_ablate.design.grid import describe_preset, list_grids, list_presets, load_grid
+from gan_ablate.design.grid import describe_preset, list_grids, list_presets, list_studies, load_grid, load_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,10 @@ def show_all(console: Console) -> None:
     for name in list_grids():
         grid = load_grid(name)
         grids.add_row(name, ", ".join(grid.factors), grid.question)
+    studies = Table("study", "grids", "question", title="Studies: grids that are run together", title_justify="left")
+    for name in list_studies():
+        study = load_study(name)
+        studies.add_row(name, ", ".join(study.grids), study.question)
     presets = Table("preset", "what", title="Presets", title_justify="left")
     for name in list_presets():
         presets.add_row(name, describe_preset(name))
@@ -36,7 +40,7 @@ def show_all(console: Console) -> None:
             group, Table("field", "valid", "default", "what", title=title, title_justify="left")
         )
         fields.add_row(known.path, known.valid, known.default, known.meaning)
-    for table in (grids, presets, datasets, *by_group.values()):
+    for table in (grids, studies, presets, datasets, *by_group.values()):
         console.print(table)
         console.print()
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_ablate import catalogue
-from gan_ablate.api import run_grid, run_until_settled
+from gan_ablate.api import name_runs, run_grids, run_until_settled
 from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
 from gan_ablate.design.validation import shorten
@@ -67,38 +67,46 @@ MAX_LINE = 2_000
 def run(options: RunOptions) -> None:
     """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
     console = _open_console()
-    plan, num_jobs = options.resolve()
+    plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    labels = plan.run_names
-    num_missing = len(missing_runs(plan, store))
-    if options.until is None:
-        size = f"{_count_seeds(plan)}, {num_missing} runs to compute"
-    else:
-        size = f"as many seeds as settle it, at most {len(plan.seeds)}"
-    header = "\n".join([f"{plan.grid.title}: {len(plan.cells)} variants × {size}, {num_jobs} at once", *plan.notes])
-    for name in (block.name for block in place_plans(plan, store)):
-        previous = store.find_plan(name)
+    labels = name_runs(plans)
+    num_missing = len(missing_runs(plans, store))
+    header = _header(options, plans, num_missing, num_jobs)
+    for block in (block for plan in plans for block in place_plans(plan, store)):
+        previous = store.find_plan(block.name)
         if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
-            header += f"\nThis takes the place of another plan of {name} in the report; its runs are kept."
+            header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
     try:
         with Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display:
-            plans, endings = _compute(options, plan, display)
+            computed, endings = _compute(options, plans, display)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on with the runs that are missing.")
         raise typer.Exit(130) from None
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
-    num_failed = sum(record.status == "failed" for plan in plans for _, _, record in store.records(plan))
-    if num_failed:
-        num_runs = sum(plan.num_runs for plan in plans)
-        raise RunFailedError(f"{num_failed} of {num_runs} runs failed; {options.out}/runs/*/log.txt says why")
+    failed = {record.run_id: record.status == "failed" for plan in computed for _, _, record in store.records(plan)}
+    if any(failed.values()):
+        num_failed = sum(failed.values())
+        raise RunFailedError(f"{num_failed} of {len(failed)} runs failed; {options.out}/runs/*/log.txt says why")
 
 
-def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[list[Plan], list[str]]:
-    """Compute a plan's runs, as many as are asked for; return plans of those, and what is to be said at the end."""
+def _header(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
+    """Say what is going to be computed, and what is to be known before."""
+    if options.until is None:
+        size = f"{_count_seeds(plans)}, {num_missing} runs to compute"
+    else:
+        size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
+    title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
+    num_variants = len({cell.config.run_id for plan in plans for cell in plan.cells})
+    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    return "\n".join([f"{title}: {num_variants} variants × {size}, {num_jobs} at once", *notes])
+
+
+def _compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[list[Plan], list[str]]:
+    """Compute plans' runs, as many as are asked for; return plans of those, and what is to be said at the end."""
     where: dict[str, Any] = {
         "data_dir": options.data_dir,
         "device": options.device,
@@ -107,60 +115,67 @@ def _compute(options: RunOptions, plan: Plan, display: Display) -> tuple[list[Pl
         "observer": display,
     }
     if options.until is None:
-        run_grid(plan, options.out, **where)
-        return [plan], []
+        run_grids(plans, options.out, **where)
+        return plans, []
     from gan_ablate.reporting.settling import look_lines, settled_sentence
 
-    placed = place_plans(plan, Store(options.out))
-    names = {block.name: words for block, words in zip(placed, name_blocks(placed), strict=True)}
+    names: dict[str, str] = {}
+    for plan in plans:
+        placed = place_plans(plan, Store(options.out))
+        words = [plan.grid.title] * len(placed) if len(plans) > 1 and len(placed) == 1 else name_blocks(placed)
+        names |= {block.name: of_block for block, of_block in zip(placed, words, strict=True)}
     settlings = run_until_settled(
-        plan,
+        plans,
         options.out,
         max_hours=options.max_hours,
         on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
         **where,
     )
-    plans = [settling.plan for settling in settlings]
+    computed = [settling.plan for settling in settlings]
     endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
     store = Store(options.out)
-    num_left_out = sum(store.is_done(config.run_id) for _, config in plan.runs) - sum(p.num_runs for p in plans)
-    if num_left_out > 0:
-        endings.append(f"{num_left_out} finished runs of other seeds were not needed, and are left out of the report.")
-    return plans, endings
+    needed = {config.run_id for one in computed for _, config in one.runs}
+    others = {config.run_id for plan in plans for _, config in plan.runs if store.is_done(config.run_id)} - needed
+    if others:
+        endings.append(f"{len(others)} finished runs of other seeds were not needed, and are left out of the report.")
+    return computed, endings
 
 
 @app.command("plan")
 @takes_run_options
 def plan_command(options: RunOptions) -> None:
-    """Show the variants of a grid, what is done already and about how long the rest will take."""
-    plan, num_jobs = options.resolve()
+    """Show the variants of grids, what is done already and about how long the rest will take."""
+    plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
     console = _open_console()
     with console.status("Timing some steps of every variant on this machine …"):
-        speed = calibrate(plan, store, num_jobs, options.device)
-    seconds = estimate_seconds(plan, store, speed)
-    missing = [config.run_id for config in missing_runs(plan, store, speed)]
-    table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
-    names = plan.run_names
-    for cell in plan.cells:
-        run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
-        done = sum(run_id not in missing for run_id in run_ids)
-        takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
-        table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
-    console.print(table)
-    for note in plan.notes:
+        speed = calibrate(plans, store, num_jobs, options.device)
+    seconds = estimate_seconds(plans, store, speed)
+    missing = [config.run_id for config in missing_runs(plans, store, speed)]
+    for plan in plans:
+        table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
+        names = plan.run_names
+        for cell in plan.cells:
+            run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
+            done = sum(run_id not in missing for run_id in run_ids)
+            takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
+            table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
+        console.print(table)
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         console.print(note, soft_wrap=True)
     most = "at most " if options.until else ""
     time = "a time that the first runs will tell"
     if speed is not None:
-        total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, len(plan.cells), speed)
+        num_variants = sum(len(plan.cells) for plan in plans)
+        total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, num_variants, speed)
         time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
+    steps = " or ".join(f"{number:,}" for number in sorted({plan.cells[0].config.steps for plan in plans}))
     console.print(
-        f"{plan.budget}: {most}{_count_seeds(plan)} × {plan.cells[0].config.steps:,} steps; "
-        f"{most}{len(missing)} runs to compute, {time}"
+        f"{plans[0].budget}: {most}{_count_seeds(plans)} × {steps} steps; {most}{len(missing)} runs to compute, {time}"
     )
-    bf16_sec = sum(seconds[c.run_id] for _, c in plan.runs if c.precision == "bf16" and c.run_id in missing) / num_jobs
+    emulated = {c.run_id for plan in plans for _, c in plan.runs if c.precision == "bf16"} & set(missing)
+    bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and options.device == "cpu":
         from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
 
@@ -270,8 +285,9 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _count_seeds(plan: Plan) -> str:
-    return "1 seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
+def _count_seeds(plans: list[Plan]) -> str:
+    numbers = sorted({len(plan.seeds) for plan in plans})
+    return "1 seed" if numbers == [1] else f"{' or '.join(map(str, numbers))} seeds"
 
 
 def _open_console() -> Console:

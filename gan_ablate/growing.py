@@ -68,10 +68,10 @@ class GrowingGrid:
         if self.settling.is_over or self._is_late():
             return []
         plan = self.settling.plan
-        todo = missing_runs(plan, self._store, self._speed)
+        todo = missing_runs([plan], self._store, self._speed)
         missing = [config for config in todo if config.run_id not in self._attempted]
         self._attempted.update(config.run_id for config in missing)
-        seconds = estimate_seconds(plan, self._store, self._speed)
+        seconds = estimate_seconds([plan], self._store, self._speed)
         self._observer.expect({config.run_id: seconds[config.run_id] for config in missing})
         return missing
 

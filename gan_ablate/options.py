@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grid
+from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grids
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
 from gan_ablate.errors import UserError
@@ -31,7 +31,12 @@ MAX_SEEDS_UNTIL_SETTLED = 30
 class RunOptions:
     """What ``run`` and ``plan`` are asked for: a run's command line can be planned by changing one word."""
 
-    grid: Annotated[str, typer.Option("--grid", "-g", help="A shipped grid's name, or the path of your own .toml.")]
+    grids: Annotated[
+        list[str],
+        typer.Option(
+            "--grid", "-g", help="A shipped grid's or study's name, or the path of your own .toml; repeatable."
+        ),
+    ]
     budget: Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")] = "standard"
     seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")] = None
     until: Annotated[
@@ -65,8 +70,8 @@ class RunOptions:
         typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception)."),
     ] = None
 
-    def resolve(self) -> tuple[Plan, int]:
-        """Return the plan and how many runs go on at once.
+    def resolve(self) -> tuple[list[Plan], int]:
+        """Return a plan for each grid, and how many runs go on at once.
 
         Raises:
             UserError: if an option, or the grid, is not valid.
@@ -74,17 +79,20 @@ class RunOptions:
         check_context(self.device, self.inception_weights)
         num_jobs = resolve_jobs(self.jobs, self.device)
         self._check_until()
-        plan = resolve_plan(
-            load_grid(self.grid),
-            budget=self.budget,
-            seeds=self.seeds if self.until is None else self.max_seeds or MAX_SEEDS_UNTIL_SETTLED,
-            steps=self.steps,
-            dataset=self.datasets,
-            base=self.bases,
-            features=self.features if self.inception_weights is None else "inception",
-            overrides=self.overrides or (),
-        )
-        return plan, num_jobs
+        plans = [
+            resolve_plan(
+                grid,
+                budget=self.budget,
+                seeds=self.seeds if self.until is None else self.max_seeds or MAX_SEEDS_UNTIL_SETTLED,
+                steps=self.steps,
+                dataset=self.datasets,
+                base=self.bases,
+                features=self.features if self.inception_weights is None else "inception",
+                overrides=self.overrides or (),
+            )
+            for grid in load_grids(self.grids)
+        ]
+        return plans, num_jobs
 
     def _check_until(self) -> None:
         if self.until is None:

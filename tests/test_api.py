@@ -9,7 +9,8 @@ import pytest
 
 from gan_ablate import api
 from gan_ablate.analysis.settling import Look
-from gan_ablate.api import run_grid, run_until_settled
+from gan_ablate.analysis.table import load_results
+from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
@@ -37,12 +38,12 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
 
 def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:
     planned, store = plan(load_grid("architecture"), seeds=2), Store(tmp_path)
-    kinds = [config.generator.kind for config in missing_runs(planned, store)]
+    kinds = [config.generator.kind for config in missing_runs([planned], store)]
     assert kinds == ["dcgan", "mlp", "dcgan", "mlp"]
     # What runs of a variant really took replaces the guess.
     save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.config.generator.kind == "mlp" else 1.0)
     more = plan(load_grid("architecture"), seeds=3)
-    assert [config.generator.kind for config in missing_runs(more, store)] == ["mlp", "dcgan"]
+    assert [config.generator.kind for config in missing_runs([more], store)] == ["mlp", "dcgan"]
 
 
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> None:
@@ -262,3 +263,18 @@ class Plain(Pretender):
 
     def _record(self, config: RunConfig) -> Record:
         return make_record(self._cells[config.run_id], config.seed, 20.0)
+
+
+def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid: Path) -> None:
+    wider = tmp_path / "wider.toml"
+    wider.write_text(
+        tiny_grid.read_text("utf-8").replace("levels.on =", "levels.half = { loss.real_label = 0.95 }\nlevels.on =")
+    )
+    plans = [plan(load_grid(path), budget="smoke", seeds=1) for path in (tiny_grid, wider)]
+    assert len(missing_runs(plans, Store(tmp_path / "out"))) == 3
+    of_plans = run_grids(plans, tmp_path / "out", jobs=1)
+    assert [[block.name for block in blocks] for blocks in of_plans] == [["tiny"], ["wider"]]
+    tables = [load_results(tmp_path / "out", name) for name in ("tiny", "wider")]
+    assert [len(table) for table in tables] == [2, 3]
+    assert set(tables[0]["run_id"]) < set(tables[1]["run_id"])
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 3

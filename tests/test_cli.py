@@ -165,6 +165,14 @@ def test_plan_says_where_bfloat16_is_emulated(
     assert "bfloat16" not in capsys.readouterr().out
 
 
+def test_grids_are_planned_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "plan", "--grid", "beta1", "--grid", "dropout", "--seeds", "2") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Adam's β1" in output
+    assert "Dropout in the discriminator" in output
+    assert "12 runs to compute" in output  # three and four variants, of which they share one, by two seeds
+
+
 def test_status_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("", "utf-8")
     assert call(monkeypatch, "status", "--out", "file") == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -125,8 +124,8 @@ def _check_value(expectation: Expectation, where: str) -> None:
     """Refuse a comparison with a value that lacks something, or has too much."""
     if expectation.levels:
         raise UserError(f"{where}.levels: compared with each other or with a value; valid: levels, or against")
-    if expectation.against is None or not math.isfinite(expectation.against):
-        raise UserError(f"{where}.against = {expectation.against}: valid: a finite number")
+    if expectation.against is None:
+        raise UserError(f"{where}.margin = {expectation.margin}: valid: with against, a number to be compared with")
     if expectation.outcome in RATIO_OUTCOMES:
         valid = [name for name in get_args(OutcomeName) if name not in RATIO_OUTCOMES]
         raise UserError(f"{where}.outcome = {expectation.outcome!r}: valid with against: {', '.join(valid)}")

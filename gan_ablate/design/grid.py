@@ -7,7 +7,7 @@ import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,9 @@ from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BudgetName = Literal["smoke", "standard", "full"]
 
@@ -152,6 +155,40 @@ def describe_preset(name: str) -> str:
     return str(tomllib.loads(text)["description"])
 
 
+def list_studies() -> list[str]:
+    """Names of the shipped studies, each of several grids."""
+    return _shipped("studies")
+
+
+class Study(Model):
+    """Grids that are run together and share their runs."""
+
+    title: str
+    question: str
+    grids: list[str]
+
+
+def load_study(name: str) -> Study:
+    """Read a shipped study."""
+    text = resources.files("gan_ablate.design.studies").joinpath(f"{name}.toml").read_text("utf-8")
+    return validate(Study, tomllib.loads(text), f"study {name}")
+
+
+def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
+    """Load shipped grids by name, all grids of shipped studies, and one's own by path; each once.
+
+    Raises:
+        UserError: if one is not there or no grid, or two are named alike.
+    """
+    single = [part for name in names for part in (load_study(name).grids if name in list_studies() else [name])]
+    grids = {name: load_grid(name) for name in single}
+    for name, grid in grids.items():
+        twin = next(other for other, named in grids.items() if named.name == grid.name)
+        if twin != name:
+            raise UserError(f"--grid {shorten(name)}: named like --grid {shorten(twin)}; rename one of the files")
+    return tuple(grids.values())
+
+
 def load_grid(name: str | Path) -> Grid:
     """Load a shipped grid by name, or one's own by the path of its TOML file.
 
@@ -166,7 +203,7 @@ def load_grid(name: str | Path) -> Grid:
         raise UserError(f"--grid {shorten(str(name))}: characters that cannot be printed")
     if path.suffix != ".toml" and not path.is_file():
         if str(name) not in list_grids():
-            advice = f"{choices(str(name), list_grids())}, or the path of a .toml file"
+            advice = f"{choices(str(name), [*list_grids(), *list_studies()])}, or the path of a .toml file"
             raise UserError(f"--grid {shorten(str(name))}: no such grid; {advice}")
         source, stem = f"grid {name}", str(name)
         text = resources.files("gan_ablate.design.grids").joinpath(f"{name}.toml").read_text("utf-8")

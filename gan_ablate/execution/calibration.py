@@ -1,4 +1,4 @@
-"""A plan in, how fast this machine takes its steps out: some real steps of every variant, kept for a day."""
+"""Plans in, how fast this machine takes its steps out: some real steps of every variant, kept for a day."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ KEPT_SEC = 24 * 3600
 """A machine that was busy when it was measured is not called slow for ever."""
 
 
-def calibrate(plan: Plan, store: Store, num_jobs: int, device: str) -> Speed | None:
+def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -> Speed | None:
     """Time some steps of every variant that was not timed before, as many at once as there will be runs.
 
     Args:
-        plan: of which only variants with runs that are still missing are timed.
+        plans: of which only variants with runs that are still missing are timed.
         store: where they are missing, and whose cache keeps the measurements.
         num_jobs: how many runs go on at once.
         device: where they will be trained. On a GPU nothing is measured: what it takes shows with the first runs.
@@ -53,7 +53,7 @@ def calibrate(plan: Plan, store: Store, num_jobs: int, device: str) -> Speed | N
     place = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(place, machine)
-    untimed = {step_key(config): config for config in missing_runs(plan, store)}
+    untimed = {step_key(config): config for config in missing_runs(plans, store)}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:

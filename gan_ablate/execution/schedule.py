@@ -1,4 +1,4 @@
-"""A Plan and a results folder in, the runs that are still to be computed out, and how long they will take."""
+"""Plans and a results folder in, the runs that are still to be computed out, and how long they will take."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from gan_ablate.design.blocks import order_block
 from gan_ablate.design.cost import Speed, estimate_run_sec, step_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.planning import Plan
     from gan_ablate.execution.store import Store
 
 
-def missing_runs(plan: Plan, store: Store, speed: Speed | None = None) -> list[RunConfig]:
-    """List the runs of a plan that have no result yet, seed by seed, those of a seed that take longest first."""
-    configs = [config for _, config in plan.runs if not store.is_done(config.run_id)]
-    seconds = estimate_seconds(plan, store, speed)
-    return sorted(configs, key=lambda config: (config.seed, -seconds[config.run_id]))
+def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[RunConfig]:
+    """List the runs of plans that have no result yet, seed by seed, those of a seed that take longest first.
+
+    A run that several plans share is listed once.
+    """
+    configs = {config.run_id: config for plan in plans for _, config in plan.runs if not store.is_done(config.run_id)}
+    seconds = estimate_seconds(plans, store, speed)
+    return sorted(configs.values(), key=lambda config: (config.seed, -seconds[config.run_id]))
 
 
-def estimate_seconds(plan: Plan, store: Store, speed: Speed | None = None) -> dict[str, float]:
-    """Estimate the seconds of every run of a plan.
+def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:
+    """Estimate the seconds of every run of some plans.
 
     Args:
-        plan: the runs.
+        plans: of the runs.
         store: whose runs of the same variants tell where the machine's speed is not known.
         speed: from ``calibration.calibrate``.
     """
-    known = speed or Speed(step_ms=_seen_step_ms(plan, store))
-    return {config.run_id: estimate_run_sec(config, known) for _, config in plan.runs}
+    known = speed or Speed(step_ms={key: ms for plan in plans for key, ms in _seen_step_ms(plan, store).items()})
+    return {config.run_id: estimate_run_sec(config, known) for plan in plans for _, config in plan.runs}
 
 
 def _seen_step_ms(plan: Plan, store: Store) -> dict[str, float]:

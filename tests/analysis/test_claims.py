@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from gan_ablate.analysis.claims import judge
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.claims import Judgement, judge
+from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import load_results
@@ -184,3 +185,46 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     )
     (judgement,) = GridResults.load(store, "mine").verdicts.judgements()
     assert (judgement.claim.sentence, judgement.verdict) == ("Ten are worse", "supported")
+
+
+def compare_with(tmp_path: Path, value: float, *, spread: float, **claim: object) -> Judgement | None:
+    """Judge where D(G(z)) lies at the end, of runs in which it is about 0.3."""
+    planned = plan(load_grid("dropout"))
+    save_runs(Store(tmp_path), planned, lambda *_: 1.0)
+    runs = load_results(tmp_path, "dropout")
+    runs["d_fake_end"] = 0.3 + spread * runs["seed"].map({0: -1.2, 1: -0.4, 2: 0.1, 3: 0.5, 4: 1.0})
+    runs.loc[runs["dropout"] != "none", "d_fake_end"] = 0.9
+    stated = Claim.model_validate(
+        {"sentence": "It is there", "outcome": "d_fake_end", "direction": "none", "against": value, **claim}
+    )
+    return judge(stated, lambda _: [], functools.partial(estimate_against, planned, runs))
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "claim", "verdict"),
+    [
+        (0.3, 0.01, {"margin": 0.05}, "supported"),
+        (0.5, 0.01, {"margin": 0.05}, "refuted"),
+        (0.34, 0.05, {"margin": 0.05}, "open"),
+        (0.2, 0.01, {"direction": "higher"}, "supported"),
+        (0.4, 0.01, {"direction": "higher"}, "refuted"),
+        (0.31, 0.1, {"direction": "higher"}, "open"),
+    ],
+)
+def test_a_baseline_is_compared_with_a_value(
+    tmp_path: Path, value: float, spread: float, claim: dict[str, object], verdict: str
+) -> None:
+    judgement = compare_with(tmp_path, value, spread=spread, **claim)
+    assert judgement is not None
+    assert judgement.verdict == verdict
+    (finding,) = judgement.decisive
+    assert finding.effect.estimate.value == pytest.approx(0.3 - value)
+    assert finding.effect.name == f"the baseline against {value:g}"
+
+
+def test_what_no_run_has_is_not_judged(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"))
+    save_runs(Store(tmp_path), planned, lambda *_: 1.0)
+    runs = load_results(tmp_path, "dropout")
+    assert runs["probe_gain"].isna().all()
+    assert estimate_against(planned, runs, "probe_gain", 0.0) is None

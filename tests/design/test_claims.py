@@ -71,3 +71,30 @@ def test_an_interaction_needs_a_factorial_design(tmp_path: Path) -> None:
     both = {**GOOD, "levels": '{ beta1 = "0.9", latent = "10" }'}
     with pytest.raises(UserError, match='valid: with design = "factorial"'):
         load_grid(write(tmp_path, both, design="one-at-a-time"))
+
+
+AGAINST = {"sentence": '"It ends there"', "outcome": '"d_fake_end"', "against": "0.5", "direction": '"higher"'}
+
+
+def test_a_claim_may_compare_the_baseline_with_a_value(tmp_path: Path) -> None:
+    there = {**AGAINST, "direction": '"none"', "margin": "0.05"}
+    above, near = load_grid(write(tmp_path, AGAINST, there, design="one-at-a-time")).claims
+    assert [(e.levels, e.against, e.margin) for e in above.decisive] == [({}, 0.5, None)]
+    assert [(e.levels, e.against, e.margin) for e in near.decisive] == [({}, 0.5, 0.05)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"levels": '{ beta1 = "0.9" }'}, "claims.0.levels: compared with each other or with a value"),
+        ({"against": "nan"}, "claims.0.against = NaN: should be a finite number"),
+        ({"outcome": '"fid"'}, "claims.0.outcome = 'fid': valid with against: kid, precision"),
+        ({"direction": '"none"'}, "claims.0.margin = None: valid: a number"),
+        ({"margin": "0.1"}, "claims.0.margin = 0.1: valid: a number"),
+        ({"margin": "-0.1"}, "claims.0.margin"),
+        ({"against": "ABSENT", "margin": "0.1"}, "claims.0.margin = 0.1: valid: with against"),
+    ],
+)
+def test_a_comparison_with_a_value_is_whole(tmp_path: Path, change: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_grid(write(tmp_path, {at: value for at, value in {**AGAINST, **change}.items() if value != "ABSENT"}))

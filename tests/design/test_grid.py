@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gan_ablate.design.grid import list_grids, list_presets, load_grid
+from gan_ablate.design import grids as shipped
+from gan_ablate.design.grid import list_grids, list_presets, list_studies, load_grid, load_grids, load_study
 from gan_ablate.design.networks import NormalInit
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.design.validation import validate
@@ -242,3 +243,25 @@ def test_what_set_a_wrong_value_is_named(tmp_path: Path, where: str, options: di
         plan(load_grid(path), **options)
     assert origin in str(refused.value)
     assert len(str(refused.value)) < 1_000
+
+
+def test_a_study_stands_for_its_grids_and_a_grid_counts_once() -> None:
+    (study,) = list_studies()
+    grids = load_study(study).grids
+    assert len(set(grids)) == len(grids) > 10
+    assert [grid.name for grid in load_grids([study])] == grids
+    assert [grid.name for grid in load_grids(["latent", study, "dropout"])] == ["latent", *grids]
+
+
+def test_the_documents_study_judges_all_twenty_claims() -> None:
+    numbers = {
+        int(claim.id[1:].rstrip("ab")) for grid in load_grids(["documents"]) for claim in grid.claims if claim.id
+    }
+    assert numbers == set(range(1, 21))
+
+
+def test_two_grids_of_one_name_are_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "beta1.toml"
+    mine.write_text((Path(shipped.__path__[0]) / "beta1.toml").read_text("utf-8"), "utf-8")
+    with pytest.raises(UserError, match="named like --grid beta1; rename"):
+        load_grids(["beta1", str(mine)])

@@ -44,7 +44,7 @@ def test_seeds_are_added_to_an_archive_and_only_what_is_missing_is_to_be_run(sto
     store, study = stores
     archive(store, study)
     more = plan(load_grid("beta1"), seeds=4)
-    assert [config.seed for config in missing_runs(more, study)] == [3, 3, 3]
+    assert [config.seed for config in missing_runs([more], study)] == [3, 3, 3]
     assert study.known_seeds(more) == {3}
 
 

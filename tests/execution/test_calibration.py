@@ -56,7 +56,7 @@ def planned(tiny_grid: Path) -> Plan:
 
 
 def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) -> None:
-    speed = calibrate(planned, Store(tmp_path), 2, "cpu")
+    speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert {step_key(cell.config) for cell in planned.cells} == set(speed.step_ms)
     # Nothing that this small takes as long as one of the default model's steps, or no time at all.
@@ -66,12 +66,12 @@ def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) ->
 
 
 def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
-    first = calibrate(planned, Store(tmp_path), 2, "cpu")
+    first = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert len(pool.timed) == 2
-    assert calibrate(planned, Store(tmp_path), 2, "cpu") == first
+    assert calibrate([planned], Store(tmp_path), 2, "cpu") == first
     assert len(pool.timed) == 2
     wider = plan(load_grid("batch_size"), budget="smoke")
-    speed = calibrate(wider, Store(tmp_path), 2, "cpu")
+    speed = calibrate([wider], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert first is not None
     assert {**first.step_ms, **speed.step_ms} == speed.step_ms
@@ -80,7 +80,7 @@ def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, pool: type[Pool])
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"machine": 1}', "machine", "negative", "old", "jobs"])
 def test_what_does_not_hold_is_measured_anew(damage: str, planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
-    calibrate(planned, Store(tmp_path), 2, "cpu")
+    calibrate([planned], Store(tmp_path), 2, "cpu")
     file = tmp_path / "cache" / "speed.json"
     data = json.loads(file.read_text("utf-8"))
     if damage == "machine":
@@ -93,7 +93,7 @@ def test_what_does_not_hold_is_measured_anew(damage: str, planned: Plan, tmp_pat
         os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
     elif damage != "jobs":
         file.write_text(damage, "utf-8")
-    speed = calibrate(planned, Store(tmp_path), 3 if damage == "jobs" else 2, "cpu")
+    speed = calibrate([planned], Store(tmp_path), 3 if damage == "jobs" else 2, "cpu")
     assert len(pool.timed) == 4
     assert speed is not None
     assert min(speed.step_ms.values()) > 0
@@ -102,7 +102,7 @@ def test_what_does_not_hold_is_measured_anew(damage: str, planned: Plan, tmp_pat
 def test_only_what_is_missing_is_timed(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
     store = Store(tmp_path)
     save_runs(store, planned, lambda *_: 1.0)
-    assert calibrate(planned, store, 2, "cpu") == Speed()
+    assert calibrate([planned], store, 2, "cpu") == Speed()
     assert pool.timed == []
 
 
@@ -110,10 +110,10 @@ def test_of_many_variants_some_are_timed_and_the_rest_follow_from_their_arithmet
     planned: Plan, tmp_path: Path, pool: type[Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "MAX_TIMED_VARIANTS", 1)
-    speed = calibrate(planned, Store(tmp_path), 2, "cpu")
+    speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert len(speed.step_ms) == 1
-    assert all(seconds > 0 for seconds in estimate_seconds(planned, Store(tmp_path), speed).values())
+    assert all(seconds > 0 for seconds in estimate_seconds([planned], Store(tmp_path), speed).values())
 
 
 def test_workers_that_die_leave_the_time_unknown(
@@ -123,7 +123,7 @@ def test_workers_that_die_leave_the_time_unknown(
         raise BrokenProcessPool
 
     monkeypatch.setattr(pool, "map", die)
-    assert calibrate(planned, Store(tmp_path), 2, "cpu") is None
+    assert calibrate([planned], Store(tmp_path), 2, "cpu") is None
     assert not (tmp_path / "cache").exists()
 
 
@@ -143,5 +143,5 @@ def test_a_step_takes_time(changes: dict[str, object]) -> None:
 
 
 def test_a_gpu_is_not_guessed_at(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
-    assert calibrate(planned, Store(tmp_path), 1, "cuda") is None
+    assert calibrate([planned], Store(tmp_path), 1, "cuda") is None
     assert pool.timed == []

@@ -1,0 +1,1 @@
+"""Studies: grids that are run together and share their runs, a TOML file each."""
