@@ -43,3 +43,21 @@ def tabulate_histories(records: Records) -> pd.DataFrame:
         if record.history
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def tabulate_probes(records: Sequence[tuple[str, Record]]) -> pd.DataFrame:
+    """Lay out what linear classifiers made of features: ``cell``, ``seed``, ``num_labels``, ``features``, ``accuracy``.
+
+    Args:
+        records: of a grid, with their variants' labels.
+    """
+    rows = [
+        {"cell": label, "seed": record.config.seed, "num_labels": probe.num_labels, "features": name, "accuracy": value}
+        for label, record in records
+        if record.scoring is not None and record.scoring.representation is not None
+        for probe in record.scoring.representation.probes
+        for name, value in (
+            ("D's features", probe.trained), ("untrained D's", probe.untrained), ("raw pixels", probe.pixels),
+        )
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["cell", "seed", "num_labels", "features", "accuracy"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.claims import list_claims
 from gan_ablate.analysis.contrasts import list_contrasts
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.stats import CONFIDENCE
 
@@ -109,17 +109,25 @@ def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
 
 
 def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
-    of_claims = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
+    expected = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
+    of_claims = [expectation for expectation in expected if expectation.against is None]
+    values = [
+        estimate_against(plan, runs, expectation.outcome, expectation.against, expectation.margin)
+        for expectation in expected
+        if expectation.against is not None
+    ]
     outcomes = dict.fromkeys(["fid", *(expectation.outcome for expectation in of_claims)])
     by_outcome = {outcome: estimate_effects(plan, runs, outcome) for outcome in outcomes}
     asked = [(effect.outcome.name, effect.levels) for effect in by_outcome["fid"] if not effect.is_interaction]
     asked += [(expectation.outcome, expectation.levels) for expectation in of_claims]
     effects = itertools.chain.from_iterable(by_outcome.values())
-    return [effect for effect in effects if (effect.outcome.name, effect.levels) in asked]
+    compared = [effect for effect in effects if (effect.outcome.name, effect.levels) in asked]
+    return compared + [effect for effect in values if effect is not None]
 
 
 def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:
     """List the variants that the effects compare."""
     wanted = [effect.levels for effect in effects]
     weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
-    return [cell.label for i, cell in enumerate(plan.cells) if any(weight[i] for weight in weights)]
+    baseline = {0} if any(effect.against is not None for effect in effects) else set()
+    return [cell.label for i, cell in enumerate(plan.cells) if i in baseline or any(weight[i] for weight in weights)]

@@ -22,6 +22,7 @@ from gan_ablate.analysis.settling import Look, settle
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.significance import RateComparison
+    from gan_ablate.design.claims import Claim
     from gan_ablate.design.planning import Plan
 
 
@@ -82,6 +83,8 @@ class Verdicts:
 
     def rates(self, effect: Effect) -> dict[str, RateComparison]:
         """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        if effect.against is not None:
+            return {}
         compared = {
             event: compare_event_rates(self.plan, self.runs, effect.levels, event)
             for event in ("diverged", "collapsed")
@@ -89,10 +92,16 @@ class Verdicts:
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
 
     def judgements(self) -> list[Judgement]:
-        """Judge the claims that this grid decides."""
+        """Judge the claims that this grid decides; none where it is only a smoke run."""
         against = functools.partial(estimate_against, self.plan, self.runs)
         judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
         return [judgement for judgement in judged if judgement is not None]
+
+    def unjudged(self) -> list[tuple[Claim, str]]:
+        """List the other claims of this grid, and why they have no verdict."""
+        reason = "smoke runs judge nothing" if self.plan.budget == "smoke" else "no run has what would decide it"
+        judged = [judgement.claim for judgement in self.judgements()]
+        return [(claim, reason) for claim in self.plan.grid.claims if claim not in judged]
 
     def all_effects(self) -> pd.DataFrame:
         """Tabulate every effect on every outcome, with all its intervals and tests."""

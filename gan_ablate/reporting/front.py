@@ -191,15 +191,22 @@ def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> l
             protocols = results.comparable.protocols  # without one, claims on what needs no scores are left
             protocol = next(iter(protocols)) if len(protocols) == 1 else ()
             by_protocol.setdefault(protocol, []).append((results, judgement))
-    if not by_protocol:
+    unjudged = [(results, claim, reason) for results in every for claim, reason in results.verdicts.unjudged()]
+    if not by_protocol and not unjudged:
         return []
     lines = ["## Verdicts", ""]
     for protocol, of_protocol in by_protocol.items():
         in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
-        table = tables.verdicts_table(in_order, places, lambda name: f"{quote(name)}/{PAGE_NAME}")
+        table = tables.verdicts_table(in_order, places, _page_of)
         scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
         lines += [f"{scored}, {_steps_words(results.plan for results, _ in of_protocol)}:", "", *table, ""]
+    if unjudged:
+        lines += [*tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order), _page_of), ""]
     return lines
+
+
+def _page_of(name: str) -> str:
+    return f"{quote(name)}/{PAGE_NAME}"
 
 
 def _steps_words(plans: Iterable[Plan]) -> str:

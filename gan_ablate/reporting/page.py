@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.curves import tabulate_histories
 from gan_ablate.reporting import caveats, exports, formats, plots, settling, tables, wording
 from gan_ablate.reporting.formats import escape_markdown
+from gan_ablate.reporting.representation import representation_lines
 from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
             lines += ["### Level by level", "", *tables.effects_table(results.verdicts.simple_effects), ""]
     for caption, file in _draw_figures(results, effects, figures_as_pdf=figures_as_pdf):
         lines += [f"### {caption}", "", f"![{caption}]({file})", ""]
+    with plots.also_as_pdf(wanted=figures_as_pdf):
+        lines += representation_lines(results)
     lines += ["## Variants", "", *tables.variants_table(summary), ""]
     lines += _draw_animations(results)
     lines += _more_tables(results, effects)

@@ -268,6 +268,8 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
             else f"{judgement.verdict}{small}, provisionally: runs are missing"
         )
     verdicts = {finding.verdict for finding in judgement.decisive}
+    if judgement.claim.direction == "none" and any(finding.effect.is_found for finding in judgement.decisive):
+        return "open: it changes something, not certainly by more than the margin"
     if max(finding.effect.estimate.num_seeds for finding in judgement.decisive) < 2:
         return "open: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:

@@ -228,3 +228,19 @@ def test_what_no_run_has_is_not_judged(tmp_path: Path) -> None:
     runs = load_results(tmp_path, "dropout")
     assert runs["probe_gain"].isna().all()
     assert estimate_against(planned, runs, "probe_gain", 0.0) is None
+
+
+def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
+    planned = plan(load_grid("representation"), seeds=3)
+    save_runs(Store(tmp_path), planned, lambda *_: 1.0)
+    verdicts = GridResults.load(Store(tmp_path), "representation").verdicts
+    judged = [judgement.claim.id for judgement in verdicts.judgements()]
+    reasons = {claim.id: reason for claim, reason in verdicts.unjudged()}
+    assert not set(judged) & reasons.keys()
+    assert {*judged, *reasons} == {"C16", "C17", "C18", "C19"}
+    assert reasons["C16"] == "no run has what would decide it"
+    smoke = plan(load_grid("representation"), budget="smoke")
+    save_runs(Store(tmp_path / "smoke"), smoke, lambda *_: 1.0)
+    verdicts = GridResults.load(Store(tmp_path / "smoke"), "representation").verdicts
+    assert {reason for _, reason in verdicts.unjudged()} == {"smoke runs judge nothing"}
+    assert len(verdicts.unjudged()) == 4

@@ -73,7 +73,8 @@ def test_its_first_screen_says_what_to_use_and_what_is_sure(tmp_path: Path, no_f
     assert "- **Use**\n  - batch norm on rather than off: -50.0 % [" in front
     assert "- **Avoid**: nothing\n" in front
     assert "- **Does not matter**\n  - label smoothing on rather than off: " in front
-    assert "Changes to `dcgan-28` on mnist-10k, after 1,500 steps. FID was still falling at the end in 4 of 4" in front
+    assert "Changes to `dcgan-28` on mnist-10k, after 1,500 steps. The baseline comes to FID " in front
+    assert "FID was still falling at the end in 4 of 4" in front
     (row,) = [line for line in front.splitlines() if line.startswith("| C2")]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[0] == "C2: Batch norm steadies training so that samples get better"

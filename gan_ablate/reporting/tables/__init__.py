@@ -5,6 +5,7 @@ from gan_ablate.reporting.tables.effects import (
     effects_table,
     other_effects_table,
     tests_table,
+    unjudged_table,
     verdicts_table,
 )
 from gan_ablate.reporting.tables.layout import lay_out, picture_table
@@ -29,6 +30,7 @@ __all__ = [
     "setup_table",
     "stability_table",
     "tests_table",
+    "unjudged_table",
     "variants_table",
     "verdicts_table",
 ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.settling import Look
     from gan_ablate.analysis.significance import SignFlip
     from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.design.claims import Claim
 
 
 def verdicts_table(
@@ -50,12 +51,14 @@ def verdicts_table(
     """
     rows = []
     for results, judgement in judgements:
+        place = f" ({escape_markdown(places[results.name])})" if places[results.name] else ""
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
             [
-                claim_name(judgement) + (f" ({escape_markdown(place)})" if (place := places[results.name]) else ""),
+                claim_name(judgement.claim)
+                + (f" ({escape_markdown(place)})" if (place := places[results.name]) else ""),
                 verdict_words(judgement, is_complete=results.is_complete),
-                "; ".join(_decided_text(effect, is_alone=len(decisive) == 1) for effect in decisive),
+                _decided_texts(decisive),
                 _seeds_text(decisive),
                 f"[see]({page_of(results.name)})",
             ]
@@ -70,7 +73,7 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
             [
-                claim_name(judgement),
+                claim_name(judgement.claim),
                 verdict_words(judgement, is_complete=results.is_complete),
                 "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
@@ -80,9 +83,14 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
     return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])
 
 
-def claim_name(judgement: Judgement) -> str:
+def unjudged_table(unjudged: Iterable[tuple[GridResults, Claim, str]], page_of: Callable[[str], str]) -> list[str]:
+    """Tabulate the claims that have no verdict, and why."""
+    rows = [[claim_name(claim), reason, f"[see]({page_of(results.name)})"] for results, claim, reason in unjudged]
+    return lay_out(rows, ["claim", "no verdict", ""])
+
+
+def claim_name(claim: Claim) -> str:
     """Write a claim behind its number, if it has one."""
-    claim = judgement.claim
     sentence = escape_markdown(claim.sentence)
     return f"{claim.id}: {sentence}" if claim.id else sentence
 
@@ -165,9 +173,14 @@ def _seeds_text(effects: Sequence[Effect]) -> str:
     return " or ".join([*map(str, fewer), count(most, "seed")])
 
 
-def _decided_text(effect: Effect, *, is_alone: bool) -> str:
-    change = change_text(effect, adjusted_estimate(effect))
-    return f"{effect.outcome.title} {change}" if is_alone else f"{effect.name} {change}"
+def _decided_texts(effects: Sequence[Effect]) -> str:
+    """Name what was measured once, and what is compared only where there are several."""
+    changes = [change_text(effect, adjusted_estimate(effect)) for effect in effects]
+    if effects[0].against is not None:
+        changes[0] += f" from {effects[0].against:g}"
+    if len(effects) > 1:
+        changes = [f"{effect.name} {change}" for effect, change in zip(effects, changes, strict=True)]
+    return f"{effects[0].outcome.title} {'; '.join(changes)}"
 
 
 def _sign_flip_text(flip: SignFlip) -> str:
