@@ -17,7 +17,7 @@ from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_runs, place_plans
-from gan_ablate.execution.store import Store
+from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.settling import Look, Settling
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.single import SingleRun
     from gan_ablate.execution.events import RunObserver
 
 
@@ -117,6 +118,39 @@ def run_grids(
             _note_seeds(blocks, store)
     _note_seeds(blocks, store)
     return of_plans
+
+
+def run_single(
+    single: SingleRun,
+    out: str | Path = "results",
+    *,
+    data_dir: str | Path = "data",
+    device: str = "cpu",
+    inception_weights: str | Path | None = None,
+    observer: RunObserver | None = None,
+) -> Record:
+    """Compute one run that belongs to no grid, or take its record if it is there already.
+
+    Args:
+        single: from ``plan_run``.
+        out: as for ``run_grid``, like all below.
+        data_dir: likewise.
+        device: likewise.
+        inception_weights: likewise.
+        observer: likewise.
+
+    Raises:
+        UserError: as ``run_grid`` does.
+    """
+    _, store, context = _prepare([], out, data_dir, device, 1, inception_weights)
+    context = context.model_copy(update={"folders": single.folders})
+    known = store.load_record(single.config.run_id) if store.is_done(single.config.run_id) else None
+    if known is not None:
+        return known
+    watching = observer or Silent()
+    watching.expect({single.config.run_id: 1.0})
+    (record,) = run_local([single.config], context, 1, watching)
+    return record
 
 
 def run_until_settled(

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_ablate import catalogue
-from gan_ablate.api import name_runs, run_grids, run_until_settled
+from gan_ablate.api import name_runs, run_grids, run_single, run_until_settled
 from gan_ablate.design.blocks import name_blocks
-from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
+from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
-from gan_ablate.execution.calibration import calibrate
-from gan_ablate.execution.progress import Display, format_duration
-from gan_ablate.execution.schedule import estimate_seconds, missing_runs, place_plans
+from gan_ablate.execution.progress import Display
+from gan_ablate.execution.schedule import missing_runs, place_plans
 from gan_ablate.execution.store import Store
-from gan_ablate.options import RESULTS, OutOption, RunOptions, takes_run_options
+from gan_ablate.forecast import count_seeds, show_forecast
+from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
 
 if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan
@@ -96,7 +96,7 @@ def run(options: RunOptions) -> None:
 def _header(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
     """Say what is going to be computed, and what is to be known before."""
     if options.until is None:
-        size = f"{_count_seeds(plans)}, {num_missing} runs to compute"
+        size = f"{count_seeds(plans)}, {num_missing} runs to compute"
     else:
         size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
     title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
@@ -148,42 +148,46 @@ def plan_command(options: RunOptions) -> None:
     plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    console = _open_console()
-    with console.status("Timing some steps of every variant on this machine …"):
-        speed = calibrate(plans, store, num_jobs, options.device)
-    seconds = estimate_seconds(plans, store, speed)
-    missing = [config.run_id for config in missing_runs(plans, store, speed)]
-    for plan in plans:
-        table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
-        names = plan.run_names
-        for cell in plan.cells:
-            run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
-            done = sum(run_id not in missing for run_id in run_ids)
-            takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
-            table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
-        console.print(table)
-    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
-        console.print(note, soft_wrap=True)
-    most = "at most " if options.until else ""
-    time = "a time that the first runs will tell"
-    if speed is not None:
-        num_variants = sum(len(plan.cells) for plan in plans)
-        total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, num_variants, speed)
-        time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
-    steps = " or ".join(f"{number:,}" for number in sorted({plan.cells[0].config.steps for plan in plans}))
-    console.print(
-        f"{plans[0].budget}: {most}{_count_seeds(plans)} × {steps} steps; {most}{len(missing)} runs to compute, {time}"
-    )
-    emulated = {c.run_id for plan in plans for _, c in plan.runs if c.precision == "bf16"} & set(missing)
-    bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
-    if bf16_sec and options.device == "cpu":
-        from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
+    show_forecast(_open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
 
-        if not has_native_bf16():
-            console.print(
-                "This CPU has no bfloat16 arithmetic: runs with precision bf16 come to the same numbers by rounding; "
-                f"in float32 they would take about {format_duration(bf16_sec * (EMULATED_BF16_SLOWDOWN - 1))} less"
-            )
+
+@app.command(epilog="Example: gan-ablate train mlp --dataset mnist --epochs 10")
+def train(
+    preset: Annotated[str, typer.Argument(help="A shipped preset: one of the tutorials' models, at its own settings.")],
+    dataset: Annotated[str | None, typer.Option(help="As for run; by default the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps.  [default: 1500]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random stream.")] = 0,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="As for run.")] = None,
+    data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
+    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
+    inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    out: OutOption = RESULTS,
+) -> None:
+    """Train and score one preset as a document has it, once: no grid, no comparison, no place in the report."""
+    single = plan_run(
+        preset,
+        dataset=dataset,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+        features=None if inception_weights is None else "inception",
+        overrides=overrides or (),
+    )
+    console = _open_console()
+    config = single.config
+    header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes])
+    with Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display:
+        record = run_single(
+            single, out, data_dir=data_dir, device=device, inception_weights=inception_weights, observer=display
+        )
+    folder = out / "runs" / config.run_id
+    final = record.scoring.final if record.scoring else None
+    if final is not None and record.scoring is not None:
+        console.print(f"FID {final.fid:.3g}, KID {final.kid:.3g}; real images: FID {record.scoring.floor.fid:.3g}")
+    if record.status == "failed":
+        raise RunFailedError(f"the run failed; {folder}/log.txt says why")
+    console.print(f"Samples, weights and record: {folder}", soft_wrap=True)
 
 
 @app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head · gan-ablate list claims")
@@ -283,11 +287,6 @@ def _end(message: str, code: int) -> NoReturn:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
     sys.exit(code)
-
-
-def _count_seeds(plans: list[Plan]) -> str:
-    numbers = sorted({len(plan.seeds) for plan in plans})
-    return "1 seed" if numbers == [1] else f"{' or '.join(map(str, numbers))} seeds"
 
 
 def _open_console() -> Console:

@@ -12,6 +12,8 @@ DATASETS: dict[str, str] = {
     "folder:PATH": "every image below PATH, resized and centre-cropped, in colour",
 }
 
+NUM_TRAINING_IMAGES = {"mnist-10k": 10_000, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
+
 FeatureKind = Literal["digits", "fashion", "inception", "none"]
 _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_ablate.design.datasets import NUM_TRAINING_IMAGES
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+HELD_OUT_SHARE = 6
+"""Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
 
 PREFIX = "folder:"
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -165,6 +169,13 @@ class KnownFolders:
         identity = folder_identity(folder, scan.images)
         self.places[identity] = place
         return identity
+
+    def count_images(self, dataset: str) -> int:
+        """Count the images of a data set that are trained on."""
+        if dataset not in self.places:
+            return NUM_TRAINING_IMAGES[dataset]
+        num = len(list_images(Path(self.places[dataset])))
+        return num - num // HELD_OUT_SHARE
 
     def count_classes(self, dataset: str, source: str) -> int:
         """Count a data set's classes.

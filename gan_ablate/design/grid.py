@@ -42,7 +42,7 @@ RESULT_COLUMNS = (
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 _OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
-_RESERVED_GRIDS = ("runs", "plans", "cache", "report", "records", "sheets", "study")
+_RESERVED_GRIDS = ("runs", "plans", "cache", "report", "records", "sheets", "study", "documents")
 
 
 class Budget(Model):
@@ -138,7 +138,7 @@ def list_presets() -> list[str]:
 
 
 def load_preset(name: str, source: str) -> dict[str, Any]:
-    """Read a shipped preset as plain data, its description left out.
+    """Read a shipped preset as plain data, what is said of it left out.
 
     Raises:
         UserError: if there is no such preset; ``source`` says who asked for it.
@@ -146,13 +146,41 @@ def load_preset(name: str, source: str) -> dict[str, Any]:
     if name not in list_presets():
         raise UserError(f"{source} = {shorten(repr(name))}: no such preset; {choices(str(name), list_presets())}")
     data = _read_toml(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"), name)
-    return {field: value for field, value in data.items() if field != "description"}
+    return {field: value for field, value in data.items() if field not in ("description", "document")}
+
+
+class Document(Model):
+    """The document that a preset's model comes from: how it trains it, and what its choices claim."""
+
+    title: str
+    dataset: str
+    """What it learns; ``folder:PATH`` where that is a folder of one's own."""
+    epochs: int
+    seed: int = 0
+    claims: list[str]
+    """Ids of claims in shipped grids, on what the model does or leaves."""
+    repaired: str
+    """What was repaired, or is of our choice; empty where nothing is."""
+
+    def command(self, preset: str) -> str:
+        """Write what trains it at its own settings."""
+        seed = f" --seed {self.seed}" if self.seed else ""
+        return f"gan-ablate train {preset} --dataset {self.dataset} --epochs {self.epochs}{seed}"
 
 
 def describe_preset(name: str) -> str:
     """Return the one-line description of a shipped preset."""
-    text = resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8")
-    return str(tomllib.loads(text)["description"])
+    return str(_preset_data(name)["description"])
+
+
+def load_document(preset: str) -> Document | None:
+    """Read what is known of a preset's document; None of the preset that is our own."""
+    data = _preset_data(preset).get("document")
+    return None if data is None else validate(Document, data, f"preset {preset}, [document]")
+
+
+def _preset_data(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"))
 
 
 def list_studies() -> list[str]:

@@ -19,7 +19,7 @@ from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_CELLS = 10_000
 
@@ -141,7 +141,7 @@ def plan(
     resolved = _resolve_budget(grid, budget, seeds, steps)
     scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
     common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
-    options = _list_options(features, overrides)
+    options = list_options(features, overrides)
     own_budget: list[Layer] = []
     if budget in grid.budget:
         own = grid.budget[budget].model_dump(include={*scoring}, exclude_none=True)
@@ -173,11 +173,11 @@ def plan(
         seeds=tuple(range(num_seeds)),
         cells=tuple(cells),
         folders=folders.places,
-        notes=(*folders.notes, *_unscored_notes(cells)),
+        notes=(*folders.notes, *unscored_notes(cell.config for cell in cells)),
     )
 
 
-def _list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
+def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
     """List what options set for every cell."""
     options: list[Layer] = []
     if features is not None:
@@ -188,9 +188,9 @@ def _list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]
     return options
 
 
-def _unscored_notes(cells: Sequence[Cell]) -> list[str]:
+def unscored_notes(configs: Iterable[RunConfig]) -> list[str]:
     """Say which data sets' runs will have no scores, and how they would."""
-    unscored = dict.fromkeys(cell.config.dataset for cell in cells if cell.config.scoring.features == "none")
+    unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
     return [
         f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
         f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
@@ -258,7 +258,14 @@ def _resolve_cell(
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
     layers += [*block.above, *options]
-    data = merge(load_preset(preset, f"{source}: preset"), common)
+    return resolve_preset(preset, source, common, layers, folders)
+
+
+def resolve_preset(
+    preset: str, source: str, common: dict[str, Any], layers: list[Layer], folders: KnownFolders
+) -> RunConfig:
+    """Lay layers over a preset, complete what follows from its data set, and check the whole."""
+    data = merge(load_preset(preset, source if source == "preset" else f"{source}: preset"), common)
     for _, change in layers:
         data = merge(data, change)
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)

@@ -43,7 +43,12 @@ HOW_TO_READ = (
 
 
 def front_lines(
-    results: Mapping[str, GridResults], places: Mapping[str, str], pages: Sequence[Page], *, has_figure: bool
+    results: Mapping[str, GridResults],
+    places: Mapping[str, str],
+    pages: Sequence[Page],
+    documents: Sequence[Page] = (),
+    *,
+    has_figure: bool,
 ) -> list[str]:
     """Make the front page, but for its figure.
 
@@ -51,6 +56,7 @@ def front_lines(
         results: of every grid, by its folder's name.
         places: words for the block of each, by the same names; empty where nothing sets it apart.
         pages: in order; those of several blocks together have no results of their own.
+        documents: the pages on documents.
         has_figure: whether there was anything to draw.
     """
     every = list(results.values())
@@ -62,6 +68,8 @@ def front_lines(
     lines += [*_verdict_lines(every, places), "## Grids", ""]
     for page in pages:
         lines += [f"**{_link(page)}**", "", *(f"- {line}" for line in page.sentences), ""]
+    if documents:
+        lines += [f"Document by document: {', '.join(map(_link, documents))}.", ""]
     warnings = [
         f"- {_link(page)}: {warning}"
         for page in pages

@@ -12,6 +12,7 @@ from gan_ablate.design.blocks import name_blocks
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store, write_atomically
 from gan_ablate.reporting import blocks, plots, tables
+from gan_ablate.reporting.documents import document_pages
 from gan_ablate.reporting.front import FIGURE, TITLE, draw_front, front_lines
 from gan_ablate.reporting.html import Sheet, render_html
 from gan_ablate.reporting.methods import METHODS
@@ -55,16 +56,17 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
             for of_blocks, place in _number_blocks(compare_blocks(results.values()))
         ]
         has_figure = draw_front(results, titles, store.root / FIGURE)
+    of_documents = document_pages(results)
     pages += [write_page(results[name], titles[name], figures_as_pdf=figures_as_pdf) for name in names]
-    front = "\n".join(front_lines(results, places, pages, has_figure=has_figure)).rstrip() + "\n"
+    front = "\n".join(front_lines(results, places, pages, of_documents, has_figure=has_figure)).rstrip() + "\n"
     methods = "\n".join([f"# {METHODS_TITLE}", "", METHODS, *tables.definitions_table()]).rstrip() + "\n"
-    texts = {page.folder: "\n".join(page.lines).rstrip() + "\n" for page in pages}
+    texts = {page.folder: "\n".join(page.lines).rstrip() + "\n" for page in (*pages, *of_documents)}
     for folder, text in texts.items():
         write_atomically(store.root / folder / PAGE_NAME, text)
     write_atomically(store.root / "methods.md", methods)
     write_atomically(store.root / "report.md", front)
     sheets = [Sheet(TITLE, "report.md", front)]
-    sheets += [Sheet(page.title, f"{page.folder}/{PAGE_NAME}", texts[page.folder]) for page in pages]
+    sheets += [Sheet(page.title, f"{page.folder}/{PAGE_NAME}", texts[page.folder]) for page in (*pages, *of_documents)]
     sheets.append(Sheet(METHODS_TITLE, "methods.md", methods))
     write_atomically(store.root / "report.html", render_html(sheets, store.root))
     return store.root / "report.md"

@@ -15,17 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import PREFIX, class_of, list_classes, list_images
+from gan_ablate.design.folders import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.decoded import find_decoded, keep_decoded
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-HELD_OUT_SHARE = 6
-"""Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
-
 
 _TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
 

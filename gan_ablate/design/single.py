@@ -1,0 +1,73 @@
+"""A preset's name and options in, one run that belongs to no grid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gan_ablate.design.folders import KnownFolders
+from gan_ablate.design.grid import DEFAULT_BUDGETS
+from gan_ablate.design.planning import list_options, resolve_preset, unscored_notes
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gan_ablate.design.config import RunConfig
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """A run that belongs to no grid.
+
+    Attributes:
+        config: all of it.
+        folders: where each ``folder:NAME@HASH`` lies on this machine.
+        notes: what is to be known before it is trained.
+    """
+
+    config: RunConfig
+    folders: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def plan_run(
+    preset: str,
+    *,
+    dataset: str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    features: Literal["inception"] | None = None,
+    overrides: Sequence[str] = (),
+) -> SingleRun:
+    """Resolve one preset into a run.
+
+    Args:
+        preset: a shipped one.
+        dataset: instead of the preset's.
+        epochs: passes over the training images; the last one's remainder of a batch is left out.
+        steps: or generator steps; by default those of the standard budget.
+        seed: of every random stream.
+        features: score with this extractor instead of the data set's own.
+        overrides: ``path=value`` settings, as for ``plan``.
+
+    Raises:
+        UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.
+    """
+    if epochs is not None and steps is not None:
+        raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
+    budget = DEFAULT_BUDGETS["standard"]
+    scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
+    common: dict[str, Any] = {"steps": steps or budget.steps, "scoring": scoring}
+    layers = list_options(features, overrides)
+    if dataset is not None:
+        layers.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
+    folders = KnownFolders()
+    config = resolve_preset(preset, "preset", common, layers, folders)
+    if epochs is not None:
+        num_images = folders.count_images(config.dataset)
+        config = config.model_copy(update={"steps": max(1, epochs * num_images // config.batch_size)})
+    config = config.model_copy(update={"seed": seed})
+    return SingleRun(config, folders.places, (*folders.notes, *unscored_notes([config])))
