@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import re
-from base64 import b64decode
 from html import escape
 from pathlib import Path
 
@@ -21,24 +20,13 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting import page, plots, report
 from gan_ablate.reporting.report import write_report
+from tests.reporting.conftest import PIXEL
 from tests.synthetic import make_record, save_runs
 
 
 def batch_norm_halves(cell: Cell, seed: int) -> float:
     noise = math.sin(7 * seed + 3 * len(cell.label))
     return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
-
-
-PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
-"""The smallest PNG."""
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words and tables alone: figures take seconds."""
-    monkeypatch.setattr(page, "_draw_figures", lambda *_, **__: [])
-    monkeypatch.setattr(page, "_draw_animations", lambda *_: [])
-    monkeypatch.setattr(report, "draw_front", lambda *_: _[-1].write_bytes(PIXEL))
 
 
 @pytest.fixture(scope="module")
