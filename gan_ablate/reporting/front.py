@@ -33,6 +33,11 @@ FIGURE = "effects.png"
 MAX_RANKED = 8
 """Levels that a line of the ranking names."""
 
+BRACKETS = (
+    "Below: changes of FID, lower is better; in brackets 95 % intervals, adjusted for all effects of a grid. These "
+    "FIDs have a scale of their own."
+)
+
 HOW_TO_READ = (
     "Changes are of FID, the distance of generated images from real ones: lower is better. Thick bars are an effect's "
     "own 95 % interval, thin ones are adjusted for all effects of its grid, and all words rest on these: *better* or "
@@ -60,8 +65,8 @@ def front_lines(
         has_figure: whether there was anything to draw.
     """
     every = list(results.values())
-    lines = [f"# {TITLE}", "", "## Which to use", "", *_ranking_lines(rank_effects(every), results, places), ""]
-    lines += [_setting_sentence(every), ""]
+    lines = [f"# {TITLE}", "", "## Which to use", "", f"{_setting_sentence(every)} {BRACKETS}", ""]
+    lines += [*_ranking_lines(rank_effects(every), results, places), ""]
     if has_figure:
         caption = "Main effects on FID, interactions that were found, and the time of a step"
         lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ, ""]
@@ -118,6 +123,7 @@ def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places:
     if all(of_grid.plan.budget == "smoke" for of_grid in results.values()):
         return [caveats.SMOKE_WARNING]
     lines = []
+    usual = Counter(_base_of(of_grid.plan) for of_grid in results.values()).most_common(1)[0][0]
     for words, pairs in (
         ("Use", ranking.use),
         ("Avoid", ranking.avoid),
@@ -125,19 +131,24 @@ def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places:
         ("Does not matter", ranking.indifferent),
         ("Not known yet", ranking.unknown),
     ):
-        named = [_ranked_words(of_grid, effect, places[of_grid.name]) for of_grid, effect in pairs]
+        named = [
+            _ranked_words(of_grid, effect, places[of_grid.name], of_other_base=_base_of(of_grid.plan) != usual)
+            for of_grid, effect in pairs
+        ]
         if len(named) > MAX_RANKED:
             named[MAX_RANKED:] = [f"{len(named) - MAX_RANKED} more, smaller: see the grids"]
         lines += [f"- **{words}**{'' if named else ': nothing'}", *(f"  - {name}" for name in named)]
     return lines
 
 
-def _ranked_words(results: GridResults, effect: Effect, place: str) -> str:
+def _ranked_words(results: GridResults, effect: Effect, place: str, *, of_other_base: bool) -> str:
     ((factor, level),) = effect.levels.items()
     baseline = results.plan.grid.factors[factor].baseline
     words = f"{factor.replace('_', ' ')} {level} rather than {baseline}"
     if place:
         words += f", {escape_markdown(place)}"
+    elif of_other_base:
+        words += f", from `{_base_of(results.plan)}`"
     simple = results.verdicts.simple_effects_of(effect)
     says_more = any(other.answer not in ("open", effect.answer) for other in simple)
     average = " on average" if says_more else ""
@@ -163,8 +174,8 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
     """Say what the answers rest on, and that training was not over, where it was not."""
     plans = [results.plan for results in every]
     datasets = ", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans))
-    bases = ", ".join(dict.fromkeys(plan.baseline.block.get("preset", plan.grid.base) for plan in plans))
-    sentence = f"Changes to `{bases}` on {datasets}, {_steps_words(plans)}.{_level_sentence(every)}"
+    bases = " and ".join(f"`{base}`" for base in dict.fromkeys(map(_base_of, plans)))
+    sentence = f"Changes to {bases} on {datasets}, {_steps_words(plans)}.{_level_sentence(every)}"
     cells = [(results, cell) for results in every for cell in results.plan.cells]
     variants = {cell.config.run_id for _, cell in cells}  # of which grids may share some
     falling = {cell.config.run_id for results, cell in cells if cell.label in results.unlevelled}
@@ -174,10 +185,15 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
     return sentence
 
 
+def _base_of(plan: Plan) -> str:
+    return plan.baseline.block.get("preset", plan.grid.base)
+
+
 def _level_sentence(every: Sequence[GridResults]) -> str:
     """Say what the baseline that most grids share comes to, and what real images would."""
     baselines = Counter(results.plan.baseline.config.run_id for results in every if results.scored)
-    if not baselines or len({next(iter(results.comparable.protocols), None) for results in every}) > 1:
+    protocols = {protocol for results in every for protocol in results.comparable.protocols}
+    if not baselines or len(protocols) > 1:
         return ""
     shared = baselines.most_common(1)[0][0]
     results = max(
