@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import load_grid, load_grids
 from gan_ablate.design.planning import plan
 
 ROOT = Path(__file__).parents[1]
@@ -53,10 +53,9 @@ def test_every_file_that_it_names_is_there() -> None:
 
 @pytest.mark.parametrize("line", [line for line in README.splitlines() if line.strip().startswith("nox -s ablate")])
 def test_every_shipped_grid_that_it_names_is_there(line: str) -> None:
-    name = re.search(r"--grid (\S+)", line)
-    assert name is not None
-    if not name[1].endswith(".toml"):
-        load_grid(name[1])
+    names = re.findall(r"--grid (\S+)", line)
+    assert names
+    load_grids([name for name in names if not name.endswith(".toml")])
 
 
 ANCHORS = {
@@ -70,7 +69,7 @@ ANCHORS = {
 PROGRAM = """
 import torch
 from gan_ablate.design.planning import plan
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import load_grid, load_grids
 from gan_ablate.training.train import Trainer
 for cell in plan(load_grid("new.toml"), budget="smoke").cells:
     config = cell.config.model_copy(update={"batch_size": 4})
