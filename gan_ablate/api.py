@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -63,15 +63,16 @@ def run_grid(
     Raises:
         UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
     """
-    where: dict[str, Any] = {
-        "data_dir": data_dir,
-        "device": device,
-        "jobs": jobs,
-        "inception_weights": inception_weights,
-        "observer": observer,
-        "progress": progress,
-    }
-    (blocks,) = run_grids([plan], out, **where)
+    (blocks,) = run_grids(
+        [plan],
+        out,
+        data_dir=data_dir,
+        device=device,
+        jobs=jobs,
+        inception_weights=inception_weights,
+        observer=observer,
+        progress=progress,
+    )
     return _load_blocks(blocks, out)
 
 
@@ -104,7 +105,7 @@ def run_grids(
     Raises:
         UserError: as ``run_grid`` does.
     """
-    num_jobs, store, context = _prepare(plans, out, data_dir, device, jobs, inception_weights)
+    num_jobs, store, context = _prepare(_folders_of(plans), out, data_dir, device, jobs, inception_weights)
     of_plans = [[grow_plan(block, store) for block in place_plans(plan, store)] for plan in plans]
     blocks = [block for of_plan in of_plans for block in of_plan]
     with _observing(plans, observer, progress, num_jobs, device) as watching:
@@ -142,8 +143,7 @@ def run_single(
     Raises:
         UserError: as ``run_grid`` does.
     """
-    _, store, context = _prepare([], out, data_dir, device, 1, inception_weights)
-    context = context.model_copy(update={"folders": single.folders})
+    _, store, context = _prepare(single.folders, out, data_dir, device, 1, inception_weights)
     known = store.load_record(single.config.run_id) if store.is_done(single.config.run_id) else None
     if known is not None:
         return known
@@ -192,14 +192,17 @@ def run_until_settled(
     from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
-    num_jobs, store, context = _prepare(plans, out, data_dir, device, jobs, inception_weights)
+    num_jobs, store, context = _prepare(_folders_of(plans), out, data_dir, device, jobs, inception_weights)
     blocks = [block for one in plans for block in place_plans(one, store)]
     with _observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
-        grids = [GrowingGrid(block, store, watching, speed, max_hours, on_look) for block in blocks]
+        grids = [GrowingGrid(block, store, speed, max_hours, on_look) for block in blocks]
 
         def list_runs() -> list[RunConfig]:  # grids may want the same
-            return list({config.run_id: config for grid in grids for config in grid.next_runs()}.values())
+            runs = {config.run_id: config for grid in grids for config in grid.next_runs()}
+            seconds = estimate_seconds(blocks, store, speed)
+            watching.expect({run_id: seconds[run_id] for run_id in runs})
+            return list(runs.values())
 
         def next_runs() -> list[RunConfig]:
             runs = list_runs()
@@ -259,8 +262,12 @@ def _load_blocks(blocks: Sequence[Plan], out: str | Path) -> pd.DataFrame:
     return pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
 
 
+def _folders_of(plans: Sequence[Plan]) -> dict[str, str]:
+    return {name: place for plan in plans for name, place in plan.folders.items()}
+
+
 def _prepare(
-    plans: Sequence[Plan],
+    folders: dict[str, str],
     out: str | Path,
     data_dir: str | Path,
     device: str,
@@ -276,6 +283,6 @@ def _prepare(
         data_dir=str(data_dir),
         device=device,
         inception_weights=None if inception_weights is None else str(inception_weights),
-        folders={name: place for plan in plans for name, place in plan.folders.items()},
+        folders=folders,
     )
     return num_jobs, store, context

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.fields import find_field, find_levels, list_fields
-from gan_ablate.design.grid import describe_preset, list_grids, list_presets, list_studies, load_grid, load_study
+from gan_ablate.design.grid import describe_preset, list_grids, list_presets, list_studies, load_grid
+from gan_ablate.design.study import load_study
 
 if TYPE_CHECKING:
     from rich.console import Console

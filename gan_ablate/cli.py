@@ -18,7 +18,7 @@ from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.progress import Display
-from gan_ablate.execution.schedule import missing_runs, place_plans
+from gan_ablate.execution.schedule import find_missing, place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.forecast import count_seeds, show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
@@ -71,7 +71,7 @@ def run(options: RunOptions) -> None:
     store = Store(options.out)
     store.check_writable()
     labels = name_runs(plans)
-    num_missing = len(missing_runs(plans, store))
+    num_missing = len(find_missing(plans, store))
     header = _header(options, plans, num_missing, num_jobs)
     for block in (block for plan in plans for block in place_plans(plan, store)):
         previous = store.find_plan(block.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.settling import Look, Settling, settle
 from gan_ablate.errors import UserError
-from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+from gan_ablate.execution.schedule import missing_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.cost import Speed
     from gan_ablate.design.planning import Plan
-    from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Store
 
 
@@ -28,7 +27,6 @@ class GrowingGrid:
     Args:
         plan: of one block, with all seeds that may be spent.
         store: where its runs lie.
-        observer: told of the runs that are to come.
         speed: the machine's, if it is known.
         max_hours: after so many no other seed is begun.
         on_look: called with the plan and every look, in order.
@@ -44,7 +42,6 @@ class GrowingGrid:
         self,
         plan: Plan,
         store: Store,
-        observer: RunObserver,
         speed: Speed | None,
         max_hours: float | None,
         on_look: Callable[[Plan, Look], None] | None,
@@ -52,7 +49,7 @@ class GrowingGrid:
         if plan.baseline.config.scoring.features == "none":
             dataset = plan.baseline.config.dataset
             raise UserError(f"--until settled: {dataset} is not scored; valid: with --inception-weights PATH")
-        self._plan, self._store, self._observer, self._speed = plan, store, observer, speed
+        self._plan, self._store, self._speed = plan, store, speed
         self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
         self._attempted: set[str] = set()
         self._num_told = 0
@@ -67,12 +64,9 @@ class GrowingGrid:
         self._num_told = len(self.settling.looks)
         if self.settling.is_over or self._is_late():
             return []
-        plan = self.settling.plan
-        todo = missing_runs([plan], self._store, self._speed)
+        todo = missing_runs([self.settling.plan], self._store, self._speed)
         missing = [config for config in todo if config.run_id not in self._attempted]
         self._attempted.update(config.run_id for config in missing)
-        seconds = estimate_seconds([plan], self._store, self._speed)
-        self._observer.expect({config.run_id: seconds[config.run_id] for config in missing})
         return missing
 
     def keep(self) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grids
+from gan_ablate.design.grid import MAX_SEEDS, BudgetName
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
+from gan_ablate.design.study import load_grids
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import check_context
 from gan_ablate.execution.executors.local import resolve_jobs

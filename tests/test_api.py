@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.events import RunObserver
+from gan_ablate.execution.events import RunObserver, Silent
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Record, Store
 from tests.synthetic import make_record, save_runs
@@ -131,6 +132,21 @@ def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
     monkeypatch.setattr(api, "run_local", again)
     run_until_settled(planned, tmp_path)
     assert pretender.computed[0] in again.computed
+
+
+def test_grids_that_grow_together_tell_of_a_shared_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_bytes(resources.files("gan_ablate.design.grids").joinpath("dropout.toml").read_bytes())
+    plans = [plan(load_grid(name), seeds=30) for name in ("dropout", mine)]
+    pretender, told = Pretender(plans[0]), list[str]()
+    monkeypatch.setattr(api, "run_local", pretender)
+    observer = Silent()
+    monkeypatch.setattr(observer, "expect", told.extend)
+    first, second = run_until_settled(plans, tmp_path / "out", observer=observer)
+    assert first.is_over
+    assert second.is_over
+    assert sorted(told) == sorted(set(told)) == sorted(pretender.computed)
+    assert len(told) == first.plan.num_runs == second.plan.num_runs
 
 
 def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

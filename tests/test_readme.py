@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.grid import load_grid, load_grids
+from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
+from gan_ablate.design.study import load_grids
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -69,7 +70,7 @@ ANCHORS = {
 PROGRAM = """
 import torch
 from gan_ablate.design.planning import plan
-from gan_ablate.design.grid import load_grid, load_grids
+from gan_ablate.design.grid import load_grid
 from gan_ablate.training.train import Trainer
 for cell in plan(load_grid("new.toml"), budget="smoke").cells:
     config = cell.config.model_copy(update={"batch_size": 4})

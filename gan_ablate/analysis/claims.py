@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.family import Effect
 
 if TYPE_CHECKING:
     from gan_ablate.design.claims import Claim, Expectation
@@ -76,7 +76,14 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
         effects: of its grid.
         against: its baseline, compared with values.
     """
-    decisive, beside = (_find(expectations, effects, against) for expectations in (claim.decisive, claim.beside))
+    decisive, beside = (
+        tuple(
+            Finding(expectation, effect, _verdict(expectation, effect))
+            for expectation in expectations
+            if (effect := measure(expectation, effects, against)) is not None
+        )
+        for expectations in (claim.decisive, claim.beside)
+    )
     if len(decisive) < len(claim.decisive):
         return None
     verdicts = {finding.verdict for finding in decisive}
@@ -91,16 +98,11 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
     return Judgement(claim, verdict, decisive, beside)
 
 
-def _find(expectations: Sequence[Expectation], effects: Effects, against: Against) -> tuple[Finding, ...]:
-    found = []
-    for expectation in expectations:
-        if expectation.against is None:
-            measured = [effect for effect in effects(expectation.outcome) if effect.levels == expectation.levels]
-        else:
-            effect = against(expectation.outcome, expectation.against, expectation.margin)
-            measured = [] if effect is None else [effect]
-        found += [Finding(expectation, effect, _verdict(expectation, effect)) for effect in measured]
-    return tuple(found)
+def measure(expectation: Expectation, effects: Effects, against: Against) -> Effect | None:
+    """Return the effect that decides an expectation, or None where it was not measured."""
+    if expectation.against is not None:
+        return against(expectation.outcome, expectation.against, expectation.margin)
+    return next((effect for effect in effects(expectation.outcome) if effect.levels == expectation.levels), None)
 
 
 def _verdict(expectation: Expectation, effect: Effect) -> Verdict:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.effects import estimate_effects
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.design.planning import Plan
 
 SHRUNK_TO = 0.5

@@ -45,12 +45,8 @@ def tabulate_histories(records: Records) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def tabulate_probes(records: Sequence[tuple[str, Record]]) -> pd.DataFrame:
-    """Lay out what linear classifiers made of features: ``cell``, ``seed``, ``num_labels``, ``features``, ``accuracy``.
-
-    Args:
-        records: of a grid, with their variants' labels.
-    """
+def tabulate_probes(records: Records) -> pd.DataFrame:
+    """What linear classifiers made of features: columns cell, seed, num_labels, features, accuracy."""
     rows = [
         {"cell": label, "seed": record.config.seed, "num_labels": probe.num_labels, "features": name, "accuracy": value}
         for label, record in records

@@ -11,7 +11,7 @@ from gan_ablate.analysis.contrasts import list_contrasts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.results import GridResults
 
 

@@ -6,19 +6,21 @@ end, or how often the program was stopped meanwhile.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.claims import list_claims
+from gan_ablate.analysis.claims import list_claims, measure
 from gan_ablate.analysis.contrasts import list_contrasts
-from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
+from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.stats import CONFIDENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.design.planning import Plan
 
 HOPELESS_SEEDS = 10
@@ -109,20 +111,14 @@ def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
 
 
 def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
+    """Every main effect on FID, and what decides the grid's claims; each once."""
+    effects = functools.cache(functools.partial(estimate_effects, plan, runs))
+    against = functools.partial(estimate_against, plan, runs)
     expected = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
-    of_claims = [expectation for expectation in expected if expectation.against is None]
-    values = [
-        estimate_against(plan, runs, expectation.outcome, expectation.against, expectation.margin)
-        for expectation in expected
-        if expectation.against is not None
-    ]
-    outcomes = dict.fromkeys(["fid", *(expectation.outcome for expectation in of_claims)])
-    by_outcome = {outcome: estimate_effects(plan, runs, outcome) for outcome in outcomes}
-    asked = [(effect.outcome.name, effect.levels) for effect in by_outcome["fid"] if not effect.is_interaction]
-    asked += [(expectation.outcome, expectation.levels) for expectation in of_claims]
-    effects = itertools.chain.from_iterable(by_outcome.values())
-    compared = [effect for effect in effects if (effect.outcome.name, effect.levels) in asked]
-    return compared + [effect for effect in values if effect is not None]
+    of_claims = [measure(expectation, effects, against) for expectation in expected]
+    asked = [effect for effect in effects("fid") if not effect.is_interaction]
+    asked += [effect for effect in of_claims if effect is not None]
+    return list({(effect.outcome.name, effect.name): effect for effect in asked}.values())
 
 
 def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan
 
 
+PROBE_LABELS = 1_000
+"""Labelled images of the probe that decides: few enough that features matter, and enough to choose a penalty."""
+
+
 def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     """Read the runs of a grid as a tidy table.
 
@@ -46,9 +50,6 @@ def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Recor
     rows = [_row(levels, label, record, yardsticks) for levels, label, record in records]
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
-
-PROBE_LABELS = 1_000
-"""Labelled images of the probe that decides: few enough that features matter, and enough to choose a penalty."""
 
 UNSTEADY_SPREAD = 1.5
 """Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
@@ -139,7 +140,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         learnt = scoring.representation
         row["probe_gain"] = learnt.probe_gain(PROBE_LABELS)
         row["arithmetic_gain"] = learnt.arithmetic_gain
-        row["filter_gain"] = learnt.filter_auc - learnt.filter_auc_untrained
+        row["filter_gain"] = learnt.filter_gain
     if throughput is not None:
         row |= throughput.model_dump(exclude={"num_timed_steps", "peak_memory_bytes"})
         row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20

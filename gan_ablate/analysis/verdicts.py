@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gan_ablate.analysis.claims import Judgement, judge, list_claims
-from gan_ablate.analysis.effects import (
-    Effect,
-    compare_event_rates,
-    estimate_against,
-    estimate_effects,
-    estimate_simple_effects,
-)
+from gan_ablate.analysis.effects import compare_event_rates, estimate_against, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.settling import Look, settle
 
 if TYPE_CHECKING:
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.significance import RateComparison
     from gan_ablate.design.claims import Claim
     from gan_ablate.design.planning import Plan
@@ -92,7 +87,11 @@ class Verdicts:
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
 
     def judgements(self) -> list[Judgement]:
-        """Judge the claims that this grid decides; none where it is only a smoke run."""
+        """Judge the claims that this grid decides, once; none where it is only a smoke run."""
+        return self._judgements
+
+    @functools.cached_property
+    def _judgements(self) -> list[Judgement]:
         against = functools.partial(estimate_against, self.plan, self.runs)
         judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
         return [judgement for judgement in judged if judgement is not None]

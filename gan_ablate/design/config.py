@@ -37,7 +37,7 @@ class Scoring(Model):
     curve_points: PositiveInt = 10
     """How many points along training there are, evenly spread."""
     representation: bool = False
-    """Whether it is also measured what D's features, G's latents and single filters have learnt: half a minute more."""
+    """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
 
 
 class RunConfig(Model):

@@ -23,6 +23,7 @@ _METRICS_SEC = 2.5  # of FID, KID, precision, recall, density and coverage
 _RUN_SEC = 0.3  # of what a run does besides: networks built, sheets drawn, files written
 _WORKER_SEC = 3.0  # of what a worker's first run does besides: data decoded, the floor scored
 _REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
+_REPRESENTATION_SEC = 15.0  # of what networks learn besides drawing, where it is measured
 _INCEPTION_GFLOP_PER_IMAGE = 11.4
 
 SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
@@ -101,7 +102,8 @@ def _scoring_sec(config: RunConfig, speed: Speed, step_sec: float) -> float:
         classifier_sec = _INCEPTION_GFLOP_PER_IMAGE / gflop_per_sec
     else:
         classifier_sec = speed.classifier_ms / 1e3
-    return num_images * (sampling_sec + classifier_sec) + _METRICS_SEC * speed.slowness
+    fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
+    return num_images * (sampling_sec + classifier_sec) + fixed_sec * speed.slowness
 
 
 def gflop_per_step(config: RunConfig) -> float:

@@ -7,7 +7,7 @@ import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 from pydantic_core import PydanticCustomError
@@ -16,9 +16,6 @@ from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BudgetName = Literal["smoke", "standard", "full"]
 
@@ -137,6 +134,11 @@ def list_presets() -> list[str]:
     return _shipped("presets")
 
 
+def list_studies() -> list[str]:
+    """Names of the shipped studies, each of several grids."""
+    return _shipped("studies")
+
+
 def load_preset(name: str, source: str) -> dict[str, Any]:
     """Read a shipped preset as plain data, what is said of it left out.
 
@@ -145,76 +147,17 @@ def load_preset(name: str, source: str) -> dict[str, Any]:
     """
     if name not in list_presets():
         raise UserError(f"{source} = {shorten(repr(name))}: no such preset; {choices(str(name), list_presets())}")
-    data = _read_toml(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"), name)
-    return {field: value for field, value in data.items() if field not in ("description", "document")}
-
-
-class Document(Model):
-    """The document that a preset's model comes from: how it trains it, and what its choices claim."""
-
-    title: str
-    dataset: str
-    """What it learns; ``folder:PATH`` where that is a folder of one's own."""
-    epochs: int
-    seed: int = 0
-    claims: list[str]
-    """Ids of claims in shipped grids, on what the model does or leaves."""
-    repaired: str
-    """What was repaired, or is of our choice; empty where nothing is."""
-
-    def command(self, preset: str) -> str:
-        """Write what trains it at its own settings."""
-        seed = f" --seed {self.seed}" if self.seed else ""
-        return f"gan-ablate train {preset} --dataset {self.dataset} --epochs {self.epochs}{seed}"
+    return {field: value for field, value in read_preset(name).items() if field not in ("description", "document")}
 
 
 def describe_preset(name: str) -> str:
     """Return the one-line description of a shipped preset."""
-    return str(_preset_data(name)["description"])
+    return str(read_preset(name)["description"])
 
 
-def load_document(preset: str) -> Document | None:
-    """Read what is known of a preset's document; None of the preset that is our own."""
-    data = _preset_data(preset).get("document")
-    return None if data is None else validate(Document, data, f"preset {preset}, [document]")
-
-
-def _preset_data(name: str) -> dict[str, Any]:
+def read_preset(name: str) -> dict[str, Any]:
+    """Read the file of a shipped preset, with what is said of it."""
     return tomllib.loads(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"))
-
-
-def list_studies() -> list[str]:
-    """Names of the shipped studies, each of several grids."""
-    return _shipped("studies")
-
-
-class Study(Model):
-    """Grids that are run together and share their runs."""
-
-    title: str
-    question: str
-    grids: list[str]
-
-
-def load_study(name: str) -> Study:
-    """Read a shipped study."""
-    text = resources.files("gan_ablate.design.studies").joinpath(f"{name}.toml").read_text("utf-8")
-    return validate(Study, tomllib.loads(text), f"study {name}")
-
-
-def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
-    """Load shipped grids by name, all grids of shipped studies, and one's own by path; each once.
-
-    Raises:
-        UserError: if one is not there or no grid, or two are named alike.
-    """
-    single = [part for name in names for part in (load_study(name).grids if name in list_studies() else [name])]
-    grids = {name: load_grid(name) for name in single}
-    for name, grid in grids.items():
-        twin = next(other for other, named in grids.items() if named.name == grid.name)
-        if twin != name:
-            raise UserError(f"--grid {shorten(name)}: named like --grid {shorten(twin)}; rename one of the files")
-    return tuple(grids.values())
 
 
 def load_grid(name: str | Path) -> Grid:

@@ -139,12 +139,11 @@ def plan(
         UserError: if any cell is not a valid configuration, or two cells are the same or have the same name.
     """
     resolved = _resolve_budget(grid, budget, seeds, steps)
-    scoring = {key: getattr(resolved, key) for key in ("num_samples", "curve_samples", "curve_points")}
-    common: dict[str, Any] = {"steps": resolved.steps, "scoring": scoring}
+    common = budget_settings(resolved)
     options = list_options(features, overrides)
     own_budget: list[Layer] = []
     if budget in grid.budget:
-        own = grid.budget[budget].model_dump(include={*scoring}, exclude_none=True)
+        own = grid.budget[budget].model_dump(include={*common["scoring"]}, exclude_none=True)
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders = KnownFolders()
     cells: list[Cell] = []
@@ -175,6 +174,12 @@ def plan(
         folders=folders.places,
         notes=(*folders.notes, *unscored_notes(cell.config for cell in cells)),
     )
+
+
+def budget_settings(budget: Budget) -> dict[str, Any]:
+    """Return what a budget sets in every run."""
+    scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
+    return {"steps": budget.steps, "scoring": scoring}
 
 
 def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
@@ -258,14 +263,14 @@ def _resolve_cell(
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
     layers += [*block.above, *options]
-    return resolve_preset(preset, source, common, layers, folders)
+    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders)
 
 
-def resolve_preset(
-    preset: str, source: str, common: dict[str, Any], layers: list[Layer], folders: KnownFolders
+def resolve_run(
+    preset: dict[str, Any], source: str, common: dict[str, Any], layers: list[Layer], folders: KnownFolders
 ) -> RunConfig:
-    """Lay layers over a preset, complete what follows from its data set, and check the whole."""
-    data = merge(load_preset(preset, source if source == "preset" else f"{source}: preset"), common)
+    """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
+    data = merge(preset, common)
     for _, change in layers:
         data = merge(data, change)
     dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)

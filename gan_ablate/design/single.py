@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.design.folders import KnownFolders
-from gan_ablate.design.grid import DEFAULT_BUDGETS
-from gan_ablate.design.planning import list_options, resolve_preset, unscored_notes
+from gan_ablate.design.grid import DEFAULT_BUDGETS, load_preset
+from gan_ablate.design.planning import budget_settings, list_options, resolve_run, unscored_notes
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 
@@ -58,14 +58,12 @@ def plan_run(
     """
     if epochs is not None and steps is not None:
         raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
-    budget = DEFAULT_BUDGETS["standard"]
-    scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
-    common: dict[str, Any] = {"steps": steps or budget.steps, "scoring": scoring}
+    common = budget_settings(DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {}))
     layers = list_options(features, overrides)
     if dataset is not None:
         layers.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
     folders = KnownFolders()
-    config = resolve_preset(preset, "preset", common, layers, folders)
+    config = resolve_run(load_preset(preset, "preset"), "preset", common, layers, folders)
     if epochs is not None:
         num_images = folders.count_images(config.dataset)
         config = config.model_copy(update={"steps": max(1, epochs * num_images // config.batch_size)})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
 from gan_ablate.execution.executors.local import MULTIPROCESSING, settle
-from gan_ablate.execution.schedule import missing_runs
+from gan_ablate.execution.schedule import find_missing
 from gan_ablate.execution.store import write_atomically
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
     place = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(place, machine)
-    untimed = {step_key(config): config for config in missing_runs(plans, store)}
+    untimed = {step_key(config): config for config in find_missing(plans, store)}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:

@@ -21,9 +21,14 @@ def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None
 
     A run that several plans share is listed once.
     """
-    configs = {config.run_id: config for plan in plans for _, config in plan.runs if not store.is_done(config.run_id)}
     seconds = estimate_seconds(plans, store, speed)
-    return sorted(configs.values(), key=lambda config: (config.seed, -seconds[config.run_id]))
+    return sorted(find_missing(plans, store), key=lambda config: (config.seed, -seconds[config.run_id]))
+
+
+def find_missing(plans: Sequence[Plan], store: Store) -> list[RunConfig]:
+    """List the same runs as the plans have them: no record is read."""
+    configs = {config.run_id: config for plan in plans for _, config in plan.runs}
+    return [config for run_id, config in configs.items() if not store.is_done(run_id)]
 
 
 def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:

@@ -18,7 +18,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
-from gan_ablate.analysis.effects import name_levels
+from gan_ablate.analysis.family import name_levels
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import take_looks
 from gan_ablate.analysis.significance import POWER

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from gan_ablate.analysis.stats import log_scores, mean_estimate
-from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
+from gan_ablate.design.document import load_document
+from gan_ablate.design.grid import describe_preset, list_presets
 from gan_ablate.design.single import plan_run
+from gan_ablate.design.study import load_study
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import count, number
 from gan_ablate.reporting.page import PAGE_NAME, Page
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.grid import Document
+    from gan_ablate.design.document import Document
 
 STUDY = "documents"
 FOLDER = "documents"
@@ -69,13 +69,14 @@ def _lines(name: str, document: Document, results: Mapping[str, GridResults]) ->
 def _own_sentence(name: str, results: Mapping[str, GridResults]) -> str | None:
     """Say what this very model scored, where a grid has it at its own settings."""
     for of_grid in results.values():
-        for cell in of_grid.plan.cells:
-            if plan_run(name, steps=cell.config.steps).config.run_id == cell.config.run_id:
-                fids = of_grid.runs.loc[of_grid.runs["cell"] == cell.label, "fid"].to_numpy(np.float64)
-                estimate = mean_estimate(log_scores(fids)).as_ratio()
-                if np.isfinite(estimate.value):
+        plan = of_grid.plan
+        own = plan_run(name, steps=plan.baseline.config.steps).config.run_id
+        for place, cell in enumerate(plan.cells):
+            if cell.config.run_id == own:
+                row = of_grid.summary.iloc[place]
+                if math.isfinite(row["fid"]):
                     return (
-                        f"FID {number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}] after "
-                        f"{cell.config.steps:,} steps on {cell.config.dataset}, {count(estimate.num_seeds, 'seed')}."
+                        f"FID {number(row['fid'])} [{number(row['fid_low'])}, {number(row['fid_high'])}] after "
+                        f"{cell.config.steps:,} steps on {cell.config.dataset}, {count(row['completed'], 'seed')}."
                     )
     return None

@@ -12,7 +12,7 @@ from gan_ablate.reporting.formats import change_text, escape_latex, number, p_te
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.results import GridResults
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.stats import CONFIDENCE, rate_interval
 
 if TYPE_CHECKING:
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.stats import Estimate
 
 

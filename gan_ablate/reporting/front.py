@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
-
-import numpy as np
 
 from gan_ablate.analysis.ranking import rank_effects, surest_effects
 from gan_ablate.reporting import caveats, plots, tables
@@ -20,18 +18,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.analysis.claims import Judgement
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.ranking import Ranking
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan
     from gan_ablate.reporting.page import Page
+
+    Ranked: TypeAlias = tuple[GridResults, Effect]
 
 TITLE = "What helps a GAN, by how much, how surely, at what cost"
 
 FIGURE = "effects.png"
 
 MAX_RANKED = 8
-"""Levels that a line of the ranking names."""
+"""Factors that a list of the ranking names."""
 
 BRACKETS = (
     "Below: changes of FID, lower is better; in brackets 95 % intervals, adjusted for all effects of a grid. These "
@@ -39,11 +39,10 @@ BRACKETS = (
 )
 
 HOW_TO_READ = (
-    "Changes are of FID, the distance of generated images from real ones: lower is better. Thick bars are an effect's "
-    "own 95 % interval, thin ones are adjusted for all effects of its grid, and all words rest on these: *better* or "
-    "*worse*, use or avoid, if it excludes zero; *does not matter* if it lies within the margin, the grey band; *open* "
-    "otherwise. An interaction is what two levels do together beyond what each does. "
-    "[Definitions and methods](methods.md)."
+    "FID is the distance of generated images from real ones. Thick bars are an effect's own 95 % interval, thin ones "
+    "are adjusted for all effects of its grid, and all words rest on these: *better* or *worse*, use or avoid, if it "
+    "excludes zero; *does not matter* if all of it lies within the margin, the grey band; *open* otherwise. An "
+    "interaction is what two levels do together beyond what each does. [Definitions and methods](methods.md)."
 )
 
 
@@ -102,13 +101,13 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
     """
     groups = []
     trusted = {name: of_grid for name, of_grid in results.items() if of_grid.plan.budget != "smoke"} or results
-    once = {id(effect) for _, effect in surest_effects(trusted.values())}
+    once = {(of_grid.name, effect.name) for of_grid, effect in surest_effects(trusted.values())}
     for name, of_grid in trusted.items():
         effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
         shown = [
-            (effect, times[i] if times else None)
+            (_row_name(of_grid, effect), effect, times[i] if times else None)
             for i, effect in enumerate(effects)
-            if id(effect) in once or (effect.is_interaction and effect.is_found)
+            if (name, effect.name) in once or (effect.is_interaction and effect.is_found)
         ]
         if shown:
             groups.append((titles[name], shown))
@@ -117,6 +116,14 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
     else:
         path.unlink(missing_ok=True)
     return bool(groups)
+
+
+def _row_name(results: GridResults, effect: Effect) -> str:
+    """Name an effect with what it is compared with."""
+    if effect.is_interaction:
+        return f"{effect.name}, beyond each"
+    ((factor, _),) = effect.levels.items()
+    return f"{effect.name} (vs {results.plan.grid.factors[factor].baseline})"
 
 
 def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places: Mapping[str, str]) -> list[str]:
@@ -131,9 +138,12 @@ def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places:
         ("Does not matter", ranking.indifferent),
         ("Not known yet", ranking.unknown),
     ):
+        of_factors: dict[tuple[str, str], list[Ranked]] = {}
+        for of_grid, effect in pairs:
+            of_factors.setdefault((of_grid.name, next(iter(effect.levels))), []).append((of_grid, effect))
         named = [
-            _ranked_words(of_grid, effect, places[of_grid.name], of_other_base=_base_of(of_grid.plan) != usual)
-            for of_grid, effect in pairs
+            _ranked_words(same, places[same[0][0].name], of_other_base=_base_of(same[0][0].plan) != usual)
+            for same in of_factors.values()
         ]
         if len(named) > MAX_RANKED:
             named[MAX_RANKED:] = [f"{len(named) - MAX_RANKED} more, smaller: see the grids"]
@@ -141,18 +151,24 @@ def _ranking_lines(ranking: Ranking, results: Mapping[str, GridResults], places:
     return lines
 
 
-def _ranked_words(results: GridResults, effect: Effect, place: str, *, of_other_base: bool) -> str:
-    ((factor, level),) = effect.levels.items()
-    baseline = results.plan.grid.factors[factor].baseline
-    words = f"{factor.replace('_', ' ')} {level} rather than {baseline}"
-    if place:
-        words += f", {escape_markdown(place)}"
-    elif of_other_base:
-        words += f", from `{_base_of(results.plan)}`"
+def _ranked_words(same: Sequence[Ranked], place: str, *, of_other_base: bool) -> str:
+    """Say what levels of one factor come to: of one, ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
+    results, first = same[0]
+    ((factor, _),) = first.levels.items()
+    name, baseline = factor.replace("_", " "), results.plan.grid.factors[factor].baseline
+    where = f", {escape_markdown(place)}" if place else f", from `{_base_of(results.plan)}`" if of_other_base else ""
+    if len(same) == 1:
+        return f"{name} {first.levels[factor]} rather than {baseline}{where}: {_size_words(results, first)}"
+    levels = (f"{effect.levels[factor]} {_size_words(results, effect)}" for _, effect in same)
+    return f"{name} rather than {baseline}{where}: {' · '.join(levels)}"
+
+
+def _size_words(results: GridResults, effect: Effect) -> str:
+    """Say how large an effect is and what it rests on, where it varies, what would tell, and what it costs."""
     simple = results.verdicts.simple_effects_of(effect)
     says_more = any(other.answer not in ("open", effect.answer) for other in simple)
     average = " on average" if says_more else ""
-    words += f": {percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
+    words = f"{percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if effect.answer == "open":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
@@ -199,11 +215,12 @@ def _level_sentence(every: Sequence[GridResults]) -> str:
     results = max(
         (results for results in every if results.plan.baseline.config.run_id == shared), key=lambda r: len(r.runs)
     )
-    fids = results.runs.loc[results.runs["cell"] == results.plan.baseline.label, "fid"].dropna()
-    if fids.empty:
+    mean, floor = float(results.summary["fid"].iloc[0]), results.scored[0].floor.fid
+    if not math.isfinite(mean):
         return ""
-    mean, floor = math.exp(np.log(fids).mean()), results.scored[0].floor.fid
-    which = "The baseline that most grids share" if baselines[shared] > 1 else "The baseline"
+    label = results.plan.baseline.label
+    named = "" if label == "baseline" else f" ({escape_markdown(label)})"
+    which = "The baseline that most grids share" if baselines[shared] > 1 else f"The baseline{named}"
     return f" {which} comes to FID {number(mean)}, and real images to {number(floor)}."
 
 

@@ -15,7 +15,7 @@ from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.results import GridResults
 
 PAGE_NAME = "report.md"

@@ -12,7 +12,7 @@ from gan_ablate.reporting.wording import adjusted_estimate, answer_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.settling import Look, Settling
     from gan_ablate.design.planning import Plan
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.significance import RateComparison
     from gan_ablate.analysis.stats import Estimate
 

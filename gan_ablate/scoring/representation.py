@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from gan_ablate.scoring.score import sample_images, scoring_latents
@@ -104,9 +105,10 @@ def study_representation(
         "pixels": [_as_input(dataset.images).flatten(1)],
     }
     labels = dataset.labels.cpu()
+    pooled = {name: _pool(features) for name, features in sides.items()}
     probes = []
     for num in (number for number in NUM_LABELS if number <= len(rest)):
-        accuracies = {name: probe(_pool(features), labels, rest[:num], test) for name, features in sides.items()}
+        accuracies = {name: probe(features, labels, rest[:num], test) for name, features in pooled.items()}
         probes.append(ProbeScores(num_labels=num, **accuracies))
     aucs = {name: class_aucs(_maxima(sides[name][-1][test]), labels[test]) for name in ("trained", "untrained")}
     arithmetic, shuffled = latent_arithmetic(config, generator, extractor)
@@ -158,7 +160,8 @@ def probe(features: Tensor, labels: Tensor, train: Tensor, test: Tensor) -> floa
     def build(inverse_penalty: float) -> Pipeline:
         return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS))
 
-    with warnings.catch_warnings():
+    # One core is this run's: BLAS with a thread for every core of the machine would make them wait for one another.
+    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties may not converge, nor be chosen
         chosen = max(INVERSE_PENALTIES, key=lambda c: build(c).fit(x[fit], y[fit]).score(x[choose], y[choose]))
         return float(build(chosen).fit(x[train], y[train]).score(x[test], y[test]))

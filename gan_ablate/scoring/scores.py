@@ -66,6 +66,11 @@ class RepresentationScores(Model):
             return None
         return self.arithmetic - self.arithmetic_shuffled
 
+    @property
+    def filter_gain(self) -> float:
+        """What training is worth to single filters."""
+        return self.filter_auc - self.filter_auc_untrained
+
     def probe_gain(self, num_labels: int) -> float | None:
         """What D's features are better by with so many labelled images, or None where that was not measured."""
         return next((probe.gain for probe in self.probes if probe.num_labels == num_labels), None)

@@ -19,7 +19,8 @@ from scipy import stats as scipy_stats
 from tabulate import tabulate
 
 from gan_ablate.analysis import stats
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.effects import estimate_effects
+from gan_ablate.analysis.family import Effect
 from gan_ablate.analysis.significance import holm, sign_flip_test
 from gan_ablate.analysis.stats import bootstrap_interval, difference_estimate, mean_estimate
 from gan_ablate.api import run_grid

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.analysis.effects import Effect, estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.family import Effect
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan

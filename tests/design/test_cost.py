@@ -63,6 +63,10 @@ def test_more_work_takes_longer() -> None:
     assert estimate_run_sec(make_config(batch_size=128), Speed()) > estimate_run_sec(make_config(), Speed())
     more_images = make_config(scoring={"features": "digits", "num_samples": 20_000})
     assert estimate_run_sec(more_images, Speed()) > estimate_run_sec(make_config(), Speed())
+    learnt = make_config(scoring={"features": "digits", "representation": True})
+    assert (
+        estimate_run_sec(learnt, Speed()) > estimate_run_sec(make_config(scoring={"features": "digits"}), Speed()) + 9
+    )
     assert step_key(make_config(batch_size=128)) != step_key(make_config())
 
 

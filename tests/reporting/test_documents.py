@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.grid import list_presets, load_document, load_grids
+from gan_ablate.design.document import load_document
+from gan_ablate.design.grid import list_presets
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.design.single import plan_run
+from gan_ablate.design.study import load_grids
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report

@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.settling import settle
 from gan_ablate.analysis.table import load_results, tabulate_runs
 from gan_ablate.design.claims import Claim
@@ -19,6 +20,7 @@ from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting import page, plots, report
+from gan_ablate.reporting.front import draw_front
 from gan_ablate.reporting.report import write_report
 from tests.reporting.conftest import PIXEL
 from tests.synthetic import make_record, save_runs
@@ -61,7 +63,8 @@ def test_its_first_screen_says_what_to_use_and_what_is_sure(tmp_path: Path, no_f
     assert "- **Use**\n  - batch norm on rather than off: -50.0 % [" in front
     assert "- **Avoid**: nothing\n" in front
     assert "- **Does not matter**\n  - label smoothing on rather than off: " in front
-    assert "Changes to `dcgan-28` on mnist-10k, after 1,500 steps. The baseline comes to FID " in front
+    assert "Changes to `dcgan-28` on mnist-10k, after 1,500 steps. The baseline (batch norm off, " in front
+    assert "label smoothing off) comes to FID " in front
     assert "FID was still falling at the end in 4 of 4" in front
     (row,) = [line for line in front.splitlines() if line.startswith("| C2")]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -517,3 +520,20 @@ def test_smoke_runs_are_no_blocks_and_not_in_the_front_figure(tmp_path: Path, mo
     write_report(tmp_path)
     assert drawn == ["Adam's β1 (mnist-10k)"]
     assert not (tmp_path / "beta1@blocks").exists()
+
+
+def test_levels_of_one_factor_share_a_line_and_rows_say_what_they_compare(
+    tmp_path: Path, no_figures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(load_grid("dropout"))
+    worse = {"elements-30": 0.4, "elements-50": 0.6}
+    save_runs(
+        Store(tmp_path), planned, lambda cell, seed: 20 * math.exp(worse.get(cell.levels["dropout"], 0) + seed / 99)
+    )
+    front = write_report(tmp_path).read_text("utf-8")
+    (line,) = (line for line in front.splitlines() if line.startswith("  - dropout rather than none: elements-50"))
+    assert line.index("elements-50 +82") < line.index(" · elements-30 +49")
+    rows: list[str] = []
+    monkeypatch.setattr(plots, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
+    draw_front({"dropout": GridResults.load(Store(tmp_path), "dropout")}, {"dropout": "Dropout"}, tmp_path / "x.png")
+    assert rows == ["dropout channels-25 (vs none)", "dropout elements-30 (vs none)", "dropout elements-50 (vs none)"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import Finding, Judgement, Verdict
-from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.family import Effect
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.settling import Look
 
 _FARTHEST = np.log(6.0)

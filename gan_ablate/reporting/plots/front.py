@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
 
 _ANSWER_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 
@@ -25,21 +25,17 @@ _FARTHEST = np.log(4.0)
 """An axis up to four times FID, or a quarter of it, shows what matters; longer bars are cut."""
 
 
-def _row_name(effect: Effect) -> str:
-    return f"{effect.name}, beyond each" if effect.is_interaction else effect.name
-
-
-def plot_front(groups: Sequence[tuple[str, Sequence[tuple[Effect, Effect | None]]]], path: Path) -> None:
+def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: Path) -> None:
     """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
 
     Args:
-        groups: title of a grid → its effects on FID, each with the same on the time of a step where that is known.
+        groups: title of a grid → names, effects on FID and the same on the time of a step where that is known.
         path: the PNG to write.
     """
     rows: list[tuple[str, Effect | None, Effect | None]] = []
     for title, effects in groups:
         rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None, None))
-        rows += [(_row_name(effect), effect, time) for effect, time in effects]
+        rows += effects
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
         for axes in (quality, cost):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.settling import Look
     from gan_ablate.analysis.significance import SignFlip
@@ -55,8 +55,7 @@ def verdicts_table(
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
             [
-                claim_name(judgement.claim)
-                + (f" ({escape_markdown(place)})" if (place := places[results.name]) else ""),
+                claim_name(judgement.claim) + place,
                 verdict_words(judgement, is_complete=results.is_complete),
                 _decided_texts(decisive),
                 _seeds_text(decisive),
