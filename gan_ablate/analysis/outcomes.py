@@ -85,10 +85,11 @@ _OUTCOMES = (
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
             "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
-            "reaches it before its first point gives an upper bound (≤). Effects are given only where every run "
-            "reached it, and none so early."),
+            "never reaches it counts with its last step (≥), one that does so before its first point with that point "
+            "(≤): the test stays exact, and an effect is, if anything, larger than it is told."),
     Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
-            "Training seconds until the same moment, scoring left out.", is_timed=True),
+            "Training seconds until the same moment, scoring left out. Effects are given only where every run reached "
+            "the target, and none before its first point.", is_timed=True),
     Outcome("fid_equal_time", "curve FID after equal time", "lower", "ratio",
             "FID along training, log FID interpolated, at the training second at which the fastest variant was done; "
             "on fewer samples than FID, so that it compares only with itself.",

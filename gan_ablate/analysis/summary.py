@@ -18,8 +18,8 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
     """Summarise each variant over its seeds: means with intervals, medians of step times, counts.
 
     The mean of an outcome on the ratio scale is geometric. ``fid_spread`` is the standard deviation of log FID over
-    seeds, ``steps_to_fid_reached`` how many runs reached the target, ``steps_to_fid_is_bound`` whether one did so
-    before its first point, so that the mean is an upper bound.
+    seeds, ``fid_reached`` how many runs reached the target, ``steps_to_fid_bound`` what the mean steps to it are where
+    not all are known: ``"≥"`` if a run never did, ``"≤"`` if one did before its first point, ``"~"`` if both.
 
     Args:
         plan: whose variants, in its order.
@@ -40,8 +40,10 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
             else:
                 estimate = mean_estimate(values)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        row["steps_to_fid_reached"] = int(of_cell["steps_to_fid"].notna().sum())
-        row["steps_to_fid_is_bound"] = bool((of_cell["steps_to_fid"].astype(float) <= first_point).any())
+        row["fid_reached"] = int((of_cell["fid_reached"] == True).sum())  # noqa: E712 (None is not False)
+        is_late = bool((of_cell["fid_reached"] == False).any())  # noqa: E712
+        is_early = bool((of_cell["steps_to_fid"].astype(float) <= first_point).any())
+        row["steps_to_fid_bound"] = {(0, 0): "", (0, 1): "≤", (1, 0): "≥", (1, 1): "~"}[is_late, is_early]
         for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):
             row[column] = of_cell[column].median()
         for column in ("train_sec", "scoring_sec", "total_sec"):

@@ -132,7 +132,9 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
     if scoring is not None and record.status == "completed":
         row["oscillation"] = oscillation(scoring.curve_steps, scoring.curve_fid)
         if yardsticks.target_fid is not None:
-            row["steps_to_fid"] = first_reached(yardsticks.target_fid, scoring.curve_steps, scoring.curve_fid)
+            reached = first_reached(yardsticks.target_fid, scoring.curve_steps, scoring.curve_fid)
+            row["fid_reached"] = reached is not None
+            row["steps_to_fid"] = record.config.steps if reached is None else reached
             row["sec_to_fid"] = first_reached(yardsticks.target_fid, scoring.curve_train_sec, scoring.curve_fid)
         if yardsticks.equal_sec is not None:
             row["fid_equal_time"] = value_at(yardsticks.equal_sec, scoring.curve_train_sec, scoring.curve_fid)

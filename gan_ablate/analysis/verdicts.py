@@ -38,11 +38,11 @@ class Verdicts:
     def effects(self, outcome: str) -> list[Effect]:
         """Estimate the design's effects on an outcome, once.
 
-        None where no run has a comparable value, and for the way to the target where not every run's is known.
+        None where no run has a comparable value, and for the seconds to the target where not every run's are known.
         """
         known = self._effects.get(outcome)
         if known is None:
-            is_hidden = outcome in ("steps_to_fid", "sec_to_fid") and self._has_unknown_convergence()
+            is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
             is_hidden |= bool(self.runs[outcome].isna().all())
             known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
             self._effects[outcome] = known
@@ -74,7 +74,8 @@ class Verdicts:
     def _has_unknown_convergence(self) -> bool:
         """Whether a run never reached the target, or had done so before its first point."""
         steps = self.runs["steps_to_fid"].astype(float)
-        return bool(steps.isna().any() or (steps <= self.first_point).any())
+        has_reached = self.runs["fid_reached"] == True  # noqa: E712 (None is not False)
+        return bool((~has_reached | (steps <= self.first_point)).any())
 
     def rates(self, effect: Effect) -> dict[str, RateComparison]:
         """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""

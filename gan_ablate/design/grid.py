@@ -31,9 +31,9 @@ RESULT_COLUMNS = (
     "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
     "coverage", "classifier_score", "classes_covered", "class_divergence", "collapsed", "nearest_ratio",
     "fid_batch_stats", "fid_ema", "label_accuracy", "fid_floor", "kid_floor", "num_samples", "extractor",
-    "best_curve_fid", "oscillation", "steps_to_fid", "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d",
-    "accuracy_d", "confidence_d", "d_real_end", "d_fake_end", "probe_gain", "arithmetic_gain", "filter_gain",
-    "step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec",
+    "best_curve_fid", "oscillation", "steps_to_fid", "fid_reached", "sec_to_fid", "fid_equal_time", "grad_norm_g",
+    "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end", "probe_gain", "arithmetic_gain",
+    "filter_gain", "step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec",
     "peak_memory_mib", "steps", "train_sec", "scoring_sec", "total_sec", "diverged_at",
 )  # fmt: skip
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""

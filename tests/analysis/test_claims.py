@@ -139,6 +139,21 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
     assert rates.p < 1e-4
 
 
+def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_path: Path) -> None:
+    def fid(cell: Cell, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
+        return 20 * (3.0 if cell.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
+
+    save_runs(Store(tmp_path), plan(load_grid("head")), fid)
+    results = GridResults.load(Store(tmp_path), "head")
+    judged = {judgement.claim.id: judgement for judgement in results.verdicts.judgements()}
+    assert judged["C12b"].verdict == "supported"
+    (slower,) = judged["C12b"].decisive
+    assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
+    pooled = results.summary.set_index("head").loc["average-pool"]
+    assert (pooled["fid_reached"], pooled["steps_to_fid"], pooled["steps_to_fid_bound"]) == (0, 1500, "≥")
+    assert results.verdicts.effects("sec_to_fid") == []
+
+
 def test_a_claim_without_its_effect_is_not_judged(tmp_path: Path) -> None:
     effects = dropout_effects(tmp_path, {})
     other = HELPS.model_copy(update={"levels": [{"dropout": "elements-70"}]})

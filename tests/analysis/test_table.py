@@ -38,7 +38,9 @@ def test_the_target_is_what_the_baseline_reaches_half_way(tmp_path: Path) -> Non
     assert runs.loc[("0.5", 0), "steps_to_fid"] == pytest.approx(750)
     assert runs.loc[("0.5", 0), "sec_to_fid"] == pytest.approx(15)
     # The target is 32. At twice the baseline's FID the curve ends at 44: it never gets there.
-    assert runs["steps_to_fid"].isna()[("0.0", 0)]
+    assert runs.loc[("0.0", 0), "steps_to_fid"] == 1500
+    assert runs["sec_to_fid"].isna()[("0.0", 0)]
+    assert runs["fid_reached"].to_dict() == {key: key[0] == "0.5" for key in runs.index}
 
 
 def test_equal_time_is_when_the_fastest_variant_was_done(tmp_path: Path) -> None:

@@ -68,15 +68,15 @@ def stability_table(summary: pd.DataFrame) -> list[str]:
     rows = []
     for row in summary.to_dict("records"):
         over = row["completed"] + row["diverged"]
-        bound = "≤ " if row["steps_to_fid_is_bound"] else ""
+        bound = row["steps_to_fid_bound"]
         rows.append(
             [
                 row["cell"],
                 rate_text(row["diverged"], over),
                 rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–",
                 number(row["oscillation"]),
-                f"{bound}{number(row['steps_to_fid'])} ({row['steps_to_fid_reached']}/{row['completed']})",
-                f"{bound}{number(row['sec_to_fid'])}",
+                f"{bound} {number(row['steps_to_fid'])} ({row['fid_reached']}/{row['completed']})".strip(),
+                f"{bound} {number(row['sec_to_fid'])}".strip(),
                 number(row["grad_norm_g"]),
                 number(row["grad_norm_d"]),
                 number(row["accuracy_d"]),
