@@ -61,21 +61,25 @@ class BatchOrder:
         images: (N, C, S, S) uint8, on the device that trains.
         batch_size: images per batch.
         seed: the run's seed.
+
+    Attributes:
+        stream: what shuffles, on the CPU.
+        left: (…) int64, what no batch has had yet of the epochs that were drawn, on the images' device.
     """
 
     def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
         self._num_images = len(images)
         self._batch_size = batch_size
-        self._stream = torch.Generator().manual_seed(stream_seed(seed, "data order"))
-        self._order = torch.empty(0, dtype=torch.int64, device=images.device)
+        self.stream = torch.Generator().manual_seed(stream_seed(seed, "data order"))
+        self.left = torch.empty(0, dtype=torch.int64, device=images.device)
 
     def next(self) -> Tensor:
         """Return the next batch's indices, (B,) int64, on the images' device."""
-        while len(self._order) < self._batch_size:
+        while len(self.left) < self._batch_size:
             # Drawn on the CPU, so that every device sees the same order; a whole epoch at once, because a copy waits.
-            epoch = torch.randperm(self._num_images, generator=self._stream)
-            self._order = torch.cat((self._order, epoch.to(self._order.device)))
-        indices, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+            epoch = torch.randperm(self._num_images, generator=self.stream)
+            self.left = torch.cat((self.left, epoch.to(self.left.device)))
+        indices, self.left = self.left[: self._batch_size], self.left[self._batch_size :]
         return indices
 
 

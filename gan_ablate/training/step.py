@@ -123,10 +123,15 @@ class Ingredients(ABC):
 
 
 class AdversarialStep(Ingredients):
-    """One G step with its D steps."""
+    """One G step with its D steps.
 
-    _num_steps: int = 0
-    _last_d: DiscriminatorTerms | None = None
+    Attributes:
+        num_steps: G steps taken so far.
+        last_d: what the last D step left behind, once there was one.
+    """
+
+    num_steps: int = 0
+    last_d: DiscriminatorTerms | None = None
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it, on the next real images."""
@@ -134,7 +139,7 @@ class AdversarialStep(Ingredients):
 
     def next_batches(self) -> list[Tensor]:
         """Return which images make the next batch of every D step of a G step; none where D rests."""
-        number, self._num_steps = self._num_steps, self._num_steps + 1
+        number, self.num_steps = self.num_steps, self.num_steps + 1
         if number % self.config.g_steps_per_d_step:
             return []
         return [self.next_indices() for _ in range(self.config.d_steps_per_g_step)]
@@ -168,7 +173,7 @@ class AdversarialStep(Ingredients):
 
     def join_terms(self, terms_d: DiscriminatorTerms | None, terms_g: GeneratorTerms) -> StepTerms:
         """Put D's terms, or its last ones where it rested, beside G's."""
-        self._last_d = last = terms_d or self._last_d
+        self.last_d = last = terms_d or self.last_d
         assert last is not None
         return StepTerms(last.loss, terms_g.loss, last.logits_real, last.logits_fake, terms_g.logits_fake)
 

@@ -22,15 +22,24 @@ MAX_WARM_UP_STEPS = 20
 
 
 class StepTimer:
-    """A context manager around each step; on a GPU it records events, so that nothing waits for the device."""
+    """A context manager around each step; on a GPU it records events, so that nothing waits for the device.
+
+    Attributes:
+        peak_memory_bytes: largest so far; what happens in a pause is left out.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         # Seconds on the CPU, events on a GPU.
         self._starts: list[Any] = []
         self._ends: list[Any] = []
-        self._peak_memory_bytes = 0
+        self._earlier_ms: list[float] = []
+        self.peak_memory_bytes = 0
         _reset_peak_memory(device)
+
+    def restore(self, times_ms: list[float], peak_memory_bytes: int) -> None:
+        """Count what was measured before this process took over."""
+        self._earlier_ms, self.peak_memory_bytes = list(times_ms), peak_memory_bytes
 
     def __enter__(self) -> Self:
         self._starts.append(self._now())
@@ -42,7 +51,7 @@ class StepTimer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave what happens inside out of the peak memory: it is not training."""
-        self._peak_memory_bytes = max(self._peak_memory_bytes, _peak_memory_bytes(self._device))
+        self.peak_memory_bytes = max(self.peak_memory_bytes, _peak_memory_bytes(self._device))
         try:
             yield
         finally:
@@ -66,7 +75,7 @@ class StepTimer:
             steps_per_sec=1e3 / median,
             images_per_sec=1e3 / median * images_per_step,
             num_timed_steps=len(timed),
-            peak_memory_bytes=self._peak_memory_bytes or _peak_memory_bytes(self._device),
+            peak_memory_bytes=self.peak_memory_bytes or _peak_memory_bytes(self._device),
         )
 
     def total_sec(self) -> float:
@@ -77,8 +86,10 @@ class StepTimer:
         """Milliseconds of every step so far, in order, warm-up included."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-            return [start.elapsed_time(end) for start, end in zip(self._starts, self._ends, strict=True)]
-        return [(end - start) * 1e3 for start, end in zip(self._starts, self._ends, strict=True)]
+            times = [start.elapsed_time(end) for start, end in zip(self._starts, self._ends, strict=True)]
+        else:
+            times = [(end - start) * 1e3 for start, end in zip(self._starts, self._ends, strict=True)]
+        return self._earlier_ms + times
 
     def _now(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":

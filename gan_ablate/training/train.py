@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from gan_ablate.training.graphs import choose_step
 from gan_ablate.training.latents import ask_for, draw_latents, one_hot
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.state import capture_state, restore_state
 from gan_ablate.training.step import AdversarialStep, Network, StepTerms
 from gan_ablate.training.timer import StepTimer
 
@@ -73,6 +74,38 @@ class TrainResult:
     timer: StepTimer
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training is after ``step`` G steps: all that it needs to go on as if it had never stopped.
+
+    Attributes:
+        step: G steps taken.
+        tensors: from ``capture_state``.
+        history: the rows so far.
+        times_ms: what every step took.
+        peak_memory_bytes: so far.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    history: list[Measurement]
+    times_ms: list[float]
+    peak_memory_bytes: int
+
+
+class Checkpoints(Protocol):
+    """What keeps a training's states, and knows where it may go on."""
+
+    def load(self) -> TrainingState | None:
+        """Return the state to go on from, or None to begin."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether the state after this step is to be kept; asked after every step."""
+
+    def save(self, state: TrainingState) -> None:
+        """Keep a state in the place of the one before."""
+
+
 class Trainer(AdversarialStep):
     """One run's networks, optimisers, data order and latents: all state that its training changes.
 
@@ -82,6 +115,12 @@ class Trainer(AdversarialStep):
         labels: (N,) int64 their classes, on the same device; only conditional runs need them.
 
     Weights, losses and updates are of PyTorch's default dtype, float32.
+
+    Attributes:
+        order: in which real images are met.
+        streams: purpose → what it draws from, on the device; dropout draws from PyTorch's global stream.
+        average: G with the moving average of its weights, where the run keeps one.
+        average_weight: () how much of that average its own weights are by now.
     """
 
     def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
@@ -89,22 +128,17 @@ class Trainer(AdversarialStep):
         self.images = images
         self._labels = labels if config.conditional else None
         self._device = images.device
-        self._order = BatchOrder(images, config.batch_size, config.seed)
-        networks: tuple[Network, ...] = ("discriminator", "generator")
-        self._latents = {
-            network: torch.Generator(self._device).manual_seed(stream_seed(config.seed, f"latent/{network}"))
-            for network in networks
-        }
-        self._noise = {
+        self.order = BatchOrder(images, config.batch_size, config.seed)
+        self.streams = {
             purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
-            for purpose in ("penalty", *CLASS_STREAMS, *config.augmentation)
+            for purpose in ("latent/discriminator", "latent/generator", "penalty", *CLASS_STREAMS, *config.augmentation)
         }
         # Dropout is the one thing in training that draws from PyTorch's global stream.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
         self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
-        self._average_weight = torch.zeros((), device=self._device)
+        self.average_weight = torch.zeros((), device=self._device)
         self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
         self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 
@@ -113,17 +147,16 @@ class Trainer(AdversarialStep):
 
         Where the run is conditional, their classes are as frequent as those of the training images.
         """
-        stream = self._latents[network]
-        z = draw_latents(self.config, self.config.batch_size, stream)
+        z = draw_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
         if self._labels is None:
             return z
-        stream = self._noise[f"classes/{network}"]  # of their own: the latents are those of a run without classes
+        stream = self.streams[f"classes/{network}"]  # of their own: the latents are those of a run without classes
         drawn = torch.randint(len(self._labels), (len(z),), generator=stream, device=self._device)
         return ask_for(self.config, z, self._labels[drawn])
 
     def random_streams(self) -> list[torch.Generator]:
         """Return what a step draws from: latents, a stream for each network that learns from them, and other noise."""
-        return [*self._latents.values(), *self._noise.values()]
+        return list(self.streams.values())
 
     def classes_of(self, indices: Tensor) -> Tensor | None:
         """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
@@ -132,19 +165,19 @@ class Trainer(AdversarialStep):
     def draw_other_classes(self, classes: Tensor) -> Tensor:
         """Draw for each of (B, num_classes) one-hot classes another one, all others equally often."""
         num = classes.shape[1]
-        stream = self._noise["classes/mismatched"]
+        stream = self.streams["classes/mismatched"]
         ahead = torch.randint(1, num, (len(classes),), generator=stream, device=self._device)
         return one_hot(self.config, (classes.argmax(1) + ahead) % num)
 
     def augment(self, x: Tensor) -> Tensor:
         """Return images as D is to see them."""
         for kind in self.config.augmentation:
-            x = augment(x, (kind,), self._noise[kind])
+            x = augment(x, (kind,), self.streams[kind])
         return x
 
     def draw_epsilon(self, x: Tensor) -> Tensor:
         """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
-        return torch.rand((len(x), 1, 1, 1), generator=self._noise["penalty"], device=self._device)
+        return torch.rand((len(x), 1, 1, 1), generator=self.streams["penalty"], device=self._device)
 
     @torch.no_grad()
     def after_generator_step(self) -> None:
@@ -156,15 +189,15 @@ class Trainer(AdversarialStep):
         if self.average is None:
             return
         new = 1 - self.config.ema_decay
-        self._average_weight.mul_(self.config.ema_decay).add_(new)
-        share = (new / self._average_weight).to(torch.get_default_dtype())
+        self.average_weight.mul_(self.config.ema_decay).add_(new)
+        share = (new / self.average_weight).to(torch.get_default_dtype())
         for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(now, share)
 
     def next_indices(self) -> Tensor:
         """Return which images make the next batch of real ones: (B,)."""
-        return self._order.next()
+        return self.order.next()
 
     def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """Return D's loss of (B,) logits: ()."""
@@ -202,8 +235,9 @@ def train(
     on_measurement: Callable[[Measurement], None],
     on_snapshot: Callable[[int, nn.Module, StepTimer], bool],
     labels: Tensor | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainResult:
-    """Train one run from its beginning to its end, or to the step at which it diverges.
+    """Train one run from its beginning, or where it stopped, to its end, or to the step at which it diverges.
 
     Args:
         config: the run.
@@ -213,15 +247,21 @@ def train(
             after each of ``sheet_steps``, the last of which is the end. It leaves the generator as it was, and
             returns whether what it drew was finite.
         labels: (N,) int64 the images' classes, on the same device; only conditional runs need them.
+        checkpoints: where states are kept; without, none are.
     """
     trainer = Trainer(config, images, labels)
     take_step = choose_step(trainer)
     timer = StepTimer(images.device)
-    history: list[Measurement] = []
     snapshots = config.sheet_steps
-    with timer.paused():
-        is_finite = on_snapshot(0, trainer.generator, timer)
-    step = 0
+    state = None if checkpoints is None else checkpoints.load()
+    if state is None:
+        step, history = 0, list[Measurement]()
+        with timer.paused():
+            is_finite = on_snapshot(0, trainer.generator, timer)
+    else:
+        step, history, is_finite = state.step, list(state.history), True
+        restore_state(trainer, state.tensors)
+        timer.restore(state.times_ms, state.peak_memory_bytes)
     while is_finite and step < config.steps:
         step += 1
         with timer:
@@ -233,6 +273,11 @@ def train(
         if step in snapshots:
             with timer.paused():
                 is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
+        if checkpoints is not None and is_finite and checkpoints.is_due(step):
+            with timer.paused():
+                tensors = capture_state(trainer)
+                peak = timer.peak_memory_bytes
+                checkpoints.save(TrainingState(step, tensors, history, timer.times_ms(), peak))
     diverged_at = None if is_finite else step
     return TrainResult(trainer.generator, trainer.discriminator, trainer.average, history, diverged_at, timer)
 

@@ -1,0 +1,109 @@
+"""A trainer in, all that its steps have changed out, as tensors on the CPU; and back, so that it goes on bit for bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gan_ablate.training.step import DiscriminatorTerms
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gan_ablate.training.train import Trainer
+
+
+def capture_state(trainer: Trainer) -> dict[str, Tensor]:
+    """Copy a trainer's networks, optimisers, data order and the position of every random stream.
+
+    Returns:
+        Name → tensor on the CPU, of whatever dtype and shape it has; ``restore_state`` takes them all.
+    """
+    state = {
+        "num_steps": torch.tensor(trainer.num_steps),
+        "order/stream": trainer.order.stream.get_state(),
+        "order/left": trainer.order.left,
+        "stream/global": _global_stream(trainer.images.device),
+    }
+    for purpose, stream in trainer.streams.items():
+        state[f"stream/{purpose}"] = stream.get_state()
+    for name, network in _networks(trainer).items():
+        state |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    if trainer.average is not None:
+        state["average_weight"] = trainer.average_weight
+    for name, (optimizer, parameters) in _optimizers(trainer).items():
+        for number, parameter in enumerate(parameters):
+            state |= {f"{name}/{number}/{key}": value for key, value in optimizer.state[parameter].items()}
+    if trainer.last_d is not None:  # where D rests, rows of the history tell of its last step again
+        state |= {f"last_d/{key}": value for key, value in trainer.last_d._asdict().items()}
+        for number, parameter in enumerate(trainer.discriminator.parameters()):
+            if parameter.grad is not None:
+                state[f"last_d/gradient/{number}"] = parameter.grad
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def restore_state(trainer: Trainer, state: dict[str, Tensor]) -> None:
+    """Put a fresh trainer of the same run where another one was.
+
+    Args:
+        trainer: before its first step.
+        state: from ``capture_state``.
+
+    Raises:
+        KeyError: if something is missing in it.
+        RuntimeError: if it is of other networks.
+    """
+    device = trainer.images.device
+    trainer.num_steps = int(state["num_steps"])
+    trainer.order.stream.set_state(state["order/stream"])
+    trainer.order.left = state["order/left"].to(device, copy=True)
+    _set_global_stream(device, state["stream/global"])
+    for purpose, stream in trainer.streams.items():
+        stream.set_state(state[f"stream/{purpose}"])
+    for name, network in _networks(trainer).items():
+        network.load_state_dict(_below(state, name))
+    if trainer.average is not None:
+        trainer.average_weight.copy_(state["average_weight"])
+    for name, (optimizer, parameters) in _optimizers(trainer).items():
+        for number, parameter in enumerate(parameters):
+            optimizer.state[parameter] = {
+                key: value.to(device, copy=True) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+                for key, value in _below(state, f"{name}/{number}").items()
+            }
+    last_d = {key: value.to(device, copy=True) for key, value in _below(state, "last_d").items() if "/" not in key}
+    if last_d:
+        trainer.last_d = DiscriminatorTerms(**last_d)
+        for number, parameter in enumerate(trainer.discriminator.parameters()):
+            gradient = state.get(f"last_d/gradient/{number}")
+            if gradient is not None:
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
+def _networks(trainer: Trainer) -> dict[str, nn.Module]:
+    networks = {"generator": trainer.generator, "discriminator": trainer.discriminator}
+    return networks if trainer.average is None else {**networks, "average": trainer.average}
+
+
+def _optimizers(trainer: Trainer) -> dict[str, tuple[torch.optim.Optimizer, list[nn.Parameter]]]:
+    return {
+        "optimizer_g": (trainer.optimizer_g, list(trainer.generator.parameters())),
+        "optimizer_d": (trainer.optimizer_d, list(trainer.discriminator.parameters())),
+    }
+
+
+def _below(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+
+
+def _global_stream(device: torch.device) -> Tensor:
+    """PyTorch's own stream, from which dropout draws."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_global_stream(device: torch.device, position: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(position, device)
+    else:
+        torch.set_rng_state(position)
