@@ -20,7 +20,7 @@ import torch
 
 from bench.plain import write_mnist
 from bench.subjects import SUBJECTS, Step, as_in_a_run
-from gan_ablate.execution.executors.local import settle
+from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.training.timer import peak_memory_bytes
 
 WARM_UP_STEPS = 3
@@ -118,7 +118,7 @@ def _serve_plain(pipe: Connection, name: str, cores: list[int], *, root: str) ->
 
 
 def _serve_ours(pipe: Connection, name: str, cores: list[int], *, precision: str) -> None:
-    settle(len(cores), cores)
+    prepare(len(cores), cores)
     trainer = SUBJECTS[name].trainer(precision=precision)
     _serve(pipe, as_in_a_run(trainer, trainer.step))
 

@@ -21,7 +21,7 @@ from bench.plain import write_mnist
 from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec, time_packs
 from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.store import write_atomically
+from gan_ablate.files import write_atomically
 from gan_ablate.training.graphs import GraphedStep
 from gan_ablate.training.precision import reproducible_float32
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.planning import Plan
 from gan_ablate.execution.calibration import calibrate
-from gan_ablate.execution.context import RunContext, check_context
+from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.execution.progress import Display
@@ -20,7 +20,7 @@ from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_r
 from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import pandas as pd
 
@@ -38,6 +38,8 @@ def run_grid(
     device: str = "cpu",
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
+    checkpoint_sec: float = CHECKPOINT_SEC,
+    keep_checkpoints: bool = False,
     observer: RunObserver | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
@@ -53,6 +55,8 @@ def run_grid(
         device: ``cpu``, ``cuda``, ``cuda:1``…
         jobs: how many runs at once; by default one per core, or one on a GPU.
         inception_weights: a copy of the weights for runs that are scored with Inception.
+        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped goes on.
+        keep_checkpoints: keep the last one of every run, from which the same run of more steps goes on.
         observer: told of the progress.
         progress: whether to show a bar; by default in a terminal or a notebook, if nobody else observes.
 
@@ -70,6 +74,8 @@ def run_grid(
         device=device,
         jobs=jobs,
         inception_weights=inception_weights,
+        checkpoint_sec=checkpoint_sec,
+        keep_checkpoints=keep_checkpoints,
         observer=observer,
         progress=progress,
     )
@@ -84,6 +90,8 @@ def run_grids(
     device: str = "cpu",
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
+    checkpoint_sec: float = CHECKPOINT_SEC,
+    keep_checkpoints: bool = False,
     observer: RunObserver | None = None,
     progress: bool | None = None,
 ) -> list[list[Plan]]:
@@ -96,6 +104,8 @@ def run_grids(
         device: likewise.
         jobs: likewise.
         inception_weights: likewise.
+        checkpoint_sec: likewise.
+        keep_checkpoints: likewise.
         observer: likewise.
         progress: likewise.
 
@@ -105,18 +115,22 @@ def run_grids(
     Raises:
         UserError: as ``run_grid`` does.
     """
-    num_jobs, store, context = _prepare(_folders_of(plans), out, data_dir, device, jobs, inception_weights)
+    num_jobs = resolve_jobs(jobs, device)
+    store, context = _prepare(
+        _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
+    )
     of_plans = [[grow_plan(block, store) for block in place_plans(plan, store)] for plan in plans]
     blocks = [block for of_plan in of_plans for block in of_plan]
     with _observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(plans, store, num_jobs, device)
         missing, seconds = missing_runs(plans, store, speed), estimate_seconds(plans, store, speed)
         watching.expect({config.run_id: seconds[config.run_id] for config in missing})
-        records = run_local(missing, context, num_jobs, watching) if missing else ()
-        for block in blocks:
-            store.save_plan(block)
-        for _ in records:  # from the first on there is something to look at
-            _note_seeds(blocks, store)
+        records = run_local(missing, context, num_jobs, watching) if missing else _nothing()
+        with closing(records):  # whatever interrupts this, runs under way stop at once, at a checkpoint
+            for block in blocks:
+                store.save_plan(block)
+            for _ in records:  # from the first on there is something to look at
+                _note_seeds(blocks, store)
     _note_seeds(blocks, store)
     return of_plans
 
@@ -128,6 +142,8 @@ def run_single(
     data_dir: str | Path = "data",
     device: str = "cpu",
     inception_weights: str | Path | None = None,
+    checkpoint_sec: float = CHECKPOINT_SEC,
+    keep_checkpoints: bool = False,
     observer: RunObserver | None = None,
 ) -> Record:
     """Compute one run that belongs to no grid, or take its record if it is there already.
@@ -138,18 +154,23 @@ def run_single(
         data_dir: likewise.
         device: likewise.
         inception_weights: likewise.
+        checkpoint_sec: likewise.
+        keep_checkpoints: likewise.
         observer: likewise.
 
     Raises:
         UserError: as ``run_grid`` does.
     """
-    _, store, context = _prepare(single.folders, out, data_dir, device, 1, inception_weights)
+    store, context = _prepare(
+        single.folders, out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
+    )
     known = store.load_record(single.config.run_id) if store.is_done(single.config.run_id) else None
     if known is not None:
         return known
     watching = observer or Silent()
     watching.expect({single.config.run_id: 1.0})
-    (record,) = run_local([single.config], context, 1, watching)
+    with closing(run_local([single.config], context, 1, watching)) as records:
+        (record,) = records
     return record
 
 
@@ -162,6 +183,8 @@ def run_until_settled(
     device: str = "cpu",
     jobs: int | None = None,
     inception_weights: str | Path | None = None,
+    checkpoint_sec: float = CHECKPOINT_SEC,
+    keep_checkpoints: bool = False,
     observer: RunObserver | None = None,
     progress: bool | None = None,
     on_look: Callable[[Plan, Look], None] | None = None,
@@ -178,6 +201,8 @@ def run_until_settled(
         device: likewise.
         jobs: likewise.
         inception_weights: likewise.
+        checkpoint_sec: likewise.
+        keep_checkpoints: likewise.
         observer: likewise.
         progress: likewise.
         on_look: called with every look and its block's plan, in order, those at seeds that were there already among
@@ -192,7 +217,10 @@ def run_until_settled(
     from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
-    num_jobs, store, context = _prepare(_folders_of(plans), out, data_dir, device, jobs, inception_weights)
+    num_jobs = resolve_jobs(jobs, device)
+    store, context = _prepare(
+        _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
+    )
     blocks = [block for one in plans for block in place_plans(one, store)]
     with _observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
@@ -212,12 +240,17 @@ def run_until_settled(
 
         first = list_runs()
         num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
-        records = run_local(first, context, num_jobs, watching, next_runs) if first else ()
-        for grid in grids:  # now that all that the runs need is there
-            grid.keep()
-        for _ in records:
-            pass
+        records = run_local(first, context, num_jobs, watching, next_runs) if first else _nothing()
+        with closing(records):
+            for grid in grids:  # now that all that the runs need is there
+                grid.keep()
+            for _ in records:
+                pass
     return [grid.settling for grid in grids]
+
+
+def _nothing() -> Generator[Record]:
+    yield from ()
 
 
 @contextmanager
@@ -271,11 +304,11 @@ def _prepare(
     out: str | Path,
     data_dir: str | Path,
     device: str,
-    jobs: int | None,
     inception_weights: str | Path | None,
-) -> tuple[int, Store, RunContext]:
-    check_context(device, inception_weights)
-    num_jobs = resolve_jobs(jobs, device)
+    checkpoint_sec: float,
+    keeps_checkpoints: bool,
+) -> tuple[Store, RunContext]:
+    check_context(device, inception_weights, checkpoint_sec)
     store = Store(Path(out))
     store.check_writable()
     context = RunContext(
@@ -284,5 +317,7 @@ def _prepare(
         device=device,
         inception_weights=None if inception_weights is None else str(inception_weights),
         folders=folders,
+        checkpoint_sec=checkpoint_sec,
+        keeps_checkpoints=keeps_checkpoints,
     )
-    return num_jobs, store, context
+    return store, context

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gan_ablate import catalogue
-from gan_ablate.api import name_runs, run_grids, run_single, run_until_settled
-from gan_ablate.design.blocks import name_blocks
+from gan_ablate.api import name_runs, run_single
+from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import find_missing, place_plans
 from gan_ablate.execution.store import Store
-from gan_ablate.forecast import count_seeds, show_forecast
+from gan_ablate.forecast import show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
-
-if TYPE_CHECKING:
-    from gan_ablate.design.planning import Plan
 
 app = typer.Typer(
     name="gan-ablate",
@@ -72,7 +70,7 @@ def run(options: RunOptions) -> None:
     store.check_writable()
     labels = name_runs(plans)
     num_missing = len(find_missing(plans, store))
-    header = _header(options, plans, num_missing, num_jobs)
+    header = describe(options, plans, num_missing, num_jobs)
     for block in (block for plan in plans for block in place_plans(plan, store)):
         previous = store.find_plan(block.name)
         if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
@@ -80,10 +78,10 @@ def run(options: RunOptions) -> None:
     num_done = 0 if options.until else len(labels) - num_missing
     try:
         with Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display:
-            computed, endings = _compute(options, plans, display)
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on with the runs that are missing.")
-        raise typer.Exit(130) from None
+            computed, endings = compute(options, plans, display)
+    except KeyboardInterrupt as stop:
+        console.print("Stopped. The same command goes on where it was.")
+        raise typer.Exit(_exit_code(stop)) from None
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
@@ -91,54 +89,6 @@ def run(options: RunOptions) -> None:
     if any(failed.values()):
         num_failed = sum(failed.values())
         raise RunFailedError(f"{num_failed} of {len(failed)} runs failed; {options.out}/runs/*/log.txt says why")
-
-
-def _header(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
-    """Say what is going to be computed, and what is to be known before."""
-    if options.until is None:
-        size = f"{count_seeds(plans)}, {num_missing} runs to compute"
-    else:
-        size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
-    title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
-    num_variants = len({cell.config.run_id for plan in plans for cell in plan.cells})
-    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
-    return "\n".join([f"{title}: {num_variants} variants × {size}, {num_jobs} at once", *notes])
-
-
-def _compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[list[Plan], list[str]]:
-    """Compute plans' runs, as many as are asked for; return plans of those, and what is to be said at the end."""
-    where: dict[str, Any] = {
-        "data_dir": options.data_dir,
-        "device": options.device,
-        "jobs": options.jobs,
-        "inception_weights": options.inception_weights,
-        "observer": display,
-    }
-    if options.until is None:
-        run_grids(plans, options.out, **where)
-        return plans, []
-    from gan_ablate.reporting.settling import look_lines, settled_sentence
-
-    names: dict[str, str] = {}
-    for plan in plans:
-        placed = place_plans(plan, Store(options.out))
-        words = [plan.grid.title] * len(placed) if len(plans) > 1 and len(placed) == 1 else name_blocks(placed)
-        names |= {block.name: of_block for block, of_block in zip(placed, words, strict=True)}
-    settlings = run_until_settled(
-        plans,
-        options.out,
-        max_hours=options.max_hours,
-        on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
-        **where,
-    )
-    computed = [settling.plan for settling in settlings]
-    endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
-    store = Store(options.out)
-    needed = {config.run_id for one in computed for _, config in one.runs}
-    others = {config.run_id for plan in plans for _, config in plan.runs if store.is_done(config.run_id)} - needed
-    if others:
-        endings.append(f"{len(others)} finished runs of other seeds were not needed, and are left out of the report.")
-    return computed, endings
 
 
 @app.command("plan")
@@ -270,10 +220,25 @@ def sample(
     _open_console().print(f"{num} images of run {run_id}: {to}")
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError
+
+
+def _exit_code(stop: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT)
+
+
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except KeyboardInterrupt as stop:
+        _end("stopped", _exit_code(stop))
     except UserError as wrong:
         _end(str(wrong), 2)
     except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named

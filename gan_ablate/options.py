@@ -15,7 +15,7 @@ from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
 from gan_ablate.design.study import load_grids
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import check_context
+from gan_ablate.execution.context import CHECKPOINT_SEC, check_context
 from gan_ablate.execution.executors.local import resolve_jobs
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ class RunOptions:
     ] = None
     out: OutOption = RESULTS
     jobs: Annotated[int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")] = None
+    checkpoint_sec: Annotated[
+        float,
+        typer.Option("--checkpoint-every", help="Seconds of training between two checkpoints of a run."),
+    ] = CHECKPOINT_SEC
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep each run's last one: with more --steps it goes on there.")
+    ] = False
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
     features: Annotated[
         Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
@@ -77,7 +84,7 @@ class RunOptions:
         Raises:
             UserError: if an option, or the grid, is not valid.
         """
-        check_context(self.device, self.inception_weights)
+        check_context(self.device, self.inception_weights, self.checkpoint_sec)
         num_jobs = resolve_jobs(self.jobs, self.device)
         self._check_until()
         plans = [

@@ -39,7 +39,9 @@ RESULT_COLUMNS = (
 """Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 _OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
-_RESERVED_GRIDS = ("runs", "plans", "cache", "report", "records", "sheets", "study", "documents")
+_RESERVED_GRIDS = (
+    "runs", "plans", "cache", "checkpoints", "report", "records", "sheets", "study", "documents",
+)  # fmt: skip
 
 
 class Budget(Model):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import grow_plan
-from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE, write_atomically
+from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
-from gan_ablate.execution.executors.local import MULTIPROCESSING, settle
+from gan_ablate.execution.executors.local import MULTIPROCESSING
+from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.schedule import find_missing
-from gan_ablate.execution.store import write_atomically
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def _load(place: Path, machine: list[object]) -> Speed | None:
 
 def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed:
     started = time.perf_counter()
-    with ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=settle, initargs=(1, None)) as pool:
+    with ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=prepare, initargs=(1, None)) as pool:
         classifier_ms = pool.submit(_time_classifier).result()
         start_sec = time.perf_counter() - started
         # The longest first, so that all workers are at work until nearly the end.

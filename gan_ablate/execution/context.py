@@ -8,11 +8,15 @@ from pathlib import Path
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
 
+CHECKPOINT_SEC = 60.0
+"""Seconds of training between two checkpoints, unless it is said otherwise."""
+
 
 class RunContext(Model):
     """Where and how a run is computed: nothing in here changes its answer.
 
-    ``folders`` says where each ``folder:NAME@HASH`` data set lies.
+    ``folders`` says where each ``folder:NAME@HASH`` data set lies; ``checkpoint_sec`` how many seconds of training lie
+    between two checkpoints, and ``keeps_checkpoints`` whether the last one stays when the run is over.
     """
 
     out: str
@@ -20,14 +24,19 @@ class RunContext(Model):
     device: str = "cpu"
     inception_weights: str | None = None
     folders: dict[str, str] = {}
+    checkpoint_sec: float = CHECKPOINT_SEC
+    keeps_checkpoints: bool = False
 
 
-def check_context(device: str, inception_weights: str | Path | None) -> None:
+def check_context(device: str, inception_weights: str | Path | None, checkpoint_sec: float = CHECKPOINT_SEC) -> None:
     """Refuse what no machine could run with, without loading PyTorch; a worker checks what this one has.
 
     Raises:
-        UserError: if the device is of no kind that training supports, or the weights' file is not there.
+        UserError: if the device is of no kind that training supports, the weights' file is not there, or the seconds
+            are below none.
     """
+    if not checkpoint_sec >= 0:
+        raise UserError(f"--checkpoint-every {checkpoint_sec:g}: valid: a number of seconds from 0")
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
         raise UserError(f"--device {shorten(device)}: not supported; valid: cpu, cuda, cuda:0, …")
     if inception_weights is not None and not Path(inception_weights).is_file():

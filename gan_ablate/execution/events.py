@@ -40,6 +40,9 @@ class RunObserver(Protocol):
     def progressed(self, progress: Progress) -> None:
         """Note how far a run is."""
 
+    def noted(self, config: RunConfig, words: str) -> None:
+        """Note what happened to a run that goes on, or will."""
+
     def finished(self, record: Record) -> None:
         """Note that a run is over."""
 
@@ -57,6 +60,9 @@ class Silent:
         """Ignore."""
 
     def progressed(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def noted(self, config: RunConfig, words: str) -> None:
         """Ignore."""
 
     def finished(self, record: Record) -> None:

@@ -11,7 +11,7 @@ from gan_ablate.scoring.score import NonFiniteImagesError, sample_images, scorin
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -58,6 +58,21 @@ class TrainingObserver:
         self.curve_train_sec: list[float] = []
         self.curve_fid: list[float] = []
         self.curve_sec = 0.0
+
+    def restore(self, curve: Sequence[tuple[int, float, float]], curve_sec: float, step: int) -> None:
+        """Go on where another process stopped.
+
+        Args:
+            curve: step, training seconds until there, FID.
+            curve_sec: what it took.
+            step: up to which the training has come.
+        """
+        self.curve_steps = [at for at, _, _ in curve]
+        self.curve_train_sec = [seconds for _, seconds, _ in curve]
+        self.curve_fid = [fid for _, _, fid in curve]
+        self.curve_sec = curve_sec
+        self.last_step = step
+        self._reported_at = (time.perf_counter(), step)
 
     def on_measurement(self, row: Measurement) -> None:
         """Report a row of the history, a few times a second."""

@@ -103,6 +103,11 @@ class Display:
         self._begin()
         self._running[config.run_id] = (config, None)
 
+    def noted(self, config: RunConfig, words: str) -> None:
+        """Say what happened to a run that goes on, or will, and take its line away until it does."""
+        self._running.pop(config.run_id, None)
+        self.say([f"{self._name(config)}: {words}"])
+
     def progressed(self, progress: RunProgress) -> None:
         """Update a run's line."""
         config, _ = self._running[progress.run_id]

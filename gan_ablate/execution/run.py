@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import hashlib
 import logging
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from gan_ablate.design.datasets import default_features
-from gan_ablate.errors import UserError
+from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
 from gan_ablate.execution.observer import TrainingObserver
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import (
@@ -27,9 +28,8 @@ from gan_ablate.execution.store import (
     ScoringRecord,
     Store,
 )
-from gan_ablate.scoring.features import build_extractor
+from gan_ablate.files import is_disk_failure, write_atomically
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
-from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.train import Measurement, TrainResult, train
 
@@ -42,65 +42,85 @@ if TYPE_CHECKING:
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import Progress
     from gan_ablate.scoring.scores import RepresentationScores, Scores
+    from gan_ablate.training.data import ImageDataset
 
 
-def check_inputs(config: RunConfig, context: RunContext) -> None:
-    """Load what a run will need, so that what is missing is said before anything is trained.
-
-    Raises:
-        UserError: if the data set, the extractor or the device cannot be had.
-    """
-    _device(context)
-    _dataset(config, context)
-    _scorer(config, context)
-
-
-def execute(config: RunConfig, context: RunContext, on_progress: Callable[[Progress], None]) -> Record:
-    """Train and score one run and write its folder; ``record.json`` comes last.
+def execute(
+    config: RunConfig,
+    context: RunContext,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Train and score one run, or go on with it where it stopped, and write its folder; ``record.json`` comes last.
 
     Args:
         config: the run.
         context: where and how.
         on_progress: called a few times a second.
+        should_stop: asked after every step whether to stop here.
 
     Returns:
         The record, also of a run that diverged or failed.
+
+    Raises:
+        RunStoppedError: if it was asked to stop; it goes on from its checkpoint.
+        OSError: if the disk takes no more.
     """
     store = Store(Path(context.out))
     folder = store.run_dir(config.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     log = _open_log(folder / "log.txt", config.run_id)
     try:
-        (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        write_atomically(folder / "config.json", config.model_dump_json(indent=1) + "\n")
         with reproducible_float32():
-            record = _execute(config, context, folder, log, on_progress)
+            record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
+    except RunStoppedError:
+        raise
     except Exception as failure:  # a run that fails must not take the grid with it
+        if is_disk_failure(failure):  # which is no fault of this run, and would fail all others
+            raise
         log.exception("failed")
         message = f"{type(failure).__name__}: {failure}"
         record = Record(run_id=config.run_id, status="failed", message=message, config=config, device=context.device)
+        checkpoints = None
     finally:
         for handler in log.handlers[:]:
             log.removeHandler(handler)
             handler.close()
     store.save_record(record)
+    if checkpoints is not None and not context.keeps_checkpoints:
+        checkpoints.remove()
     return record
 
 
 def _execute(
     config: RunConfig,
     context: RunContext,
-    folder: Path,
+    store: Store,
     log: logging.Logger,
     on_progress: Callable[[Progress], None],
-) -> Record:
-    started = time.perf_counter()
-    device = _device(context)
-    dataset = _dataset(config, context)
-    scorer = _scorer(config, context)
+    should_stop: Callable[[], bool],
+) -> tuple[Record, RunCheckpoints]:
+    started, folder = time.perf_counter(), store.run_dir(config.run_id)
+    device = find_device(context)
+    dataset = find_dataset(config, context)
+    scorer = find_scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
     observer = TrainingObserver(config, folder, log, scorer, dataset.labels, device, on_progress)
+    checkpoints = RunCheckpoints(
+        config,
+        store=store,
+        observer=observer,
+        origin=_origin(dataset, scorer, device),
+        is_scored=scorer is not None,
+        every_sec=context.checkpoint_sec,
+        keeps_last=context.keeps_checkpoints,
+        should_stop=should_stop,
+        log=log,
+    )
     labels = None if dataset.labels is None else dataset.labels.to(device)
-    result = train(config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot, labels)
+    images = dataset.images.to(device)
+    result = train(config, images, observer.on_measurement, observer.on_snapshot, labels, checkpoints)
     final = None
     is_finite = result.diverged_at is None
     if is_finite and scorer is not None:
@@ -112,13 +132,14 @@ def _execute(
     if final is not None and scorer is not None and config.scoring.representation:
         representation = _study_representation(config, result, dataset, scorer, folder)
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
+    weights = {}
     if is_finite:
-        _save_generator(result.generator, folder / GENERATOR_FILE)
+        weights[GENERATOR_FILE] = _save_generator(result.generator, folder / GENERATOR_FILE)
         if result.average is not None:
-            _save_generator(result.average, folder / AVERAGE_FILE)
+            weights[AVERAGE_FILE] = _save_generator(result.average, folder / AVERAGE_FILE)
     throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step / config.g_steps_per_d_step)
     log.info("%s", message or "completed")
-    return Record(
+    record = Record(
         run_id=config.run_id,
         status="completed" if is_finite else "diverged",
         message=message,
@@ -132,11 +153,25 @@ def _execute(
         throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
         num_parameters_d=_num_parameters(result.discriminator),
+        weights_sha256=weights,
         train_sec=result.timer.total_sec(),
-        total_sec=time.perf_counter() - started,
+        total_sec=checkpoints.earlier_sec + time.perf_counter() - started,
         device=str(device),
         environment=describe_environment(device),
     )
+    return record, checkpoints
+
+
+def _origin(dataset: ImageDataset, scorer: Scorer | None, device: torch.device) -> dict[str, str]:
+    """Name what a run's bits depend on besides its configuration."""
+    return {
+        "data": dataset.sha256,
+        "classifier": "" if scorer is None else scorer.extractor.sha256,
+        "torch": torch.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability()
+        if device.type == "cpu"
+        else torch.cuda.get_device_name(device),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +217,7 @@ def _scoring_record(
         final=None if final is None else final.scores,
         fid_batch_stats=None if final is None else final.fid_batch_stats,
         fid_ema=None if final is None else final.fid_ema,
-        floor=_floor(scorer, config.scoring.num_samples),
+        floor=score_floor(scorer, config.scoring.num_samples),
         sampling_sec=0.0 if final is None else final.sampling_sec,
         curve_sec=observer.curve_sec,
         curve_samples=config.scoring.curve_samples,
@@ -205,8 +240,11 @@ def _study_representation(
     return found.scores
 
 
-def _save_generator(generator: nn.Module, path: Path) -> None:
-    save_file({name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()}, path)
+def _save_generator(generator: nn.Module, path: Path) -> str:
+    """Write G's weights and return the file's SHA-256."""
+    content = save({name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()})
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _columns(history: list[Measurement]) -> dict[str, list[float]]:
@@ -226,63 +264,18 @@ def _num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+class _FileHandler(logging.FileHandler):
+    """Leaves out what the disk does not take: a log is no reason to end a run, nor to fill the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its base class calls it so)
+        """Ignore."""
+
+
 def _open_log(path: Path, run_id: str) -> logging.Logger:
     log = logging.getLogger(f"gan_ablate.execution.run.{run_id}")
     log.setLevel(logging.INFO)
     log.propagate = False
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler = _FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log
-
-
-def _device(context: RunContext) -> torch.device:
-    try:
-        device = torch.device(context.device)
-    except RuntimeError:
-        raise UserError(f"--device {context.device}: no such device; valid: cpu, cuda, cuda:0, …") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {context.device}: not supported; valid: cpu, cuda, cuda:0, …")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {context.device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
-        )
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # where events are recorded
-    return device
-
-
-def _dataset(config: RunConfig, context: RunContext) -> ImageDataset:
-    folder = context.folders.get(config.dataset)
-    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
-
-
-def _scorer(config: RunConfig, context: RunContext) -> Scorer | None:
-    if config.scoring.features == "none":
-        return None
-    dataset, device = _dataset(config, context), _device(context)
-    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
-
-
-# A worker serves many runs of the same grid: what they share is prepared once.
-@functools.lru_cache(maxsize=2)
-def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
-    place = None if folder is None else Path(folder)
-    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir)
-
-
-@functools.lru_cache(maxsize=2)
-def _build_scorer_once(
-    dataset: ImageDataset,
-    features: Literal["digits", "fashion", "inception"],
-    inception_weights: str | None,
-    device: torch.device,
-    out: str,
-) -> Scorer:
-    weights = None if inception_weights is None else Path(inception_weights)
-    return Scorer(dataset, build_extractor(features, device, weights), device, Store(Path(out)).cache_dir)
-
-
-@functools.lru_cache(maxsize=8)
-def _floor(scorer: Scorer, num_samples: int) -> Scores:
-    return scorer.floor(num_samples)

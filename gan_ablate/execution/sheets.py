@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,4 +40,10 @@ def save_sheet(images: Tensor, num_columns: int, to: Path) -> None:
         )
         sheet[top : top + height, left : left + width] = image.permute(1, 2, 0)
     pixels = sheet.numpy()
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(to)
+    Image.init()
+    kind = Image.registered_extensions().get(to.suffix.lower())
+    if kind is None:
+        raise ValueError(f"unknown file extension: {to.suffix}")
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(content, format=kind)
+    write_atomically(to, content.getvalue())

@@ -5,22 +5,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import tempfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
+from gan_ablate.files import write_atomically
 from gan_ablate.scoring.scores import RepresentationScores, Scores
 from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Status = Literal["completed", "diverged", "failed"]
 
@@ -76,6 +76,7 @@ class Record(Model):
         throughput: what a step cost, or None where none was taken.
         num_parameters_g: trainable parameters of the generator.
         num_parameters_d: trainable parameters of the discriminator.
+        weights_sha256: file beside the record → its SHA-256.
         train_sec: seconds in training steps, warm-up included.
         total_sec: seconds of the whole run, scoring included.
         unscored_reason: why there are no scores, where there are none.
@@ -94,6 +95,7 @@ class Record(Model):
     throughput: Throughput | None = None
     num_parameters_g: int = 0
     num_parameters_d: int = 0
+    weights_sha256: dict[str, str] = {}
     train_sec: float = 0.0
     total_sec: float = 0.0
     device: str = "cpu"
@@ -112,6 +114,15 @@ class Store:
     def run_dir(self, run_id: str) -> Path:
         """Return the folder of one run."""
         return self.root / "runs" / run_id
+
+    def checkpoint_path(self, config: RunConfig) -> Path:
+        """Return the file of one run's checkpoint, beside those of the same run of other lengths."""
+        training = config.model_copy(update={"steps": 1}).run_id
+        return self.root / "checkpoints" / training / f"{config.run_id}.checkpoint"
+
+    def lease_path(self, run_id: str) -> Path:
+        """Return the file that whoever computes a run holds locked meanwhile."""
+        return self.run_dir(run_id) / ".lease"
 
     def archived_record(self, run_id: str) -> Path:
         """Return the file of one run's compressed record."""
@@ -255,19 +266,3 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
         raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
     except UserError as other_layout:
         raise UserError(f"{other_layout}; {advice}") from None
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing: to a temporary neighbour, synced, then renamed into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -24,7 +24,8 @@ from gan_ablate.analysis.sequential import take_looks
 from gan_ablate.analysis.significance import POWER
 from gan_ablate.analysis.stats import CONFIDENCE
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Store, write_atomically
+from gan_ablate.execution.store import Store
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,8 @@ from torchvision.datasets import MNIST
 from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
-from gan_ablate.execution.store import GENERATOR_FILE, Store, write_atomically
+from gan_ablate.execution.store import GENERATOR_FILE, Store
+from gan_ablate.files import write_atomically
 from gan_ablate.maintenance.assets import train_classifier
 from gan_ablate.reporting.formats import percent_text
 from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor

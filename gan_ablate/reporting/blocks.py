@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gan_ablate.execution.store import write_atomically
+from gan_ablate.files import write_atomically
 from gan_ablate.reporting import caveats, plots
 from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
 from gan_ablate.reporting.page import Page

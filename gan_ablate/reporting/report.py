@@ -10,7 +10,8 @@ from gan_ablate.analysis.blocks import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.blocks import name_blocks
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Store, write_atomically
+from gan_ablate.execution.store import Store
+from gan_ablate.files import write_atomically
 from gan_ablate.reporting import blocks, plots, tables
 from gan_ablate.reporting.documents import document_pages
 from gan_ablate.reporting.front import FIGURE, TITLE, draw_front, front_lines

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from gan_ablate.files import read_sealed, write_sealed
 from gan_ablate.scoring.features import EXTRACTION_BATCH, Features
 from gan_ablate.scoring.metrics import NUM_NEIGHBOURS, Manifold, build_manifold, nearest_distance
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 from gan_ablate.training.data import resize
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gan_ablate.scoring.features import FeatureExtractor
     from gan_ablate.training.data import ImageDataset
 
@@ -30,8 +31,8 @@ NEIGHBOUR_SAMPLES = 5_000
 NEAREST_SAMPLES = 2_000
 """Images whose nearest training image is looked for: a median needs no more."""
 
-_LAYOUT = 2
-"""Raised when a cached file would hold other numbers than before."""
+_LAYOUT = 3
+"""Raised when a cached file would be written otherwise, or hold other numbers, than before."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class RealFeatures:
 def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache: Path) -> RealFeatures:
     """Take the real images' features from the cache, or extract them and leave them there.
 
-    The file's name is a hash of all that its numbers depend on. It is written beside its place and renamed into it, so
-    workers that come at the same time never read half a file; one that cannot be read is made anew.
+    The file's name is a hash of all that its numbers depend on. Workers that come at the same time never read half a
+    file; one that is not what was written is made anew.
 
     Args:
         dataset: the images.
@@ -115,19 +116,11 @@ def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Te
 
 def _read(path: Path) -> dict[str, Tensor] | None:
     try:
-        # Read at once: safetensors' own reader opens the file twice, and it may be gone or another one in between.
-        return load(path.read_bytes())
-    except (OSError, SafetensorError):
+        return load(read_sealed(path))
+    except (OSError, ValueError, SafetensorError):
         return None
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with suppress(OSError):  # on a disk that takes no more, every worker extracts them for itself
+        write_sealed(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))

@@ -1,4 +1,4 @@
-"""A trainer in, all that its steps have changed out, as tensors on the CPU; and back, so that it goes on bit for bit."""
+"""A trainer in, all that its steps have changed out, as tensors on the CPU; and back, to go on bit for bit."""
 
 from __future__ import annotations
 

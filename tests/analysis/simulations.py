@@ -30,7 +30,7 @@ from gan_ablate.design.planning import plan
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.store import write_atomically
+from gan_ablate.files import write_atomically
 from gan_ablate.reporting.formats import p_text, percent_text
 from tests.analysis import sequential_simulations
 from tests.analysis.populations import Population

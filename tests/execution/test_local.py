@@ -56,18 +56,36 @@ def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:
     assert recorder.events == ["started 2", "finished 2", "started 0", "finished 0"]
 
 
-def test_a_worker_that_dies_costs_its_own_run_only(context: RunContext) -> None:
-    class Killer(Silent):
-        killed = False
+class Killer(Recorder):
+    """Kills the worker whenever a run of seed 0 shows itself, so many times."""
 
-        def progressed(self, _: Progress) -> None:
-            if not self.killed:
-                self.killed = True
-                (worker,) = multiprocessing.active_children()
-                worker.kill()
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.left = num
+        self.notes: list[str] = []
 
+    def progressed(self, _: Progress) -> None:
+        if self.left and self.events[-1] == "started 0":
+            self.left -= 1
+            (worker,) = multiprocessing.active_children()
+            worker.kill()
+
+    def noted(self, config: RunConfig, words: str) -> None:
+        self.notes.append(f"{config.seed}: {words}")
+
+
+def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None:
+    killer = Killer(1)
+    configs = [make_config("mlp", seed=0, steps=600), make_config("mlp", seed=1)]
+    records = {r.config.seed: r for r in run_local(configs, context, 1, killer)}
+    assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
+    assert killer.notes == ["0: the worker process died (signal SIGKILL; out of memory?); it is tried once more"]
+    assert killer.events == ["started 0", "started 0", "finished 0", "started 1", "finished 1"]
+
+
+def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) -> None:
     configs = [make_config("mlp", seed=0, steps=100_000), make_config("mlp", seed=1)]
-    records = {r.config.seed: r for r in run_local(configs, context, 1, Killer())}
+    records = {r.config.seed: r for r in run_local(configs, context, 1, Killer(2))}
     assert records[0].status == "failed"
     assert "SIGKILL" in records[0].message
     assert records[1].status == "completed"
@@ -87,7 +105,7 @@ def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
     configs = [make_config("mlp", seed=seed, steps=10 if seed == 0 else 100_000) for seed in range(3)]
     records = run_local(configs, context, 2, Silent())
     next(iter(records))
-    records.close()  # type: ignore[attr-defined]
+    records.close()
     assert multiprocessing.active_children() == []
 
 
@@ -139,7 +157,7 @@ def test_all_workers_stay_while_more_runs_may_come(
     monkeypatch.setattr(local, "_start_worker", lambda _, core: local._Worker(stub, stub, core))
     monkeypatch.setattr(local, "_check_first", lambda *_: None)
     monkeypatch.setattr(local, "_receive", receive)
-    monkeypatch.setattr(local, "_dismiss", lambda _: None)
+    monkeypatch.setattr(local, "_stop", lambda _: None)
     monkeypatch.setattr("gan_ablate.execution.executors.local.connection.wait", lambda *_: None)
     busiest.append(0)
     context = RunContext(out=str(tmp_path), data_dir="data")

@@ -13,7 +13,8 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress
-from gan_ablate.execution.run import check_inputs, execute
+from gan_ablate.execution.inputs import check_inputs, find_device
+from gan_ablate.execution.run import execute
 from gan_ablate.execution.sample import draw_samples
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
@@ -138,7 +139,7 @@ def test_a_gpu_is_made_the_current_one(
     current: list[int] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", current.append)
-    assert run_module._device(context.model_copy(update={"device": device})) == torch.device(device)
+    assert find_device(context.model_copy(update={"device": device})) == torch.device(device)
     assert current == [index]
 
 

@@ -11,7 +11,8 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Record, Store, write_atomically
+from gan_ablate.execution.store import Record, Store
+from gan_ablate.files import write_atomically
 from tests.configs import make_config
 from tests.synthetic import save_runs
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import traceback
-from collections import deque
+import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
+from gan_ablate.execution.executors.worker import serve
 from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
@@ -37,6 +38,17 @@ TICK_SEC = 0.25
 MAX_JOBS = 1_024
 """More processes than any one machine has cores, and fewer than its process table has room for."""
 
+MAX_ATTEMPTS = 2
+"""How often a run is begun, or gone on with, before a worker's death is taken for its own fault."""
+
+ASK_AGAIN_SEC = 2.0
+"""After so long it is asked again for a run that another command was computing."""
+
+GRACE_SEC = 5.0
+"""How long workers have to write a checkpoint when all is to stop: a step and a file; scoring may take longer."""
+
+_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "AcceleratorError")
+
 
 @dataclass(eq=False)
 class _Worker:
@@ -44,6 +56,41 @@ class _Worker:
     pipe: Connection
     core: int | None
     run: RunConfig | None = field(default=None)
+
+
+class _Queue:
+    """Runs that wait, and those that another command has, which come back after a while."""
+
+    def __init__(self, configs: Iterable[RunConfig]) -> None:
+        self._pending = deque(configs)
+        self._elsewhere: list[tuple[float, RunConfig]] = []
+        self._attempts: Counter[str] = Counter()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._pending and not self._elsewhere
+
+    def extend(self, configs: Iterable[RunConfig]) -> None:
+        self._pending.extend(configs)
+
+    def next(self) -> RunConfig | None:
+        """Return the next run, or None where none is to be begun now."""
+        now = time.monotonic()
+        self._pending.extend(config for at, config in self._elsewhere if at <= now)
+        self._elsewhere = [(at, config) for at, config in self._elsewhere if at > now]
+        return self._pending.popleft() if self._pending else None
+
+    def put_off(self, config: RunConfig) -> None:
+        """Take back a run that another command has."""
+        self._elsewhere.append((time.monotonic() + ASK_AGAIN_SEC, config))
+
+    def may_retry(self, config: RunConfig) -> bool:
+        """Take back a run whose worker died, unless that has happened too often."""
+        self._attempts[config.run_id] += 1
+        if self._attempts[config.run_id] >= MAX_ATTEMPTS:
+            return False
+        self._pending.appendleft(config)
+        return True
 
 
 def resolve_jobs(jobs: int | None, device: str) -> int:
@@ -67,11 +114,12 @@ def run_local(
     jobs: int,
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None = None,
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
 
-    The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs;
-    one that dies is replaced, and its run is recorded as failed.
+    The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs.
+    One that dies is replaced; its run is tried once more, from its checkpoint, and then recorded as failed. A run that
+    another command computes is left to it, and its record taken. Closing the iterator stops all runs at checkpoints.
 
     Args:
         configs: the runs, those that take longest first.
@@ -81,14 +129,14 @@ def run_local(
         more: asked for further runs whenever all have ended, until there are none.
 
     Raises:
-        UserError: if data, extractor or device cannot be had; no run has started then.
+        UserError: if data, extractor or device cannot be had; no run has started then. Or if the disk takes no more.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
     first = _start_worker(context, cores[0])
     try:
         _check_first(first, configs)
     except BaseException:
-        _dismiss(first)
+        _stop([first])
         raise
     return _serve(first, configs, context, cores, observer, more)
 
@@ -114,33 +162,30 @@ def _serve(
     cores: Sequence[int | None],
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None,
-) -> Iterator[Record]:
-    pending = deque(configs)
+) -> Generator[Record]:
+    queue = _Queue(configs)
     workers = [first]
     try:
         workers += [_start_worker(context, core) for core in cores[1:]]
         while workers:
             for worker in list(workers):
-                for record in _receive(worker, workers, context, observer):
+                for record in _receive(worker, workers, queue, context, observer):
                     observer.finished(record)
                     yield record
-            if more is not None and not pending and not _is_any_running(workers):
-                pending.extend(more())
+            if more is not None and queue.is_empty and not _is_any_running(workers):
+                queue.extend(more())
             for worker in [worker for worker in workers if worker.run is None]:
-                if pending:
-                    worker.run = pending.popleft()
-                    worker.pipe.send(("execute", worker.run))
-                    observer.started(worker.run)
-                elif more is None or not _is_any_running(workers):
-                    _dismiss(worker)
+                run = queue.next()
+                if run is not None:
+                    worker.run = run
+                    worker.pipe.send(("execute", run))
+                elif queue.is_empty and (more is None or not _is_any_running(workers)):
+                    _stop([worker])
                     workers.remove(worker)
             connection.wait([worker.pipe for worker in workers], TICK_SEC)
             observer.tick()
     finally:
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.join()
+        _stop(workers)
 
 
 def _is_any_running(workers: Sequence[_Worker]) -> bool:
@@ -148,37 +193,61 @@ def _is_any_running(workers: Sequence[_Worker]) -> bool:
 
 
 def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
-    """Let a worker load every data set and extractor that the runs will want."""
+    """Let a worker load what the runs need, once for each data set and way to score."""
     distinct = {(c.dataset, c.image_size, c.scoring.features): c for c in configs}
     for config in distinct.values():
         worker.pipe.send(("check", config))
         try:
             _, problem = worker.pipe.recv()
         except EOFError:
-            raise RuntimeError("the worker process died while it loaded the data") from None
+            worker.process.join()
+            reason = _exit_reason(worker.process.exitcode)
+            raise UserError(f"--dataset {config.dataset}: the process that loaded it died ({reason})") from None
         if isinstance(problem, Exception):
             raise problem
 
 
-def _receive(worker: _Worker, workers: list[_Worker], context: RunContext, observer: RunObserver) -> Iterator[Record]:
+def _receive(
+    worker: _Worker, workers: list[_Worker], queue: _Queue, context: RunContext, observer: RunObserver
+) -> Iterator[Record]:
     """Take in all that a worker has sent; replace it if it died."""
     try:
         while worker.pipe.poll():
             kind, value = worker.pipe.recv()
             if kind == "progress":
                 observer.progressed(value)
+            elif kind == "started":
+                observer.started(value)
             else:
-                worker.run = None
-                yield value
+                run, worker.run = worker.run, None
+                yield from _take_in(kind, value, run, queue, observer)
     except (EOFError, ConnectionResetError):
         worker.process.join()
         workers.remove(worker)
-        if worker.run is not None:
-            message = f"the worker process died ({_exit_reason(worker.process.exitcode)})"
-            record = Record(run_id=worker.run.run_id, status="failed", message=message, config=worker.run)
-            Store(Path(context.out)).save_record(record)
-            yield record
         workers.append(_start_worker(context, worker.core))
+        if worker.run is not None:
+            reason = f"the worker process died ({_exit_reason(worker.process.exitcode)})"
+            if queue.may_retry(worker.run):
+                observer.noted(worker.run, f"{reason}; it is tried once more")
+            else:
+                record = Record(run_id=worker.run.run_id, status="failed", message=reason, config=worker.run)
+                Store(Path(context.out)).save_record(record)
+                yield record
+
+
+def _take_in(kind: str, value: Any, run: RunConfig | None, queue: _Queue, observer: RunObserver) -> Iterator[Record]:
+    """Take in how a worker's run ended."""
+    assert run is not None
+    if kind == "refused":
+        raise value
+    if kind == "busy":
+        queue.put_off(run)
+    elif kind == "stopped":  # somebody else stopped this worker
+        queue.extend([run])
+    elif value.status == "failed" and value.message.startswith(_OUT_OF_MEMORY) and queue.may_retry(run):
+        observer.noted(run, f"{value.message}; it is tried once more")
+    else:
+        yield value
 
 
 def _exit_reason(code: int | None) -> str:
@@ -189,59 +258,26 @@ def _exit_reason(code: int | None) -> str:
 
 def _start_worker(context: RunContext, core: int | None) -> _Worker:
     ours, theirs = MULTIPROCESSING.Pipe()
-    process = MULTIPROCESSING.Process(target=_work, args=(theirs, context, core), daemon=True)
+    process = MULTIPROCESSING.Process(target=serve, args=(theirs, context, core), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours, core)
 
 
-def _dismiss(worker: _Worker) -> None:
-    worker.pipe.close()  # what a worker takes for the end of its work
-    worker.process.join(timeout=1)
-    worker.process.kill()
-    worker.process.join()
-
-
-def settle(num_threads: int, cores: Sequence[int] | None) -> None:
-    """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
-    import torch
-
-    from gan_ablate.training.allocator import keep_memory
-
-    keep_memory()
-    torch.set_num_threads(num_threads)
-    if cores is not None:
-        os.sched_setaffinity(0, cores)
-
-
-def _work(pipe: Connection, context: RunContext, core: int | None) -> None:
-    """Serve runs until the parent closes the pipe: the body of a worker process."""
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    from gan_ablate.execution.run import check_inputs, execute
-
-    settle(1, None if core is None else [core])
-
-    def send(kind: str, value: Any) -> None:
-        try:
-            pipe.send((kind, value))
-        except OSError:  # the parent is gone, and with it whoever wanted this run
-            os._exit(1)
-
-    while True:
-        try:
-            task, config = pipe.recv()
-        except EOFError:
-            return
-        if task == "check":
-            try:
-                check_inputs(config, context)
-            except UserError as problem:
-                send("checked", problem)
-            except Exception:  # shown to the user in full: it is a defect
-                send("checked", RuntimeError(traceback.format_exc()))
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Let workers end, those with a run at a checkpoint; whoever takes too long, or interrupts this, kills them."""
+    try:
+        for worker in workers:
+            if worker.run is None:
+                worker.pipe.close()  # what a worker takes for the end of its work
             else:
-                send("checked", None)
-        else:
-            send("record", execute(config, context, lambda progress: send("progress", progress)))
+                worker.process.terminate()
+        deadline = time.monotonic() + GRACE_SEC
+        for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()

@@ -1,0 +1,212 @@
+"""A training's states in, one file a run out, from which the run goes on; the file says itself whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from gan_ablate.files import read_sealed, write_sealed
+from gan_ablate.training.train import MEASURE_EVERY, Measurement, TrainingState
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.observer import TrainingObserver
+    from gan_ablate.execution.store import Store
+
+LAYOUT = 1
+"""Raised when checkpoints are written otherwise than before; older ones are not read."""
+
+LAST_SEC = 10.0
+"""Seconds of training that scoring may cost: a checkpoint older than this is made anew before it."""
+
+
+class RunStoppedError(Exception):
+    """A run was asked to stop, and has left a checkpoint."""
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A state, and what the run had seen by then: its curve, its seconds, and what its bits depend on."""
+
+    state: TrainingState
+    curve: list[tuple[int, float, float]]
+    curve_sec: float
+    total_sec: float
+    origin: dict[str, str]
+
+
+class RunCheckpoints:
+    """Keeps one run's latest state on disk, and finds the state that the run goes on from.
+
+    That is its own, or that of the same run of fewer steps, where all that was measured on the way is the same.
+
+    Args:
+        config: the run.
+        store: where it lies.
+        observer: of its training; its curve is part of the state.
+        origin: what the run's bits depend on besides its configuration: a state of another origin is not gone on from.
+        is_scored: whether FID is taken along the way.
+        every_sec: training seconds between two checkpoints.
+        keeps_last: whether the state after the last step is kept in any case.
+        should_stop: asked after every step whether the run is to end here.
+        log: told what was found and what could not be written.
+
+    Attributes:
+        earlier_sec: what the run took before this process went on with it.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        store: Store,
+        observer: TrainingObserver,
+        origin: Mapping[str, str],
+        is_scored: bool,
+        every_sec: float,
+        keeps_last: bool,
+        should_stop: Callable[[], bool],
+        log: logging.Logger,
+    ) -> None:
+        self._config, self._store, self._observer, self._is_scored = config, store, observer, is_scored
+        self._origin, self._every_sec, self._keeps_last = dict(origin), every_sec, keeps_last
+        self._should_stop, self._log = should_stop, log
+        self._started_at = self._saved_at = time.perf_counter()
+        self.earlier_sec = 0.0
+
+    def load(self) -> TrainingState | None:
+        """Return the state to go on from, with the observer put where it was, or None to begin."""
+        own = self._store.checkpoint_path(self._config)
+        found = self._read(own)
+        if found is None:
+            found = self._find_shorter(own)
+        if found is None:
+            return None
+        self._observer.restore(found.curve, found.curve_sec, found.state.step)
+        self.earlier_sec = found.total_sec
+        self._log.info("goes on from step %d", found.state.step)
+        self._started_at = self._saved_at = time.perf_counter()
+        return found.state
+
+    def is_due(self, step: int) -> bool:
+        """Whether the last checkpoint is old, or the run is to stop."""
+        age, limit = time.perf_counter() - self._saved_at, self._every_sec
+        if step == self._config.steps:
+            limit = 0.0 if self._keeps_last else min(LAST_SEC, limit)
+        return age >= limit or self._should_stop()
+
+    def save(self, state: TrainingState) -> None:
+        """Write a state in the place of the one before, which stays until the new one is whole.
+
+        Raises:
+            RunStoppedError: if the run is to stop.
+        """
+        observer = self._observer
+        curve = zip(observer.curve_steps, observer.curve_train_sec, observer.curve_fid, strict=True)
+        total_sec = self.earlier_sec + time.perf_counter() - self._started_at
+        checkpoint = _Checkpoint(state, list(curve), observer.curve_sec, total_sec, self._origin)
+        try:
+            write_sealed(self._store.checkpoint_path(self._config), _pack(checkpoint))
+        except OSError as refused:  # the run itself needs none
+            self._log.warning("step %d: no checkpoint could be written (%s)", state.step, refused)
+        self._saved_at = time.perf_counter()
+        if self._should_stop():
+            self._log.info("stopped at step %d", state.step)
+            raise RunStoppedError
+
+    def remove(self) -> None:
+        """Delete what the run no longer needs, now that it is over."""
+        path = self._store.checkpoint_path(self._config)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    def _find_shorter(self, own: Path) -> _Checkpoint | None:
+        """Find the same run of fewer steps that came furthest, and take over the sheets that it has drawn."""
+        others = [path for path in own.parent.glob(f"*{own.suffix}") if path != own]
+        usable = [
+            (found, path) for path in others if (found := self._read(path)) is not None and self._leads_here(found)
+        ]
+        if not usable:
+            return None
+        found, path = max(usable, key=lambda pair: pair[0].state.step)
+        sheets = {sheet.name: sheet for sheet in self._store.sample_sheets(path.stem)}
+        names = [f"step-{step:06d}.png" for step in self._config.sheet_steps if step <= found.state.step]
+        if not sheets.keys() >= set(names):
+            return None
+        samples = self._store.run_dir(self._config.run_id) / "samples"
+        samples.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copyfile(sheets[name], samples / name)
+        return found
+
+    def _leads_here(self, found: _Checkpoint) -> bool:
+        """Whether this run would have measured on the way to that state what the other one has."""
+        step = found.state.step
+        wanted = sorted(at for at in self._config.curve_steps if at <= step)
+        has_points = not self._is_scored or [at for at, _, _ in found.curve] == wanted
+        return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
+
+    def _read(self, path: Path) -> _Checkpoint | None:
+        """Read a checkpoint; one that is damaged, or of another origin, is told of and left alone."""
+        try:
+            found = _unpack(read_sealed(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as broken:
+            self._log.warning("%s: cannot be used (%s); begins anew", path, broken)
+            return None
+        other = {name: value for name, value in found.origin.items() if self._origin.get(name) != value}
+        if other or found.origin.keys() != self._origin.keys():
+            self._log.warning("%s: made with other %s; begins anew", path, ", ".join(other) or "inputs")
+            return None
+        return found
+
+
+def _pack(checkpoint: _Checkpoint) -> bytes:
+    state = checkpoint.state
+    meta = {
+        "layout": LAYOUT,
+        "step": state.step,
+        "peak_memory_bytes": state.peak_memory_bytes,
+        "curve": checkpoint.curve,
+        "curve_sec": checkpoint.curve_sec,
+        "total_sec": checkpoint.total_sec,
+        "origin": checkpoint.origin,
+    }
+    return save(
+        {
+            **{f"state/{name}": tensor for name, tensor in state.tensors.items()},
+            "history": torch.tensor([astuple(row) for row in state.history], dtype=torch.float64),
+            "times_ms": torch.tensor(state.times_ms, dtype=torch.float64),
+            "meta": torch.frombuffer(bytearray(json.dumps(meta).encode("utf-8")), dtype=torch.uint8),
+        }
+    )
+
+
+def _unpack(content: bytes) -> _Checkpoint:
+    tensors = load(content)
+    meta: dict[str, Any] = json.loads(bytes(tensors.pop("meta").tolist()))
+    if meta["layout"] != LAYOUT:
+        raise ValueError(f"layout {meta['layout']}, not {LAYOUT}")
+    history, times_ms = tensors.pop("history"), tensors.pop("times_ms")
+    state = TrainingState(
+        step=meta["step"],
+        tensors={name.removeprefix("state/"): tensor for name, tensor in tensors.items()},
+        history=[Measurement(int(step), *values) for step, *values in history.tolist()],
+        times_ms=times_ms.tolist(),
+        peak_memory_bytes=meta["peak_memory_bytes"],
+    )
+    curve = [(step, train_sec, fid) for step, train_sec, fid in meta["curve"]]
+    return _Checkpoint(state, curve, meta["curve_sec"], meta["total_sec"], meta["origin"])

@@ -1,0 +1,125 @@
+"""The body of a worker process: runs in through a pipe; their progress, and how each ended, out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from typing import TYPE_CHECKING, Any, Literal
+
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import Progress
+    from gan_ablate.execution.store import Record
+
+Ending = Literal["record", "busy", "stopped", "refused"]
+"""How a run ended here: with a record; left to another command that has it; at a checkpoint; or for want of a disk."""
+
+
+def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
+    """Serve runs until the parent closes the pipe, or SIGTERM stops the one under way.
+
+    Answers to a ``("check", config)`` are ``("checked", problem or None)``, to an ``("execute", config)``
+    ``("started", config)`` and ``("progress", Progress)``, unless another command has the run, and at last an ending.
+    """
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    is_stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopping
+        is_stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    prepare(1, None if core is None else [core])
+
+    def send(kind: str, value: Any) -> None:
+        try:
+            pipe.send((kind, value))
+        except OSError:  # the parent is gone, and with it whoever wanted this run
+            os._exit(1)
+
+    while not is_stopping:
+        try:
+            task, config = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if task == "check":
+            send("checked", _check(config, context))
+        else:
+            send(*compute(config, context, send, lambda: is_stopping))
+
+
+def compute(
+    config: RunConfig,
+    context: RunContext,
+    send: Callable[[str, Any], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Ending, Record | RunConfig | UserError]:
+    """Compute a run, unless another command does or has done so.
+
+    Args:
+        config: the run.
+        context: where and how.
+        send: told ``"started"`` and ``"progress"``.
+        should_stop: asked after every step whether to stop here.
+
+    Returns:
+        How it ended, with the record where there is one, else with the run, or with what the disk refused.
+    """
+    from pathlib import Path
+
+    from gan_ablate.execution.checkpoint import RunStoppedError
+    from gan_ablate.execution.lease import lease
+    from gan_ablate.execution.run import execute
+    from gan_ablate.execution.store import Store
+
+    def report(progress: Progress) -> None:
+        send("progress", progress)
+
+    store = Store(Path(context.out))
+    try:
+        with lease(store.lease_path(config.run_id)) as is_ours:
+            if not is_ours:
+                return "busy", config
+            known = store.load_record(config.run_id)
+            if known is not None and known.status != "failed":
+                return "record", known
+            send("started", config)
+            return "record", execute(config, context, report, should_stop)
+    except RunStoppedError:
+        return "stopped", config
+    except OSError as refused:
+        return "refused", UserError(f"--out {context.out}: {refused.strerror or refused}; the same command goes on")
+    except UserError as refused:
+        return "refused", refused
+
+
+def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
+    """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
+    import torch
+
+    from gan_ablate.training.allocator import keep_memory
+
+    keep_memory()
+    torch.set_num_threads(num_threads)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+
+
+def _check(config: RunConfig, context: RunContext) -> Exception | None:
+    from gan_ablate.execution.inputs import check_inputs
+
+    try:
+        check_inputs(config, context)
+    except UserError as problem:
+        return problem
+    except Exception:  # shown to the user in full: it is a defect
+        return RuntimeError(traceback.format_exc())
+    return None

@@ -1,0 +1,99 @@
+"""What a run needs besides its configuration, looked for once a process: device, images, and what scores them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store
+from gan_ablate.scoring.features import build_extractor
+from gan_ablate.scoring.score import Scorer
+from gan_ablate.training.data import ImageDataset, load_dataset
+
+if TYPE_CHECKING:
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.scoring.scores import Scores
+
+
+def check_inputs(config: RunConfig, context: RunContext) -> None:
+    """Load what a run will need, so that what is missing is said before anything is trained.
+
+    Raises:
+        UserError: if the data set, the extractor or the device cannot be had.
+    """
+    find_device(context)
+    find_dataset(config, context)
+    find_scorer(config, context)
+
+
+def find_device(context: RunContext) -> torch.device:
+    """Return the device that trains; a GPU is made the current one.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    try:
+        device = torch.device(context.device)
+    except RuntimeError:
+        raise UserError(f"--device {context.device}: no such device; valid: cpu, cuda, cuda:0, …") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {context.device}: not supported; valid: cpu, cuda, cuda:0, …")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {context.device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # where events are recorded
+    return device
+
+
+def find_dataset(config: RunConfig, context: RunContext) -> ImageDataset:
+    """Return a run's images.
+
+    Raises:
+        UserError: if they cannot be had.
+    """
+    folder = context.folders.get(config.dataset)
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
+
+
+def find_scorer(config: RunConfig, context: RunContext) -> Scorer | None:
+    """Return what scores a run, or None where it is not scored.
+
+    Raises:
+        UserError: if the images or the extractor cannot be had.
+    """
+    if config.scoring.features == "none":
+        return None
+    dataset, device = find_dataset(config, context), find_device(context)
+    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
+
+
+# A worker serves many runs of the same grid: what they share is prepared once.
+@functools.lru_cache(maxsize=2)
+def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
+    place = None if folder is None else Path(folder)
+    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _build_scorer_once(
+    dataset: ImageDataset,
+    features: Literal["digits", "fashion", "inception"],
+    inception_weights: str | None,
+    device: torch.device,
+    out: str,
+) -> Scorer:
+    weights = None if inception_weights is None else Path(inception_weights)
+    return Scorer(dataset, build_extractor(features, device, weights), device, Store(Path(out)).cache_dir)
+
+
+@functools.lru_cache(maxsize=8)
+def score_floor(scorer: Scorer, num_samples: int) -> Scores:
+    """Return what as many real training images score."""
+    return scorer.floor(num_samples)

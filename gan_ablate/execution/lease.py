@@ -1,0 +1,54 @@
+"""A run's file in, the right to compute it out: for one process at a time, on whichever machine."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system says that knows no locks."""
+
+
+@contextmanager
+def lease(path: Path) -> Iterator[bool]:
+    """Hold a lock of the operating system on a file, if nobody else does.
+
+    The system gives it up when its holder ends, however that happens, so no clock has a part in it. On NFS it holds
+    between machines from version 4 on, and before where the lock daemon runs; on a file system without locks everyone
+    gets the lease, and two commands may compute the same run, each whole, the later one staying.
+
+    Args:
+        path: of the lock; it is made, and stays.
+
+    Yields:
+        Whether the lease is had.
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    except NotImplementedError:
+        yield True
+        return
+    except OSError as refused:
+        if refused.errno not in _NO_LOCKS:
+            raise
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,61 @@
+"""Whole files or none: written beside, synced and renamed; and bytes that say whether they are still whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+_DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def is_disk_failure(failure: Exception) -> bool:
+    """Whether something failed because a disk is full, or may not be written to."""
+    return isinstance(failure, OSError) and failure.errno in _DISK_FAILURES
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a whole file or nothing: to a temporary neighbour, synced, then renamed into place.
+
+    Raises:
+        OSError: if it cannot be written; what was there before still is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write bytes atomically with their SHA-256 behind them, for ``read_sealed``.
+
+    Raises:
+        OSError: as ``write_atomically`` does.
+    """
+    write_atomically(path, content + hashlib.sha256(content).digest())
+
+
+def read_sealed(path: Path) -> bytes:
+    """Read what ``write_sealed`` wrote.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not what was written.
+    """
+    content = path.read_bytes()
+    content, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("it does not match its checksum")
+    return content

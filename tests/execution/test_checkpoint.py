@@ -1,0 +1,201 @@
+"""A run that was stopped, however that happened, ends as if it never had been."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_ablate.design.config import RunConfig
+from gan_ablate.execution import checkpoint as checkpoint_module
+from gan_ablate.execution.checkpoint import RunStoppedError
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.executors.local import MULTIPROCESSING
+from gan_ablate.execution.executors.worker import prepare
+from gan_ablate.execution.run import execute
+from gan_ablate.execution.store import Record, Store
+from tests.configs import make_config
+
+pytestmark = pytest.mark.usefixtures("quick_kid")
+
+SCORING = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 3}
+SMALL: dict[str, Any] = {
+    "generator": {"kind": "dcgan", "base_channels": 4},
+    "discriminator": {"kind": "dcgan", "base_channels": 4, "dropout": 0.3},
+    "batch_size": 16,
+    "steps": 30,
+    "scoring": SCORING,
+}
+
+
+def make_context(out: Path, **changes: Any) -> RunContext:
+    return RunContext(out=str(out), data_dir="data", checkpoint_sec=0, **changes)
+
+
+def stop_at(*steps: int) -> Callable[[], bool]:
+    """Ask to stop after the n-th of a process's steps."""
+    asked = iter(range(1, 10**6))
+    return lambda: next(asked) // 2 in steps  # once before a checkpoint is written, once after
+
+
+def untimed(record: Record) -> dict[str, Any]:
+    """All of a record but what the clock has said."""
+    content = record.model_dump(exclude={"train_sec", "total_sec", "throughput", "environment"})
+    if content["scoring"] is not None:
+        for name in ("sampling_sec", "curve_sec", "curve_train_sec"):
+            content["scoring"].pop(name)
+        for name in ("final", "floor"):
+            if content["scoring"][name] is not None:
+                content["scoring"][name].pop("seconds")
+    return content
+
+
+def execute_in_pieces(config: RunConfig, context: RunContext, num_steps: int) -> Record:
+    for _ in range(config.steps):
+        try:
+            return execute(config, context, lambda _: None, stop_at(num_steps))
+        except RunStoppedError:
+            continue
+    raise AssertionError("never done")
+
+
+@pytest.mark.parametrize("num_steps", [1, 7])
+def test_a_run_in_pieces_leaves_the_record_of_one_in_one_go(tmp_path: Path, num_steps: int) -> None:
+    config = make_config(**SMALL, ema_decay=0.9)
+    whole = execute(config, make_context(tmp_path / "whole"), lambda _: None)
+    pieces = execute_in_pieces(config, make_context(tmp_path / "pieces"), num_steps)
+    assert untimed(pieces) == untimed(whole)
+    assert len(pieces.weights_sha256) == 2
+    one, other = (Store(tmp_path / place).run_dir(config.run_id) for place in ("whole", "pieces"))
+    for name in ("generator.safetensors", "generator-ema.safetensors", *(f"samples/step-{s:06d}.png" for s in (0, 30))):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    assert not (tmp_path / "pieces" / "checkpoints").exists() or not list((tmp_path / "pieces").rglob("*.checkpoint"))
+
+
+def test_times_of_pieces_add_up(tmp_path: Path) -> None:
+    config = make_config(**SMALL)
+    record = execute_in_pieces(config, make_context(tmp_path), 10)
+    assert record.throughput is not None
+    assert record.throughput.num_timed_steps == 30 - 30 // 4
+    assert record.scoring is not None
+    assert record.scoring.curve_train_sec == sorted(record.scoring.curve_train_sec)
+    assert record.total_sec > record.train_sec >= record.scoring.curve_train_sec[-1]
+
+
+def stop_midway(config: RunConfig, context: RunContext) -> Path:
+    with pytest.raises(RunStoppedError):
+        execute(config, context, lambda _: None, stop_at(12))
+    (file,) = Path(context.out).rglob("*.checkpoint")
+    return file
+
+
+@pytest.mark.parametrize("place", [0, 5_000, -1])
+def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int) -> None:
+    config, context = make_config(**SMALL), make_context(tmp_path / "out")
+    whole = execute(config, make_context(tmp_path / "whole"), lambda _: None)
+    file = stop_midway(config, context)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    record = execute(config, context, lambda _: None)
+    assert untimed(record) == untimed(whole)
+    log = (Store(tmp_path / "out").run_dir(config.run_id) / "log.txt").read_text()
+    assert f"{file}: cannot be used (it does not match its checksum); begins anew" in log
+    assert "goes on" not in log
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 100])
+def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes) -> None:
+    config, context = make_config(**SMALL), make_context(tmp_path)
+    stop_midway(config, context).write_bytes(content)
+    assert execute(config, context, lambda _: None).status == "completed"
+
+
+def test_a_checkpoint_of_other_images_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, context = make_config(**SMALL), make_context(tmp_path)
+    stop_midway(config, context)
+    monkeypatch.setattr("torch.__version__", "99.0")
+    assert execute(config, context, lambda _: None).status == "completed"
+    log = (Store(tmp_path).run_dir(config.run_id) / "log.txt").read_text()
+    assert "made with other torch; begins anew" in log
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "write_sealed", refuse)
+    config = make_config(**SMALL)
+    assert execute(config, make_context(tmp_path), lambda _: None).status == "completed"
+    assert "no checkpoint could be written" in (Store(tmp_path).run_dir(config.run_id) / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("shorter", "is_used"), [(10, True), (20, True), (15, False)])
+def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, is_used: bool) -> None:
+    """Where all that is measured on the way is the same: points of FID at 10, 20 and 30, or at 10 and 20."""
+    points = {10: 1, 20: 2, 15: 1}[shorter]
+    long = make_config(**{**SMALL, "scoring": {**SCORING, "curve_points": 3}})
+    whole = execute(long, make_context(tmp_path / "whole"), lambda _: None)
+    short = make_config(**{**SMALL, "steps": shorter, "scoring": {**SCORING, "curve_points": points}})
+    context = make_context(tmp_path / "out", keeps_checkpoints=True)
+    execute(short, context, lambda _: None)
+    file = Store(tmp_path / "out").checkpoint_path(short)
+    assert file.exists()
+    # The number of points names the run's place: here they are put where the longer run looks.
+    target = Store(tmp_path / "out").checkpoint_path(long).with_name(file.name)
+    target.parent.mkdir(exist_ok=True)
+    file.rename(target)
+    record = execute(long, context, lambda _: None)
+    assert untimed(record) == untimed(whole)
+    log = (Store(tmp_path / "out").run_dir(long.run_id) / "log.txt").read_text()
+    assert (f"goes on from step {shorter}" in log) == is_used
+    samples = [
+        sorted(path.name for path in Store(tmp_path / place).sample_sheets(long.run_id)) for place in ("out", "whole")
+    ]
+    assert samples[0] == samples[1]
+
+
+def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
+    """As a user would: the same command with twice the steps, whose every second point is one of before."""
+    context = make_context(tmp_path / "out", keeps_checkpoints=True)
+    scoring = {**SCORING, "curve_points": 1}
+    execute(make_config(**{**SMALL, "scoring": scoring, "sheet_every": 10}), context, lambda _: None)
+    longer = make_config(**{**SMALL, "steps": 60, "scoring": scoring, "sheet_every": 10})
+    record = execute(longer, context, lambda _: None)
+    log = (Store(tmp_path / "out").run_dir(longer.run_id) / "log.txt").read_text()
+    assert "goes on" not in log  # FID was taken at 30, where the longer run takes none
+    assert untimed(record) == untimed(execute(longer, make_context(tmp_path / "whole"), lambda _: None))
+
+
+def run_in_process(config: RunConfig, context: RunContext) -> None:
+    prepare(1, None)
+    execute(config, context, lambda _: None)
+
+
+def test_a_run_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path) -> None:
+    """Killed twenty times, while it starts, trains, scores, or writes a checkpoint, which it does after every step."""
+    rng = random.Random(0)
+    num_killed, seed = 0, 0
+    while num_killed < 20:
+        config = make_config(**SMALL, seed=seed)
+        seed += 1
+        records = []
+        for place in ("killed", "whole"):
+            store, context = Store(tmp_path / place), make_context(tmp_path / place)
+            while store.load_record(config.run_id) is None:
+                process = MULTIPROCESSING.Process(target=run_in_process, args=(config, context))
+                process.start()
+                if place == "killed" and num_killed < 20:
+                    time.sleep(rng.uniform(0.1, 1.5))
+                    num_killed += process.is_alive()
+                    process.kill()
+                process.join()
+            records.append(store.load_record(config.run_id))
+        assert records[0] is not None
+        assert records[1] is not None
+        assert untimed(records[0]) == untimed(records[1])
