@@ -203,6 +203,41 @@ def status(out: OutOption = RESULTS) -> None:
     console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")
 
 
+@app.command()
+def verify(out: OutOption = RESULTS) -> None:
+    """Check every plan, record, weight file, checkpoint and cached file of a results folder against its checksum."""
+    from gan_ablate.execution.upkeep import verify as check
+
+    findings = check(Store(out))
+    for problem in findings.problems:
+        print(_printable(problem))
+    if findings.problems:
+        raise RunFailedError(f"{len(findings.problems)} of {findings.num_files} files in {out} are damaged")
+    _open_console().print(f"{findings.num_files} files in {out}: all as they were written")
+
+
+@app.command(epilog="Example: gan-ablate clean --yes")
+def clean(
+    out: OutOption = RESULTS,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Finished runs of no grid, too, those of train among them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what nothing in a results folder refers to, after saying what."""
+    from gan_ablate.execution.upkeep import find_waste, remove
+
+    found = find_waste(Store(out), with_runs=runs)
+    for waste in found:
+        print(_printable(f"{waste.path}: {waste.reason}, {waste.num_bytes / 1e6:.1f} MB"))
+    if not found:
+        _open_console().print(f"{out}: nothing to delete")
+    elif yes or typer.confirm(f"Delete these {len(found)}, {sum(w.num_bytes for w in found) / 1e6:.1f} MB?"):
+        for waste in found:
+            remove(waste)
+        _open_console().print(f"{len(found)} deleted")
+
+
 @app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
 def sample(
     run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
@@ -249,9 +284,13 @@ def main() -> None:
 
 def _end(message: str, code: int) -> NoReturn:
     """Leave with one line, whatever a name in it holds."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    line = _printable(message)
     print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
     sys.exit(code)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _open_console() -> Console:

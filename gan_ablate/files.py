@@ -47,6 +47,32 @@ def write_sealed(path: Path, content: bytes) -> None:
     write_atomically(path, content + hashlib.sha256(content).digest())
 
 
+_SEAL = b'{"sha256": "%s",\n'
+_SEAL_START, _SEAL_BYTES = b'{"sha256": "', len(_SEAL % (b"0" * 64))
+
+
+def seal_json(text: str) -> bytes:
+    """Put a JSON object's SHA-256 into it, as its first member: on a line of its own, of all that follows the line.
+
+    Args:
+        text: an object with at least one member.
+    """
+    rest = text.strip().removeprefix("{").lstrip().encode("utf-8") + b"\n"
+    return _SEAL % hashlib.sha256(rest).hexdigest().encode("ascii") + rest
+
+
+def check_seal(content: bytes) -> None:
+    """Check the SHA-256 that ``seal_json`` has put into a JSON object; one without was written by an older version.
+
+    Raises:
+        ValueError: if it is another one's.
+    """
+    if content.startswith(_SEAL_START):
+        line, rest = content[:_SEAL_BYTES], content[_SEAL_BYTES:]
+        if line != _SEAL % hashlib.sha256(rest).hexdigest().encode("ascii"):
+            raise ValueError("it does not match its checksum")
+
+
 def read_sealed(path: Path) -> bytes:
     """Read what ``write_sealed`` wrote.
 

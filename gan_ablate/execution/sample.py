@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
@@ -59,9 +60,13 @@ def draw_samples(
         weights = weights.with_name(AVERAGE_FILE)
     generator = build_generator(config)
     try:
-        generator.load_state_dict(load_file(weights))
-    except (OSError, RuntimeError, SafetensorError) as broken:
-        raise UserError(f"{weights}: cannot be read ({broken}); delete the run's folder to run it again") from None
+        content = weights.read_bytes()
+        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it does not match its record's checksum")
+        generator.load_state_dict(load(content))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
+        reason = str(broken).partition("\n")[0]
+        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
     latents = draw_latents(config, num, stream)
     if config.num_classes:

@@ -14,7 +14,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.files import write_atomically
+from gan_ablate.files import check_seal, seal_json, write_atomically
 from gan_ablate.scoring.scores import RepresentationScores, Scores
 from gan_ablate.training.throughput import Throughput
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Status = Literal["completed", "diverged", "failed"]
+
+RECORD_FILE = "record.json"
+"""In a run's folder, written last."""
 
 GENERATOR_FILE = "generator.safetensors"
 """In a run's folder: G's last weights."""
@@ -162,7 +165,8 @@ class Store:
 
     def save_record(self, record: Record) -> None:
         """Write ``record.json``, last of a run's files."""
-        write_atomically(self.run_dir(record.run_id) / "record.json", record.model_dump_json(indent=1) + "\n")
+        content = seal_json(record.model_dump_json(indent=1) + "\n")
+        write_atomically(self.run_dir(record.run_id) / RECORD_FILE, content)
 
     def load_record(self, run_id: str) -> Record | None:
         """Read a run's record, or None where the run is not over.
@@ -171,7 +175,7 @@ class Store:
             UserError: if the file is there but is not a record, or is another run's: copied here, or of a version in
                 which a field had another default.
         """
-        path, advice = self.run_dir(run_id) / "record.json", "delete its folder to run it again"
+        path, advice = self.run_dir(run_id) / RECORD_FILE, "delete its folder to run it again"
         record = _load(Record, path, advice)
         if record is None:
             path, advice = self.archived_record(run_id), "delete it to run it again"
@@ -188,7 +192,7 @@ class Store:
     def save_plan(self, plan: Plan) -> None:
         """Remember a grid's plan, so that its report can be made from the records alone."""
         try:
-            write_atomically(self._plan_path(plan.name), plan.model_dump_json(indent=1) + "\n")
+            write_atomically(self._plan_path(plan.name), seal_json(plan.model_dump_json(indent=1) + "\n"))
         except OSError as refused:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
 
@@ -259,7 +263,11 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
     try:
         content = path.read_bytes()
         text = gzip.decompress(content) if path.suffix == ".gz" else content
-        return validate(model, json.loads(text.decode("utf-8")), str(path))
+        check_seal(text)
+        data = json.loads(text.decode("utf-8"))
+        if isinstance(data, dict):
+            data.pop("sha256", None)
+        return validate(model, data, str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as broken:

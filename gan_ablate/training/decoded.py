@@ -28,7 +28,11 @@ def find_decoded(cache: Path, key: str) -> Arrays | None:
         cache: the results folder's cache.
         key: what the images depend on.
     """
-    folder = _folder(cache, key)
+    return read_decoded(_folder(cache, key))
+
+
+def read_decoded(folder: Path) -> Arrays | None:
+    """Map what was kept in a folder, or return None where nothing was, or not what was written."""
     try:
         meta = json.loads((folder / "meta.json").read_text("utf-8"))
         # Copy on write: processes share the pages as long as nobody writes to them, and nobody does.

@@ -85,13 +85,24 @@ def test_a_slow_extractor_is_spared_the_training_set(tmp_path: Path) -> None:
     assert real.nearest_held_out is None
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [0, 600, -40, -1])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
+    extractor = MeanExtractor()
+    first = load_real_features(dataset(), extractor, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place:][1:])
+    assert torch.equal(load_real_features(dataset(), extractor, tmp_path).reference, first.reference)
+    assert file.read_bytes() == whole
+
+
+def test_a_full_disk_leaves_nothing_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(reference, "save_file", refuse)
-    with pytest.raises(OSError, match="no space"):
-        load_real_features(dataset(), MeanExtractor(), tmp_path)
+    monkeypatch.setattr("os.fsync", refuse)
+    real = load_real_features(dataset(), MeanExtractor(), tmp_path)
+    assert real.reference.isfinite().all()
     assert list(tmp_path.iterdir()) == []
 
 

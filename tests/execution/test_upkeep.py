@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.errors import UserError
+from gan_ablate.execution.checkpoint import RunStoppedError
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.lease import lease
+from gan_ablate.execution.run import execute
+from gan_ablate.execution.sample import draw_samples
+from gan_ablate.execution.store import Store
+from gan_ablate.execution.upkeep import find_waste, remove, verify
+from gan_ablate.files import read_sealed
+from gan_ablate.scoring import metrics
+from gan_ablate.training.decoded import keep_decoded
+from tests.configs import make_config
+from tests.synthetic import save_runs
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with everything that has a checksum: a run of no grid, a grid's runs, a cache, a checkpoint."""
+    context = RunContext(out=str(tmp_path_factory.mktemp("upkeep")), data_dir="data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "KID_SUBSETS", 2)
+        execute(make_config(), context, lambda _: None)
+    stopping = context.model_copy(update={"checkpoint_sec": 0})
+    with pytest.raises(RunStoppedError):
+        execute(make_config(seed=1, steps=20), stopping, lambda _: None, lambda: True)
+    store = Store(Path(context.out))
+    save_runs(store, plan(load_grid("beta1"), seeds=1), lambda *_: 20.0)
+    keep_decoded(store.cache_dir, "images", {"images": torch.zeros((2, 1, 4, 4), dtype=torch.uint8)})
+    return store.root
+
+
+@pytest.fixture
+def finished(made_once: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(made_once, tmp_path / "results"))
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_whole_folder_is_whole(finished: Store) -> None:
+    findings = verify(finished)
+    assert findings.problems == ()
+    assert findings.num_files == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("plans/beta1.json", "delete it and run the grid again"),
+        ("runs/*/record.json", "delete its folder to run it again"),
+        ("runs/*/generator.safetensors", "delete the run's folder to run it again"),
+        ("checkpoints/*/*.checkpoint", "its run will begin anew"),
+        ("cache/*.safetensors", "it will be made anew"),
+        ("cache/images/*/images.npy", "it will be made anew"),
+    ],
+)
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.999])
+def test_one_flipped_bit_is_found_wherever_it_is(finished: Store, pattern: str, words: str, place: float) -> None:
+    path = min(finished.root.glob(pattern))
+    flip(path, int(place * len(path.read_bytes())))
+    (problem,) = verify(finished).problems
+    assert str(path if "images" not in pattern else path.parent) in problem
+    assert words in problem
+
+
+def test_a_changed_digit_of_a_score_is_found(finished: Store) -> None:
+    path = finished.run_dir(make_config().run_id) / "record.json"
+    text = path.read_text()
+    place = text.index('"fid": ') + 8
+    path.write_text(text[:place] + ("1" if text[place] != "1" else "2") + text[place + 1 :])
+    with pytest.raises(UserError, match=r"it does not match its checksum\); delete its folder"):
+        finished.load_record(make_config().run_id)
+
+
+def test_a_record_of_an_older_version_is_read(finished: Store) -> None:
+    """Those had no checksum."""
+    path = finished.run_dir(make_config().run_id) / "record.json"
+    record = finished.load_record(make_config().run_id)
+    path.write_text("{" + path.read_text().partition("\n")[2])
+    assert finished.load_record(make_config().run_id) == record
+
+
+def test_weights_that_were_changed_draw_nothing(finished: Store, tmp_path: Path) -> None:
+    run_id = make_config().run_id
+    flip(finished.run_dir(run_id) / "generator.safetensors", -1)
+    with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read \(it does not match") as refused:
+        draw_samples(finished, run_id, 4, 0, tmp_path / "x.png")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_weights_of_another_network_draw_nothing(finished: Store, tmp_path: Path) -> None:
+    """A record without their checksum, as older versions wrote it, and a file that fits another network."""
+    record = finished.load_record(make_config().run_id)
+    assert record is not None
+    finished.save_record(
+        record.model_copy(
+            update={
+                "weights_sha256": {},
+                "config": make_config(latent_dim=7),
+                "run_id": make_config(latent_dim=7).run_id,
+            }
+        )
+    )
+    other = finished.run_dir(make_config(latent_dim=7).run_id)
+    (other / "generator.safetensors").write_bytes(
+        (finished.run_dir(record.run_id) / "generator.safetensors").read_bytes()
+    )
+    with pytest.raises(UserError, match="cannot be read") as refused:
+        draw_samples(finished, other.name, 4, 0, tmp_path / "x.png")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for look in (verify, lambda store: find_waste(store, with_runs=False)):
+        with pytest.raises(UserError, match="gone: no such folder"):
+            look(Store(tmp_path / "gone"))
+
+
+def names(store: Store, **options: Any) -> dict[str, str]:
+    found = find_waste(store, **options)
+    return {str(waste.path.relative_to(store.root)): waste.reason for waste in found}
+
+
+def test_only_what_nothing_refers_to_is_waste(finished: Store) -> None:
+    single, stopped = make_config(), make_config(seed=1, steps=20)
+    checkpoint = finished.checkpoint_path(stopped).relative_to(finished.root)
+    old, new = finished.root / ".report.md.abcdefgh", finished.root / ".report.md.ijklmnop"
+    for path in (old, new):
+        path.write_text("half")
+    hours_ago = time.time() - 7_200
+    os.utime(old, (hours_ago, hours_ago))
+    expected = {
+        f"runs/{stopped.run_id}": "an unfinished run of no grid",
+        str(checkpoint): "a checkpoint of a run of no grid",
+        old.name: "left behind by a write that did not end",
+    }
+    assert names(finished, with_runs=False) == expected
+    assert names(finished, with_runs=True) == {f"runs/{single.run_id}": "a finished run of no grid", **expected}
+    with lease(finished.lease_path(stopped.run_id)):  # somebody is at work on it
+        assert names(finished, with_runs=False) == {old.name: expected[old.name]}
+    for waste in find_waste(finished, with_runs=True):
+        assert waste.num_bytes > 0
+        remove(waste)
+    assert names(finished, with_runs=True) == {}
+    assert new.exists()
+    assert not (finished.root / "checkpoints" / checkpoint.parts[1]).exists()
+    assert verify(finished).problems == ()
+
+
+def test_runs_of_a_grid_and_their_checkpoints_stay(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    planned = plan(load_grid("beta1"), seeds=2)
+    save_runs(store, planned, lambda *_: 20.0)
+    _, config = next(iter(planned.runs))
+    (store.run_dir(config.run_id) / "record.json").unlink()
+    store.checkpoint_path(config).parent.mkdir(parents=True)
+    store.checkpoint_path(config).write_bytes(b"x")
+    assert names(store, with_runs=True) == {}
+
+
+def test_a_file_that_is_no_cached_one_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"short")
+    with pytest.raises(ValueError, match="checksum"):
+        read_sealed(tmp_path / "x")

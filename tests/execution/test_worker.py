@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.errors import UserError
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import Silent
+from gan_ablate.execution.executors import local
+from gan_ablate.execution.executors.worker import compute
+from gan_ablate.execution.lease import lease
+from gan_ablate.execution.store import Record, Store
+from tests.configs import make_config
+
+pytestmark = pytest.mark.usefixtures("quick_kid")
+
+
+def ignore(_: str, __: object) -> None:
+    pass
+
+
+def test_a_run_that_another_command_has_is_left_to_it(context: RunContext) -> None:
+    config, said = make_config(), list[str]()
+    with lease(Store(Path(context.out)).lease_path(config.run_id)) as is_ours:
+        assert is_ours
+        assert compute(config, context, lambda kind, _: said.append(kind)) == ("busy", config)
+    assert said == []
+
+
+def test_a_run_that_another_command_has_done_is_taken_as_it_is(context: RunContext) -> None:
+    config, said = make_config(), list[str]()
+    known = Record(run_id=config.run_id, status="completed", config=config)
+    Store(Path(context.out)).save_record(known)
+    assert compute(config, context, lambda kind, _: said.append(kind)) == ("record", known)
+    assert said == []
+
+
+def test_a_run_that_failed_is_tried_again(context: RunContext) -> None:
+    config = make_config()
+    Store(Path(context.out)).save_record(Record(run_id=config.run_id, status="failed", config=config))
+    kind, record = compute(config, context, ignore)
+    assert kind == "record"
+    assert isinstance(record, Record)
+    assert record.status == "completed"
+
+
+@pytest.mark.parametrize("place", ["generator.safetensors", "record.json", "step-000003.png", "config.json"])
+def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It would fail all others too; no record says that this one failed, and the next command goes on."""
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target.name == place:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    kind, refused = compute(make_config(), context, ignore)
+    assert kind == "refused"
+    assert str(refused) == f"--out {context.out}: No space left on device; the same command goes on"
+    assert Store(Path(context.out)).load_record(make_config().run_id) is None
+    assert not [path for path in Path(context.out).rglob(".*") if path.name != ".lease"]
+    monkeypatch.undo()
+    kind, _ = compute(make_config(), context, ignore)
+    assert kind == "record"
+
+
+def test_what_the_disk_refuses_stops_everything(context: RunContext) -> None:
+    queue = local._Queue([])
+    with pytest.raises(UserError, match="No space"):
+        list(local._take_in("refused", UserError("No space"), make_config(), queue, local_observer()))
+
+
+def local_observer() -> Silent:
+    return Silent()
+
+
+def test_a_run_without_memory_is_tried_once_more_and_then_failed() -> None:
+    config = make_config()
+    queue = local._Queue([])
+    failed = Record(run_id=config.run_id, status="failed", message="MemoryError: too large", config=config)
+    assert list(local._take_in("record", failed, config, queue, local_observer())) == []
+    assert queue.next() == config
+    assert list(local._take_in("record", failed, config, queue, local_observer())) == [failed]
+    assert queue.is_empty
+
+
+def test_a_run_of_another_command_comes_back_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    first, second = make_config(), make_config(seed=1)
+    queue = local._Queue([first, second])
+    assert queue.next() == first
+    queue.put_off(first)
+    assert queue.next() == second
+    assert queue.next() is None
+    assert not queue.is_empty
+    now[0] = local.ASK_AGAIN_SEC
+    assert queue.next() == first
+    assert queue.is_empty
