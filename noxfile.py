@@ -75,6 +75,12 @@ def certainty(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def chaos(session: nox.Session) -> None:
+    """Kill, crowd and fill up a grid at random, and compare its records with those of one left in peace."""
+    run_in_environment(session, "python", "-m", "tests.execution.chaos", *session.posargs)
+
+
+@nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
     run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)

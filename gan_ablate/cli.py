@@ -18,8 +18,9 @@ from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display
-from gan_ablate.execution.schedule import find_missing, place_plans
+from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.forecast import show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
@@ -69,11 +70,11 @@ def run(options: RunOptions) -> None:
     store = Store(options.out)
     store.check_writable()
     labels = name_runs(plans)
-    num_missing = len(find_missing(plans, store))
+    num_missing = len(find_missing_ids(plans, store))
     header = describe(options, plans, num_missing, num_jobs)
     for block in (block for plan in plans for block in place_plans(plan, store)):
         previous = store.find_plan(block.name)
-        if previous is not None and {config.run_id for _, config in previous.runs} - labels.keys():
+        if previous is not None and set(previous.run_ids) - labels.keys():
             header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
     try:
@@ -85,10 +86,10 @@ def run(options: RunOptions) -> None:
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
-    failed = {record.run_id: record.status == "failed" for plan in computed for _, _, record in store.records(plan)}
-    if any(failed.values()):
-        num_failed = sum(failed.values())
-        raise RunFailedError(f"{num_failed} of {len(failed)} runs failed; {options.out}/runs/*/log.txt says why")
+    ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))
+    num_failed = sum(run.status == "failed" for run in ended.values())
+    if num_failed:
+        raise RunFailedError(f"{num_failed} of {len(ended)} runs failed; {options.out}/runs/*/log.txt says why")
 
 
 @app.command("plan")
@@ -195,7 +196,7 @@ def status(out: OutOption = RESULTS) -> None:
     table = Table("grid", "budget", "completed", "diverged", "failed", "missing")
     for name in store.list_plans():
         plan = store.load_plan(name)
-        ended = [record.status for _, _, record in store.records(plan)]
+        ended = [run.status for run in summarise_runs(store, plan.run_ids).values()]
         counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
         num_missing = plan.num_runs - len(ended)
         table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))

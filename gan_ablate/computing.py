@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_ablate.api import run_grids, run_until_settled
 from gan_ablate.design.blocks import name_blocks
+from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.schedule import place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.forecast import count_seeds
@@ -59,8 +60,9 @@ def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[l
     computed = [settling.plan for settling in settlings]
     endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
     store = Store(options.out)
-    needed = {config.run_id for one in computed for _, config in one.runs}
-    others = {config.run_id for plan in plans for _, config in plan.runs if store.is_done(config.run_id)} - needed
+    needed = {run_id for one in computed for run_id in one.run_ids}
+    ended = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
+    others = {run_id for run_id, run in ended.items() if run.status != "failed"} - needed
     if others:
         endings.append(f"{len(others)} finished runs of other seeds were not needed, and are left out of the report.")
     return computed, endings

@@ -9,7 +9,7 @@ from rich.table import Table
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
 from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.progress import format_duration
-from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+from gan_ablate.execution.schedule import estimate_seconds, find_missing_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +36,12 @@ def show_forecast(
     with console.status("Timing some steps of every variant on this machine …"):
         speed = calibrate(plans, store, num_jobs, device)
     seconds = estimate_seconds(plans, store, speed)
-    missing = [config.run_id for config in missing_runs(plans, store, speed)]
+    missing = find_missing_ids(plans, store).keys()
     for plan in plans:
         table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
         names = plan.run_names
         for cell in plan.cells:
-            run_ids = [cell.with_seed(seed).run_id for seed in plan.seeds]
+            run_ids = [cell.run_id(seed) for seed in plan.seeds]
             done = sum(run_id not in missing for run_id in run_ids)
             takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
             table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
@@ -58,7 +58,9 @@ def show_forecast(
     console.print(
         f"{plans[0].budget}: {most}{count_seeds(plans)} × {steps} steps; {most}{len(missing)} runs to compute, {time}"
     )
-    emulated = {c.run_id for plan in plans for _, c in plan.runs if c.precision == "bf16"} & set(missing)
+    emulated = {
+        cell.run_id(seed) for plan in plans for cell, seed in plan.places if cell.config.precision == "bf16"
+    } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and device == "cpu":
         from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay

@@ -3,6 +3,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,11 +99,11 @@ def test_a_folder_below_a_file_cannot_be_written_to(
 def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
 ) -> None:
-    def fail(configs: list[RunConfig], context: RunContext, *_: object) -> list[Record]:
-        records = [Record(run_id=c.run_id, status="failed", message="planted", config=c) for c in configs]
-        for record in records:
+    def fail(configs: list[RunConfig], context: RunContext, *_: object) -> Iterator[Record]:
+        for config in configs:
+            record = Record(run_id=config.run_id, status="failed", message="planted", config=config)
             Store(Path(context.out)).save_record(record)
-        return records
+            yield record
 
     monkeypatch.setattr(api, "run_local", fail)
     assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--budget", "smoke") == 1

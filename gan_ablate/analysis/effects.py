@@ -122,9 +122,13 @@ def _matrix(plan: Plan, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.floa
 
 
 def _table(plan: Plan, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    table = runs.astype({column: float}).pivot_table(index="seed", columns="cell", values=column, dropna=False)
-    table = table.reindex(index=list(plan.seeds), columns=[cell.label for cell in plan.cells])
-    return table.to_numpy(np.float64)
+    rows = {seed: row for row, seed in enumerate(plan.seeds)}
+    columns = {cell.label: number for number, cell in enumerate(plan.cells)}
+    table = np.full((len(rows), len(columns)), np.nan)
+    for seed, label, value in zip(runs["seed"], runs["cell"], runs[column].astype(float), strict=True):
+        if seed in rows and label in columns:
+            table[rows[seed], columns[label]] = value
+    return table
 
 
 def _impute_diverged(

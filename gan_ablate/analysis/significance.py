@@ -6,6 +6,7 @@ Every method here is held to its promise by ``tests/analysis/simulations.py``.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,15 +57,20 @@ def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
     num = len(present)
     if num == 0:
         return SignFlip(math.nan, math.nan)
-    if 2**num <= _MAX_SIGN_FLIPS:
-        signs = 1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)
-    else:
-        signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num))
-        signs[0] = 1  # the flip that was observed is one of them
-    sums = np.abs(signs @ present)
+    sums = np.abs(np.concatenate([part @ present for part in np.array_split(_list_signs(num), 1 + num // 16)]))
     # Sums that are equal on paper differ by rounding.
     p, smallest = (float((sums >= far * (1 - 1e-12)).mean()) for far in (sums[0], sums.max()))
     return SignFlip(p, smallest)
+
+
+@functools.lru_cache(maxsize=2)
+def _list_signs(num: int) -> NDArray[np.int8]:
+    """All ± assignments of a number of seeds, or where they are too many, some at random: (flips, seeds)."""
+    if 2**num <= _MAX_SIGN_FLIPS:
+        return (1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)).astype(np.int8)
+    signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num)).astype(np.int8)
+    signs[0] = 1  # the flip that was observed is one of them
+    return signs
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ differences within a seed. Every method here is held to its promise by ``tests/a
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -190,12 +191,16 @@ def bootstrap_interval(
     num = len(present)
     if num < min_seeds:
         return None
-    # A stream of its own: the same numbers give the same interval, and nobody else's draws are touched.
-    draws = np.random.default_rng(0).integers(0, num, (_BOOTSTRAP_SAMPLES, num))
-    means = present[draws].mean(axis=1)
+    means = present[_draw_samples(num)].mean(axis=1)
     tail = float(stats.norm.cdf(-math.sqrt(num / (num - 1)) * stats.t.ppf((1 + confidence) / 2, num - 1)))
     low, high = np.quantile(means, (tail, 1 - tail))
     return Interval(float(low), float(high))
+
+
+@functools.lru_cache(maxsize=2)
+def _draw_samples(num: int) -> NDArray[np.int64]:
+    """Draw seeds with replacement, (samples, seeds), the same every time: the same numbers give the same interval."""
+    return np.random.default_rng(0).integers(0, num, (_BOOTSTRAP_SAMPLES, num))
 
 
 def rate_interval(count: int, total: int, confidence: float = CONFIDENCE) -> Interval:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -13,6 +14,9 @@ from gan_ablate.design.datasets import FeatureKind, default_features
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.validation import Model, Probability, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROTOCOL_VERSION = 5
 """Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
@@ -128,15 +132,39 @@ class RunConfig(Model):
         """The steps after which a sample sheet is drawn, those of FID along training among them."""
         return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits that name this configuration: the run's folder.
 
         What is at its default is left out, so a field that comes later, with today's behaviour as its default, renames
         no run.
         """
-        content = {"protocol": PROTOCOL_VERSION, "config": self.model_dump(mode="json", exclude_defaults=True)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return self.run_id_of(self.seed)
+
+    def run_id_of(self, seed: int) -> str:
+        """Name the same run with another seed, without making its configuration: grids may have 100,000 runs."""
+        return hashlib.sha256(str(seed).join(self._around_seed).encode()).hexdigest()[:12]
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same run with another seed."""
+        other = self.model_copy(update={"seed": seed})
+        other.__dict__["_around_seed"] = self._around_seed
+        return other
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy as pydantic does, without what was derived from the fields that change."""
+        other = super().model_copy(update=update, deep=deep)
+        for name in ("run_id", "_around_seed"):
+            other.__dict__.pop(name, None)
+        return other
+
+    @functools.cached_property
+    def _around_seed(self) -> tuple[str, str]:
+        """All that names this configuration, before its seed and behind it."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        content["seed"] = "SEED"
+        before, after = json.dumps({"protocol": PROTOCOL_VERSION, "config": content}, sort_keys=True).split('"SEED"')
+        return before, after
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -39,7 +39,11 @@ class Cell(Model):
 
     def with_seed(self, seed: int) -> RunConfig:
         """Return this variant's configuration for one seed."""
-        return self.config.model_copy(update={"seed": seed})
+        return self.config.with_seed(seed)
+
+    def run_id(self, seed: int) -> str:
+        """Return the name of this variant's run of one seed."""
+        return self.config.run_id_of(seed)
 
 
 class Plan(Model):
@@ -82,17 +86,26 @@ class Plan(Model):
         """Words for every run, by its id: its variant's label, behind its block where there are several."""
         blocks = self.blocks
         return {
-            config.run_id: f"{words}: {cell.label}" if len(blocks) > 1 else cell.label
+            cell.run_id(seed): f"{words}: {cell.label}" if len(blocks) > 1 else cell.label
             for block, words in zip(blocks, name_blocks(blocks), strict=True)
-            for cell, config in block.runs
+            for cell, seed in block.places
         }
 
     @property
     def runs(self) -> Iterator[tuple[Cell, RunConfig]]:
         """Every run: seeds outermost, so that an unfinished grid has whole seeds to compare."""
-        return (
-            (cell, cell.with_seed(seed)) for seed in self.seeds for cell in self.cells if seed in self.seeds_of(cell)
-        )
+        return ((cell, cell.with_seed(seed)) for cell, seed in self.places)
+
+    @property
+    def places(self) -> Iterator[tuple[Cell, int]]:
+        """The cell and the seed of every run, in the same order."""
+        num_seeds = [(cell, len(self.seeds_of(cell))) for cell in self.cells]
+        return ((cell, seed) for number, seed in enumerate(self.seeds) for cell, num in num_seeds if number < num)
+
+    @property
+    def run_ids(self) -> Iterator[str]:
+        """The name of every run, in the same order."""
+        return (cell.run_id(seed) for cell, seed in self.places)
 
     @property
     def num_runs(self) -> int:

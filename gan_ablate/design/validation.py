@@ -38,12 +38,13 @@ class Model(BaseModel):
     @classmethod
     def _refuse_unknown_fields(cls, data: Any) -> Any:
         if isinstance(data, dict):
+            fields = cls.__pydantic_fields__
             for name in data:
-                if name not in cls.model_fields:
+                if name not in fields:
                     raise PydanticCustomError(
                         "unknown_field",
                         "no such field; {advice}",
-                        {"field": name, "advice": choices(str(name), list(cls.model_fields))},
+                        {"field": name, "advice": choices(str(name), list(fields))},
                     )
         return data
 

@@ -69,7 +69,7 @@ def _larger(to: Store, plan: Plan) -> Plan:
     previous = to.find_plan(plan.name)
     if previous is None:
         return plan
-    mine, theirs = ({config.run_id for _, config in one.runs} for one in (plan, previous))
+    mine, theirs = (set(one.run_ids) for one in (plan, previous))
     if mine >= theirs:
         return plan
     if mine < theirs:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
 from gan_ablate.execution.executors.local import MULTIPROCESSING
 from gan_ablate.execution.executors.worker import prepare
-from gan_ablate.execution.schedule import find_missing
+from gan_ablate.execution.schedule import find_missing_ids
 from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
     place = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(place, machine)
-    untimed = {step_key(config): config for config in find_missing(plans, store)}
+    variants = {id(cell): cell.config for cell, _ in find_missing_ids(plans, store).values()}
+    untimed = {step_key(config): config for config in variants.values()}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:

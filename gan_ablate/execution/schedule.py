@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.design.blocks import order_block
 from gan_ablate.design.cost import Speed, estimate_run_sec, step_key
+from gan_ablate.execution.index import summarise_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.planning import Cell, Plan
     from gan_ablate.execution.store import Store
 
 
@@ -22,13 +23,17 @@ def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None
     A run that several plans share is listed once.
     """
     seconds = estimate_seconds(plans, store, speed)
-    return sorted(find_missing(plans, store), key=lambda config: (config.seed, -seconds[config.run_id]))
+    missing = [cell.with_seed(seed) for cell, seed in find_missing_ids(plans, store).values()]
+    return sorted(missing, key=lambda config: (config.seed, -seconds[config.run_id]))
 
 
-def find_missing(plans: Sequence[Plan], store: Store) -> list[RunConfig]:
-    """List the same runs as the plans have them: no record is read."""
-    configs = {config.run_id: config for plan in plans for _, config in plan.runs}
-    return [config for run_id, config in configs.items() if not store.is_done(run_id)]
+def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Cell, int]]:
+    """Name the same runs, in the plans' order, with the variant and the seed of each."""
+    places = {cell.run_id(seed): (cell, seed) for plan in plans for cell, seed in plan.places}
+    known = summarise_runs(store, places)
+    return {
+        run_id: place for run_id, place in places.items() if run_id not in known or known[run_id].status == "failed"
+    }
 
 
 def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:
@@ -40,14 +45,20 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
         speed: from ``calibration.calibrate``.
     """
     known = speed or Speed(step_ms={key: ms for plan in plans for key, ms in _seen_step_ms(plan, store).items()})
-    return {config.run_id: estimate_run_sec(config, known) for plan in plans for _, config in plan.runs}
+    return {
+        cell.run_id(seed): seconds
+        for plan in plans
+        for cell in plan.cells
+        for seconds in (estimate_run_sec(cell.config, known),)
+        for seed in plan.seeds_of(cell)
+    }
 
 
 def _seen_step_ms(plan: Plan, store: Store) -> dict[str, float]:
     seen = {}
     for cell in plan.cells:
-        records = [store.load_record(cell.with_seed(seed).run_id) for seed in plan.seeds_of(cell)]
-        times = [r.throughput.step_ms_median for r in records if r is not None and r.throughput is not None]
+        runs = summarise_runs(store, (cell.run_id(seed) for seed in plan.seeds_of(cell)))
+        times = [run.step_ms for run in runs.values() if run.step_ms is not None]
         if times:
             seen[step_key(cell.config)] = statistics.median(times)
     return seen

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import tempfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -184,6 +186,15 @@ class Store:
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
 
+    def record_stamp(self, run_id: str) -> tuple[int, int] | None:
+        """Return the nanoseconds and the bytes of a run's record file, or None where the run is not over."""
+        # Not by pathlib: there may be a hundred thousand of them.
+        for path in (f"{self.root}/runs/{run_id}/{RECORD_FILE}", f"{self.root}/records/{run_id}.json.gz"):
+            with suppress(OSError):
+                status = os.stat(path)  # noqa: PTH116
+                return status.st_mtime_ns, status.st_size
+        return None
+
     def is_done(self, run_id: str) -> bool:
         """Whether a run has a result. A failed one has none: it will be tried again."""
         record = self.load_record(run_id)
@@ -249,8 +260,8 @@ class Store:
 
     def records(self, plan: Plan) -> Iterator[tuple[dict[str, str], str, Record]]:
         """Yield the levels, the cell's label and the record of every run of a plan that is over."""
-        for cell, config in plan.runs:
-            record = self.load_record(config.run_id)
+        for cell, seed in plan.places:
+            record = self.load_record(cell.run_id(seed))
             if record is not None:
                 yield cell.levels, cell.label, record
 

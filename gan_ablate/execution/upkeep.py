@@ -132,7 +132,7 @@ def find_waste(store: Store, *, with_runs: bool) -> list[Waste]:
     """
     if not store.root.is_dir():
         raise UserError(f"--out {store.root}: no such folder")
-    wanted = {config.run_id for name in store.list_plans() for _, config in store.load_plan(name).runs}
+    wanted = {run_id for name in store.list_plans() for run_id in store.load_plan(name).run_ids}
     found = []
     for path in sorted((store.root / "runs").glob("*")):
         has_record = (path / "record.json").exists()

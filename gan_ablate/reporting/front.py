@@ -34,8 +34,8 @@ MAX_RANKED = 8
 """Factors that a list of the ranking names."""
 
 BRACKETS = (
-    "Below: changes of FID, lower is better; in brackets 95 % intervals, adjusted for all effects of a grid. These "
-    "FIDs have a scale of their own."
+    "Below: changes of FID, lower is better, the largest first: -50 % and +100 % are as large, a half and a double. In "
+    "brackets 95 % intervals, adjusted for all effects of a grid. These FIDs have a scale of their own."
 )
 
 HOW_TO_READ = (

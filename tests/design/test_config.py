@@ -28,6 +28,19 @@ class OtherDefaultConfig(RunConfig):
     precision: Literal["fp32", "bf16"] = "bf16"
 
 
+def test_a_name_follows_every_change() -> None:
+    """It is kept once it is known, and must not be taken along by a copy."""
+    config = make_config()
+    first = config.run_id
+    assert config.run_id_of(7) == config.with_seed(7).run_id == make_config(seed=7).run_id != first
+    assert config.with_seed(7).with_seed(0).run_id == first
+    assert config.model_copy(update={"steps": 4}).run_id == make_config(steps=4).run_id
+    assert config.model_copy(update={"steps": 4}).run_id_of(9) == make_config(steps=4, seed=9).run_id
+    assert config.model_copy(deep=True).run_id == first
+    assert config == make_config()
+    assert "run_id" not in config.model_dump()
+
+
 def test_a_field_that_comes_later_renames_no_run() -> None:
     old = make_config()
     assert LaterConfig(**old.model_dump()).run_id == old.run_id

@@ -20,6 +20,7 @@ from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
+from tests.execution.untimed import untimed
 
 pytestmark = pytest.mark.usefixtures("quick_kid")
 
@@ -41,18 +42,6 @@ def stop_at(*steps: int) -> Callable[[], bool]:
     """Ask to stop after the n-th of a process's steps."""
     asked = iter(range(1, 10**6))
     return lambda: next(asked) // 2 in steps  # once before a checkpoint is written, once after
-
-
-def untimed(record: Record) -> dict[str, Any]:
-    """All of a record but what the clock has said."""
-    content = record.model_dump(exclude={"train_sec", "total_sec", "throughput", "environment"})
-    if content["scoring"] is not None:
-        for name in ("sampling_sec", "curve_sec", "curve_train_sec"):
-            content["scoring"].pop(name)
-        for name in ("final", "floor"):
-            if content["scoring"][name] is not None:
-                content["scoring"][name].pop("seconds")
-    return content
 
 
 def execute_in_pieces(config: RunConfig, context: RunContext, num_steps: int) -> Record:

@@ -1,0 +1,77 @@
+"""What commands ask of every run, whether it is over and what a step of it took, kept where it is found at once.
+
+The records are the truth. An entry counts only as long as its record's file has the size and the time that it had when
+it was read; deleting the index costs as long as reading them all once.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gan_ablate.files import check_seal, seal_json, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from gan_ablate.execution.store import Status, Store
+
+LAYOUT = 1
+"""Raised when entries are written otherwise than before."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an index knows of a run that is over.
+
+    Attributes:
+        status: how it ended.
+        step_ms: median milliseconds of a step, or None where none was timed.
+    """
+
+    status: Status
+    step_ms: float | None
+
+
+def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
+    """Look up runs, and read the records of those that the index does not know.
+
+    Args:
+        store: where they lie.
+        run_ids: whatever runs; those that are not over are left out.
+
+    Raises:
+        UserError: if a record has to be read and cannot be.
+    """
+    path = store.cache_dir / "index.json"
+    known, found = _load(path), dict[str, Summary]()
+    is_new = False
+    for run_id in run_ids:
+        stamp = store.record_stamp(run_id)
+        if stamp is None:
+            continue
+        entry = known.get(run_id)
+        if entry is None or entry[:2] != list(stamp):
+            record = store.load_record(run_id)
+            if record is None:
+                continue
+            entry = [*stamp, record.status, None if record.throughput is None else record.throughput.step_ms_median]
+            known[run_id], is_new = entry, True
+        found[run_id] = Summary(entry[2], entry[3])
+    if is_new:
+        with suppress(OSError):  # a cache that cannot be written is read from the records again
+            write_atomically(path, seal_json(json.dumps({"layout": LAYOUT, "runs": known})))
+    return found
+
+
+def _load(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = path.read_bytes()
+        check_seal(content)
+        index = json.loads(content)
+    except (OSError, ValueError):
+        return {}
+    return dict(index["runs"]) if isinstance(index, dict) and index.get("layout") == LAYOUT else {}

@@ -1,0 +1,215 @@
+"""A grid under everything that shared machines do to it, against the same grid in peace: ``nox -s chaos``.
+
+In every round the same command is started again until all runs are done, while workers and parents are killed, rival
+commands come and go on the same folder, and the disk fills up and empties. Then every record is compared with that of
+an undisturbed run: all but what the clock says has to be equal, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.store import Store
+from tests.execution.untimed import untimed
+
+GRID = """
+title = "Chaos"
+base = "dcgan-28"
+design = "factorial"
+[factors.beta1]
+baseline = "0.5"
+levels."0.5" = { beta1 = 0.5 }
+levels."0.0" = { beta1 = 0.0 }
+levels."0.9" = { beta1 = 0.9 }
+[factors.smoothing]
+baseline = "off"
+levels.off = {}
+levels.on = { loss.real_label = 0.9 }
+[factors.dropout]
+baseline = "none"
+levels.none = {}
+levels.half = { discriminator.dropout = 0.5 }
+[budget.smoke]
+steps = 60
+seeds = 1
+num_samples = 1280
+[set]
+generator.base_channels = 8
+discriminator.base_channels = 8
+scoring.curve_samples = 1280
+scoring.curve_points = 3
+"""
+DISK_MIB = 64
+ACTIONS = ("kill a worker", "kill the parent", "terminate", "interrupt twice", "rival", "fill the disk")
+
+
+def main() -> None:
+    """Run the rounds and print a table of what was done to them and what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
+    options = parser.parse_args()
+    num_lost = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "chaos.toml").write_text(GRID)
+        expected = _undisturbed(folder)
+        print(f"| round | seconds | starts | {' | '.join(ACTIONS)} | done | equal | damaged files |")
+        print("|" + "---|" * (len(ACTIONS) + 6))
+        for number in range(options.rounds):
+            with _small_disk(folder / f"disk-{number}") as disk:
+                row, is_whole = _round(folder, disk, expected, random.Random(f"{options.seed}/{number}"))
+            print(f"| {number + 1} | {row} |", flush=True)
+            num_lost += not is_whole
+    print("nothing lost" if not num_lost else f"{num_lost} rounds lost something")
+    sys.exit(bool(num_lost))
+
+
+def _undisturbed(folder: Path) -> dict[str, object]:
+    process = _start(folder, folder / "peace")
+    if process.wait():
+        raise SystemExit((folder / "log.txt").read_text())
+    return _records(folder, folder / "peace")
+
+
+def _records(folder: Path, out: Path) -> dict[str, object]:
+    """Read every record of the grid that is there and not a failure's, without what the clock says."""
+    store = Store(out)
+    planned = plan(load_grid(folder / "chaos.toml"), budget="smoke")
+    return {r.run_id: untimed(r) for _, _, r in store.records(planned) if r.status != "failed"}
+
+
+def _round(folder: Path, disk: Path, expected: dict[str, object], rng: random.Random) -> tuple[str, bool]:
+    """Start the same command until all is done, and do something to it every few seconds."""
+    out, counts, num_starts, started_at = disk / "results", Counter[str](), 0, time.monotonic()
+    filler = disk / "filler"
+    while _num_done(out) < len(expected) and num_starts < 100:
+        process = _start(folder, out)
+        num_starts += 1
+        at_once = num_starts > 30  # a machine that never rests would never be done
+        while process.poll() is None:
+            _wait(process, rng.uniform(2, 12))
+            if process.poll() is None and not at_once:
+                action = rng.choice(ACTIONS)
+                counts[action] += 1
+                _do(action, process, folder, out, filler)
+        filler.unlink(missing_ok=True)
+    subprocess.run([sys.executable, "-m", "gan_ablate", "report", "--out", str(out)], check=True, capture_output=True)
+    verified = subprocess.run(
+        [sys.executable, "-m", "gan_ablate", "verify", "--out", str(out)], check=False, capture_output=True, text=True
+    )
+    found = _records(folder, out)
+    num_equal = sum(found.get(run_id) == record for run_id, record in expected.items())
+    num_damaged = len(verified.stdout.splitlines()) if verified.returncode else 0
+    done = " | ".join(str(counts[action]) for action in ACTIONS)
+    row = f"{time.monotonic() - started_at:.0f} | {num_starts} | {done} | {len(found)} | {num_equal} | {num_damaged}"
+    return row, num_equal == len(expected) and not num_damaged
+
+
+def _do(action: str, process: subprocess.Popen[bytes], folder: Path, out: Path, filler: Path) -> None:
+    match action:
+        case "kill a worker":
+            workers = _children(process.pid)
+            if workers:
+                _send(workers[-1], signal.SIGKILL)
+        case "kill the parent":
+            process.kill()
+        case "terminate":
+            process.terminate()
+        case "interrupt twice":
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.2)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        case "rival":
+            rival = _start(folder, out)
+            _wait(rival, 8)
+            if rival.poll() is None:
+                rival.kill()
+            rival.wait()
+        case _:
+            _fill(filler)
+            _wait(process, 3)
+            filler.unlink(missing_ok=True)
+
+
+def _fill(filler: Path) -> None:
+    """Write until the disk takes no more; on one that is not small, leave it."""
+    if not filler.parent.is_mount():
+        return
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(65_536))
+        except OSError:
+            pass
+
+
+def _start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "gan_ablate", "run", "--grid", "chaos.toml", "--budget", "smoke"]
+    command += ["--out", str(out), "--jobs", "2", "--checkpoint-every", "0.2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
+        )  # fmt: skip
+
+
+def _num_done(out: Path) -> int:
+    store = Store(out)
+    return sum(store.is_done(path.name) for path in (out / "runs").glob("*"))
+
+
+def _children(pid: int) -> list[int]:
+    """Processes of a command's session that train: those that the fork server has made."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == pid and int(fields[1]) not in (1, os.getpid(), pid):
+            found.append(int(status.parent.name))
+    return sorted(found)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+@contextmanager
+def _small_disk(place: Path) -> Iterator[Path]:
+    """A disk of ``DISK_MIB`` MiB, where this user may mount one; else a folder, whose disk is not filled."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place)], check=False, capture_output=True
+    )
+    try:
+        yield place
+    finally:
+        if mounted.returncode == 0:
+            time.sleep(2)  # orphans of a killed parent end with their next step
+            subprocess.run(["umount", "--lazy", str(place)], check=False)
+
+
+if __name__ == "__main__":
+    main()
