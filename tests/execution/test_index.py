@@ -64,7 +64,7 @@ def test_an_index_that_is_deleted_or_damaged_is_made_anew(store: Store) -> None:
 def test_a_damaged_record_is_named(store: Store) -> None:
     run_ids = list(store.load_plan("beta1").run_ids)
     (store.run_dir(run_ids[0]) / "record.json").write_text("x")
-    with pytest.raises(UserError, match="record.json: cannot be read"):
+    with pytest.raises(UserError, match=r"record\.json: cannot be read"):
         summarise_runs(store, run_ids)
 
 
