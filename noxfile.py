@@ -24,6 +24,13 @@ def run_in_environment(session: nox.Session, program: str, *arguments: str) -> N
     session.run(str(BIN / program), *arguments)
 
 
+def install_extra(session: nox.Session, extra: str) -> None:
+    """Add what one of the package's extras needs to the environment that all sessions share."""
+    run_in_environment(session, "python", "-c", "")
+    uv = (sys.executable, "-m", "uv")
+    session.run(*uv, "pip", "install", "--quiet", "--python", str(BIN / "python"), "-e", f".[{extra}]")
+
+
 @nox.session(python=False)
 def ablate(session: nox.Session) -> None:
     """Train, score and report a grid: nox -s ablate -- --grid bn_label_smooth."""
@@ -72,6 +79,21 @@ def extractors(session: nox.Session) -> None:
 def certainty(session: nox.Session) -> None:
     """Draw studies from many finished seeds of a grid and count what certainty costs; write results/certainty.md."""
     run_in_environment(session, "python", "-m", "gan_ablate.maintenance.certainty", *session.posargs)
+
+
+@nox.session(python=False)
+def ray(session: nox.Session) -> None:
+    """Compute runs on a Ray cluster of two nodes on this host, and lose one."""
+    install_extra(session, "ray")
+    run_in_environment(session, "pytest", "--benchmark-disable", "tests/execution/test_ray.py", *session.posargs)
+
+
+@nox.session(python=False)
+def slurm(session: nox.Session) -> None:
+    """Compute runs on a Slurm of one node, set up for it; needs root, and Debian's slurm-wlm and munge."""
+    install_extra(session, "slurm")
+    tests = ("pytest", "--benchmark-disable", "tests/execution/test_slurm.py")
+    run_in_environment(session, "python", "-m", "tests.execution.single_node_slurm", *tests, *session.posargs)
 
 
 @nox.session(python=False)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.single import SingleRun
     from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.executors import Executor
 
 
 def run_grid(
@@ -40,6 +41,7 @@ def run_grid(
     inception_weights: str | Path | None = None,
     checkpoint_sec: float = CHECKPOINT_SEC,
     keep_checkpoints: bool = False,
+    executor: Executor | None = None,
     observer: RunObserver | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
@@ -57,6 +59,7 @@ def run_grid(
         inception_weights: a copy of the weights for runs that are scored with Inception.
         checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped goes on.
         keep_checkpoints: keep the last one of every run, from which the same run of more steps goes on.
+        executor: who computes, from ``choose_executor``; by default worker processes on this machine.
         observer: told of the progress.
         progress: whether to show a bar; by default in a terminal or a notebook, if nobody else observes.
 
@@ -76,6 +79,7 @@ def run_grid(
         inception_weights=inception_weights,
         checkpoint_sec=checkpoint_sec,
         keep_checkpoints=keep_checkpoints,
+        executor=executor,
         observer=observer,
         progress=progress,
     )
@@ -92,6 +96,7 @@ def run_grids(
     inception_weights: str | Path | None = None,
     checkpoint_sec: float = CHECKPOINT_SEC,
     keep_checkpoints: bool = False,
+    executor: Executor | None = None,
     observer: RunObserver | None = None,
     progress: bool | None = None,
 ) -> list[list[Plan]]:
@@ -106,6 +111,7 @@ def run_grids(
         inception_weights: likewise.
         checkpoint_sec: likewise.
         keep_checkpoints: likewise.
+        executor: likewise.
         observer: likewise.
         progress: likewise.
 
@@ -125,7 +131,7 @@ def run_grids(
         speed = None if isinstance(watching, Silent) else calibrate(plans, store, num_jobs, device)
         missing, seconds = missing_runs(plans, store, speed), estimate_seconds(plans, store, speed)
         watching.expect({config.run_id: seconds[config.run_id] for config in missing})
-        records = run_local(missing, context, num_jobs, watching) if missing else _nothing()
+        records = _compute(executor, missing, context, jobs, num_jobs, watching)
         with closing(records):  # whatever interrupts this, runs under way stop at once, at a checkpoint
             for block in blocks:
                 store.save_plan(block)
@@ -144,6 +150,7 @@ def run_single(
     inception_weights: str | Path | None = None,
     checkpoint_sec: float = CHECKPOINT_SEC,
     keep_checkpoints: bool = False,
+    executor: Executor | None = None,
     observer: RunObserver | None = None,
 ) -> Record:
     """Compute one run that belongs to no grid, or take its record if it is there already.
@@ -156,6 +163,7 @@ def run_single(
         inception_weights: likewise.
         checkpoint_sec: likewise.
         keep_checkpoints: likewise.
+        executor: likewise.
         observer: likewise.
 
     Raises:
@@ -169,7 +177,7 @@ def run_single(
         return known
     watching = observer or Silent()
     watching.expect({single.config.run_id: 1.0})
-    with closing(run_local([single.config], context, 1, watching)) as records:
+    with closing((executor or run_local)([single.config], context, 1, watching)) as records:
         (record,) = records
     return record
 
@@ -185,6 +193,7 @@ def run_until_settled(
     inception_weights: str | Path | None = None,
     checkpoint_sec: float = CHECKPOINT_SEC,
     keep_checkpoints: bool = False,
+    executor: Executor | None = None,
     observer: RunObserver | None = None,
     progress: bool | None = None,
     on_look: Callable[[Plan, Look], None] | None = None,
@@ -203,6 +212,7 @@ def run_until_settled(
         inception_weights: likewise.
         checkpoint_sec: likewise.
         keep_checkpoints: likewise.
+        executor: likewise.
         observer: likewise.
         progress: likewise.
         on_look: called with every look and its block's plan, in order, those at seeds that were there already among
@@ -240,7 +250,7 @@ def run_until_settled(
 
         first = list_runs()
         num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
-        records = run_local(first, context, num_jobs, watching, next_runs) if first else _nothing()
+        records = _compute(executor, first, context, jobs, num_jobs, watching, next_runs)
         with closing(records):
             for grid in grids:  # now that all that the runs need is there
                 grid.keep()
@@ -249,8 +259,25 @@ def run_until_settled(
     return [grid.settling for grid in grids]
 
 
-def _nothing() -> Generator[Record]:
+def _compute_nothing() -> Generator[Record]:
     yield from ()
+
+
+def _compute(
+    executor: Executor | None,
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    jobs: int | None,
+    num_jobs: int,
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None = None,
+) -> Generator[Record]:
+    """Let whoever is to compute begin, if there is something to begin with; only this machine's cores are known."""
+    if not configs:
+        return _compute_nothing()
+    if executor is None:
+        return run_local(configs, context, num_jobs, observer, more)
+    return executor(configs, context, jobs, observer, more)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[l
         "inception_weights": options.inception_weights,
         "checkpoint_sec": options.checkpoint_sec,
         "keep_checkpoints": options.keep_checkpoints,
+        "executor": options.choose_executor(),
         "observer": display,
     }
     if options.until is None:

@@ -14,12 +14,16 @@ from gan_ablate.design.grid import MAX_SEEDS, BudgetName
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.planning import plan as resolve_plan
 from gan_ablate.design.study import load_grids
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import CHECKPOINT_SEC, check_context
+from gan_ablate.execution.executors import ExecutorName, choose_executor
 from gan_ablate.execution.executors.local import resolve_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gan_ablate.execution.executors import Executor
 
 OutOption = Annotated[Path, typer.Option(help="The results folder.")]
 
@@ -69,6 +73,13 @@ class RunOptions:
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep each run's last one: with more --steps it goes on there.")
     ] = False
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Who computes: this machine, a Ray cluster (extra ray), Slurm (extra slurm).")
+    ] = "local"
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster, with --executor ray.")] = None
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", help="With --executor slurm: sbatch's key=value; repeatable.")
+    ] = None
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
     features: Annotated[
         Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
@@ -101,6 +112,20 @@ class RunOptions:
             for grid in load_grids(self.grids)
         ]
         return plans, num_jobs
+
+    def choose_executor(self) -> Executor | None:
+        """Return who computes; None stands for this machine.
+
+        Raises:
+            UserError: if a setting is not ``key=value``, or the executor's package is not there.
+        """
+        settings = {}
+        for setting in self.slurm or ():
+            key, equals, value = setting.partition("=")
+            if not (key.isidentifier() and equals and value):
+                raise UserError(f"--slurm {shorten(setting)}: valid: key=value, such as partition=gpu")
+            settings[key] = value
+        return choose_executor(self.executor, ray_address=self.ray_address, slurm=settings)
 
     def _check_until(self) -> None:
         if self.until is None:

@@ -71,7 +71,8 @@ def front_lines(
         lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ, ""]
     lines += [*_verdict_lines(every, places), "## Grids", ""]
     for page in pages:
-        lines += [f"**{_link(page)}**", "", *(f"- {line}" for line in page.sentences), ""]
+        lines += [f"- **{_link(page)}**", *(f"  - {line}" for line in page.sentences)]
+    lines.append("")
     if documents:
         lines += [f"Document by document: {', '.join(map(_link, documents))}.", ""]
     warnings = [

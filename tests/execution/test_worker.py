@@ -8,7 +8,7 @@ import pytest
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Silent
-from gan_ablate.execution.executors import local
+from gan_ablate.execution.executors.queue import ASK_AGAIN_SEC, RunQueue
 from gan_ablate.execution.executors.worker import compute
 from gan_ablate.execution.lease import lease
 from gan_ablate.execution.store import Record, Store
@@ -68,22 +68,18 @@ def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: py
 
 
 def test_what_the_disk_refuses_stops_everything(context: RunContext) -> None:
-    queue = local._Queue([])
+    queue = RunQueue([])
     with pytest.raises(UserError, match="No space"):
-        list(local._take_in("refused", UserError("No space"), make_config(), queue, local_observer()))
-
-
-def local_observer() -> Silent:
-    return Silent()
+        list(queue.take_in("refused", UserError("No space"), make_config(), Silent()))
 
 
 def test_a_run_without_memory_is_tried_once_more_and_then_failed() -> None:
     config = make_config()
-    queue = local._Queue([])
+    queue = RunQueue([])
     failed = Record(run_id=config.run_id, status="failed", message="MemoryError: too large", config=config)
-    assert list(local._take_in("record", failed, config, queue, local_observer())) == []
+    assert list(queue.take_in("record", failed, config, Silent())) == []
     assert queue.next() == config
-    assert list(local._take_in("record", failed, config, queue, local_observer())) == [failed]
+    assert list(queue.take_in("record", failed, config, Silent())) == [failed]
     assert queue.is_empty
 
 
@@ -91,12 +87,12 @@ def test_a_run_of_another_command_comes_back_after_a_while(monkeypatch: pytest.M
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     first, second = make_config(), make_config(seed=1)
-    queue = local._Queue([first, second])
+    queue = RunQueue([first, second])
     assert queue.next() == first
-    queue.put_off(first)
+    assert list(queue.take_in("busy", first, first, Silent())) == []
     assert queue.next() == second
     assert queue.next() is None
     assert not queue.is_empty
-    now[0] = local.ASK_AGAIN_SEC
+    now[0] = ASK_AGAIN_SEC
     assert queue.next() == first
     assert queue.is_empty

@@ -1,1 +1,66 @@
-"""Ways to compute the runs of a plan."""
+"""Who computes runs: worker processes here, a Ray cluster, or Slurm. All take runs and give their records."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Record
+
+ExecutorName = Literal["local", "ray", "slurm"]
+
+
+class Executor(Protocol):
+    """Computes runs, in about the order given; closing what it returns stops all of them."""
+
+    def __call__(
+        self,
+        configs: Sequence[RunConfig],
+        context: RunContext,
+        jobs: int | None,
+        observer: RunObserver,
+        more: Callable[[], Sequence[RunConfig]] | None = None,
+        /,
+    ) -> Generator[Record]:
+        """See ``executors.local.run_local``."""
+
+
+def choose_executor(
+    name: ExecutorName, *, ray_address: str | None = None, slurm: Mapping[str, str] | None = None
+) -> Executor | None:
+    """Return an executor by its name; None stands for this machine.
+
+    Args:
+        name: which.
+        ray_address: of a Ray cluster, instead of one that is started here.
+        slurm: settings of sbatch.
+
+    Raises:
+        UserError: if the package that it needs is not there, or a setting belongs to another one.
+    """
+    if ray_address is not None and name != "ray":
+        raise UserError(f"--ray-address {ray_address}: valid: with --executor ray")
+    if slurm and name != "slurm":
+        raise UserError(f"--slurm {next(iter(slurm))}: valid: with --executor slurm")
+    if name == "local":
+        return None
+    try:
+        if name == "ray":
+            from gan_ablate.execution.executors.ray import run_ray
+
+            return functools.partial(run_ray, address=ray_address)
+        from gan_ablate.execution.executors.slurm import run_slurm
+
+        return functools.partial(run_slurm, settings=slurm)
+    except ModuleNotFoundError as missing:
+        raise UserError(
+            f"--executor {name}: needs the package {missing.name}; valid: pip install 'gan-ablate[{name}]'"
+        ) from None

@@ -6,18 +6,18 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter, deque
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
+from gan_ablate.execution.executors.queue import RunQueue
 from gan_ablate.execution.executors.worker import serve
 from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
@@ -38,16 +38,8 @@ TICK_SEC = 0.25
 MAX_JOBS = 1_024
 """More processes than any one machine has cores, and fewer than its process table has room for."""
 
-MAX_ATTEMPTS = 2
-"""How often a run is begun, or gone on with, before a worker's death is taken for its own fault."""
-
-ASK_AGAIN_SEC = 2.0
-"""After so long it is asked again for a run that another command was computing."""
-
 GRACE_SEC = 5.0
 """How long workers have to write a checkpoint when all is to stop: a step and a file; scoring may take longer."""
-
-_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "AcceleratorError")
 
 
 @dataclass(eq=False)
@@ -56,41 +48,6 @@ class _Worker:
     pipe: Connection
     core: int | None
     run: RunConfig | None = field(default=None)
-
-
-class _Queue:
-    """Runs that wait, and those that another command has, which come back after a while."""
-
-    def __init__(self, configs: Iterable[RunConfig]) -> None:
-        self._pending = deque(configs)
-        self._elsewhere: list[tuple[float, RunConfig]] = []
-        self._attempts: Counter[str] = Counter()
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._pending and not self._elsewhere
-
-    def extend(self, configs: Iterable[RunConfig]) -> None:
-        self._pending.extend(configs)
-
-    def next(self) -> RunConfig | None:
-        """Return the next run, or None where none is to be begun now."""
-        now = time.monotonic()
-        self._pending.extend(config for at, config in self._elsewhere if at <= now)
-        self._elsewhere = [(at, config) for at, config in self._elsewhere if at > now]
-        return self._pending.popleft() if self._pending else None
-
-    def put_off(self, config: RunConfig) -> None:
-        """Take back a run that another command has."""
-        self._elsewhere.append((time.monotonic() + ASK_AGAIN_SEC, config))
-
-    def may_retry(self, config: RunConfig) -> bool:
-        """Take back a run whose worker died, unless that has happened too often."""
-        self._attempts[config.run_id] += 1
-        if self._attempts[config.run_id] >= MAX_ATTEMPTS:
-            return False
-        self._pending.appendleft(config)
-        return True
 
 
 def resolve_jobs(jobs: int | None, device: str) -> int:
@@ -163,7 +120,7 @@ def _serve(
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None,
 ) -> Generator[Record]:
-    queue = _Queue(configs)
+    queue = RunQueue(configs)
     workers = [first]
     try:
         workers += [_start_worker(context, core) for core in cores[1:]]
@@ -208,7 +165,7 @@ def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
 
 
 def _receive(
-    worker: _Worker, workers: list[_Worker], queue: _Queue, context: RunContext, observer: RunObserver
+    worker: _Worker, workers: list[_Worker], queue: RunQueue, context: RunContext, observer: RunObserver
 ) -> Iterator[Record]:
     """Take in all that a worker has sent; replace it if it died."""
     try:
@@ -220,7 +177,8 @@ def _receive(
                 observer.started(value)
             else:
                 run, worker.run = worker.run, None
-                yield from _take_in(kind, value, run, queue, observer)
+                assert run is not None
+                yield from queue.take_in(kind, value, run, observer)
     except (EOFError, ConnectionResetError):
         worker.process.join()
         workers.remove(worker)
@@ -233,21 +191,6 @@ def _receive(
                 record = Record(run_id=worker.run.run_id, status="failed", message=reason, config=worker.run)
                 Store(Path(context.out)).save_record(record)
                 yield record
-
-
-def _take_in(kind: str, value: Any, run: RunConfig | None, queue: _Queue, observer: RunObserver) -> Iterator[Record]:
-    """Take in how a worker's run ended."""
-    assert run is not None
-    if kind == "refused":
-        raise value
-    if kind == "busy":
-        queue.put_off(run)
-    elif kind == "stopped":  # somebody else stopped this worker
-        queue.extend([run])
-    elif value.status == "failed" and value.message.startswith(_OUT_OF_MEMORY) and queue.may_retry(run):
-        observer.noted(run, f"{value.message}; it is tried once more")
-    else:
-        yield value
 
 
 def _exit_reason(code: int | None) -> str:

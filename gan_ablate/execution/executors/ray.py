@@ -1,0 +1,226 @@
+"""Runs in, their records out, computed by the nodes of a Ray cluster, whether they share the results folder or not."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayError
+
+from gan_ablate.errors import UserError
+from gan_ablate.execution.executors.queue import RunQueue
+from gan_ablate.execution.executors.worker import compute, prepare
+from gan_ablate.execution.store import RECORD_FILE, Record, Store
+from gan_ablate.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import RunObserver
+
+TICK_SEC = 0.5
+"""How often the observer is told what nodes have said."""
+
+MAX_LOST = 3
+"""How often Ray begins a task anew whose node or process was lost."""
+
+CALL_SEC = 10.0
+"""How long a cluster may take to answer."""
+
+GRACE_SEC = 20.0
+"""How long tasks have to write a checkpoint when all is to stop."""
+
+
+class _Mailbox:
+    """Lives on the driver's node: takes what tasks say, and tells them whether they are to stop."""
+
+    def __init__(self) -> None:
+        self._letters: list[tuple[str, Any]] = []
+        self._is_stopping = False
+
+    def tell(self, kind: str, value: Any) -> bool:
+        self._letters.append((kind, value))
+        return self._is_stopping
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    def empty(self) -> list[tuple[str, Any]]:
+        letters, self._letters = self._letters, []
+        return letters
+
+
+def run_ray(
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    jobs: int | None,
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None = None,
+    *,
+    address: str | None = None,
+) -> Generator[Record]:
+    """Compute runs as Ray tasks, one a run, each with a CPU or a GPU; as ``run_local`` does otherwise.
+
+    A task whose node is lost begins anew elsewhere: from its checkpoint, where nodes share the results folder. Nodes
+    need this package and the data where this machine has them.
+
+    Args:
+        configs: the runs, those that take longest first.
+        context: where and how.
+        jobs: how many tasks at once; by default as many as the cluster has CPUs, or GPUs.
+        observer: told what happens.
+        more: asked for further runs whenever all have ended, until there are none.
+        address: of a cluster, as ``ray.init`` takes it; without, one is started on this machine.
+
+    Raises:
+        UserError: if there is no cluster at the address, or data, extractor or device cannot be had.
+    """
+    _call(address)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as refused:
+        reason = str(refused).strip().partition("\n")[0]
+        raise UserError(f"--ray-address {address}: no Ray cluster there ({reason})") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has taken it, to leave without a word
+    share = {"num_cpus": 1} if context.device == "cpu" else {"num_cpus": 1, "num_gpus": 1}
+    kind = "CPU" if context.device == "cpu" else "GPU"
+    slots = int(ray.cluster_resources().get(kind, 0))
+    if not slots:
+        raise UserError(f"--device {context.device}: the Ray cluster has no {kind}")
+    absolute = context.model_copy(update={"out": str(Path(context.out).absolute())})
+    _check(configs, absolute, share)
+    return _serve(configs, absolute, jobs or slots, share, observer, more)
+
+
+def _call(address: str | None) -> None:
+    """See whether anybody answers at an address: Ray itself would ask for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CALL_SEC).close()
+    except (OSError, OverflowError) as silent:
+        raise UserError(f"--ray-address {address}: no Ray cluster there ({silent})") from None
+
+
+def _check(configs: Sequence[RunConfig], context: RunContext, share: dict[str, int]) -> None:
+    """Let one node load what the runs need, once for each data set and way to score."""
+    distinct = {(c.dataset, c.image_size, c.scoring.features): c for c in configs}
+    check = ray.remote(**share)(_check_on_node)
+    for problem in ray.get([check.remote(config, context) for config in distinct.values()]):
+        if problem is not None:
+            raise UserError(problem)
+
+
+def _serve(
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    jobs: int,
+    share: dict[str, int],
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None,
+) -> Generator[Record]:
+    store, queue = Store(Path(context.out)), RunQueue(configs)
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    task = ray.remote(**share, max_retries=MAX_LOST)(_compute_on_node)
+    token = store.cache_dir / f".shared-{uuid.uuid4().hex}"
+    write_atomically(token, "")
+    running: dict[Any, RunConfig] = {}
+    try:
+        while running or not queue.is_empty or more is not None:
+            if more is not None and queue.is_empty and not running:
+                queue.extend(more())
+                if queue.is_empty:
+                    return
+            while len(running) < jobs and (run := queue.next()) is not None:
+                running[task.remote(run, context, str(token), mailbox)] = run
+            done, _ = ray.wait(list(running), timeout=TICK_SEC) if running else ([], [])
+            if not running:
+                time.sleep(TICK_SEC)
+            _pass_on(mailbox, observer)
+            for reference in done:
+                run = running.pop(reference)
+                for record in _take_in(reference, run, queue, store, observer):
+                    observer.finished(record)
+                    yield record
+            observer.tick()
+    finally:
+        token.unlink(missing_ok=True)
+        if running:
+            ray.get(mailbox.stop.remote())
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE_SEC)
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+
+def _pass_on(mailbox: Any, observer: RunObserver) -> None:
+    for kind, value in ray.get(mailbox.empty.remote()):
+        if kind == "started":
+            observer.started(value)
+        else:
+            observer.progressed(value)
+
+
+def _take_in(reference: Any, run: RunConfig, queue: RunQueue, store: Store, observer: RunObserver) -> Iterator[Record]:
+    try:
+        kind, value, files = ray.get(reference)
+    except RayError as lost:
+        reason = str(lost).strip().partition("\n")[0]
+        record = Record(run_id=run.run_id, status="failed", message=f"the Ray task was lost ({reason})", config=run)
+        store.save_record(record)
+        yield record
+        return
+    for name, content in files.items():  # of a node that does not share the folder; the record comes last
+        write_atomically(store.run_dir(run.run_id) / name, content)
+    yield from queue.take_in(kind, value, run, observer)
+
+
+def _check_on_node(config: RunConfig, context: RunContext) -> str | None:
+    from gan_ablate.execution.inputs import check_inputs
+
+    prepare(1, None)
+    with tempfile.TemporaryDirectory() as away:
+        try:
+            check_inputs(config, context.model_copy(update={"out": away}))
+        except UserError as problem:
+            return str(problem)
+    return None
+
+
+def _compute_on_node(
+    config: RunConfig, context: RunContext, token: str, mailbox: Any
+) -> tuple[str, Any, dict[str, bytes]]:
+    """Compute a run on whichever node this is.
+
+    Returns:
+        As ``compute`` does; and the files that it wrote, name → content, where this node does not share the folder.
+    """
+    prepare(1, None)
+    answers: list[Any] = []
+
+    def send(kind: str, value: Any) -> None:
+        answers.append(mailbox.tell.remote(kind, value))
+
+    def should_stop() -> bool:
+        done, answers[:] = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
+        return any(ray.get(done))
+
+    if Path(token).exists():
+        return *compute(config, context, send, should_stop), {}
+    with tempfile.TemporaryDirectory() as away:
+        kind, value = compute(config, context.model_copy(update={"out": away}), send, should_stop)
+        folder = Store(Path(away)).run_dir(config.run_id)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lease"]
+        files.sort(key=lambda path: path.name == RECORD_FILE)
+        return kind, value, {str(path.relative_to(folder)): path.read_bytes() for path in files if kind == "record"}

@@ -1,0 +1,179 @@
+"""Runs in, their records out, computed as the jobs of a Slurm array, through submitit, on one shared file system."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import submitit
+
+from gan_ablate.errors import UserError
+from gan_ablate.execution.events import Progress
+from gan_ablate.execution.executors.queue import RunQueue
+from gan_ablate.execution.executors.worker import compute, prepare
+from gan_ablate.execution.store import Record, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.context import RunContext
+    from gan_ablate.execution.events import RunObserver
+
+TICK_SEC = 1.0
+"""How often jobs are looked at; submitit asks Slurm itself more rarely."""
+
+TIMEOUT_MIN = 24 * 60
+"""Minutes that a job may take, unless it is said otherwise."""
+
+PROGRESS_FILE = "progress.json"
+"""In a run's folder while it is computed: what the command that waits shows."""
+
+
+class _Job:
+    """What a job does. submitit keeps it in a file; Slurm begins it anew where it was preempted or timed out."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def __call__(self, config: RunConfig) -> tuple[str, Any]:
+        prepare(1, None)
+        path = Store(Path(self._context.out)).run_dir(config.run_id) / PROGRESS_FILE
+
+        def send(kind: str, value: Any) -> None:
+            if kind == "progress":
+                beside = path.with_suffix(".new")
+                beside.write_text(json.dumps(asdict(value)), "utf-8")
+                beside.replace(path)
+
+        try:
+            return compute(config, self._context, send)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def checkpoint(self, config: RunConfig) -> Any:
+        """Ask for the same job again: the run goes on from its last checkpoint."""
+        return submitit.helpers.DelayedSubmission(self, config)
+
+
+def run_slurm(
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    jobs: int | None,
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    cluster: str = "slurm",
+) -> Generator[Record]:
+    """Compute runs as jobs of an array, one a run; as ``run_local`` does otherwise.
+
+    The results folder has to lie where all nodes see it; jobs' logs go to its ``slurm/``. A job that is preempted or
+    runs out of time is queued again and goes on from its checkpoint. When this command is stopped, jobs are cancelled.
+
+    Args:
+        configs: the runs, those that take longest first.
+        context: where and how.
+        jobs: how many at once; by default as many as Slurm lets.
+        observer: told what happens.
+        more: asked for further runs whenever all have ended, until there are none.
+        settings: of sbatch, such as ``{"partition": "gpu", "time": "120"}``.
+        cluster: ``"slurm"``; ``"local"`` for processes on this machine instead.
+
+    Raises:
+        UserError: if there is no Slurm on this machine, or a setting is not one.
+    """
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise UserError("--executor slurm: no sbatch on this machine; valid: local, ray")
+    absolute = context.model_copy(
+        update={"out": str(Path(context.out).absolute()), "data_dir": str(Path(context.data_dir).absolute())}
+    )
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounting it warns every few seconds
+    executor = submitit.AutoExecutor(folder=Path(absolute.out) / "slurm" / "%j", cluster=cluster)
+    parameters: dict[str, Any] = {"timeout_min": TIMEOUT_MIN, "cpus_per_task": 1, "name": "gan-ablate"}
+    if cluster == "slurm":
+        parameters |= {"slurm_array_parallelism": jobs or 1_000, "slurm_signal_delay_s": 60}
+    if context.device != "cpu":
+        parameters["gpus_per_node"] = 1
+    parameters |= {f"slurm_{name}": value for name, value in (settings or {}).items()}
+    if "slurm_time" in parameters:
+        del parameters["timeout_min"]
+    try:
+        executor.update_parameters(**parameters)
+    except (NameError, TypeError, ValueError, AssertionError) as wrong:
+        reason = str(wrong).strip().partition("\n")[0]
+        raise UserError(f"--slurm: {reason}") from None
+    return _serve(configs, absolute, executor, jobs, observer, more)
+
+
+def _serve(
+    configs: Sequence[RunConfig],
+    context: RunContext,
+    executor: Any,
+    jobs: int | None,
+    observer: RunObserver,
+    more: Callable[[], Sequence[RunConfig]] | None,
+) -> Generator[Record]:
+    store, queue, job = Store(Path(context.out)), RunQueue(configs), _Job(context)
+    running: dict[str, tuple[Any, RunConfig]] = {}
+    started: set[str] = set()
+    try:
+        while running or not queue.is_empty or more is not None:
+            if more is not None and queue.is_empty and not running:
+                queue.extend(more())
+                if queue.is_empty:
+                    return
+            ready: list[RunConfig] = []
+            while (jobs is None or len(running) + len(ready) < jobs) and (run := queue.next()) is not None:
+                ready.append(run)
+            if ready:
+                submitted = executor.map_array(job, ready)
+                running |= {run.run_id: (of_run, run) for of_run, run in zip(submitted, ready, strict=True)}
+            time.sleep(TICK_SEC)
+            for run_id, (of_run, run) in list(running.items()):
+                _show_progress(store, run, started, observer)
+                if of_run.done():
+                    del running[run_id]
+                    started.discard(run_id)
+                    for record in _take_in(of_run, run, queue, store, observer):
+                        observer.finished(record)
+                        yield record
+            observer.tick()
+    finally:
+        for of_run, _ in running.values():
+            of_run.cancel(check=False)
+
+
+def _show_progress(store: Store, run: RunConfig, started: set[str], observer: RunObserver) -> None:
+    try:
+        progress = Progress(**json.loads((store.run_dir(run.run_id) / PROGRESS_FILE).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return
+    if run.run_id not in started:
+        started.add(run.run_id)
+        observer.started(run)
+    observer.progressed(progress)
+
+
+def _take_in(of_run: Any, run: RunConfig, queue: RunQueue, store: Store, observer: RunObserver) -> Iterator[Record]:
+    problem = of_run.exception()
+    if problem is None:
+        kind, value = of_run.result()
+        yield from queue.take_in(kind, value, run, observer)
+        return
+    reason = str(problem).strip().partition("\n")[0]
+    words = f"job {of_run.job_id} ended without a result ({of_run.state}: {reason})"
+    known = store.load_record(run.run_id)
+    if known is not None and known.status != "failed":  # it was lost after all was written
+        yield known
+    elif queue.may_retry(run):
+        observer.noted(run, f"{words}; it is tried once more")
+    else:
+        record = Record(run_id=run.run_id, status="failed", message=words, config=run)
+        store.save_record(record)
+        yield record
