@@ -22,6 +22,7 @@ from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store
+from gan_ablate.execution.tracking import write_events
 from gan_ablate.forecast import show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
 
@@ -86,6 +87,9 @@ def run(options: RunOptions) -> None:
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
+    if options.tensorboard:
+        blocks = [block for plan in computed for block in place_plans(plan, store)]
+        console.print(f"TensorBoard: tensorboard --logdir {write_events(store, blocks)}", soft_wrap=True)
     ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))
     num_failed = sum(run.status == "failed" for run in ended.values())
     if num_failed:

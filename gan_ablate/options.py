@@ -17,8 +17,9 @@ from gan_ablate.design.study import load_grids
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import CHECKPOINT_SEC, check_context
-from gan_ablate.execution.executors import ExecutorName, choose_executor
+from gan_ablate.execution.executors import ExecutorName, check_settings, choose_executor
 from gan_ablate.execution.executors.local import resolve_jobs
+from gan_ablate.execution.tracking import check_tensorboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,9 @@ class RunOptions:
     slurm: Annotated[
         list[str] | None, typer.Option("--slurm", help="With --executor slurm: sbatch's key=value; repeatable.")
     ] = None
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files, too, to tensorboard/ (extra tensorboard).")
+    ] = False
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
     features: Annotated[
         Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
@@ -98,6 +102,9 @@ class RunOptions:
         check_context(self.device, self.inception_weights, self.checkpoint_sec)
         num_jobs = resolve_jobs(self.jobs, self.device)
         self._check_until()
+        check_settings(self.executor, self.ray_address, self._slurm_settings())
+        if self.tensorboard:
+            check_tensorboard()
         plans = [
             resolve_plan(
                 grid,
@@ -119,13 +126,16 @@ class RunOptions:
         Raises:
             UserError: if a setting is not ``key=value``, or the executor's package is not there.
         """
+        return choose_executor(self.executor, ray_address=self.ray_address, slurm=self._slurm_settings())
+
+    def _slurm_settings(self) -> dict[str, str]:
         settings = {}
         for setting in self.slurm or ():
             key, equals, value = setting.partition("=")
             if not (key.isidentifier() and equals and value):
                 raise UserError(f"--slurm {shorten(setting)}: valid: key=value, such as partition=gpu")
             settings[key] = value
-        return choose_executor(self.executor, ray_address=self.ray_address, slurm=settings)
+        return settings
 
     def _check_until(self) -> None:
         if self.until is None:

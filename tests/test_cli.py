@@ -15,60 +15,8 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.store import Record, Store
+from tests.calls import call
 from tests.synthetic import save_runs
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["gan-ablate", *arguments])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-@pytest.mark.parametrize("command", ["run", "plan"])
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--grid", "bn_label_smoth"], ["--grid bn_label_smoth", "did you mean bn_label_smooth?"]),
-        (["--grid", "absent.toml"], ["--grid absent.toml", "No such file"]),
-        (["--grid", "broken.toml"], ["broken.toml", "not TOML", "line 1"]),
-        (["--grid", "dropout", "--seeds", "0"], ["--seeds 0", "from 1"]),
-        (["--grid", "dropout", "--steps", "0"], ["--steps 0", "from 1"]),
-        (["--grid", "dropout", "--dataset", "mnits"], ["mnits", "did you mean mnist?"]),
-        (["--grid", "dropout", "--dataset", "folder:empty"], ["folder:empty", "no image in it"]),
-        (["--grid", "dropout", "--until", "settled", "--seeds", "3"], ["--seeds 3", "valid: --max-seeds"]),
-        (["--grid", "dropout", "--max-seeds", "3"], ["--max-seeds 3", "valid: with --until settled"]),
-        (["--grid", "dropout", "--max-hours", "3"], ["--max-hours 3", "valid: with --until settled"]),
-        (["--grid", "dropout", "--until", "settled", "--max-seeds", "1"], ["--max-seeds 1", "from 2"]),
-        (["--grid", "dropout", "--until", "settled", "--max-seeds", "99999"], ["--max-seeds 99999", "from 2 to 10000"]),
-        (["--grid", "dropout", "--until", "settled", "--max-hours", "0"], ["--max-hours 0", "above 0"]),
-        (["--grid", "dropout", "--jobs", "0"], ["--jobs 0", "from 1"]),
-        (["--grid", "dropout", "--jobs", "9" * 25], ["--jobs 99999", "from 1 to 1,024"]),
-        (["--grid", "dropout", "--device", "tpu"], ["--device tpu: not supported", "valid: cpu, cuda"]),
-        (["--grid", "dropout", "--inception-weights", "absent.pth"], ["--inception-weights absent.pth: no such file"]),
-        (["--grid", "dropout", "--set", "bta1=0.5"], ["bta1 = 0.5", "did you mean beta1?"]),
-        (["--grid", "dropout", "--set", "generator.hidden_sizes=[5]"], ["generator (dcgan)", "base_channels"]),
-    ],
-)
-def test_what_is_wrong_is_one_line_and_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    command: str,
-    arguments: list[str],
-    words: list[str],
-) -> None:
-    Path("broken.toml").write_text("base = mlp\n", "utf-8")
-    Path("empty").mkdir()
-    assert call(monkeypatch, command, *arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    for word in ["gan-ablate: ", *words]:
-        assert word in line
-    assert not Path("results").exists()
 
 
 def test_a_broken_image_stops_everything_before_it_starts(

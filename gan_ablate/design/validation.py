@@ -130,6 +130,8 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             problem = f" = {_show(wrong)}: valid: {expected}"
         case "model_type" | "model_attributes_type":
             problem = f" = {_show(node)}: should be a table of fields"
+        case "too_short":
+            problem = f" = {_show(node)}: valid: at least {context['min_length']}, not {context['actual_length']}"
         case _:
             message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
             problem = f" = {_show(node)}: {message}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,13 +149,13 @@ class RunCheckpoints:
         samples.mkdir(parents=True, exist_ok=True)
         for name in names:
             shutil.copyfile(sheets[name], samples / name)
-        return found
+        return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])
 
     def _leads_here(self, found: _Checkpoint) -> bool:
         """Whether this run would have measured on the way to that state what the other one has."""
         step = found.state.step
-        wanted = sorted(at for at in self._config.curve_steps if at <= step)
-        has_points = not self._is_scored or [at for at, _, _ in found.curve] == wanted
+        wanted = {at for at in self._config.curve_steps if at <= step}
+        has_points = not self._is_scored or {at for at, _, _ in found.curve} >= wanted
         return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
 
     def _read(self, path: Path) -> _Checkpoint | None:

@@ -167,7 +167,7 @@ class InceptionExtractor:
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
             )
         except Exception as unreadable:  # whatever torch.load and load_state_dict raise on a foreign file
-            reason = str(unreadable).partition("\n")[0]
+            reason = _say_why_not(file, unreadable)
             raise UserError(
                 f"--inception-weights {file}: not the Inception-v3 of torch-fidelity ({reason})"
             ) from unreadable
@@ -215,6 +215,15 @@ def _extract(
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)
+
+
+def _say_why_not(file: Path, unreadable: Exception) -> str:
+    """Say what is wrong with a file of weights: PyTorch's own words are empty, a number, or advice not to be followed."""
+    if not file.stat().st_size:
+        return "the file is empty"
+    if isinstance(unreadable, RuntimeError) and "state_dict" in str(unreadable):
+        return "it holds the weights of another network"
+    return "it is no file of weights alone: cut short, of another kind, or with code in it"
 
 
 def _download(url: str) -> Path:

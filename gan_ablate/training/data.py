@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -191,9 +192,11 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
                 dataset = kinds[name](data_dir, train=train, download=False)
             except RuntimeError:  # torchvision's word for "not there"
                 dataset = kinds[name](data_dir, train=train, download=True)
-    except (OSError, RuntimeError, ValueError, AssertionError) as failure:
+    except (OSError, RuntimeError, ValueError, AssertionError, EOFError, IndexError, struct.error) as failure:
+        is_absent = isinstance(failure, OSError) or "not found" in str(failure)
+        reason = str(failure).partition("\n")[0] if is_absent else "a file of it is empty, cut short or of another kind"
         raise UserError(
-            f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({failure}); "
+            f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({reason}); "
             "name the folder that holds it with --data-dir, or use the embedded mnist-10k"
         ) from None
     images, labels = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)

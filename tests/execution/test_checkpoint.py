@@ -150,14 +150,15 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
 
 
 def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
-    """As a user would: the same command with twice the steps, whose every second point is one of before."""
+    """As a user would: the same command with twice the steps, which takes FID at every second step of before."""
     context = make_context(tmp_path / "out", keeps_checkpoints=True)
-    scoring = {**SCORING, "curve_points": 1}
-    execute(make_config(**{**SMALL, "scoring": scoring, "sheet_every": 10}), context, lambda _: None)
-    longer = make_config(**{**SMALL, "steps": 60, "scoring": scoring, "sheet_every": 10})
+    execute(make_config(**SMALL), context, lambda _: None)
+    longer = make_config(**{**SMALL, "steps": 60})
     record = execute(longer, context, lambda _: None)
     log = (Store(tmp_path / "out").run_dir(longer.run_id) / "log.txt").read_text()
-    assert "goes on" not in log  # FID was taken at 30, where the longer run takes none
+    assert "goes on from step 30" in log
+    assert record.scoring is not None
+    assert record.scoring.curve_steps == [20, 40, 60]
     assert untimed(record) == untimed(execute(longer, make_context(tmp_path / "whole"), lambda _: None))
 
 

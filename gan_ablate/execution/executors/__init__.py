@@ -33,6 +33,18 @@ class Executor(Protocol):
         """See ``executors.local.run_local``."""
 
 
+def check_settings(name: ExecutorName, ray_address: str | None, slurm: Mapping[str, str] | None) -> None:
+    """Refuse settings of another executor.
+
+    Raises:
+        UserError: if there are some.
+    """
+    if ray_address is not None and name != "ray":
+        raise UserError(f"--ray-address {ray_address}: valid: with --executor ray")
+    if slurm and name != "slurm":
+        raise UserError(f"--slurm {next(iter(slurm))}: valid: with --executor slurm")
+
+
 def choose_executor(
     name: ExecutorName, *, ray_address: str | None = None, slurm: Mapping[str, str] | None = None
 ) -> Executor | None:
@@ -46,10 +58,7 @@ def choose_executor(
     Raises:
         UserError: if the package that it needs is not there, or a setting belongs to another one.
     """
-    if ray_address is not None and name != "ray":
-        raise UserError(f"--ray-address {ray_address}: valid: with --executor ray")
-    if slurm and name != "slurm":
-        raise UserError(f"--slurm {next(iter(slurm))}: valid: with --executor slurm")
+    check_settings(name, ray_address, slurm)
     if name == "local":
         return None
     try:
