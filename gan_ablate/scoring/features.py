@@ -218,7 +218,7 @@ def _extract(
 
 
 def _say_why_not(file: Path, unreadable: Exception) -> str:
-    """Say what is wrong with a file of weights: PyTorch's own words are empty, a number, or advice not to be followed."""
+    """Say what is wrong with a file of weights: PyTorch's words are empty, a number, or advice not to be followed."""
     if not file.stat().st_size:
         return "the file is empty"
     if isinstance(unreadable, RuntimeError) and "state_dict" in str(unreadable):
