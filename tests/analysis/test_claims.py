@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -260,3 +261,17 @@ def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
     verdicts = GridResults.load(Store(tmp_path / "smoke"), "representation").verdicts
     assert {reason for _, reason in verdicts.unjudged()} == {"smoke runs judge nothing"}
     assert len(verdicts.unjudged()) == 4
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("lower", 10), ("none", 40)])
+def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(tmp_path: Path, direction: str, expected: int) -> None:
+    """One level that helps is enough for a claim that something helps; a claim of no difference needs them all."""
+    effects = dropout_effects(tmp_path, {}, noise=0.3)
+    levels = [{"dropout": "elements-50"}, {"dropout": "elements-30"}]
+    needed = {"elements-50": 40, "elements-30": 10}
+    billed = [dataclasses.replace(effect, needed_seeds=needed.get(effect.levels["dropout"])) for effect in effects]
+    claim = HELPS.model_copy(update={"levels": levels, "direction": direction})
+    judgement = judge(claim, lambda _: billed)
+    assert judgement is not None
+    assert judgement.verdict == "open"
+    assert judgement.needed_seeds == expected

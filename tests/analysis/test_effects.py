@@ -3,10 +3,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.sequential import seeds_to_settle
+from gan_ablate.analysis.stats import mean_estimate
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
@@ -234,3 +237,53 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level(tmp
     # At Holm's level, which is its own 95 % interval here, it would be called negligible.
     assert max(abs(none.estimate.low), abs(none.estimate.high)) < math.log(1.1)
     assert none.answer == "open"
+
+
+def test_an_effect_that_is_found_has_the_interval_of_holms_level(tmp_path: Path) -> None:
+    """Three effects: the clearest is judged at 1 - 0.05/3, the next at 1 - 0.05/2."""
+    planted = {"batch_norm:on": -0.7, "label_smoothing:on": 0.3}
+    effects = effects_of(tmp_path, "bn_label_smooth", planted, noise=0.03)
+    found = sorted((effect for effect in effects.values() if effect.is_found), key=lambda effect: effect.estimate.p)
+    assert len(found) == 2
+    for rank, effect in enumerate(found):
+        differences = effect.sides[:, 0] - effect.sides[:, 1]
+        assert effect.test.confidence == pytest.approx(1 - 0.05 / (3 - rank))
+        wider = mean_estimate(differences, 1 - 0.05 / (3 - rank))
+        assert (effect.adjusted.low, effect.adjusted.high) == pytest.approx((wider.low, wider.high))
+        assert effect.adjusted.low < effect.estimate.low
+        assert effect.adjusted.high > effect.estimate.high
+
+
+def test_seeds_are_counted_at_the_strictest_level_of_the_family(tmp_path: Path) -> None:
+    effects = effects_of(tmp_path, "bn_label_smooth", {"label_smoothing:on": 0.12}, noise=0.2)
+    needing = [effect for effect in effects.values() if effect.needed_seeds is not None]
+    assert needing
+    for effect in needing:
+        assert effect.needed_seeds == seeds_to_settle(effect.estimate, effect.margin, 1 - 0.05 / 3)
+    assert any(e.needed_seeds != seeds_to_settle(e.estimate, e.margin, 0.95) for e in needing)
+
+
+def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"), seeds=3)
+    save_runs(
+        Store(tmp_path), planned, lambda cell, seed: None if (cell.label, seed) == ("dropout elements-50", 0) else 20.0
+    )
+    runs = load_results(tmp_path, "dropout")
+    recall = np.where(runs["dropout"] == "none", 0.9, 0.5 + 0.01 * runs["seed"])
+    runs["recall"] = np.where(runs["status"] == "completed", recall, np.nan)
+    effects = {effect.name: effect for effect in estimate_effects(planned, runs, "recall")}
+    with_diverged = effects["dropout elements-50"].with_diverged
+    assert with_diverged is not None
+    assert with_diverged.value == pytest.approx(np.mean([0.5 - 0.9, 0.51 - 0.9, 0.52 - 0.9]))
+
+
+def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline(tmp_path: Path) -> None:
+    """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
+    planned = plan(load_grid("essentials"), seeds=4)
+    save_runs(Store(tmp_path), planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0)
+    runs = load_results(tmp_path, "essentials")
+    runs.loc[(runs["cell"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
+    runs.loc[(runs["cell"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
+    rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
+    assert (rates.count, rates.total) == (2, 3)
+    assert (rates.baseline_count, rates.baseline_total) == (1, 4)

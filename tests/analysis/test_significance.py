@@ -110,3 +110,12 @@ def test_within_a_margin_fewer_seeds_settle(size: float, std: float) -> None:
 
     assert chance(needed) >= 0.79
     assert needed == 2 or chance(needed - 1) < 0.81
+
+
+def test_sums_that_are_equal_on_paper_count_as_equal() -> None:
+    """0.1 + 0.2 - 0.3 is not 0 in binary; among all flips of equal sizes, ties must count on both sides."""
+    values = np.array([0.1, 0.2, 0.3, -0.6, 0.7, 0.1, 0.2])
+    exact = np.round(values * 10).astype(int)
+    signs = 1 - 2 * ((np.arange(2**7)[:, None] >> np.arange(7)) & 1)
+    sums = np.abs(signs @ exact)
+    assert sign_flip_test(values).p == (sums >= abs(exact.sum())).mean()

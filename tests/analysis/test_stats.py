@@ -142,3 +142,13 @@ def test_a_contrast_is_the_difference_of_its_sides() -> None:
     np.testing.assert_allclose(sides[:, 0], values[:, :2].mean(axis=1))
     np.testing.assert_allclose(sides[:, 0] - sides[:, 1], contrast_values(values, weights))
     assert np.isnan(sides).any(axis=1).tolist() == [False, False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e6])
+def test_differences_that_rounding_has_spread_are_equal(size: float) -> None:
+    """What a mean of five and the last bit of each leave is no spread to test against: it would be certain of it."""
+    values = np.nextafter(size, np.array([0, 1, 0, 1, 1]) * 2 * size)
+    assert len(set(values)) == 2
+    estimate = mean_estimate(values)
+    assert math.isnan(estimate.p)
+    assert math.isnan(estimate.low)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import RESULT_COLUMNS, load_grid
 from gan_ablate.design.planning import Cell, plan
@@ -96,3 +97,23 @@ def test_runs_that_diverged_or_failed_keep_their_rows(tmp_path: Path) -> None:
     assert runs.loc[("0.5", 1), "status"] == "failed"
     assert runs["fid"].isna()[("0.9", 0)]
     assert runs.loc[("0.9", 0), "diverged_at"] == 3
+
+
+def test_the_target_is_a_geometric_mean_of_seeds(tmp_path: Path) -> None:
+    save_runs(Store(tmp_path), plan(load_grid("beta1"), seeds=2), lambda _, seed: (10.0, 40.0)[seed])
+    results = GridResults.load(Store(tmp_path), "beta1")
+    assert results.yardsticks.target_fid == pytest.approx(20 * 1.6)  # not 25 * 1.6
+
+
+def test_a_run_that_shared_the_machine_does_not_say_how_fast_a_variant_is(tmp_path: Path) -> None:
+    save(tmp_path)
+    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
+    (fastest,) = (cell for cell in planned.cells if cell.levels["beta1"] == "0.0")
+    record = store.load_record(fastest.run_id(0))
+    assert record is not None
+    assert record.throughput is not None
+    assert record.scoring is not None
+    unsteady = record.throughput.model_copy(update={"step_ms_p90": 10 * record.throughput.step_ms_p10})
+    slower = record.scoring.model_copy(update={"curve_train_sec": [3 * at for at in record.scoring.curve_train_sec]})
+    store.save_record(record.model_copy(update={"throughput": unsteady, "scoring": slower}))
+    assert GridResults.load(store, "beta1").yardsticks.equal_sec == pytest.approx(15)  # of its other seed alone

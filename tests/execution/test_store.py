@@ -107,3 +107,9 @@ def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
     (store.run_dir(other.run_id) / "record.json").write_bytes((store.run_dir(mine.run_id) / "record.json").read_bytes())
     with pytest.raises(UserError, match=f"its configuration is that of run {mine.run_id}"):
         store.load_record(other.run_id)
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    """A temporary file is its owner's alone; a results folder is shared."""
+    write_atomically(tmp_path / "record.json", "x")
+    assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o644

@@ -15,6 +15,7 @@ from gan_ablate.design.grid import list_presets
 from gan_ablate.scoring.score import NUM_SHEET_IMAGES, sample_images, sheet_latents
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.models.init import initialise
 from gan_ablate.training.models.layers import (
     BilinearUpsampleConv2d,
     Dropout,
@@ -350,3 +351,22 @@ def test_spectral_norm_starts_from_the_runs_seed() -> None:
         states.append(build_discriminator(make_config(discriminator=part)).state_dict())
     for name, tensor in states[0].items():
         assert torch.equal(states[1][name], tensor), name
+
+
+def drawn_layer(role: str) -> torch.nn.Linear:
+    """A layer of eight weights on one input, and eight biases, as a network's role draws it by PyTorch's default."""
+    layer = torch.nn.Linear(1, 8)
+    initialise(torch.nn.Sequential(layer), make_config(init="default").init, 0, role)
+    return layer
+
+
+def test_both_networks_start_from_streams_of_their_own() -> None:
+    """Layers of G and D bear the same names."""
+    generator, discriminator = drawn_layer("generator"), drawn_layer("discriminator")
+    assert not torch.equal(generator.weight, discriminator.weight)
+    assert torch.equal(generator.weight, drawn_layer("generator").weight)
+
+
+def test_weight_and_bias_start_from_streams_of_their_own() -> None:
+    layer = drawn_layer("generator")  # one input: both would be the same eight numbers in ±1
+    assert not torch.allclose(layer.weight[:, 0], layer.bias)
