@@ -34,15 +34,16 @@ MAX_RANKED = 8
 """Factors that a list of the ranking names."""
 
 BRACKETS = (
-    "Below: changes of FID, lower is better, the largest first: -50 % and +100 % are as large, a half and a double. In "
-    "brackets 95 % intervals, adjusted for all effects of a grid. These FIDs have a scale of their own."
+    "Below: changes of FID, lower is better, sorted by ratio: halving (-50 %) counts as much as doubling (+100 %). In "
+    "brackets 95 % intervals, adjusted for all effects of a grid. Do not compare these FIDs with published ones."
 )
 
 HOW_TO_READ = (
-    "FID is the distance of generated images from real ones. Thick bars are an effect's own 95 % interval, thin ones "
-    "are adjusted for all effects of its grid, and all words rest on these: *better* or *worse*, use or avoid, if it "
-    "excludes zero; *does not matter* if all of it lies within the margin, the grey band; *open* otherwise. An "
-    "interaction is what two levels do together beyond what each does. [Definitions and methods](methods.md)."
+    "FID is the distance of generated images from real ones. All words rest on the thin bars, 95 % intervals adjusted "
+    "for all effects of a grid; thick bars are an effect's own. *Better* or *worse*, use or avoid: the thin bar "
+    "excludes zero. *Does not matter*: it lies within the margin of {margin}, the grey band. *Open*, or not known yet: "
+    "neither. An interaction is what two levels do together beyond what each does. "
+    "[Definitions and methods](methods.md)."
 )
 
 
@@ -68,7 +69,9 @@ def front_lines(
     lines += [*_ranking_lines(rank_effects(every), results, places), ""]
     if has_figure:
         caption = "Main effects on FID, interactions that were found, and the time of a step"
-        lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ, ""]
+        margins = sorted({of_grid.plan.grid.margin for of_grid in every})
+        margin = " or ".join(f"±{100 * of_grid:.3g} %" for of_grid in margins)
+        lines += [f"![{caption}]({FIGURE})", "", HOW_TO_READ.format(margin=margin), ""]
     lines += [*_verdict_lines(every, places), "## Grids", ""]
     for page in pages:
         lines += [f"- **{_link(page)}**", *(f"  - {line}" for line in page.sentences)]
@@ -177,14 +180,21 @@ def _size_words(results: GridResults, effect: Effect) -> str:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
     if says_more:
         words += f"; {'; '.join(map(place_words, simple))}"
-    return words + _cost_words(results, effect)
+    return words + _course_words(results, effect) + _cost_words(results, effect)
+
+
+def _course_words(results: GridResults, effect: Effect) -> str:
+    """Say how large an effect was, where it shrinks: it may be about speed, and gone in a longer training."""
+    peaks = [course.peak for course in results.courses if course.effects[-1].levels == effect.levels]
+    peak = next((peak for peak in peaks if peak is not None), None)
+    return "" if peak is None else f"; shrinking, from {percent_text(peak[1].estimate)} at step {peak[0]:,}"
 
 
 def _cost_words(results: GridResults, effect: Effect) -> str:
     """Say what a level costs, where that is certain and worth a word."""
     times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
     is_known = bool(times) and times[0].is_found and not times[0].is_too_small
-    return f"; a step takes {percent_text(times[0].estimate)}" if is_known else ""
+    return f"; a step takes {percent_text(adjusted_estimate(times[0]))}" if is_known else ""
 
 
 def _setting_sentence(every: Sequence[GridResults]) -> str:

@@ -172,8 +172,8 @@ def too_small_words(effect: Effect) -> str:
 def settling_words(needed_seeds: int | None) -> str:
     """Say what would settle an open effect."""
     if needed_seeds is None:
-        return "no number of seeds in reach would settle it, were it as large as it seems"
-    return f"about {needed_seeds:,} seeds in all would settle it, were it as large as it seems (`--until settled`)"
+        return "no number of seeds in reach would settle it, if it is as large as it seems"
+    return f"about {needed_seeds:,} seeds in all settle it, if it is as large as it seems"
 
 
 def pairing_sentence(effects: Sequence[Effect]) -> str | None:
@@ -263,7 +263,7 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
     if judgement.verdict != "open":
         small = ", by an effect too small to matter" if judgement.is_too_small else ""
         return (
-            f"**{judgement.verdict}**{small}"
+            f"**{judgement.verdict}**{_which_words(judgement)}{small}"
             if is_complete
             else f"{judgement.verdict}{small}, provisionally: runs are missing"
         )
@@ -275,6 +275,16 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
     if {"supported", "refuted"} <= verdicts:
         return "open: its levels contradict each other"
     return f"open: {settling_words(judgement.needed_seeds)}"
+
+
+def _which_words(judgement: Judgement) -> str:
+    """Name the levels that bear a verdict, where a claim is of several and the others are open."""
+    if judgement.claim.direction == "none":
+        return ""
+    bearing = [finding.effect for finding in judgement.decisive if finding.verdict == judgement.verdict]
+    if len(bearing) == len(judgement.decisive) or any(len(effect.levels) != 1 for effect in bearing):
+        return ""
+    return f" for {' and '.join(level for effect in bearing for level in effect.levels.values())}"
 
 
 def evidence_words(effect: Effect) -> str:

@@ -83,8 +83,8 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             False,
             (
                 "**bn on** leans to a lower FID: -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012): sure by "
-                "itself, not among all effects of its grid; about 12 seeds in all would settle it, were it as large as "
-                "it seems (`--until settled`); "
+                "itself, not among all effects of its grid; about 12 seeds in all settle it, if it is as large as "
+                "it seems; "
             ),
         ),
     ],
@@ -181,11 +181,11 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
         (judgement_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
             judgement_of("open", estimate=FIVE, needed=24),
-            "open: about 24 seeds in all would settle it, were it as large as it seems (`--until settled`)",
+            "open: about 24 seeds in all settle it, if it is as large as it seems",
         ),
         (
             judgement_of("open", estimate=FIVE, needed=None),
-            "open: no number of seeds in reach would settle it, were it as large as it seems",
+            "open: no number of seeds in reach would settle it, if it is as large as it seems",
         ),
         (
             judgement_of("open", estimate=ONE, needed=None),

@@ -177,6 +177,8 @@ def _decided_texts(effects: Sequence[Effect]) -> str:
     changes = [change_text(effect, adjusted_estimate(effect)) for effect in effects]
     if effects[0].against is not None:
         changes[0] += f" from {effects[0].against:g}"
+    if len(effects) == 1 and effects[0].is_interaction:
+        changes[0] = f"interaction {changes[0]}"
     if len(effects) > 1:
         changes = [f"{effect.name} {change}" for effect, change in zip(effects, changes, strict=True)]
     return f"{effects[0].outcome.title} {'; '.join(changes)}"
