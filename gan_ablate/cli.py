@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -23,8 +22,10 @@ from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.execution.tracking import write_events
+from gan_ablate.files import is_disk_failure
 from gan_ablate.forecast import show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
+from gan_ablate.signals import listen, stoppable
 
 app = typer.Typer(
     name="gan-ablate",
@@ -78,12 +79,11 @@ def run(options: RunOptions) -> None:
         if previous is not None and set(previous.run_ids) - labels.keys():
             header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
     num_done = 0 if options.until else len(labels) - num_missing
-    try:
-        with Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display:
-            computed, endings = compute(options, plans, display)
-    except KeyboardInterrupt as stop:
-        console.print("Stopped. The same command goes on where it was.")
-        raise typer.Exit(_exit_code(stop)) from None
+    with (
+        stoppable(console),
+        Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display,
+    ):
+        computed, endings = compute(options, plans, display)
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
@@ -132,7 +132,10 @@ def train(
     console = _open_console()
     config = single.config
     header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes])
-    with Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display:
+    with (
+        stoppable(console),
+        Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display,
+    ):
         record = run_single(
             single, out, data_dir=data_dir, device=device, inception_weights=inception_weights, observer=display
         )
@@ -217,30 +220,34 @@ def verify(out: OutOption = RESULTS) -> None:
     for problem in findings.problems:
         print(_printable(problem))
     if findings.problems:
-        raise RunFailedError(f"{len(findings.problems)} of {findings.num_files} files in {out} are damaged")
-    _open_console().print(f"{findings.num_files} files in {out}: all as they were written")
+        raise RunFailedError(f"{len(findings.problems)} of {findings.num_checked} in {out} are damaged")
+    _open_console().print(
+        f"{findings.num_checked} plans, runs, checkpoints and cached files in {out}: as they were written"
+    )
 
 
 @app.command(epilog="Example: gan-ablate clean --yes")
 def clean(
     out: OutOption = RESULTS,
-    runs: Annotated[
-        bool, typer.Option("--runs", help="Finished runs of no grid, too, those of train among them.")
+    runs: Annotated[bool, typer.Option("--runs", help="Runs of no grid, too, those of train among them.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs, too: more --steps begin anew then.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete what nothing in a results folder refers to, after saying what."""
     from gan_ablate.execution.upkeep import find_waste, remove
 
-    found = find_waste(Store(out), with_runs=runs)
+    store = Store(out)
+    found = find_waste(store, with_runs=runs, with_checkpoints=checkpoints)
     for waste in found:
         print(_printable(f"{waste.path}: {waste.reason}, {waste.num_bytes / 1e6:.1f} MB"))
     if not found:
         _open_console().print(f"{out}: nothing to delete")
     elif yes or typer.confirm(f"Delete these {len(found)}, {sum(w.num_bytes for w in found) / 1e6:.1f} MB?"):
-        for waste in found:
-            remove(waste)
-        _open_console().print(f"{len(found)} deleted")
+        num_gone = sum(remove(store, waste) for waste in found)
+        kept = f"; {len(found) - num_gone} that a command works on stay" if num_gone < len(found) else ""
+        _open_console().print(f"{num_gone} deleted{kept}")
 
 
 @app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
@@ -260,28 +267,16 @@ def sample(
     _open_console().print(f"{num} images of run {run_id}: {to}")
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _TerminatedError
-
-
-def _exit_code(stop: KeyboardInterrupt) -> int:
-    return 128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT)
-
-
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
-    signal.signal(signal.SIGTERM, _terminate)
+    listen()
     try:
         app()
-    except KeyboardInterrupt as stop:
-        _end("stopped", _exit_code(stop))
     except UserError as wrong:
         _end(str(wrong), 2)
     except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
+        if is_disk_failure(refused):
+            _end(f"the disk: {refused.strerror}; make room, and the same command goes on", 2)
         _end(f"{shorten(str(refused.filename or 'the system'))}: {refused.strerror or refused}", 2)
     except RunFailedError as failure:
         _end(str(failure), 1)

@@ -61,12 +61,18 @@ def seal_json(text: str) -> bytes:
     return _SEAL % hashlib.sha256(rest).hexdigest().encode("ascii") + rest
 
 
-def check_seal(content: bytes) -> None:
-    """Check the SHA-256 that ``seal_json`` has put into a JSON object; one without was written by an older version.
+def check_seal(content: bytes, *, is_due: bool = False) -> None:
+    """Check the SHA-256 that ``seal_json`` has put into a JSON object.
+
+    Args:
+        content: of the file.
+        is_due: whether there has to be one; records and plans of older versions have none.
 
     Raises:
-        ValueError: if it is another one's.
+        ValueError: if it is another one's, or missing.
     """
+    if is_due and not content.startswith(_SEAL_START):
+        raise ValueError("it has no checksum")
     if content.startswith(_SEAL_START):
         line, rest = content[:_SEAL_BYTES], content[_SEAL_BYTES:]
         if line != _SEAL % hashlib.sha256(rest).hexdigest().encode("ascii"):

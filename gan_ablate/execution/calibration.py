@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
-from gan_ablate.execution.executors.local import MULTIPROCESSING
+from gan_ablate.execution.executors.local import MULTIPROCESSING, start_server
 from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.schedule import find_missing_ids
 from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gan_ablate.design.config import RunConfig
@@ -86,7 +87,11 @@ def _load(place: Path, machine: list[object]) -> Speed | None:
 
 def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed:
     started = time.perf_counter()
-    with ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=prepare, initargs=(1, None)) as pool:
+    start_server()
+    with (
+        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=prepare, initargs=(1, None)) as pool,
+        _ended_at_once(),
+    ):
         classifier_ms = pool.submit(_time_classifier).result()
         start_sec = time.perf_counter() - started
         # The longest first, so that all workers are at work until nearly the end.
@@ -94,6 +99,17 @@ def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed
         times = list(pool.map(_time_step, configs))
     timed = {step_key(config): ms for config, ms in zip(configs, times, strict=True) if ms is not None}
     return Speed(step_ms={**known.step_ms, **timed}, start_sec=start_sec, classifier_ms=classifier_ms)
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Kill the processes of a pool where this one is interrupted: it would wait for all that they have begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
 
 
 def _time_step(config: RunConfig) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,9 @@ class RunCheckpoints:
         """Return the state to go on from, with the observer put where it was, or None to begin."""
         own = self._store.checkpoint_path(self._config)
         found = self._read(own)
+        if found is not None and not self._has_sheets(found.state.step):
+            self._log.warning("%s: its run's sheets are gone; begins anew", own)
+            found = None
         if found is None:
             found = self._find_shorter(own)
         if found is None:
@@ -129,8 +133,16 @@ class RunCheckpoints:
         """Delete what the run no longer needs, now that it is over."""
         path = self._store.checkpoint_path(self._config)
         path.unlink(missing_ok=True)
-        if path.parent.is_dir() and not any(path.parent.iterdir()):
+        with suppress(OSError):  # the same run of another length has one there
             path.parent.rmdir()
+
+    def _has_sheets(self, step: int) -> bool:
+        """Whether all sheets up to a step are there."""
+        known = {sheet.name for sheet in self._store.sample_sheets(self._config.run_id)}
+        return known >= set(self._sheets_until(step))
+
+    def _sheets_until(self, step: int) -> list[str]:
+        return [f"step-{at:06d}.png" for at in self._config.sheet_steps if at <= step]
 
     def _find_shorter(self, own: Path) -> _Checkpoint | None:
         """Find the same run of fewer steps that came furthest, and take over the sheets that it has drawn."""
@@ -142,13 +154,16 @@ class RunCheckpoints:
             return None
         found, path = max(usable, key=lambda pair: pair[0].state.step)
         sheets = {sheet.name: sheet for sheet in self._store.sample_sheets(path.stem)}
-        names = [f"step-{step:06d}.png" for step in self._config.sheet_steps if step <= found.state.step]
+        names = self._sheets_until(found.state.step)
         if not sheets.keys() >= set(names):
             return None
         samples = self._store.run_dir(self._config.run_id) / "samples"
         samples.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copyfile(sheets[name], samples / name)
+        try:
+            for name in names:
+                shutil.copyfile(sheets[name], samples / name)
+        except FileNotFoundError:  # somebody deletes the other run
+            return None
         return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])
 
     def _leads_here(self, found: _Checkpoint) -> bool:

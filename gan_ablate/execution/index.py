@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from gan_ablate.execution.store import Status, Store
 
+INDEX_FILE = "index.json"
+"""In the cache."""
+
 LAYOUT = 1
 """Raised when entries are written otherwise than before."""
 
@@ -46,7 +49,7 @@ def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
     Raises:
         UserError: if a record has to be read and cannot be.
     """
-    path = store.cache_dir / "index.json"
+    path = store.cache_dir / INDEX_FILE
     known, found = _load(path), dict[str, Summary]()
     is_new = False
     for run_id in run_ids:
@@ -70,8 +73,20 @@ def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
 def _load(path: Path) -> dict[str, list[Any]]:
     try:
         content = path.read_bytes()
-        check_seal(content)
+        check_seal(content, is_due=True)
         index = json.loads(content)
     except (OSError, ValueError):
         return {}
-    return dict(index["runs"]) if isinstance(index, dict) and index.get("layout") == LAYOUT else {}
+    return dict(index["runs"]) if index.get("layout") == LAYOUT else {}
+
+
+def check_index(path: Path) -> None:
+    """Check an index against its checksum.
+
+    Raises:
+        ValueError: if it is not what was written.
+    """
+    try:
+        check_seal(path.read_bytes(), is_due=True)
+    except ValueError as broken:
+        raise ValueError(f"{path}: {broken}; it will be made anew") from None

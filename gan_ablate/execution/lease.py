@@ -34,7 +34,8 @@ def lease(path: Path) -> Iterator[bool]:
         OSError: if the file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    # Its fallback would leave a file behind when its holder is killed, which a clock then has to judge.
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -110,8 +110,9 @@ class Display:
 
     def progressed(self, progress: RunProgress) -> None:
         """Update a run's line."""
-        config, _ = self._running[progress.run_id]
-        self._running[progress.run_id] = (config, progress)
+        if progress.run_id in self._running:  # a cluster's word may come after its run's end
+            config, _ = self._running[progress.run_id]
+            self._running[progress.run_id] = (config, progress)
 
     def finished(self, record: Record) -> None:
         """Take a run's line away and say how it ended."""

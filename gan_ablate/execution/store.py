@@ -140,7 +140,7 @@ class Store:
     def sample_sheets(self, run_id: str) -> list[Path]:
         """List a run's sample sheets, in the order of training."""
         places = (self.run_dir(run_id) / "samples", self.root / "sheets" / run_id)
-        return next((found for place in places if (found := sorted(place.glob("step-*.png")))), [])
+        return next((found for place in places if (found := sorted(place.glob("step-*.png"), key=_step_of))), [])
 
     def picture(self, run_id: str, name: str) -> Path | None:
         """Return a picture beside a run's sample sheets, or None where it has none of that name."""
@@ -267,6 +267,12 @@ class Store:
 
     def _plan_path(self, grid: str) -> Path:
         return self.root / "plans" / f"{grid}.json"
+
+
+def _step_of(sheet: Path) -> tuple[int, str]:
+    """Sort sheets by their steps: from a million on they have another digit."""
+    digits = sheet.stem.removeprefix("step-")
+    return (int(digits) if digits.isdecimal() else -1), sheet.name
 
 
 def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
+from gan_ablate.execution.index import INDEX_FILE, check_index
 from gan_ablate.execution.lease import lease
+from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.files import read_sealed
 
 if TYPE_CHECKING:
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
 
     from gan_ablate.execution.store import Store
 
+
+_UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|checkpoint|png|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
+"""A name as ``write_atomically`` makes it."""
 
 ABANDONED_SEC = 3_600.0
 """Age from which an unfinished write is taken for one that was killed."""
@@ -29,11 +37,11 @@ class Findings:
     """What ``verify`` has seen.
 
     Attributes:
-        num_files: that were checked.
+        num_checked: plans, runs, checkpoints and cached files.
         problems: a line for each that is damaged: file, reason, what to do.
     """
 
-    num_files: int
+    num_checked: int
     problems: tuple[str, ...]
 
 
@@ -45,11 +53,13 @@ class Waste:
         path: a file or a folder.
         reason: why it may go, in words.
         num_bytes: that it takes.
+        run_id: of the run whose it is, or None.
     """
 
     path: Path
     reason: str
     num_bytes: int
+    run_id: str | None = None
 
 
 def verify(store: Store) -> Findings:
@@ -69,6 +79,7 @@ def verify(store: Store) -> Findings:
         *(partial(_check_run, store, run_id) for run_id in _list_run_ids(store)),
         *(partial(_check_sealed, path, "its run will begin anew") for path in _list_checkpoints(store)),
         *(partial(_check_sealed, path, damaged) for path in sorted(store.cache_dir.glob("*.safetensors"))),
+        *(partial(check_index, path) for path in store.cache_dir.glob(INDEX_FILE)),
         *(partial(_check_images, path, damaged) for path in sorted((store.cache_dir / "images").glob("[!.]*"))),
     ]
     problems = []
@@ -82,7 +93,7 @@ def verify(store: Store) -> Findings:
 
 def _list_run_ids(store: Store) -> list[str]:
     """Runs that are over, in their folders or archived."""
-    own = {path.parent.name for path in (store.root / "runs").glob("*/record.json")}
+    own = {path.parent.name for path in (store.root / "runs").glob(f"[!.]*/{RECORD_FILE}")}
     archived = {path.name.removesuffix(".json.gz") for path in (store.root / "records").glob("*.json.gz")}
     return sorted(own | archived)
 
@@ -95,9 +106,14 @@ def _check_run(store: Store, run_id: str) -> None:
     record = store.load_record(run_id)
     if record is None:
         return
+    folder = store.run_dir(run_id)
+    if not (folder / RECORD_FILE).exists():  # archived, without weights
+        return
     for name, sha256 in record.weights_sha256.items():
-        path = store.run_dir(run_id) / name
-        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        path = folder / name
+        if not path.exists():
+            raise ValueError(f"{path}: it is missing; delete the run's folder to run it again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise ValueError(
                 f"{path}: it does not match its record's checksum; delete the run's folder to run it again"
             )
@@ -106,6 +122,8 @@ def _check_run(store: Store, run_id: str) -> None:
 def _check_sealed(path: Path, advice: str) -> None:
     try:
         read_sealed(path)
+    except FileNotFoundError:  # its run has ended meanwhile
+        return
     except ValueError as broken:
         raise ValueError(f"{path}: {broken}; {advice}") from None
 
@@ -117,15 +135,16 @@ def _check_images(folder: Path, advice: str) -> None:
         raise ValueError(f"{folder}: it does not match its checksum; {advice}")
 
 
-def find_waste(store: Store, *, with_runs: bool) -> list[Waste]:
+def find_waste(store: Store, *, with_runs: bool = False, with_checkpoints: bool = False) -> list[Waste]:
     """List what nothing refers to, and no command is at work on.
 
-    That are files that a write has left behind when it was killed, checkpoints of runs that are over or belong to no
-    grid, and folders of runs that belong to no grid and have no result.
+    That are files and folders that a write has left behind when it was killed, and what is left of runs that belong to
+    no grid and have neither a result nor a checkpoint.
 
     Args:
         store: of a results folder.
-        with_runs: finished runs that belong to no grid of the folder besides, those of ``train`` among them.
+        with_runs: all runs that belong to no grid of the folder besides, those of ``train`` among them.
+        with_checkpoints: checkpoints of finished runs besides, from which more steps would go on.
 
     Raises:
         UserError: if there is no such folder, or a plan in it cannot be read.
@@ -133,32 +152,52 @@ def find_waste(store: Store, *, with_runs: bool) -> list[Waste]:
     if not store.root.is_dir():
         raise UserError(f"--out {store.root}: no such folder")
     wanted = {run_id for name in store.list_plans() for run_id in store.load_plan(name).run_ids}
+    checkpoints = {path.name.removesuffix(".checkpoint"): path for path in _list_checkpoints(store)}
     found = []
-    for path in sorted((store.root / "runs").glob("*")):
-        has_record = (path / "record.json").exists()
-        if not path.is_dir() or path.name in wanted or (has_record and not with_runs) or _is_held(store, path.name):
+    for path in sorted((store.root / "runs").glob("[!.]*")):
+        if not path.is_dir() or path.name in wanted or _is_held(store, path.name):
             continue
-        reason = "a finished run of no grid" if has_record else "an unfinished run of no grid"
-        found.append(Waste(path, reason, _size(path)))
-    gone = {waste.path for waste in found}
-    for path in _list_checkpoints(store):
-        run_id = path.name.removesuffix(".checkpoint")
-        is_over = store.is_done(run_id)
-        if (is_over or run_id not in wanted) and not _is_held(store, run_id):
+        has_record = (path / RECORD_FILE).exists()
+        if with_runs or not (has_record or path.name in checkpoints):
+            reason = "a finished run of no grid" if has_record else "an unfinished run of no grid"
+            found.append(Waste(path, reason, _size(path), path.name))
+    for run_id, path in sorted(checkpoints.items()):
+        is_over = store.record_stamp(run_id) is not None
+        is_waste = with_checkpoints if is_over else with_runs and run_id not in wanted
+        if is_waste and not _is_held(store, run_id):
             reason = "a checkpoint of a finished run" if is_over else "a checkpoint of a run of no grid"
-            found.append(Waste(path, reason, _size(path)))
-    left = [path for path in _list_temporary(store) if not gone & set(path.parents)]
+            found.append(Waste(path, reason, _size(path), run_id))
+    gone = {waste.path for waste in found}
+    left = [path for path in _list_abandoned(store) if not gone & set(path.parents)]
     return found + [Waste(path, "left behind by a write that did not end", _size(path)) for path in left]
 
 
-def remove(waste: Waste) -> None:
-    """Delete what was found, and the folder that this leaves empty."""
-    if waste.path.is_dir():
-        shutil.rmtree(waste.path)
-    else:
-        waste.path.unlink(missing_ok=True)
-        if not any(waste.path.parent.iterdir()):
-            waste.path.parent.rmdir()
+def remove(store: Store, waste: Waste) -> bool:
+    """Delete what was found, unless a command has begun to work on it since.
+
+    Returns:
+        Whether it is gone.
+    """
+    if waste.run_id is None or not store.run_dir(waste.run_id).exists():  # whoever computes a run has its folder
+        return _delete(waste.path)
+    with lease(store.lease_path(waste.run_id)) as is_ours:
+        # A run's folder is moved out of the way at once: whoever comes meanwhile begins in one of its own.
+        return is_ours and _delete(waste.path)
+
+
+def _delete(path: Path) -> bool:
+    trash = path.with_name(f".trash.{uuid.uuid4().hex[:8]}")
+    try:
+        path.rename(trash)
+    except FileNotFoundError:
+        return True
+    if trash.is_dir():
+        shutil.rmtree(trash)
+        return True
+    trash.unlink()
+    with suppress(OSError):  # it is not empty
+        path.parent.rmdir()
+    return True
 
 
 def _is_held(store: Store, run_id: str) -> bool:
@@ -170,11 +209,16 @@ def _is_held(store: Store, run_id: str) -> bool:
         return not is_ours
 
 
-def _list_temporary(store: Store) -> Iterator[Path]:
-    """Files as ``write_atomically`` names them while it writes, which never takes as long."""
-    for path in sorted(store.root.rglob(".*.????????")):
-        if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SEC:
-            yield path
+def _list_abandoned(store: Store) -> Iterator[Path]:
+    """Files as ``write_atomically`` names them while it writes, folders likewise, in the places that the store owns."""
+    owned = [store.root / name for name in ("runs", "plans", "checkpoints", "cache", "records", "sheets")]
+    inside = (path for place in owned for path in sorted(place.rglob(".*")))
+    for path in (*sorted(store.root.glob(".*")), *inside):
+        is_ours = _UNFINISHED.fullmatch(path.name) or (path.parent in owned[:1] and path.name.startswith(".trash."))
+        is_ours = is_ours or (path.parent.name == "images" and path.is_dir())
+        with suppress(FileNotFoundError):
+            if is_ours and time.time() - path.stat().st_mtime > ABANDONED_SEC:
+                yield path
 
 
 def _size(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,16 @@ def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int
     log = (Store(tmp_path / "out").run_dir(config.run_id) / "log.txt").read_text()
     assert f"{file}: cannot be used (it does not match its checksum); begins anew" in log
     assert "goes on" not in log
+
+
+def test_a_checkpoint_whose_run_has_lost_its_sheets_is_not_used(tmp_path: Path) -> None:
+    config, context = make_config(**SMALL), make_context(tmp_path)
+    stop_midway(config, context)
+    shutil.rmtree(Store(tmp_path).run_dir(config.run_id))
+    execute(config, context, lambda _: None)
+    assert [path.name for path in Store(tmp_path).sample_sheets(config.run_id)] == [
+        "step-000000.png", "step-000010.png", "step-000020.png", "step-000030.png",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 100])

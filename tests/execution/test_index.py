@@ -53,7 +53,7 @@ def test_an_index_that_is_deleted_or_damaged_is_made_anew(store: Store) -> None:
     found = summarise_runs(store, run_ids)
     path = store.cache_dir / "index.json"
     whole = path.read_bytes()
-    for content in (b"", whole[:-5], whole.replace(b"diverged", b"complete"), b'{"layout": 99, "runs": {}}', b"[]"):
+    for content in (b"", whole[:-5], whole.replace(b"diverged", b"complete"), b'{"layout": 1, "runs": 5}', b"[]"):
         path.write_bytes(content)
         assert summarise_runs(store, run_ids) == found
         assert json.loads(path.read_bytes()) == json.loads(whole)

@@ -93,6 +93,25 @@ def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) ->
     assert multiprocessing.active_children() == []
 
 
+def test_a_worker_that_somebody_stops_costs_nothing(context: RunContext) -> None:
+    """It leaves a checkpoint; its end is no crash, however often."""
+
+    class Stopper(Killer):
+        def progressed(self, _: Progress) -> None:
+            if self.left and self.events[-1] == "started 0":
+                self.left -= 1
+                (worker,) = multiprocessing.active_children()
+                worker.terminate()
+
+    stopper = Stopper(3)
+    configs = [make_config("mlp", seed=0, steps=1_500), make_config("mlp", seed=1)]
+    records = {r.config.seed: r for r in run_local(configs, context, 1, stopper)}
+    assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
+    assert (stopper.left, stopper.notes) == (0, [])
+    log = (Store(Path(context.out)).run_dir(configs[0].run_id) / "log.txt").read_text()
+    assert log.count("goes on from step") == 3
+
+
 def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
     config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
     with pytest.raises(UserError, match="folder:gone@0"):

@@ -56,7 +56,7 @@ def flip(path: Path, place: int) -> None:
 def test_a_whole_folder_is_whole(finished: Store) -> None:
     findings = verify(finished)
     assert findings.problems == ()
-    assert findings.num_files == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
+    assert findings.num_checked == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
 
 
 @pytest.mark.parametrize(
@@ -146,22 +146,51 @@ def test_only_what_nothing_refers_to_is_waste(finished: Store) -> None:
         path.write_text("half")
     hours_ago = time.time() - 7_200
     os.utime(old, (hours_ago, hours_ago))
+    of_writes = {old.name: "left behind by a write that did not end"}
+    assert names(finished) == of_writes
+    for path in (finished.root / ".env.template", finished.root / ".json.original"):  # somebody else's
+        path.write_text("mine")
+        os.utime(path, (hours_ago, hours_ago))
     expected = {
+        f"runs/{single.run_id}": "a finished run of no grid",
         f"runs/{stopped.run_id}": "an unfinished run of no grid",
         str(checkpoint): "a checkpoint of a run of no grid",
-        old.name: "left behind by a write that did not end",
+        **of_writes,
     }
-    assert names(finished, with_runs=False) == expected
-    assert names(finished, with_runs=True) == {f"runs/{single.run_id}": "a finished run of no grid", **expected}
-    with lease(finished.lease_path(stopped.run_id)):  # somebody is at work on it
-        assert names(finished, with_runs=False) == {old.name: expected[old.name]}
+    assert names(finished, with_runs=True) == expected
+    found = find_waste(finished, with_runs=True)
+    with lease(finished.lease_path(stopped.run_id)):  # somebody has begun to work on it since
+        assert not any(remove(finished, waste) for waste in found if waste.run_id == stopped.run_id)
+        assert names(finished, with_runs=True).keys() == expected.keys() - {f"runs/{stopped.run_id}", str(checkpoint)}
+    assert finished.checkpoint_path(stopped).exists()
     for waste in find_waste(finished, with_runs=True):
         assert waste.num_bytes > 0
-        remove(waste)
+        assert remove(finished, waste)
     assert names(finished, with_runs=True) == {}
     assert new.exists()
     assert not (finished.root / "checkpoints" / checkpoint.parts[1]).exists()
     assert verify(finished).problems == ()
+
+
+def test_what_was_kept_on_purpose_goes_only_on_purpose(finished: Store) -> None:
+    single = make_config()
+    finished.checkpoint_path(single).parent.mkdir(parents=True, exist_ok=True)
+    finished.checkpoint_path(single).write_bytes(b"x")
+    kept = str(finished.checkpoint_path(single).relative_to(finished.root))
+    assert kept not in names(finished, with_runs=True)
+    assert names(finished, with_checkpoints=True) == {kept: "a checkpoint of a finished run"}
+
+
+def test_weights_that_are_gone_are_missed(finished: Store) -> None:
+    (finished.run_dir(make_config().run_id) / "generator.safetensors").unlink()
+    (problem,) = verify(finished).problems
+    assert "generator.safetensors: it is missing; delete the run's folder" in problem
+
+
+def test_an_index_that_was_changed_is_found(finished: Store) -> None:
+    (finished.cache_dir / "index.json").write_text('{"layout": 1, "runs": 5}')
+    (problem,) = verify(finished).problems
+    assert "index.json: it has no checksum; it will be made anew" in problem
 
 
 def test_runs_of_a_grid_and_their_checkpoints_stay(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass, field
-from multiprocessing import connection
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,8 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     core: int | None
-    run: RunConfig | None = field(default=None)
+    run: RunConfig | None = None
+    is_leaving: bool = False
 
 
 def resolve_jobs(jobs: int | None, device: str) -> int:
@@ -131,11 +132,10 @@ def _serve(
                     yield record
             if more is not None and queue.is_empty and not _is_any_running(workers):
                 queue.extend(more())
-            for worker in [worker for worker in workers if worker.run is None]:
+            for worker in [worker for worker in workers if worker.run is None and not worker.is_leaving]:
                 run = queue.next()
                 if run is not None:
-                    worker.run = run
-                    worker.pipe.send(("execute", run))
+                    _give(worker, run, queue)
                 elif queue.is_empty and (more is None or not _is_any_running(workers)):
                     _stop([worker])
                     workers.remove(worker)
@@ -143,6 +143,16 @@ def _serve(
             observer.tick()
     finally:
         _stop(workers)
+
+
+def _give(worker: _Worker, run: RunConfig, queue: RunQueue) -> None:
+    """Let a worker compute a run; one that is just gone is found out when it is listened to."""
+    try:
+        worker.pipe.send(("execute", run))
+        worker.run = run
+    except OSError:
+        worker.is_leaving = True
+        queue.extend([run])
 
 
 def _is_any_running(workers: Sequence[_Worker]) -> bool:
@@ -178,6 +188,7 @@ def _receive(
             else:
                 run, worker.run = worker.run, None
                 assert run is not None
+                worker.is_leaving = kind == "stopped"  # somebody has stopped it: its end is no crash
                 yield from queue.take_in(kind, value, run, observer)
     except (EOFError, ConnectionResetError):
         worker.process.join()
@@ -199,7 +210,19 @@ def _exit_reason(code: int | None) -> str:
     return f"exit code {code}"
 
 
+def start_server() -> None:
+    """Start the process that workers are forked from, deaf to Ctrl-C: it would die of it while it imports."""
+    if not _HAS_FORK_SERVER:
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(context: RunContext, core: int | None) -> _Worker:
+    start_server()
     ours, theirs = MULTIPROCESSING.Pipe()
     process = MULTIPROCESSING.Process(target=serve, args=(theirs, context, core), daemon=True)
     process.start()

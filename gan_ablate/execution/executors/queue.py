@@ -33,6 +33,7 @@ class RunQueue:
         self._pending = deque(configs)
         self._elsewhere: list[tuple[float, RunConfig]] = []
         self._attempts: Counter[str] = Counter()
+        self._told: set[str] = set()
 
     @property
     def is_empty(self) -> bool:
@@ -67,6 +68,9 @@ class RunQueue:
         if kind == "refused":
             raise value
         if kind == "busy":
+            if run.run_id not in self._told:
+                self._told.add(run.run_id)
+                observer.noted(run, "another command computes it; waits for its record")
             self._elsewhere.append((time.monotonic() + ASK_AGAIN_SEC, run))
         elif kind == "stopped":  # somebody else stopped whoever computed it
             self.extend([run])
