@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -15,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
-from gan_ablate.execution.executors.local import MULTIPROCESSING, start_server
+from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
 from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.schedule import find_missing_ids
 from gan_ablate.files import write_atomically
@@ -107,8 +106,7 @@ def _ended_at_once() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            child.kill()
+        kill_server()
         raise
 
 

@@ -34,8 +34,9 @@ MAX_RANKED = 8
 """Factors that a list of the ranking names."""
 
 BRACKETS = (
-    "Below: changes of FID, lower is better, sorted by ratio: halving (-50 %) counts as much as doubling (+100 %). In "
-    "brackets 95 % intervals, adjusted for all effects of a grid. Do not compare these FIDs with published ones."
+    "Below: changes of FID at equal steps, lower is better, sorted by ratio: halving (-50 %) counts as much as "
+    "doubling (+100 %). In brackets 95 % intervals, adjusted for all effects of a grid. Do not compare these FIDs with "
+    "published ones."
 )
 
 HOW_TO_READ = (

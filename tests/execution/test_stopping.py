@@ -89,6 +89,22 @@ def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(
     assert_nobody_is_left(again)
 
 
+@pytest.mark.parametrize(("number", "code", "after_sec"), [(signal.SIGINT, 130, 2.5), (signal.SIGTERM, 143, 4.0)])
+def test_a_signal_before_anything_trains_is_as_quiet(
+    tmp_path: Path, number: signal.Signals, code: int, after_sec: float
+) -> None:
+    """While helper processes import, and the machine is timed; a terminal's signal reaches them all."""
+    process = start(tmp_path, 100_000, "--jobs", "2")
+    time.sleep(after_sec)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    sent_at = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, "")
+    assert out.splitlines()[-1] == "Stopped. The same command goes on where it was."
+    assert time.monotonic() - sent_at < 8
+    assert_nobody_is_left(process)
+
+
 def test_two_commands_share_the_work_and_train_nothing_twice(tmp_path: Path) -> None:
     both = [start(tmp_path, 60, "--jobs", "1") for _ in range(2)]
     outs = [process.communicate(timeout=240) for process in both]

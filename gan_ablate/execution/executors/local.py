@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,11 +215,23 @@ def start_server() -> None:
     """Start the process that workers are forked from, deaf to Ctrl-C: it would die of it while it imports."""
     if not _HAS_FORK_SERVER:
         return
+    resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def kill_server() -> None:
+    """Kill the process that workers are forked from, and all that it has forked: it may still be importing."""
+    if _HAS_FORK_SERVER:
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001 (there is no other way)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _start_worker(context: RunContext, core: int | None) -> _Worker:
