@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """Raised when checkpoints are written otherwise than before; older ones are not read."""
 
+MAX_SHARE = 0.02
+"""Of a run's time, that checkpoints may take."""
+
 LAST_SEC = 10.0
 """Seconds of training that scoring may cost: a checkpoint older than this is made anew before it."""
 
@@ -84,6 +87,7 @@ class RunCheckpoints:
         self._origin, self._every_sec, self._keeps_last = dict(origin), every_sec, keeps_last
         self._should_stop, self._log = should_stop, log
         self._started_at = self._saved_at = time.perf_counter()
+        self._save_sec = 0.0
         self.earlier_sec = 0.0
 
     def load(self) -> TrainingState | None:
@@ -106,6 +110,8 @@ class RunCheckpoints:
     def is_due(self, step: int) -> bool:
         """Whether the last checkpoint is old, or the run is to stop."""
         age, limit = time.perf_counter() - self._saved_at, self._every_sec
+        if limit:  # large networks are kept more rarely than was asked for; 0 stands for after every step
+            limit = max(limit, self._save_sec / MAX_SHARE)
         if step == self._config.steps:
             limit = 0.0 if self._keeps_last else min(LAST_SEC, limit)
         return age >= limit or self._should_stop()
@@ -120,11 +126,13 @@ class RunCheckpoints:
         curve = zip(observer.curve_steps, observer.curve_train_sec, observer.curve_fid, strict=True)
         total_sec = self.earlier_sec + time.perf_counter() - self._started_at
         checkpoint = _Checkpoint(state, list(curve), observer.curve_sec, total_sec, self._origin)
+        started = time.perf_counter()
         try:
             write_sealed(self._store.checkpoint_path(self._config), _pack(checkpoint))
         except OSError as refused:  # the run itself needs none
             self._log.warning("step %d: no checkpoint could be written (%s)", state.step, refused)
         self._saved_at = time.perf_counter()
+        self._save_sec = self._saved_at - started
         if self._should_stop():
             self._log.info("stopped at step %d", state.step)
             raise RunStoppedError

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import random
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from gan_ablate.execution.executors.local import MULTIPROCESSING
 from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
+from gan_ablate.training.train import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed
 
@@ -133,6 +136,30 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkey
     config = make_config(**SMALL)
     assert execute(config, make_context(tmp_path), lambda _: None).status == "completed"
     assert "no checkpoint could be written" in (Store(tmp_path).run_dir(config.run_id) / "log.txt").read_text()
+
+
+def test_checkpoints_that_take_long_are_rarer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes two seconds is not made again before a hundred have gone by."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    observer = SimpleNamespace(curve_steps=[], curve_train_sec=[], curve_fid=[], curve_sec=0.0)
+    config = make_config(steps=1_000)
+    keeper: Any = checkpoint_module.RunCheckpoints(
+        config, store=Store(tmp_path), observer=observer, origin={}, is_scored=True,  # type: ignore[arg-type]
+        every_sec=60, keeps_last=False, should_stop=lambda: False, log=logging.getLogger("test"),
+    )  # fmt: skip
+
+    def write(*_: object) -> None:
+        now[0] += 2
+
+    monkeypatch.setattr(checkpoint_module, "write_sealed", write)
+    due = []
+    for second in range(60, 300):
+        now[0] = max(now[0], second)
+        if keeper.is_due(1):
+            due.append(second)
+            keeper.save(TrainingState(1, {}, [], [], 0))
+    assert due == [60, 162, 264]
 
 
 @pytest.mark.parametrize(("shorter", "is_used"), [(10, True), (20, True), (15, False)])
