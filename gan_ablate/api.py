@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.blocks import name_blocks
@@ -15,12 +13,12 @@ from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, check_context
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Record, Store
+from gan_ablate.watching import observing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     import pandas as pd
 
@@ -127,7 +125,7 @@ def run_grids(
     )
     of_plans = [[grow_plan(block, store) for block in place_plans(plan, store)] for plan in plans]
     blocks = [block for of_plan in of_plans for block in of_plan]
-    with _observing(plans, observer, progress, num_jobs, device) as watching:
+    with observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(plans, store, num_jobs, device)
         missing, seconds = missing_runs(plans, store, speed), estimate_seconds(plans, store, speed)
         watching.expect({config.run_id: seconds[config.run_id] for config in missing})
@@ -224,7 +222,7 @@ def run_until_settled(
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
     """
-    from gan_ablate.growing import GrowingGrid  # pandas: a second that other commands need not pay
+    from gan_ablate.growing import GrowingGrids  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
     num_jobs = resolve_jobs(jobs, device)
@@ -232,31 +230,17 @@ def run_until_settled(
         _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
     )
     blocks = [block for one in plans for block in place_plans(one, store)]
-    with _observing(plans, observer, progress, num_jobs, device) as watching:
+    with observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
-        grids = [GrowingGrid(block, store, speed, max_hours, on_look) for block in blocks]
-
-        def list_runs() -> list[RunConfig]:  # grids may want the same
-            runs = {config.run_id: config for grid in grids for config in grid.next_runs()}
-            seconds = estimate_seconds(blocks, store, speed)
-            watching.expect({run_id: seconds[run_id] for run_id in runs})
-            return list(runs.values())
-
-        def next_runs() -> list[RunConfig]:
-            runs = list_runs()
-            for grid in grids:
-                grid.keep()
-            return runs
-
-        first = list_runs()
+        grids = GrowingGrids(blocks, store, speed, max_hours, on_look, watching)
+        first = grids.list_runs()
         num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
-        records = _compute(executor, first, context, jobs, num_jobs, watching, next_runs)
+        records = _compute(executor, first, context, jobs, num_jobs, watching, grids.next_runs)
         with closing(records):
-            for grid in grids:  # now that all that the runs need is there
-                grid.keep()
+            grids.keep()  # now that all that the runs need is there
             for _ in records:
                 pass
-    return [grid.settling for grid in grids]
+    return grids.settlings
 
 
 def _compute_nothing() -> Generator[Record]:
@@ -278,32 +262,6 @@ def _compute(
     if executor is None:
         return run_local(configs, context, num_jobs, observer, more)
     return executor(configs, context, jobs, observer, more)
-
-
-@contextmanager
-def _observing(
-    plans: Sequence[Plan], observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
-) -> Iterator[RunObserver]:
-    """Give the observer that was asked for, or else a bar where somebody can see it."""
-    if observer is not None:
-        yield observer
-        return
-    console = Console(markup=False, emoji=False)
-    if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
-        yield Silent()
-        return
-    title = ", ".join(plan.grid.title for plan in plans)
-    with Display(console, title, name_runs(plans), 0, num_jobs, is_calibrated=device == "cpu") as display:
-        yield display
-
-
-def name_runs(plans: Sequence[Plan]) -> dict[str, str]:
-    """Words for every run of some plans, by its id: its variant's label, behind its grid where there are several."""
-    names: dict[str, str] = {}
-    for plan in plans:
-        for run_id, words in plan.run_names.items():
-            names.setdefault(run_id, f"{plan.grid.name}: {words}" if len(plans) > 1 else words)
-    return names
 
 
 def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:

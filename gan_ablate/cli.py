@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_ablate import catalogue
-from gan_ablate.api import name_runs, run_single
+from gan_ablate.api import run_single
 from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import shorten
@@ -26,6 +26,7 @@ from gan_ablate.files import is_disk_failure
 from gan_ablate.forecast import show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
 from gan_ablate.signals import listen, stoppable
+from gan_ablate.watching import name_runs
 
 app = typer.Typer(
     name="gan-ablate",

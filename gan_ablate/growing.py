@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.settling import Look, Settling, settle
 from gan_ablate.errors import UserError
-from gan_ablate.execution.schedule import missing_runs
+from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.cost import Speed
     from gan_ablate.design.planning import Plan
+    from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Store
 
 
@@ -85,3 +86,51 @@ class GrowingGrid:
 
     def _is_late(self) -> bool:
         return self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
+
+
+class GrowingGrids:
+    """Several of them, whose runs are computed together; those that they share, once.
+
+    Args:
+        blocks: a plan each.
+        store: as for ``GrowingGrid``, like all below.
+        speed: likewise.
+        max_hours: likewise.
+        on_look: likewise.
+        observer: told which runs are to be expected.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Plan],
+        store: Store,
+        speed: Speed | None,
+        max_hours: float | None,
+        on_look: Callable[[Plan, Look], None] | None,
+        observer: RunObserver,
+    ) -> None:
+        self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
+        self._grids = [GrowingGrid(block, store, speed, max_hours, on_look) for block in blocks]
+
+    @property
+    def settlings(self) -> list[Settling]:
+        """How far each is."""
+        return [grid.settling for grid in self._grids]
+
+    def list_runs(self) -> list[RunConfig]:
+        """Return what the next looks need; nothing once all is over."""
+        runs = {config.run_id: config for grid in self._grids for config in grid.next_runs()}
+        seconds = estimate_seconds(self._blocks, self._store, self._speed)
+        self._observer.expect({run_id: seconds[run_id] for run_id in runs})
+        return list(runs.values())
+
+    def next_runs(self) -> list[RunConfig]:
+        """Return the same, and let the report cover what there is."""
+        runs = self.list_runs()
+        self.keep()
+        return runs
+
+    def keep(self) -> None:
+        """Let the report cover what was needed so far."""
+        for grid in self._grids:
+            grid.keep()

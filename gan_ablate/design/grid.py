@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 from pydantic_core import PydanticCustomError
@@ -16,6 +17,9 @@ from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 BudgetName = Literal["smoke", "standard", "full"]
 
@@ -263,3 +267,35 @@ def check_depth(data: dict[str, Any], source: str) -> None:
 def _shipped(folder: str) -> list[str]:
     files = resources.files(f"gan_ablate.design.{folder}").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def count_cells(grid: Grid) -> int:
+    """Count the variants of a grid's design."""
+    counts = [len(factor.levels) for factor in grid.factors.values()]
+    return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
+
+
+def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
+    """Yield a level for every factor, the all-baseline cell first."""
+    baseline = {name: factor.baseline for name, factor in grid.factors.items()}
+    others = {
+        name: [level for level in factor.levels if level != factor.baseline] for name, factor in grid.factors.items()
+    }
+    match grid.design:
+        case "factorial":
+            ordered = ([baseline[name], *others[name]] for name in grid.factors)
+            yield from (dict(zip(grid.factors, levels, strict=True)) for levels in itertools.product(*ordered))
+        case "one-at-a-time":
+            yield baseline
+            yield from ({**baseline, name: level} for name, levels in others.items() for level in levels)
+        case _:
+            assert_never(grid.design)
+
+
+def label_levels(grid: Grid, levels: Mapping[str, str]) -> str:
+    """Name a cell: every level of a factorial design, the one changed level of a one-at-a-time design."""
+    if grid.design == "factorial":
+        shown = dict(levels)
+    else:
+        shown = {name: level for name, level in levels.items() if level != grid.factors[name].baseline}
+    return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in shown.items()) or "baseline"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +11,17 @@ from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, li
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.datasets import MIN_SAMPLES, default_features
 from gan_ablate.design.folders import PREFIX, KnownFolders
-from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, load_preset
+from gan_ablate.design.grid import (
+    DEFAULT_BUDGETS,
+    MAX_SEEDS,
+    Budget,
+    BudgetName,
+    Grid,
+    count_cells,
+    label_levels,
+    list_combinations,
+    load_preset,
+)
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -161,7 +169,7 @@ def plan(
     folders = KnownFolders()
     cells: list[Cell] = []
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
-    num_cells = count_blocks(grid, datasets, bases) * _count_cells(grid)
+    num_cells = count_blocks(grid, datasets, bases) * count_cells(grid)
     if num_cells > MAX_CELLS:
         raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
 
@@ -169,13 +177,14 @@ def plan(
         return _resolve_cell(grid, levels, block, common, own_budget, options, folders)
 
     for block in list_blocks(grid, datasets, bases):
-        every = [(levels, resolve(levels, block)) for levels in _combinations(grid)]
+        every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
         apart: dict[str, str] = {}
         if block.fields:
             baseline, config = every[0]
             apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
         cells += [
-            Cell(label=_label(grid, levels), levels=levels, config=config, block=apart) for levels, config in every
+            Cell(label=label_levels(grid, levels), levels=levels, config=config, block=apart)
+            for levels, config in every
         ]
     _refuse_equal_cells(grid, cells)
     num_seeds = resolved.seeds or 1
@@ -230,28 +239,6 @@ def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int 
     own = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
     given = {key: value for key, value in asked.items() if value is not None}
     return DEFAULT_BUDGETS[name].model_copy(update={**own, **given})
-
-
-def _count_cells(grid: Grid) -> int:
-    counts = [len(factor.levels) for factor in grid.factors.values()]
-    return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
-
-
-def _combinations(grid: Grid) -> Iterator[dict[str, str]]:
-    """Yield a level for every factor, the all-baseline cell first."""
-    baseline = {name: factor.baseline for name, factor in grid.factors.items()}
-    others = {
-        name: [level for level in factor.levels if level != factor.baseline] for name, factor in grid.factors.items()
-    }
-    match grid.design:
-        case "factorial":
-            ordered = ([baseline[name], *others[name]] for name in grid.factors)
-            yield from (dict(zip(grid.factors, levels, strict=True)) for levels in itertools.product(*ordered))
-        case "one-at-a-time":
-            yield baseline
-            yield from ({**baseline, name: level} for name, levels in others.items() for level in levels)
-        case _:
-            assert_never(grid.design)
 
 
 def _resolve_cell(
@@ -316,12 +303,3 @@ def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:
             raise UserError(
                 f"{grid.source}: two variants are called {shorten(repr(cell.label))}: rename a factor or a level"
             )
-
-
-def _label(grid: Grid, levels: Mapping[str, str]) -> str:
-    """Name a cell: every level of a factorial design, the one changed level of a one-at-a-time design."""
-    if grid.design == "factorial":
-        shown = dict(levels)
-    else:
-        shown = {name: level for name, level in levels.items() if level != grid.factors[name].baseline}
-    return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in shown.items()) or "baseline"
