@@ -99,6 +99,8 @@ def slurm(session: nox.Session) -> None:
 @nox.session(python=False)
 def chaos(session: nox.Session) -> None:
     """Kill, crowd and fill up a grid at random, and compare its records with those of one left in peace."""
+    os.environ["GAN_ABLATE_KILLS"] = "20"
+    run_in_environment(session, "pytest", "--benchmark-disable", "tests/execution/test_checkpoint.py", "-k", "killed")
     run_in_environment(session, "python", "-m", "tests.execution.chaos", *session.posargs)
 
 

@@ -103,13 +103,13 @@ def test_a_worker_that_somebody_stops_costs_nothing(context: RunContext) -> None
                 (worker,) = multiprocessing.active_children()
                 worker.terminate()
 
-    stopper = Stopper(3)
-    configs = [make_config("mlp", seed=0, steps=1_500), make_config("mlp", seed=1)]
+    stopper = Stopper(2)
+    configs = [make_config("mlp", seed=0, steps=900), make_config("mlp", seed=1)]
     records = {r.config.seed: r for r in run_local(configs, context, 1, stopper)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
     assert (stopper.left, stopper.notes) == (0, [])
     log = (Store(Path(context.out)).run_dir(configs[0].run_id) / "log.txt").read_text()
-    assert log.count("goes on from step") == 3
+    assert log.count("goes on from step") == 2
 
 
 def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
