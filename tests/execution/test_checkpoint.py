@@ -209,7 +209,7 @@ def run_in_process(config: RunConfig, context: RunContext) -> None:
 
 
 def test_a_run_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path) -> None:
-    """While it starts, trains, scores, or writes a checkpoint, which it does after every step; 20 times in `nox -s chaos`."""
+    """While it starts, trains, scores, or writes a checkpoint: after every step. 20 times in ``nox -s chaos``."""
     rng = random.Random(0)
     num_killed, seed = 0, 0
     while num_killed < NUM_KILLS:
