@@ -67,7 +67,7 @@ class Pretender:
         context: RunContext,
         _jobs: int,
         _observer: RunObserver,
-        more: Callable[[], Sequence[RunConfig]] = tuple,
+        more: Callable[[], Sequence[RunConfig]] | None = None,
     ) -> Iterator[Record]:
         pending = configs
         while pending:
@@ -78,7 +78,7 @@ class Pretender:
                 Store(Path(context.out)).save_record(record)
                 self.computed.append(record.run_id)
                 yield record
-            pending = more()
+            pending = () if more is None else more()
 
     def _record(self, config: RunConfig) -> Record:
         cell = self._cells[config.run_id]
