@@ -57,6 +57,7 @@ def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
     num = len(present)
     if num == 0:
         return SignFlip(math.nan, math.nan)
+    # In parts: as the floats that they are multiplied with, all signs at once would fill the memory.
     sums = np.abs(np.concatenate([part @ present for part in np.array_split(_list_signs(num), 1 + num // 16)]))
     # Sums that are equal on paper differ by rounding.
     p, smallest = (float((sums >= far * (1 - 1e-12)).mean()) for far in (sums[0], sums.max()))

@@ -40,8 +40,8 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
             else:
                 estimate = mean_estimate(values)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        row["fid_reached"] = int((of_cell["fid_reached"] == True).sum())  # noqa: E712 (None is not False)
-        is_late = bool((of_cell["fid_reached"] == False).any())  # noqa: E712
+        row["fid_reached"] = int(of_cell["fid_reached"].eq(True).sum())  # None is neither
+        is_late = bool(of_cell["fid_reached"].eq(False).any())
         is_early = bool((of_cell["steps_to_fid"].astype(float) <= first_point).any())
         row["steps_to_fid_bound"] = {(0, 0): "", (0, 1): "≤", (1, 0): "≥", (1, 1): "~"}[is_late, is_early]
         for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):

@@ -74,8 +74,7 @@ class Verdicts:
     def _has_unknown_convergence(self) -> bool:
         """Whether a run never reached the target, or had done so before its first point."""
         steps = self.runs["steps_to_fid"].astype(float)
-        has_reached = self.runs["fid_reached"] == True  # noqa: E712 (None is not False)
-        return bool((~has_reached | (steps <= self.first_point)).any())
+        return bool((~self.runs["fid_reached"].eq(True) | (steps <= self.first_point)).any())
 
     def rates(self, effect: Effect) -> dict[str, RateComparison]:
         """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""

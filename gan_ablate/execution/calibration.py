@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
 from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
-from gan_ablate.execution.executors.worker import prepare
+from gan_ablate.execution.executors.worker import follow_parent, prepare
 from gan_ablate.execution.schedule import find_missing_ids
 from gan_ablate.files import write_atomically
 
@@ -88,7 +88,7 @@ def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed
     started = time.perf_counter()
     start_server()
     with (
-        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=prepare, initargs=(1, None)) as pool,
+        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=_prepare_to_time) as pool,
         _ended_at_once(),
     ):
         classifier_ms = pool.submit(_time_classifier).result()
@@ -98,6 +98,12 @@ def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed
         times = list(pool.map(_time_step, configs))
     timed = {step_key(config): ms for config, ms in zip(configs, times, strict=True) if ms is not None}
     return Speed(step_ms={**known.step_ms, **timed}, start_sec=start_sec, classifier_ms=classifier_ms)
+
+
+def _prepare_to_time() -> None:
+    """Prepare a process of the pool, which would wait for ever where this one is killed."""
+    follow_parent()
+    prepare(1, None)
 
 
 @contextmanager

@@ -41,14 +41,9 @@ def lease(path: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except NotImplementedError:
-        yield True
-        return
     except OSError as refused:
         if refused.errno not in _NO_LOCKS:
             raise
-        yield True
-        return
     try:
         yield True
     finally:

@@ -170,6 +170,12 @@ class Store:
         content = seal_json(record.model_dump_json(indent=1) + "\n")
         write_atomically(self.run_dir(record.run_id) / RECORD_FILE, content)
 
+    def save_failure(self, config: RunConfig, message: str) -> Record:
+        """Record that a run failed, and why."""
+        record = Record(run_id=config.run_id, status="failed", message=message, config=config)
+        self.save_record(record)
+        return record
+
     def load_record(self, run_id: str) -> Record | None:
         """Read a run's record, or None where the run is not over.
 

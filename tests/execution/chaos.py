@@ -19,11 +19,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Store
-from tests.execution.untimed import untimed
+from tests.execution.processes import list_processes, start_run
+from tests.execution.untimed import untimed_by_id
 
 GRID = """
 title = "Chaos"
@@ -78,21 +80,21 @@ def main() -> None:
     sys.exit(bool(num_lost))
 
 
-def _undisturbed(folder: Path) -> dict[str, object]:
+def _undisturbed(folder: Path) -> dict[str, dict[str, Any]]:
     process = _start(folder, folder / "peace")
     if process.wait():
         raise SystemExit((folder / "log.txt").read_text())
     return _records(folder, folder / "peace")
 
 
-def _records(folder: Path, out: Path) -> dict[str, object]:
+def _records(folder: Path, out: Path) -> dict[str, dict[str, Any]]:
     """Read every record of the grid that is there and not a failure's, without what the clock says."""
     store = Store(out)
     planned = plan(load_grid(folder / "chaos.toml"), budget="smoke")
-    return {r.run_id: untimed(r) for _, _, r in store.records(planned) if r.status != "failed"}
+    return untimed_by_id(record for _, _, record in store.records(planned) if record.status != "failed")
 
 
-def _round(folder: Path, disk: Path, expected: dict[str, object], rng: random.Random) -> tuple[str, bool]:
+def _round(folder: Path, disk: Path, expected: dict[str, dict[str, Any]], rng: random.Random) -> tuple[str, bool]:
     """Start the same command until all is done, and do something to it every few seconds."""
     out, counts, num_starts, started_at = disk / "results", Counter[str](), 0, time.monotonic()
     filler = disk / "filler"
@@ -119,7 +121,7 @@ def _round(folder: Path, disk: Path, expected: dict[str, object], rng: random.Ra
     return row, num_equal == len(expected) and not num_damaged
 
 
-def _do(action: str, process: subprocess.Popen[bytes], folder: Path, out: Path, filler: Path) -> None:
+def _do(action: str, process: subprocess.Popen[str], folder: Path, out: Path, filler: Path) -> None:
     match action:
         case "kill a worker":
             workers = _children(process.pid)
@@ -150,22 +152,15 @@ def _fill(filler: Path) -> None:
     """Write until the disk takes no more; on one that is not small, leave it."""
     if not filler.parent.is_mount():
         return
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(65_536))
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as file, suppress(OSError):  # until it is full
+        while True:
+            file.write(bytes(65_536))
 
 
-def _start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gan_ablate", "run", "--grid", "chaos.toml", "--budget", "smoke"]
-    command += ["--out", str(out), "--jobs", "2", "--checkpoint-every", "0.2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _start(folder: Path, out: Path) -> subprocess.Popen[str]:
     with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
-        )  # fmt: skip
+        options = ("--grid", "chaos.toml", "--out", str(out), "--jobs", "2", "--checkpoint-every", "0.2")
+        return start_run(folder, *options, stdout=log, stderr=log)
 
 
 def _num_done(out: Path) -> int:
@@ -175,15 +170,8 @@ def _num_done(out: Path) -> int:
 
 def _children(pid: int) -> list[int]:
     """Processes of a command's session that train: those that the fork server has made."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == pid and int(fields[1]) not in (1, os.getpid(), pid):
-            found.append(int(status.parent.name))
-    return sorted(found)
+    others = (1, os.getpid(), pid)
+    return sorted(one.pid for one in list_processes() if one.session == pid and one.parent not in others)
 
 
 def _send(pid: int, number: signal.Signals) -> None:
@@ -191,7 +179,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+def _wait(process: subprocess.Popen[str], seconds: float) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
 

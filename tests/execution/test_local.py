@@ -16,6 +16,7 @@ from gan_ablate.execution.executors import local
 from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
+from tests.execution.untimed import untimed_by_id
 
 
 class Recorder(Silent):
@@ -29,17 +30,6 @@ class Recorder(Silent):
         self.events.append(f"finished {record.config.seed}")
 
 
-def scores(records: list[Record]) -> dict[int, object]:
-    """Everything but how long it took."""
-    found: dict[int, object] = {}
-    for record in records:
-        assert record.scoring is not None
-        assert record.scoring.final is not None
-        final = record.scoring.final.model_copy(update={"seconds": 0})
-        found[record.config.seed] = (record.history, final, record.scoring.curve_fid)
-    return found
-
-
 def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None:
     configs = [make_config("mlp", seed=seed) for seed in range(3)]
     alone, beside = (
@@ -47,7 +37,7 @@ def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None
         for jobs, order in ((1, configs), (2, configs[::-1]))
     )
     assert [record.status for record in alone + beside] == ["completed"] * 6
-    assert scores(alone) == scores(beside)
+    assert untimed_by_id(alone) == untimed_by_id(beside)
 
 
 def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:

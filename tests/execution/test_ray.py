@@ -13,11 +13,10 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
-from gan_ablate.execution.executors.local import run_local
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.files import write_atomically
 from tests.configs import make_config
-from tests.execution.untimed import untimed
+from tests.execution.untimed import compute_alone, untimed_by_id
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install gan-ablate[ray]")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -62,7 +61,8 @@ def test_a_node_that_dies_midway_costs_nothing(cluster: Any, tmp_path: Path) -> 
     class Assassin(Recorder):
         def progressed(self, progress: Progress) -> None:
             super().progressed(progress)
-            if len(self.started_ids) == 2 and len(cluster.worker_nodes) == 1 and progress.step > 50:
+            both_have_checkpoints = len(list((tmp_path / "ray").rglob("*.checkpoint"))) == 2
+            if both_have_checkpoints and cluster.worker_nodes:
                 cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     observer = Assassin()
@@ -70,8 +70,7 @@ def test_a_node_that_dies_midway_costs_nothing(cluster: Any, tmp_path: Path) -> 
     records = list(run_ray(configs, context, None, observer, address=cluster.address))
     assert not cluster.worker_nodes
     assert sorted(observer.finished_ids) == sorted(config.run_id for config in configs)
-    alone = list(run_local(configs, RunContext(out=str(tmp_path / "local"), data_dir="d"), 1, Silent()))
-    assert {r.run_id: untimed(r) for r in records} == {r.run_id: untimed(r) for r in alone}
+    assert untimed_by_id(records) == compute_alone(configs, tmp_path / "local")
     store = Store(tmp_path / "ray")
     logs = [(store.run_dir(config.run_id) / "log.txt").read_text() for config in configs]
     assert [log.count(" completed\n") for log in logs] == [1] * 4

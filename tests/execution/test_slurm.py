@@ -15,10 +15,9 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
-from gan_ablate.execution.executors.local import run_local
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
-from tests.execution.untimed import untimed
+from tests.execution.untimed import compute_alone, untimed_by_id
 
 submitit = pytest.importorskip("submitit", reason="needs the extra: pip install gan-ablate[slurm]")
 
@@ -52,8 +51,7 @@ def test_jobs_leave_the_records_of_local_runs(tmp_path: Path) -> None:
     observer = Recorder()
     context = RunContext(out=str(tmp_path / "jobs"), data_dir="d")
     records = list(run_slurm(configs, context, 2, observer, cluster="local"))
-    alone = list(run_local(configs, RunContext(out=str(tmp_path / "local"), data_dir="d"), 1, Silent()))
-    assert {r.run_id: untimed(r) for r in records} == {r.run_id: untimed(r) for r in alone}
+    assert untimed_by_id(records) == compute_alone(configs, tmp_path / "local")
     assert sorted(event for event in observer.events if "finished" in event) == [f"finished {n}" for n in range(3)]
     assert list((tmp_path / "jobs" / "slurm").rglob("*.out"))
     assert not list((tmp_path / "jobs").rglob(PROGRESS_FILE))
@@ -122,7 +120,6 @@ def test_a_real_slurm_computes_an_array_and_requeues_what_it_preempts(tmp_path: 
     context = RunContext(out=str(tmp_path / "jobs"), data_dir="d", checkpoint_sec=0.2)
     records = list(run_slurm(configs, context, None, observer, settings={"time": "10"}))
     assert [record.status for record in records] == ["completed"] * 3
-    alone = list(run_local(configs, RunContext(out=str(tmp_path / "local"), data_dir="d"), 2, Silent()))
-    assert {r.run_id: untimed(r) for r in records} == {r.run_id: untimed(r) for r in alone}
+    assert untimed_by_id(records) == compute_alone(configs, tmp_path / "local")
     logs = [(Store(tmp_path / "jobs").run_dir(config.run_id) / "log.txt").read_text() for config in configs]
     assert sum("goes on from step" in log for log in logs) == 1

@@ -5,41 +5,38 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gan_ablate.execution.store import Store
+from tests.execution.processes import list_processes, start_run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-
-GRID = """
-base = "mlp"
-[factors.smoothing]
-baseline = "off"
-levels.off = {}
-levels.on = { loss.real_label = 0.9 }
-[budget.smoke]
-steps = STEPS
-seeds = 2
-num_samples = 1280
-[set]
-scoring.curve_samples = 1280
-scoring.curve_points = 2
-"""
+on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes as Linux shows them")
 
 
-def start(folder: Path, steps: int, *options: str) -> subprocess.Popen[str]:
-    (folder / "grid.toml").write_text(GRID.replace("STEPS", str(steps)))
-    command = [sys.executable, "-m", "gan_ablate", "run", "--grid", "grid.toml", "--budget", "smoke", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        env=environment,
-    )  # fmt: skip
+Start = Callable[[int, int], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tiny_grid: Path) -> Iterator[Start]:
+    """Start a grid of so many steps, so many runs at once; whatever becomes of the test, nothing stays."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_grid(steps: int, jobs: int) -> subprocess.Popen[str]:
+        options = ("--grid", tiny_grid.name, "--steps", str(steps), "--jobs", str(jobs))
+        started.append(start_run(tiny_grid.parent, *options))
+        return started[-1]
+
+    yield start_grid
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def wait_for_training(folder: Path) -> None:
@@ -50,17 +47,18 @@ def wait_for_training(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def has_children(pid: int) -> bool:
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
-                return True
-    return False
+def wait_for_children(process: subprocess.Popen[str]) -> None:
+    """Wait until the command has started helper processes, and give them time to import something."""
+    deadline = time.monotonic() + 60
+    while not any(one.parent == process.pid for one in list_processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
 
 
-def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
+def assert_nobody_is_left(process: subprocess.Popen[str], within_sec: float = 3) -> None:
     """The command had a session of its own: its helper processes end with it, or right after it."""
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + within_sec
     while time.monotonic() < deadline:
         try:
             os.killpg(process.pid, 0)
@@ -70,8 +68,8 @@ def assert_nobody_is_left(process: subprocess.Popen[str]) -> None:
     raise AssertionError("a child outlives its parent")
 
 
-def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    process = start(tmp_path, 100_000, "--jobs", "2")
+def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path: Path, start: Start) -> None:
+    process = start(100_000, 2)
     wait_for_training(tmp_path)
     process.send_signal(signal.SIGTERM)
     sent_at = time.monotonic()
@@ -82,7 +80,7 @@ def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path: 
     assert_nobody_is_left(process)
     assert len(list((tmp_path / "results").rglob("*.checkpoint"))) == 2
     assert not list((tmp_path / "results").rglob("record.json"))
-    again = start(tmp_path, 100_000, "--jobs", "2")
+    again = start(100_000, 2)
     deadline = time.monotonic() + 60
     while not all("goes on from step" in log.read_text() for log in tmp_path.glob("results/runs/*/log.txt")):
         assert time.monotonic() < deadline
@@ -95,15 +93,11 @@ def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path: 
     assert_nobody_is_left(again)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes as Linux shows them")
-def test_a_signal_before_anything_trains_is_as_quiet(tmp_path: Path) -> None:
+@on_linux
+def test_a_signal_before_anything_trains_is_as_quiet(start: Start) -> None:
     """While helper processes import, and the machine is timed; a terminal's signal reaches them all."""
-    process = start(tmp_path, 100_000, "--jobs", "2")
-    deadline = time.monotonic() + 60
-    while not has_children(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)
+    process = start(100_000, 2)
+    wait_for_children(process)
     os.killpg(process.pid, signal.SIGINT)
     sent_at = time.monotonic()
     out, err = process.communicate(timeout=60)
@@ -113,12 +107,22 @@ def test_a_signal_before_anything_trains_is_as_quiet(tmp_path: Path) -> None:
     assert_nobody_is_left(process)
 
 
-def test_two_commands_share_the_work_and_train_nothing_twice(tmp_path: Path) -> None:
-    both = [start(tmp_path, 60, "--jobs", "1") for _ in range(2)]
+@on_linux
+def test_helpers_end_with_a_command_that_is_killed(start: Start) -> None:
+    """While the machine is timed: a pool's processes would wait for ever for what is to be timed next."""
+    process = start(100_000, 2)
+    wait_for_children(process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert_nobody_is_left(process, within_sec=60)  # some are still importing
+
+
+def test_two_commands_share_the_work_and_train_nothing_twice(tmp_path: Path, start: Start) -> None:
+    both = [start(60, 1) for _ in range(2)]
     outs = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     store = Store(tmp_path / "results")
-    planned = store.load_plan("grid")
+    planned = store.load_plan("tiny")
     assert len(list(store.records(planned))) == 4
     logs = [(store.run_dir(config.run_id) / "log.txt").read_text() for _, config in planned.runs]
     assert [log.count("on cpu: 60 steps") for log in logs] == [1, 1, 1, 1]

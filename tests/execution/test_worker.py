@@ -67,32 +67,63 @@ def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: py
     assert kind == "record"
 
 
-def test_what_the_disk_refuses_stops_everything(context: RunContext) -> None:
-    queue = RunQueue([])
+def test_what_the_disk_refuses_stops_everything(tmp_path: Path) -> None:
+    queue = RunQueue([], None, Store(tmp_path), Silent())
     with pytest.raises(UserError, match="No space"):
-        list(queue.take_in("refused", UserError("No space"), make_config(), Silent()))
+        list(queue.take_in("refused", UserError("No space"), make_config()))
 
 
-def test_a_run_without_memory_is_tried_once_more_and_then_failed() -> None:
+def test_a_run_without_memory_is_tried_once_more_and_then_failed(tmp_path: Path) -> None:
     config = make_config()
-    queue = RunQueue([])
+    queue = RunQueue([], None, Store(tmp_path), Silent())
     failed = Record(run_id=config.run_id, status="failed", message="MemoryError: too large", config=config)
-    assert list(queue.take_in("record", failed, config, Silent())) == []
+    assert list(queue.take_in("record", failed, config)) == []
     assert queue.next() == config
-    assert list(queue.take_in("record", failed, config, Silent())) == [failed]
-    assert queue.is_empty
+    assert list(queue.take_in("record", failed, config)) == [failed]
+    assert not queue.has_work(is_idle=True)
 
 
-def test_a_run_of_another_command_comes_back_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_failed_otherwise_is_the_last_word(tmp_path: Path) -> None:
+    config = make_config()
+    queue = RunQueue([], None, Store(tmp_path), Silent())
+    failed = Record(run_id=config.run_id, status="failed", message="ValueError: no", config=config)
+    assert list(queue.take_in("record", failed, config)) == [failed]
+    assert not queue.has_work(is_idle=True)
+
+
+def test_a_run_whose_process_is_lost_twice_is_recorded_as_failed(tmp_path: Path) -> None:
+    config = make_config()
+    queue = RunQueue([], None, Store(tmp_path), Silent())
+    assert list(queue.give_up(config, "gone")) == []
+    assert queue.next() == config
+    (record,) = queue.give_up(config, "gone again")
+    assert (record.status, record.message) == ("failed", "gone again")
+    assert Store(tmp_path).load_record(config.run_id) == record
+
+
+def test_a_run_of_another_command_comes_back_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     first, second = make_config(), make_config(seed=1)
-    queue = RunQueue([first, second])
+    queue = RunQueue([first, second], None, Store(tmp_path), Silent())
     assert queue.next() == first
-    assert list(queue.take_in("busy", first, first, Silent())) == []
+    assert list(queue.take_in("busy", first, first)) == []
     assert queue.next() == second
     assert queue.next() is None
-    assert not queue.is_empty
+    assert queue.has_work(is_idle=True)
     now[0] = ASK_AGAIN_SEC
     assert queue.next() == first
-    assert queue.is_empty
+    assert not queue.has_work(is_idle=True)
+
+
+def test_more_is_asked_for_only_where_all_have_ended(tmp_path: Path) -> None:
+    waves = [[make_config(seed=1)], []]
+    queue = RunQueue([make_config()], lambda: waves.pop(0), Store(tmp_path), Silent())
+    assert queue.has_work(is_idle=True)
+    assert queue.next() == make_config()
+    assert queue.has_work(is_idle=False)  # more may come
+    assert len(waves) == 2
+    assert queue.has_work(is_idle=True)
+    assert queue.next() == make_config(seed=1)
+    assert not queue.has_work(is_idle=True)
+    assert waves == []

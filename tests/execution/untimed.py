@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from gan_ablate.design.config import RunConfig
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.events import Silent
+from gan_ablate.execution.executors.local import run_local
 from gan_ablate.execution.store import Record
 
 
@@ -17,3 +23,12 @@ def untimed(record: Record) -> dict[str, Any]:
             if content["scoring"][name] is not None:
                 content["scoring"][name].pop("seconds")
     return content
+
+
+def untimed_by_id(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    return {record.run_id: untimed(record) for record in records}
+
+
+def compute_alone(configs: Sequence[RunConfig], out: Path) -> dict[str, dict[str, Any]]:
+    """What runs leave behind that are computed here, one after the other."""
+    return untimed_by_id(run_local(configs, RunContext(out=str(out), data_dir="d"), 1, Silent()))

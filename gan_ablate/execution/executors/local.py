@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.queue import RunQueue
-from gan_ablate.execution.executors.worker import serve
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.executors.worker import list_inputs, serve
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Record
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
 # a fork of this process would inherit threads and CUDA in an undefined state.
@@ -122,7 +123,7 @@ def _serve(
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None,
 ) -> Generator[Record]:
-    queue = RunQueue(configs)
+    queue = RunQueue(configs, more, Store(Path(context.out)), observer)
     workers = [first]
     try:
         workers += [_start_worker(context, core) for core in cores[1:]]
@@ -131,13 +132,12 @@ def _serve(
                 for record in _receive(worker, workers, queue, context, observer):
                     observer.finished(record)
                     yield record
-            if more is not None and queue.is_empty and not _is_any_running(workers):
-                queue.extend(more())
+            has_work = queue.has_work(is_idle=all(worker.run is None for worker in workers))
             for worker in [worker for worker in workers if worker.run is None and not worker.is_leaving]:
                 run = queue.next()
                 if run is not None:
                     _give(worker, run, queue)
-                elif queue.is_empty and (more is None or not _is_any_running(workers)):
+                elif not has_work:
                     _stop([worker])
                     workers.remove(worker)
             connection.wait([worker.pipe for worker in workers], TICK_SEC)
@@ -153,17 +153,12 @@ def _give(worker: _Worker, run: RunConfig, queue: RunQueue) -> None:
         worker.run = run
     except OSError:
         worker.is_leaving = True
-        queue.extend([run])
-
-
-def _is_any_running(workers: Sequence[_Worker]) -> bool:
-    return any(worker.run is not None for worker in workers)
+        queue.put_back(run)
 
 
 def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
     """Let a worker load what the runs need, once for each data set and way to score."""
-    distinct = {(c.dataset, c.image_size, c.scoring.features): c for c in configs}
-    for config in distinct.values():
+    for config in list_inputs(configs):
         worker.pipe.send(("check", config))
         try:
             _, problem = worker.pipe.recv()
@@ -190,19 +185,13 @@ def _receive(
                 run, worker.run = worker.run, None
                 assert run is not None
                 worker.is_leaving = kind == "stopped"  # somebody has stopped it: its end is no crash
-                yield from queue.take_in(kind, value, run, observer)
+                yield from queue.take_in(kind, value, run)
     except (EOFError, ConnectionResetError):
         worker.process.join()
         workers.remove(worker)
         workers.append(_start_worker(context, worker.core))
         if worker.run is not None:
-            reason = f"the worker process died ({_exit_reason(worker.process.exitcode)})"
-            if queue.may_retry(worker.run):
-                observer.noted(worker.run, f"{reason}; it is tried once more")
-            else:
-                record = Record(run_id=worker.run.run_id, status="failed", message=reason, config=worker.run)
-                Store(Path(context.out)).save_record(record)
-                yield record
+            yield from queue.give_up(worker.run, f"the worker process died ({_exit_reason(worker.process.exitcode)})")
 
 
 def _exit_reason(code: int | None) -> str:

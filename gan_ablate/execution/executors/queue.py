@@ -7,11 +7,11 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.events import RunObserver
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.store import Record, Store
 
 MAX_ATTEMPTS = 2
 """How often a run is begun, or gone on with, before a worker's death is taken for its own fault."""
@@ -23,26 +23,38 @@ _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "AcceleratorError")
 
 
 class RunQueue:
-    """What is still to be computed.
+    """What is still to be computed, and what becomes of what was not.
 
     Args:
         configs: in the order in which they are to be begun.
+        more: asked for further runs whenever all have ended, until there are none.
+        store: where a run that is given up is recorded.
+        observer: told of runs that are put off or tried again.
     """
 
-    def __init__(self, configs: Iterable[RunConfig]) -> None:
+    def __init__(
+        self,
+        configs: Iterable[RunConfig],
+        more: Callable[[], Sequence[RunConfig]] | None,
+        store: Store,
+        observer: RunObserver,
+    ) -> None:
         self._pending = deque(configs)
+        self._more, self._store, self._observer = more, store, observer
         self._elsewhere: list[tuple[float, RunConfig]] = []
         self._attempts: Counter[str] = Counter()
         self._told: set[str] = set()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits, nor is computed by another command."""
-        return not self._pending and not self._elsewhere
+    def has_work(self, *, is_idle: bool) -> bool:
+        """Whether a run waits, is computed by another command, or may still come; asks for more where all have ended.
 
-    def extend(self, configs: Iterable[RunConfig]) -> None:
-        """Add runs at the end."""
-        self._pending.extend(configs)
+        Args:
+            is_idle: whether no run is under way.
+        """
+        if self._more is not None and is_idle and not self._pending and not self._elsewhere:
+            self._pending.extend(self._more())
+        may_come = self._more is not None and not is_idle
+        return bool(self._pending or self._elsewhere) or may_come
 
     def next(self) -> RunConfig | None:
         """Return the next run, or None where none is to be begun now."""
@@ -51,15 +63,11 @@ class RunQueue:
         self._elsewhere = [(at, config) for at, config in self._elsewhere if at > now]
         return self._pending.popleft() if self._pending else None
 
-    def may_retry(self, config: RunConfig) -> bool:
-        """Take back a run whose worker died, unless that has happened too often."""
-        self._attempts[config.run_id] += 1
-        if self._attempts[config.run_id] >= MAX_ATTEMPTS:
-            return False
-        self._pending.appendleft(config)
-        return True
+    def put_back(self, run: RunConfig) -> None:
+        """Take back a run that was not begun, or stopped by somebody else, behind all others."""
+        self._pending.append(run)
 
-    def take_in(self, kind: str, value: Any, run: RunConfig, observer: RunObserver) -> Iterator[Record]:
+    def take_in(self, kind: str, value: Any, run: RunConfig) -> Iterator[Record]:
         """Take in how a run ended, as ``worker.compute`` tells it, and give its record if that is the last word.
 
         Raises:
@@ -70,11 +78,24 @@ class RunQueue:
         if kind == "busy":
             if run.run_id not in self._told:
                 self._told.add(run.run_id)
-                observer.noted(run, "another command computes it; waits for its record")
+                self._observer.noted(run, "another command computes it; waits for its record")
             self._elsewhere.append((time.monotonic() + ASK_AGAIN_SEC, run))
-        elif kind == "stopped":  # somebody else stopped whoever computed it
-            self.extend([run])
-        elif value.status == "failed" and value.message.startswith(_OUT_OF_MEMORY) and self.may_retry(run):
-            observer.noted(run, f"{value.message}; it is tried once more")
+        elif kind == "stopped":
+            self.put_back(run)
         else:
-            yield value
+            is_short = value.status == "failed" and value.message.startswith(_OUT_OF_MEMORY)
+            if not (is_short and self._is_retried(run, value.message)):
+                yield value
+
+    def give_up(self, run: RunConfig, reason: str) -> Iterator[Record]:
+        """Take back a run whose process was lost, once; after that, record its failure and give the record."""
+        if not self._is_retried(run, reason):
+            yield self._store.save_failure(run, reason)
+
+    def _is_retried(self, run: RunConfig, reason: str) -> bool:
+        self._attempts[run.run_id] += 1
+        if self._attempts[run.run_id] >= MAX_ATTEMPTS:
+            return False
+        self._pending.appendleft(run)
+        self._observer.noted(run, f"{reason}; it is tried once more")
+        return True

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.queue import RunQueue
-from gan_ablate.execution.executors.worker import compute, prepare
-from gan_ablate.execution.store import RECORD_FILE, Record, Store
+from gan_ablate.execution.executors.worker import check, compute, list_inputs, prepare
+from gan_ablate.execution.store import RECORD_FILE, Store
 from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Record
 
 TICK_SEC = 0.5
 """How often the observer is told what nodes have said."""
@@ -41,7 +43,7 @@ GRACE_SEC = 20.0
 
 
 class _Mailbox:
-    """Lives on the driver's node: takes what tasks say, and tells them whether they are to stop."""
+    """Takes what tasks say, and tells them whether they are to stop; on the driver's node, as others may be lost."""
 
     def __init__(self) -> None:
         self._letters: list[tuple[str, Any]] = []
@@ -116,11 +118,10 @@ def _call(address: str | None) -> None:
 
 def _check(configs: Sequence[RunConfig], context: RunContext, share: dict[str, int]) -> None:
     """Let one node load what the runs need, once for each data set and way to score."""
-    distinct = {(c.dataset, c.image_size, c.scoring.features): c for c in configs}
-    check = ray.remote(**share)(_check_on_node)
-    for problem in ray.get([check.remote(config, context) for config in distinct.values()]):
+    on_node = ray.remote(**share)(_check_on_node)
+    for problem in ray.get([on_node.remote(config, context) for config in list_inputs(configs)]):
         if problem is not None:
-            raise UserError(problem)
+            raise problem
 
 
 def _serve(
@@ -131,18 +132,16 @@ def _serve(
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None,
 ) -> Generator[Record]:
-    store, queue = Store(Path(context.out)), RunQueue(configs)
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    store = Store(Path(context.out))
+    queue = RunQueue(configs, more, store, observer)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
     task = ray.remote(**share, max_retries=MAX_LOST)(_compute_on_node)
     token = store.cache_dir / f".shared-{uuid.uuid4().hex}"
     write_atomically(token, "")
     running: dict[Any, RunConfig] = {}
     try:
-        while running or not queue.is_empty or more is not None:
-            if more is not None and queue.is_empty and not running:
-                queue.extend(more())
-                if queue.is_empty:
-                    return
+        while queue.has_work(is_idle=not running) or running:
             while len(running) < jobs and (run := queue.next()) is not None:
                 running[task.remote(run, context, str(token), mailbox)] = run
             done, _ = ray.wait(list(running), timeout=TICK_SEC) if running else ([], [])
@@ -151,7 +150,7 @@ def _serve(
             _pass_on(mailbox, observer)
             for reference in done:
                 run = running.pop(reference)
-                for record in _take_in(reference, run, queue, store, observer):
+                for record in _take_in(reference, run, queue, store):
                     observer.finished(record)
                     yield record
             observer.tick()
@@ -172,30 +171,22 @@ def _pass_on(mailbox: Any, observer: RunObserver) -> None:
             observer.progressed(value)
 
 
-def _take_in(reference: Any, run: RunConfig, queue: RunQueue, store: Store, observer: RunObserver) -> Iterator[Record]:
+def _take_in(reference: Any, run: RunConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
     try:
         kind, value, files = ray.get(reference)
     except RayError as lost:
         reason = str(lost).strip().partition("\n")[0]
-        record = Record(run_id=run.run_id, status="failed", message=f"the Ray task was lost ({reason})", config=run)
-        store.save_record(record)
-        yield record
+        yield store.save_failure(run, f"the Ray task was lost ({reason})")  # Ray has tried again as often as it may
         return
     for name, content in files.items():  # of a node that does not share the folder; the record comes last
         write_atomically(store.run_dir(run.run_id) / name, content)
-    yield from queue.take_in(kind, value, run, observer)
+    yield from queue.take_in(kind, value, run)
 
 
-def _check_on_node(config: RunConfig, context: RunContext) -> str | None:
-    from gan_ablate.execution.inputs import check_inputs
-
+def _check_on_node(config: RunConfig, context: RunContext) -> Exception | None:
     prepare(1, None)
     with tempfile.TemporaryDirectory() as away:
-        try:
-            check_inputs(config, context.model_copy(update={"out": away}))
-        except UserError as problem:
-            return str(problem)
-    return None
+        return check(config, context.model_copy(update={"out": away}))
 
 
 def _compute_on_node(

@@ -16,7 +16,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.events import Progress
 from gan_ablate.execution.executors.queue import RunQueue
 from gan_ablate.execution.executors.worker import compute, prepare
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Record
 
 TICK_SEC = 1.0
 """How often jobs are looked at; submitit asks Slurm itself more rarely."""
@@ -119,15 +120,12 @@ def _serve(
     observer: RunObserver,
     more: Callable[[], Sequence[RunConfig]] | None,
 ) -> Generator[Record]:
-    store, queue, job = Store(Path(context.out)), RunQueue(configs), _Job(context)
+    store, job = Store(Path(context.out)), _Job(context)
+    queue = RunQueue(configs, more, store, observer)
     running: dict[str, tuple[Any, RunConfig]] = {}
     started: set[str] = set()
     try:
-        while running or not queue.is_empty or more is not None:
-            if more is not None and queue.is_empty and not running:
-                queue.extend(more())
-                if queue.is_empty:
-                    return
+        while queue.has_work(is_idle=not running) or running:
             ready: list[RunConfig] = []
             while (jobs is None or len(running) + len(ready) < jobs) and (run := queue.next()) is not None:
                 ready.append(run)
@@ -140,7 +138,7 @@ def _serve(
                 if of_run.done():
                     del running[run_id]
                     started.discard(run_id)
-                    for record in _take_in(of_run, run, queue, store, observer):
+                    for record in _take_in(of_run, run, queue, store):
                         observer.finished(record)
                         yield record
             observer.tick()
@@ -160,20 +158,16 @@ def _show_progress(store: Store, run: RunConfig, started: set[str], observer: Ru
     observer.progressed(progress)
 
 
-def _take_in(of_run: Any, run: RunConfig, queue: RunQueue, store: Store, observer: RunObserver) -> Iterator[Record]:
+def _take_in(of_run: Any, run: RunConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
     problem = of_run.exception()
     if problem is None:
         kind, value = of_run.result()
-        yield from queue.take_in(kind, value, run, observer)
+        yield from queue.take_in(kind, value, run)
         return
     reason = str(problem).strip().partition("\n")[0]
     words = f"job {of_run.job_id} ended without a result ({of_run.state}: {reason})"
     known = store.load_record(run.run_id)
     if known is not None and known.status != "failed":  # it was lost after all was written
         yield known
-    elif queue.may_retry(run):
-        observer.noted(run, f"{words}; it is tried once more")
     else:
-        record = Record(run_id=run.run_id, status="failed", message=words, config=run)
-        store.save_record(record)
-        yield record
+        yield from queue.give_up(run, words)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 import traceback
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.execution.context import RunContext
@@ -51,7 +55,7 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
         except (EOFError, OSError):
             return
         if task == "check":
-            send("checked", _check(config, context))
+            send("checked", check(config, context))
         else:
             send(*compute(config, context, send, lambda: is_stopping))
 
@@ -113,7 +117,25 @@ def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def _check(config: RunConfig, context: RunContext) -> Exception | None:
+def follow_parent() -> None:
+    """Let this process end with the one that asked for it, also where that one is killed and cannot say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def list_inputs(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Pick a run for each data set and way to score: what they need, all others do."""
+    return list({(c.dataset, c.image_size, c.scoring.features): c for c in configs}.values())
+
+
+def check(config: RunConfig, context: RunContext) -> Exception | None:
+    """Load what a run needs; return what is wrong with it, or None."""
     from gan_ablate.execution.inputs import check_inputs
 
     try:
