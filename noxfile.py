@@ -105,6 +105,17 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def mutation(session: nox.Session) -> None:
+    """Change the code in thousands of small ways and list what no test notices: nox -s mutation -- "*losses*"; hours."""
+    run_in_environment(session, "python", "-c", "")
+    uv = (sys.executable, "-m", "uv")
+    session.run(*uv, "pip", "install", "--quiet", "--python", str(BIN / "python"), "--group", "mutation")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    run_in_environment(session, "mutmut", "run", *session.posargs)
+    run_in_environment(session, "mutmut", "results")
+
+
+@nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
     run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)
