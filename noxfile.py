@@ -106,7 +106,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def mutation(session: nox.Session) -> None:
-    """Change the code in thousands of small ways and list what no test notices: nox -s mutation -- "*losses*"; hours."""
+    """Change code in thousands of small ways, list what no test notices: nox -s mutation -- "*losses*"; takes hours."""
     run_in_environment(session, "python", "-c", "")
     uv = (sys.executable, "-m", "uv")
     session.run(*uv, "pip", "install", "--quiet", "--python", str(BIN / "python"), "--group", "mutation")
