@@ -1,8 +1,9 @@
 """An ablation benchmark suite for GANs: what helps, by how much, how surely, at what cost.
 
 ``load_grid`` reads a grid, ``plan`` resolves it into runs, ``run_grid`` computes those that are missing,
-``run_until_settled`` as many as its questions need, ``load_results`` gives the tidy table, ``estimate_effects`` what
-the levels change, and ``write_report`` the pages.
+``run_until_settled`` as many as its questions need, ``load_results`` gives the tidy table, and ``write_report`` the
+pages. ``estimate_effects`` says what the levels change, and ``judge`` writes a page of it, for any table of runs;
+``score_images`` scores any images.
 """
 
 from importlib import metadata
@@ -12,10 +13,11 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.planning import Plan, plan
+from gan_ablate.judging import estimate_effects, judge
 
 if TYPE_CHECKING:
-    from gan_ablate.analysis.effects import estimate_effects
     from gan_ablate.reporting.report import write_report
+    from gan_ablate.scoring.sets import score_images
 
 __version__ = metadata.version("gan-ablate")
 
@@ -24,22 +26,24 @@ __all__ = [
     "Plan",
     "__version__",
     "estimate_effects",
+    "judge",
     "load_grid",
     "load_results",
     "plan",
     "run_grid",
     "run_grids",
     "run_until_settled",
+    "score_images",
     "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what brings pandas, SciPy and matplotlib with it when it is first asked for: seconds that others save."""
-    if name == "estimate_effects":
-        from gan_ablate.analysis.effects import estimate_effects
+    """Import what brings PyTorch, pandas or matplotlib with it when it is first asked for: seconds that others save."""
+    if name == "score_images":
+        from gan_ablate.scoring.sets import score_images
 
-        return estimate_effects
+        return score_images
     if name == "write_report":
         from gan_ablate.reporting.report import write_report
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gan_ablate import catalogue
+from gan_ablate import catalogue, elsewhere
 from gan_ablate.api import run_single
 from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
@@ -182,6 +182,12 @@ def cite(out: OutOption = RESULTS) -> None:
     from gan_ablate.reporting.cite import cite as write_citation
 
     print(write_citation(out), end="")
+
+
+app.command(epilog="Example: gan-ablate judge runs.csv --factor batch_norm --factor lr --outcome fid:lower")(
+    elsewhere.judge
+)
+app.command(epilog="Example: gan-ablate score samples other.npz --dataset mnist --data-dir data")(elsewhere.score)
 
 
 @app.command(epilog="Example: gan-ablate archive study")

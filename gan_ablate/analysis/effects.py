@@ -1,4 +1,4 @@
-"""A plan and its table in, named effects out: each level against its factor's baseline, and two-way interactions."""
+"""A design and its runs in, named effects out: each level against its factor's baseline, and two-way interactions."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.analysis.designs import Design
 
 
-def estimate_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
-    """Estimate every effect on an outcome that a plan's design can show: main effects first, then interactions.
+def estimate_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome = "fid") -> list[Effect]:
+    """Estimate every effect on an outcome that a design can show: main effects first, then interactions.
 
     Args:
-        plan: the design; its margin, and whether its intervals have to hold at every look.
-        runs: from ``load_results``.
-        outcome: a name in ``OUTCOMES``.
+        design: a plan, or what a table shows of one; its margin, and whether its intervals have to hold at every look.
+        runs: from ``load_results``, or likewise a row per run with columns cell, seed, status and the outcome's.
+        outcome: a name in ``OUTCOMES``, or one of one's own.
     """
-    return _estimate(plan, runs, OUTCOMES[outcome], list_contrasts(plan))
+    return _estimate(design, runs, _find(outcome), list_contrasts(design))
 
 
 def estimate_against(
-    plan: Plan, runs: pd.DataFrame, outcome: str, value: float, margin: float | None = None
+    design: Design, runs: pd.DataFrame, outcome: str, value: float, margin: float | None = None
 ) -> Effect | None:
     """Estimate how far the baseline's outcome lies from a value: a family of its own.
 
     Args:
-        plan: whose baseline, and whether its intervals have to hold at every look.
+        design: whose baseline, and whether its intervals have to hold at every look.
         runs: from ``load_results``.
         outcome: a name in ``OUTCOMES``, on the scale of differences.
         value: what it is compared with.
@@ -48,31 +48,35 @@ def estimate_against(
     Returns:
         None where no run of the baseline has the outcome.
     """
-    column = _matrix(plan, runs, OUTCOMES[outcome])[:, 0]
+    column = _matrix(design, runs, OUTCOMES[outcome])[:, 0]
     if not np.isfinite(column).any():
         return None
     sides = np.stack([column, np.full(len(column), value)], axis=1)
-    (effect,) = estimate_family([Comparison({}, {}, sides)], OUTCOMES[outcome], margin, plan.intervals)
+    (effect,) = estimate_family([Comparison({}, {}, sides)], OUTCOMES[outcome], margin, design.intervals)
     return dataclasses.replace(effect, against=value)
 
 
-def estimate_simple_effects(plan: Plan, runs: pd.DataFrame, outcome: str = "fid") -> list[Effect]:
+def estimate_simple_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome = "fid") -> list[Effect]:
     """Estimate each level's effect at every combination of the other factors' levels: a family of its own.
 
     Each rests on its own two cells, and no spread is shared: it may differ tenfold between them.
 
     Args:
-        plan: a factorial design; others have none.
-        runs: from ``load_results``.
-        outcome: a name in ``OUTCOMES``.
+        design: a factorial one; others have none.
+        runs: as for ``estimate_effects``.
+        outcome: likewise.
     """
-    return _estimate(plan, runs, OUTCOMES[outcome], list_simple_contrasts(plan))
+    return _estimate(design, runs, _find(outcome), list_simple_contrasts(design))
 
 
-def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Sequence[Contrast]) -> list[Effect]:
+def _find(outcome: str | Outcome) -> Outcome:
+    return OUTCOMES[outcome] if isinstance(outcome, str) else outcome
+
+
+def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: Sequence[Contrast]) -> list[Effect]:
     """Estimate the effects of one family."""
-    values = _matrix(plan, runs, outcome)
-    imputed = _impute_diverged(plan, runs, outcome, values)
+    values = _matrix(design, runs, outcome)
+    imputed = _impute_diverged(design, runs, outcome, values)
     family = [
         Comparison(
             contrast.levels,
@@ -82,24 +86,24 @@ def _estimate(plan: Plan, runs: pd.DataFrame, outcome: Outcome, contrasts: Seque
         )
         for contrast in contrasts
     ]
-    margin = plan.grid.log_margin if outcome.scale == "ratio" else None
-    return estimate_family(family, outcome, margin, plan.intervals)
+    margin = design.log_margin if outcome.scale == "ratio" else None
+    return estimate_family(family, outcome, margin, design.intervals)
 
 
-def compare_event_rates(plan: Plan, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
+def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
     """Compare how often a run diverged or collapsed at a level and at its factor's baseline, over all other factors.
 
     Args:
-        plan: the design.
+        design: of the runs.
         runs: from ``load_results``.
         levels: factor → level; for an interaction, both levels against both baselines.
         event: ``"diverged"`` or ``"collapsed"``.
     """
     happened: list[list[bool]] = []
-    for wanted in (levels, {factor: plan.grid.factors[factor].baseline for factor in levels}):
-        cells = [cell.label for cell in plan.cells if all(cell.levels[f] == level for f, level in wanted.items())]
-        if plan.grid.design == "one-at-a-time" and wanted is not levels:
-            cells = [plan.baseline.label]
+    for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
+        cells = [cell.label for cell in design.cells if all(cell.levels[f] == level for f, level in wanted.items())]
+        if design.kind == "one-at-a-time" and wanted is not levels:
+            cells = [design.cells[0].label]
         over = runs.loc[runs["cell"].isin(cells) & runs["status"].isin(["completed", "diverged"])]
         if event == "collapsed":
             over = over.loc[over["collapsed"].notna()]
@@ -109,9 +113,9 @@ def compare_event_rates(plan: Plan, runs: pd.DataFrame, levels: dict[str, str], 
     return compare_rates(*happened)
 
 
-def _matrix(plan: Plan, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:
+def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:
     """Lay a column out as (seeds, cells), logarithms on the ratio scale, NaN where a run has no value."""
-    values = _table(plan, runs, outcome.name)
+    values = _table(design, runs, outcome.name)
     match outcome.scale:
         case "difference":
             return values
@@ -121,9 +125,9 @@ def _matrix(plan: Plan, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.floa
             assert_never(outcome.scale)
 
 
-def _table(plan: Plan, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    rows = {seed: row for row, seed in enumerate(plan.seeds)}
-    columns = {cell.label: number for number, cell in enumerate(plan.cells)}
+def _table(design: Design, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    rows = {seed: row for row, seed in enumerate(design.seeds)}
+    columns = {cell.label: number for number, cell in enumerate(design.cells)}
     table = np.full((len(rows), len(columns)), np.nan)
     for seed, label, value in zip(runs["seed"], runs["cell"], runs[column].astype(float), strict=True):
         if seed in rows and label in columns:
@@ -132,10 +136,10 @@ def _table(plan: Plan, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
 
 
 def _impute_diverged(
-    plan: Plan, runs: pd.DataFrame, outcome: Outcome, values: NDArray[np.float64]
+    design: Design, runs: pd.DataFrame, outcome: Outcome, values: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     """Give runs that diverged the worst value there is; None where that is not defined or none diverged."""
-    has_diverged = _table(plan, runs.assign(has_diverged=runs["status"] == "diverged"), "has_diverged") == 1
+    has_diverged = _table(design, runs.assign(has_diverged=runs["status"] == "diverged"), "has_diverged") == 1
     if outcome.better is None or not has_diverged.any() or not np.isfinite(values).any():
         return None
     worst = np.nanmax(values) if outcome.better == "lower" else np.nanmin(values)

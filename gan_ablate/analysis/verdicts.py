@@ -15,6 +15,8 @@ from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.settling import Look, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.significance import RateComparison
     from gan_ablate.design.claims import Claim
@@ -104,15 +106,17 @@ class Verdicts:
 
     def all_effects(self) -> pd.DataFrame:
         """Tabulate every effect on every outcome, with all its intervals and tests."""
-        rows = [
-            tabulate_effect(effect)
-            for outcome in OUTCOMES
-            for effect in (*self.effects(outcome), *self._simple(outcome))
-        ]
-        return pd.DataFrame(rows)
+        return tabulate_effects(
+            [effect for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
+        )
 
     def _simple(self, outcome: str) -> list[Effect]:
         return self.simple_effects if outcome == "fid" else []
+
+
+def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Tabulate effects, a row each, with all their intervals and tests."""
+    return pd.DataFrame([tabulate_effect(effect) for effect in effects])
 
 
 def tabulate_effect(effect: Effect) -> dict[str, object]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BudgetName = Literal["smoke", "standard", "full"]
+DesignKind = Literal["factorial", "one-at-a-time"]
+"""Whether all factors are crossed, or each level is compared with the one baseline."""
 
 MAX_SEEDS = 10_000
 MAX_CHARACTERS = 1_000_000
@@ -113,7 +115,7 @@ class Grid(Model):
     title: str
     question: str = ""
     base: str
-    design: Literal["factorial", "one-at-a-time"] = "factorial"
+    design: DesignKind = "factorial"
     margin: Share = 0.1
     """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
     its 1.1th part. What certainly lies within is negligible."""
@@ -292,10 +294,10 @@ def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
             assert_never(grid.design)
 
 
-def label_levels(grid: Grid, levels: Mapping[str, str]) -> str:
+def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
     """Name a cell: every level of a factorial design, the one changed level of a one-at-a-time design."""
-    if grid.design == "factorial":
+    if design == "factorial":
         shown = dict(levels)
     else:
-        shown = {name: level for name, level in levels.items() if level != grid.factors[name].baseline}
+        shown = {name: level for name, level in levels.items() if level != factors[name].baseline}
     return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in shown.items()) or "baseline"

@@ -16,6 +16,8 @@ from gan_ablate.design.grid import (
     MAX_SEEDS,
     Budget,
     BudgetName,
+    DesignKind,
+    Factor,
     Grid,
     count_cells,
     label_levels,
@@ -71,6 +73,21 @@ class Plan(Model):
     """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
+
+    @property
+    def factors(self) -> dict[str, Factor]:
+        """What the grid varies."""
+        return self.grid.factors
+
+    @property
+    def kind(self) -> DesignKind:
+        """How the grid combines them."""
+        return self.grid.design
+
+    @property
+    def log_margin(self) -> float:
+        """The grid's margin, of a log ratio."""
+        return self.grid.log_margin
 
     @property
     def name(self) -> str:
@@ -183,7 +200,7 @@ def plan(
             baseline, config = every[0]
             apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
         cells += [
-            Cell(label=label_levels(grid, levels), levels=levels, config=config, block=apart)
+            Cell(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
             for levels, config in every
         ]
     _refuse_equal_cells(grid, cells)

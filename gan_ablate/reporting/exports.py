@@ -12,6 +12,8 @@ from gan_ablate.reporting.formats import change_text, escape_latex, number, p_te
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.results import GridResults
 
@@ -39,11 +41,15 @@ def write_tables(results: GridResults) -> None:
     )
     effects = results.verdicts.effects("fid")
     if effects:
-        caption = "Effects on FID, with intervals adjusted for all of them"
-        text = _to_latex(_paper_effects(effects), caption, f"{results.name}-effects")
-        write_atomically(results.folder / "effects.tex", text)
+        write_atomically(results.folder / "effects.tex", effects_as_latex(effects, results.name))
     else:
         (results.folder / "effects.tex").unlink(missing_ok=True)
+
+
+def effects_as_latex(effects: Sequence[Effect], name: str) -> str:
+    """Tabulate the effects on one outcome for a paper; the label is ``tab:NAME-effects``."""
+    caption = f"Effects on {effects[0].outcome.title}, with intervals adjusted for all of them"
+    return _to_latex(_paper_effects(effects), caption, f"{name}-effects")
 
 
 def _paper_summary(results: GridResults) -> pd.DataFrame:
@@ -68,12 +74,14 @@ def _paper_summary(results: GridResults) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("–")
 
 
-def _paper_effects(effects: list[Effect]) -> pd.DataFrame:
+def _paper_effects(effects: Sequence[Effect]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
                 "effect": effect_name(effect),
-                "change of FID": change_text(effect, adjusted_estimate(effect)).replace("-", "−"),  # minus, no hyphen
+                f"change of {effect.outcome.title}": change_text(effect, adjusted_estimate(effect)).replace(
+                    "-", "−"
+                ),  # minus, no hyphen
                 "p (Holm)": p_text(effect.test.p).removeprefix("= "),
                 "answer": answer_words(effect),
                 "seeds": str(effect.estimate.num_seeds),

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from gan_ablate.reporting.formats import change_text, count, p_text, percent, percent_text, whole
+from gan_ablate.reporting.formats import change_text, count, p_text, percent_text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,82 +35,101 @@ UNEVEN_SPREAD = 2.0
 _ANSWERS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
 
-def answer_sentence(effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison]) -> str:
-    """Say what an effect on FID comes to.
+def answer_sentence(
+    effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison], *, tells_cost: bool = True
+) -> str:
+    """Say what an effect on an outcome comes to.
 
     Args:
-        effect: on FID.
+        effect: on FID, or any other outcome.
         step_time: the same effect on the time of a step, or None where times do not compare.
         rates: of the events that happened, see ``Verdicts.rates``.
+        tells_cost: whether what is known of the time of a step is of interest.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
-    change = effect.estimate.as_percent_change()
     events = rates_words(rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
-    only = f"**{name}**: FID {percent(change.value)} %"
+    only = f"**{name}**: {effect.outcome.title} {change_text(effect, _alone(effect.estimate))}"
     if seeds == 1:
         return f"{only} in the only seed; one seed says nothing about the next{events}."
-    if not math.isfinite(change.low):
+    if not math.isfinite(effect.estimate.low):
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
     p = f"Holm's p {p_text(effect.test.p)}"
-    interval = f"95 % interval {whole(change.low)} to {whole(change.high)} %, {seeds} seeds, {p}"
+    interval = f"95 % interval {_range_text(effect)}, {seeds} seeds, {p}"
     if _is_unbounded(effect):
         interval = seeds_words(effect)
-    size = whole(abs(change.value)).removeprefix("+")
     if effect.is_interaction:
-        sentence = f"**{name}**{_interaction_words(effect, size, interval)}"
+        sentence = f"**{name}**{_interaction_words(effect, interval)}"
     else:
-        sentence = f"**{name}** {_effect_words(effect, size, interval)}; {cost_words(step_time)}"
+        cost = f"; {cost_words(step_time)}" if tells_cost else ""
+        sentence = f"**{name}** {_effect_words(effect, interval)}{cost}"
     return sentence + with_diverged_words(effect) + events + "."
 
 
-def _effect_words(effect: Effect, size: str, interval: str) -> str:
-    change = whole(effect.estimate.as_percent_change().value)
+def _alone(estimate: Estimate) -> Estimate:
+    return dataclasses.replace(estimate, low=math.nan, high=math.nan)
+
+
+def _value_text(effect: Effect, value: float) -> str:
+    """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
+    if effect.outcome.scale == "ratio":
+        return f"{whole(100 * math.expm1(value))} %"
+    return f"{value:+.3g}"
+
+
+def _range_text(effect: Effect) -> str:
+    low, high = (_value_text(effect, end) for end in (effect.estimate.low, effect.estimate.high))
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def _effect_words(effect: Effect, interval: str) -> str:
+    title, change = effect.outcome.title, _value_text(effect, effect.estimate.value)
     match effect.answer:
         case "lower" | "higher":
             verb = "lowers" if effect.answer == "lower" else "raises"
-            return f"{verb} FID by {size} % ({interval}){too_small_words(effect)}"
+            return f"{verb} {title} by {change.lstrip('+-')} ({interval}){too_small_words(effect)}"
         case "negligible":
-            return f"does not matter: FID {change} %, certainly {margin_words(effect)} ({interval})"
+            return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
         case "open":
             settling = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
             side = leaning(effect)
             if side is not None:
-                alone = (
-                    f"leans to a {side} FID: {change} % ({interval}): sure by itself, not among all effects of its grid"
-                )
-                return f"{alone}{settling}"
-            return f"is open: FID {change} % ({interval}){settling}"
+                sure = "sure by itself, not among all effects of its grid"
+                return f"leans to a {side} {title}: {change} ({interval}): {sure}{settling}"
+            return f"is open: {title} {change} ({interval}){settling}"
         case _:
             assert_never(effect.answer)
 
 
-def _interaction_words(effect: Effect, size: str, interval: str) -> str:
-    change = whole(effect.estimate.as_percent_change().value)
+def _interaction_words(effect: Effect, interval: str) -> str:
+    title, change = effect.outcome.title, _value_text(effect, effect.estimate.value)
     match effect.answer:
         case "lower" | "higher":
             return (
-                f" interact: with both, FID is {size} % {effect.answer} than their separate effects would make it "
+                f" interact: with both, {title} is {change.lstrip('+-')} {effect.answer} than their separate effects "
+                "would make it "
                 f"({interval}){too_small_words(effect)}"
             )
         case "negligible":
-            return f": no interaction that matters: {change} %, certainly {margin_words(effect)} ({interval})"
+            return f": no interaction that matters: {change}, certainly {margin_words(effect)} ({interval})"
         case "open":
-            return f": whether they interact is open: {change} % ({interval})"
+            return f": whether they interact is open: {change} ({interval})"
         case _:
             assert_never(effect.answer)
 
 
 def findings_sentence(effects: Sequence[Effect]) -> str | None:
-    """Say in one sentence what a grid found on FID; None where it compares nothing.
+    """Say in one sentence what a grid found on an outcome; None where it compares nothing.
 
     Args:
-        effects: main effects and interactions; of the latter only what was found is told.
+        effects: main effects and interactions on it; of the latter only what was found is told.
     """
     parts = []
+    title = effects[0].outcome.title if effects else ""
     for answer, words in (
-        ("lower", "Lowers FID"), ("higher", "Raises FID"), ("negligible", "Does not matter"), ("open", "Open"),
+        ("lower", f"Lowers {title}"), ("higher", f"Raises {title}"), ("negligible", "Does not matter"),
+        ("open", "Open"),
     ):  # fmt: skip
         told = [
             effect
@@ -127,7 +146,7 @@ def _finding_words(effect: Effect) -> str:
     side = leaning(effect)
     more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""
     beyond = " beyond what each does" if effect.is_interaction else ""
-    return f"**{effect.name}** {percent_text(adjusted_estimate(effect))}{beyond}{more}"
+    return f"**{effect.name}** {change_text(effect, adjusted_estimate(effect))}{beyond}{more}"
 
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
@@ -148,8 +167,12 @@ def answer_words(effect: Effect) -> str:
 
 
 def margin_words(effect: Effect) -> str:
-    """Name the margin of an effect on the ratio scale: ``within the margin of 10 %``."""
-    return "" if effect.margin is None else f"within the margin of {100 * math.expm1(effect.margin):.3g} %"
+    """Name the margin of an effect: ``within the margin of 10 %``."""
+    if effect.margin is None:
+        return ""
+    is_ratio = effect.outcome.scale == "ratio"
+    size = f"{100 * math.expm1(effect.margin):.3g} %" if is_ratio else f"{effect.margin:.3g}"
+    return f"within the margin of {size}"
 
 
 def seeds_words(effect: Effect) -> str:
@@ -225,7 +248,7 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
 
 def place_words(effect: Effect) -> str:
     """Say what a simple effect is where it is: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
-    return f"with {effect.place} {percent_text(adjusted_estimate(effect))}, {answer_words(effect)}"
+    return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {answer_words(effect)}"
 
 
 def effect_name(effect: Effect) -> str:

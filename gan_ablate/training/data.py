@@ -217,7 +217,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     for row, path in enumerate(paths):
         try:
             with Image.open(path, formats=formats) as image:
-                images[row] = np.asarray(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
+                images[row] = np.asarray(ImageOps.fit(to_rgb(image), (size, size), Image.Resampling.BICUBIC))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
     names = list_classes(folder, paths)
@@ -225,7 +225,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
 
     Raises:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import seaborn as sns
 
+from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.stats import Estimate, mean_estimate
-from gan_ablate.reporting.formats import percent_text
+from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     Style,
     draw_answer,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.design.grid import Factor
 
 
@@ -41,43 +44,56 @@ FOREST_KEY = (
 )
 
 
-def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path) -> None:
-    """Draw the FID of every run, a row per variant, with the geometric mean and its interval.
+FID = OUTCOMES["fid"]
+
+
+def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path, outcome: Outcome = FID) -> None:
+    """Draw the outcome of every run, a row per variant, with the mean and its interval: on a log scale, the geometric.
 
     Runs without a score are counted at the row's end.
 
     Args:
-        runs: a row per run with columns cell, status and fid.
+        runs: a row per run with columns cell, status and the outcome's.
         style: whose labels are the rows.
-        floor: what real images score, in words.
+        floor: what real images score, in words; empty where that is not known.
         path: the PNG to write.
+        outcome: which.
     """
     with open_figure(path, 0.45 * len(style.colours) + 1.3) as figure:
         axes = figure.add_subplot()
-        draw_quality(axes, runs, style)
+        draw_quality(axes, runs, style, outcome)
         mark_floor(axes, floor)
-        axes.set_xlabel("FID, log scale (lower is better); rings are seeds, bars 95 % intervals")
+        axes.set_xlabel(f"{_axis_words(outcome)} ({outcome.goodness}); rings are seeds, bars 95 % intervals")
 
 
-def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
-    """Draw the FID of every run into a panel; see ``plot_quality``."""
+def _axis_words(outcome: Outcome) -> str:
+    return f"{outcome.title}, log scale" if outcome.scale == "ratio" else outcome.title
+
+
+def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome = FID) -> None:
+    """Draw the outcome of every run into a panel; see ``plot_quality``."""
     labels = list(style.colours)
     for row, label in enumerate(labels):
         of_cell = runs.loc[runs["cell"] == label]
-        fid = of_cell["fid"].to_numpy(np.float64)
+        values = of_cell[outcome.name].to_numpy(np.float64)
         colour = style.colours[label]
-        axes.plot(fid, np.full(len(fid), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
-        draw_interval(axes, mean_estimate(np.log(fid)).as_ratio(), row, colour, style.markers[label])
+        axes.plot(values, np.full(len(values), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
+        draw_interval(axes, _mean(values, outcome), row, colour, style.markers[label])
         ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
         words = ", ".join(f"{count} {status}" for status, count in ended if count)
         axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    log_axis(axes, "x")
+    if outcome.scale == "ratio":
+        log_axis(axes, "x")
+
+
+def _mean(values: NDArray[np.float64], outcome: Outcome) -> Estimate:
+    return mean_estimate(np.log(values)).as_ratio() if outcome.scale == "ratio" else mean_estimate(values)
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
-    """Draw every effect on FID in percent, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
+    """Draw every effect on one outcome, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
 
     A band marks the margin within which an effect does not matter; colours tell effects, negligible and open ones.
 
@@ -96,33 +112,44 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
     axes.axvline(0, color="0.3", lw=1)
     known = [effect for effect in effects if effect is not None]
     margin = known[0].margin if known else None
+    outcome = known[0].outcome if known else FID
+    is_ratio = outcome.scale == "ratio"
     if margin is not None:
         axes.axvspan(-margin, margin, color="0.92", zorder=0)
     for row, effect in enumerate(effects):
         if effect is None:
             continue
-        draw_answer(axes, effect, row, np.log(150.0), size=8)
+        draw_answer(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
     names = ["" if effect is None else effect_name(effect) for effect in effects]
     axes.set_yticks(range(len(effects)), names)
     axes.set_ylim(len(effects) - 0.5, -0.5)
-    low, high = axes.get_xlim()
-    # Two seeds may leave anything possible; the axis need not show all of it.
-    axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
-    percent_axis(axes, "x", most_ticks)
-    axes.set_xlabel("change of FID")
-    for words, side in (("← better ", "right"), (" worse →", "left")):
+    if is_ratio:
+        low, high = axes.get_xlim()
+        # Two seeds may leave anything possible; the axis need not show all of it.
+        axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
+        percent_axis(axes, "x", most_ticks)
+    axes.set_xlabel(f"change of {outcome.title}")
+    left, right = ("worse", "better") if outcome.better == "higher" else ("better", "worse")
+    for words, side in ((f"← {left} ", "right"), (f" {right} →", "left")):
         at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
         axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
 
 
-def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects: Sequence[Effect], path: Path) -> None:
-    """Draw FID at every pair of levels of every two factors: lines that are parallel do not interact.
+def plot_interactions(
+    runs: pd.DataFrame,
+    factors: Mapping[str, Factor],
+    effects: Sequence[Effect],
+    path: Path,
+    outcome: Outcome = FID,
+) -> None:
+    """Draw an outcome at every pair of levels of every two factors: lines that are parallel do not interact.
 
     Args:
-        runs: columns of the factors, seed and fid.
+        runs: columns of the factors, seed and the outcome's.
         factors: of a factorial design, at least two.
         effects: with the interactions, whose estimates are the panels' titles.
         path: the PNG to write.
+        outcome: which.
     """
     pairs = list(itertools.combinations(factors, 2))
     num_columns = min(2, len(pairs))
@@ -135,7 +162,7 @@ def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects
             levels, lines = levels_in_order(factors[first]), levels_in_order(factors[second])
             palette = sns.color_palette("colorblind", len(lines))
             for i, line in enumerate(lines):
-                estimates = [_cell_mean(runs, {first: level, second: line}) for level in levels]
+                estimates = [_cell_mean(runs, {first: level, second: line}, outcome) for level in levels]
                 places = np.arange(len(levels)) + 0.04 * (i - (len(lines) - 1) / 2)
                 values = [estimate.value for estimate in estimates]
                 bars = np.array([(e.value - e.low, e.high - e.value) for e in estimates]).T
@@ -146,16 +173,17 @@ def plot_interactions(runs: pd.DataFrame, factors: Mapping[str, Factor], effects
                 )
             axes.set_xticks(range(len(levels)), levels)
             axes.set_xlim(-0.4, len(levels) - 0.6)
-            log_axis(axes, "y")
+            if outcome.scale == "ratio":
+                log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [percent_text(e.estimate) for e in found if e.estimate.num_seeds]
+            words = [change_text(e, e.estimate) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title holds one interaction; of more levels, the effects' own figure has them all.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
             axes.set_xlabel(first.replace("_", " "))
         for axes in grid[:, 0]:
-            axes.set_ylabel("FID, log scale, with 95 % interval")
+            axes.set_ylabel(f"{_axis_words(outcome)}, with 95 % interval")
 
 
 def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
@@ -223,8 +251,10 @@ def levels_in_order(factor: Factor) -> list[str]:
         return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
 
 
-def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str]) -> Estimate:
-    """Geometric mean FID over seeds at these levels, averaged within each seed over all other factors."""
+def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str], outcome: Outcome) -> Estimate:
+    """Mean over seeds at these levels, averaged within each seed over all other factors: of ratios, the geometric."""
     chosen = np.logical_and.reduce([runs[factor] == level for factor, level in levels.items()])
-    log_fid = np.log(runs.loc[chosen].dropna(subset="fid").set_index("seed")["fid"])
-    return mean_estimate(log_fid.groupby("seed").mean().to_numpy(np.float64)).as_ratio()
+    values = runs.loc[chosen].dropna(subset=outcome.name).set_index("seed")[outcome.name]
+    if outcome.scale == "difference":
+        return mean_estimate(values.groupby("seed").mean().to_numpy(np.float64))
+    return mean_estimate(np.log(values).groupby("seed").mean().to_numpy(np.float64)).as_ratio()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.family import Answer, Effect
     from gan_ablate.analysis.stats import Estimate
 
 WIDTH_INCHES = 9.0
@@ -119,7 +119,7 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
 
     What lies beyond ``farthest`` ends there, with an arrow.
     """
-    style = ANSWER_STYLES["negligible" if effect.is_too_small else effect.answer]
+    style = ANSWER_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
     colour = style["color"]
     for bounds, width in ((effect.adjusted, 1.0), (effect.estimate, 2.4)):
         if np.isfinite(bounds.low):
@@ -132,11 +132,17 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
     if value != effect.estimate.value:
         style = {**style, "marker": ">" if value > 0 else "<"}
         beside: Any = {"ha": "right" if value > 0 else "left", "va": "center", "fontsize": 7, "color": colour}
-        change = 100 * math.expm1(effect.estimate.value)
+        change = 100 * math.expm1(effect.estimate.value)  # only log ratios are cut off
         axes.annotate(
             f"{change:+.0f} %", (value, row), (-9 if value > 0 else 9, 0), textcoords="offset points", **beside
         )
     axes.plot(value, row, ls="", ms=size, zorder=4, **style)
+
+
+def _as_if_lower_were_better(effect: Effect) -> Answer:
+    if effect.outcome.better == "higher" and effect.is_found:
+        return "higher" if effect.answer == "lower" else "lower"
+    return effect.answer
 
 
 def error_bar(estimate: Estimate) -> list[list[float]] | None:

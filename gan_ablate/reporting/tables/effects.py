@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.settling import Look
     from gan_ablate.analysis.significance import SignFlip
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.stats import Estimate, Interval
     from gan_ablate.design.claims import Claim
 
 
@@ -95,10 +95,10 @@ def claim_name(claim: Claim) -> str:
 
 
 def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> list[str]:
-    """Tabulate every effect on FID with what it is called, and why.
+    """Tabulate every effect on an outcome with what it is called, and why.
 
     Args:
-        effects: on FID.
+        effects: on FID, or another outcome.
         looks: at which they were settled, where seeds were added one by one.
         courses: of the same effects along training, in the same order.
     """
@@ -106,8 +106,8 @@ def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses
     for i, effect in enumerate(effects):
         row = [
             effect_name(effect),
-            percent_text(effect.estimate),
-            _percent_interval(effect.adjusted.low, effect.adjusted.high),
+            change_text(effect, effect.estimate),
+            _interval_text(effect, effect.adjusted),
             answer_words(effect),
             str(effect.estimate.num_seeds),
         ]
@@ -118,16 +118,17 @@ def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses
         if looks:
             row.append(settled_text(effect, looks))
         rows.append(row)
-    headers = ["effect", "change of FID [95 %]", "adjusted interval", "answer", "seeds"]
+    title = effects[0].outcome.title if effects else ""
+    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "answer", "seeds"]
     more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
     return lay_out(rows, [*headers, *more])
 
 
 def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
-    """Tabulate the tests of every effect on FID, what pairing is worth, and its effect on the time of a step.
+    """Tabulate the tests of every effect, what pairing is worth, and its effect on the time of a step.
 
     Args:
-        effects: on FID.
+        effects: on FID, or another outcome.
         step_times: the same effects on the time of a step; none where times do not compare.
     """
     has_bootstrap = any(effect.bootstrap is not None for effect in effects)
@@ -138,9 +139,9 @@ def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list
         row = [effect_name(effect), p, adjusted, _sign_flip_text(effect.sign_flip)]
         if has_bootstrap:
             bootstrap = effect.bootstrap
-            row.append("–" if bootstrap is None else _percent_interval(bootstrap.low, bootstrap.high))
+            row.append("–" if bootstrap is None else _interval_text(effect, bootstrap))
         if has_diverged:
-            row.append("–" if effect.with_diverged is None else percent_text(effect.with_diverged))
+            row.append("–" if effect.with_diverged is None else change_text(effect, effect.with_diverged))
         row.append(_pairing_text(effect.pairing))
         if step_times:
             row.append(percent_text(step_times[i].estimate))
@@ -194,7 +195,10 @@ def _pairing_text(gain: Estimate) -> str:
     return f"×{number(gain.value)} [{number(gain.low)}, {number(gain.high)}]" if math.isfinite(gain.value) else "–"
 
 
-def _percent_interval(low: float, high: float) -> str:
-    if not math.isfinite(low):
+def _interval_text(effect: Effect, bounds: Interval) -> str:
+    if not math.isfinite(bounds.low):
         return "–"
-    return f"[{percent(100 * math.expm1(low))}, {percent(100 * math.expm1(high))}] %"
+    if effect.outcome.scale == "difference":
+        return f"[{bounds.low:+.3g}, {bounds.high:+.3g}]"
+    low, high = (percent(100 * math.expm1(end)) for end in (bounds.low, bounds.high))
+    return f"[{low}, {high}] %"

@@ -1,0 +1,183 @@
+"""Commands for what was trained elsewhere: ``judge`` a table of runs, ``score`` sets of images."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+from gan_ablate.files import write_atomically
+from gan_ablate.judging import judge as judge_table
+from gan_ablate.options import DATA, RESULTS, OutOption
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from gan_ablate.scoring.scores import Scores
+
+SCORE_TITLES = {
+    "fid": "FID",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "classifier_score": "classifier score",
+    "classes_covered": "classes",
+    "nearest_ratio": "nearest ratio",
+}
+"""Scores of a set of images, as a terminal has room for them; the file has all."""
+
+
+def judge(
+    table: Annotated[Path, typer.Argument(help="A CSV file with a row per run, whoever trained it.")],
+    factors: Annotated[list[str], typer.Option("--factor", help="A column of what was varied; repeatable.")],
+    outcomes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outcome",
+            help="COLUMN:lower or COLUMN:higher, whichever is better; :ratio or :difference behind it says how to "
+            "compare; repeatable.  [default: fid:lower]",
+        ),
+    ] = None,
+    seed: Annotated[str, typer.Option(help="The column that says which runs share a seed.")] = "seed",
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", help="FACTOR=LEVEL that others are compared with; by default the first row's."),
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help='The change of a ratio that does not matter.  [default: "10 %"]')
+    ] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Seeds were added after looking at the answers: wider intervals.")
+    ] = False,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "",
+    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
+) -> None:
+    """Judge a table of anyone's runs: effects, verdicts, figures and a page, for any outcome."""
+    page = judge_table(
+        table,
+        factors=factors,
+        seed=seed,
+        outcomes=outcomes or ["fid:lower"],
+        baselines=dict(_read_baseline(text) for text in baselines or ()),
+        margin=None if margin is None else _read_margin(margin),
+        intervals="sequential" if sequential else "fixed",
+        out=out,
+        title=title,
+        figures_as_pdf=figures == "pdf",
+    )
+    print(f"Report: {page}")
+
+
+def _read_baseline(text: str) -> tuple[str, str]:
+    name, equals, level = text.partition("=")
+    if not (name and equals and level):
+        raise UserError(f"--baseline {shorten(text)}: valid: FACTOR=LEVEL")
+    return name, level
+
+
+def _read_margin(text: str) -> float:
+    """Read ``10 %`` or ``0.1``."""
+    number = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)( ?%)?", text.strip())
+    if number is None:
+        raise UserError(f'--margin {shorten(text)}: valid: a share such as "5 %" or 0.05')
+    return float(number[1]) / (100 if number[2] else 1)
+
+
+def score(
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders of pictures, one image a file, or .npy or .npz files; each is a set.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Whose held-out images to compare with, as for run.")] = "mnist-10k",
+    data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
+    features: Annotated[Literal["inception"] | None, typer.Option(help="As for run.")] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
+    to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
+    out: OutOption = RESULTS,
+) -> None:
+    """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
+    import pandas as pd
+
+    from gan_ablate.execution.context import check_context
+    from gan_ablate.scoring.sets import score_images
+
+    check_context(device, inception_weights)
+    rows: list[dict[str, object]] = []
+    floors: dict[tuple[int, int], dict[str, object]] = {}  # a size and a number of images → what real ones score
+    scored: list[Scores] = []
+    for path in images:
+        scores = score_images(
+            path,
+            dataset,
+            data_dir=data_dir,
+            features=features,
+            inception_weights=inception_weights,
+            device=device,
+            out=out,
+        )
+        scored.append(scores)
+        size = scores.image_size
+        rows.append({"set": str(path), "image_size": size, **_compare(scores, scored[0]), **scores.as_row()})
+        real = {"set": f"real images, {size}×{size}", "image_size": size}
+        floors.setdefault((size, scores.num_samples), {**real, **scores.floor.as_row()})
+    frame = pd.DataFrame([*rows, *floors.values()])
+    try:
+        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
+    except OSError as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
+    console = Console(markup=False, emoji=False)
+    console.print(_lay_out(frame.to_dict("records")))
+    if len(scored) > 1:
+        words = "Brackets: 95 % intervals of which images were drawn; another training seed moves FID by more."
+        console.print(words, soft_wrap=True)
+    console.print(f"All scores: {to}", soft_wrap=True)
+
+
+def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
+    """Lay sets out side by side: scores are many, sets few."""
+    table = Table("", *(str(row["set"]) for row in rows))
+    table.add_row("images", *(f"{row['num_samples']:,}" for row in rows))
+    for name, title in SCORE_TITLES.items():
+        texts = [_number(row[name]) for row in rows]
+        if any(texts):
+            table.add_row(title, *texts)
+    against = [_against_text(row) for row in rows]
+    if any(against):
+        table.add_row("FID against the first", *against)
+    return table
+
+
+def _compare(scores: Scores, first: Scores) -> dict[str, float]:
+    """Relate a set's FID to the first one's, with what the choice of images leaves open: log ratios."""
+    if scores is first:
+        return {}
+    ratio = math.log(scores.fid / first.fid)
+    errors = scores.fid_sampling_error, first.fid_sampling_error
+    if None in errors:
+        return {"fid_log_ratio": ratio}
+    error = math.hypot(*(error for error in errors if error is not None))
+    return {"fid_log_ratio": ratio, "fid_log_ratio_error": error}
+
+
+def _against_text(row: Mapping[Hashable, Any]) -> str:
+    ratio, error = (float(row.get(name, math.nan)) for name in ("fid_log_ratio", "fid_log_ratio_error"))
+    if not math.isfinite(ratio):
+        return ""
+    change, low, high = (100 * math.expm1(ratio + z * error) for z in (0.0, -1.96, 1.96))
+    if not math.isfinite(error):
+        return f"{100 * math.expm1(ratio):+.1f} %"
+    return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
