@@ -58,7 +58,7 @@ def main() -> None:
 def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:
     """Let the variants of a grid take turns."""
     cells = plan(load_grid(name)).cells
-    trainers = {cell.label: build_trainer(cell.config) for cell in cells}
+    trainers = {cell.label: build_trainer(cell.trained) for cell in cells}
     times: dict[str, list[float]] = {cell.label: [] for cell in cells}
     for turn in range(num_turns):
         for label in random.Random(turn).sample(list(trainers), len(trainers)):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.settling import Look, Settling
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.single import SingleRun
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.executors import Executor
@@ -249,12 +249,12 @@ def _compute_nothing() -> Generator[Record]:
 
 def _compute(
     executor: Executor | None,
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     jobs: int | None,
     num_jobs: int,
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None = None,
+    more: Callable[[], Sequence[AnyConfig]] | None = None,
 ) -> Generator[Record]:
     """Let whoever is to compute begin, if there is something to begin with; only this machine's cores are known."""
     if not configs:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
 from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.progress import format_duration
@@ -54,12 +55,14 @@ def show_forecast(
         num_variants = sum(len(plan.cells) for plan in plans)
         total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, num_variants, speed)
         time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
-    steps = " or ".join(f"{number:,}" for number in sorted({plan.cells[0].config.steps for plan in plans}))
-    console.print(
-        f"{plans[0].budget}: {most}{count_seeds(plans)} × {steps} steps; {most}{len(missing)} runs to compute, {time}"
-    )
+    numbers = sorted({plan.cells[0].config.steps for plan in plans} - {0})
+    steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
+    console.print(f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}")
     emulated = {
-        cell.run_id(seed) for plan in plans for cell, seed in plan.places if cell.config.precision == "bf16"
+        cell.run_id(seed)
+        for plan in plans
+        for cell, seed in plan.places
+        if isinstance(cell.config, RunConfig) and cell.config.precision == "bf16"
     } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and device == "cpu":

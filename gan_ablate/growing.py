@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.cost import Speed
     from gan_ablate.design.planning import Plan
     from gan_ablate.execution.events import RunObserver
@@ -56,7 +56,7 @@ class GrowingGrid:
         self._num_told = 0
         self.settling: Settling
 
-    def next_runs(self) -> list[RunConfig]:
+    def next_runs(self) -> list[AnyConfig]:
         """Take every look that the runs allow, and return what the next one needs: nothing once all is over."""
         self.settling = settle(self._plan, self._runs())
         if self._on_look is not None:
@@ -117,14 +117,14 @@ class GrowingGrids:
         """How far each is."""
         return [grid.settling for grid in self._grids]
 
-    def list_runs(self) -> list[RunConfig]:
+    def list_runs(self) -> list[AnyConfig]:
         """Return what the next looks need; nothing once all is over."""
         runs = {config.run_id: config for grid in self._grids for config in grid.next_runs()}
         seconds = estimate_seconds(self._blocks, self._store, self._speed)
         self._observer.expect({run_id: seconds[run_id] for run_id in runs})
         return list(runs.values())
 
-    def next_runs(self) -> list[RunConfig]:
+    def next_runs(self) -> list[AnyConfig]:
         """Return the same, and let the report cover what there is."""
         runs = self.list_runs()
         self.keep()

@@ -84,6 +84,9 @@ class RunOptions:
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files, too, to tensorboard/ (extra tensorboard).")
     ] = False
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run the programs and modules of one's own that the grid names.")
+    ] = False
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
     features: Annotated[
         Literal["inception"] | None, typer.Option(help="Score with Inception instead of the data set's own classifier.")
@@ -115,6 +118,7 @@ class RunOptions:
                 base=self.bases,
                 features=self.features if self.inception_weights is None else "inception",
                 overrides=self.overrides or (),
+                allow_code=self.allow_code,
             )
             for grid in load_grids(self.grids)
         ]

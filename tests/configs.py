@@ -35,5 +35,5 @@ def shipped_cells() -> dict[str, RunConfig]:
         for cell in plan(load_grid(name), budget="smoke").cells:
             if cell.config.run_id not in known:
                 known.add(cell.config.run_id)
-                cells[f"{name}: {cell.label}"] = cell.config
+                cells[f"{name}: {cell.label}"] = cell.trained
     return cells

@@ -13,6 +13,7 @@ from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
 from gan_ablate.scoring import metrics
 from gan_ablate.training.allocator import keep_memory
+from tests.features import warm
 
 keep_memory()
 
@@ -33,7 +34,7 @@ def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def context(tmp_path: Path) -> RunContext:
-    return RunContext(out=str(tmp_path / "results"), data_dir=str(tmp_path / "data"))
+    return RunContext(out=str(warm(tmp_path / "results")), data_dir=str(tmp_path / "data"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from gan_ablate import api
 from gan_ablate.analysis.settling import Look
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
+from gan_ablate.design.blocks import look_up
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
@@ -39,12 +40,12 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
 
 def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:
     planned, store = plan(load_grid("architecture"), seeds=2), Store(tmp_path)
-    kinds = [config.generator.kind for config in missing_runs([planned], store)]
+    kinds = [look_up(config, "generator") for config in missing_runs([planned], store)]
     assert kinds == ["dcgan", "mlp", "dcgan", "mlp"]
     # What runs of a variant really took replaces the guess.
-    save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.config.generator.kind == "mlp" else 1.0)
+    save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.trained.generator.kind == "mlp" else 1.0)
     more = plan(load_grid("architecture"), seeds=3)
-    assert [config.generator.kind for config in missing_runs([more], store)] == ["mlp", "dcgan"]
+    assert [look_up(config, "generator") for config in missing_runs([more], store)] == ["mlp", "dcgan"]
 
 
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> None:

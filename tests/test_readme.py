@@ -36,7 +36,7 @@ def test_the_grid_file_plans(tmp_path: Path) -> None:
     path = tmp_path / "latent.toml"
     path.write_text(block("toml"), "utf-8")
     cells = plan(load_grid(path)).cells
-    assert [(c.config.latent_dim, c.config.init.kind) for c in cells] == [
+    assert [(c.trained.latent_dim, c.trained.init.kind) for c in cells] == [
         (100, "normal"), (100, "default"), (10, "normal"), (10, "default"),
     ]  # fmt: skip
 

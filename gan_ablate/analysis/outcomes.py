@@ -185,8 +185,8 @@ def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float
         history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
     """
     names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
-    if not history.get("step"):
-        return dict.fromkeys(names)
+    if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:
+        return dict.fromkeys(names)  # of a program of somebody's own, which tells less
     columns = {name: np.array(values, np.float64) for name, values in history.items()}
     late = columns["step"] >= columns["step"][-1] / 2
     last = columns["step"] >= 0.9 * columns["step"][-1]

@@ -58,7 +58,9 @@ UNSTEADY_SPREAD = 1.5
 def is_unsteady(record: Record) -> bool:
     """Whether a run had to share the machine, to judge by the spread of its step times."""
     steps = record.throughput
-    return steps is not None and steps.step_ms_p90 > UNSTEADY_SPREAD * steps.step_ms_p10
+    if steps is None or steps.step_ms_p90 is None or steps.step_ms_p10 is None:
+        return False
+    return steps.step_ms_p90 > UNSTEADY_SPREAD * steps.step_ms_p10
 
 
 @dataclass(frozen=True)

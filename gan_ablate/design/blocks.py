@@ -17,7 +17,7 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.grid import Grid
     from gan_ablate.design.planning import Plan
 
@@ -85,7 +85,7 @@ def _values(grid: Grid, datasets: Sequence[str], bases: Sequence[str]) -> dict[s
     return {**grid.blocks, **given}
 
 
-def tell_apart(grid: Grid, block: Block, config: RunConfig, resolve: Callable[[Block], RunConfig]) -> dict[str, str]:
+def tell_apart(grid: Grid, block: Block, config: AnyConfig, resolve: Callable[[Block], AnyConfig]) -> dict[str, str]:
     """Say in which fields the baseline of a block is another one than the grid's without blocks: field → value.
 
     Args:
@@ -132,7 +132,7 @@ def _block_words(plan: Plan, field: str) -> str:
     return str(value) if field in TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
 
 
-def look_up(config: RunConfig, path: str) -> object:
+def look_up(config: AnyConfig, path: str) -> object:
     """Find a field of a configuration by its dotted path, a table by its kind; ``none`` where there is none."""
     node: object = config
     for part in path.split("."):

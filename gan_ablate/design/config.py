@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
 from gan_ablate.design.datasets import FeatureKind, default_features
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.validation import Model, Probability, Size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-PROTOCOL_VERSION = 5
-"""Raised whenever the same RunConfig would give other numbers than before, or a field gets another default."""
 
 MAX_STEPS = 10**9
 MAX_CLASSES = 1_000
@@ -44,7 +36,7 @@ class Scoring(Model):
     """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
 
 
-class RunConfig(Model):
+class RunConfig(Addressed):
     """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
 
     dataset: str = "mnist-10k"
@@ -131,40 +123,6 @@ class RunConfig(Model):
     def sheet_steps(self) -> set[int]:
         """The steps after which a sample sheet is drawn, those of FID along training among them."""
         return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))
-
-    @functools.cached_property
-    def run_id(self) -> str:
-        """Twelve hexadecimal digits that name this configuration: the run's folder.
-
-        What is at its default is left out, so a field that comes later, with today's behaviour as its default, renames
-        no run.
-        """
-        return self.run_id_of(self.seed)
-
-    def run_id_of(self, seed: int) -> str:
-        """Name the same run with another seed, without making its configuration: grids may have 100,000 runs."""
-        return hashlib.sha256(str(seed).join(self._around_seed).encode()).hexdigest()[:12]
-
-    def with_seed(self, seed: int) -> Self:
-        """Return the same run with another seed."""
-        other = self.model_copy(update={"seed": seed})
-        other.__dict__["_around_seed"] = self._around_seed
-        return other
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy as pydantic does, without what was derived from the fields that change."""
-        other = super().model_copy(update=update, deep=deep)
-        for name in ("run_id", "_around_seed"):
-            other.__dict__.pop(name, None)
-        return other
-
-    @functools.cached_property
-    def _around_seed(self) -> tuple[str, str]:
-        """All that names this configuration, before its seed and behind it."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        content["seed"] = "SEED"
-        before, after = json.dumps({"protocol": PROTOCOL_VERSION, "config": content}, sort_keys=True).split('"SEED"')
-        return before, after
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_STEPS
+from gan_ablate.design.external import External
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
 
@@ -114,7 +115,9 @@ class Grid(Model):
     source: str
     title: str
     question: str = ""
-    base: str
+    base: str = ""
+    external: External | None = None
+    """A program of one's own that trains instead, where there is no ``base``."""
     design: DesignKind = "factorial"
     margin: Share = 0.1
     """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
@@ -211,7 +214,7 @@ def load_grid(name: str | Path) -> Grid:
             advice = choices(factor.baseline, list(factor.levels))
             where = f"{source}: factors.{factor_name}.baseline"
             raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
-    load_preset(grid.base, f"{source}: base")
+    _check_base(grid, source)
     check_claims(
         grid.claims,
         grid.factors,
@@ -220,6 +223,16 @@ def load_grid(name: str | Path) -> Grid:
         max_sentence=MAX_SENTENCE,
     )
     return grid
+
+
+def _check_base(grid: Grid, source: str) -> None:
+    """Refuse a grid of neither a preset nor a program, and one of both."""
+    if grid.external is None:
+        if not grid.base:
+            raise UserError(f"{source}: base is missing")
+        load_preset(grid.base, f"{source}: base")
+    elif grid.base or "preset" in grid.blocks:
+        raise UserError(f"{source}: base = {shorten(repr(grid.base))}: valid: a base preset, or [external], not both")
 
 
 def _check_names(source: str, factor_name: str, factor: Factor) -> None:

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, name_blocks, tell_apart
 from gan_ablate.design.config import MAX_STEPS, RunConfig
+from gan_ablate.design.configs import AnyConfig
 from gan_ablate.design.datasets import MIN_SAMPLES, default_features
+from gan_ablate.design.external import External, ExternalConfig
 from gan_ablate.design.folders import PREFIX, KnownFolders
 from gan_ablate.design.grid import (
     DEFAULT_BUDGETS,
@@ -25,6 +27,7 @@ from gan_ablate.design.grid import (
     load_preset,
 )
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
+from gan_ablate.design.programs import grid_folder, resolve_program
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
 
@@ -43,11 +46,17 @@ class Cell(Model):
 
     label: str
     levels: dict[str, str]
-    config: RunConfig
+    config: AnyConfig
     block: dict[str, str] = {}
     """Field → value, of what sets its block apart from the grid as its file has it; see ``design.blocks``."""
 
-    def with_seed(self, seed: int) -> RunConfig:
+    @property
+    def trained(self) -> RunConfig:
+        """The configuration of a variant that this program trains, as all are but those of ``[external]``."""
+        assert isinstance(self.config, RunConfig)
+        return self.config
+
+    def with_seed(self, seed: int) -> AnyConfig:
         """Return this variant's configuration for one seed."""
         return self.config.with_seed(seed)
 
@@ -117,7 +126,7 @@ class Plan(Model):
         }
 
     @property
-    def runs(self) -> Iterator[tuple[Cell, RunConfig]]:
+    def runs(self) -> Iterator[tuple[Cell, AnyConfig]]:
         """Every run: seeds outermost, so that an unfinished grid has whole seeds to compare."""
         return ((cell, cell.with_seed(seed)) for cell, seed in self.places)
 
@@ -157,8 +166,9 @@ def plan(
     base: str | Sequence[str] | None = None,
     features: Literal["inception"] | None = None,
     overrides: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> Plan:
-    """Resolve every cell of a grid into RunConfigs.
+    """Resolve every cell of a grid into configurations of runs.
 
     Args:
         grid: what to resolve.
@@ -169,14 +179,18 @@ def plan(
         base: likewise, instead of the grid's base preset.
         features: score with this extractor instead of the data set's own.
         overrides: ``path=value`` settings for every cell, the value in TOML's notation or a bare word.
+        allow_code: that the grid names programs or modules of one's own, which will be run.
 
     What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels,
     the options.
 
     Raises:
-        UserError: if any cell is not a valid configuration, or two cells are the same or have the same name.
+        UserError: if any cell is not a valid configuration, or two cells are the same or have the same name; or if the
+            grid runs code of its own and that is not allowed.
     """
     resolved = _resolve_budget(grid, budget, seeds, steps)
+    if grid.external is not None:
+        _check_external(grid, grid.external, steps, base, allow_code=allow_code)
     common = budget_settings(resolved)
     options = list_options(features, overrides)
     own_budget: list[Layer] = []
@@ -190,7 +204,9 @@ def plan(
     if num_cells > MAX_CELLS:
         raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
 
-    def resolve(levels: Mapping[str, str], block: Block) -> RunConfig:
+    def resolve(levels: Mapping[str, str], block: Block) -> AnyConfig:
+        if grid.external is not None:
+            return resolve_program(grid, levels, block, resolved, options, folders)
         return _resolve_cell(grid, levels, block, common, own_budget, options, folders)
 
     for block in list_blocks(grid, datasets, bases):
@@ -204,6 +220,9 @@ def plan(
             for levels, config in every
         ]
     _refuse_equal_cells(grid, cells)
+    for cell in cells:
+        if isinstance(cell.config, ExternalConfig):
+            folders.places[cell.config.code] = str(grid_folder(grid))
     num_seeds = resolved.seeds or 1
     return Plan(
         grid=grid,
@@ -213,6 +232,19 @@ def plan(
         folders=folders.places,
         notes=(*folders.notes, *unscored_notes(cell.config for cell in cells)),
     )
+
+
+def _check_external(
+    grid: Grid, external: External, steps: int | None, base: str | Sequence[str] | None, *, allow_code: bool
+) -> None:
+    """Refuse to run a program that nobody allowed to run, or options that it does not understand."""
+    if not allow_code:
+        program = shorten(" ".join(external.command))
+        raise UserError(f"{grid.source}: [external] runs a program of yours: {program}; valid: with --allow-code")
+    if base:
+        raise UserError(f"--base {', '.join(_as_sequence(base))}: {grid.source} has [external] instead of a preset")
+    if steps is not None and "steps" not in external.names:
+        raise UserError(f"--steps {steps}: external.command does not name {{steps}}; valid: what it does name")
 
 
 def budget_settings(budget: Budget) -> dict[str, Any]:
@@ -232,7 +264,7 @@ def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
     return options
 
 
-def unscored_notes(configs: Iterable[RunConfig]) -> list[str]:
+def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
     """Say which data sets' runs will have no scores, and how they would."""
     unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
     return [

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
 from gan_ablate.execution.executors.worker import follow_parent, prepare
 from gan_ablate.execution.schedule import find_missing_ids
@@ -47,14 +48,14 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
         device: where they will be trained. On a GPU nothing is measured: what it takes shows with the first runs.
 
     Returns:
-        What is known; None on a GPU, and where the measurement failed.
+        What is known; None on a GPU, where programs of somebody's own are run, and where the measurement failed.
     """
-    if device != "cpu":
+    if device != "cpu" or any(isinstance(cell.config, ExternalConfig) for plan in plans for cell in plan.cells):
         return None
     place = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(place, machine)
-    variants = {id(cell): cell.config for cell, _ in find_missing_ids(plans, store).values()}
+    variants = {id(cell): cell.trained for cell, _ in find_missing_ids(plans, store).values()}
     untimed = {step_key(config): config for config in variants.values()}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}

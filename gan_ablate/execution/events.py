@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.store import Record
 
 
@@ -34,13 +34,13 @@ class RunObserver(Protocol):
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Note that these runs, by their ids, will be computed, and about how long each takes."""
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         """Note that a worker has taken up a run."""
 
     def progressed(self, progress: Progress) -> None:
         """Note how far a run is."""
 
-    def noted(self, config: RunConfig, words: str) -> None:
+    def noted(self, config: AnyConfig, words: str) -> None:
         """Note what happened to a run that goes on, or will."""
 
     def finished(self, record: Record) -> None:
@@ -56,13 +56,13 @@ class Silent:
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Ignore."""
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         """Ignore."""
 
     def progressed(self, progress: Progress) -> None:
         """Ignore."""
 
-    def noted(self, config: RunConfig, words: str) -> None:
+    def noted(self, config: AnyConfig, words: str) -> None:
         """Ignore."""
 
     def finished(self, record: Record) -> None:

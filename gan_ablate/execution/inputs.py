@@ -15,12 +15,12 @@ from gan_ablate.scoring.score import Scorer
 from gan_ablate.training.data import ImageDataset, load_dataset
 
 if TYPE_CHECKING:
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.scoring.scores import Scores
 
 
-def check_inputs(config: RunConfig, context: RunContext) -> None:
+def check_inputs(config: AnyConfig, context: RunContext) -> None:
     """Load what a run will need, so that what is missing is said before anything is trained.
 
     Raises:
@@ -52,7 +52,7 @@ def find_device(context: RunContext) -> torch.device:
     return device
 
 
-def find_dataset(config: RunConfig, context: RunContext) -> ImageDataset:
+def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
     """Return a run's images.
 
     Raises:
@@ -62,7 +62,7 @@ def find_dataset(config: RunConfig, context: RunContext) -> ImageDataset:
     return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
 
 
-def find_scorer(config: RunConfig, context: RunContext) -> Scorer | None:
+def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
     """Return what scores a run, or None where it is not scored.
 
     Raises:

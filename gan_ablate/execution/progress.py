@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gan_ablate.design.external import ExternalConfig
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.events import Progress as RunProgress
     from gan_ablate.execution.store import Record
 
@@ -50,7 +53,7 @@ class Display:
         self._console, self._header = console, header
         self._labels, self._jobs, self._is_calibrated = labels, jobs, is_calibrated
         self._seconds: dict[str, float] = {}
-        self._running: dict[str, tuple[RunConfig, RunProgress | None]] = {}
+        self._running: dict[str, tuple[AnyConfig, RunProgress | None]] = {}
         self._started_at = self._printed_at = time.monotonic()
         self._total_sec = 0.0
         self._bar = Progress(
@@ -98,12 +101,12 @@ class Display:
                 line, highlight=False, markup=False, soft_wrap=True
             )
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         """Add a line for a run."""
         self._begin()
         self._running[config.run_id] = (config, None)
 
-    def noted(self, config: RunConfig, words: str) -> None:
+    def noted(self, config: AnyConfig, words: str) -> None:
         """Say what happened to a run that goes on, or will, and take its line away until it does."""
         self._running.pop(config.run_id, None)
         self.say([f"{self._name(config)}: {words}"])
@@ -149,7 +152,7 @@ class Display:
             table.add_row(self._name(config), *_cells(config, progress))
         return Group(self._bar, table)
 
-    def _name(self, config: RunConfig) -> str:
+    def _name(self, config: AnyConfig) -> str:
         return f"{self._labels.get(config.run_id, config.run_id)}, seed {config.seed}"
 
     def _left_text(self, template: str) -> str:
@@ -157,7 +160,7 @@ class Display:
         left_sec = sum(self._seconds.values())
         for config, progress in self._running.values():
             if progress is not None:
-                left_sec -= self._seconds.get(config.run_id, 0) * progress.step / config.steps
+                left_sec -= self._seconds.get(config.run_id, 0) * min(1.0, progress.step / (config.steps or math.inf))
         done_sec, elapsed = self._total_sec - left_sec, time.monotonic() - self._started_at
         is_under_way = done_sec > 0.05 * self._total_sec
         if left_sec <= 0 or not (is_under_way or self._is_calibrated):
@@ -174,7 +177,9 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _cells(config: RunConfig, progress: RunProgress | None) -> list[str]:
+def _cells(config: AnyConfig, progress: RunProgress | None) -> list[str]:
+    if isinstance(config, ExternalConfig):
+        return _cells_of_program(config, progress)
     if progress is None:
         return ["starting"]
     if progress.step == config.steps:
@@ -188,3 +193,13 @@ def _cells(config: RunConfig, progress: RunProgress | None) -> list[str]:
         f"G {progress.loss_g:.3f}",
         fid,
     ]
+
+
+def _cells_of_program(config: ExternalConfig, progress: RunProgress | None) -> list[str]:
+    """Say what a program's log has told, if it tells anything."""
+    if progress is None:
+        return ["running"]
+    losses = (("D", progress.loss_d), ("G", progress.loss_g))
+    step = f"step {progress.step}/{config.steps}" if config.steps else f"step {progress.step}"
+    told = [f"{name} {loss:.3f}" for name, loss in losses if math.isfinite(loss)]
+    return [step, f"{progress.steps_per_sec:.1f} it/s", *told]

@@ -1,4 +1,4 @@
-"""One RunConfig in, one record out: data, training and scoring. The only place that catches what they raise."""
+"""One configuration in, one record out: data, training and scoring. The only place that catches what they raise."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import save
 
 from gan_ablate.design.datasets import default_features
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
 from gan_ablate.execution.observer import TrainingObserver
+from gan_ablate.execution.program import ProgramError, execute_program
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import (
     AVERAGE_FILE,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import Progress
     from gan_ablate.scoring.scores import RepresentationScores, Scores
@@ -46,12 +49,12 @@ if TYPE_CHECKING:
 
 
 def execute(
-    config: RunConfig,
+    config: AnyConfig,
     context: RunContext,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Record:
-    """Train and score one run, or go on with it where it stopped, and write its folder; ``record.json`` comes last.
+    """Compute and score one run, or go on with it where it stopped, and write its folder; ``record.json`` comes last.
 
     Args:
         config: the run.
@@ -70,19 +73,27 @@ def execute(
     folder = store.run_dir(config.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     log = _open_log(folder / "log.txt", config.run_id)
+    checkpoints = None
     try:
         write_atomically(folder / "config.json", config.model_dump_json(indent=1) + "\n")
         with reproducible_float32():
-            record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
+            if isinstance(config, ExternalConfig):
+                record = execute_program(config, context, store, log, on_progress, should_stop)
+            else:
+                record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
     except RunStoppedError:
         raise
+    except ProgramError as failure:  # what somebody's program did, in a line
+        log.info("failed: %s", failure)
+        record = Record(
+            run_id=config.run_id, status="failed", message=str(failure), config=config, device=context.device
+        )
     except Exception as failure:  # a run that fails must not take the grid with it
         if is_disk_failure(failure):  # which is no fault of this run, and would fail all others
             raise
         log.exception("failed")
         message = f"{type(failure).__name__}: {failure}"
         record = Record(run_id=config.run_id, status="failed", message=message, config=config, device=context.device)
-        checkpoints = None
     finally:
         for handler in log.handlers[:]:
             log.removeHandler(handler)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.sheets import save_sheet
@@ -51,6 +52,8 @@ def draw_samples(
             f"{shorten(run_id)}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them"
         )
     config = record.config
+    if isinstance(config, ExternalConfig):
+        raise UserError(f"{run_id}: a run of a program of its own; valid: runs that gan-ablate has trained")
     if label is not None and not 0 <= label < (config.num_classes or 0):
         known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
         raise UserError(f"--label {label}: {known}")

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.design.blocks import order_block
 from gan_ablate.design.cost import Speed, estimate_run_sec, step_key
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.index import summarise_runs
+
+UNKNOWN_RUN_SEC = 60.0
+"""Stands for the seconds of a run of which nothing is known before it is over."""
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.planning import Cell, Plan
     from gan_ablate.execution.store import Store
 
 
-def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[RunConfig]:
+def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[AnyConfig]:
     """List the runs of plans that have no result yet, seed by seed, those of a seed that take longest first.
 
     A run that several plans share is listed once.
@@ -49,14 +53,21 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
         cell.run_id(seed): seconds
         for plan in plans
         for cell in plan.cells
-        for seconds in (estimate_run_sec(cell.config, known),)
+        for seconds in (_run_sec(cell.config, known),)
         for seed in plan.seeds_of(cell)
     }
+
+
+def _run_sec(config: AnyConfig, speed: Speed) -> float:
+    """Estimate the seconds of a run; of a program of somebody's nothing is known, and all count alike."""
+    return UNKNOWN_RUN_SEC if isinstance(config, ExternalConfig) else estimate_run_sec(config, speed)
 
 
 def _seen_step_ms(plan: Plan, store: Store) -> dict[str, float]:
     seen = {}
     for cell in plan.cells:
+        if isinstance(cell.config, ExternalConfig):
+            continue
         runs = summarise_runs(store, (cell.run_id(seed) for seed in plan.seeds_of(cell)))
         times = [run.step_ms for run in runs.values() if run.step_ms is not None]
         if times:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gan_ablate.design.config import RunConfig
+from gan_ablate.design.configs import AnyConfig
 from gan_ablate.design.planning import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
@@ -91,7 +91,7 @@ class Record(Model):
     status: Status
     message: str = ""
     diverged_at: int | None = None
-    config: RunConfig
+    config: AnyConfig
     dataset_sha256: str = ""
     dataset_origin: str = ""
     history: dict[str, list[float]] = {}
@@ -120,7 +120,7 @@ class Store:
         """Return the folder of one run."""
         return self.root / "runs" / run_id
 
-    def checkpoint_path(self, config: RunConfig) -> Path:
+    def checkpoint_path(self, config: AnyConfig) -> Path:
         """Return the file of one run's checkpoint, beside those of the same run of other lengths."""
         training = config.model_copy(update={"steps": 1}).run_id
         return self.root / "checkpoints" / training / f"{config.run_id}.checkpoint"
@@ -170,7 +170,7 @@ class Store:
         content = seal_json(record.model_dump_json(indent=1) + "\n")
         write_atomically(self.run_dir(record.run_id) / RECORD_FILE, content)
 
-    def save_failure(self, config: RunConfig, message: str) -> Record:
+    def save_failure(self, config: AnyConfig, message: str) -> Record:
         """Record that a run failed, and why."""
         record = Record(run_id=config.run_id, status="failed", message=message, config=config)
         self.save_record(record)

@@ -20,6 +20,7 @@ from torchvision.datasets import MNIST
 from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
+from gan_ablate.design.config import RunConfig
 from gan_ablate.execution.store import GENERATOR_FILE, Store
 from gan_ablate.files import write_atomically
 from gan_ablate.maintenance.assets import train_classifier
@@ -108,6 +109,7 @@ def _scores(
     record = results.store.load_record(run_id)
     assert record is not None
     config = record.config
+    assert isinstance(config, RunConfig)
     generator = build_generator(config)
     generator.load_state_dict(load_file(results.store.run_dir(run_id) / GENERATOR_FILE))
     images = sample_images(generator, scoring_latents(config, config.scoring.num_samples, labels)[0], CPU)

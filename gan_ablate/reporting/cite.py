@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.design.config import PROTOCOL_VERSION
+from gan_ablate.design.addressed import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.formats import count, escape_latex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from gan_ablate.design.planning import Plan
 
 
 def cite(out: str | Path) -> str:
@@ -71,11 +73,12 @@ def _grid_sentence(results: GridResults) -> str:
     kind = ", of a smoke run that answers nothing," if plan.budget == "smoke" else ""
     data = _all(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
     title, dataset = escape_latex(plan.grid.title), escape_latex(config.dataset)
+    steps = f", {config.steps:,} generator steps each" if config.steps else ""
     sentence = (
         f"In \\emph{{{title}}}, {count(len(plan.cells), 'variant')} of a generative adversarial "
-        f"network~\\cite{{goodfellow2014gan}} (preset {plan.grid.base}; {escape_latex(factors)}; {plan.grid.design}) "
+        f"network~\\cite{{goodfellow2014gan}} ({_model_words(plan)}; {escape_latex(factors)}; {plan.grid.design}) "
         f"were trained on {dataset} (SHA-256 {data}): {count(len(results.runs), 'run')}{kind} over at most "
-        f"{count(seeds, 'seed')}, {config.steps:,} generator steps each."
+        f"{count(seeds, 'seed')}{steps}."
     )
     if not results.scored:
         return f"{sentence} They were not scored."
@@ -85,6 +88,10 @@ def _grid_sentence(results: GridResults) -> str:
         f"{sentence} Each was scored on {scoring.final.num_samples:,} images against {scoring.num_reference:,} "
         f"held-out real ones, on {scoring.extractor} features (SHA-256 {scoring.extractor_sha256[:12]})."
     )
+
+
+def _model_words(plan: Plan) -> str:
+    return f"preset {plan.grid.base}" if plan.grid.external is None else "a program of our own"
 
 
 def _methods(every: list[GridResults]) -> Iterable[str]:

@@ -203,7 +203,8 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
     plans = [results.plan for results in every]
     datasets = ", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans))
     bases = " and ".join(f"`{base}`" for base in dict.fromkeys(map(_base_of, plans)))
-    sentence = f"Changes to {bases} on {datasets}, {_steps_words(plans)}.{_level_sentence(every)}"
+    steps = _steps_words(plans)
+    sentence = f"Changes to {bases} on {datasets}{f', {steps}' if steps else ''}.{_level_sentence(every)}"
     cells = [(results, cell) for results in every for cell in results.plan.cells]
     variants = {cell.config.run_id for _, cell in cells}  # of which grids may share some
     falling = {cell.config.run_id for results, cell in cells if cell.label in results.unlevelled}
@@ -214,7 +215,7 @@ def _setting_sentence(every: Sequence[GridResults]) -> str:
 
 
 def _base_of(plan: Plan) -> str:
-    return plan.baseline.block.get("preset", plan.grid.base)
+    return plan.baseline.block.get("preset", plan.grid.base or plan.grid.name)
 
 
 def _level_sentence(every: Sequence[GridResults]) -> str:
@@ -252,7 +253,8 @@ def _verdict_lines(every: Sequence[GridResults], places: Mapping[str, str]) -> l
         in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
         table = tables.verdicts_table(in_order, places, _page_of)
         scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
-        lines += [f"{scored}, {_steps_words(results.plan for results, _ in of_protocol)}:", "", *table, ""]
+        steps = _steps_words(results.plan for results, _ in of_protocol)
+        lines += [f"{scored}{f', {steps}' if steps else ''}:", "", *table, ""]
     if unjudged:
         lines += [*tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order), _page_of), ""]
     return lines
@@ -263,8 +265,8 @@ def _page_of(name: str) -> str:
 
 
 def _steps_words(plans: Iterable[Plan]) -> str:
-    steps = sorted({plan.baseline.config.steps for plan in plans})
-    return f"after {' or '.join(f'{number:,}' for number in steps)} steps"
+    steps = sorted({plan.baseline.config.steps for plan in plans} - {0})
+    return f"after {' or '.join(f'{number:,}' for number in steps)} steps" if steps else ""
 
 
 def _protocol_words(results: GridResults) -> str:

@@ -150,7 +150,8 @@ def _draw_figures(
             last = {titles.get(label, label): files[-1] for label, files in sheets.items()}
             plots.plot_samples(last, _SHEET_ROWS, results.folder / "samples.png")
             seed = results.plan.seeds[0]
-            caption = f"Samples at the end of training, seed {seed}, the same latents everywhere"
+            caption = f"Samples at the end of training, seed {seed}"
+            caption += ", the same latents everywhere" if results.plan.grid.external is None else ""
             drawn.insert(2, (caption, "samples.png"))
         return drawn + _draw_training(results, style)
 
@@ -190,10 +191,11 @@ def _draw_scores(results: GridResults, effects: Sequence[Effect], style: plots.S
     if results.courses:
         plots.plot_courses(results.courses, folder / "courses.png")
         drawn.append(("Would it last? Effects along training, adjusted at each step", "courses.png"))
-    plots.plot_curves(
-        results.curves, style, results.yardsticks.target_fid, scoring.curve_samples, folder / "curves.png"
-    )
-    drawn.append(("FID along training: geometric mean over seeds, band from the best to the worst seed", "curves.png"))
+    if not results.curves.empty:
+        target = results.yardsticks.target_fid
+        plots.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
+        caption = "FID along training: geometric mean over seeds, band from the best to the worst seed"
+        drawn.append((caption, "curves.png"))
     looks = results.verdicts.looks
     if looks:
         plots.plot_settling(looks, folder / "settling.png")
@@ -211,13 +213,17 @@ def _draw_training(results: GridResults, style: plots.Style) -> list[tuple[str, 
     histories = tabulate_histories(results.records)
     if histories.empty:
         return []
-    folder = results.folder
-    plots.plot_stability(results.comparable.runs, style, folder / "stability.png")
-    plots.plot_losses(histories, style, folder / "losses.png")
-    return [
-        ("Stability: rings are seeds, bars 95 % intervals", "stability.png"),
-        ("Losses and what D thinks before it learns, mean over seeds and 50 steps", "losses.png"),
-    ]
+    folder, runs, drawn = results.folder, results.comparable.runs, []
+    if results.plan.grid.external is None:
+        plots.plot_stability(runs, style, folder / "stability.png")
+        drawn.append(("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
+    if {"loss_d", "loss_g"} & {*histories.columns}:
+        plots.plot_losses(histories, style, folder / "losses.png")
+        told = "and what D thinks before it learns, mean over seeds and 50 steps"
+        if results.plan.grid.external is not None:
+            told = "from the program's log, mean over seeds and five lines"
+        drawn.append((f"Losses {told}", "losses.png"))
+    return drawn
 
 
 def _draw_animations(results: GridResults) -> list[str]:

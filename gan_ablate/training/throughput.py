@@ -16,12 +16,14 @@ class Throughput(Model):
         images_per_sec: real images that D sees per second.
         num_timed_steps: how many steps the percentiles rest on.
         peak_memory_bytes: of the process while it trained, or on a GPU of its tensors; 0 where the system does not say.
+
+    Of a program of one's own, whose log does not tell of steps, only the last two are known.
     """
 
-    step_ms_median: float
-    step_ms_p10: float
-    step_ms_p90: float
-    steps_per_sec: float
-    images_per_sec: float
+    step_ms_median: float | None = None
+    step_ms_p10: float | None = None
+    step_ms_p90: float | None = None
+    steps_per_sec: float | None = None
+    images_per_sec: float | None = None
     num_timed_steps: int
     peak_memory_bytes: int

@@ -113,7 +113,7 @@ def test_a_run_that_shared_the_machine_does_not_say_how_fast_a_variant_is(tmp_pa
     assert record is not None
     assert record.throughput is not None
     assert record.scoring is not None
-    unsteady = record.throughput.model_copy(update={"step_ms_p90": 10 * record.throughput.step_ms_p10})
+    unsteady = record.throughput.model_copy(update={"step_ms_p10": 1.0, "step_ms_p90": 10.0})
     slower = record.scoring.model_copy(update={"curve_train_sec": [3 * at for at in record.scoring.curve_train_sec]})
     store.save_record(record.model_copy(update={"throughput": unsteady, "scoring": slower}))
     assert GridResults.load(store, "beta1").yardsticks.equal_sec == pytest.approx(15)  # of its other seed alone

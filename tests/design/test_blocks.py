@@ -53,7 +53,7 @@ def test_blocks_of_several_fields_are_crossed(tmp_path: Path) -> None:
         "mlp, mnist-10k",
         "mlp, fashion-mnist",
     ]
-    assert {config.generator.kind for _, config in blocks[2].runs} == {"mlp"}
+    assert {cell.trained.generator.kind for cell, _ in blocks[2].places} == {"mlp"}
 
 
 @pytest.mark.parametrize("tail", ["[blocks]\nbatch_size = [64, 128]", '[blocks]\n"batch_size" = [64, 128]'])

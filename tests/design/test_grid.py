@@ -52,8 +52,8 @@ def test_a_factorial_design_has_every_combination_the_baseline_first(tmp_path: P
     assert [tuple(cell.levels.values()) for cell in planned.cells] == [
         ("x", "n"), ("x", "m"), ("y", "n"), ("y", "m"), ("z", "n"), ("z", "m"),
     ]  # fmt: skip
-    assert planned.cells[5].config.beta1 == 0.9
-    assert planned.cells[5].config.init == NormalInit(kind="normal", std=0.05)
+    assert planned.cells[5].trained.beta1 == 0.9
+    assert planned.cells[5].trained.init == NormalInit(kind="normal", std=0.05)
 
 
 def test_a_one_at_a_time_design_changes_one_factor_a_cell(tmp_path: Path) -> None:
@@ -69,15 +69,15 @@ def test_two_grids_share_the_runs_of_a_common_cell() -> None:
 
 def test_a_level_may_name_another_preset() -> None:
     mlp = next(c for c in plan(load_grid("architecture")).cells if c.levels["architecture"] == "mlp")
-    assert mlp.config.generator.kind == "mlp"
-    assert mlp.config.generator_fakes == "fresh"
+    assert mlp.trained.generator.kind == "mlp"
+    assert mlp.trained.generator_fakes == "fresh"
 
 
 def test_options_lie_over_the_grid() -> None:
     planned = plan(
         load_grid("beta1"), budget="smoke", seeds=4, steps=7, dataset="fashion-mnist", overrides=["init=default"]
     )
-    config = planned.baseline.config
+    config = planned.baseline.trained
     assert (planned.seeds, config.steps, config.dataset) == ((0, 1, 2, 3), 7, "fashion-mnist")
     assert config.scoring.features == "fashion"
     assert config.init.kind == "default"
@@ -129,7 +129,7 @@ def test_a_wrong_grid_file_is_named_with_what_is_wrong(tmp_path: Path, text: str
 def test_options_win_over_the_grids_own_settings(tmp_path: Path) -> None:
     path = write(tmp_path, FACTORIAL + '[set]\ndataset = "mnist"\nbatch_size = 32')
     assert plan(load_grid(path)).baseline.config.dataset == "mnist"
-    config = plan(load_grid(path), dataset="fashion-mnist", overrides=["batch_size=16"]).baseline.config
+    config = plan(load_grid(path), dataset="fashion-mnist", overrides=["batch_size=16"]).baseline.trained
     assert (config.dataset, config.scoring.features, config.batch_size) == ("fashion-mnist", "fashion", 16)
 
 
@@ -154,7 +154,7 @@ def test_a_grid_may_not_be_called_like_the_folders_beside_it(tmp_path: Path) -> 
 def test_too_few_samples_for_the_features_are_refused() -> None:
     with pytest.raises(UserError, match=r"scoring.num_samples = 50: too few for digits features; valid: at least 1280"):
         plan(load_grid("beta1"), overrides=["scoring.num_samples=50"])
-    scoring = plan(load_grid("beta1"), budget="smoke", features="inception").baseline.config.scoring
+    scoring = plan(load_grid("beta1"), budget="smoke", features="inception").baseline.trained.scoring
     assert (scoring.num_samples, scoring.curve_samples) == (4096, 4096)
 
 

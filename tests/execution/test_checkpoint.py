@@ -26,6 +26,7 @@ from gan_ablate.execution.store import Record, Store
 from gan_ablate.training.train import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed
+from tests.features import warm
 
 NUM_KILLS = int(os.environ.get("GAN_ABLATE_KILLS", "5"))
 
@@ -42,7 +43,7 @@ SMALL: dict[str, Any] = {
 
 
 def make_context(out: Path, **changes: Any) -> RunContext:
-    return RunContext(out=str(out), data_dir="data", checkpoint_sec=0, **changes)
+    return RunContext(out=str(warm(out)), data_dir="data", checkpoint_sec=0, **changes)
 
 
 def stop_at(*steps: int) -> Callable[[], bool]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gan_ablate.design.config import RunConfig
+from gan_ablate.design.configs import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
@@ -23,7 +24,7 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         self.events.append(f"started {config.seed}")
 
     def finished(self, record: Record) -> None:
@@ -60,7 +61,7 @@ class Killer(Recorder):
             (worker,) = multiprocessing.active_children()
             worker.kill()
 
-    def noted(self, config: RunConfig, words: str) -> None:
+    def noted(self, config: AnyConfig, words: str) -> None:
         self.notes.append(f"{config.seed}: {words}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gan_ablate.design.config import RunConfig
+from gan_ablate.design.configs import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
@@ -43,7 +43,7 @@ class Recorder(Silent):
         self.started_ids: list[str] = []
         self.steps: list[int] = []
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         self.started_ids.append(config.run_id)
 
     def progressed(self, progress: Progress) -> None:

@@ -20,6 +20,7 @@ from gan_ablate.execution.store import Store
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.models import build_generator
 from tests.configs import make_config
+from tests.features import warm
 
 pytestmark = pytest.mark.usefixtures("quick_kid")
 
@@ -71,7 +72,7 @@ def test_the_same_configuration_leaves_the_same_record_wherever_it_runs(tmp_path
     records = []
     for place in ("a", "b"):
         torch.rand(3)
-        record = execute(make_config(), RunContext(out=str(tmp_path / place), data_dir="data"), ignore)
+        record = execute(make_config(), RunContext(out=str(warm(tmp_path / place)), data_dir="data"), ignore)
         assert record.scoring is not None
         assert record.scoring.final is not None
         final = record.scoring.final.model_copy(update={"seconds": 0})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gan_ablate.design.config import RunConfig
+from gan_ablate.design.configs import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
@@ -31,13 +31,13 @@ class Recorder(Silent):
         self.events: list[str] = []
         self.notes: list[str] = []
 
-    def started(self, config: RunConfig) -> None:
+    def started(self, config: AnyConfig) -> None:
         self.events.append(f"started {config.seed}")
 
     def progressed(self, progress: Progress) -> None:
         assert progress.step > 0
 
-    def noted(self, _: RunConfig, words: str) -> None:
+    def noted(self, _: AnyConfig, words: str) -> None:
         self.notes.append(words)
 
     def finished(self, record: Record) -> None:

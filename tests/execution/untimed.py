@@ -11,6 +11,7 @@ from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import run_local
 from gan_ablate.execution.store import Record
+from tests.features import warm
 
 
 def untimed(record: Record) -> dict[str, Any]:
@@ -31,4 +32,4 @@ def untimed_by_id(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
 
 def compute_alone(configs: Sequence[RunConfig], out: Path) -> dict[str, dict[str, Any]]:
     """What runs leave behind that are computed here, one after the other."""
-    return untimed_by_id(run_local(configs, RunContext(out=str(out), data_dir="d"), 1, Silent()))
+    return untimed_by_id(run_local(configs, RunContext(out=str(warm(out)), data_dir="d"), 1, Silent()))

@@ -19,7 +19,7 @@ from tests.synthetic import save_runs
 
 def fid(cell: Cell, seed: int) -> float:
     worse = sum(level != cell.config.dataset for level in cell.levels.values()) * (len(cell.label) % 5)
-    return (60.0 if cell.config.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
+    return (60.0 if cell.trained.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
 
 
 @pytest.mark.usefixtures("no_figures")

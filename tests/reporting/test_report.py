@@ -98,7 +98,7 @@ def test_what_two_grids_share_is_ranked_once(tmp_path: Path, no_figures: None) -
 
 def steep(cell: Cell, seed: int) -> float:
     error = 0.01 * math.sin(7 * seed + sum(map(ord, str(cell.config.run_id))))
-    return 20 * math.exp(0.1 * seed + error + 0.4 * (cell.config.beta1 == 0.9))
+    return 20 * math.exp(0.1 * seed + error + 0.4 * (cell.trained.beta1 == 0.9))
 
 
 def test_a_level_whose_effect_turns_with_another_factor_says_so(tmp_path: Path, no_figures: None) -> None:

@@ -10,7 +10,7 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record
@@ -23,11 +23,11 @@ class Executor(Protocol):
 
     def __call__(
         self,
-        configs: Sequence[RunConfig],
+        configs: Sequence[AnyConfig],
         context: RunContext,
         jobs: int | None,
         observer: RunObserver,
-        more: Callable[[], Sequence[RunConfig]] | None = None,
+        more: Callable[[], Sequence[AnyConfig]] | None = None,
         /,
     ) -> Generator[Record]:
         """See ``executors.local.run_local``."""

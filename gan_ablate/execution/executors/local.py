@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record
@@ -49,7 +49,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     core: int | None
-    run: RunConfig | None = None
+    run: AnyConfig | None = None
     is_leaving: bool = False
 
 
@@ -69,11 +69,11 @@ def resolve_jobs(jobs: int | None, device: str) -> int:
 
 
 def run_local(
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     jobs: int,
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None = None,
+    more: Callable[[], Sequence[AnyConfig]] | None = None,
 ) -> Generator[Record]:
     """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
 
@@ -117,11 +117,11 @@ def _cores_of_workers(context: RunContext, num_workers: int) -> Sequence[int | N
 
 def _serve(
     first: _Worker,
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     cores: Sequence[int | None],
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None,
+    more: Callable[[], Sequence[AnyConfig]] | None,
 ) -> Generator[Record]:
     queue = RunQueue(configs, more, Store(Path(context.out)), observer)
     workers = [first]
@@ -146,7 +146,7 @@ def _serve(
         _stop(workers)
 
 
-def _give(worker: _Worker, run: RunConfig, queue: RunQueue) -> None:
+def _give(worker: _Worker, run: AnyConfig, queue: RunQueue) -> None:
     """Let a worker compute a run; one that is just gone is found out when it is listened to."""
     try:
         worker.pipe.send(("execute", run))
@@ -156,7 +156,7 @@ def _give(worker: _Worker, run: RunConfig, queue: RunQueue) -> None:
         queue.put_back(run)
 
 
-def _check_first(worker: _Worker, configs: Sequence[RunConfig]) -> None:
+def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
     """Let a worker load what the runs need, once for each data set and way to score."""
     for config in list_inputs(configs):
         worker.pipe.send(("check", config))

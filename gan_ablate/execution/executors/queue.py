@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record, Store
 
@@ -34,14 +34,14 @@ class RunQueue:
 
     def __init__(
         self,
-        configs: Iterable[RunConfig],
-        more: Callable[[], Sequence[RunConfig]] | None,
+        configs: Iterable[AnyConfig],
+        more: Callable[[], Sequence[AnyConfig]] | None,
         store: Store,
         observer: RunObserver,
     ) -> None:
         self._pending = deque(configs)
         self._more, self._store, self._observer = more, store, observer
-        self._elsewhere: list[tuple[float, RunConfig]] = []
+        self._elsewhere: list[tuple[float, AnyConfig]] = []
         self._attempts: Counter[str] = Counter()
         self._told: set[str] = set()
 
@@ -56,18 +56,18 @@ class RunQueue:
         may_come = self._more is not None and not is_idle
         return bool(self._pending or self._elsewhere) or may_come
 
-    def next(self) -> RunConfig | None:
+    def next(self) -> AnyConfig | None:
         """Return the next run, or None where none is to be begun now."""
         now = time.monotonic()
         self._pending.extend(config for at, config in self._elsewhere if at <= now)
         self._elsewhere = [(at, config) for at, config in self._elsewhere if at > now]
         return self._pending.popleft() if self._pending else None
 
-    def put_back(self, run: RunConfig) -> None:
+    def put_back(self, run: AnyConfig) -> None:
         """Take back a run that was not begun, or stopped by somebody else, behind all others."""
         self._pending.append(run)
 
-    def take_in(self, kind: str, value: Any, run: RunConfig) -> Iterator[Record]:
+    def take_in(self, kind: str, value: Any, run: AnyConfig) -> Iterator[Record]:
         """Take in how a run ended, as ``worker.compute`` tells it, and give its record if that is the last word.
 
         Raises:
@@ -87,12 +87,12 @@ class RunQueue:
             if not (is_short and self._is_retried(run, value.message)):
                 yield value
 
-    def give_up(self, run: RunConfig, reason: str) -> Iterator[Record]:
+    def give_up(self, run: AnyConfig, reason: str) -> Iterator[Record]:
         """Take back a run whose process was lost, once; after that, record its failure and give the record."""
         if not self._is_retried(run, reason):
             yield self._store.save_failure(run, reason)
 
-    def _is_retried(self, run: RunConfig, reason: str) -> bool:
+    def _is_retried(self, run: AnyConfig, reason: str) -> bool:
         self._attempts[run.run_id] += 1
         if self._attempts[run.run_id] >= MAX_ATTEMPTS:
             return False

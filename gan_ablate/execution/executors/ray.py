@@ -24,7 +24,7 @@ from gan_ablate.files import write_atomically
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record
@@ -62,11 +62,11 @@ class _Mailbox:
 
 
 def run_ray(
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     jobs: int | None,
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None = None,
+    more: Callable[[], Sequence[AnyConfig]] | None = None,
     *,
     address: str | None = None,
 ) -> Generator[Record]:
@@ -116,7 +116,7 @@ def _call(address: str | None) -> None:
         raise UserError(f"--ray-address {address}: no Ray cluster there ({silent})") from None
 
 
-def _check(configs: Sequence[RunConfig], context: RunContext, share: dict[str, int]) -> None:
+def _check(configs: Sequence[AnyConfig], context: RunContext, share: dict[str, int]) -> None:
     """Let one node load what the runs need, once for each data set and way to score."""
     on_node = ray.remote(**share)(_check_on_node)
     for problem in ray.get([on_node.remote(config, context) for config in list_inputs(configs)]):
@@ -125,12 +125,12 @@ def _check(configs: Sequence[RunConfig], context: RunContext, share: dict[str, i
 
 
 def _serve(
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     jobs: int,
     share: dict[str, int],
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None,
+    more: Callable[[], Sequence[AnyConfig]] | None,
 ) -> Generator[Record]:
     store = Store(Path(context.out))
     queue = RunQueue(configs, more, store, observer)
@@ -139,7 +139,7 @@ def _serve(
     task = ray.remote(**share, max_retries=MAX_LOST)(_compute_on_node)
     token = store.cache_dir / f".shared-{uuid.uuid4().hex}"
     write_atomically(token, "")
-    running: dict[Any, RunConfig] = {}
+    running: dict[Any, AnyConfig] = {}
     try:
         while queue.has_work(is_idle=not running) or running:
             while len(running) < jobs and (run := queue.next()) is not None:
@@ -171,7 +171,7 @@ def _pass_on(mailbox: Any, observer: RunObserver) -> None:
             observer.progressed(value)
 
 
-def _take_in(reference: Any, run: RunConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
+def _take_in(reference: Any, run: AnyConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
     try:
         kind, value, files = ray.get(reference)
     except RayError as lost:
@@ -183,14 +183,14 @@ def _take_in(reference: Any, run: RunConfig, queue: RunQueue, store: Store) -> I
     yield from queue.take_in(kind, value, run)
 
 
-def _check_on_node(config: RunConfig, context: RunContext) -> Exception | None:
+def _check_on_node(config: AnyConfig, context: RunContext) -> Exception | None:
     prepare(1, None)
     with tempfile.TemporaryDirectory() as away:
         return check(config, context.model_copy(update={"out": away}))
 
 
 def _compute_on_node(
-    config: RunConfig, context: RunContext, token: str, mailbox: Any
+    config: AnyConfig, context: RunContext, token: str, mailbox: Any
 ) -> tuple[str, Any, dict[str, bytes]]:
     """Compute a run on whichever node this is.
 

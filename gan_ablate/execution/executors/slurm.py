@@ -21,7 +21,7 @@ from gan_ablate.execution.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record
@@ -42,7 +42,7 @@ class _Job:
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
-    def __call__(self, config: RunConfig) -> tuple[str, Any]:
+    def __call__(self, config: AnyConfig) -> tuple[str, Any]:
         prepare(1, None)
         path = Store(Path(self._context.out)).run_dir(config.run_id) / PROGRESS_FILE
 
@@ -57,17 +57,17 @@ class _Job:
         finally:
             path.unlink(missing_ok=True)
 
-    def checkpoint(self, config: RunConfig) -> Any:
+    def checkpoint(self, config: AnyConfig) -> Any:
         """Ask for the same job again: the run goes on from its last checkpoint."""
         return submitit.helpers.DelayedSubmission(self, config)
 
 
 def run_slurm(
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     jobs: int | None,
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None = None,
+    more: Callable[[], Sequence[AnyConfig]] | None = None,
     *,
     settings: Mapping[str, str] | None = None,
     cluster: str = "slurm",
@@ -113,20 +113,20 @@ def run_slurm(
 
 
 def _serve(
-    configs: Sequence[RunConfig],
+    configs: Sequence[AnyConfig],
     context: RunContext,
     executor: Any,
     jobs: int | None,
     observer: RunObserver,
-    more: Callable[[], Sequence[RunConfig]] | None,
+    more: Callable[[], Sequence[AnyConfig]] | None,
 ) -> Generator[Record]:
     store, job = Store(Path(context.out)), _Job(context)
     queue = RunQueue(configs, more, store, observer)
-    running: dict[str, tuple[Any, RunConfig]] = {}
+    running: dict[str, tuple[Any, AnyConfig]] = {}
     started: set[str] = set()
     try:
         while queue.has_work(is_idle=not running) or running:
-            ready: list[RunConfig] = []
+            ready: list[AnyConfig] = []
             while (jobs is None or len(running) + len(ready) < jobs) and (run := queue.next()) is not None:
                 ready.append(run)
             if ready:
@@ -147,7 +147,7 @@ def _serve(
             of_run.cancel(check=False)
 
 
-def _show_progress(store: Store, run: RunConfig, started: set[str], observer: RunObserver) -> None:
+def _show_progress(store: Store, run: AnyConfig, started: set[str], observer: RunObserver) -> None:
     try:
         progress = Progress(**json.loads((store.run_dir(run.run_id) / PROGRESS_FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -158,7 +158,7 @@ def _show_progress(store: Store, run: RunConfig, started: set[str], observer: Ru
     observer.progressed(progress)
 
 
-def _take_in(of_run: Any, run: RunConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
+def _take_in(of_run: Any, run: AnyConfig, queue: RunQueue, store: Store) -> Iterator[Record]:
     problem = of_run.exception()
     if problem is None:
         kind, value = of_run.result()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import Progress
     from gan_ablate.execution.store import Record
@@ -61,11 +61,11 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
 
 
 def compute(
-    config: RunConfig,
+    config: AnyConfig,
     context: RunContext,
     send: Callable[[str, Any], None],
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[Ending, Record | RunConfig | UserError]:
+) -> tuple[Ending, Record | AnyConfig | UserError]:
     """Compute a run, unless another command does or has done so.
 
     Args:
@@ -129,12 +129,12 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def list_inputs(configs: Iterable[RunConfig]) -> list[RunConfig]:
+def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
     """Pick a run for each data set and way to score: what they need, all others do."""
     return list({(c.dataset, c.image_size, c.scoring.features): c for c in configs}.values())
 
 
-def check(config: RunConfig, context: RunContext) -> Exception | None:
+def check(config: AnyConfig, context: RunContext) -> Exception | None:
     """Load what a run needs; return what is wrong with it, or None."""
     from gan_ablate.execution.inputs import check_inputs
 

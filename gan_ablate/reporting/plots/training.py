@@ -96,10 +96,11 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:
         style: of the variants.
         path: the PNG to write.
     """
-    quantities = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "D(x)", "d_fake_before": "D(G(z))"}
+    words_of = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "D(x)", "d_fake_before": "D(G(z))"}
+    quantities = {name: words for name, words in words_of.items() if name in histories}
     if len(style.panels) > 1:
         with open_figure(path, 1.9 * len(style.panels) + 0.4) as figure:
-            grid = figure.subplots(len(style.panels), 4, sharex=True, sharey="col", squeeze=False)
+            grid = figure.subplots(len(style.panels), len(quantities), squeeze=False, sharex=True, sharey="col")
             for row, (title, labels) in zip(grid, style.panels.items(), strict=True):
                 for axes, column in zip(row, quantities, strict=True):
                     _draw_history(axes, histories, column, style, labels)
@@ -109,12 +110,13 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:
                 axes.set_title(words, fontsize=9)
             figure.supxlabel("generator steps", fontsize=10)
         return
-    with open_figure(path, 5.6) as figure:
-        grid = figure.subplots(2, 2, sharex=True)
-        for axes, (column, words) in zip(grid.flat, quantities.items(), strict=True):
+    num_rows = -(-len(quantities) // 2)
+    with open_figure(path, 2.6 * num_rows + 0.4) as figure:
+        grid = figure.subplots(num_rows, min(2, len(quantities)), sharex=True, squeeze=False)
+        for axes, (column, words) in zip(grid.flat, quantities.items(), strict=False):
             _draw_history(axes, histories, column, style, list(style.colours))
             axes.set_title(words)
-        for axes in grid[1]:
+        for axes in grid[-1]:
             axes.set_xlabel("generator steps")
         draw_legend(figure, grid[0, 0])
 

@@ -68,6 +68,7 @@ def verdicts_table(
 def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[str]:
     """Tabulate the verdicts of one grid with all that they rest on."""
     rows = []
+    steps = results.plan.baseline.config.steps
     for judgement in judgements:
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
@@ -76,7 +77,7 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
                 verdict_words(judgement, is_complete=results.is_complete),
                 "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
-                f"{_seeds_text(decisive)} × {results.plan.baseline.config.steps:,} steps",
+                _seeds_text(decisive) + (f" × {steps:,} steps" if steps else ""),
             ]
         )
     return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.reporting.formats import (
+    escape_markdown,
     number,
     rate_text,
 )
@@ -65,26 +68,21 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> li
 
 def stability_table(summary: pd.DataFrame) -> list[str]:
     """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and what D thinks."""
+    names = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
+    is_told = bool(summary[list(names)].notna().any(axis=None))  # a program of somebody's own tells none of it
+    shown = names if is_told else ()
     rows = []
     for row in summary.to_dict("records"):
         over = row["completed"] + row["diverged"]
         bound = row["steps_to_fid_bound"]
-        rows.append(
-            [
-                row["cell"],
-                rate_text(row["diverged"], over),
-                rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–",
-                number(row["oscillation"]),
-                f"{bound} {number(row['steps_to_fid'])} ({row['fid_reached']}/{row['completed']})".strip(),
-                f"{bound} {number(row['sec_to_fid'])}".strip(),
-                number(row["grad_norm_g"]),
-                number(row["grad_norm_d"]),
-                number(row["accuracy_d"]),
-                number(row["confidence_d"]),
-            ]
-        )
-    titles = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
-    return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in titles)])
+        texts = {name: number(row[name]) for name in shown}
+        if "steps_to_fid" in texts:
+            reached = f"({row['fid_reached']}/{row['completed']})"
+            texts["steps_to_fid"] = f"{bound} {texts['steps_to_fid']} {reached}".strip()
+            texts["sec_to_fid"] = f"{bound} {texts['sec_to_fid']}".strip()
+        collapsed = rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–"
+        rows.append([row["cell"], rate_text(row["diverged"], over), collapsed, *texts.values()])
+    return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in shown)])
 
 
 def cost_table(summary: pd.DataFrame) -> list[str]:
@@ -103,13 +101,16 @@ def setup_table(results: GridResults) -> list[str]:
     plan, records = results.plan, results.records
     configs = [record.config for _, record in records]
     scored = results.scored
+    num_steps = plan.baseline.config.steps
+    steps = f"{num_steps:,} generator steps, " if num_steps else ""
     facts: list[tuple[str, Iterable[object]]] = [
-        ("budget", [(f"{plan.budget}: {plan.cells[0].config.steps:,} generator steps, seeds {plan.seeds[0]} to "
-                    f"{plan.seeds[-1]}")]),
+        ("budget", [f"{plan.budget}: {steps}seeds {plan.seeds[0]} to {plan.seeds[-1]}"]),
         ("intervals", [INTERVAL_WORDS[plan.intervals]]),
         ("margin", [f"{plan.grid.margin:.3g}: from 1/{1 + plan.grid.margin:.3g} to {1 + plan.grid.margin:.3g} times"]),
         ("base preset", [plan.grid.base]),
-        ("batch size", (config.batch_size for config in configs)),
+        ("batch size", (config.batch_size for config in configs if isinstance(config, RunConfig))),
+        ("command", (escape_markdown(" ".join(config.command)) for config in configs
+                     if isinstance(config, ExternalConfig))),
         ("data", (f"{r.config.dataset}, {r.dataset_origin}, SHA-256 {r.dataset_sha256[:12]}…" for _, r in records
                   if r.dataset_sha256)),
         ("scored with", (f"{s.extractor} features, SHA-256 {s.extractor_sha256[:12]}…" for s in scored)),

@@ -1,0 +1,229 @@
+"""A program of one's own, as a grid's ``[external]`` table describes it; and one run of it, as a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from gan_ablate.design.addressed import Addressed
+from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, FeatureKind, default_features
+from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.validation import Model, Size, choices, refusal, shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
+"""What the command may name in braces besides the grid's factors, and what its levels set."""
+
+GENERATOR_SUFFIXES = (".pt", ".pt2")
+"""A saved generator: of TorchScript, or of torch.export."""
+
+MAX_WORD = 10_000
+MAX_SOURCE_BYTES = 100_000_000
+
+Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
+
+
+class External(Model):
+    """A grid's ``[external]``: a program that trains, and where what it leaves is found."""
+
+    command: Annotated[list[Word], Field(min_length=1)]
+    """The program and its arguments, each a string of its own; names in braces are filled in, no shell is involved."""
+    samples: Word
+    """What it leaves below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, or a saved
+    generator (.pt of TorchScript, .pt2 of torch.export)."""
+    latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
+    """Of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
+    log: Annotated[str, Field(max_length=MAX_WORD)] = ""
+    """A regular expression for lines of its output, with the groups step, loss_d and loss_g, or some of them."""
+    files: list[Word] = []
+    """Patterns of files, beside the grid's, whose change makes every run a new one; by default those that the command
+    names."""
+    timeout_sec: PositiveFloat | None = None
+    """Seconds after which a run is ended, and has failed."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for number, word in enumerate(self.command):
+            _names_in(word, f"command.{number}")
+        if self.is_generator and self.latent_shape is None:
+            advice = "a saved generator needs it; valid: the shape of one latent, such as [100]"
+            raise refusal("latent_shape", self.latent_shape, advice, "samples")
+        if not self.is_generator and self.latent_shape is not None:
+            advice = f"valid with samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
+            raise refusal("latent_shape", list(self.latent_shape), advice, "samples")
+        if Path(self.samples).is_absolute() or ".." in Path(self.samples).parts:
+            raise refusal("samples", self.samples, "valid: a path or pattern below {out}")
+        check_log(self.log)
+        return self
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether a saved generator is left instead of images."""
+        return Path(self.samples).suffix in GENERATOR_SUFFIXES
+
+    @property
+    def names(self) -> list[str]:
+        """What the command names in braces, each once."""
+        return list(dict.fromkeys(name for word in self.command for name in _names_in(word, "command")))
+
+
+class ExternalScoring(Model):
+    """How what a program drew is scored."""
+
+    features: FeatureKind
+    """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
+    num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
+    """How many images are scored."""
+
+
+class ExternalConfig(Addressed):
+    """One run of a program of one's own."""
+
+    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec"})
+
+    command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
+    """As in the grid, names in braces not filled in."""
+    parameters: dict[str, str] = {}
+    """What the levels fill in: name → text."""
+    samples: Word
+    """As in the grid, like ``latent_shape``, ``log`` and ``timeout_sec``."""
+    latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
+    log: str = ""
+    timeout_sec: PositiveFloat | None = None
+    code: str
+    """A name of the program's files by their content, ``NAME@HASH``."""
+    dataset: str = "mnist-10k"
+    """Whose held-out images are compared with: a data set by name, or folder:PATH."""
+    image_size: Annotated[int, Field(gt=0, le=1024)] = 28
+    """Side of the images, in pixels."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Generator steps, where the command is told; 0 where they are the program's own affair."""
+    seed: Annotated[int, Field(ge=0)]
+    """What the program's randomness is to depend on."""
+    scoring: ExternalScoring
+    """How the run is judged."""
+
+    @property
+    def num_channels(self) -> int:
+        """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
+        return 1 if default_features(self.dataset) != "none" else 3
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        features = self.scoring.features
+        if self.dataset not in DATASETS and not self.dataset.startswith(PREFIX):
+            raise refusal("dataset", self.dataset, choices(self.dataset, list(DATASETS)))
+        if features in ("digits", "fashion") and default_features(self.dataset) != features:
+            raise refusal(
+                "scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none", "dataset"
+            )
+        if self.scoring.num_samples < MIN_SAMPLES[features]:
+            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            raise refusal("scoring.num_samples", self.scoring.num_samples, advice, "scoring.features")
+        return self
+
+
+def _names_in(word: str, field: str) -> Iterator[str]:
+    """Yield the names that a word has in braces, each plain: no attributes, no formats.
+
+    Raises:
+        PydanticCustomError: if it is no such text.
+    """
+    try:
+        parts = list(string.Formatter().parse(word))
+    except ValueError as broken:
+        raise refusal(field, word, f"{broken}; valid: {{name}}, and {{{{ for a brace") from None
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if not re.fullmatch(r"[\w .,:+-]+", name) or form or conversion:
+            raise refusal(field, word, "valid: {name} with nothing else in the braces, and {{ for a brace")
+        yield name
+
+
+def check_log(pattern: str) -> None:
+    """Refuse what is no regular expression with the groups that are understood.
+
+    Raises:
+        PydanticCustomError: naming what is wrong.
+    """
+    if not pattern:
+        return
+    groups = ("step", "loss_d", "loss_g")
+    advice = f"valid: a regular expression with the groups {', '.join(groups)}, or some of them: (?P<step>\\d+)"
+    try:
+        compiled = re.compile(pattern)
+    except re.error as broken:
+        raise refusal("log", pattern, f"{broken}; {advice}") from None
+    if not compiled.groupindex or set(compiled.groupindex) - set(groups):
+        raise refusal("log", pattern, advice)
+
+
+def name_code(external: External, folder: Path, stem: str, source: str) -> str:
+    """Name a program by the content of its files: ``NAME@HASH``.
+
+    Args:
+        external: whose ``files``, or those that its command names.
+        folder: the grid's.
+        stem: the grid's name.
+        source: the grid, for the message.
+
+    Raises:
+        UserError: if a pattern of ``files`` matches nothing, or a file cannot be read.
+    """
+    found: list[Path] = []
+    for pattern in external.files:
+        matched = _match(folder, pattern)
+        if not matched:
+            raise UserError(f"{source}: external.files = {shorten(repr(pattern))}: no such file in {folder}")
+        found += matched
+    if not external.files:
+        words = [word.removeprefix("{here}/") for word in external.command]
+        found = [folder / word for word in words if (folder / word).is_file()]
+    return name_files(folder, found, stem)
+
+
+def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
+    """Name files by their content and their places below a folder: ``STEM@HASH``.
+
+    Raises:
+        UserError: if one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(dict.fromkeys(files)):
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        try:
+            if path.stat().st_size > MAX_SOURCE_BYTES:
+                raise UserError(f"{path}: larger than {MAX_SOURCE_BYTES:,} bytes; valid: name source files")
+            content = path.read_bytes()
+        except OSError as unreadable:
+            raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
+        digest.update(f"{name}\0{len(content)}\n".encode("utf-8", "surrogateescape") + content)
+    return f"{stem}@{digest.hexdigest()[:8]}"
+
+
+def _match(folder: Path, pattern: str) -> list[Path]:
+    if Path(pattern).is_absolute():
+        return []
+    return [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+
+
+def write_value(value: Any) -> str:
+    """Write a level's value as a command takes it: ``true``, ``0.001``, or the text itself.
+
+    Raises:
+        ValueError: if it is a table or a list.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float, str)):
+        return str(value)
+    raise ValueError("a table or a list")

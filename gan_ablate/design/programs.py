@@ -1,0 +1,88 @@
+"""A grid with ``[external]`` and a cell of its design in, the configuration of the program's run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_ablate.design.datasets import default_features
+from gan_ablate.design.external import GIVEN, ExternalConfig, name_code, write_value
+from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.layers import Layer, find_origin, merge
+from gan_ablate.design.validation import choices, shorten, validate
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gan_ablate.design.blocks import Block
+    from gan_ablate.design.folders import KnownFolders
+    from gan_ablate.design.grid import Budget, Grid
+
+_FIELDS = ("dataset", "image_size", "scoring")
+"""What levels set besides what the command is filled with."""
+
+
+def resolve_program(
+    grid: Grid, levels: Mapping[str, str], block: Block, budget: Budget, options: list[Layer], folders: KnownFolders
+) -> ExternalConfig:
+    """Fill in what a program is called with for one cell of a grid.
+
+    A name in braces stands for what ``[set]``, a block, a level or an option sets under it, or else for the level of
+    the factor of that name.
+
+    Raises:
+        UserError: if a name stands for nothing, something is set that the command does not name, or the whole is not
+            valid.
+    """
+    external = grid.external
+    assert external is not None
+    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
+    source = f"{grid.source}, level {shorten(where)}"
+    layers: list[Layer] = [(f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
+    layers += [(source, merge({}, grid.factors[name].levels[level])) for name, level in levels.items()]
+    layers += [*block.above, *options]
+    data: dict[str, Any] = {}
+    for place, change in layers:
+        for name in ("seed", "steps", "preset"):
+            if name in change:
+                raise UserError(f"{place}: {name}: valid: --seeds and --steps, or [budget.standard]; no presets here")
+        data = merge(data, change)
+    parameters = {name: value for name, value in data.items() if name not in _FIELDS}
+    for name, value in parameters.items():
+        origin = find_origin([name], layers) or source
+        if name not in external.names:
+            known = [known for known in external.names if known not in GIVEN] + list(_FIELDS)
+            raise UserError(f"{origin}: {shorten(name)}: the command does not name it; {choices(name, known)}")
+        try:
+            parameters[name] = write_value(value)
+        except ValueError as odd:
+            raise UserError(f"{origin}: {shorten(name)}: {odd}; valid: a text, a number, true or false") from None
+    filled = {**levels, **parameters}
+    for name in external.names:
+        if name not in filled and name not in GIVEN:
+            raise UserError(f"{grid.source}: external.command: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
+    dataset = data.get("dataset", ExternalConfig.model_fields["dataset"].default)
+    if isinstance(dataset, str) and dataset.startswith(PREFIX):
+        origin = find_origin(["dataset"], layers) or source
+        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+    scoring = data.get("scoring", {})
+    if isinstance(scoring, dict):
+        features = default_features(dataset) if isinstance(dataset, str) else "none"
+        scoring = {"features": features, "num_samples": budget.num_samples, **scoring}
+    content = {
+        **external.model_dump(exclude={"files"}),
+        "code": name_code(external, grid_folder(grid), grid.name, grid.source),
+        "parameters": {name: value for name, value in filled.items() if name in external.names},
+        "steps": budget.steps if "steps" in external.names else 0,
+        **{name: value for name, value in data.items() if name in _FIELDS},
+        "dataset": dataset,
+        "scoring": scoring,
+        "seed": 0,
+    }
+    return validate(ExternalConfig, content, lambda fields: find_origin(fields, layers) or source)
+
+
+def grid_folder(grid: Grid) -> Path:
+    """Return the folder of a grid's file, beside which its program lies."""
+    return Path(grid.source).parent.resolve()
