@@ -120,15 +120,17 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes; valid: at most {MAX_TABLE_BYTES:,}")
-        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        # Its first row is no header to pandas, which would rename columns of the same name.
+        whole = pd.read_csv(path, dtype=str, header=None, encoding="utf-8-sig", skipinitialspace=True)
     except OSError as unreadable:
         raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
     except (ValueError, pd.errors.ParserError) as broken:  # an empty file, other bytes than UTF-8, ragged rows
         raise UserError(f"{path}: not a CSV table: {shorten(str(broken).strip())}") from None
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise UserError(f"{path}: two columns are called {shorten(str(twice[0]))}; rename one")
-    return frame
+    names = [str(name).strip() for name in whole.iloc[0]]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are called {shorten(twice)}; rename one")
+    return whole.iloc[1:].set_axis(names, axis="columns").reset_index(drop=True)
 
 
 def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:

@@ -17,7 +17,7 @@ from gan_ablate.design.validation import Model, Size, choices, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
 """What the command may name in braces besides the grid's factors, and what its levels set."""
@@ -52,15 +52,15 @@ class External(Model):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
-            _names_in(word, f"command.{number}")
+            list(_names_in(word, f"external.command.{number}"))
         if self.is_generator and self.latent_shape is None:
             advice = "a saved generator needs it; valid: the shape of one latent, such as [100]"
-            raise refusal("latent_shape", self.latent_shape, advice, "samples")
+            raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples")
         if not self.is_generator and self.latent_shape is not None:
             advice = f"valid with samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
-            raise refusal("latent_shape", list(self.latent_shape), advice, "samples")
+            raise refusal("external.latent_shape", list(self.latent_shape), advice, "external.samples")
         if Path(self.samples).is_absolute() or ".." in Path(self.samples).parts:
-            raise refusal("samples", self.samples, "valid: a path or pattern below {out}")
+            raise refusal("external.samples", self.samples, "valid: a path or pattern below {out}")
         check_log(self.log)
         return self
 
@@ -72,7 +72,7 @@ class External(Model):
     @property
     def names(self) -> list[str]:
         """What the command names in braces, each once."""
-        return list(dict.fromkeys(name for word in self.command for name in _names_in(word, "command")))
+        return list(dict.fromkeys(name for word in self.command for name in _names_in(word, "external.command")))
 
 
 class ExternalScoring(Model):
@@ -144,9 +144,15 @@ def _names_in(word: str, field: str) -> Iterator[str]:
     for _, name, form, conversion in parts:
         if name is None:
             continue
-        if not re.fullmatch(r"[\w .,:+-]+", name) or form or conversion:
+        if not re.fullmatch(r"[\w -]+", name) or form or conversion:
             raise refusal(field, word, "valid: {name} with nothing else in the braces, and {{ for a brace")
         yield name
+
+
+def fill_word(word: str, values: Mapping[str, str]) -> str:
+    """Fill in what a word has in braces: each name's value, and nothing that a format could do besides."""
+    parts = string.Formatter().parse(word)
+    return "".join(text + ("" if name is None else values[name]) for text, name, _, _ in parts)
 
 
 def check_log(pattern: str) -> None:
@@ -162,9 +168,9 @@ def check_log(pattern: str) -> None:
     try:
         compiled = re.compile(pattern)
     except re.error as broken:
-        raise refusal("log", pattern, f"{broken}; {advice}") from None
+        raise refusal("external.log", pattern, f"{broken}; {advice}") from None
     if not compiled.groupindex or set(compiled.groupindex) - set(groups):
-        raise refusal("log", pattern, advice)
+        raise refusal("external.log", pattern, advice)
 
 
 def name_code(external: External, folder: Path, stem: str, source: str) -> str:

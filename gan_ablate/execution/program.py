@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 import torch
 
+from gan_ablate.design.external import fill_word
 from gan_ablate.errors import UserError
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.environment import describe_environment
@@ -182,7 +183,7 @@ def fill_command(config: ExternalConfig, context: RunContext, work: Path) -> lis
         "python": sys.executable,
         "here": here,
     }
-    words = [word.format_map(given) for word in config.command]
+    words = [fill_word(word, given) for word in config.command]
     filled = [str(Path(here) / word) if (Path(here) / word).is_file() else word for word in words]
     if filled[0] in ("python", "python3"):  # the one that runs this: the one whose packages are there
         filled[0] = sys.executable

@@ -1,0 +1,149 @@
+"""Grids of programs of one's own: what is refused, and what names a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Plan, plan
+from gan_ablate.errors import UserError
+
+GRID = """
+title = "Mine"
+[external]
+command = ["python", "train.py", "--bn", "{batch_norm}", "--lr", "{lr}", "--seed", "{seed}"]
+samples = "samples/*.png"
+[factors.batch_norm]
+baseline = "on"
+levels.on = {}
+levels.off = {}
+[factors.rate]
+baseline = "low"
+levels.low = { lr = 0.0002 }
+levels.high = { lr = 1e-3 }
+"""
+
+
+def write(folder: Path, text: str = GRID, script: str = "print()") -> Path:
+    (folder / "train.py").write_text(script, "utf-8")
+    path = folder / "mine.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def resolve(folder: Path, text: str = GRID, script: str = "print()", **options: object) -> Plan:
+    return plan(load_grid(write(folder, text, script)), allow_code=True, **options)  # type: ignore[arg-type]
+
+
+def test_factors_fill_in_their_levels_or_what_these_set(tmp_path: Path) -> None:
+    planned = resolve(tmp_path)
+    configs = [cell.config for cell in planned.cells]
+    assert [config.parameters for config in configs if isinstance(config, ExternalConfig)] == [
+        {"batch_norm": "on", "lr": "0.0002"},
+        {"batch_norm": "on", "lr": "0.001"},
+        {"batch_norm": "off", "lr": "0.0002"},
+        {"batch_norm": "off", "lr": "0.001"},
+    ]
+    assert planned.folders == {configs[0].code: str(tmp_path)} if isinstance(configs[0], ExternalConfig) else False
+    assert Plan.model_validate_json(planned.model_dump_json()) == planned
+
+
+def test_nothing_is_planned_that_is_not_allowed_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\[external\] runs a program of yours: python train.py .*: with --allow-code"):
+        plan(load_grid(write(tmp_path)))
+
+
+def test_a_run_is_named_by_its_command_its_files_and_its_scoring_and_not_by_its_patience(tmp_path: Path) -> None:
+    def name(text: str = GRID, script: str = "print()", **options: object) -> str:
+        return resolve(tmp_path, text, script, **options).baseline.config.run_id
+
+    same = name()
+    assert name(GRID.replace('samples = "s', 'timeout_sec = 9\nsamples = "s')) == same
+    assert name(GRID.replace('title = "Mine"', 'title = "Other"')) == same
+    others = {
+        name(script="print(1)"),
+        name(GRID.replace("--lr", "--rate")),
+        name(GRID.replace("lr = 0.0002", "lr = 0.0003")),
+        name(overrides=["scoring.num_samples=2000"]),
+        name(dataset="fashion-mnist"),
+    }
+    assert len(others) == 5
+    assert same not in others
+    (tmp_path / "elsewhere").mkdir()
+    assert resolve(tmp_path / "elsewhere").baseline.config.run_id == same
+
+
+def test_files_that_count_may_be_named(tmp_path: Path) -> None:
+    text = GRID.replace('samples = "s', 'files = ["*.py"]\nsamples = "s')
+    (tmp_path / "nets.py").write_text("width = 1")
+    first = resolve(tmp_path, text).baseline.config.run_id
+    (tmp_path / "nets.py").write_text("width = 2")
+    assert resolve(tmp_path, text).baseline.config.run_id != first
+    with pytest.raises(UserError, match=r"external.files = '\*.c': no such file in"):
+        resolve(tmp_path, text.replace("*.py", "*.c"))
+
+
+def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--steps 7: external.command does not name \{steps\}"):
+        resolve(tmp_path, steps=7)
+    planned = resolve(tmp_path, GRID.replace('"{seed}"]', '"{seed}", "{steps}"]'), steps=7)
+    assert planned.baseline.config.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"--bn"', '"{rat}"', r"external.command: \{rat\}: did you mean rate\? valid: batch_norm, rate"),
+        ("{lr}", "{lr!r}", "external.command.5 = .*: valid: {name} with nothing else in the braces"),
+        ("{lr}", "{lr.__class__}", "external.command.5 = .*: valid: {name}"),
+        ("{lr}", "{lr", "external.command.5 = .*: expected '}' before end of string"),
+        ("lr = 0.0002", "lr = [1]", r"level batch_norm.on, rate.low: lr: a table or a list; valid: a text, a number"),
+        ("lr = 0.0002", "lr = 0.0002, depth = 3", "depth: the command does not name it; .*valid: batch_norm, lr, data"),
+        ("lr = 0.0002", "lr = 0.0002, seed = 3", "seed: valid: --seeds and --steps"),
+        ("lr = 0.0002", 'lr = 0.0002, preset = "mlp"', "preset: valid: --seeds and --steps.* no presets here"),
+        ("lr = 0.0002", 'lr = 0.0002, dataset = "mnst"', "dataset = 'mnst': did you mean mnist"),
+        ("lr = 0.0002", "lr = 0.0002, image_size = 0", "image_size = 0: should be greater than 0"),
+        ("lr = 0.0002", 'lr = 0.0002, dataset = "cifar10", scoring.features = "digits"', "cannot judge cifar10"),
+        ("lr = 0.0002", "lr = 0.0002, scoring.num_samples = 9", "scoring.num_samples = 9: too few for digits features"),
+        ("lr = 0.0002", "lr = 0.0002, scoring.curves = 9", "scoring.curves = 9: scoring has no such field"),
+        ('"samples/*.png"', '"../*.png"', r"external.samples = '../\*.png': valid: a path or pattern below \{out\}"),
+        ('"samples/*.png"', '"/tmp/a.npy"', r"external.samples = '/tmp/a.npy': valid: a path"),
+        ('"samples/*.png"', '"g.pt"', "external.latent_shape = None: a saved generator needs it"),
+        ('"samples/*.png"', '"a.npy"\nlatent_shape = [9]', r"external.latent_shape = \[9\]: valid with samples that"),
+        ('"samples/*.png"', '"a.npy"\nlog = "("', r"external.log = '\(': .*valid: a regular expression with"),
+        ('"samples/*.png"', '"a.npy"\nlog = "Loss"', "external.log = 'Loss': valid: a regular expression with the"),
+        ('"samples/*.png"', '"a.npy"\nlog = "(?P<fid>.)"', "external.log = .*: valid: a regular expression with the"),
+        ('"samples/*.png"', '"a.npy"\ntimeout_sec = 0', "external.timeout_sec = 0: should be greater than 0"),
+        ('"samples/*.png"', '"a.npy"\nshell = true', "external.shell = true: external has no such field"),
+        ('title = "Mine"', 'base = "mlp"', "base = 'mlp': valid: a base preset, or .external., not both"),
+        ("[external]", "[outside]", "outside = .*: a grid has no such field; .*external"),
+        ("[factors.batch_norm]", '[blocks]\npreset = ["mlp"]\n[factors.batch_norm]', "base = '': valid: a base preset"),
+    ],
+)  # fmt: skip
+def test_what_would_not_run_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GRID
+    with pytest.raises(UserError, match=message) as wrong:
+        resolve(tmp_path, GRID.replace(old, new, 1))
+    assert "\n" not in str(wrong.value)
+    assert str(tmp_path) in str(wrong.value) or "--" in str(wrong.value)
+
+
+def test_a_base_preset_is_refused_beside_a_program(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--base mlp: .*mine.toml has \[external\] instead of a preset"):
+        resolve(tmp_path, base="mlp")
+
+
+def test_a_grid_without_either_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[factors.a]\nbaseline = "x"\nlevels.x = {}\nlevels.y = { beta1 = 0.9 }', "utf-8")
+    with pytest.raises(UserError, match="base is missing"):
+        load_grid(path)
+
+
+def test_blocks_of_data_sets_are_told_apart(tmp_path: Path) -> None:
+    planned = resolve(tmp_path, dataset=["mnist-10k", "fashion-mnist"])
+    assert [block.name for block in planned.blocks] == ["mine", "mine@fashion-mnist"]
+    assert {cell.config.dataset for cell in planned.blocks[1].cells} == {"fashion-mnist"}

@@ -1,0 +1,204 @@
+"""Tables of anyone's runs: judged right where the truth is known, refused in a line where they are no such tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import gan_ablate
+from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
+from gan_ablate.analysis import effects as of_plans
+from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store
+from tests.synthetic import save_runs
+
+
+def make_runs(*, num_seeds: int = 8, seed: int = 0) -> pd.DataFrame:
+    """Runs whose truth is known: batch norm off +40 % FID and -0.1 accuracy, the rate nothing, no interaction."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for run_seed in range(num_seeds):
+        shared = rng.normal(0, 0.5)
+        for norm in ("on", "off"):
+            for rate in (0.0002, 0.001):
+                log_fid = 3 + shared + np.log(1.4) * (norm == "off") + rng.normal(0, 0.02)
+                accuracy = 0.5 + 0.1 * shared - 0.1 * (norm == "off") + rng.normal(0, 0.01)
+                row = {"batch_norm": norm, "lr": rate, "run": run_seed + 40, "fid": np.exp(log_fid), "acc": accuracy}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_known_effects_are_found_with_their_sizes() -> None:
+    effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run").set_index("effect")
+    assert dict(effects["answer"]) == {
+        "batch norm off": "higher",
+        "lr 0.001": "negligible",
+        "batch norm off × lr 0.001": "negligible",
+    }
+    off = effects.loc["batch norm off"]
+    assert off["percent_change_low"] < 40 < off["percent_change_high"]
+    assert off["percent_change"] == pytest.approx(40, abs=4)
+    assert off["num_seeds"] == 8
+
+
+def test_effects_are_those_of_a_paired_t_test() -> None:
+    runs = make_runs()
+    effects = estimate_effects(runs, factors=["batch_norm", "lr"], seed="run").set_index("effect")
+    sides = np.log(runs.pivot_table("fid", "run", "batch_norm", aggfunc=lambda fid: np.exp(np.log(fid).mean())))
+    reference = stats.ttest_rel(sides["off"], sides["on"])
+    interval = reference.confidence_interval(0.95)
+    off = effects.loc["batch norm off"]
+    assert off["p"] == pytest.approx(reference.pvalue)
+    assert (off["low"], off["high"]) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def test_an_outcome_of_ones_own_may_be_better_higher() -> None:
+    effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", outcome="acc:higher:difference")
+    off = effects.set_index("effect").loc["batch norm off"]
+    assert off["answer"] == "lower"
+    assert off["value"] == pytest.approx(-0.1, abs=0.01)
+    assert off["scale"] == "difference"
+
+
+def test_our_own_tables_give_our_own_effects(tmp_path: Path) -> None:
+    planned = plan(load_grid("bn_label_smooth"), seeds=4)
+    save_runs(
+        Store(tmp_path), planned, lambda cell, seed: 20 + 5 * seed + len(cell.label) + 0.1 * seed * len(cell.label)
+    )
+    runs = load_results(tmp_path, "bn_label_smooth")
+    ours = of_plans.estimate_effects(planned, runs)
+    theirs = estimate_effects(runs, factors=["batch_norm", "label_smoothing"])
+    assert list(theirs["effect"]) == [effect.name for effect in ours]
+    assert list(theirs["value"]) == [effect.estimate.value for effect in ours]
+    assert list(theirs["p_holm"]) == [effect.test.p for effect in ours]
+    assert gan_ablate.estimate_effects is estimate_effects
+
+
+def test_single_changes_of_a_baseline_are_understood() -> None:
+    runs = make_runs()
+    single = runs[(runs["batch_norm"] == "on") | (runs["lr"] == 0.0002)]
+    effects = estimate_effects(single, factors=["batch_norm", "lr"], seed="run")
+    assert list(effects["effect"]) == ["batch norm off", "lr 0.001"]
+    other = estimate_effects(runs, factors=["batch_norm", "lr"], seed="run", baselines={"batch_norm": "off"})
+    assert next(iter(other["effect"])) == "batch norm on"
+    assert other["value"][0] == pytest.approx(-effects_of(runs)["value"][0])
+
+
+def effects_of(runs: pd.DataFrame) -> pd.DataFrame:
+    return estimate_effects(runs, factors=["batch_norm", "lr"], seed="run")
+
+
+def test_runs_that_diverged_are_told_and_imputed(tmp_path: Path) -> None:
+    runs = make_runs().assign(status="completed")
+    runs.loc[1, "fid"], runs.loc[1, "status"] = np.nan, "diverged"
+    effects = effects_of(runs).set_index("effect")
+    assert effects.loc["lr 0.001", "num_seeds"] == 7
+    assert (effects["with_diverged"] > effects["value"])["lr 0.001"]
+    page = judge(runs, factors=["batch_norm", "lr"], seed="run", out=tmp_path / "out")
+    assert "1 of the runs diverged." in page.read_text()
+    assert "diverged 1/16 runs against 0/16" in page.read_text()
+
+
+def test_looks_make_intervals_wider_and_the_margin_counts() -> None:
+    fixed = effects_of(make_runs())
+    wide = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", intervals="sequential")
+    assert (wide["high"] - wide["low"] > fixed["high"] - fixed["low"]).all()
+    strict = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", margin=0.001)
+    assert list(strict["answer"][1:]) == ["open", "open"]
+
+
+def test_a_page_has_answers_tables_and_figures(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    make_runs().to_csv(path, index=False)
+    outcomes = ["fid:lower", "acc:higher:difference"]
+    page = judge(
+        path, factors=["batch_norm", "lr"], seed="run", outcomes=outcomes, out=tmp_path / "out", title="*Mine*"
+    )
+    text = page.read_text("utf-8")
+    assert text.startswith("# \\*Mine\\*\n\nRaises FID: **batch norm off** +")
+    assert "**lr 0.001** does not matter: FID" in text
+    assert "Lowers acc: **batch norm off** -0.1" in text
+    assert "## acc (higher is better, compared as differences)" in text
+    names = {file.name for file in page.parent.iterdir()}
+    assert names >= {
+        "report.md", "report.html", "effects.csv", "effects.tex", "variants.csv", "fid-effects.png", "fid-runs.png",
+        "fid-interactions.png", "acc-effects.png", "acc-runs.png", "acc-interactions.png",
+    }  # fmt: skip
+    for picture in ("fid-effects.png", "acc-interactions.png"):
+        assert f"]({picture})" in text
+    variants = pd.read_csv(page.parent / "variants.csv")
+    assert list(variants["runs"]) == [8] * 4
+    of_first = make_runs().query("batch_norm == 'on' and lr == 0.0002")
+    assert variants["fid"][0] == pytest.approx(stats.gmean(of_first["fid"]))
+    assert variants["acc"][0] == pytest.approx(of_first["acc"].mean())
+    assert len(pd.read_csv(page.parent / "effects.csv")) == 6
+
+
+def test_levels_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("lr,seed,fid\n" + "\n".join(f"{lr},{s},{s + 2.5}" for s in range(3) for lr in ("0.50", "0.5")))
+    judge(path, factors=["lr"], out=tmp_path / "out")
+    assert set(pd.read_csv(tmp_path / "out" / "variants.csv", dtype=str)["lr"]) == {"0.50", "0.5"}
+
+
+ROWS = """bn,lr,seed,fid,acc,status
+on,1,0,20,0.5,completed
+off,1,0,30,0.4,completed
+on,2,0,21,0,completed
+off,2,0,33,1,completed
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "message"),
+    [
+        ("bn", "bn", {"factors": ["batch"]}, "--factor batch: .*runs.csv has no such column; valid: bn, lr, seed, fid"),
+        ("bn", "bn", {"factors": []}, "--factor: what was varied"),
+        ("bn", "bn", {"factors": ["bn", "bn"]}, "a column is named twice"),
+        ("bn", "bn", {"seed": "sed"}, "--seed sed: .* did you mean seed"),
+        ("bn", "bn", {"outcomes": ["kid"]}, "--outcome kid: .* has no such column"),
+        ("bn", "bn", {"outcomes": ["acc"]}, "--outcome acc: which is better. valid: COLUMN:lower or COLUMN:higher"),
+        ("bn", "bn", {"outcomes": ["acc:up"]}, "--outcome acc:up: 'up'; valid: COLUMN:lower"),
+        ("bn", "bn", {"outcomes": ["acc:higher:ratio"]}, "row 3 has 0, and ratios need numbers above 0; valid: acc"),
+        ("bn", "bn", {"outcomes": ["fid", "fid"]}, "--outcome fid: it is named twice"),
+        ("bn", "bn", {"outcomes": ["lr:lower"]}, "--outcome lr:lower: it says which run it is"),
+        ("bn", "bn", {"outcomes": []}, "--outcome: what was measured"),
+        ("bn", "bn", {"baselines": {"lr": "3"}}, "--baseline lr=3: no such level; valid: 1, 2"),
+        ("bn", "bn", {"baselines": {"beta": "3"}}, "--baseline beta: no such --factor"),
+        ("bn", "bn", {"margin": 3.0}, "--margin 3: valid: from 0.1 % to 100 %"),
+        ("30", "abc", {}, "row 2, fid = 'abc': valid: a number, or nothing"),
+        ("off,2,0,33", "off,3,0,33", {}, "no run of bn on, lr 3; valid: every combination of levels, or the baseline"),
+        ("off,2,0,33", "on,2,0,33", {}, "row 4: another run of lr 2, seed 0; valid: one row per"),
+        ("off,2,0,33", ",2,0,33", {}, "row 4: bn is empty; valid: a level for every run"),
+        ("off,2,0,33", "off,2,,33", {}, "row 4: seed is empty"),
+        ("off,2,0,33", "<b>,2,0,33", {}, r"row 4, bn = '<b>': valid: at most 80 letters"),
+        ("1,completed", "1,done", {}, "row 4, status = 'done': .*valid: completed, diverged, failed"),
+        (",status", ",bn", {}, "two columns are called bn; rename one"),
+        (ROWS, "", {}, "not a CSV table"),
+        (ROWS, "bn,lr,seed,fid\n", {}, "no runs in it"),
+        (ROWS, "\x00\x01", {"factors": ["bn"]}, "no such column"),
+        (",0,", ",{seed},", {}, "no seed has fid for both sides of any comparison"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_runs_is_one_line(
+    tmp_path: Path, old: str, new: str, options: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "runs.csv"
+    text = ROWS.replace(old, new)
+    for number in range(text.count("{seed}")):
+        text = text.replace("{seed}", str(number), 1)
+    path.write_text(text, "utf-8")
+    arguments: dict[str, object] = {"factors": ["bn", "lr"], "out": tmp_path / "out", **options}
+    with pytest.raises(UserError, match=message) as wrong:
+        judge(path, **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(wrong.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.csv: No such file or directory"):
+        judge(tmp_path / "none.csv", factors=["a"])
