@@ -76,7 +76,7 @@ def train_as_printed(
     is_between_linear_layers = config.generator.kind == "dcgan" and config.generator.norm == "none"
     if is_between_linear_layers:
         return train_plainly(networks, batches, config, log, lambda _: torch.randn(*shape, 1, 1))
-    if config.generator.kind == "mlp" and not config.discriminator.dropout:
+    if config.discriminator.kind == "mlp" and not config.discriminator.dropout:
         return _train_with_detached_fakes(networks, batches, config, log)
     return train_plainly(networks, batches, config, log)
 

@@ -57,13 +57,14 @@ def _check_objective(config: RunConfig) -> None:
         advice = "clipped weights cannot reach the gradient norm that the penalty asks for; use one of them"
         raise refusal("loss.weight_clip", clip, advice, "penalty")
     is_of_gradient = config.penalty.kind in ("gradient", "r1", "r1_r2")
-    if is_of_gradient and config.discriminator.norm == "batch":
+    shipped = None if config.discriminator.kind == "module" else config.discriminator
+    if is_of_gradient and shipped is not None and shipped.norm == "batch":
         # arXiv:1704.00028, section 4.
         advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
         raise refusal(
             "penalty", config.penalty.kind, f'{advice}; set discriminator.norm = "none"', "discriminator.norm"
         )
-    if is_of_gradient and config.discriminator.minibatch_std:
+    if is_of_gradient and shipped is not None and shipped.minibatch_std:
         advice = "a penalty on each image's gradient has no meaning where minibatch_std mixes the images of a batch"
         raise refusal("penalty", config.penalty.kind, advice, "discriminator.minibatch_std")
     if config.conditional:
@@ -98,6 +99,9 @@ def _check_scoring(config: RunConfig) -> None:
             raise refusal("scoring.representation", True, advice, "scoring.features")
         if config.conditional:
             raise refusal("scoring.representation", True, f"{advice}; valid: conditional = false", "conditional")
+        if "module" in (config.discriminator.kind, config.generator.kind):
+            others = "discriminator.kind", "generator.kind"
+            raise refusal("scoring.representation", True, "it takes networks that are shipped", *others)
     for field, number in (
         ("num_samples", config.scoring.num_samples),
         ("curve_samples", config.scoring.curve_samples),

@@ -25,6 +25,7 @@ _WORKER_SEC = 3.0  # of what a worker's first run does besides: data decoded, th
 _REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
 _REPRESENTATION_SEC = 15.0  # of what networks learn besides drawing, where it is measured
 _INCEPTION_GFLOP_PER_IMAGE = 11.4
+_UNKNOWN_MACS = 5e6  # stands for those of a network of somebody's own, about what dcgan-28 has
 
 SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
 """Fields that leave a step's time as it is."""
@@ -94,7 +95,8 @@ def _scoring_sec(config: RunConfig, speed: Speed, step_sec: float) -> float:
     if scoring.features == "none":
         return 0.0
     # The final images are scored twice where G has batch norm: with running averages and with batch statistics.
-    num_final = scoring.num_samples * (2 if config.generator.norm != "none" else 1)
+    has_norm = config.generator.kind == "module" or config.generator.norm != "none"
+    num_final = scoring.num_samples * (2 if has_norm else 1)
     num_images = num_final + scoring.curve_points * scoring.curve_samples
     gflop_per_sec = gflop_per_step(config) / step_sec
     sampling_sec = 2e-9 * _generator_macs(config) / gflop_per_sec
@@ -145,6 +147,8 @@ def _generator_macs(config: RunConfig) -> float:
             return _linear_macs((config.num_inputs_g, *config.generator.hidden_sizes, pixels))
         case "dcgan":
             return _dcgan_generator_macs(config, config.generator)
+        case "module":
+            return _UNKNOWN_MACS
         case _:
             assert_never(config.generator)
 
@@ -156,6 +160,8 @@ def _discriminator_macs(config: RunConfig) -> float:
             return _linear_macs((pixels, *config.discriminator.hidden_sizes, config.num_outputs_d))
         case "dcgan":
             return _dcgan_discriminator_macs(config, config.discriminator)
+        case "module":
+            return _UNKNOWN_MACS
         case _:
             assert_never(config.discriminator)
 

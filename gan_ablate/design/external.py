@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import string
 from pathlib import Path
@@ -13,11 +12,12 @@ from pydantic import Field, PositiveFloat, model_validator
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, FeatureKind, default_features
 from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.sources import name_files
 from gan_ablate.design.validation import Model, Size, choices, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
 """What the command may name in braces besides the grid's factors, and what its levels set."""
@@ -26,7 +26,6 @@ GENERATOR_SUFFIXES = (".pt", ".pt2")
 """A saved generator: of TorchScript, or of torch.export."""
 
 MAX_WORD = 10_000
-MAX_SOURCE_BYTES = 100_000_000
 
 Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
 
@@ -195,25 +194,6 @@ def name_code(external: External, folder: Path, stem: str, source: str) -> str:
         words = [word.removeprefix("{here}/") for word in external.command]
         found = [folder / word for word in words if (folder / word).is_file()]
     return name_files(folder, found, stem)
-
-
-def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
-    """Name files by their content and their places below a folder: ``STEM@HASH``.
-
-    Raises:
-        UserError: if one cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(dict.fromkeys(files)):
-        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-        try:
-            if path.stat().st_size > MAX_SOURCE_BYTES:
-                raise UserError(f"{path}: larger than {MAX_SOURCE_BYTES:,} bytes; valid: name source files")
-            content = path.read_bytes()
-        except OSError as unreadable:
-            raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
-        digest.update(f"{name}\0{len(content)}\n".encode("utf-8", "surrogateescape") + content)
-    return f"{stem}@{digest.hexdigest()[:8]}"
 
 
 def _match(folder: Path, pattern: str) -> list[Path]:

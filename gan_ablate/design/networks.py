@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
+from gan_ablate.design.own import OwnDiscriminator, OwnGenerator
 from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone, refusal
 
 NormKind = Literal["none", "batch"]
@@ -184,7 +185,9 @@ class DCGANDiscriminator(_DCGAN, _Discriminator):
         return self
 
 
-Generator = Annotated[MLPGenerator | DCGANGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)]
+Generator = Annotated[
+    MLPGenerator | DCGANGenerator | OwnGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]
 Discriminator = Annotated[
-    MLPDiscriminator | DCGANDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPDiscriminator | DCGANDiscriminator | OwnDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat
 
+from gan_ablate.design.own import OwnLoss, OwnPenalty
 from gan_ablate.design.validation import Model, kind_alone
 
 
@@ -57,7 +58,7 @@ class RelativisticLoss(Model):
 
 
 Loss = Annotated[
-    BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss,
+    BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | OwnLoss,
     Field(discriminator="kind"),
     BeforeValidator(kind_alone),
 ]
@@ -96,5 +97,7 @@ class R1R2Penalty(Model):
 
 
 Penalty = Annotated[
-    NoPenalty | GradientPenalty | R1Penalty | R1R2Penalty, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    NoPenalty | GradientPenalty | R1Penalty | R1R2Penalty | OwnPenalty,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
 ]

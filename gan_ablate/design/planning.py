@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -27,6 +28,7 @@ from gan_ablate.design.grid import (
     load_preset,
 )
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
+from gan_ablate.design.own import OwnCode
 from gan_ablate.design.programs import grid_folder, resolve_program
 from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -198,6 +200,8 @@ def plan(
         own = grid.budget[budget].model_dump(include={*common["scoring"]}, exclude_none=True)
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders = KnownFolders()
+    is_file = Path(grid.source).suffix == ".toml"
+    code = OwnCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
     cells: list[Cell] = []
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     num_cells = count_blocks(grid, datasets, bases) * count_cells(grid)
@@ -207,7 +211,7 @@ def plan(
     def resolve(levels: Mapping[str, str], block: Block) -> AnyConfig:
         if grid.external is not None:
             return resolve_program(grid, levels, block, resolved, options, folders)
-        return _resolve_cell(grid, levels, block, common, own_budget, options, folders)
+        return _resolve_cell(grid, levels, block, common, own_budget, options, folders, code)
 
     for block in list_blocks(grid, datasets, bases):
         every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
@@ -223,6 +227,7 @@ def plan(
     for cell in cells:
         if isinstance(cell.config, ExternalConfig):
             folders.places[cell.config.code] = str(grid_folder(grid))
+    folders.places.update(code.places)
     num_seeds = resolved.seeds or 1
     return Plan(
         grid=grid,
@@ -298,6 +303,7 @@ def _resolve_cell(
     own_budget: list[Layer],
     options: list[Layer],
     folders: KnownFolders,
+    code: OwnCode,
 ) -> RunConfig:
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
     source = f"{grid.source}, level {shorten(where)}"
@@ -312,11 +318,16 @@ def _resolve_cell(
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
     layers += [*block.above, *options]
-    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders)
+    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders, code)
 
 
 def resolve_run(
-    preset: dict[str, Any], source: str, common: dict[str, Any], layers: list[Layer], folders: KnownFolders
+    preset: dict[str, Any],
+    source: str,
+    common: dict[str, Any],
+    layers: list[Layer],
+    folders: KnownFolders,
+    code: OwnCode | None = None,
 ) -> RunConfig:
     """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
     data = merge(preset, common)
@@ -335,6 +346,7 @@ def resolve_run(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
+    data = (code or OwnCode()).complete(data, source)
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.design.cost import Speed, gflop_per_step, step_key
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
 from gan_ablate.execution.executors.worker import follow_parent, prepare
 from gan_ablate.execution.schedule import find_missing_ids
@@ -61,8 +62,9 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:
         return known or Speed()
+    folders = {name: place for plan in plans for name, place in plan.folders.items()}
     try:
-        speed = _measure(list(untimed.values())[:MAX_TIMED_VARIANTS], known or Speed(), num_jobs)
+        speed = _measure(list(untimed.values())[:MAX_TIMED_VARIANTS], known or Speed(), num_jobs, folders)
     except (BrokenProcessPool, OSError):  # too little memory for a step: the runs will say so
         return known
     with suppress(OSError):  # a cache that cannot be written is measured again
@@ -85,11 +87,11 @@ def _load(place: Path, machine: list[object]) -> Speed | None:
     return speed if is_sound else None
 
 
-def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed:
+def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int, folders: dict[str, str]) -> Speed:
     started = time.perf_counter()
     start_server()
     with (
-        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=_prepare_to_time) as pool,
+        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=_prepare_to_time, initargs=(folders,)) as pool,
         _ended_at_once(),
     ):
         classifier_ms = pool.submit(_time_classifier).result()
@@ -101,8 +103,11 @@ def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int) -> Speed
     return Speed(step_ms={**known.step_ms, **timed}, start_sec=start_sec, classifier_ms=classifier_ms)
 
 
-def _prepare_to_time() -> None:
+def _prepare_to_time(folders: dict[str, str]) -> None:
     """Prepare a process of the pool, which would wait for ever where this one is killed."""
+    from gan_ablate.training.own import allow_code
+
+    allow_code(folders)
     follow_parent()
     prepare(1, None)
 
@@ -136,7 +141,7 @@ def _time_step(config: RunConfig) -> float | None:
             started = time.perf_counter()
             take_step()
             times.append(time.perf_counter() - started)
-    except RuntimeError:  # PyTorch's, of memory above all
+    except (RuntimeError, UserError):  # PyTorch's, of memory above all, or of code of somebody's own
         return None
     return statistics.median(times) * 1e3
 

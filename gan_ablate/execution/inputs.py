@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from gan_ablate.design.config import RunConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import Scorer
+from gan_ablate.training.check import check_own
 from gan_ablate.training.data import ImageDataset, load_dataset
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ def check_inputs(config: AnyConfig, context: RunContext) -> None:
     """Load what a run will need, so that what is missing is said before anything is trained.
 
     Raises:
-        UserError: if the data set, the extractor or the device cannot be had.
+        UserError: if the data set, the extractor or the device cannot be had, or code of somebody's own does not give
+            what it should.
     """
     find_device(context)
     find_dataset(config, context)
     find_scorer(config, context)
+    if isinstance(config, RunConfig):
+        check_own(config)
 
 
 def find_device(context: RunContext) -> torch.device:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from gan_ablate.design.datasets import default_features
 from gan_ablate.design.external import ExternalConfig
@@ -35,10 +36,12 @@ from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.train import Measurement, TrainResult, train
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.configs import AnyConfig
@@ -207,7 +210,7 @@ def _final_scores(
     sampling_sec = time.perf_counter() - started
     scores = scorer.score(images, classes)
     fid_batch_stats = scores.fid
-    if config.generator.norm != "none":
+    if any(isinstance(module, BATCH_NORMS) for module in result.generator.modules()):
         fid_batch_stats = scorer.fid(sample_images(result.generator, latents, device, batch_stats=True))
     fid_ema = None if result.average is None else scorer.fid(sample_images(result.average, latents, device))
     return _FinalScores(scores, fid_batch_stats, fid_ema, sampling_sec)

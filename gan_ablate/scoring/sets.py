@@ -174,21 +174,19 @@ def read_array(path: Path) -> NDArray[np.generic]:
         UserError: if it cannot be read, or a ``.npz`` holds several and none is called ``images``.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             names = list(loaded.files)
             name = "images" if "images" in names else names[0] if len(names) == 1 else None
-            if name is None:
-                raise UserError(f"{path}: arrays {shorten(', '.join(names))}; valid: one, or one called images")
-            array: NDArray[np.generic] = loaded[name]
-            return array
-    except (OSError, ValueError, EOFError, KeyError, SyntaxError) as broken:
-        reason = getattr(broken, "strerror", None) or str(broken).partition("\n")[0]
-        raise UserError(f"{path}: not a readable array ({shorten(reason)})") from None
+            if name is not None:
+                array: NDArray[np.generic] = loaded[name]
+                return array
     except Exception as broken:  # zip and header parsers raise what they like
-        raise UserError(f"{path}: not a readable array ({type(broken).__name__})") from None
+        reason = str(getattr(broken, "strerror", None) or broken).partition("\n")[0] or type(broken).__name__
+        raise UserError(f"{path}: not a readable array ({shorten(reason)})") from None
+    raise UserError(f"{path}: arrays {shorten(', '.join(names))}; valid: one, or one called images")
 
 
 def _from_array(array: NDArray[np.generic], source: str, num_channels: int, size: int | None) -> Tensor:

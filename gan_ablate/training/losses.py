@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 from torch.nn import functional
 
+from gan_ablate.errors import UserError
+from gan_ablate.training.own import find_own
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
         RelativisticLoss,
         WassersteinLoss,
     )
+    from gan_ablate.design.own import OwnLoss
 
-    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss
+    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | OwnLoss
 
 MODE_SEEKING_EPS = 1e-5
 """Keeps the term finite where all images are the same, as in the authors' code."""
@@ -53,6 +57,8 @@ def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: 
         case "relativistic":
             # arXiv:2501.05441, equation 2, with f(t) = -log(1 + e^-t): D maximises E[f(D(x) - D(G(z)))].
             return functional.softplus(logits_fake - logits_real).mean()
+        case "module":
+            return _single(find_own(loss).discriminator(logits_real, logits_fake), f"{loss.path}.discriminator")
         case _:
             assert_never(loss)
 
@@ -82,6 +88,8 @@ def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tens
             # arXiv:2501.05441, equation 2, its sign turned as for the non-saturating loss: -E[f(D(G(z)) - D(x))]
             assert logits_real is not None
             return functional.softplus(logits_real - logits_fake).mean()
+        case "module":
+            return _single(find_own(loss).generator(logits_fake), f"{loss.path}.generator")
         case _:
             assert_never(loss)
 
@@ -101,6 +109,18 @@ def mode_seeking_term(x_fake: Tensor, z: Tensor) -> Tensor:
     half = len(z) // 2
     apart = (x_fake[:half] - x_fake[half : 2 * half]).abs().mean() / (z[:half] - z[half : 2 * half]).abs().mean()
     return 1 / (apart + MODE_SEEKING_EPS)
+
+
+def _single(loss: object, source: str) -> Tensor:
+    """Check that code of somebody's own gave one number.
+
+    Raises:
+        UserError: if it did not.
+    """
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        given = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise UserError(f"{source}: gives {given}; valid: a tensor of one number")
+    return loss.reshape(())
 
 
 def _bce(logits: Tensor, label: float) -> Tensor:

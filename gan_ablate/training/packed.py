@@ -100,17 +100,18 @@ class PackedTrainer(AdversarialStep):
         return self._runs
 
 
+_NOT_MAPPED = "nobody knows whether code of one's own can be mapped over runs"
+
+
 def find_obstacle(configs: Sequence[RunConfig]) -> str | None:
     """Say why runs cannot be packed together, or None where they can."""
     scalars: dict[str, Any] = {"seed": 0, "lr_g": 1.0, "lr_d": 1.0, "beta1": 0.0, "beta2": 0.0}
     if len({config.loss.kind for config in configs}) > 1:
         return "runs in one pack have one kind of loss"
     alike = {config.model_copy(update={**scalars, "loss": configs[0].loss}).model_dump_json() for config in configs}
-    if len(alike) > 1:
-        return "runs in one pack may differ in seed, learning rates, Adam's β and the loss only"
-    if configs[0].precision != "fp32":
-        return "mapped layers do not round as autocast does; valid: precision fp32"
     for has_it, reason in (
+        (len(alike) > 1, "runs in one pack may differ in seed, learning rates, Adam's β and the loss only"),
+        (configs[0].precision != "fp32", "mapped layers do not round as autocast does; valid: precision fp32"),
         (configs[0].penalty.kind != "none", "a gradient penalty differentiates one run's D, not a pack of them"),
         (configs[0].augmentation, "augmentation draws from one stream, which runs in one pack cannot share"),
         (configs[0].mode_seeking_weight, "the mode-seeking term compares images within a run, not within a pack"),
@@ -120,11 +121,14 @@ def find_obstacle(configs: Sequence[RunConfig]) -> str | None:
             configs[0].discriminator.spectral_norm,
             "the power iteration changes vectors in place",
         ),
+        ("module" in (configs[0].generator.kind, configs[0].loss.kind), _NOT_MAPPED),
         (any(c.loss.kind == "wasserstein" and c.loss.weight_clip for c in configs), "a pack clips no weights"),
     ):
         if has_it:
             return reason
     discriminator = configs[0].discriminator
+    if discriminator.kind == "module":
+        return _NOT_MAPPED
     if discriminator.dropout or (discriminator.kind == "dcgan" and discriminator.dropout2d):
         return "dropout draws from one stream, which runs in one pack cannot share"
     return None

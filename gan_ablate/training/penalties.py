@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import torch
 
+from gan_ablate.errors import UserError
+from gan_ablate.training.own import find_own
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,6 +56,11 @@ def discriminator_penalty(
         case "r1_r2":
             at_real, at_fake = (zero_centred_gradient_penalty(x.logits, x.images) for x in (real, fake))
             return penalty.gamma * (at_real + at_fake)
+        case "module":
+            given = find_own(penalty)(judge, real.images.detach(), fake.images.detach())
+            if not isinstance(given, torch.Tensor) or given.numel() != 1:
+                raise UserError(f"{penalty.path}: gives no tensor of one number")
+            return given.reshape(())
         case _:
             assert_never(penalty)
 

@@ -74,6 +74,7 @@ def test_a_default_that_changed_gives_an_old_configuration_another_name() -> Non
 def test_a_kind_alone_stands_for_its_table() -> None:
     config = make_config(init="normal")
     assert config.init == NormalInit(kind="normal", std=0.02)
+    assert config.discriminator.kind == "dcgan"
     assert config.discriminator.activation == LeakyReLU(kind="leaky_relu", negative_slope=0.2)
 
 

@@ -10,6 +10,7 @@ import traceback
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal
 
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def compute(
     from gan_ablate.execution.lease import lease
     from gan_ablate.execution.run import execute
     from gan_ablate.execution.store import Store
+    from gan_ablate.training.own import allow_code
+
+    allow_code(context.folders)
 
     def report(progress: Progress) -> None:
         send("progress", progress)
@@ -130,14 +134,23 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
-    """Pick a run for each data set and way to score: what they need, all others do."""
-    return list({(c.dataset, c.image_size, c.scoring.features): c for c in configs}.values())
+    """Pick a run for each data set, way to score and code of somebody's own: what they need, all others do."""
+    return list({(c.dataset, c.image_size, c.scoring.features, _own_parts(c)): c for c in configs}.values())
+
+
+def _own_parts(config: AnyConfig) -> tuple[str, ...]:
+    if isinstance(config, ExternalConfig):
+        return ()
+    parts = (config.generator, config.discriminator, config.loss, config.penalty)
+    return tuple(part.model_dump_json() for part in parts if part.kind == "module")
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
     """Load what a run needs; return what is wrong with it, or None."""
     from gan_ablate.execution.inputs import check_inputs
+    from gan_ablate.training.own import allow_code
 
+    allow_code(context.folders)
     try:
         check_inputs(config, context)
     except UserError as problem:

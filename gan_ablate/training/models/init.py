@@ -18,7 +18,7 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
-def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int, role: str) -> nn.Sequential:
+def initialise(network: nn.Module, init: NormalInit | DefaultInit, seed: int, role: str) -> nn.Module:
     """Draw every parameter of ``network``, in place.
 
     Args:
@@ -31,7 +31,7 @@ def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int
         The same network.
     """
     for prefix, module in network.named_modules():
-        if not isinstance(module, _Layer | _Norm):
+        if not isinstance(module, _Layer | _Norm) or module.weight is None:  # a norm without a scale has none
             continue
         weight_stream, bias_stream = (
             torch.Generator().manual_seed(stream_seed(seed, f"init/{role}/{prefix}.{name}"))
@@ -58,7 +58,7 @@ def initialise(network: nn.Sequential, init: NormalInit | DefaultInit, seed: int
     return network
 
 
-def normalise_spectrally(network: nn.Sequential, seed: int) -> nn.Sequential:
+def normalise_spectrally(network: nn.Module, seed: int) -> nn.Module:
     """Divide the weight of every layer by its largest singular value, in place (arXiv:1802.05957, algorithm 1).
 
     That is PyTorch's parametrization, with one step of the power iteration in every forward pass of training.

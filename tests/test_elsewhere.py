@@ -1,0 +1,55 @@
+"""The commands for what was trained elsewhere, as a user calls them."""
+
+from __future__ import annotations
+
+
+def test_sets_are_scored_side_by_side_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(tmp_path / "results")
+    digits = load_dataset("mnist-10k", 28, tmp_path).images[:1_280, 0].numpy()
+    np.save("good.npy", digits)
+    np.savez("worse.npz", images=digits // 2)
+    assert call(monkeypatch, "score", "good.npy", "worse.npz", "--to", "mine.csv") == 0
+    shown = capsys.readouterr().out
+    assert "real images, 28×28" in shown
+    assert "FID against the first" in shown
+    scores = pd.read_csv("mine.csv")
+    assert list(scores["set"]) == ["good.npy", "worse.npz", "real images, 28×28"]
+    assert list(scores["num_samples"]) == [1_280] * 3
+    assert scores["fid"][1] > 5 > 0.5 > scores["fid"][0]
+    assert scores["fid_log_ratio"][1] == pytest.approx(np.log(scores["fid"][1] / scores["fid"][0]))
+    assert f"{scores['fid'][1]:.4g}" in shown
+
+
+def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{bn},{seed},{20 + seed + 9 * (bn == 'off')}" for seed in range(6) for bn in ("on", "off")]
+    Path("runs.csv").write_text("\n".join(["bn,run,fid", *lines]))
+    options = ("--factor", "bn", "--seed", "run", "--margin", "5 %", "--baseline", "bn=off", "--title", "Mine")
+    assert call(monkeypatch, "judge", "runs.csv", *options, "--figures", "pdf") == 0
+    assert capsys.readouterr().out == "Report: judged/report.md\n"
+    page = Path("judged/report.md").read_text()
+    assert page.startswith("# Mine\n\nLowers FID: **bn on** -")
+    assert "Margin of ratios: 5 %" in page
+    assert Path("judged/fid-effects.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("judge", "none.csv", "--factor", "a"), "none.csv: No such file or directory"),
+        (("judge", "none.csv", "--factor", "a", "--margin", "much"), '--margin much: valid: a share such as "5 %" or'),
+        (("judge", "none.csv", "--factor", "a", "--baseline", "a"), "--baseline a: valid: FACTOR=LEVEL"),
+        (("score", "none"), "none: no such file or folder"),
+        (("score", ".", "--device", "tpu"), "--device tpu: not supported"),
+        (("score", ".", "--inception-weights", "w.pth"), "--inception-weights w.pth: no such file"),
+        (("score", ".", "--dataset", "folder:none"), "--dataset folder:none: no such folder"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err

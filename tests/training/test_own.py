@@ -1,0 +1,252 @@
+"""Networks, losses and penalties of one's own: found, named by their source, checked, and trained like any other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gan_ablate.api import run_grid
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Plan, plan
+from gan_ablate.errors import UserError
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.executors.worker import check
+from gan_ablate.training.check import check_own
+from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.own import allow_code
+from tests.features import warm
+
+NETS = """
+import torch
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self, width=32, size=28, bias=0.0):
+        super().__init__()
+        self.size = size
+        self.layers = nn.Sequential(nn.Linear(100, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, size**2))
+        self.shift = nn.Parameter(torch.rand(1) + bias)
+    def forward(self, z):
+        return torch.tanh(self.layers(z) + self.shift).view(-1, 1, self.size, self.size)
+
+class Maps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.ConvTranspose2d(100, 1, 28)
+    def forward(self, z):
+        return torch.tanh(self.layer(z))
+
+def discriminator(width=16, outputs=1):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.LeakyReLU(0.2), nn.Linear(width, outputs))
+
+class Loss:
+    def __init__(self, scale=1.0):
+        self.scale = scale
+    def discriminator(self, real, fake):
+        return self.scale * (nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean())
+    def generator(self, fake):
+        return self.scale * nn.functional.softplus(-fake).mean()
+
+class Drift:
+    def __init__(self, weight):
+        self.weight = weight
+    def __call__(self, judge, real, fake):
+        return self.weight * judge(real).square().mean()
+
+def frozen():
+    return Generator().requires_grad_(False)
+
+def number():
+    return 3
+
+class Vector:
+    def discriminator(self, real, fake): return real
+    def generator(self, fake): return fake.mean()
+"""
+
+GRID = """
+title = "Mine"
+base = "mlp"
+[factors.network]
+baseline = "ours"
+levels.ours = {}
+levels.mine = { LEVEL }
+[budget.standard]
+steps = 10
+seeds = 1
+num_samples = 1280
+curve_samples = 1280
+curve_points = 1
+"""
+
+MINE = 'generator = { kind = "module", path = "my_nets:Generator", width = 48 }'
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """Another test's module of the same name is another module."""
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("my_nets", "my_package")]:
+        del sys.modules[name]
+
+
+def write(folder: Path, level: str = MINE, nets: str = NETS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "my_nets.py").write_text(nets, "utf-8")
+    path = folder / "mine.toml"
+    path.write_text(GRID.replace("LEVEL", level), "utf-8")
+    return path
+
+
+def resolve(folder: Path, level: str = MINE, nets: str = NETS) -> Plan:
+    planned = plan(load_grid(write(folder, level, nets)), allow_code=True)
+    allow_code(planned.folders)
+    return planned
+
+
+def config_of(folder: Path, level: str = MINE, nets: str = NETS) -> RunConfig:
+    return resolve(folder, level, nets).cells[1].trained
+
+
+def test_nothing_is_run_that_is_not_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, nets="raise SystemExit('it was run')")
+    with pytest.raises(UserError, match=r"generator.path = 'my_nets:Generator': code of yours; valid: with"):
+        plan(load_grid(path))
+    config = plan(load_grid(path), allow_code=True).cells[1].trained  # which does not run it either
+    with pytest.raises(UserError, match=r"my_nets@[0-9a-f]{8}, which this command was not allowed to run"):
+        build_generator(config)
+
+
+def test_a_run_is_named_by_its_arguments_and_its_source(tmp_path: Path) -> None:
+    names = {
+        config_of(tmp_path / "a").run_id,
+        config_of(tmp_path / "a", MINE.replace("48", "49")).run_id,
+        config_of(tmp_path / "a", nets=NETS + "\nx = 1").run_id,
+        config_of(tmp_path / "a", 'generator = { kind = "module", path = "my_nets:Maps", latents = "maps" }').run_id,
+    }
+    assert len(names) == 4
+    assert config_of(tmp_path / "b").run_id == config_of(tmp_path / "a").run_id
+
+
+def test_a_package_is_named_by_all_of_its_files(tmp_path: Path) -> None:
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "parts.py").write_text("width = 32")
+    (package / "nets.py").write_text(NETS + "\nfrom my_package.parts import width")
+    level = MINE.replace("my_nets:", "my_package.nets:")
+    first = config_of(tmp_path, level)
+    assert len(build_generator(first).state_dict()) > 5
+    (package / "parts.py").write_text("width = 33")
+    assert config_of(tmp_path, level).run_id != first.run_id
+    with pytest.raises(UserError, match="it has changed since these runs were planned"):
+        build_generator(first)
+
+
+def test_networks_start_from_the_seeds_streams(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    torch.manual_seed(1)
+    first = build_generator(config).state_dict()
+    torch.manual_seed(2)
+    again, other = build_generator(config).state_dict(), build_generator(config.with_seed(1)).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["network.layers.0.weight"], other["network.layers.0.weight"])
+    assert not torch.equal(first["network.shift"], other["network.shift"])
+    # mlp's preset draws linear layers as PyTorch does, from streams of their names; by itself the module does so.
+    own = MINE.replace("width = 48", 'width = 48, initialised = "by_itself"')
+    by_itself = build_generator(config_of(tmp_path, own)).state_dict()
+    assert not torch.equal(first["network.layers.0.weight"], by_itself["network.layers.0.weight"])
+    assert torch.equal(first["network.shift"], by_itself["network.shift"])
+
+
+def test_init_draws_layers_of_ones_own(tmp_path: Path) -> None:
+    level = MINE + ', init = { kind = "normal", std = 0.5 }'
+    weight = build_generator(config_of(tmp_path, level)).state_dict()["network.layers.3.weight"]
+    assert weight.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_spectral_norm_reaches_a_discriminator_of_ones_own(tmp_path: Path) -> None:
+    level = 'discriminator = { kind = "module", path = "my_nets:discriminator", spectral_norm = true }'
+    network = build_discriminator(config_of(tmp_path, level))
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert [torch.linalg.matrix_norm(weight, 2).item() for weight in weights] == pytest.approx([1, 1], rel=0.2)
+    assert network(torch.zeros(5, 1, 28, 28)).shape == (5,)
+
+
+def test_a_grid_of_ones_own_parts_is_trained_and_scored(tmp_path: Path) -> None:
+    level = (
+        MINE + ', discriminator = { kind = "module", path = "my_nets:discriminator" }'
+        ', loss = { kind = "module", path = "my_nets:Loss", scale = 2.0 }'
+        ', penalty = { kind = "module", path = "my_nets:Drift", weight = 0.001 }'
+    )
+    planned = plan(load_grid(write(tmp_path / "mine", level)), allow_code=True)
+    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    assert list(runs["status"]) == ["completed"] * 2
+    assert runs["fid"].notna().all()
+    assert (runs["fid_batch_stats"] != runs["fid"])[1]  # its batch norm was found
+    again = run_grid(planned, warm(tmp_path / "again"), jobs=1)
+    assert list(again["fid"]) == list(runs["fid"])
+
+
+def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Path) -> None:
+    level = 'loss = { kind = "module", path = "my_nets:Loss" }'
+    runs = run_grid(plan(load_grid(write(tmp_path / "m", level)), allow_code=True), warm(tmp_path / "out"), jobs=1)
+    ours, mine = runs["fid"]
+    assert mine == pytest.approx(ours, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        (MINE.replace("width = 48", "size = 32"), r"generator: given \(4, 100\), it gives \(4, 1, 32, 32\) of "),
+        (MINE.replace("Generator", "Maps").replace(", width = 48", ""),
+         r"generator \(my_nets:Maps\), given \(4, 100\): fails \(RuntimeError: "),
+        (MINE.replace("width", "depth"), r"path = 'my_nets:Generator': cannot be called with \(depth=48\) \(TypeError"),
+        (MINE.replace(":Generator", ":Nothing"), r"cannot be imported \(AttributeError: module 'my_nets' has no attr"),
+        (MINE.replace(":Generator", ":number").replace(", width = 48", ""), "makes a int; valid: a torch.nn.Module"),
+        (MINE.replace(":Generator", ":frozen").replace(", width = 48", ""), r"generator \(my_nets:frozen\): it has no "),
+        ('discriminator = { kind = "module", path = "my_nets:discriminator", outputs = 3 }',
+         r"discriminator: given \(4, 1, 28, 28\), it gives \(4, 3\) of torch.float32; valid: \(4,\)"),
+        ('loss = { kind = "module", path = "my_nets:Vector" }',
+         r"my_nets:Vector.discriminator: gives a tensor of \(4,\); valid: a tensor of one number"),
+        ('loss = { kind = "module", path = "my_nets:Drift", weight = 1 }', "loss.discriminator .*: fails .Attribute"),
+        ('penalty = { kind = "module", path = "my_nets:number" }', r"penalty .my_nets:number.: fails .TypeError: '"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path, level: str, message: str) -> None:
+    planned = resolve(tmp_path / "mine", level)
+    with pytest.raises(UserError, match=message) as wrong:
+        check_own(planned.cells[1].trained)
+    assert "\n" not in str(wrong.value)
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
+    assert str(check(planned.cells[1].config, context)) == str(wrong.value)
+    assert check(planned.cells[0].config, context) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        (MINE.replace("my_nets:", "my_netz:"), "generator.path = 'my_netz': no such module in .*, nor installed"),
+        (MINE.replace("my_nets:", "my_nets."), r"generator.path = \"my_nets.Generator\": [Ss]tring should match"),
+        (MINE.replace("width", "code"), "generator.code: planning sets it; valid: leave it out"),
+        ('generator = { kind = "module" }', "generator.path is missing"),
+        (MINE + ", scoring.representation = true", "scoring.representation = True: it takes networks that are shipped"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_one_line(tmp_path: Path, level: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as wrong:
+        resolve(tmp_path, level)
+    assert "\n" not in str(wrong.value)
+
+
+def test_code_that_changes_between_plan_and_run_is_not_run(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    (tmp_path / "my_nets.py").write_text(NETS + "\nx = 1")
+    with pytest.raises(UserError, match=r"my_nets.py: it has changed since these runs were planned"):
+        build_generator(config)
