@@ -210,7 +210,7 @@ def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Pat
         (MINE.replace("width", "depth"), r"path = 'my_nets:Generator': cannot be called with \(depth=48\) \(TypeError"),
         (MINE.replace(":Generator", ":Nothing"), r"cannot be imported \(AttributeError: module 'my_nets' has no attr"),
         (MINE.replace(":Generator", ":number").replace(", width = 48", ""), "makes a int; valid: a torch.nn.Module"),
-        (MINE.replace(":Generator", ":frozen").replace(", width = 48", ""), r"generator \(my_nets:frozen\): it has no "),
+        (MINE.replace(":Generator", ":frozen").replace(", width = 48", ""), r"my_nets:frozen\): it has no parameters"),
         ('discriminator = { kind = "module", path = "my_nets:discriminator", outputs = 3 }',
          r"discriminator: given \(4, 1, 28, 28\), it gives \(4, 3\) of torch.float32; valid: \(4,\)"),
         ('loss = { kind = "module", path = "my_nets:Vector" }',
