@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from gan_ablate import score_images
+from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.design.study import load_grids
+from gan_ablate.training.data import load_dataset
+from tests.calls import call
+from tests.features import warm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(found)
+SECTIONS = {text.partition("\n")[0]: text for text in README.split("\n## ")}
+
+
+def blocks(section: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], re.DOTALL)
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    code = block("python").replace('budget="smoke"', 'budget="smoke", steps=10')
-    assert len(block("python").splitlines()) <= 12
+    (shown,) = blocks("From Python", "python")
+    assert len(shown.splitlines()) <= 12
+    code = shown.replace('budget="smoke"', 'budget="smoke", steps=10')
     (tmp_path / "example.py").write_text(code, "utf-8")
     done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -34,7 +45,8 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 
 def test_the_grid_file_plans(tmp_path: Path) -> None:
     path = tmp_path / "latent.toml"
-    path.write_text(block("toml"), "utf-8")
+    (shown,) = blocks("Your own question", "toml")
+    path.write_text(shown, "utf-8")
     cells = plan(load_grid(path)).cells
     assert [(c.trained.latent_dim, c.trained.init.kind) for c in cells] == [
         (100, "normal"), (100, "default"), (10, "normal"), (10, "default"),
@@ -57,6 +69,88 @@ def test_every_shipped_grid_that_it_names_is_there(line: str) -> None:
     names = re.findall(r"--grid (\S+)", line)
     assert names
     load_grids([name for name in names if not name.endswith(".toml")])
+
+
+OWN = "Your own GAN"
+
+MYNETS = """
+from torch import nn
+
+class Generator(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Linear(100, width), nn.ReLU(), nn.Linear(width, 784), nn.Tanh())
+        self.append(nn.Unflatten(1, (1, 28, 28)))
+"""
+
+SMALL = "\n[budget.standard]\nsteps = 5\nseeds = 2\nnum_samples = 1280\ncurve_samples = 1280\ncurve_points = 1\n"
+
+
+def commands(section: str, start: str) -> list[list[str]]:
+    """The lines of a section that a user would type, without what is said of them."""
+    lines = [line.strip().partition("  #")[0] for line in SECTIONS[section].splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(start)]
+
+
+def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm(tmp_path / "results")
+    Path("mynets.py").write_text(MYNETS, "utf-8")
+    Path("mynets.toml").write_text(blocks(OWN, "toml")[0] + SMALL, "utf-8")
+    (command,) = commands(OWN, "gan-ablate run --grid mynets.toml")
+    assert call(monkeypatch, *command) == 0
+    runs = load_results("results", "mynets")
+    assert list(runs["status"]) == ["completed"] * 4
+    assert "generator mine" in Path("results/mynets/report.md").read_text("utf-8")
+
+
+def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop in the style of the tutorials, over two factors and three seeds: scored, timed and reported."""
+    warm(tmp_path / "results")
+    shutil.copyfile(Path(__file__).with_name("tutorial_script.py"), "train.py")
+    Path("mine.toml").write_text(blocks(OWN, "toml")[1] + SMALL.replace("seeds = 2", "seeds = 3"), "utf-8")
+    (command,) = commands(OWN, "gan-ablate run --grid mine.toml")
+    assert call(monkeypatch, *command) == 0
+    runs = load_results("results", "mine")
+    assert list(runs["status"]) == ["completed"] * 12
+    assert runs["fid"].notna().all()
+    assert (runs["peak_memory_mib"] > 100).all()
+    assert (runs["step_ms_median"] > 0).all()
+    page = Path("results/mine/report.md").read_text("utf-8")
+    assert "**lr 0.001**" in page
+    assert "train.py" in page
+    # The script by itself, as its author would start it, draws the same images.
+    (tmp_path / "alone").mkdir()
+    arguments = ["--bn", "off", "--lr", "0.001", "--seed", "2", "--num", "1280"]
+    script = [sys.executable, str(tmp_path / "train.py"), *arguments]
+    subprocess.run(script, cwd=tmp_path / "alone", check=True, capture_output=True)
+    of_run = runs.query("batch_norm == 'off' and lr == '0.001' and seed == 2")["fid"].item()
+    assert score_images(tmp_path / "alone" / "samples", out="results").fid == pytest.approx(of_run, rel=1e-3)
+
+
+def test_a_table_and_samples_are_judged_and_scored_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm(tmp_path / "results")
+    rows = [
+        f"{norm},{lr},{seed},{(20 + seed) * (1.5 if norm == 'off' else 1) + 0.01 * seed},{0.7 - 0.001 * seed}"
+        for seed in range(5)
+        for norm in ("on", "off")
+        for lr in ("0.0002", "0.001")
+    ]
+    Path("runs.csv").write_text("\n".join(["batch_norm,lr,seed,fid,accuracy", *rows]), "utf-8")
+    digits = load_dataset("mnist-10k", 28, tmp_path).images[:1_280, 0].numpy()
+    np.save("samples.npy", digits)
+    Path("samples").mkdir()
+    for number, digit in enumerate(digits):
+        Image.fromarray(digit).save(f"samples/{number}.png")
+    for command in commands(OWN, "gan-ablate judge") + commands(OWN, "gan-ablate score"):
+        assert call(monkeypatch, *command) == 0
+    assert "Raises FID: **batch norm off** +50" in Path("judged/report.md").read_text("utf-8")
+    assert Path("scores.csv").is_file()
+    (code,) = blocks(OWN, "python")
+    assert len(code.splitlines()) <= 10
+    Path("example.py").write_text(code, "utf-8")
+    done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"batch norm off +(49|50)\.\d+ +higher +5", done.stdout)
+    assert done.stdout.endswith("judged/report.md\n")
 
 
 ANCHORS = {
