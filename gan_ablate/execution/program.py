@@ -97,9 +97,10 @@ class _Heard:
         return {name: [row[i] for row in rows] for i, name in enumerate(told)} if rows else {}
 
     def step_ms(self) -> list[float]:
-        """Milliseconds of a step between each two lines that tell of steps."""
-        pairs = itertools.pairwise(zip(self.steps, self.seconds, strict=True))
-        return [1e3 * (end - start) / (b - a) for (a, start), (b, end) in pairs if b > a]
+        """Milliseconds of a step between each two lines that tell of steps; of lines that come at once, the last."""
+        last = dict(zip(self.seconds, self.steps, strict=True))
+        pairs = itertools.pairwise(last.items())
+        return [1e3 * (end - start) / (b - a) for (start, a), (end, b) in pairs if b > a]
 
 
 def execute_program(
