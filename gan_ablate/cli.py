@@ -23,7 +23,7 @@ from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store
 from gan_ablate.execution.tracking import write_events
 from gan_ablate.files import is_disk_failure
-from gan_ablate.forecast import show_forecast
+from gan_ablate.forecast import check_code, show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
 from gan_ablate.signals import listen, stoppable
 from gan_ablate.watching import name_runs
@@ -104,6 +104,7 @@ def plan_command(options: RunOptions) -> None:
     plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
+    check_code(plans)
     show_forecast(_open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
 
 

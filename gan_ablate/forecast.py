@@ -8,6 +8,7 @@ from rich.table import Table
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
+from gan_ablate.design.own import PARTS
 from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.progress import format_duration
 from gan_ablate.execution.schedule import estimate_seconds, find_missing_ids
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.planning import Plan
     from gan_ablate.execution.store import Store
+
+
+def check_code(plans: Sequence[Plan]) -> None:
+    """Let a batch go through code of somebody's own that plans name.
+
+    Raises:
+        UserError: if it does not give what it should.
+    """
+    cells = [cell for plan in plans for cell in plan.cells if isinstance(cell.config, RunConfig)]
+    if not any(getattr(cell.trained, part).kind == "module" for cell in cells for part in PARTS):
+        return
+    from gan_ablate.training.check import check_own  # PyTorch: seconds that other plans need not pay
+    from gan_ablate.training.own import allow_code
+
+    for plan in plans:
+        allow_code(plan.folders)
+    for cell in cells:
+        check_own(cell.trained)
 
 
 def show_forecast(

@@ -12,7 +12,9 @@ from gan_ablate.design.layers import merge
 from gan_ablate.design.validation import choices
 from gan_ablate.errors import UserError
 
-NOT_IN_LEVELS = ("seed", "steps", "num_classes")
+NOT_IN_LEVELS = (
+    "seed", "steps", "num_classes", "generator.code", "discriminator.code", "loss.code", "penalty.code",
+)  # fmt: skip
 """Options and the data set say these."""
 
 
