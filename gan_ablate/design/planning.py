@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, name_blocks, tell_apart
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.configs import AnyConfig
-from gan_ablate.design.datasets import MIN_SAMPLES, default_features
 from gan_ablate.design.external import External, ExternalConfig
 from gan_ablate.design.folders import PREFIX, KnownFolders
 from gan_ablate.design.grid import (
@@ -25,22 +24,21 @@ from gan_ablate.design.grid import (
     count_cells,
     label_levels,
     list_combinations,
-    load_preset,
 )
-from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.own import OwnCode
 from gan_ablate.design.programs import grid_folder, resolve_program
-from gan_ablate.design.validation import Model, choices, shorten, validate
+from gan_ablate.design.resolving import budget_settings, list_options, resolve_cell, unscored_notes
+from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from gan_ablate.design.layers import Layer
 
 MAX_CELLS = 10_000
 
 Intervals = Literal["fixed", "sequential"]
-
-_BUDGET_COUNTS = ("num_samples", "curve_samples")
 
 
 class Cell(Model):
@@ -211,7 +209,7 @@ def plan(
     def resolve(levels: Mapping[str, str], block: Block) -> AnyConfig:
         if grid.external is not None:
             return resolve_program(grid, levels, block, resolved, options, folders)
-        return _resolve_cell(grid, levels, block, common, own_budget, options, folders, code)
+        return resolve_cell(grid, levels, block, common, own_budget, options, folders, code)
 
     for block in list_blocks(grid, datasets, bases):
         every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
@@ -252,33 +250,6 @@ def _check_external(
         raise UserError(f"--steps {steps}: external.command does not name {{steps}}; valid: what it does name")
 
 
-def budget_settings(budget: Budget) -> dict[str, Any]:
-    """Return what a budget sets in every run."""
-    scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
-    return {"steps": budget.steps, "scoring": scoring}
-
-
-def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
-    """List what options set for every cell."""
-    options: list[Layer] = []
-    if features is not None:
-        options.append((f"--features {features}", {"scoring": {"features": features}}))
-    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
-    if any({"seed", "steps"} & change.keys() for _, change in options):
-        raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
-    return options
-
-
-def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
-    """Say which data sets' runs will have no scores, and how they would."""
-    unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
-    return [
-        f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
-        f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
-        for dataset in unscored
-    ]
-
-
 def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:
     return (values,) if isinstance(values, str) else values or ()
 
@@ -293,61 +264,6 @@ def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int 
     own = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
     given = {key: value for key, value in asked.items() if value is not None}
     return DEFAULT_BUDGETS[name].model_copy(update={**own, **given})
-
-
-def _resolve_cell(
-    grid: Grid,
-    levels: Mapping[str, str],
-    block: Block,
-    common: dict[str, Any],
-    own_budget: list[Layer],
-    options: list[Layer],
-    folders: KnownFolders,
-    code: OwnCode,
-) -> RunConfig:
-    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
-    source = f"{grid.source}, level {shorten(where)}"
-    preset = block.preset
-    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
-    for factor_name, level in levels.items():
-        change = dict(grid.factors[factor_name].levels[level])
-        preset = change.pop("preset", preset)
-        layers.append((source, merge({}, change)))
-    for place, change in layers[len(own_budget) :]:
-        if {"seed", "steps"} & change.keys():
-            advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
-            raise UserError(f"{place}: {advice}")
-    layers += [*block.above, *options]
-    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders, code)
-
-
-def resolve_run(
-    preset: dict[str, Any],
-    source: str,
-    common: dict[str, Any],
-    layers: list[Layer],
-    folders: KnownFolders,
-    code: OwnCode | None = None,
-) -> RunConfig:
-    """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
-    data = merge(preset, common)
-    for _, change in layers:
-        data = merge(data, change)
-    dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
-    if isinstance(dataset, str) and dataset.startswith(PREFIX):
-        origin = find_origin(["dataset"], layers) or source
-        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
-    data = {**data, "dataset": dataset, "seed": 0}
-    if data.get("conditional") is True and isinstance(dataset, str):
-        data["num_classes"] = folders.count_classes(dataset, source)
-    if isinstance(data["scoring"], dict) and isinstance(dataset, str):
-        data["scoring"] = {"features": default_features(dataset), **data["scoring"]}
-        if data["scoring"]["features"] == "inception":  # a budget's counts are for the small classifiers
-            for name in _BUDGET_COUNTS:
-                if data["scoring"][name] == common["scoring"][name]:
-                    data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    data = (code or OwnCode()).complete(data, source)
-    return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 
 def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.design.folders import KnownFolders
 from gan_ablate.design.grid import DEFAULT_BUDGETS, load_preset
-from gan_ablate.design.planning import budget_settings, list_options, resolve_run, unscored_notes
+from gan_ablate.design.resolving import budget_settings, list_options, resolve_run, unscored_notes
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 

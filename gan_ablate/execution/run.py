@@ -19,8 +19,9 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
+from gan_ablate.execution.listening import ProgramError
 from gan_ablate.execution.observer import TrainingObserver
-from gan_ablate.execution.program import ProgramError, execute_program
+from gan_ablate.execution.program import execute_program
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import (
     AVERAGE_FILE,

@@ -31,6 +31,13 @@ def change_text(effect: Effect, estimate: Estimate) -> str:
     return f"{value} [{low}, {high}]" if math.isfinite(estimate.low) else value
 
 
+def value_text(effect: Effect, value: float) -> str:
+    """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
+    if effect.outcome.scale == "ratio":
+        return f"{whole(100 * math.expm1(value))} %"
+    return f"{value:+.3g}"
+
+
 def percent_text(estimate: Estimate) -> str:
     """Write a log ratio and its interval as changes in percent: ``-45.0 % [-58.3, -27.4]``."""
     change = estimate.as_percent_change()

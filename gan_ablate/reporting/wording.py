@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from gan_ablate.reporting.formats import change_text, count, p_text, percent_text, whole
+from gan_ablate.reporting.formats import change_text, count, p_text, percent_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,20 +71,13 @@ def _alone(estimate: Estimate) -> Estimate:
     return dataclasses.replace(estimate, low=math.nan, high=math.nan)
 
 
-def _value_text(effect: Effect, value: float) -> str:
-    """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
-    if effect.outcome.scale == "ratio":
-        return f"{whole(100 * math.expm1(value))} %"
-    return f"{value:+.3g}"
-
-
 def _range_text(effect: Effect) -> str:
-    low, high = (_value_text(effect, end) for end in (effect.estimate.low, effect.estimate.high))
+    low, high = (value_text(effect, end) for end in (effect.estimate.low, effect.estimate.high))
     return f"{low.removesuffix(' %')} to {high}"
 
 
 def _effect_words(effect: Effect, interval: str) -> str:
-    title, change = effect.outcome.title, _value_text(effect, effect.estimate.value)
+    title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
     match effect.answer:
         case "lower" | "higher":
             verb = "lowers" if effect.answer == "lower" else "raises"
@@ -103,7 +96,7 @@ def _effect_words(effect: Effect, interval: str) -> str:
 
 
 def _interaction_words(effect: Effect, interval: str) -> str:
-    title, change = effect.outcome.title, _value_text(effect, effect.estimate.value)
+    title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
     match effect.answer:
         case "lower" | "higher":
             return (

@@ -22,8 +22,10 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.events import Progress
-from gan_ablate.execution.program import ProgramError, execute_program, fill_command, load_samples
+from gan_ablate.execution.listening import ProgramError
+from gan_ablate.execution.program import execute_program, fill_command
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.report import write_report
@@ -308,9 +310,9 @@ def test_progress_is_told_as_the_log_tells_it(tmp_path: Path) -> None:
 
 
 def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_ablate.execution import program
+    from gan_ablate.execution import listening
 
-    monkeypatch.setattr(program, "MAX_OUTPUT_BYTES", 1_000)
+    monkeypatch.setattr(listening, "MAX_OUTPUT_BYTES", 1_000)
     record = run_script(tmp_path, "print('x' * 100_000)\nprint('last')\n" + SAVE)
     assert record.status == "completed"
     text = (Store(tmp_path / "out").run_dir(record.run_id) / "output.txt").read_text()

@@ -1,0 +1,119 @@
+"""Preset, budget, grid file and options in, laid over one another; the configuration of one run out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.datasets import MIN_SAMPLES, default_features
+from gan_ablate.design.folders import PREFIX, KnownFolders
+from gan_ablate.design.grid import Budget, Grid, load_preset
+from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
+from gan_ablate.design.own import OwnCode
+from gan_ablate.design.validation import shorten, validate
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gan_ablate.design.blocks import Block
+    from gan_ablate.design.configs import AnyConfig
+
+_BUDGET_COUNTS = ("num_samples", "curve_samples")
+
+
+def budget_settings(budget: Budget) -> dict[str, Any]:
+    """Return what a budget sets in every run."""
+    scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
+    return {"steps": budget.steps, "scoring": scoring}
+
+
+def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
+    """List what options set for every cell."""
+    options: list[Layer] = []
+    if features is not None:
+        options.append((f"--features {features}", {"scoring": {"features": features}}))
+    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
+    if any({"seed", "steps"} & change.keys() for _, change in options):
+        raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
+    return options
+
+
+def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
+    """Say which data sets' runs will have no scores, and how they would."""
+    unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
+    return [
+        f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
+        f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
+        for dataset in unscored
+    ]
+
+
+def resolve_cell(
+    grid: Grid,
+    levels: Mapping[str, str],
+    block: Block,
+    common: dict[str, Any],
+    own_budget: list[Layer],
+    options: list[Layer],
+    folders: KnownFolders,
+    code: OwnCode,
+) -> RunConfig:
+    """Lay everything that has a say over one cell of a grid.
+
+    Args:
+        grid: whose cell.
+        levels: a level for every factor.
+        block: in which it lies.
+        common: what the budget sets.
+        own_budget: what the grid's own budget says of scoring.
+        options: what options set.
+        folders: of images, noted as they are met.
+        code: of somebody's own, likewise.
+
+    Raises:
+        UserError: if it is not a valid configuration.
+    """
+    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
+    source = f"{grid.source}, level {shorten(where)}"
+    preset = block.preset
+    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
+    for factor_name, level in levels.items():
+        change = dict(grid.factors[factor_name].levels[level])
+        preset = change.pop("preset", preset)
+        layers.append((source, merge({}, change)))
+    for place, change in layers[len(own_budget) :]:
+        if {"seed", "steps"} & change.keys():
+            advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
+            raise UserError(f"{place}: {advice}")
+    layers += [*block.above, *options]
+    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders, code)
+
+
+def resolve_run(
+    preset: dict[str, Any],
+    source: str,
+    common: dict[str, Any],
+    layers: list[Layer],
+    folders: KnownFolders,
+    code: OwnCode | None = None,
+) -> RunConfig:
+    """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
+    data = merge(preset, common)
+    for _, change in layers:
+        data = merge(data, change)
+    dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
+    if isinstance(dataset, str) and dataset.startswith(PREFIX):
+        origin = find_origin(["dataset"], layers) or source
+        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+    data = {**data, "dataset": dataset, "seed": 0}
+    if data.get("conditional") is True and isinstance(dataset, str):
+        data["num_classes"] = folders.count_classes(dataset, source)
+    if isinstance(data["scoring"], dict) and isinstance(dataset, str):
+        data["scoring"] = {"features": default_features(dataset), **data["scoring"]}
+        if data["scoring"]["features"] == "inception":  # a budget's counts are for the small classifiers
+            for name in _BUDGET_COUNTS:
+                if data["scoring"][name] == common["scoring"][name]:
+                    data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
+    data = (code or OwnCode()).complete(data, source)
+    return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
