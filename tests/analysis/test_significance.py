@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.analysis.significance import compare_rates, holm, seeds_needed, sign_flip_test
+from gan_ablate.analysis.significance import _power, compare_rates, holm, seeds_needed, sign_flip_test
 from gan_ablate.analysis.stats import Estimate, mean_estimate
 
 RNG = np.random.default_rng(0)
@@ -93,6 +93,7 @@ def test_no_number_of_seeds_finds_what_is_not_there() -> None:
     assert seeds_needed(Estimate(0.0, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1e-4, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1.0, math.nan, math.nan, 1)) is None
+    assert seeds_needed(Estimate(1.0, math.nan, math.nan, 4, std=0.0)) is None
 
 
 @pytest.mark.parametrize(("size", "std"), [(0.0, 0.03), (0.0, 0.1), (0.03, 0.05), (0.15, 0.1)])
@@ -119,3 +120,19 @@ def test_sums_that_are_equal_on_paper_count_as_equal() -> None:
     signs = 1 - 2 * ((np.arange(2**7)[:, None] >> np.arange(7)) & 1)
     sums = np.abs(signs @ exact)
     assert sign_flip_test(values).p == (sums >= abs(exact.sum())).mean()
+
+
+@pytest.mark.parametrize(("size", "num"), [(0.0, 4), (0.2, 3), (0.5, 10), (0.5, 40), (1.0, 8)])
+def test_the_chance_to_find_an_effect_is_that_of_the_noncentral_t(size: float, num: int) -> None:
+    critical, shift = scipy_stats.t.ppf(0.975, num - 1), size * math.sqrt(num)
+    expected = scipy_stats.nct.sf(critical, num - 1, shift) + scipy_stats.nct.cdf(-critical, num - 1, shift)
+    assert _power(size, num, 0.05, None) == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize(("size", "num", "room"), [(0.0, 6, 1.0), (0.3, 10, 0.8), (0.6, 12, 1.2), (0.1, 5, 1.5)])
+def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float, num: int, room: float) -> None:
+    rng, draws = np.random.default_rng(0), 1_000_000
+    means = np.abs(rng.normal(size, 1 / math.sqrt(num), draws))
+    halves = scipy_stats.t.ppf(0.975, num - 1) * np.sqrt(rng.chisquare(num - 1, draws) / (num - 1) / num)
+    expected = ((means > halves) | (means + halves < room)).mean()
+    assert _power(size, num, 0.05, room) == pytest.approx(expected, abs=2e-3)
