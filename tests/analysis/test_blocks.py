@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from gan_ablate.analysis.blocks import Blocks, compare_blocks
@@ -11,7 +12,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
-from tests.synthetic import save_runs
+from tests.synthetic import make_results, save_runs
 
 LogEffect = Callable[[str, int], float]
 """A block and a seed → the planted effect of β1 0.9 on log FID."""
@@ -135,3 +136,42 @@ def test_effects_that_are_the_same_are_seldom_said_to_differ(tmp_path: Path) -> 
         blocks = compare(tmp_path / str(number), lambda *_: 0.1, noise=0.1 + number / 1e3)
         num_wrong += any(effect.answer == "differs" for effect in blocks.effects)
     assert num_wrong <= stats.binom.ppf(0.999, 60, 0.05)
+
+
+def test_the_table_has_every_block_every_difference_and_what_may_be_pooled(tmp_path: Path) -> None:
+    blocks = compare(tmp_path, lambda dataset, _: 0.5 * (dataset == "fashion-mnist"))
+    table = blocks.tabulate()
+    shared, turned = blocks.effects
+    assert (shared.answer != "differs", turned.answer) == (True, "differs")
+    by_place = {(row["effect"], row["block"], row["against"]): row["value"] for row in table.to_dict("records")}
+    one, other = "mnist-10k", "fashion-mnist"
+    expected = {
+        ("beta1 0.0", one, ""): shared.within[one].estimate.value,
+        ("beta1 0.0", other, ""): shared.within[other].estimate.value,
+        ("beta1 0.0", other, one): shared.within[other].estimate.value - shared.within[one].estimate.value,
+        ("beta1 0.0", "all", ""): (shared.within[other].estimate.value + shared.within[one].estimate.value) / 2,
+        ("beta1 0.9", one, ""): turned.within[one].estimate.value,
+        ("beta1 0.9", other, ""): turned.within[other].estimate.value,
+        ("beta1 0.9", other, one): turned.within[other].estimate.value - turned.within[one].estimate.value,
+    }
+    assert by_place == pytest.approx(expected)
+    assert list(table.columns[:2]) == ["block", "against"]
+
+
+@pytest.mark.parametrize("grows", [(False, False), (True, False), (False, True)])
+def test_intervals_hold_at_every_look_where_those_of_any_block_do(grows: tuple[bool, bool]) -> None:
+    results = []
+    for dataset, does_grow in zip(("mnist-10k", "fashion-mnist"), grows, strict=True):
+        planned = plan(load_grid("beta1"), seeds=5, dataset=dataset)
+        noise = np.random.default_rng(len(dataset)).normal(0, 0.05, (5, 3))
+        labels = [cell.label for cell in planned.cells]
+
+        def fid(cell: Cell, seed: int, noise: NDArray[np.float64] = noise, labels: list[str] = labels) -> float:
+            return 20 * math.exp(float(noise[seed, labels.index(cell.label)]))
+
+        intervals = "sequential" if does_grow else "fixed"
+        results.append(make_results(planned.model_copy(update={"intervals": intervals}), fid))
+    (blocks,) = compare_blocks(results)
+    for effect in blocks.effects:
+        assert effect.pooled.is_fixed is not any(grows)
+        assert {by.is_fixed for by in effect.differences.values()} == {not any(grows)}
