@@ -19,13 +19,12 @@ LogEffect = Callable[[str, int], float]
 
 
 def compare(
-    folder: Path,
     effect: LogEffect,
     datasets: tuple[str, ...] = ("mnist-10k", "fashion-mnist"),
     seeds: tuple[int, ...] = (),
     noise: float = 0.03,
 ) -> Blocks:
-    store = Store(folder)
+    results = []
     for number, dataset in enumerate(datasets):
         planned = plan(load_grid("beta1"), seeds=seeds[number] if seeds else 6, dataset=dataset)
 
@@ -36,13 +35,13 @@ def compare(
             error = draw.normal(0, noise)
             return math.exp(3 + luck + error + effect(dataset, seed) * (cell.levels["beta1"] == "0.9"))
 
-        save_runs(store, planned, fid)
-    (blocks,) = compare_blocks(GridResults.load(store, name) for name in store.list_plans())
+        results.append(make_results(planned, fid))
+    (blocks,) = compare_blocks(results)
     return blocks
 
 
-def test_an_effect_that_all_blocks_have_is_pooled(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.01)
+def test_an_effect_that_all_blocks_have_is_pooled() -> None:
+    blocks = compare(lambda *_: 0.4, noise=0.01)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert effect.answer == "alike"
     assert effect.pooled.answer == "higher"
@@ -52,8 +51,8 @@ def test_an_effect_that_all_blocks_have_is_pooled(tmp_path: Path) -> None:
     assert effect.pooled in blocks.pooled
 
 
-def test_an_effect_that_turns_is_not_pooled(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
+def test_an_effect_that_turns_is_not_pooled() -> None:
+    blocks = compare(lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert effect.answer == "differs"
     assert [at.answer for at in effect.within.values()] == ["higher", "lower"]
@@ -64,15 +63,15 @@ def test_an_effect_that_turns_is_not_pooled(tmp_path: Path) -> None:
     assert averaged == {other.pooled.name for other in blocks.effects if other is not effect}
 
 
-def test_what_few_seeds_leave_open_is_neither_different_nor_alike(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.3)
+def test_what_few_seeds_leave_open_is_neither_different_nor_alike() -> None:
+    blocks = compare(lambda *_: 0.4, noise=0.3)
     assert {effect.answer for effect in blocks.effects} == {"open"}
     assert len(blocks.pooled) == len(blocks.effects)
 
 
-def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+def test_differences_are_paired_by_seed() -> None:
     """A luck that an effect shares over blocks cancels, and the difference is that of SciPy's paired test."""
-    blocks = compare(tmp_path, lambda dataset, seed: 0.5 * math.sin(seed) + 0.2 * (dataset == "fashion-mnist"))
+    blocks = compare(lambda dataset, seed: 0.5 * math.sin(seed) + 0.2 * (dataset == "fashion-mnist"))
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
     difference = effect.differences["fashion-mnist", "mnist-10k"].estimate
@@ -80,8 +79,8 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert difference.p < 0.01 < stats.ttest_ind(other, one).pvalue
 
 
-def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda dataset, seed: 0.4 * math.sin(seed + len(dataset)), seeds=(8, 5))
+def test_only_seeds_that_all_blocks_have_are_compared() -> None:
+    blocks = compare(lambda dataset, seed: 0.4 * math.sin(seed + len(dataset)), seeds=(8, 5))
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
     assert effect.pooled.estimate.value == pytest.approx(np.mean(one[:5] + other))
@@ -92,9 +91,9 @@ def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
     assert {by.estimate.num_seeds for by in effect.differences.values()} == {5}
 
 
-def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
+def test_of_three_blocks_every_two_are_compared() -> None:
     datasets = ("mnist-10k", "fashion-mnist", "mnist")
-    blocks = compare(tmp_path, lambda dataset, _: 0.5 * (dataset == "mnist"), datasets)
+    blocks = compare(lambda dataset, _: 0.5 * (dataset == "mnist"), datasets)
     assert len(blocks.names) == 3
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     found = {frozenset(pair) for pair, by in effect.differences.items() if by.is_found}
@@ -102,11 +101,11 @@ def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
     assert effect.answer == "differs"
 
 
-def test_blocks_are_alike_only_if_every_two_are(tmp_path: Path) -> None:
+def test_blocks_are_alike_only_if_every_two_are() -> None:
     """Two agree to a hair; of the third nothing is known."""
     datasets = ("mnist-10k", "fashion-mnist", "mnist")
     wild = np.random.default_rng(0).normal(0, 1, 6)
-    blocks = compare(tmp_path, lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
+    blocks = compare(lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert [by.answer for by in effect.differences.values()].count("negligible") == 1
     assert effect.answer == "open"
@@ -130,16 +129,16 @@ def test_levels_that_only_share_a_name_are_no_blocks(tmp_path: Path) -> None:
     assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
 
 
-def test_effects_that_are_the_same_are_seldom_said_to_differ(tmp_path: Path) -> None:
+def test_effects_that_are_the_same_are_seldom_said_to_differ() -> None:
     num_wrong = 0
     for number in range(60):
-        blocks = compare(tmp_path / str(number), lambda *_: 0.1, noise=0.1 + number / 1e3)
+        blocks = compare(lambda *_: 0.1, noise=0.1 + number / 1e3)
         num_wrong += any(effect.answer == "differs" for effect in blocks.effects)
     assert num_wrong <= stats.binom.ppf(0.999, 60, 0.05)
 
 
-def test_the_table_has_every_block_every_difference_and_what_may_be_pooled(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda dataset, _: 0.5 * (dataset == "fashion-mnist"))
+def test_the_table_has_every_block_every_difference_and_what_may_be_pooled() -> None:
+    blocks = compare(lambda dataset, _: 0.5 * (dataset == "fashion-mnist"))
     table = blocks.tabulate()
     shared, turned = blocks.effects
     assert (shared.answer != "differs", turned.answer) == (True, "differs")
