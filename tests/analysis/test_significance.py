@@ -25,7 +25,9 @@ def test_the_sign_flip_test_is_scipys_permutation_test() -> None:
 def test_the_sign_flip_test_of_equal_signs_is_its_smallest_p() -> None:
     assert sign_flip_test(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).p == 2 / 32
     assert sign_flip_test(np.zeros(4)).p == 1
-    assert math.isnan(sign_flip_test(np.array([np.nan])).p)
+    nothing = sign_flip_test(np.array([np.nan]))
+    assert math.isnan(nothing.p)
+    assert math.isnan(nothing.smallest_p)
 
 
 def test_many_seeds_are_flipped_at_random_and_the_same_way_every_time() -> None:
