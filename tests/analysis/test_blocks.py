@@ -49,6 +49,8 @@ def test_an_effect_that_all_blocks_have_is_pooled() -> None:
     within = [at.estimate.value for at in effect.within.values()]
     assert effect.pooled.estimate.value == pytest.approx(np.mean(within))
     assert effect.pooled in blocks.pooled
+    assert effect.pooled.margin == pytest.approx(math.log(1.1))
+    assert [of_block.name for of_block in blocks.results] == ["beta1", "beta1@fashion-mnist"]
 
 
 def test_an_effect_that_turns_is_not_pooled() -> None:
