@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,10 +40,10 @@ UNSURE = {"0.0": -0.3, "0.9": -0.3}
 
 
 def results_of(
-    grid: str | Path, gain: Callable[[Cell], float], noise: float = 0.005, seeds: int = 6, **options: object
+    grid: str | Path, gain: Callable[[Cell], float], noise: float = 0.005, seeds: int = 6, **options: Any
 ) -> GridResults:
     """Results of runs whose log FID has this gain and so much noise; where it is NaN they diverged."""
-    planned = plan(load_grid(grid), seeds=seeds, **options)  # type: ignore[arg-type]
+    planned = plan(load_grid(grid), seeds=seeds, **options)
 
     def fid(cell: Cell, seed: int) -> float | None:
         error = np.random.default_rng([seed, *cell.label.encode()]).normal(0, noise)
@@ -147,7 +148,7 @@ def test_the_same_variants_compared_from_the_other_side_are_told_once(tmp_path: 
 
 
 @pytest.mark.parametrize("options", [{"dataset": "fashion-mnist"}, {"steps": 99}, {"base": "dcgan-fc"}])
-def test_other_data_another_length_and_another_base_are_other_comparisons(options: dict[str, object]) -> None:
+def test_other_data_another_length_and_another_base_are_other_comparisons(options: dict[str, Any]) -> None:
     one = results_of("beta1", gains(beta1={"0.9": 0.5}))
     other = results_of("beta1", gains(beta1={"0.9": 0.5}), **options)
     assert len(surest_effects([one, other])) == 4
