@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
@@ -15,7 +16,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.wording import answer_sentence
-from tests.synthetic import save_runs
+from tests.synthetic import make_results, save_runs
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.
 SEED_FACTOR = (1.0, 5.0, 2.0, 9.0, 3.0)
@@ -287,3 +288,49 @@ def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline(tmp_path: Pa
     rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
     assert (rates.count, rates.total) == (2, 3)
     assert (rates.baseline_count, rates.baseline_total) == (1, 4)
+
+
+def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> None:
+    """Runs diverge with batch norm, and one without; with one level alone they count on neither side."""
+    planned = plan(load_grid("bn_label_smooth"), seeds=4)
+
+    def fid(cell: Cell, seed: int) -> float | None:
+        has_norm, is_smooth = cell.levels["batch_norm"] == "on", cell.levels["label_smoothing"] == "on"
+        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (cell.config.seed + seed == 0)
+        return None if diverges else 20.0
+
+    runs = make_results(planned, fid).runs
+    both = compare_event_rates(planned, runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
+    assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
+    norm = compare_event_rates(planned, runs, {"batch_norm": "on"}, "diverged")
+    assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)
+
+
+def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_is_better() -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    runs = make_results(planned, lambda cell, seed: None if (cell.levels["beta1"], seed) == ("0.9", 0) else 20.0).runs
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "fid")] == [False, False]
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "grad_norm_g")] == [True, True]
+    none_left = runs.assign(fid=np.nan)
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, none_left, "fid")] == [True, True]
+
+
+def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
+    """It is imputed where it is missing, and only there."""
+    planned = plan(load_grid("beta1"), seeds=2)
+    runs = make_results(planned, lambda cell, seed: 20.0 * 2 ** (seed + (cell.levels["beta1"] == "0.9"))).runs
+    runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 0), "status"] = "diverged"
+    high = next(effect for effect in estimate_effects(planned, runs) if effect.levels == {"beta1": "0.9"})
+    assert high.with_diverged is not None
+    assert high.with_diverged.value == pytest.approx(high.estimate.value) == pytest.approx(math.log(2))
+
+
+def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    runs = make_results(planned, lambda cell, seed: 20.0 + seed + len(cell.label) * math.sin(seed)).runs
+    strangers = runs.assign(cell="a stranger", fid=1.0)
+    fewer = planned.model_copy(update={"seeds": (1, 2)})
+    expected = estimate_effects(fewer, runs.loc[runs["seed"] > 0])
+    found = estimate_effects(fewer, pd.concat([strangers, runs.iloc[::-1]]))
+    assert [effect.estimate for effect in found] == [effect.estimate for effect in expected]
+    assert {effect.estimate.num_seeds for effect in found} == {2}

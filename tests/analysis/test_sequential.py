@@ -64,10 +64,11 @@ def test_the_interval_is_what_no_look_has_excluded() -> None:
         seen = mean_estimate(values[:num])
         half = critical_t(num, 0.95) * seen.std / math.sqrt(num)
         bounds.append((seen.value - half, seen.value + half))
-    estimate = sequential_estimate(values)
-    assert estimate.low == pytest.approx(max(low for low, _ in bounds))
-    assert estimate.high == pytest.approx(min(high for _, high in bounds))
-    assert estimate.value == pytest.approx(values.mean())
+    for num in range(4, 21):
+        estimate = sequential_estimate(values[:num])
+        assert estimate.low == pytest.approx(max(low for low, _ in bounds[: num - 3]))
+        assert estimate.high == pytest.approx(min(high for _, high in bounds[: num - 3]))
+        assert estimate.value == pytest.approx(values[:num].mean())
 
 
 def test_more_seeds_never_widen_the_interval_nor_raise_p() -> None:
@@ -150,20 +151,23 @@ def test_seeds_that_contradict_earlier_ones_leave_everything_open() -> None:
     contradicted = int(np.flatnonzero(np.isinf(looks.low) & (np.arange(len(values)) > 6))[0])
     assert (looks.p[contradicted:] == 1).all()
     assert np.isinf(looks.high[contradicted:]).all()
+    assert (looks.low <= looks.high).all()
     assert not sequential_estimate(values).excludes_zero
 
 
-def test_the_first_look_and_those_at_seeds_that_agree_exclude_nothing() -> None:
-    looks = take_looks(np.array([2.0, 2.0, 2.0, 2.0, 2.1, 2.05]))
+@pytest.mark.parametrize("start", [2.0, 0.0])
+def test_the_first_look_and_those_at_seeds_that_agree_exclude_nothing(start: float) -> None:
+    values = start + np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.05])
+    looks = take_looks(values)
     assert looks.low[:4].tolist() == [-math.inf] * 4
     assert looks.high[:4].tolist() == [math.inf] * 4
     assert looks.p[:4].tolist() == [1.0] * 4
     # From the fifth on there is a spread to go by.
     for num in (5, 6):
-        seen = np.array([2.0, 2.0, 2.0, 2.0, 2.1, 2.05][:num])
+        seen = values[:num]
         half = critical_t(num) * seen.std(ddof=1) / math.sqrt(num)
         assert looks.high[num - 1] == pytest.approx(min(looks.high[num - 2], seen.mean() + half))
-    assert looks.p[5] < 1e-3
+    assert (looks.p[5] < 1e-3) == (start == 2.0)
 
 
 @pytest.mark.parametrize("shift", [1e6, -1e9])
