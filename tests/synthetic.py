@@ -35,9 +35,13 @@ def save_runs(
             Image.fromarray(sheet + step // 100).save(samples / f"step-{step:06d}.png")
 
 
-def make_results(plan: Plan, fid: Callable[[Cell, int], float | None]) -> GridResults:
+def make_results(
+    plan: Plan, fid: Callable[[Cell, int], float | None], *, step_ms: Callable[[Cell], float] = lambda _: 20.0
+) -> GridResults:
     """Make a grid's results of records that lie nowhere, which is quick; a run without a FID diverged."""
-    records = [(cell.levels, cell.label, make_record(cell, seed, fid(cell, seed))) for cell, seed in plan.places]
+    records = [
+        (cell.levels, cell.label, make_record(cell, seed, fid(cell, seed), step_ms(cell))) for cell, seed in plan.places
+    ]
     labelled = [(label, record) for _, label, record in records]
     return GridResults(Store(Path("nowhere")), plan, labelled, tabulate_runs(plan, records))
 
