@@ -33,7 +33,8 @@ def family_of(
 def spread(mean: float, std: float, num: int = 6) -> NDArray[np.float64]:
     """Numbers of exactly this mean and standard deviation."""
     values = np.random.default_rng(0).normal(size=num)
-    return mean + std * (values - values.mean()) / values.std(ddof=1)
+    standard: NDArray[np.float64] = (values - values.mean()) / values.std(ddof=1)
+    return mean + std * standard
 
 
 def half_width(std: float, num: int, confidence: float) -> float:
