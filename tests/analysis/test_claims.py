@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import Judgement, judge
@@ -264,3 +265,18 @@ def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(direction: str, 
     assert judgement is not None
     assert judgement.verdict == "open"
     assert judgement.needed_seeds == expected
+
+
+def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
+    """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
+    rng = np.random.default_rng(0)
+    planned = plan(load_grid("bn_label_smooth"))
+    fid = {(cell.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for cell, seed in planned.places}
+    results = make_results(
+        planned, lambda cell, seed: fid[cell.label, seed] * (0.5 if cell.levels["batch_norm"] == "on" else 1.0)
+    )
+    judgement = results.verdicts.judgements()[0]
+    assert (judgement.claim.id, judgement.verdict) == ("C2", "supported")
+    (beside,) = judgement.beside
+    assert beside.expectation == judgement.claim.beside[0]
+    assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "open")
