@@ -8,7 +8,15 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.analysis.significance import _power, compare_rates, holm, seeds_needed, sign_flip_test
+from gan_ablate.analysis.significance import (
+    MOST_SEEDS,
+    _power,
+    compare_rates,
+    fewest_seeds,
+    holm,
+    seeds_needed,
+    sign_flip_test,
+)
 from gan_ablate.analysis.stats import Estimate, mean_estimate
 
 RNG = np.random.default_rng(0)
@@ -138,3 +146,11 @@ def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float
     halves = scipy_stats.t.ppf(0.975, num - 1) * np.sqrt(rng.chisquare(num - 1, draws) / (num - 1) / num)
     expected = ((means > halves) | (means + halves < room)).mean()
     assert _power(size, num, 0.05, room) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("enough", "found"),
+    [(0, 2), (2, 2), (3, 3), (777, 777), (MOST_SEEDS, MOST_SEEDS), (MOST_SEEDS + 1, None), (10**9, None)],
+)
+def test_the_fewest_seeds_are_two_or_more_and_none_that_nobody_runs(enough: int, found: int | None) -> None:
+    assert fewest_seeds(lambda num: num >= enough) == found
