@@ -57,6 +57,13 @@ def test_a_familys_intervals_are_students_at_the_levels_of_holm_and_bonferroni()
     assert (large.margin, large.is_fixed, large.outcome.name) == (MARGIN, True, "fid")
 
 
+def test_what_is_small_needs_the_seeds_that_bring_it_within_the_margin() -> None:
+    (effect,) = family_of(spread(0.02, 0.3))
+    assert effect.answer == "open"
+    expected = next(num for num in range(2, 10_000) if 0.02 + critical_t(num) * 0.3 / math.sqrt(num) <= MARGIN)
+    assert effect.needed_seeds == expected
+
+
 def test_without_a_margin_nothing_is_negligible() -> None:
     (small,) = family_of(spread(0.01, 0.02), margin=None)
     assert small.answer == "open"
