@@ -90,7 +90,8 @@ def test_four_late_points_are_enough_to_tell_an_oscillation() -> None:
 
 
 def test_a_target_that_a_point_just_meets_is_reached_there() -> None:
-    assert first_reached(25, [100, 300, 400], [100, 25, 10]) == pytest.approx(300)
+    assert first_reached(25, [100, 300, 400], [100, 25, 25]) == pytest.approx(300)
+    assert first_reached(25, [100, 300], [100, 25]) == pytest.approx(300)
     assert first_reached(20, [100, 300, 500], [80, 40, 10]) == pytest.approx(400)
 
 
