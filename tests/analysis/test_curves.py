@@ -115,3 +115,11 @@ def test_probes_are_a_row_per_number_of_labels_and_features(records: list[tuple[
     )
     pd.testing.assert_frame_equal(probes, expected)
     assert list(tabulate_probes([]).columns) == list(expected.columns)
+
+
+def test_a_curve_that_lacks_a_value_is_refused(records: list[tuple[str, Record]]) -> None:
+    _, record = records[0]
+    assert record.scoring is not None
+    torn = record.scoring.model_copy(update={"curve_fid": record.scoring.curve_fid[:-1]})
+    with pytest.raises(ValueError, match="shorter"):
+        tabulate_curves([("first", record.model_copy(update={"scoring": torn}))], set())

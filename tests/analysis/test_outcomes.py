@@ -103,7 +103,7 @@ def test_fid_at_a_place_lies_between_its_neighbours_on_the_log_scale() -> None:
 
 
 def test_a_historys_end_is_its_last_tenth_and_its_last_half_begins_half_way() -> None:
-    steps = [10.0 * i for i in range(1, 11)]
+    steps = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 85.0, 90.0, 100.0]
     ramp = [0.1 * i for i in range(1, 11)]
     flat = [1.0] * 10
     summary = summarise_history(
@@ -127,3 +127,8 @@ def test_a_historys_end_is_its_last_tenth_and_its_last_half_begins_half_way() ->
         }
     )
     assert set(summarise_history({})) == set(summary)
+
+
+def test_steps_without_their_fid_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        oscillation(STEPS, [10.0] * 7)
