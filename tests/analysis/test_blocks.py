@@ -176,3 +176,27 @@ def test_intervals_hold_at_every_look_where_those_of_any_block_do(grows: tuple[b
     for effect in blocks.effects:
         assert effect.pooled.is_fixed is not any(grows)
         assert {by.is_fixed for by in effect.differences.values()} == {not any(grows)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "compares"),
+    [
+        ({}, True),
+        ({"title": "Another title", "question": "Another question?", "claims": []}, True),
+        ({"name": "another"}, False),
+        ({"design": "one-at-a-time"}, False),
+        ({"set": {"batch_size": 32}}, False),
+        ({"margin": 0.2}, False),
+    ],
+)
+def test_blocks_are_of_grids_that_differ_in_words_alone(changes: dict[str, object], *, compares: bool) -> None:
+    one, other = plan(load_grid("beta1")), plan(load_grid("beta1"), dataset="fashion-mnist")
+    other = other.model_copy(update={"grid": other.grid.model_copy(update=changes)})
+    results = [make_results(planned, lambda _, seed: 20.0 + seed) for planned in (one, other)]
+    assert len(compare_blocks(results)) == compares
+
+
+def test_smoke_runs_and_runs_without_scores_are_no_blocks() -> None:
+    for budget, fid in (("smoke", 20.0), ("standard", None)):
+        plans = [plan(load_grid("beta1"), budget=budget, dataset=name) for name in ("mnist-10k", "fashion-mnist")]  # type: ignore[arg-type]
+        assert compare_blocks(make_results(planned, lambda *_, fid=fid: fid) for planned in plans) == []

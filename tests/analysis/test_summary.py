@@ -94,8 +94,8 @@ def test_times_of_steps_are_medians_and_those_of_runs_means() -> None:
 def test_runs_are_counted_by_how_they_ended() -> None:
     planned, runs = planned_runs(4)
     statuses: list[object] = ["completed", "completed", "failed", "diverged"]
-    row = baseline_row(planned, runs, status=statuses, collapsed=[True, False, None, None])
-    assert (row["completed"], row["diverged"], row["failed"], row["collapsed"]) == (2, 1, 1, 1)
+    row = baseline_row(planned, runs, status=statuses, collapsed=[True, True, False, None])
+    assert (row["completed"], row["diverged"], row["failed"], row["collapsed"]) == (2, 1, 1, 2)
     assert row["is_collapse_known"]
     row = baseline_row(planned, runs, collapsed=[None] * 4)
     assert (row["collapsed"], row["is_collapse_known"]) == (0, False)

@@ -106,6 +106,7 @@ def test_runs_that_diverged_or_failed_keep_their_rows(tmp_path: Path) -> None:
 def test_the_target_is_a_geometric_mean_of_seeds(tmp_path: Path) -> None:
     save_runs(Store(tmp_path), plan(load_grid("beta1"), seeds=2), lambda _, seed: (10.0, 40.0)[seed])
     results = GridResults.load(Store(tmp_path), "beta1")
+    assert results.folder == tmp_path / "beta1"
     assert results.yardsticks.target_fid == pytest.approx(20 * 1.6)  # not 25 * 1.6
 
 

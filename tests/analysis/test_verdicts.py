@@ -225,3 +225,10 @@ def test_a_place_that_is_open_does_not_make_an_effect_vary() -> None:
     answers = {simple.place: simple.answer for simple in verdicts.simple_effects_of(effect)}
     assert answers == {"label smoothing off": "lower", "label smoothing on": "open"}
     assert not verdicts.varies(effect)
+
+
+def test_effects_on_an_outcome_are_estimated_once() -> None:
+    verdicts = verdicts_of("beta1", noise)
+    once = {outcome: verdicts.effects(outcome) for outcome in ("fid", "recall")}
+    assert all(verdicts.effects(outcome) is effects for outcome, effects in once.items())
+    assert once["fid"][0].outcome != once["recall"][0].outcome
