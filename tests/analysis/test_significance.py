@@ -56,8 +56,18 @@ def test_holm_is_statsmodels() -> None:
 def test_a_test_that_cannot_be_made_yet_is_one_of_the_family() -> None:
     missing, *others = holm([math.nan, 0.02, 0.04])
     assert math.isnan(missing.p)
-    assert not missing.is_rejected
+    assert math.isnan(missing.confidence)
+    assert missing.is_rejected is False
     assert [test.p for test in others] == pytest.approx([0.06, 0.08])
+
+
+def test_an_adjusted_p_is_no_more_than_one() -> None:
+    assert [test.p for test in holm([0.9, 0.02, 0.8])] == pytest.approx([1, 0.06, 1])
+
+
+def test_an_interval_that_touches_zero_is_no_rejection() -> None:
+    assert [test.is_rejected for test in holm([0.25, 0.9], alpha=0.5)] == [False, False]
+    assert [test.is_rejected for test in holm([0.2499, 0.9], alpha=0.5)] == [True, False]
 
 
 def test_holms_interval_excludes_zero_exactly_where_its_test_rejects() -> None:
