@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,19 +44,17 @@ class Course:
 
     @property
     def turned_at(self) -> int | None:
-        """The last step at which it was an effect in a direction that is not its last answer; None if it never was."""
+        """The last step at which it was an effect in a direction that is not its last answer; None if it never was.
+
+        The point before has to say the same: a single one of many may be chance.
+        """
         last = self.effects[-1].answer
         turned = [
-            self.steps[i]
-            for i, effect in enumerate(self.effects)
-            if effect.is_found and effect.answer != last and self._is_repeated(i)
+            step
+            for step, (before, effect) in zip(self.steps[1:], itertools.pairwise(self.effects), strict=True)
+            if effect.is_found and effect.answer == before.answer != last
         ]
         return turned[-1] if turned else None
-
-    def _is_repeated(self, i: int) -> bool:
-        """Whether a neighbouring point gives the same answer: a single one of many may be chance."""
-        neighbours = (*self.effects[max(0, i - 1) : i], *self.effects[i + 1 : i + 2])
-        return any(effect.answer == self.effects[i].answer for effect in neighbours)
 
     @property
     def peak(self) -> tuple[int, Effect] | None:

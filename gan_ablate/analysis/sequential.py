@@ -61,7 +61,7 @@ def take_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> L
     means = centred.cumsum() / nums
     squares = np.maximum((centred**2).cumsum() - nums * means**2, 0.0)
     means += origin
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(invalid="ignore"):
         errors = np.sqrt(squares / (nums - 1) / nums)
         errors[~(errors > 1e-12 * np.abs(means))] = np.inf  # seeds alike to rounding: wait for one that is not
         critical = np.array([math.inf, *(critical_t(num, confidence) for num in range(2, len(values) + 1))])
@@ -87,7 +87,7 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
     Returns:
         The mean of all; bounds are infinite while nothing can be excluded, NaN where there is no spread.
     """
-    fixed = mean_estimate(values, confidence)
+    fixed = mean_estimate(values)
     if not fixed.std > 0:
         return fixed
     looks = take_looks(values[np.isfinite(values)], confidence)

@@ -122,8 +122,7 @@ def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
 
 
 def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:
-    """List the variants that the effects compare."""
+    """List the variants that the effects compare, the baseline always among them."""
     wanted = [effect.levels for effect in effects]
     weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
-    baseline = {0} if any(effect.against is not None for effect in effects) else set()
-    return [cell.label for i, cell in enumerate(plan.cells) if i in baseline or any(weight[i] for weight in weights)]
+    return [cell.label for i, cell in enumerate(plan.cells) if i == 0 or any(weight[i] for weight in weights)]

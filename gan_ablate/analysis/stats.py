@@ -141,7 +141,7 @@ def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -
     counts = weights != 0
     contrasts: NDArray[np.float64] = values[:, counts] @ weights[counts]
     # Equal values cancel to rounding noise, which must not pass for a small and steady effect.
-    noise = 1e-12 * np.abs(values[:, counts]).max(axis=1, initial=0)
+    noise = 1e-12 * np.abs(values[:, counts]).max(axis=1)
     return np.where(np.abs(contrasts) <= noise, 0.0, contrasts)
 
 

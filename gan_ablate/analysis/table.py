@@ -146,6 +146,6 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         row["arithmetic_gain"] = learnt.arithmetic_gain
         row["filter_gain"] = learnt.filter_gain
     if throughput is not None:
-        row |= throughput.model_dump(exclude={"num_timed_steps", "peak_memory_bytes"})
+        row |= throughput.model_dump()
         row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20
     return row

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from gan_ablate.analysis.blocks import Blocks, compare_blocks
@@ -11,20 +12,19 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
-from tests.synthetic import save_runs
+from tests.synthetic import make_results, save_runs
 
 LogEffect = Callable[[str, int], float]
 """A block and a seed → the planted effect of β1 0.9 on log FID."""
 
 
 def compare(
-    folder: Path,
     effect: LogEffect,
     datasets: tuple[str, ...] = ("mnist-10k", "fashion-mnist"),
     seeds: tuple[int, ...] = (),
     noise: float = 0.03,
 ) -> Blocks:
-    store = Store(folder)
+    results = []
     for number, dataset in enumerate(datasets):
         planned = plan(load_grid("beta1"), seeds=seeds[number] if seeds else 6, dataset=dataset)
 
@@ -35,13 +35,13 @@ def compare(
             error = draw.normal(0, noise)
             return math.exp(3 + luck + error + effect(dataset, seed) * (cell.levels["beta1"] == "0.9"))
 
-        save_runs(store, planned, fid)
-    (blocks,) = compare_blocks(GridResults.load(store, name) for name in store.list_plans())
+        results.append(make_results(planned, fid))
+    (blocks,) = compare_blocks(results)
     return blocks
 
 
-def test_an_effect_that_all_blocks_have_is_pooled(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.01)
+def test_an_effect_that_all_blocks_have_is_pooled() -> None:
+    blocks = compare(lambda *_: 0.4, noise=0.01)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert effect.answer == "alike"
     assert effect.pooled.answer == "higher"
@@ -49,10 +49,12 @@ def test_an_effect_that_all_blocks_have_is_pooled(tmp_path: Path) -> None:
     within = [at.estimate.value for at in effect.within.values()]
     assert effect.pooled.estimate.value == pytest.approx(np.mean(within))
     assert effect.pooled in blocks.pooled
+    assert effect.pooled.margin == pytest.approx(math.log(1.1))
+    assert [of_block.name for of_block in blocks.results] == ["beta1", "beta1@fashion-mnist"]
 
 
-def test_an_effect_that_turns_is_not_pooled(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
+def test_an_effect_that_turns_is_not_pooled() -> None:
+    blocks = compare(lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert effect.answer == "differs"
     assert [at.answer for at in effect.within.values()] == ["higher", "lower"]
@@ -63,15 +65,15 @@ def test_an_effect_that_turns_is_not_pooled(tmp_path: Path) -> None:
     assert averaged == {other.pooled.name for other in blocks.effects if other is not effect}
 
 
-def test_what_few_seeds_leave_open_is_neither_different_nor_alike(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda *_: 0.4, noise=0.3)
+def test_what_few_seeds_leave_open_is_neither_different_nor_alike() -> None:
+    blocks = compare(lambda *_: 0.4, noise=0.3)
     assert {effect.answer for effect in blocks.effects} == {"open"}
     assert len(blocks.pooled) == len(blocks.effects)
 
 
-def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+def test_differences_are_paired_by_seed() -> None:
     """A luck that an effect shares over blocks cancels, and the difference is that of SciPy's paired test."""
-    blocks = compare(tmp_path, lambda dataset, seed: 0.5 * math.sin(seed) + 0.2 * (dataset == "fashion-mnist"))
+    blocks = compare(lambda dataset, seed: 0.5 * math.sin(seed) + 0.2 * (dataset == "fashion-mnist"))
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
     difference = effect.differences["fashion-mnist", "mnist-10k"].estimate
@@ -79,8 +81,8 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert difference.p < 0.01 < stats.ttest_ind(other, one).pvalue
 
 
-def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
-    blocks = compare(tmp_path, lambda dataset, seed: 0.4 * math.sin(seed + len(dataset)), seeds=(8, 5))
+def test_only_seeds_that_all_blocks_have_are_compared() -> None:
+    blocks = compare(lambda dataset, seed: 0.4 * math.sin(seed + len(dataset)), seeds=(8, 5))
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
     assert effect.pooled.estimate.value == pytest.approx(np.mean(one[:5] + other))
@@ -91,9 +93,9 @@ def test_only_seeds_that_all_blocks_have_are_compared(tmp_path: Path) -> None:
     assert {by.estimate.num_seeds for by in effect.differences.values()} == {5}
 
 
-def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
+def test_of_three_blocks_every_two_are_compared() -> None:
     datasets = ("mnist-10k", "fashion-mnist", "mnist")
-    blocks = compare(tmp_path, lambda dataset, _: 0.5 * (dataset == "mnist"), datasets)
+    blocks = compare(lambda dataset, _: 0.5 * (dataset == "mnist"), datasets)
     assert len(blocks.names) == 3
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     found = {frozenset(pair) for pair, by in effect.differences.items() if by.is_found}
@@ -101,11 +103,11 @@ def test_of_three_blocks_every_two_are_compared(tmp_path: Path) -> None:
     assert effect.answer == "differs"
 
 
-def test_blocks_are_alike_only_if_every_two_are(tmp_path: Path) -> None:
+def test_blocks_are_alike_only_if_every_two_are() -> None:
     """Two agree to a hair; of the third nothing is known."""
     datasets = ("mnist-10k", "fashion-mnist", "mnist")
     wild = np.random.default_rng(0).normal(0, 1, 6)
-    blocks = compare(tmp_path, lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
+    blocks = compare(lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     assert [by.answer for by in effect.differences.values()].count("negligible") == 1
     assert effect.answer == "open"
@@ -129,9 +131,72 @@ def test_levels_that_only_share_a_name_are_no_blocks(tmp_path: Path) -> None:
     assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
 
 
-def test_effects_that_are_the_same_are_seldom_said_to_differ(tmp_path: Path) -> None:
+def test_effects_that_are_the_same_are_seldom_said_to_differ() -> None:
     num_wrong = 0
     for number in range(60):
-        blocks = compare(tmp_path / str(number), lambda *_: 0.1, noise=0.1 + number / 1e3)
+        blocks = compare(lambda *_: 0.1, noise=0.1 + number / 1e3)
         num_wrong += any(effect.answer == "differs" for effect in blocks.effects)
     assert num_wrong <= stats.binom.ppf(0.999, 60, 0.05)
+
+
+def test_the_table_has_every_block_every_difference_and_what_may_be_pooled() -> None:
+    blocks = compare(lambda dataset, _: 0.5 * (dataset == "fashion-mnist"))
+    table = blocks.tabulate()
+    shared, turned = blocks.effects
+    assert (shared.answer != "differs", turned.answer) == (True, "differs")
+    by_place = {(row["effect"], row["block"], row["against"]): row["value"] for row in table.to_dict("records")}
+    one, other = "mnist-10k", "fashion-mnist"
+    expected = {
+        ("beta1 0.0", one, ""): shared.within[one].estimate.value,
+        ("beta1 0.0", other, ""): shared.within[other].estimate.value,
+        ("beta1 0.0", other, one): shared.within[other].estimate.value - shared.within[one].estimate.value,
+        ("beta1 0.0", "all", ""): (shared.within[other].estimate.value + shared.within[one].estimate.value) / 2,
+        ("beta1 0.9", one, ""): turned.within[one].estimate.value,
+        ("beta1 0.9", other, ""): turned.within[other].estimate.value,
+        ("beta1 0.9", other, one): turned.within[other].estimate.value - turned.within[one].estimate.value,
+    }
+    assert by_place == pytest.approx(expected)
+    assert list(table.columns[:2]) == ["block", "against"]
+
+
+@pytest.mark.parametrize("grows", [(False, False), (True, False), (False, True)])
+def test_intervals_hold_at_every_look_where_those_of_any_block_do(grows: tuple[bool, bool]) -> None:
+    results = []
+    for dataset, does_grow in zip(("mnist-10k", "fashion-mnist"), grows, strict=True):
+        planned = plan(load_grid("beta1"), seeds=5, dataset=dataset)
+        noise = np.random.default_rng(len(dataset)).normal(0, 0.05, (5, 3))
+        labels = [cell.label for cell in planned.cells]
+
+        def fid(cell: Cell, seed: int, noise: NDArray[np.float64] = noise, labels: list[str] = labels) -> float:
+            return 20 * math.exp(float(noise[seed, labels.index(cell.label)]))
+
+        intervals = "sequential" if does_grow else "fixed"
+        results.append(make_results(planned.model_copy(update={"intervals": intervals}), fid))
+    (blocks,) = compare_blocks(results)
+    for effect in blocks.effects:
+        assert effect.pooled.is_fixed is not any(grows)
+        assert {by.is_fixed for by in effect.differences.values()} == {not any(grows)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "compares"),
+    [
+        ({}, True),
+        ({"title": "Another title", "question": "Another question?", "claims": []}, True),
+        ({"name": "another"}, False),
+        ({"design": "one-at-a-time"}, False),
+        ({"set": {"batch_size": 32}}, False),
+        ({"margin": 0.2}, False),
+    ],
+)
+def test_blocks_are_of_grids_that_differ_in_words_alone(changes: dict[str, object], *, compares: bool) -> None:
+    one, other = plan(load_grid("beta1")), plan(load_grid("beta1"), dataset="fashion-mnist")
+    other = other.model_copy(update={"grid": other.grid.model_copy(update=changes)})
+    results = [make_results(planned, lambda _, seed: 20.0 + seed) for planned in (one, other)]
+    assert len(compare_blocks(results)) == compares
+
+
+def test_smoke_runs_and_runs_without_scores_are_no_blocks() -> None:
+    for budget, fid in (("smoke", 20.0), ("standard", None)):
+        plans = [plan(load_grid("beta1"), budget=budget, dataset=name) for name in ("mnist-10k", "fashion-mnist")]  # type: ignore[arg-type]
+        assert compare_blocks(make_results(planned, lambda *_, fid=fid: fid) for planned in plans) == []

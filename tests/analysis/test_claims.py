@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import Judgement, judge
@@ -13,26 +14,24 @@ from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.family import Effect
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.table import load_results
 from gan_ablate.design.claims import RATIO_OUTCOMES, Claim, OutcomeName
 from gan_ablate.design.grid import list_grids, load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.execution.store import Store
-from tests.synthetic import save_runs
+from tests.synthetic import make_results, save_runs
 
 HELPS = Claim(id="C0", sentence="x helps", levels=[{"dropout": "elements-50"}], direction="lower")
 SHIPPED = [claim for grid in list_grids() for claim in load_grid(grid).claims]
 
 
-def dropout_effects(tmp_path: Path, log_effects: dict[str, float], seeds: int = 5, noise: float = 0.1) -> list[Effect]:
+def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float = 0.1) -> list[Effect]:
     """Effects with a spread at which one of nothing is open; at a fifth of it, it is negligible."""
     planned = plan(load_grid("dropout"), seeds=seeds)
 
     def fid(cell: Cell, seed: int) -> float:
         return 30 * math.exp(log_effects.get(cell.levels["dropout"], 0) + noise * math.sin(7 * seed + len(cell.label)))
 
-    save_runs(Store(tmp_path), planned, fid)
-    return estimate_effects(planned, load_results(tmp_path, "dropout"))
+    return estimate_effects(planned, make_results(planned, fid).runs)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +44,13 @@ def dropout_effects(tmp_path: Path, log_effects: dict[str, float], seeds: int = 
         (0.09, 0.002, "refuted"),
     ],
 )
-def test_a_verdict_follows_from_the_adjusted_interval(
-    tmp_path: Path, change: float, noise: float, verdict: str
-) -> None:
-    effects = dropout_effects(tmp_path, {"elements-50": change}, noise=noise)
+def test_a_verdict_follows_from_the_adjusted_interval(change: float, noise: float, verdict: str) -> None:
+    effects = dropout_effects({"elements-50": change}, noise=noise)
     judgement = judge(HELPS, lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == verdict
     assert (judgement.needed_seeds is None) is (verdict != "open")
+    assert tuple(finding.expectation for finding in judgement.decisive) == HELPS.decisive
     assert judgement.is_too_small is (change == 0.09)  # real, and within log 1.1 = 0.095
 
 
@@ -66,11 +64,9 @@ def test_a_verdict_follows_from_the_adjusted_interval(
         (0.0, 0.1, "open"),
     ],
 )
-def test_a_claim_of_no_difference_rests_on_the_margin(
-    tmp_path: Path, change: float, noise: float, verdict: str
-) -> None:
+def test_a_claim_of_no_difference_rests_on_the_margin(change: float, noise: float, verdict: str) -> None:
     claim = HELPS.model_copy(update={"direction": "none"})
-    effects = dropout_effects(tmp_path, {"elements-50": change}, noise=noise)
+    effects = dropout_effects({"elements-50": change}, noise=noise)
     judgement = judge(claim, lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == verdict
@@ -89,11 +85,9 @@ def test_a_claim_of_no_difference_rests_on_the_margin(
         ({}, 0.1, "open"),
     ],
 )
-def test_several_levels_decide_together(
-    tmp_path: Path, log_effects: dict[str, float], noise: float, verdict: str
-) -> None:
+def test_several_levels_decide_together(log_effects: dict[str, float], noise: float, verdict: str) -> None:
     (claim,) = load_grid("dropout").claims
-    effects = dropout_effects(tmp_path, log_effects, noise=noise)
+    effects = dropout_effects(log_effects, noise=noise)
     judgement = judge(claim, lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == verdict
@@ -110,11 +104,9 @@ def test_several_levels_decide_together(
         ({}, 0.1, "open"),
     ],
 )
-def test_that_nothing_matters_is_said_of_all_levels(
-    tmp_path: Path, log_effects: dict[str, float], noise: float, verdict: str
-) -> None:
+def test_that_nothing_matters_is_said_of_all_levels(log_effects: dict[str, float], noise: float, verdict: str) -> None:
     (claim,) = load_grid("dropout").claims
-    effects = dropout_effects(tmp_path, log_effects, noise=noise)
+    effects = dropout_effects(log_effects, noise=noise)
     judgement = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == verdict
@@ -123,9 +115,9 @@ def test_that_nothing_matters_is_said_of_all_levels(
         assert judgement.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
 
 
-def test_a_claim_of_which_a_part_was_not_measured_is_not_judged(tmp_path: Path) -> None:
+def test_a_claim_of_which_a_part_was_not_measured_is_not_judged() -> None:
     (claim,) = load_grid("dropout").claims
-    effects = [effect for effect in dropout_effects(tmp_path, {"elements-50": -1}) if "elements-30" not in effect.name]
+    effects = [effect for effect in dropout_effects({"elements-50": -1}) if "elements-30" not in effect.name]
     assert judge(claim, lambda _: effects) is None
 
 
@@ -155,14 +147,14 @@ def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_
     assert results.verdicts.effects("sec_to_fid") == []
 
 
-def test_a_claim_without_its_effect_is_not_judged(tmp_path: Path) -> None:
-    effects = dropout_effects(tmp_path, {})
+def test_a_claim_without_its_effect_is_not_judged() -> None:
+    effects = dropout_effects({})
     other = HELPS.model_copy(update={"levels": [{"dropout": "elements-70"}]})
     assert judge(other, lambda _: effects) is None
 
 
-def test_one_seed_settles_nothing(tmp_path: Path) -> None:
-    effects = dropout_effects(tmp_path, {"elements-50": -2}, seeds=1)
+def test_one_seed_settles_nothing() -> None:
+    effects = dropout_effects({"elements-50": -2}, seeds=1)
     judgement = judge(HELPS, lambda _: effects)
     assert judgement is not None
     assert judgement.verdict == "open"
@@ -204,11 +196,10 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     assert (judgement.claim.sentence, judgement.verdict) == ("Ten are worse", "supported")
 
 
-def compare_with(tmp_path: Path, value: float, *, spread: float, **claim: object) -> Judgement | None:
+def compare_with(value: float, *, spread: float, **claim: object) -> Judgement | None:
     """Judge where D(G(z)) lies at the end, of runs in which it is about 0.3."""
     planned = plan(load_grid("dropout"))
-    save_runs(Store(tmp_path), planned, lambda *_: 1.0)
-    runs = load_results(tmp_path, "dropout")
+    runs = make_results(planned, lambda *_: 1.0).runs
     runs["d_fake_end"] = 0.3 + spread * runs["seed"].map({0: -1.2, 1: -0.4, 2: 0.1, 3: 0.5, 4: 1.0})
     runs.loc[runs["dropout"] != "none", "d_fake_end"] = 0.9
     stated = Claim.model_validate(
@@ -229,9 +220,9 @@ def compare_with(tmp_path: Path, value: float, *, spread: float, **claim: object
     ],
 )
 def test_a_baseline_is_compared_with_a_value(
-    tmp_path: Path, value: float, spread: float, claim: dict[str, object], verdict: str
+    value: float, spread: float, claim: dict[str, object], verdict: str
 ) -> None:
-    judgement = compare_with(tmp_path, value, spread=spread, **claim)
+    judgement = compare_with(value, spread=spread, **claim)
     assert judgement is not None
     assert judgement.verdict == verdict
     (finding,) = judgement.decisive
@@ -239,10 +230,9 @@ def test_a_baseline_is_compared_with_a_value(
     assert finding.effect.name == f"the baseline against {value:g}"
 
 
-def test_what_no_run_has_is_not_judged(tmp_path: Path) -> None:
+def test_what_no_run_has_is_not_judged() -> None:
     planned = plan(load_grid("dropout"))
-    save_runs(Store(tmp_path), planned, lambda *_: 1.0)
-    runs = load_results(tmp_path, "dropout")
+    runs = make_results(planned, lambda *_: 1.0).runs
     assert runs["probe_gain"].isna().all()
     assert estimate_against(planned, runs, "probe_gain", 0.0) is None
 
@@ -264,9 +254,9 @@ def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("lower", 10), ("none", 40)])
-def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(tmp_path: Path, direction: str, expected: int) -> None:
+def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(direction: str, expected: int) -> None:
     """One level that helps is enough for a claim that something helps; a claim of no difference needs them all."""
-    effects = dropout_effects(tmp_path, {}, noise=0.3)
+    effects = dropout_effects({}, noise=0.3)
     levels = [{"dropout": "elements-50"}, {"dropout": "elements-30"}]
     needed = {"elements-50": 40, "elements-30": 10}
     billed = [dataclasses.replace(effect, needed_seeds=needed.get(effect.levels["dropout"])) for effect in effects]
@@ -275,3 +265,18 @@ def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(tmp_path: Path, 
     assert judgement is not None
     assert judgement.verdict == "open"
     assert judgement.needed_seeds == expected
+
+
+def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
+    """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
+    rng = np.random.default_rng(0)
+    planned = plan(load_grid("bn_label_smooth"))
+    fid = {(cell.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for cell, seed in planned.places}
+    results = make_results(
+        planned, lambda cell, seed: fid[cell.label, seed] * (0.5 if cell.levels["batch_norm"] == "on" else 1.0)
+    )
+    judgement = results.verdicts.judgements()[0]
+    assert (judgement.claim.id, judgement.verdict) == ("C2", "supported")
+    (beside,) = judgement.beside
+    assert beside.expectation == judgement.claim.beside[0]
+    assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "open")

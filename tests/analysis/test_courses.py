@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,29 @@ def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
     assert len(results.curves) == 4 * 2 * 10
     assert len(results.whole_curves) == len(results.curves) - 10
     assert [course.effects[-1].estimate.num_seeds for course in results.courses] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "turned_at"),
+    [
+        ((0.0, -0.9, 0.0, 0.0, 0.0), None),  # a single point of many may be chance
+        ((0.0, -0.9, -0.9, 0.0, 0.0), 900),
+        ((-0.9, 0.0, -0.9, 0.0, 0.0), None),  # two that do not touch
+        ((0.0, 0.0, -0.9, 0.0, -0.9), None),
+        ((0.9, 0.9, -0.9, 0.9, 0.0), 600),
+        ((0.0, 0.0, 0.9, 0.9, 0.0), 1_200),
+    ],
+)
+def test_only_an_answer_that_a_neighbouring_point_repeats_is_a_turn(
+    changes: tuple[float, ...], turned_at: int | None
+) -> None:
+    assert courses_of(dict(zip(STEPS, changes, strict=True))).turned_at == turned_at
+
+
+def test_the_last_point_is_not_its_own_neighbour() -> None:
+    course = courses_of(dict(zip(STEPS, (0.0, -0.9, -0.9, 0.0, 0.0), strict=True)))
+    early, _, _, late, _ = course.effects
+    cut = dataclasses.replace(course, steps=STEPS[:2], effects=(course.effects[1], late))
+    assert cut.turned_at is None
+    whole = dataclasses.replace(course, steps=STEPS[:3], effects=(*course.effects[1:3], early))
+    assert whole.turned_at == STEPS[1]

@@ -1,29 +1,25 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.family import Effect
 from gan_ablate.analysis.sequential import seeds_to_settle
 from gan_ablate.analysis.stats import mean_estimate
-from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
-from gan_ablate.execution.store import Store
 from gan_ablate.reporting.wording import answer_sentence
-from tests.synthetic import save_runs
+from tests.synthetic import make_results
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.
 SEED_FACTOR = (1.0, 5.0, 2.0, 9.0, 3.0)
 
 
-def effects_of(
-    tmp_path: Path, grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome: str = "fid"
-) -> dict[str, Effect]:
+def effects_of(grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome: str = "fid") -> dict[str, Effect]:
     planned = plan(load_grid(grid), budget="standard")
 
     def fid(cell: Cell, seed: int) -> float:
@@ -38,13 +34,13 @@ def effects_of(
     def parts(key: str) -> list[tuple[str, str]]:
         return [(part.split(":")[0], part.split(":")[1]) for part in key.split("*")]
 
-    save_runs(Store(tmp_path), planned, fid, step_ms=lambda cell: 20.0 if "batch_norm:off" in levels(cell) else 30.0)
-    return {effect.name: effect for effect in estimate_effects(planned, load_results(tmp_path, grid), outcome)}
+    results = make_results(planned, fid, step_ms=lambda cell: 20.0 if "batch_norm:off" in levels(cell) else 30.0)
+    return {effect.name: effect for effect in estimate_effects(planned, results.runs, outcome)}
 
 
-def test_main_effects_and_interaction_are_what_was_planted(tmp_path: Path) -> None:
+def test_main_effects_and_interaction_are_what_was_planted() -> None:
     planted = {"batch_norm:on": -0.7, "label_smoothing:on": 0.1, "batch_norm:on*label_smoothing:on": 0.4}
-    effects = effects_of(tmp_path, "bn_label_smooth", planted)
+    effects = effects_of("bn_label_smooth", planted)
     # Averaged over the other factor's levels, a main effect contains half the interaction.
     assert effects["batch norm on"].estimate.value == pytest.approx(-0.7 + 0.2)
     assert effects["label smoothing on"].estimate.value == pytest.approx(0.1 + 0.2)
@@ -54,20 +50,20 @@ def test_main_effects_and_interaction_are_what_was_planted(tmp_path: Path) -> No
     assert [effect.estimate.num_seeds for effect in effects.values()] == [5, 5, 5]
 
 
-def test_step_times_are_compared_too(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "bn_label_smooth", {}, outcome="step_ms_median")
+def test_step_times_are_compared_too() -> None:
+    effects = effects_of("bn_label_smooth", {}, outcome="step_ms_median")
     assert effects["batch norm on"].estimate.as_percent_change().value == pytest.approx(50)
     assert effects["label smoothing on"].estimate.value == pytest.approx(0)
 
 
-def test_an_effect_smaller_than_the_spread_of_seeds_is_found_by_pairing(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "bn_label_smooth", {"batch_norm:on": -0.2}, noise=0.01)
+def test_an_effect_smaller_than_the_spread_of_seeds_is_found_by_pairing() -> None:
+    effects = effects_of("bn_label_smooth", {"batch_norm:on": -0.2}, noise=0.01)
     assert effects["batch norm on"].estimate.high < 0
     assert effects["batch norm on"].estimate.value == pytest.approx(-0.2, abs=0.03)
 
 
-def test_one_at_a_time_compares_each_level_with_the_baseline(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "essentials", {"beta1:0.9": 0.5, "dropout:elements-50": -0.3})
+def test_one_at_a_time_compares_each_level_with_the_baseline() -> None:
+    effects = effects_of("essentials", {"beta1:0.9": 0.5, "dropout:elements-50": -0.3})
     assert effects["beta1 0.9"].estimate.value == pytest.approx(0.5)
     assert effects["beta1 0.0"].estimate.value == pytest.approx(0)
     assert effects["dropout elements-50"].estimate.value == pytest.approx(-0.3)
@@ -75,14 +71,14 @@ def test_one_at_a_time_compares_each_level_with_the_baseline(tmp_path: Path) -> 
     assert not any(effect.is_interaction for effect in effects.values())
 
 
-def test_three_levels_give_two_effects(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "beta1", {"beta1:0.0": -0.1, "beta1:0.9": 0.6})
+def test_three_levels_give_two_effects() -> None:
+    effects = effects_of("beta1", {"beta1:0.0": -0.1, "beta1:0.9": 0.6})
     assert effects["beta1 0.0"].estimate.value == pytest.approx(-0.1)
     assert effects["beta1 0.9"].estimate.value == pytest.approx(0.6)
 
 
-def test_an_effect_carries_its_tests(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "beta1", {"beta1:0.9": 0.6, "beta1:0.0": 0.001}, noise=0.05)
+def test_an_effect_carries_its_tests() -> None:
+    effects = effects_of("beta1", {"beta1:0.9": 0.6, "beta1:0.0": 0.001}, noise=0.05)
     strong, none = effects["beta1 0.9"], effects["beta1 0.0"]
     assert strong.test.is_rejected
     assert strong.adjusted.low > 0
@@ -96,7 +92,7 @@ def test_an_effect_carries_its_tests(tmp_path: Path) -> None:
     assert strong.with_diverged is None
 
 
-def test_diverged_runs_are_left_out_and_counted_as_the_worst(tmp_path: Path) -> None:
+def test_diverged_runs_are_left_out_and_counted_as_the_worst() -> None:
     planned = plan(load_grid("beta1"))
 
     def fid(cell: Cell, seed: int) -> float | None:
@@ -104,8 +100,8 @@ def test_diverged_runs_are_left_out_and_counted_as_the_worst(tmp_path: Path) -> 
             return None if seed < 2 else 20.0
         return 40.0 if seed == 4 else 20.0
 
-    save_runs(Store(tmp_path), planned, fid)
-    effects = {effect.name: effect for effect in estimate_effects(planned, load_results(tmp_path, "beta1"))}
+    runs = make_results(planned, fid).runs
+    effects = {effect.name: effect for effect in estimate_effects(planned, runs)}
     survived, counted = effects["beta1 0.9"].estimate, effects["beta1 0.9"].with_diverged
     assert survived.num_seeds == 3
     assert survived.value == pytest.approx(-math.log(2) / 3)
@@ -118,21 +114,21 @@ def test_diverged_runs_are_left_out_and_counted_as_the_worst(tmp_path: Path) -> 
     assert other.estimate.value == pytest.approx(0)
 
 
-def test_outcomes_on_the_difference_scale_are_subtracted(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "beta1", {"beta1:0.9": math.log(2)}, outcome="kid")
+def test_outcomes_on_the_difference_scale_are_subtracted() -> None:
+    effects = effects_of("beta1", {"beta1:0.9": math.log(2)}, outcome="kid")
     baseline = [factor / 30 for factor in SEED_FACTOR]  # a synthetic KID is FID / 30
     assert effects["beta1 0.9"].estimate.value == pytest.approx(sum(baseline) / 5)
 
 
-def test_an_outcome_that_no_run_has_gives_effects_without_values(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "beta1", {}, outcome="nearest_ratio")
+def test_an_outcome_that_no_run_has_gives_effects_without_values() -> None:
+    effects = effects_of("beta1", {}, outcome="nearest_ratio")
     assert effects["beta1 0.9"].estimate.value == pytest.approx(0)
     planned = plan(load_grid("beta1"))
-    runs = load_results(tmp_path, "beta1").assign(recall=None)
+    runs = make_results(planned, lambda *_: 20.0).runs.assign(recall=None)
     assert all(effect.estimate.num_seeds == 0 for effect in estimate_effects(planned, runs, "recall"))
 
 
-def test_simple_effects_stand_at_each_level_of_the_other_factors(tmp_path: Path) -> None:
+def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
     planned = plan(load_grid("bn_label_smooth"))
     gains = {("off", "off"): 0.0, ("on", "off"): -0.7, ("off", "on"): 0.2, ("on", "on"): -0.6}
 
@@ -141,8 +137,8 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors(tmp_path: Path)
         spread = 0.3 if at == ("off", "on") else 0.001
         return SEED_FACTOR[seed] * math.exp(gains[at] + spread * math.sin(7 * seed + len(cell.label)))
 
-    save_runs(Store(tmp_path), planned, fid)
-    effects = estimate_simple_effects(planned, load_results(tmp_path, "bn_label_smooth"))
+    runs = make_results(planned, fid).runs
+    effects = estimate_simple_effects(planned, runs)
     found = {(effect.name, effect.place): effect for effect in effects}
     assert len(found) == 4
     steady, uneven = (found["label smoothing on", f"batch norm {level}"] for level in ("on", "off"))
@@ -152,10 +148,10 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors(tmp_path: Path)
     assert uneven.estimate.std > 100 * steady.estimate.std
     assert steady.test.confidence >= 0.95
     assert found["batch norm on", "label smoothing off"].estimate.value == pytest.approx(-0.7, abs=0.002)
-    assert estimate_simple_effects(plan(load_grid("essentials")), load_results(tmp_path, "bn_label_smooth")) == []
+    assert estimate_simple_effects(plan(load_grid("essentials")), runs) == []
 
 
-def test_an_effect_is_answered_by_its_interval_and_the_margin(tmp_path: Path) -> None:
+def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
     planned = plan(load_grid("dropout"))
     gains = {"none": 0.0, "channels-25": 0.5, "elements-30": 0.05, "elements-50": 0.0}
 
@@ -163,8 +159,7 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin(tmp_path: Path) ->
         level = cell.levels["dropout"]
         return SEED_FACTOR[seed] * math.exp(gains[level] + 0.002 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
-    save_runs(Store(tmp_path), planned, fid)
-    runs = load_results(tmp_path, "dropout")
+    runs = make_results(planned, fid).runs
     large, small, none = estimate_effects(planned, runs)
     assert (large.answer, large.is_too_small, large.is_beyond_margin) == ("higher", False, True)
     assert (small.answer, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
@@ -175,12 +170,11 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin(tmp_path: Path) ->
     assert estimate_effects(strict, runs)[-1].answer == "open"
 
 
-def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look(tmp_path: Path) -> None:
+def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look() -> None:
     fixed = plan(load_grid("beta1"))
-    save_runs(
-        Store(tmp_path), fixed, lambda cell, seed: 20 + seed + math.sin(7 * float(cell.levels["beta1"]) * (seed + 1))
-    )
-    runs = load_results(tmp_path, "beta1")
+    runs = make_results(
+        fixed, lambda cell, seed: 20 + seed + math.sin(7 * float(cell.levels["beta1"]) * (seed + 1))
+    ).runs
     sequential = estimate_effects(fixed.model_copy(update={"intervals": "sequential"}), runs)
     for wide, narrow in zip(sequential, estimate_effects(fixed, runs), strict=True):
         assert wide.estimate.value == narrow.estimate.value
@@ -188,15 +182,14 @@ def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look
         assert wide.adjusted.low < narrow.adjusted.low
 
 
-def test_a_change_of_mode_is_neither_negligible_nor_too_small(tmp_path: Path) -> None:
+def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
     planned = plan(load_grid("architecture"), seeds=14).model_copy(update={"intervals": "sequential"})
 
     def fid(cell: Cell, seed: int) -> float:
         is_changed = cell.levels["architecture"] == "dcgan" and seed >= 7
         return 20 * math.exp(0.9 * is_changed + 0.01 * math.sin(7 * seed + len(cell.label)))
 
-    save_runs(Store(tmp_path), planned, fid)
-    runs = load_results(tmp_path, "architecture")
+    runs = make_results(planned, fid).runs
     for num_seeds in range(8, 15):
         (effect,) = estimate_effects(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]}), runs)
         assert effect.answer == "open"
@@ -204,17 +197,16 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small(tmp_path: Path) ->
     assert "of which later ones contradict earlier ones" in answer_sentence(effect, None, {})
 
 
-def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand(tmp_path: Path) -> None:
+def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand() -> None:
     planned = plan(load_grid("beta1"))
-    save_runs(Store(tmp_path), planned, lambda cell, seed: 20.0 + seed + math.sin(len(cell.label) * seed))
-    runs = load_results(tmp_path, "beta1")
+    runs = make_results(planned, lambda cell, seed: 20.0 + seed + math.sin(len(cell.label) * seed)).runs
     assert estimate_effects(planned, runs)[0].sign_flip.p > 0
     (sequential, _) = estimate_effects(planned.model_copy(update={"intervals": "sequential"}), runs)
     assert math.isnan(sequential.sign_flip.p)
     assert sequential.bootstrap is None
 
 
-def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level(tmp_path: Path) -> None:
+def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level() -> None:
     """Large effects beside it loosen Holm's level for zero, not the one at which "negligible" is said of a family."""
     planned = plan(load_grid("dropout"))
     gains = {
@@ -228,8 +220,8 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level(tmp
         level = cell.levels["dropout"]
         return 20 * math.exp(gains[level] + 0.07 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
-    save_runs(Store(tmp_path), planned, fid)
-    large, other, none = estimate_effects(planned, load_results(tmp_path, "dropout"))
+    runs = make_results(planned, fid).runs
+    large, other, none = estimate_effects(planned, runs)
     assert large.test.is_rejected
     assert other.test.is_rejected
     assert none.test.confidence == pytest.approx(0.95)
@@ -239,10 +231,10 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level(tmp
     assert none.answer == "open"
 
 
-def test_an_effect_that_is_found_has_the_interval_of_holms_level(tmp_path: Path) -> None:
+def test_an_effect_that_is_found_has_the_interval_of_holms_level() -> None:
     """Three effects: the clearest is judged at 1 - 0.05/3, the next at 1 - 0.05/2."""
     planted = {"batch_norm:on": -0.7, "label_smoothing:on": 0.3}
-    effects = effects_of(tmp_path, "bn_label_smooth", planted, noise=0.03)
+    effects = effects_of("bn_label_smooth", planted, noise=0.03)
     found = sorted((effect for effect in effects.values() if effect.is_found), key=lambda effect: effect.estimate.p)
     assert len(found) == 2
     for rank, effect in enumerate(found):
@@ -254,8 +246,8 @@ def test_an_effect_that_is_found_has_the_interval_of_holms_level(tmp_path: Path)
         assert effect.adjusted.high > effect.estimate.high
 
 
-def test_seeds_are_counted_at_the_strictest_level_of_the_family(tmp_path: Path) -> None:
-    effects = effects_of(tmp_path, "bn_label_smooth", {"label_smoothing:on": 0.12}, noise=0.2)
+def test_seeds_are_counted_at_the_strictest_level_of_the_family() -> None:
+    effects = effects_of("bn_label_smooth", {"label_smoothing:on": 0.12}, noise=0.2)
     needing = [effect for effect in effects.values() if effect.needed_seeds is not None]
     assert needing
     for effect in needing:
@@ -263,12 +255,11 @@ def test_seeds_are_counted_at_the_strictest_level_of_the_family(tmp_path: Path) 
     assert any(e.needed_seeds != seeds_to_settle(e.estimate, e.margin, 0.95) for e in needing)
 
 
-def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better(tmp_path: Path) -> None:
+def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better() -> None:
     planned = plan(load_grid("dropout"), seeds=3)
-    save_runs(
-        Store(tmp_path), planned, lambda cell, seed: None if (cell.label, seed) == ("dropout elements-50", 0) else 20.0
-    )
-    runs = load_results(tmp_path, "dropout")
+    runs = make_results(
+        planned, lambda cell, seed: None if (cell.label, seed) == ("dropout elements-50", 0) else 20.0
+    ).runs
     recall = np.where(runs["dropout"] == "none", 0.9, 0.5 + 0.01 * runs["seed"])
     runs["recall"] = np.where(runs["status"] == "completed", recall, np.nan)
     effects = {effect.name: effect for effect in estimate_effects(planned, runs, "recall")}
@@ -277,13 +268,58 @@ def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better(tmp_path: Pa
     assert with_diverged.value == pytest.approx(np.mean([0.5 - 0.9, 0.51 - 0.9, 0.52 - 0.9]))
 
 
-def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline(tmp_path: Path) -> None:
+def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
     """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
     planned = plan(load_grid("essentials"), seeds=4)
-    save_runs(Store(tmp_path), planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0)
-    runs = load_results(tmp_path, "essentials")
+    runs = make_results(planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0).runs
     runs.loc[(runs["cell"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
     runs.loc[(runs["cell"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
     rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
     assert (rates.count, rates.total) == (2, 3)
     assert (rates.baseline_count, rates.baseline_total) == (1, 4)
+
+
+def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> None:
+    """Runs diverge with batch norm, and one without; with one level alone they count on neither side."""
+    planned = plan(load_grid("bn_label_smooth"), seeds=4)
+
+    def fid(cell: Cell, seed: int) -> float | None:
+        has_norm, is_smooth = cell.levels["batch_norm"] == "on", cell.levels["label_smoothing"] == "on"
+        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (cell.config.seed + seed == 0)
+        return None if diverges else 20.0
+
+    runs = make_results(planned, fid).runs
+    both = compare_event_rates(planned, runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
+    assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
+    norm = compare_event_rates(planned, runs, {"batch_norm": "on"}, "diverged")
+    assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)
+
+
+def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_is_better() -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    runs = make_results(planned, lambda cell, seed: None if (cell.levels["beta1"], seed) == ("0.9", 0) else 20.0).runs
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "fid")] == [False, False]
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "grad_norm_g")] == [True, True]
+    none_left = runs.assign(fid=np.nan)
+    assert [effect.with_diverged is None for effect in estimate_effects(planned, none_left, "fid")] == [True, True]
+
+
+def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
+    """It is imputed where it is missing, and only there."""
+    planned = plan(load_grid("beta1"), seeds=2)
+    runs = make_results(planned, lambda cell, seed: 20.0 * 2 ** (seed + (cell.levels["beta1"] == "0.9"))).runs
+    runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 0), "status"] = "diverged"
+    high = next(effect for effect in estimate_effects(planned, runs) if effect.levels == {"beta1": "0.9"})
+    assert high.with_diverged is not None
+    assert high.with_diverged.value == pytest.approx(high.estimate.value) == pytest.approx(math.log(2))
+
+
+def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    runs = make_results(planned, lambda cell, seed: 20.0 + seed + len(cell.label) * math.sin(seed)).runs
+    strangers = runs.assign(cell="a stranger", fid=1.0)
+    fewer = planned.model_copy(update={"seeds": (1, 2)})
+    expected = estimate_effects(fewer, runs.loc[runs["seed"] > 0])
+    found = estimate_effects(fewer, pd.concat([strangers, runs.iloc[::-1]]))
+    assert [effect.estimate for effect in found] == [effect.estimate for effect in expected]
+    assert {effect.estimate.num_seeds for effect in found} == {2}

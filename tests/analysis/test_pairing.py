@@ -30,8 +30,21 @@ def test_the_interval_covers_as_often_as_it_says(spreads: tuple[float, float], c
 
 
 def test_too_few_seeds_or_no_spread_tell_nothing() -> None:
-    assert math.isnan(pairing_gain(RNG.normal(size=(3, 2))).value)
+    assert math.isfinite(pairing_gain(RNG.normal(size=(4, 2))).high)
+    unpaired = np.array([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [9.0, -9.0]])  # their sum has no spread
+    for values in (RNG.normal(size=(3, 2)), unpaired):
+        gain = pairing_gain(values)
+        assert all(math.isnan(number) for number in (gain.value, gain.low, gain.high))
+        assert gain.num_seeds == len(values)
     with_gaps = np.where(np.arange(12).reshape(6, 2) == 3, np.nan, RNG.normal(size=(6, 2)))
     assert pairing_gain(with_gaps).num_seeds == 5
     alike = RNG.normal(size=(6, 1)) + np.zeros((1, 2))
     assert math.isnan(pairing_gain(alike).value)
+
+
+def test_the_gain_does_not_depend_on_the_unit() -> None:
+    values = RNG.normal(size=(6, 2))
+    gain = pairing_gain(values)
+    for unit in (1e-12, 1e12):
+        scaled = pairing_gain(unit * values)
+        assert (scaled.low, scaled.value, scaled.high) == pytest.approx((gain.low, gain.value, gain.high))

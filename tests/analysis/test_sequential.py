@@ -64,10 +64,11 @@ def test_the_interval_is_what_no_look_has_excluded() -> None:
         seen = mean_estimate(values[:num])
         half = critical_t(num, 0.95) * seen.std / math.sqrt(num)
         bounds.append((seen.value - half, seen.value + half))
-    estimate = sequential_estimate(values)
-    assert estimate.low == pytest.approx(max(low for low, _ in bounds))
-    assert estimate.high == pytest.approx(min(high for _, high in bounds))
-    assert estimate.value == pytest.approx(values.mean())
+    for num in range(4, 21):
+        estimate = sequential_estimate(values[:num])
+        assert estimate.low == pytest.approx(max(low for low, _ in bounds[: num - 3]))
+        assert estimate.high == pytest.approx(min(high for _, high in bounds[: num - 3]))
+        assert estimate.value == pytest.approx(values[:num].mean())
 
 
 def test_more_seeds_never_widen_the_interval_nor_raise_p() -> None:
@@ -150,4 +151,47 @@ def test_seeds_that_contradict_earlier_ones_leave_everything_open() -> None:
     contradicted = int(np.flatnonzero(np.isinf(looks.low) & (np.arange(len(values)) > 6))[0])
     assert (looks.p[contradicted:] == 1).all()
     assert np.isinf(looks.high[contradicted:]).all()
+    assert (np.isinf(looks.low) == np.isinf(looks.high)).all()
     assert not sequential_estimate(values).excludes_zero
+
+
+@pytest.mark.parametrize("start", [2.0, 0.0])
+def test_the_first_look_and_those_at_seeds_that_agree_exclude_nothing(start: float) -> None:
+    values = start + np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.05])
+    looks = take_looks(values)
+    assert looks.low[:4].tolist() == [-math.inf] * 4
+    assert looks.high[:4].tolist() == [math.inf] * 4
+    assert looks.p[:4].tolist() == [1.0] * 4
+    # From the fifth on there is a spread to go by.
+    for num in (5, 6):
+        seen = values[:num]
+        half = critical_t(num) * seen.std(ddof=1) / math.sqrt(num)
+        assert looks.high[num - 1] == pytest.approx(min(looks.high[num - 2], seen.mean() + half))
+    assert (looks.p[5] < 1e-3) == (start == 2.0)
+
+
+@pytest.mark.parametrize("shift", [1e6, -1e9])
+def test_the_looks_at_what_lies_far_from_zero_are_the_same_further_on(shift: float) -> None:
+    values = np.random.default_rng(4).normal(0, 1, 12)
+    near, far = take_looks(values), take_looks(values + shift)
+    assert far.low[3:] - shift == pytest.approx(near.low[3:], abs=1e-5)
+    assert far.high[3:] - shift == pytest.approx(near.high[3:], abs=1e-5)
+
+
+def test_looks_do_not_depend_on_the_unit() -> None:
+    values = np.random.default_rng(5).normal(1, 1, 12)
+    near, small = take_looks(values), take_looks(1e-9 * values)
+    assert small.p == pytest.approx(near.p)
+    assert 1e9 * small.low[3:] == pytest.approx(near.low[3:])
+
+
+def test_what_has_no_spread_or_no_value_is_never_settled() -> None:
+    assert seeds_to_settle(Estimate(0.5, 0, 0, 5, std=0.0), 0.1, 0.95) is None
+    assert seeds_to_settle(Estimate(math.nan, 0, 0, 5, std=0.1), 0.1, 0.95) is None
+    assert seeds_to_settle(Estimate(math.inf, 0, 0, 5, std=0.1), None, 0.95) is None
+
+
+def test_two_seeds_are_the_fewest_that_settle_anything() -> None:
+    """At a level so low that two are enough, and an effect so large that they are."""
+    assert math.isfinite(critical_t(2, 0.2))
+    assert seeds_to_settle(Estimate(1e6, 0, 0, 5, std=0.1), None, 0.2) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 import pytest
 
 from gan_ablate.analysis.sequential import critical_t
-from gan_ablate.analysis.settling import HOPELESS_SEEDS, Settling, first_look, settle
+from gan_ablate.analysis.settling import HOPELESS_SEEDS, Look, Settling, first_look, settle
 from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.reporting.settling import settled_sentence
@@ -128,3 +130,57 @@ def test_levels_that_score_alike_to_the_last_digit_get_no_more_seeds() -> None:
 def test_interactions_are_told_and_not_waited_for(design: str) -> None:
     planned, runs = scored(design, {})
     assert not any(effect.is_interaction for effect in settle(planned, runs).looks[0].effects)
+
+
+@pytest.mark.parametrize(
+    ("of_look", "with_value", "std", "is_hopeless"),
+    [
+        (10, 5, 0.1, False),  # half of the seeds have a value
+        (10, 4, 0.1, True),
+        (9, 1, 0.1, False),  # too early to give up
+        (4, 4, 0.0, True),
+        (4, 3, 0.0, False),  # three that agree may be luck
+    ],
+)
+def test_an_effect_is_given_up_where_few_seeds_have_values_or_enough_agree(
+    of_look: int, with_value: int, std: float, *, is_hopeless: bool
+) -> None:
+    planned, runs = scored("dropout", {}, noise=1.0)
+    effect = settle(planned, runs).looks[0].effects[0]
+    assert effect.answer == "open"
+    estimate = dataclasses.replace(effect.estimate, num_seeds=with_value, std=std)
+    look = Look(of_look, (dataclasses.replace(effect, estimate=estimate),))
+    assert len(look.hopeless_effects) == is_hopeless
+    assert len(look.open_effects) == (not is_hopeless)
+
+
+def test_before_any_run_there_is_no_look_and_all_of_the_first_is_wanted() -> None:
+    planned, runs = scored("dropout", {})
+    settling = settle(planned, runs.iloc[:0])
+    assert (settling.looks, settling.is_over) == ((), False)
+    assert settling.plan.num_runs == 4 * first_look(planned)
+    assert settling.plan.intervals == "sequential"
+    assert settling.plan.until_settled
+
+
+def test_runs_of_seeds_that_are_not_the_plans_are_not_looked_at() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
+    fewer = planned.model_copy(update={"seeds": planned.seeds[:8]})
+    expected = settle(fewer, runs.loc[runs["seed"] < 8])
+    for mine, theirs in zip(settle(fewer, runs).looks, expected.looks, strict=True):
+        assert [e.estimate for e in mine.effects] == [e.estimate for e in theirs.effects]
+
+
+def test_where_only_a_comparison_with_a_value_is_open_the_baseline_alone_goes_on() -> None:
+    planned, runs = scored("dropout", {"dropout:channels-25": 0.9}, noise=0.001)
+    claim = Claim.model_validate(
+        {"sentence": "It is there", "outcome": "d_fake_end", "direction": "none", "against": 0.3, "margin": 0.05}
+    )
+    planned = planned.model_copy(update={"grid": planned.grid.model_copy(update={"claims": [claim]})})
+    runs["d_fake_end"] = 0.3 + np.random.default_rng(0).normal(0, 0.05, len(runs))
+    settling = settle(planned, runs)
+    first, *later = settling.looks
+    assert [effect.name for effect in first.open_effects] == ["the baseline against 0.3"]
+    assert later
+    others = {cell.label: first_look(planned) for cell in planned.cells[1:]}
+    assert settling.plan.stopped == others

@@ -8,7 +8,15 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.analysis.significance import compare_rates, holm, seeds_needed, sign_flip_test
+from gan_ablate.analysis.significance import (
+    MOST_SEEDS,
+    _power,
+    compare_rates,
+    fewest_seeds,
+    holm,
+    seeds_needed,
+    sign_flip_test,
+)
 from gan_ablate.analysis.stats import Estimate, mean_estimate
 
 RNG = np.random.default_rng(0)
@@ -25,7 +33,9 @@ def test_the_sign_flip_test_is_scipys_permutation_test() -> None:
 def test_the_sign_flip_test_of_equal_signs_is_its_smallest_p() -> None:
     assert sign_flip_test(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).p == 2 / 32
     assert sign_flip_test(np.zeros(4)).p == 1
-    assert math.isnan(sign_flip_test(np.array([np.nan])).p)
+    nothing = sign_flip_test(np.array([np.nan]))
+    assert math.isnan(nothing.p)
+    assert math.isnan(nothing.smallest_p)
 
 
 def test_many_seeds_are_flipped_at_random_and_the_same_way_every_time() -> None:
@@ -46,8 +56,18 @@ def test_holm_is_statsmodels() -> None:
 def test_a_test_that_cannot_be_made_yet_is_one_of_the_family() -> None:
     missing, *others = holm([math.nan, 0.02, 0.04])
     assert math.isnan(missing.p)
-    assert not missing.is_rejected
+    assert math.isnan(missing.confidence)
+    assert missing.is_rejected is False
     assert [test.p for test in others] == pytest.approx([0.06, 0.08])
+
+
+def test_an_adjusted_p_is_no_more_than_one() -> None:
+    assert [test.p for test in holm([0.9, 0.02, 0.8])] == pytest.approx([1, 0.06, 1])
+
+
+def test_an_interval_that_touches_zero_is_no_rejection() -> None:
+    assert [test.is_rejected for test in holm([0.25, 0.9], alpha=0.5)] == [False, False]
+    assert [test.is_rejected for test in holm([0.2499, 0.9], alpha=0.5)] == [True, False]
 
 
 def test_holms_interval_excludes_zero_exactly_where_its_test_rejects() -> None:
@@ -93,6 +113,7 @@ def test_no_number_of_seeds_finds_what_is_not_there() -> None:
     assert seeds_needed(Estimate(0.0, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1e-4, 0, 0, 5, std=1.0)) is None
     assert seeds_needed(Estimate(1.0, math.nan, math.nan, 1)) is None
+    assert seeds_needed(Estimate(1.0, math.nan, math.nan, 4, std=0.0)) is None
 
 
 @pytest.mark.parametrize(("size", "std"), [(0.0, 0.03), (0.0, 0.1), (0.03, 0.05), (0.15, 0.1)])
@@ -119,3 +140,27 @@ def test_sums_that_are_equal_on_paper_count_as_equal() -> None:
     signs = 1 - 2 * ((np.arange(2**7)[:, None] >> np.arange(7)) & 1)
     sums = np.abs(signs @ exact)
     assert sign_flip_test(values).p == (sums >= abs(exact.sum())).mean()
+
+
+@pytest.mark.parametrize(("size", "num"), [(0.0, 4), (0.2, 3), (0.5, 10), (0.5, 40), (1.0, 8)])
+def test_the_chance_to_find_an_effect_is_that_of_the_noncentral_t(size: float, num: int) -> None:
+    critical, shift = scipy_stats.t.ppf(0.975, num - 1), size * math.sqrt(num)
+    expected = scipy_stats.nct.sf(critical, num - 1, shift) + scipy_stats.nct.cdf(-critical, num - 1, shift)
+    assert _power(size, num, 0.05, None) == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize(("size", "num", "room"), [(0.0, 6, 1.0), (0.3, 10, 0.8), (0.6, 12, 1.2), (0.1, 5, 1.5)])
+def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float, num: int, room: float) -> None:
+    rng, draws = np.random.default_rng(0), 1_000_000
+    means = np.abs(rng.normal(size, 1 / math.sqrt(num), draws))
+    halves = scipy_stats.t.ppf(0.975, num - 1) * np.sqrt(rng.chisquare(num - 1, draws) / (num - 1) / num)
+    expected = ((means > halves) | (means + halves < room)).mean()
+    assert _power(size, num, 0.05, room) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("enough", "found"),
+    [(0, 2), (2, 2), (3, 3), (777, 777), (MOST_SEEDS, MOST_SEEDS), (MOST_SEEDS + 1, None), (10**9, None)],
+)
+def test_the_fewest_seeds_are_two_or_more_and_none_that_nobody_runs(enough: int, found: int | None) -> None:
+    assert fewest_seeds(lambda num: num >= enough) == found

@@ -12,6 +12,7 @@ from gan_ablate.analysis.stats import (
     contrast_sides,
     contrast_values,
     difference_estimate,
+    log_scores,
     mean_estimate,
     rate_interval,
 )
@@ -152,3 +153,80 @@ def test_differences_that_rounding_has_spread_are_equal(size: float) -> None:
     estimate = mean_estimate(values)
     assert math.isnan(estimate.p)
     assert math.isnan(estimate.low)
+
+
+def test_bounds_and_seeds_go_along_when_logarithms_turn_into_ratios() -> None:
+    estimate = mean_estimate(np.log([2.0, 8.0, 3.0]))
+    ratio, percent = estimate.as_ratio(), estimate.as_percent_change()
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx(
+        (math.exp(estimate.low), 48 ** (1 / 3), math.exp(estimate.high))
+    )
+    assert (percent.low, percent.value, percent.high) == pytest.approx(
+        (100 * (ratio.low - 1), 100 * (ratio.value - 1), 100 * (ratio.high - 1))
+    )
+    assert ratio.num_seeds == percent.num_seeds == 3
+
+
+def test_a_tiny_change_in_percent_keeps_its_digits() -> None:
+    tiny = Estimate(1e-12, -2e-12, 3e-12, 2).as_percent_change()
+    assert (tiny.low, tiny.value, tiny.high) == pytest.approx((-2e-10, 1e-10, 3e-10), rel=1e-9, abs=0)
+
+
+def test_what_is_not_above_zero_has_no_logarithm() -> None:
+    logs = log_scores(np.array([1.0, 0.0, -1.0, np.nan, math.e]))
+    np.testing.assert_array_equal(np.isnan(logs), [False, True, True, True, False])
+    assert logs[[0, 4]] == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize("num_control", [0, 1, 4])
+def test_an_unpaired_difference_of_single_seeds_has_no_interval(num_control: int) -> None:
+    control = np.arange(num_control, dtype=np.float64)
+    estimate = difference_estimate(np.array([5.0]), control)
+    assert estimate.num_seeds == min(1, num_control)
+    assert all(math.isnan(bound) for bound in (estimate.low, estimate.high, estimate.std, estimate.p))
+    assert math.isnan(estimate.value) if num_control == 0 else estimate.value == 5 - control.mean()
+
+
+def test_the_spread_of_an_unpaired_difference_is_that_of_two_independent_seeds() -> None:
+    estimate = difference_estimate(np.array([0.0, 6.0]), np.array([0.0, 8.0, 4.0]))
+    assert estimate.std == pytest.approx(math.sqrt(18 + 16))
+
+
+def test_unpaired_seeds_that_agree_leave_nothing_to_test() -> None:
+    estimate = difference_estimate(np.full(3, 5.0), np.full(4, 2.0))
+    assert estimate.value == 3
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.p)
+
+
+def test_spreads_whose_squares_vanish_are_tested_as_carefully_as_can_be() -> None:
+    """Welch's degrees of freedom lie between those of the smaller sample and of both: the fewest are the safest."""
+    treated, control = 1e-100 * np.array([1.0, 2.0, 4.0]), 1e-100 * np.array([3.0, 5.0, 9.0, 8.0])
+    estimate = difference_estimate(treated, control)
+    t = float(scipy_stats.ttest_ind(treated * 1e100, control * 1e100, equal_var=False).statistic)
+    assert estimate.p == pytest.approx(2 * scipy_stats.t.sf(abs(t), 2))
+
+
+def test_the_bootstrap_interval_has_hesterbergs_percentiles() -> None:
+    """Of means of seeds that are drawn here anew, many more of them and in another way."""
+    values = np.random.default_rng(3).normal(size=9)
+    counts = np.random.default_rng(5).multinomial(9, [1 / 9] * 9, size=300_000)
+    tail = scipy_stats.norm.cdf(-math.sqrt(9 / 8) * scipy_stats.t.ppf(0.975, 8))
+    low, high = np.quantile(counts @ values / 9, [tail, 1 - tail])
+    interval = bootstrap_interval(values)
+    assert interval is not None
+    assert interval.high - interval.low == pytest.approx(high - low, rel=0.012)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.02 * (high - low))
+
+
+def test_a_rates_interval_has_the_level_that_is_asked_for() -> None:
+    interval = rate_interval(2, 5, 0.8)
+    assert interval.low == pytest.approx(scipy_stats.beta.ppf(0.1, 2, 4))
+    assert interval.high == pytest.approx(scipy_stats.beta.ppf(0.9, 3, 3))
+    assert rate_interval(0, 5, 0.8).low == 0
+
+
+def test_rounding_is_judged_by_the_size_of_a_seeds_own_values() -> None:
+    values = np.array([[1e15, 1e15 + 4], [1.0, 2.0], [1e-13, 3e-13]])
+    contrasts = contrast_values(values, np.array([-1.0, 1.0]))
+    assert contrasts.tolist() == pytest.approx([0, 1, 2e-13], abs=1e-20)

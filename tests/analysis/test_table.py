@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.table import load_results
+from gan_ablate.analysis.table import find_yardsticks, is_unsteady, load_results, tabulate_runs
 from gan_ablate.design.grid import RESULT_COLUMNS, load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.execution.store import Record, Store
-from tests.synthetic import save_runs
+from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
+from tests.synthetic import make_record, save_runs
 
 BETAS = {"0.5": 20.0, "0.0": 40.0, "0.9": 80.0}
 
@@ -102,6 +106,7 @@ def test_runs_that_diverged_or_failed_keep_their_rows(tmp_path: Path) -> None:
 def test_the_target_is_a_geometric_mean_of_seeds(tmp_path: Path) -> None:
     save_runs(Store(tmp_path), plan(load_grid("beta1"), seeds=2), lambda _, seed: (10.0, 40.0)[seed])
     results = GridResults.load(Store(tmp_path), "beta1")
+    assert results.folder == tmp_path / "beta1"
     assert results.yardsticks.target_fid == pytest.approx(20 * 1.6)  # not 25 * 1.6
 
 
@@ -117,3 +122,159 @@ def test_a_run_that_shared_the_machine_does_not_say_how_fast_a_variant_is(tmp_pa
     slower = record.scoring.model_copy(update={"curve_train_sec": [3 * at for at in record.scoring.curve_train_sec]})
     store.save_record(record.model_copy(update={"throughput": unsteady, "scoring": slower}))
     assert GridResults.load(store, "beta1").yardsticks.equal_sec == pytest.approx(15)  # of its other seed alone
+
+
+LEARNT = RepresentationScores(
+    probes=[
+        ProbeScores(num_labels=100, trained=0.7, untrained=0.5, pixels=0.2),
+        ProbeScores(num_labels=1_000, trained=0.9, untrained=0.7, pixels=0.8),
+    ],
+    arithmetic=0.5,
+    arithmetic_shuffled=0.2,
+    filter_auc=0.8,
+    filter_auc_untrained=0.7,
+)
+
+
+def rescored(record: Record, **changes: object) -> Record:
+    assert record.scoring is not None
+    return record.model_copy(update={"scoring": record.scoring.model_copy(update=changes)})
+
+
+def table_of(planned: Plan, *records: Record) -> pd.DataFrame:
+    """Tabulate runs of the baseline."""
+    baseline = planned.baseline
+    return tabulate_runs(planned, [(baseline.levels, baseline.label, record) for record in records])
+
+
+def test_every_column_of_a_run_holds_what_its_record_says() -> None:
+    planned = plan(load_grid("beta1"), seeds=4)
+    record = make_record(planned.baseline, 3, 30.0, extractor_sha256="0123456789abcdef" * 4)
+    history = {name: [0.25, 0.5, 0.75, 0.75] for name in record.history}
+    changes = {"history": {**history, "step": [0.0, 500.0, 1_000.0, 1_500.0]}, "diverged_at": 7}
+    record = rescored(record, representation=LEARNT, fid_ema=28.0, fid_batch_stats=31.0).model_copy(update=changes)
+    row = table_of(planned, record).iloc[0].to_dict()
+    curve = [30 * factor for factor in (1.6, 1.5, 1.3, 1.1, 1.2, 1.1)]  # from step 750 on
+    assert row == pytest.approx(
+        {
+            "beta1": "0.5",
+            "cell": planned.baseline.label,
+            "seed": 3,
+            "run_id": planned.baseline.run_id(3),
+            "status": "completed",
+            "fid": 30.0,
+            "fid_sampling_error": 0.01,
+            "kid": 1.0,
+            "precision": 0.8,
+            "recall": 0.7,
+            "density": 0.9,
+            "coverage": 0.6,
+            "classifier_score": 8.0,
+            "classes_covered": 10,
+            "class_divergence": 0.0,
+            "collapsed": False,
+            "nearest_ratio": 1.1,
+            "fid_batch_stats": 31.0,
+            "fid_ema": 28.0,
+            "label_accuracy": None,
+            "fid_floor": 0.05,
+            "kid_floor": 0.05 / 30,
+            "num_samples": 10_000,
+            "extractor": "0123456789ab",
+            "best_curve_fid": 33.0,
+            "oscillation": math.sqrt(np.mean(np.diff(np.log(curve), 2) ** 2) / 6),
+            "steps_to_fid": 750.0,  # alone, it reaches its own target half-way
+            "fid_reached": True,
+            "sec_to_fid": 15.0,
+            "fid_equal_time": 33.0,  # and is the fastest: at its end
+            "grad_norm_g": (0.25 * 0.5 * 0.75**2) ** 0.25,
+            "grad_norm_d": (0.25 * 0.5 * 0.75**2) ** 0.25,
+            "accuracy_d": 0.75,
+            "confidence_d": 0.5,
+            "d_real_end": 0.75,
+            "d_fake_end": 0.75,
+            "probe_gain": 0.1,
+            "arithmetic_gain": 0.3,
+            "filter_gain": 0.1,
+            "step_ms_median": 20.0,
+            "step_ms_p10": 18.0,
+            "step_ms_p90": 24.0,
+            "steps_per_sec": 50.0,
+            "images_per_sec": 3_200.0,
+            "peak_memory_mib": 500e6 / 1024**2,
+            "steps": 1_500,
+            "train_sec": 30.0,
+            "scoring_sec": 3.0,
+            "total_sec": 33.0,
+            "diverged_at": 7,
+        }
+    )
+
+
+def test_a_run_that_was_cut_short_has_what_it_came_to_and_nothing_of_its_end() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    whole = make_record(planned.baseline, 0, 30.0)
+    cut = make_record(planned.baseline, 1, 30.0).model_copy(update={"status": "diverged"})
+    row = table_of(planned, whole, rescored(cut, final=None)).iloc[1]
+    for name in ("best_curve_fid", "fid_floor", "step_ms_median", "fid_batch_stats"):
+        assert pd.notna(row[name])
+    ends = ("accuracy_d", "oscillation", "fid_reached", "steps_to_fid", "sec_to_fid", "fid_equal_time")
+    for name in (*ends, "fid", "recall", "collapsed", "scoring_sec", "probe_gain"):
+        assert pd.isna(row[name]), name
+
+
+def test_a_run_that_was_not_scored_or_timed_has_what_training_says() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    bare = make_record(planned.baseline, 0, 30.0).model_copy(update={"scoring": None, "throughput": None})
+    pointless = rescored(make_record(planned.baseline, 1, 30.0), curve_steps=[], curve_train_sec=[], curve_fid=[])
+    table = table_of(planned, bare, pointless)
+    assert table["accuracy_d"].tolist() == [0.5, 0.5]
+    assert table["fid"].isna().tolist() == [True, False]
+    assert table["step_ms_median"].isna().tolist() == [True, False]
+    for name in ("best_curve_fid", "oscillation", "fid_reached", "fid_equal_time", "extractor"):
+        assert pd.isna(table[name][0]), name
+    # Without a curve nothing is timed, and the grid has no target to reach.
+    assert table[["best_curve_fid", "fid_reached", "steps_to_fid", "fid_equal_time"]].iloc[1].isna().all()
+
+
+def test_a_grids_target_is_read_next_to_half_way_and_of_two_as_near_at_the_earlier() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    record = make_record(planned.baseline, 0, 30.0)
+    curve = {"curve_steps": [300, 700, 1_000], "curve_train_sec": [1.0, 2.0, 3.0], "curve_fid": [50.0, 40.0, 35.0]}
+    assert find_yardsticks(planned, [(planned.baseline.label, rescored(record, **curve))]).target_fid == (
+        pytest.approx(40)
+    )
+    curve["curve_steps"] = [300, 500, 1_000]
+    yardsticks = find_yardsticks(planned, [(planned.baseline.label, rescored(record, **curve))])
+    assert yardsticks.target_fid == pytest.approx(40)
+    assert yardsticks.equal_sec == 3
+
+
+def test_yardsticks_are_of_whole_runs_the_target_of_the_baseline_and_the_time_of_the_fastest_variant() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    usual, low, high = planned.cells
+    diverged = make_record(usual, 1, 5.0, step_ms=1.0).model_copy(update={"status": "diverged"})
+    unscored = make_record(usual, 1, 5.0, step_ms=1.0).model_copy(update={"scoring": None})
+    pointless = rescored(make_record(usual, 1, 5.0, step_ms=1.0), curve_steps=[], curve_train_sec=[], curve_fid=[])
+    records = [
+        *((usual.label, record) for record in (diverged, unscored, pointless)),
+        (low.label, make_record(low, 0, 90.0, step_ms=10.0)),
+        (low.label, make_record(low, 1, 90.0, step_ms=40.0)),
+        (high.label, make_record(high, 0, 60.0, step_ms=20.0)),
+        (usual.label, make_record(usual, 0, 30.0, step_ms=30.0)),
+    ]
+    yardsticks = find_yardsticks(planned, records)
+    assert yardsticks.target_fid == pytest.approx(30 * 1.6)
+    # Seconds of 1,500 steps: 37.5 on average, 30 and 45. The quickest run of all is of a variant that is slower.
+    assert yardsticks.equal_sec == pytest.approx(30)
+    nothing = find_yardsticks(planned, records[:3])
+    assert (nothing.target_fid, nothing.equal_sec) == (None, None)
+
+
+def test_a_run_is_unsteady_beyond_half_as_much_again() -> None:
+    record = make_record(plan(load_grid("beta1"), seeds=1).baseline, 0, 30.0)
+    assert record.throughput is not None
+    for slowest, is_slow in ((15.0, False), (15.1, True)):
+        steps = record.throughput.model_copy(update={"step_ms_p10": 10.0, "step_ms_p90": slowest})
+        assert is_unsteady(record.model_copy(update={"throughput": steps})) is is_slow
+    assert not is_unsteady(record.model_copy(update={"throughput": None}))

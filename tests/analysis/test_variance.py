@@ -5,7 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.variance import VarianceSplit, split_variance
+from gan_ablate.analysis.variance import VarianceSplit, split_grid_variance, split_variance
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
+from tests.synthetic import make_results
 
 
 def simulate(seed: float, sampling: float, extractor: float, shape: tuple[int, int, int]) -> VarianceSplit:
@@ -44,3 +47,50 @@ def test_variants_with_missing_seeds_are_left_out() -> None:
     scores[0, 2] = np.nan
     assert split_variance(scores, errors).seed == whole.seed
     assert math.isnan(split_variance(scores[:1], errors[:1]).shares().seed)
+
+
+def test_a_variant_with_a_missing_sampling_error_alone_is_left_out() -> None:
+    scores = np.random.default_rng(1).normal(size=(3, 4, 1))
+    errors = np.full((3, 4), 0.1)
+    whole = split_variance(scores[1:], errors[1:])
+    errors[0, 2] = np.nan
+    assert split_variance(scores, errors).seed == whole.seed > 0
+
+
+def test_shares_of_all_parts_make_one() -> None:
+    shares = VarianceSplit(seed=3.0, sampling=1.0, extractor=4.0).shares()
+    assert (shares.seed, shares.sampling, shares.extractor) == (0.375, 0.125, 0.5)
+
+
+def test_two_extractors_that_disagree_about_seeds_are_told_from_the_seeds() -> None:
+    """One variant: the extractors agree on the means of its two seeds, 1 apart, and are ±0.5 off them by turns."""
+    split = split_variance(np.array([[[0.5, -0.5], [0.5, 1.5]]]), np.zeros((1, 2)))
+    # Residuals are ±0.5 with one degree of freedom: 4 · 0.25. Of the means' variance of 0.5 half of that is noise.
+    assert split.extractor == pytest.approx(1)
+    assert split.seed == pytest.approx(0)
+    parallel = split_variance(np.array([[[0.5, -0.5], [1.5, 0.5]]]), np.zeros((1, 2)))
+    assert (parallel.extractor, parallel.seed) == pytest.approx((0, 0.5))
+
+
+def test_a_grids_variance_is_of_log_fid_within_variants() -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    fids = {cell.label: 20 * np.exp([0.0, 0.1 * i, 0.3 * i]) for i, cell in enumerate(planned.cells, 1)}
+    runs = make_results(planned, lambda cell, seed: float(fids[cell.label][seed])).runs
+    runs["fid_sampling_error"] = 0.01 * (1 + runs["seed"])
+    split = split_grid_variance(planned, runs.sample(frac=1, random_state=0))
+    assert split.sampling == pytest.approx((0.01**2 + 0.02**2 + 0.03**2) / 3)
+    between = np.mean([np.var(np.log(of_cell), ddof=1) for of_cell in fids.values()])
+    assert split.seed == pytest.approx(between - split.sampling)
+    assert math.isnan(split.extractor)
+
+
+@pytest.mark.parametrize("column", ["fid", "fid_sampling_error"])
+def test_a_grids_variants_with_runs_that_lack_a_score_or_its_error_are_left_out(column: str) -> None:
+    planned = plan(load_grid("beta1"), seeds=3)
+    runs = make_results(planned, lambda cell, seed: 20.0 * (1 + seed * len(cell.label))).runs
+    others = runs.loc[runs["cell"] != planned.cells[2].label]
+    expected = split_grid_variance(planned, others)
+    runs.loc[(runs["cell"] == planned.cells[2].label) & (runs["seed"] == 1), column] = np.nan
+    found = split_grid_variance(planned, runs)
+    assert (found.seed, found.sampling) == (expected.seed, expected.sampling)
+    assert found.seed > 0

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.summary import summarise_variants
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Plan, plan
+from tests.synthetic import make_results
+
+FIRST_POINT = 150
+
+
+def planned_runs(num_seeds: int) -> tuple[Plan, pd.DataFrame]:
+    """Of the grid of β1, whose baseline is at 0.5; columns are there to be overwritten."""
+    planned = plan(load_grid("beta1"), seeds=num_seeds)
+    return planned, make_results(planned, lambda _, seed: 20.0 + seed).runs
+
+
+def baseline_row(planned: Plan, runs: pd.DataFrame, **columns: list[object]) -> pd.Series:
+    """Summarise with these values for the baseline's runs, a value per seed."""
+    is_baseline = runs["cell"] == planned.baseline.label
+    for name, values in columns.items():
+        changed = runs[name].astype(object)
+        changed[is_baseline] = values
+        runs = runs.assign(**{name: changed})
+    return summarise_variants(planned, runs, FIRST_POINT).iloc[0]
+
+
+def test_variants_are_listed_in_the_plans_order_with_their_levels() -> None:
+    planned, runs = planned_runs(2)
+    summary = summarise_variants(planned, runs, FIRST_POINT)
+    assert summary["cell"].tolist() == [cell.label for cell in planned.cells]
+    assert summary["beta1"].tolist() == ["0.5", "0.0", "0.9"]
+
+
+def test_means_are_geometric_on_the_ratio_scale_and_plain_on_the_other() -> None:
+    planned, runs = planned_runs(4)
+    fid, recall = [10.0, 40.0, 20.0, 15.0], [0.1, 0.4, 0.5, 0.2]
+    row = baseline_row(planned, runs, fid=list(fid), recall=list(recall))
+    logs = np.log(fid)
+    low, high = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert (row["fid_low"], row["fid"], row["fid_high"]) == pytest.approx(
+        (math.exp(low), stats.gmean(fid), math.exp(high))
+    )
+    assert row["fid_spread"] == pytest.approx(np.std(logs, ddof=1))
+    low, high = stats.ttest_1samp(recall, 0).confidence_interval(0.95)
+    assert (row["recall_low"], row["recall"], row["recall_high"]) == pytest.approx((low, np.mean(recall), high))
+
+
+def test_a_run_without_a_value_is_left_out_of_the_mean() -> None:
+    planned, runs = planned_runs(3)
+    row = baseline_row(planned, runs, fid=[10.0, None, 40.0], label_accuracy=[None, 0.5, 0.7])
+    assert row["fid"] == pytest.approx(20)
+    assert row["label_accuracy"] == pytest.approx(0.6)
+    assert {f"{name}{end}" for name in OUTCOMES for end in ("", "_low", "_high")} <= set(row.index)
+
+
+@pytest.mark.parametrize(
+    ("reached", "steps", "bound"),
+    [
+        ([True, True], [300, 600], ""),
+        ([True, True], [FIRST_POINT, 600], "≤"),
+        ([False, True], [1_500, 600], "≥"),
+        ([False, True], [1_500, FIRST_POINT], "~"),
+        ([None, None], [None, None], ""),
+    ],
+)
+def test_steps_to_the_target_say_what_they_are_a_bound_of(
+    reached: list[object], steps: list[object], bound: str
+) -> None:
+    planned, runs = planned_runs(2)
+    row = baseline_row(planned, runs, fid_reached=reached, steps_to_fid=steps)
+    assert row["steps_to_fid_bound"] == bound
+    assert row["fid_reached"] == reached.count(True)
+
+
+def test_times_of_steps_are_medians_and_those_of_runs_means() -> None:
+    planned, runs = planned_runs(3)
+    medians = ["step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "peak_memory_mib"]
+    means = ["train_sec", "scoring_sec", "total_sec"]
+    values = {name: [1.0, 2.0, 9.0] for name in (*medians, *means)}
+    row = baseline_row(planned, runs, **values, classes_covered=[7, 3, 5])  # type: ignore[arg-type]
+    assert [row[name] for name in medians] == [2] * len(medians)
+    assert [row[name] for name in means] == [4] * len(means)
+    assert row["classes_covered_fewest"] == 3
+
+
+def test_runs_are_counted_by_how_they_ended() -> None:
+    planned, runs = planned_runs(4)
+    statuses: list[object] = ["completed", "completed", "failed", "diverged"]
+    row = baseline_row(planned, runs, status=statuses, collapsed=[True, True, False, None])
+    assert (row["completed"], row["diverged"], row["failed"], row["collapsed"]) == (2, 1, 1, 2)
+    assert row["is_collapse_known"]
+    row = baseline_row(planned, runs, collapsed=[None] * 4)
+    assert (row["collapsed"], row["is_collapse_known"]) == (0, False)
+
+
+def test_a_variant_that_was_stopped_early_had_fewer_runs_planned() -> None:
+    planned, runs = planned_runs(4)
+    stopped = planned.model_copy(update={"stopped": {planned.cells[1].label: 3}})
+    assert summarise_variants(stopped, runs, FIRST_POINT)["planned"].tolist() == [4, 3, 4]
