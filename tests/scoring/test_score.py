@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
@@ -123,6 +124,59 @@ def test_the_evenness_of_classes_is_a_divergence_from_even_shares() -> None:
     assert scores_with((250, 250, 250, 250)).class_divergence == pytest.approx(0)
     # Σ p log(4 p) of (½, ½, 0, 0) = log 2
     assert scores_with((500, 500, 0, 0)).class_divergence == pytest.approx(np.log(2))
+
+
+def test_shares_of_classes_are_of_all_images() -> None:
+    # 1,000 images, of which ½ are of the first class and 0.3 of the second: ½ log(4·½) + 0.3 log(4·0.3).
+    expected = 0.5 * np.log(2) + 0.3 * np.log(1.2)
+    assert scores_with((500, 300, 0, 0)).class_divergence == pytest.approx(expected)
+    assert scores_with(None).class_divergence is None
+
+
+@pytest.mark.parametrize(
+    ("class_counts", "effective"), [((250,) * 4, 4), ((500, 500, 0, 0), 2), ((1_000, 0, 0, 0), 1), ((100,) * 10, 10)]
+)
+def test_effective_classes_are_as_many_as_are_drawn_evenly(class_counts: tuple[int, ...], effective: float) -> None:
+    assert scores_with(class_counts).effective_classes == pytest.approx(effective)
+
+
+def test_effective_classes_are_the_exponential_of_scipys_entropy() -> None:
+    expected = np.exp(scipy.stats.entropy([0.7, 0.2, 0.1]))
+    assert scores_with((700, 200, 100, 0)).effective_classes == pytest.approx(expected)
+
+
+def test_without_classes_there_are_no_effective_ones() -> None:
+    assert scores_with(None).effective_classes is None
+
+
+@pytest.mark.parametrize(
+    ("class_counts", "recall", "is_collapsed"),
+    [
+        ((250, 250, 250, 250), 1.0, False),
+        ((500, 500, 0, 0), 1.0, False),  # as diverse as two of four
+        ((501, 499, 0, 0), 1.0, True),
+        ((500, 250, 250, 0), 1.0, False),
+        ((1_000, 0, 0, 0), 1.0, True),
+        ((250, 250, 250, 250), 0.049, True),  # one image of each class
+        ((250, 250, 250, 250), 0.05, False),
+        (None, 0.05, False),
+        (None, 0.0, True),
+    ],
+)
+def test_a_generator_of_few_kinds_has_collapsed(
+    class_counts: tuple[int, ...] | None, recall: float, *, is_collapsed: bool
+) -> None:
+    assert scores_with(class_counts).model_copy(update={"recall": recall}).is_collapsed is is_collapsed
+
+
+def test_a_row_holds_every_score_that_is_a_number() -> None:
+    row = scores_with((980, 20, 0, 0)).as_row()
+    assert row.keys() == {
+        *("num_samples", "fid", "fid_sampling_error", "kid", "precision", "recall", "density", "coverage"),
+        *("classifier_score", "label_accuracy", "nearest_ratio", "classes_covered", "class_divergence"),
+    }
+    assert (row["num_samples"], row["label_accuracy"], row["classes_covered"]) == (1_000, None, 2)
+    assert row["class_divergence"] == scores_with((980, 20, 0, 0)).class_divergence
 
 
 def test_scoring_leaves_the_generator_as_it_was(scorer: Scorer) -> None:

@@ -89,8 +89,8 @@ def test_where_between_real_and_fake_to_look_is_drawn_for_the_real_images() -> N
         return x.new_zeros(len(x), 1, 1, 1)
 
     real, fake = images([0.0, 1.0]), images([2.0, 0.0])
-    judged = (Judged(x, linear(x)) for x in (real, fake))
-    discriminator_penalty(GradientPenalty(kind="gradient"), linear, *judged, draw)
+    at_real, at_fake = Judged(real, linear(real)), Judged(fake, linear(fake))
+    discriminator_penalty(GradientPenalty(kind="gradient"), linear, at_real, at_fake, draw)
     assert len(seen) == 1
     assert torch.equal(seen[0], real)
 
