@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,17 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from gan_ablate.scoring.features import ClassifierExtractor
+from gan_ablate.scoring import score as score_module
+from gan_ablate.scoring.features import ClassifierExtractor, Features
+from gan_ablate.scoring.metrics import (
+    classifier_score,
+    frechet_distance,
+    frechet_sampling_error,
+    kernel_distance,
+    nearest_distance,
+)
 from gan_ablate.scoring.score import (
     NonFiniteImagesError,
     Scorer,
@@ -18,7 +28,7 @@ from gan_ablate.scoring.score import (
     sheet_latents,
 )
 from gan_ablate.scoring.scores import Scores
-from gan_ablate.training.data import load_dataset, resize
+from gan_ablate.training.data import ImageDataset, load_dataset, resize, take_batch
 from gan_ablate.training.models import build_generator
 from tests.configs import make_config
 
@@ -53,6 +63,11 @@ def draw(generator: nn.Module, num: int, *, batch_stats: bool = False) -> Tensor
 )
 def test_pixels_are_rounded_and_clamped_as_a_saved_image_would_be(value: float, pixel: int) -> None:
     assert quantise(torch.tensor([value])).tolist() == [pixel]
+
+
+def test_every_pixel_that_networks_see_is_saved_as_it_was() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(quantise(take_batch(pixels.reshape(256, 1, 1, 1), torch.arange(256))).flatten(), pixels)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -113,6 +128,84 @@ def scores_with(class_counts: tuple[int, ...] | None) -> Scores:
     others = ("fid", "fid_sampling_error", "kid", "precision", "recall", "density", "coverage", "classifier_score")
     values = dict.fromkeys((*others, "nearest_ratio", "seconds"), 1.0)
     return Scores(num_samples=1_000, class_counts=class_counts, **values)
+
+
+class Corners:
+    """Four features of an image that cost nothing: the brightness of its quarters; classes if it is asked for them."""
+
+    name, sha256, num_features = "corners", "c" * 64, 4
+
+    def __init__(self, *, is_fast: bool, has_classes: bool) -> None:
+        self.is_fast, self.has_classes = is_fast, has_classes
+
+    def __call__(self, images: Tensor) -> Features:
+        vectors = functional.adaptive_avg_pool2d(images.float(), 2).flatten(1) / 255
+        return Features(vectors, 9 * vectors if self.has_classes else None)
+
+
+def small_dataset() -> ImageDataset:
+    stream = torch.Generator().manual_seed(0)
+    images, held_out = (torch.randint(0, 256, (num, 1, 4, 4), generator=stream).byte() for num in (80, 70))
+    return ImageDataset("test", images, None, held_out, "d" * 64, "invented")
+
+
+@pytest.mark.parametrize("has_classes", [True, False])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_scores_are_those_of_the_features_and_only_what_the_extractor_can_tell(
+    tmp_path: Path, *, is_fast: bool, has_classes: bool
+) -> None:
+    extractor, dataset = Corners(is_fast=is_fast, has_classes=has_classes), small_dataset()
+    small, images = Scorer(dataset, extractor, CPU, tmp_path), dataset.images[:60] // 2
+    real, fake = extractor(dataset.reference).vectors, extractor(images).vectors
+    scores = small.score(images, torch.zeros(60, dtype=torch.int64))
+    assert small.num_reference == 70
+    assert scores.num_samples == 60
+    assert scores.fid == small.fid(images) == frechet_distance(real, fake)
+    assert scores.kid == kernel_distance(real, fake)
+    assert 0 < scores.seconds < 60
+    if is_fast:
+        assert scores.fid_sampling_error == frechet_sampling_error(real, fake)
+        training = extractor(dataset.images).vectors
+        ratio = nearest_distance(fake, training) / nearest_distance(real, training)
+        assert scores.nearest_ratio == pytest.approx(ratio, rel=1e-3)
+    else:
+        assert scores.fid_sampling_error is None
+        assert scores.nearest_ratio is None
+    brightest = fake.argmax(1).tolist()
+    if has_classes:
+        assert scores.class_counts == tuple(brightest.count(corner) for corner in range(4))
+        assert scores.label_accuracy == pytest.approx(brightest.count(0) / 60)
+        assert scores.classifier_score == classifier_score(9 * fake)
+    else:
+        assert (scores.class_counts, scores.label_accuracy, scores.classifier_score) == (None, None, None)
+
+
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_the_floor_is_of_the_same_images_whether_or_not_they_were_looked_at_before(
+    tmp_path: Path, *, has_classes: bool
+) -> None:
+    """A random part of the training images, the same one as for earlier records: from the stream that is called so."""
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/floor").hexdigest()[:16], 16) >> 1)
+    chosen = torch.randperm(80, generator=stream)[:50]
+    for is_fast in (True, False):
+        small = Scorer(small_dataset(), Corners(is_fast=is_fast, has_classes=has_classes), CPU, tmp_path / str(is_fast))
+        floor, expected = small.floor(50), small.score(small_dataset().images[chosen])
+        assert 0 < floor.seconds < 60
+        assert floor.nearest_ratio is None
+        assert floor == expected.model_copy(update={"seconds": floor.seconds, "nearest_ratio": None})
+
+
+def test_only_so_many_images_are_compared_with_their_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_module, "NEIGHBOUR_SAMPLES", 20)
+    monkeypatch.setattr(score_module, "NEAREST_SAMPLES", 10)
+    small = Scorer(small_dataset(), Corners(is_fast=True, has_classes=True), CPU, tmp_path)
+    near, far = small_dataset().reference[:20], torch.zeros(30, 1, 4, 4, dtype=torch.uint8)
+    whole, half = small.score(torch.cat((near, far))), small.score(near)
+    for name in ("precision", "recall", "density", "coverage", "nearest_ratio"):
+        assert getattr(whole, name) == getattr(half, name)
+    assert whole.fid > half.fid
 
 
 def test_a_class_is_covered_from_one_image_in_a_hundred_on() -> None:
@@ -234,6 +327,18 @@ def test_a_conditional_run_is_asked_for_classes_as_frequent_as_the_images() -> N
     # Beside a run that is not conditional, the latents are the same.
     assert torch.equal(latents[:, :100], scoring_latents(make_config(), 4_000)[0])
     assert sheet_latents(config)[:, 100:].argmax(1).tolist() == [place % 10 for place in range(64)]
+    assert torch.equal(sheet_latents(config)[:, :100], sheet_latents(make_config()))
+    again = scoring_latents(config, 4_000, labels)
+    assert torch.equal(again[0], latents)
+
+
+def test_latents_are_those_of_earlier_records() -> None:
+    """A run is compared with those that were scored before it: the latents are of the stream that is called so."""
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/latent").hexdigest()[:16], 16) >> 1)
+    latents, classes = scoring_latents(make_config(), 64)
+    assert classes is None
+    assert torch.equal(latents, torch.randn(64, 100, generator=stream))
+    assert torch.equal(sheet_latents(make_config()), latents)
 
 
 def test_scoring_draws_from_the_runs_own_distribution() -> None:
