@@ -51,7 +51,7 @@ class Constant(nn.Module):
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     dataset = load_dataset("mnist-10k", 28, Path())
-    return Scorer(dataset, ClassifierExtractor("digits", CPU), CPU, tmp_path_factory.mktemp("cache"))
+    return Scorer(dataset, ClassifierExtractor("digits", CPU), tmp_path_factory.mktemp("cache"))
 
 
 def draw(generator: nn.Module, num: int, *, batch_stats: bool = False) -> Tensor:
@@ -112,7 +112,7 @@ def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer:
 def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(size: int, tmp_path: Path) -> None:
     """Real digits sent through the same resizing are the floor, and no nearer to the training set than they should."""
     dataset = load_dataset("mnist-10k", size, Path())
-    at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), CPU, tmp_path)
+    at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), tmp_path)
     floor = at_size.floor(10_000)
     assert 0.06 < floor.fid < 20  # 0.05 at 28 pixels
     new = at_size.score(resize(dataset.reference[-2_000:], size))
@@ -155,7 +155,7 @@ def test_scores_are_those_of_the_features_and_only_what_the_extractor_can_tell(
     tmp_path: Path, *, is_fast: bool, has_classes: bool
 ) -> None:
     extractor, dataset = Corners(is_fast=is_fast, has_classes=has_classes), small_dataset()
-    small, images = Scorer(dataset, extractor, CPU, tmp_path), dataset.images[:60] // 2
+    small, images = Scorer(dataset, extractor, tmp_path), dataset.images[:60] // 2
     real, fake = extractor(dataset.reference).vectors, extractor(images).vectors
     scores = small.score(images, torch.zeros(60, dtype=torch.int64))
     assert small.num_reference == 70
@@ -188,7 +188,7 @@ def test_the_floor_is_of_the_same_images_whether_or_not_they_were_looked_at_befo
     stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/floor").hexdigest()[:16], 16) >> 1)
     chosen = torch.randperm(80, generator=stream)[:50]
     for is_fast in (True, False):
-        small = Scorer(small_dataset(), Corners(is_fast=is_fast, has_classes=has_classes), CPU, tmp_path / str(is_fast))
+        small = Scorer(small_dataset(), Corners(is_fast=is_fast, has_classes=has_classes), tmp_path / str(is_fast))
         floor, expected = small.floor(50), small.score(small_dataset().images[chosen])
         assert 0 < floor.seconds < 60
         assert floor.nearest_ratio is None
@@ -200,7 +200,7 @@ def test_only_so_many_images_are_compared_with_their_neighbours(
 ) -> None:
     monkeypatch.setattr(score_module, "NEIGHBOUR_SAMPLES", 20)
     monkeypatch.setattr(score_module, "NEAREST_SAMPLES", 10)
-    small = Scorer(small_dataset(), Corners(is_fast=True, has_classes=True), CPU, tmp_path)
+    small = Scorer(small_dataset(), Corners(is_fast=True, has_classes=True), tmp_path)
     near, far = small_dataset().reference[:20], torch.zeros(30, 1, 4, 4, dtype=torch.uint8)
     whole, half = small.score(torch.cat((near, far))), small.score(near)
     for name in ("precision", "recall", "density", "coverage", "nearest_ratio"):
