@@ -145,7 +145,7 @@ def test_precision_and_recall_are_torch_fidelitys() -> None:
 
 
 def test_density_and_coverage_are_their_definitions() -> None:
-    real, fake = (torch.from_numpy(np.random.default_rng(i).standard_normal((200 + i, 3))) for i in (0, 1))
+    real, fake = (torch.from_numpy(np.random.default_rng(i).standard_normal((600 + i, 3))) for i in (0, 1))
     fake = fake * 0.5 + 0.3
     within, across = torch.cdist(real, real), torch.cdist(fake, real)
     radii = within.sort(1).values[:, metrics.NUM_NEIGHBOURS]
