@@ -117,11 +117,12 @@ def test_features_are_scaled_and_logits_are_of_what_was_before() -> None:
     torch.manual_seed(0)
     network = ImageClassifier()
     network.feature_scale.fill_(0.25)
+    weights = network.state_dict()
     extractor = ClassifierExtractor("fashion", CPU, network)
     images = load_dataset("mnist-10k", 28, Path()).reference[:20]
     with torch.inference_mode():
         hidden = network.body(images.float() / 127.5 - 1)
-        logits = functional.linear(hidden.clamp_min(0), network.head[2].weight, network.head[2].bias)
+        logits = hidden.clamp_min(0) @ weights["head.2.weight"].T + weights["head.2.bias"]
     found = extractor(images)
     assert found.logits is not None
     torch.testing.assert_close(found.vectors, hidden / 4, rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan_ablate.scoring import reference
 from gan_ablate.scoring.features import Features
+from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
 from gan_ablate.scoring.reference import load_real_features
 from gan_ablate.training.data import ImageDataset, resize
 
@@ -188,5 +189,5 @@ def test_the_manifold_is_a_random_part_of_the_reference(tmp_path: Path, monkeypa
     stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/manifold").hexdigest()[:16], 16) >> 1)
     assert rows == torch.randperm(50, generator=stream)[:20].tolist()
     squared = torch.cdist(real.manifold.vectors.double(), real.manifold.vectors.double()).square()
-    radii = squared.sort(1).values[:, reference.NUM_NEIGHBOURS]
+    radii = squared.sort(1).values[:, NUM_NEIGHBOURS]
     torch.testing.assert_close(real.manifold.squared_radii.double(), radii, rtol=1e-2, atol=0)

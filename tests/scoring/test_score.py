@@ -137,8 +137,10 @@ class Corners:
 
     def __init__(self, *, is_fast: bool, has_classes: bool) -> None:
         self.is_fast, self.has_classes = is_fast, has_classes
+        self.num_seen = 0
 
     def __call__(self, images: Tensor) -> Features:
+        self.num_seen += len(images)
         vectors = functional.adaptive_avg_pool2d(images.float(), 2).flatten(1) / 255
         return Features(vectors, 9 * vectors if self.has_classes else None)
 
@@ -188,8 +190,12 @@ def test_the_floor_is_of_the_same_images_whether_or_not_they_were_looked_at_befo
     stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/floor").hexdigest()[:16], 16) >> 1)
     chosen = torch.randperm(80, generator=stream)[:50]
     for is_fast in (True, False):
-        small = Scorer(small_dataset(), Corners(is_fast=is_fast, has_classes=has_classes), tmp_path / str(is_fast))
-        floor, expected = small.floor(50), small.score(small_dataset().images[chosen])
+        extractor = Corners(is_fast=is_fast, has_classes=has_classes)
+        small = Scorer(small_dataset(), extractor, tmp_path / str(is_fast))
+        num_seen = extractor.num_seen
+        floor = small.floor(50)
+        assert extractor.num_seen - num_seen == (0 if is_fast else 50)
+        expected = small.score(small_dataset().images[chosen])
         assert 0 < floor.seconds < 60
         assert floor.nearest_ratio is None
         assert floor == expected.model_copy(update={"seconds": floor.seconds, "nearest_ratio": None})
