@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import tempfile
@@ -62,6 +63,8 @@ def test_checkpoints_of_a_run_of_several_lengths_share_a_folder(tmp_path: Path) 
     assert [path.name for path in paths] == [f"{config.run_id}.checkpoint" for config in (short, long, other)]
     assert paths[0].parent == paths[1].parent != paths[2].parent
     assert all(path.parent.parent == tmp_path / "checkpoints" for path in paths)
+    shortest = make_config(steps=1)  # which names the folder
+    assert paths[0].parent.name == store.checkpoint_path(shortest).parent.name == shortest.run_id
 
 
 def touch(path: Path) -> Path:
@@ -274,6 +277,15 @@ def test_numbers_of_seeds_add_up_for_the_same_variants(tmp_path: Path, tiny_grid
     assert store.list_plans() == []  # they are no plans
 
 
+def test_numbers_of_seeds_that_earlier_versions_noted_are_found(tmp_path: Path, tiny_grid: Path) -> None:
+    """In a file that is called by twelve digits of the SHA-256 of the first seed's runs."""
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    first, second = (cell.run_id(0) for cell in planned.cells)
+    name = hashlib.sha256(f"{first} {second}".encode("ascii")).hexdigest()[:12]
+    write_atomically(tmp_path / "plans" / "seeds" / f"{name}.json", "[2, 30]\n")
+    assert Store(tmp_path).known_seeds(planned) == {2, 30}
+
+
 def test_numbers_of_seeds_that_are_known_are_not_written_again(tmp_path: Path, tiny_grid: Path) -> None:
     store, planned = Store(tmp_path), plan(load_grid(tiny_grid), budget="smoke")
     store.adopt_seeds(planned, {2, 4})
@@ -363,7 +375,7 @@ def test_a_diverged_run_is_a_row_without_a_score(tmp_path: Path, tiny_grid: Path
 def test_a_broken_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "mine.json").write_text(content, "utf-8")
-    with pytest.raises(UserError, match=r"plans/mine\.json.*delete it and run the grid again"):
+    with pytest.raises(UserError, match=r"plans/mine\.json.*; delete it and run the grid again$"):
         Store(tmp_path).load_plan("mine")
 
 

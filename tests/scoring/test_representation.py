@@ -360,9 +360,9 @@ def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytes
     ],
 )
 def test_it_takes_classes_and_a_d_that_is_not_told_them(changes: dict[str, object], words: str) -> None:
-    scoring = {**SCORING, **changes.pop("scoring", {}), "representation": True}  # type: ignore[dict-item]
+    scoring = {**SCORING, **changes.get("scoring", {}), "representation": True}  # type: ignore[dict-item]
     with pytest.raises(UserError, match=words):
-        make_config("mlp", scoring=scoring, **changes)
+        make_config("mlp", **{**changes, "scoring": scoring})
 
 
 def test_gains_are_over_the_better_control() -> None:
