@@ -147,14 +147,17 @@ def test_an_extractor_is_known_by_its_name_and_its_weights(inception: InceptionE
 
 
 def test_an_extractor_is_built_by_its_kind(inception_file: Path) -> None:
+    device = torch.device("cpu:0")  # not equal to "cpu"
     for kind in CLASSIFIERS:
-        extractor = build_extractor(kind, CPU, inception_file)
+        extractor = build_extractor(kind, device, inception_file)
         assert isinstance(extractor, ClassifierExtractor)
         assert extractor.name == kind
         assert extractor.is_fast
-    extractor = build_extractor("inception", CPU, inception_file)
+        assert extractor._device == device
+    extractor = build_extractor("inception", device, inception_file)
     assert isinstance(extractor, InceptionExtractor)
     assert not extractor.is_fast
+    assert extractor._device == device
 
 
 def test_reduced_precision_is_kept_out_whatever_the_caller_set(
@@ -316,13 +319,15 @@ def test_a_name_that_promises_no_other_checksum_is_taken(inception_file: Path, t
 
 def test_inception_says_what_is_wrong_with_its_weights(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").touch()
-    with pytest.raises(UserError, match=r"empty\.pth: .*the file is empty"):
+    with pytest.raises(UserError, match=r"empty\.pth: .*\(the file is empty\)"):
         InceptionExtractor(tmp_path / "empty.pth", CPU)
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(UserError, match=r"linear\.pth: .*the weights of another network"):
+    with pytest.raises(UserError, match=r"linear\.pth: .*\(it holds the weights of another network\)"):
         InceptionExtractor(tmp_path / "linear.pth", CPU)
     with pytest.raises(UserError, match=r"absent\.pth: no such file"):
         InceptionExtractor(tmp_path / "absent.pth", CPU)
-    (tmp_path / "other.pth").write_bytes(b"not weights")
-    with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 .*it is no file of weights alone"):
-        InceptionExtractor(tmp_path / "other.pth", CPU)
+    whole = (tmp_path / "linear.pth").read_bytes()
+    for content in (b"not weights", whole[:-100]):
+        (tmp_path / "other.pth").write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 .*\(it is no file of weights alone"):
+            InceptionExtractor(tmp_path / "other.pth", CPU)
