@@ -302,6 +302,7 @@ def test_weights_of_another_checksum_are_not_taken(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("invalid hash value")
 
+    (tmp_path / "checkpoints").mkdir()  # of other networks
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(UserError, match=r"could not be downloaded \(invalid hash value\)"):
