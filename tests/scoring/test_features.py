@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -84,11 +86,13 @@ def test_other_sizes_are_resized_before_they_are_judged(digits: ClassifierExtrac
     assert same >= 0.99
 
 
-@pytest.mark.parametrize("size", [16, 40, 56])
-def test_other_sizes_are_judged_as_torchvision_would_have_saved_them(digits: ClassifierExtractor, size: int) -> None:
+@pytest.mark.parametrize("size", [[16, 16], [40, 40], [56, 56], [40, 28], [28, 20]])
+def test_other_sizes_are_judged_as_torchvision_would_have_saved_them(
+    digits: ClassifierExtractor, size: list[int]
+) -> None:
     """Antialiased, in whole numbers: up to a grey level here and there, where rounding differs."""
     reference = load_dataset("mnist-10k", 28, Path()).reference[:300]
-    other = vision.resize(reference, [size, size], antialias=True)
+    other = vision.resize(reference, size, antialias=True)
     again = vision.resize(other, [28, 28], antialias=True)
     torch.testing.assert_close(digits(other).vectors, digits(again).vectors, rtol=0, atol=0.1)
 
@@ -129,21 +133,25 @@ def test_features_are_scaled_and_logits_are_of_what_was_before() -> None:
     torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-5)
 
 
+def checksum(network: torch.nn.Module) -> str:
+    total, tensors = hashlib.sha256(), network.state_dict()
+    for name in sorted(tensors):
+        total.update(name.encode() + tensors[name].numpy().tobytes())
+    return total.hexdigest()
+
+
 def test_an_extractor_is_known_by_its_name_and_its_weights(inception: InceptionExtractor) -> None:
     torch.manual_seed(0)
     network = ImageClassifier()
-    checksum = hashlib.sha256()
-    for name in sorted(network.state_dict()):
-        checksum.update(name.encode() + network.state_dict()[name].numpy().tobytes())
     own = ClassifierExtractor("fashion", CPU, network)
-    assert (own.name, own.sha256) == ("fashion", checksum.hexdigest())
+    assert (own.name, own.sha256) == ("fashion", checksum(network))
     network.feature_scale.fill_(2)
     assert ClassifierExtractor("fashion", CPU, network).sha256 != own.sha256
     shipped = {name: ClassifierExtractor(name, CPU) for name in CLASSIFIERS}
     assert {name: (x.name, x.sha256) for name, x in shipped.items()} == {
         name: (name, read_asset(f"{name}.safetensors")[1]) for name in shipped
     }
-    assert inception.sha256 != own.sha256
+    assert inception.sha256 == checksum(inception._network)
 
 
 def test_an_extractor_is_built_by_its_kind(inception_file: Path) -> None:
@@ -263,6 +271,25 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
     torch.save({"fc.weight": pathlib.Path("/tmp")}, file)
     with pytest.raises(UserError, match=r"evil\.pth: not the Inception-v3"):
         InceptionExtractor(file, CPU)
+
+
+def test_no_code_in_weights_is_run(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    class MakesAFolder:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(made),)
+
+    torch.save({"fc.weight": MakesAFolder()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth: .*with code in it"):
+        InceptionExtractor(tmp_path / "evil.pth", CPU)
+    assert not made.exists()
+
+
+def test_without_torch_fidelity_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(UserError, match=r"pip install 'gan-ablate\[inception\]'$"):
+        InceptionExtractor(None, CPU)
 
 
 def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
