@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from gan_ablate.scoring import metrics
 from gan_ablate.scoring.metrics import (
@@ -117,6 +120,18 @@ def test_kid_draws_as_many_of_either_kind_as_the_smaller_set_has(num_real: int, 
     within = [(kernel(x, x).sum() - kernel(x, x).diagonal().sum()) / (len(x) * (len(x) - 1)) for x in (real, fake)]
     expected = within[0] + within[1] - 2 * kernel(real, fake).mean()
     assert kernel_distance(real, fake) == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_kid_hides_no_warning_but_the_one_that_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talking(KernelInceptionDistance):
+        def __init__(self, **options: Any) -> None:
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            super().__init__(**options)
+
+    monkeypatch.setattr(metrics, "KernelInceptionDistance", Talking)
+    with pytest.warns(UserWarning, match="something else") as told:
+        kernel_distance(gaussian(0, 1, num=50), gaussian(0.5, 1, num=50, seed=1))
+    assert len(told) == 1
 
 
 def test_kids_subsets_are_those_of_earlier_records(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -92,6 +93,26 @@ def test_the_last_fifth_of_the_labelled_images_chooses_the_penalty_as_scikit_lea
         accuracies.append(probe(features, labels, train, test))
         assert accuracies[-1] == search.score(features[test].numpy(), labels[test].numpy())
     assert 0.4 < min(accuracies) < 1
+
+
+def test_a_probe_keeps_to_its_cores_and_hides_no_warning_but_the_one_that_is_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_threads: set[int] = set()
+
+    class Watched(LogisticRegression):  # type: ignore[misc]
+        def fit(self, *data: object) -> LogisticRegression:
+            num_threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            warnings.warn("something else", RuntimeWarning, stacklevel=1)
+            return super().fit(*data)
+
+    monkeypatch.setattr(representation, "LogisticRegression", Watched)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) + labels[:, None]
+    with threadpool_limits(2), pytest.warns(RuntimeWarning, match="something else"):
+        probe(features, labels, torch.arange(40), torch.arange(40, 60))
+    assert num_threads == {1}
 
 
 def test_features_are_those_of_the_hidden_blocks_and_leave_d_as_it_was() -> None:
