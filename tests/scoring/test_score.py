@@ -290,6 +290,37 @@ def test_scoring_leaves_the_generator_as_it_was(scorer: Scorer) -> None:
     assert with_averages != pytest.approx(with_batches, rel=1e-3)
 
 
+class Normalised(nn.Module):
+    """Draws one pixel an image: its latent, normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.fill_(0.5)
+        self.norm.running_var.fill_(4)
+
+    def forward(self, z: Tensor) -> Tensor:
+        drawn: Tensor = self.norm(z[:, :, None, None])
+        return drawn
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_images_are_drawn_with_the_statistics_that_were_asked_for(*, was_training: bool) -> None:
+    generator, latents = Normalised().train(was_training), torch.tensor([[0.0], [0.5], [1.0], [0.9]])
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    running = sample_images(generator, latents, CPU).flatten().tolist()
+    assert running == [round((z + 1) * 127.5) for z in (-0.25, 0, 0.25, 0.2)]  # (z - 0.5) / √4
+    of_batch = sample_images(generator, latents, CPU, batch_stats=True).flatten().tolist()
+    mean, std = 0.6, np.std([0, 0.5, 1, 0.9])
+    assert of_batch == [round(min(max(((z - mean) / std + 1) * 127.5, 0), 255)) for z in (0, 0.5, 1, 0.9)]
+    with pytest.raises(NonFiniteImagesError):
+        sample_images(generator, latents * float("nan"), CPU, batch_stats=True)
+    assert generator.training is generator.norm.training is was_training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+
 def test_batch_statistics_come_from_equal_parts() -> None:
     class Sizes(Constant):
         def forward(self, z: Tensor) -> Tensor:
