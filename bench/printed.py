@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as root:
         write_mnist(Path(root))
-        scorer = Scorer(dataset, build_extractor("digits", cpu), cpu, Path(root))
+        scorer = Scorer(dataset, build_extractor("digits", cpu), Path(root))
         for words in ("as printed", "as meant"):
             torch.manual_seed(0)
             networks, log = subject.build_plain(), io.StringIO()

@@ -95,7 +95,7 @@ def _build_scorer_once(
     out: str,
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
-    return Scorer(dataset, build_extractor(features, device, weights), device, Store(Path(out)).cache_dir)
+    return Scorer(dataset, build_extractor(features, device, weights), Store(Path(out)).cache_dir)
 
 
 @functools.lru_cache(maxsize=8)

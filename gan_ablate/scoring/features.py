@@ -124,9 +124,9 @@ class ClassifierExtractor:
         return _extract(self._forward, images, self._device)
 
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        x = batch.float()
-        if batch.shape[-1] != ImageClassifier.image_size:
-            x = functional.interpolate(x, size=ImageClassifier.image_size, mode="bilinear", antialias=True)
+        x, size = batch.float(), (ImageClassifier.image_size, ImageClassifier.image_size)
+        if batch.shape[-2:] != size:
+            x = functional.interpolate(x, size=size, mode="bilinear", antialias=True)
             # A resized picture, saved, is whole numbers again.
             x = x.round_().clamp_(0, 255)
         features: Tensor

@@ -266,7 +266,7 @@ def draw_filters(discriminator: nn.Module, images: Tensor, activations: Tensor, 
         network(x)
         (gradient,) = torch.autograd.grad(_maxima(outputs[0])[:, index].sum(), x)
         largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-        rows += [images[most], ((gradient / largest + 1) * 127.5).round().clamp(0, 255).byte()]
+        rows += [images[most], ((gradient / largest + 1) * 127.5).round().byte()]
     return torch.cat(rows)
 
 

@@ -47,7 +47,6 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        device: where generators draw.
         cache: folder of the real images' features.
 
     Attributes:
@@ -55,10 +54,9 @@ class Scorer:
         num_reference: how many held-out images there are.
     """
 
-    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, device: torch.device, cache: Path) -> None:
+    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path) -> None:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
-        self._device = device
         self._real_images = dataset.images
         self._real = load_real_features(dataset, extractor, cache)
 

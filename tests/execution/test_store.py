@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -11,8 +14,8 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Record, Store
-from gan_ablate.files import write_atomically
+from gan_ablate.execution.store import UNTIL_SETTLED, Record, Store
+from gan_ablate.files import check_seal, write_atomically
 from tests.configs import make_config
 from tests.synthetic import save_runs
 
@@ -23,6 +26,83 @@ def test_a_record_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert store.load_record(config.run_id) is None
     store.save_record(record)
     assert store.load_record(config.run_id) == record
+
+
+def test_a_run_that_is_not_over_has_no_result(tmp_path: Path) -> None:
+    assert not Store(tmp_path).is_done("abc")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "abc").write_text("a file where a folder should be", "utf-8")
+    assert Store(tmp_path).load_record("abc") is None
+
+
+def test_a_failure_is_kept_with_its_run_and_its_reason(tmp_path: Path) -> None:
+    store, config = Store(tmp_path), make_config()
+    record = store.save_failure(config, "out of memory")
+    assert (record.run_id, record.status, record.message, record.config) == (
+        config.run_id,
+        "failed",
+        "out of memory",
+        config,
+    )
+    assert store.load_record(config.run_id) == record
+
+
+def test_everything_has_a_place_of_its_own_in_the_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.run_dir("abc") == tmp_path / "runs" / "abc"
+    assert store.lease_path("abc") == tmp_path / "runs" / "abc" / ".lease"
+    assert store.archived_record("abc") == tmp_path / "records" / "abc.json.gz"
+    assert store.archived_sheet("abc", "step-000010.png") == tmp_path / "sheets" / "abc" / "step-000010.png"
+    assert store.cache_dir == tmp_path / "cache"
+
+
+def test_checkpoints_of_a_run_of_several_lengths_share_a_folder(tmp_path: Path) -> None:
+    store, short, other = Store(tmp_path), make_config(steps=3), make_config(steps=3, seed=1)
+    long = short.model_copy(update={"steps": 7})
+    paths = [store.checkpoint_path(config) for config in (short, long, other)]
+    assert [path.name for path in paths] == [f"{config.run_id}.checkpoint" for config in (short, long, other)]
+    assert paths[0].parent == paths[1].parent != paths[2].parent
+    assert all(path.parent.parent == tmp_path / "checkpoints" for path in paths)
+    shortest = make_config(steps=1)  # which names the folder
+    assert paths[0].parent.name == store.checkpoint_path(shortest).parent.name == shortest.run_id
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_sample_sheets_are_in_the_order_of_training(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.sample_sheets("abc") == []
+    archived = touch(tmp_path / "sheets" / "abc" / "step-000007.png")
+    assert store.sample_sheets("abc") == [archived]
+    samples = tmp_path / "runs" / "abc" / "samples"
+    names = ("step-1000000.png", "step-000000.png", "step-999999.png", "step-last.png")
+    sheets = {name: touch(samples / name) for name in names}
+    for name in ("interpolation.png", "step-000001.png.part"):
+        touch(samples / name)
+    expected = ["step-last.png", "step-000000.png", "step-999999.png", "step-1000000.png"]
+    assert store.sample_sheets("abc") == [sheets[name] for name in expected]
+
+
+def test_sheets_of_the_same_step_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    samples = tmp_path / "runs" / "abc" / "samples"
+    for name in ("step-5.png", "step-0005.png", "step-05.png", "step-b.png", "step-a.png"):
+        touch(samples / name)
+    found = [sheet.name for sheet in Store(tmp_path).sample_sheets("abc")]
+    assert found == ["step-a.png", "step-b.png", "step-0005.png", "step-05.png", "step-5.png"]
+
+
+def test_a_picture_is_the_runs_own_rather_than_the_archives(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.picture("abc", "filters.png") is None
+    archived = touch(tmp_path / "sheets" / "abc" / "filters.png")
+    assert store.picture("abc", "filters.png") == archived
+    own = touch(tmp_path / "runs" / "abc" / "samples" / "filters.png")
+    assert store.picture("abc", "filters.png") == own
+    assert store.picture("abc", "interpolation.png") is None
 
 
 @pytest.mark.parametrize(("status", "is_done"), [("completed", True), ("diverged", True), ("failed", False)])
@@ -65,6 +145,211 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch
         Store(tmp_path / "results").check_writable()
 
 
+def test_whether_a_folder_can_be_written_to_is_tried_where_it_is_or_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+    original = tempfile.TemporaryFile
+
+    def watch(*, dir: Path) -> object:  # noqa: A002 (the standard library's name)
+        tried.append(dir)
+        return original(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", watch)
+    Store(tmp_path / "results" / "deep").check_writable()
+    Store(Path("results/relative")).check_writable()  # the working folder is the test's
+    (tmp_path / "there").mkdir()
+    Store(tmp_path / "there").check_writable()
+    assert tried == [tmp_path, tmp_path, tmp_path / "there"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_records_and_plans_are_sealed_and_legible(tmp_path: Path, tiny_grid: Path) -> None:
+    store, config = Store(tmp_path), make_config()
+    store.save_failure(config, "why")
+    store.save_plan(plan(load_grid(tiny_grid), budget="smoke"))
+    for path in (store.run_dir(config.run_id) / "record.json", tmp_path / "plans" / "tiny.json"):
+        content = path.read_bytes()
+        check_seal(content, is_due=True)
+        assert content.count(b"\n") > 10
+        path.write_bytes(content + b" ")  # which only the seal can tell
+    with pytest.raises(UserError, match=r"record\.json: cannot be read .*checksum"):
+        store.load_record(config.run_id)
+    with pytest.raises(UserError, match=r"tiny\.json: cannot be read .*checksum"):
+        store.load_plan("tiny")
+
+
+def test_records_and_plans_of_before_there_were_seals_are_read(tmp_path: Path, tiny_grid: Path) -> None:
+    store, config, planned = Store(tmp_path), make_config(), plan(load_grid(tiny_grid), budget="smoke")
+    record = Record(run_id=config.run_id, status="completed", message="ß", config=config)
+    for path, content in (
+        (store.run_dir(config.run_id) / "record.json", record.model_dump_json()),
+        (tmp_path / "plans" / "tiny.json", planned.model_dump_json()),
+    ):
+        write_atomically(path, content)
+    assert store.load_record(config.run_id) == record
+    assert store.load_plan("tiny") == planned
+
+
+def archive(store: Store, record: Record, run_id: str) -> Path:
+    path = store.archived_record(run_id)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(record.model_dump_json().encode("utf-8"), mtime=0))
+    return path
+
+
+def test_an_archived_record_is_read_where_the_run_has_no_folder(tmp_path: Path) -> None:
+    store, config = Store(tmp_path), make_config()
+    archive(store, Record(run_id=config.run_id, status="completed", message="archived", config=config), config.run_id)
+    found = store.load_record(config.run_id)
+    assert found is not None
+    assert found.message == "archived"
+    store.save_failure(config, "own")
+    found = store.load_record(config.run_id)
+    assert found is not None
+    assert found.message == "own"
+
+
+def test_an_archived_record_that_is_not_one_is_named_with_what_to_delete(tmp_path: Path) -> None:
+    store, mine, other = Store(tmp_path), make_config(seed=0), make_config(seed=1)
+    path = archive(store, Record(run_id=mine.run_id, status="completed", config=mine), other.run_id)
+    with pytest.raises(UserError, match=rf"{other.run_id}\.json\.gz: .* run {mine.run_id}; delete it to run it again$"):
+        store.load_record(other.run_id)
+    whole = path.read_bytes()
+    for broken in (whole[:-9], whole[:20] + bytes(8) + whole[28:], b"{", b""):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=rf"{other.run_id}\.json\.gz: .*; delete it to run it again"):
+            store.load_record(other.run_id)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"[]", b"1", b'{"run_id": 1}'])
+def test_whatever_is_no_record_is_named_with_what_to_delete(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "runs" / "abc" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"abc/record\.json.*; delete its folder to run it again$"):
+        Store(tmp_path).load_record("abc")
+
+
+def test_a_folder_in_the_place_of_a_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "abc" / "record.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"abc/record\.json: cannot be read"):
+        Store(tmp_path).load_record("abc")
+
+
+@pytest.mark.parametrize("which", ["run_id", "config"])
+def test_a_record_whose_name_and_configuration_disagree_is_refused(tmp_path: Path, which: str) -> None:
+    store, mine, other = Store(tmp_path), make_config(seed=0), make_config(seed=1)
+    record = Record(run_id=mine.run_id, status="completed", config=mine)
+    wrong = {"run_id": other.run_id} if which == "run_id" else {"config": other}
+    archive(store, record.model_copy(update=wrong), mine.run_id)
+    with pytest.raises(UserError, match="its configuration is that of run"):
+        store.load_record(mine.run_id)
+
+
+def test_a_records_stamp_changes_with_its_file(tmp_path: Path) -> None:
+    store, config = Store(tmp_path), make_config()
+    assert store.record_stamp(config.run_id) is None
+    archived = archive(store, Record(run_id=config.run_id, status="completed", config=config), config.run_id)
+    os.utime(archived, ns=(5, 123_456_789))
+    assert store.record_stamp(config.run_id) == (123_456_789, len(archived.read_bytes()))
+    store.save_failure(config, "why")
+    own = store.run_dir(config.run_id) / "record.json"
+    os.utime(own, ns=(5, 987_654_321))
+    assert store.record_stamp(config.run_id) == (987_654_321, len(own.read_bytes()))
+
+
+def test_numbers_of_seeds_add_up_for_the_same_variants(tmp_path: Path, tiny_grid: Path) -> None:
+    store, few, many = Store(tmp_path), *(plan(load_grid(tiny_grid), budget="smoke", seeds=num) for num in (12, 3))
+    until_settled = few.model_copy(update={"until_settled": True})
+    others = few.model_copy(update={"cells": few.cells[:1]})
+    assert store.known_seeds(few) == set()
+    store.note_seeds(few)
+    store.note_seeds(many)
+    store.note_seeds(others)
+    assert store.known_seeds(few) == store.known_seeds(many) == {3, 12}
+    assert store.known_seeds(others) == {12}
+    store.note_seeds(until_settled)
+    store.adopt_seeds(few, {5, 12})
+    assert store.known_seeds(few) == {UNTIL_SETTLED, 3, 5, 12}
+    contents = sorted(path.read_text("utf-8") for path in (tmp_path / "plans" / "seeds").glob("*.json"))
+    assert contents == ["[0, 3, 5, 12]\n", "[12]\n"]
+    assert store.list_plans() == []  # they are no plans
+
+
+def test_numbers_of_seeds_that_earlier_versions_noted_are_found(tmp_path: Path, tiny_grid: Path) -> None:
+    """In a file that is called by twelve digits of the SHA-256 of the first seed's runs."""
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    first, second = (cell.run_id(0) for cell in planned.cells)
+    name = hashlib.sha256(f"{first} {second}".encode("ascii")).hexdigest()[:12]
+    write_atomically(tmp_path / "plans" / "seeds" / f"{name}.json", "[2, 30]\n")
+    assert Store(tmp_path).known_seeds(planned) == {2, 30}
+
+
+def test_numbers_of_seeds_that_are_known_are_not_written_again(tmp_path: Path, tiny_grid: Path) -> None:
+    store, planned = Store(tmp_path), plan(load_grid(tiny_grid), budget="smoke")
+    store.adopt_seeds(planned, {2, 4})
+    (file,) = (tmp_path / "plans" / "seeds").iterdir()
+    os.utime(file, ns=(5, 5))
+    for known in ({2}, {4, 2}, set[int]()):
+        store.adopt_seeds(planned, known)
+    assert file.stat().st_mtime_ns == 5
+    store.adopt_seeds(planned, {2, 6})
+    assert store.known_seeds(planned) == {2, 4, 6}
+
+
+@pytest.mark.parametrize("content", [b"[1", b"7", b"[[1]]", b"\xff"])
+def test_numbers_of_seeds_that_cannot_be_read_are_named(tmp_path: Path, tiny_grid: Path, content: bytes) -> None:
+    store, planned = Store(tmp_path), plan(load_grid(tiny_grid), budget="smoke")
+    store.note_seeds(planned)
+    (file,) = (tmp_path / "plans" / "seeds").iterdir()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file.name}: cannot be read .*; delete it"):
+        store.known_seeds(planned)
+
+
+def test_a_plan_that_cannot_be_written_names_the_folder(
+    tmp_path: Path, tiny_grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"--out .*results: cannot be written to \(No space left on device\)"):
+        Store(tmp_path / "results").save_plan(plan(load_grid(tiny_grid), budget="smoke"))
+
+
+def test_the_records_of_a_plan_are_those_of_its_runs_that_are_over(tmp_path: Path, tiny_grid: Path) -> None:
+    store, planned = Store(tmp_path), plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(store, planned, lambda _, seed: 10.0 + seed)
+    (store.run_dir(planned.cells[1].run_id(0)) / "record.json").unlink()
+    found = [(levels, label, record.config.seed) for levels, label, record in store.records(planned)]
+    off, on = planned.cells
+    assert found == [(off.levels, off.label, 0), (off.levels, off.label, 1), (on.levels, on.label, 1)]
+
+
+def test_plans_are_listed_by_name(tmp_path: Path, tiny_grid: Path) -> None:
+    store, planned = Store(tmp_path / "results"), plan(load_grid(tiny_grid), budget="smoke")
+    assert store.list_plans() == []
+    assert store.find_plan("tiny") is None
+    for name in ("tiny", "b", "a"):
+        store.save_plan(planned.model_copy(update={"grid": planned.grid.model_copy(update={"name": name})}))
+    touch(tmp_path / "results" / "plans" / "notes.txt")
+    assert store.list_plans() == ["a", "b", "tiny"]
+    assert store.find_plan("tiny") == store.load_plan("tiny") == planned
+
+
+def test_a_folder_without_plans_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no grid tiny; nothing was run into this folder yet"):
+        Store(tmp_path).load_plan("tiny")
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("", "utf-8")
+    with pytest.raises(UserError, match=r"--out .*results: not a folder"):
+        Store(tmp_path / "results").list_plans()
+
+
 def test_results_are_one_row_per_run_with_a_column_per_factor(tmp_path: Path, tiny_grid: Path) -> None:
     planned = plan(load_grid(tiny_grid), budget="smoke")
     save_runs(Store(tmp_path), planned, lambda _, seed: 10.0 + seed)
@@ -90,7 +375,7 @@ def test_a_diverged_run_is_a_row_without_a_score(tmp_path: Path, tiny_grid: Path
 def test_a_broken_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "mine.json").write_text(content, "utf-8")
-    with pytest.raises(UserError, match=r"plans/mine\.json.*delete it and run the grid again"):
+    with pytest.raises(UserError, match=r"plans/mine\.json.*; delete it and run the grid again$"):
         Store(tmp_path).load_plan("mine")
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -12,15 +14,23 @@ from torch.nn import functional
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
+from torchvision.transforms.v2 import functional as vision
 
 from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
 from gan_ablate.scoring import features
-from gan_ablate.scoring.features import ClassifierExtractor, InceptionExtractor
+from gan_ablate.scoring.features import (
+    ClassifierExtractor,
+    ClassifierName,
+    ImageClassifier,
+    InceptionExtractor,
+    build_extractor,
+)
 from gan_ablate.scoring.metrics import frechet_distance, kernel_distance
 from gan_ablate.training.data import load_dataset
 
 CPU = torch.device("cpu")
+CLASSIFIERS: tuple[ClassifierName, ...] = ("digits", "fashion")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +84,88 @@ def test_other_sizes_are_resized_before_they_are_judged(digits: ClassifierExtrac
     enlarged = reference.repeat_interleave(2, 2).repeat_interleave(2, 3)
     same = (digits(enlarged).logits.argmax(1) == digits(reference).logits.argmax(1)).float().mean()  # type: ignore[union-attr]
     assert same >= 0.99
+
+
+@pytest.mark.parametrize("size", [[16, 16], [40, 40], [56, 56], [40, 28], [28, 20]])
+def test_other_sizes_are_judged_as_torchvision_would_have_saved_them(
+    digits: ClassifierExtractor, size: list[int]
+) -> None:
+    """Antialiased, in whole numbers: up to a grey level here and there, where rounding differs."""
+    reference = load_dataset("mnist-10k", 28, Path()).reference[:300]
+    other = vision.resize(reference, size, antialias=True)
+    again = vision.resize(other, [28, 28], antialias=True)
+    torch.testing.assert_close(digits(other).vectors, digits(again).vectors, rtol=0, atol=0.1)
+
+
+def test_images_go_through_the_network_in_parts_of_a_fixed_size(
+    digits: ClassifierExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def look(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(batch))
+        return batch.double().flatten(1)[:, :1], batch.double().flatten(1)[:, 1:3]
+
+    monkeypatch.setattr(digits, "_forward", look)
+    images = torch.arange(601 * 4).reshape(601, 1, 2, 2).byte()
+    found = digits(images)
+    assert sizes == [250, 250, 101]
+    assert found.logits is not None
+    assert found.vectors.dtype == found.logits.dtype == torch.float32
+    assert torch.equal(found.vectors, images.flatten(1)[:, :1].float())
+    assert torch.equal(found.logits, images.flatten(1)[:, 1:3].float())
+
+
+def test_features_are_scaled_and_logits_are_of_what_was_before() -> None:
+    torch.manual_seed(0)
+    network = ImageClassifier()
+    network.feature_scale.fill_(0.25)
+    weights = network.state_dict()
+    extractor = ClassifierExtractor("fashion", CPU, network)
+    images = load_dataset("mnist-10k", 28, Path()).reference[:20]
+    with torch.inference_mode():
+        hidden = network.body(images.float() / 127.5 - 1)
+        logits = hidden.clamp_min(0) @ weights["head.2.weight"].T + weights["head.2.bias"]
+    found = extractor(images)
+    assert found.logits is not None
+    torch.testing.assert_close(found.vectors, hidden / 4, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-5)
+    assert not found.vectors.requires_grad
+
+
+def checksum(network: torch.nn.Module) -> str:
+    total, tensors = hashlib.sha256(), network.state_dict()
+    for name in sorted(tensors):
+        total.update(name.encode() + tensors[name].numpy().tobytes())
+    return total.hexdigest()
+
+
+def test_an_extractor_is_known_by_its_name_and_its_weights(inception: InceptionExtractor) -> None:
+    torch.manual_seed(0)
+    network = ImageClassifier()
+    own = ClassifierExtractor("fashion", CPU, network)
+    assert (own.name, own.sha256) == ("fashion", checksum(network))
+    network.feature_scale.fill_(2)
+    assert ClassifierExtractor("fashion", CPU, network).sha256 != own.sha256
+    shipped = {name: ClassifierExtractor(name, CPU) for name in CLASSIFIERS}
+    assert {name: (x.name, x.sha256) for name, x in shipped.items()} == {
+        name: (name, read_asset(f"{name}.safetensors")[1]) for name in shipped
+    }
+    assert inception.sha256 == checksum(inception._network)
+
+
+def test_an_extractor_is_built_by_its_kind(inception_file: Path) -> None:
+    device = torch.device("cpu:0")  # not equal to "cpu"
+    for kind in CLASSIFIERS:
+        extractor = build_extractor(kind, device, inception_file)
+        assert isinstance(extractor, ClassifierExtractor)
+        assert extractor.name == kind
+        assert extractor.is_fast
+        assert extractor._device == device
+    extractor = build_extractor("inception", device, inception_file)
+    assert isinstance(extractor, InceptionExtractor)
+    assert not extractor.is_fast
+    assert extractor._device == device
 
 
 def test_reduced_precision_is_kept_out_whatever_the_caller_set(
@@ -181,6 +273,25 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
         InceptionExtractor(file, CPU)
 
 
+def test_no_code_in_weights_is_run(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    class MakesAFolder:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(made),)
+
+    torch.save({"fc.weight": MakesAFolder()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth: .*with code in it"):
+        InceptionExtractor(tmp_path / "evil.pth", CPU)
+    assert not made.exists()
+
+
+def test_without_torch_fidelity_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(UserError, match=r"pip install 'gan-ablate\[inception\]'$"):
+        InceptionExtractor(None, CPU)
+
+
 def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -191,9 +302,60 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
         InceptionExtractor(None, CPU)
 
 
+def test_published_weights_are_fetched_once_and_checked(
+    inception_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched: list[str] = []
+    sha256 = hashlib.sha256(inception_file.read_bytes()).hexdigest()
+
+    def fetch(url: str, place: str, promised: str, *, progress: bool) -> None:
+        assert url.startswith("https://")
+        assert promised == sha256[:8]
+        assert not progress
+        fetched.append(place)
+        Path(place).symlink_to(inception_file)
+
+    monkeypatch.setattr(features, "PUBLISHED_INCEPTION", sha256[:8])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    url = f"https://example.org/some/where/weights-{sha256[:8]}.pth"
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.URL_INCEPTION_V3", url)
+    for _ in range(2):
+        assert InceptionExtractor(None, CPU).name == "inception"
+    assert fetched == [str(tmp_path / "hub" / "checkpoints" / f"weights-{sha256[:8]}.pth")]
+
+
+def test_weights_of_another_checksum_are_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("invalid hash value")
+
+    (tmp_path / "checkpoints").mkdir()  # of other networks
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(UserError, match=r"could not be downloaded \(invalid hash value\)"):
+        InceptionExtractor(None, CPU)
+
+
+@pytest.mark.parametrize("name", ["weights-{sha256}.pth", "weights-{upper}.pth", "weights-6726825.pth", "weights.pth"])
+def test_a_name_that_promises_no_other_checksum_is_taken(inception_file: Path, tmp_path: Path, name: str) -> None:
+    """Eight digits or more, in lower case, at the end of the name, are a promise."""
+    sha256 = hashlib.sha256(inception_file.read_bytes()).hexdigest()
+    file = tmp_path / name.format(sha256=sha256[:12], upper="A" * 8)
+    file.symlink_to(inception_file)
+    assert not features._check_inception(file)
+
+
 def test_inception_says_what_is_wrong_with_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(UserError, match=r"empty\.pth: .*\(the file is empty\)"):
+        InceptionExtractor(tmp_path / "empty.pth", CPU)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(UserError, match=r"linear\.pth: .*\(it holds the weights of another network\)"):
+        InceptionExtractor(tmp_path / "linear.pth", CPU)
     with pytest.raises(UserError, match=r"absent\.pth: no such file"):
         InceptionExtractor(tmp_path / "absent.pth", CPU)
-    (tmp_path / "other.pth").write_bytes(b"not weights")
-    with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3"):
-        InceptionExtractor(tmp_path / "other.pth", CPU)
+    whole = (tmp_path / "linear.pth").read_bytes()
+    for content in (b"not weights", whole[:-100]):
+        (tmp_path / "other.pth").write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 .*\(it is no file of weights alone"):
+            InceptionExtractor(tmp_path / "other.pth", CPU)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
 import math
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.spatial
 import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from gan_ablate.scoring import metrics
 from gan_ablate.scoring.metrics import (
@@ -96,6 +101,55 @@ def test_the_sampling_error_is_the_spread_of_fid_over_other_samples() -> None:
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.3)
 
 
+def test_the_sampling_error_is_the_jackknifes_over_ten_groups() -> None:
+    """By the formula of Shao and Wu, on groups that are as even as 103 vectors allow."""
+    real, fake = correlated(120, 0)[:, :3], correlated(103, 1)[:, :3]
+    groups = np.array_split(np.arange(len(fake)), 10)
+    logs = [math.log(frechet_distance(real, fake[np.setdiff1d(np.arange(len(fake)), group)])) for group in groups]
+    expected = math.sqrt(9 / 10 * sum((value - np.mean(logs)) ** 2 for value in logs))
+    assert frechet_sampling_error(real, fake) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("num_real", "num_fake"), [(150, 400), (400, 150)])
+def test_kid_draws_as_many_of_either_kind_as_the_smaller_set_has(num_real: int, num_fake: int) -> None:
+    real, fake = gaussian(0, 1, num=num_real), gaussian(0.5, 1, num=num_fake, seed=1)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = [(kernel(x, x).sum() - kernel(x, x).diagonal().sum()) / (len(x) * (len(x) - 1)) for x in (real, fake)]
+    expected = within[0] + within[1] - 2 * kernel(real, fake).mean()
+    assert kernel_distance(real, fake) == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_kid_hides_no_warning_but_the_one_that_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talking(KernelInceptionDistance):
+        def __init__(self, **options: Any) -> None:
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            super().__init__(**options)
+
+    monkeypatch.setattr(metrics, "KernelInceptionDistance", Talking)
+    with pytest.warns(UserWarning, match="something else") as told:
+        kernel_distance(gaussian(0, 1, num=50), gaussian(0.5, 1, num=50, seed=1))
+    assert len(told) == 1
+
+
+def test_kids_subsets_are_those_of_earlier_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two images each, one subset, drawn from the stream that is called so."""
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 1)
+    monkeypatch.setattr(metrics, "KID_SUBSET_SIZE", 2)
+    real, fake = gaussian(0, 1, num=50), gaussian(0.5, 1, num=60, seed=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hashlib.sha256(b"0/KID subsets").hexdigest()[:16], 16) >> 1)
+        (a, b), (c, d) = (x[torch.randperm(len(x))[:2]] for x in (real, fake))
+
+    def kernel(x: Tensor, y: Tensor) -> float:
+        return (x @ y / len(x) + 1).item() ** 3
+
+    across = (kernel(a, c) + kernel(a, d) + kernel(b, c) + kernel(b, d)) / 4
+    assert kernel_distance(real, fake) == pytest.approx(kernel(a, b) + kernel(c, d) - 2 * across, rel=1e-9)
+
+
 def test_precision_and_recall_are_torch_fidelitys() -> None:
     real, fake = correlated(900, 0).float(), (correlated(800, 1) * 0.9).float()
     theirs = prc_features_to_metric(fake, real, prc_neighborhood=metrics.NUM_NEIGHBOURS, verbose=False)
@@ -106,7 +160,7 @@ def test_precision_and_recall_are_torch_fidelitys() -> None:
 
 
 def test_density_and_coverage_are_their_definitions() -> None:
-    real, fake = (torch.from_numpy(np.random.default_rng(i).standard_normal((200 + i, 3))) for i in (0, 1))
+    real, fake = (torch.from_numpy(np.random.default_rng(i).standard_normal((600 + i, 3))) for i in (0, 1))
     fake = fake * 0.5 + 0.3
     within, across = torch.cdist(real, real), torch.cdist(fake, real)
     radii = within.sort(1).values[:, metrics.NUM_NEIGHBOURS]
@@ -115,6 +169,15 @@ def test_density_and_coverage_are_their_definitions() -> None:
     assert ours.density == pytest.approx(inside.sum().item() / len(fake) / metrics.NUM_NEIGHBOURS)
     assert ours.coverage == pytest.approx(inside.any(0).double().mean().item())
     assert ours.density > 1  # they crowd in the middle
+
+
+def test_a_ball_holds_what_lies_on_its_surface() -> None:
+    """Real balls reach from -2 to 2 and from 9 to 11; a fake one from 10 to 16, the others nowhere."""
+    real = Manifold(torch.tensor([[0.0], [10.0]]), torch.tensor([4.0, 1.0]))
+    fake = Manifold(torch.tensor([[2.0], [13.0], [1.0], [-1.0]]), torch.tensor([0.0, 9.0, 0.0, 0.0]))
+    scores = neighbour_scores(real, fake)
+    assert (scores.precision, scores.recall, scores.coverage) == (3 / 4, 1 / 2, 1 / 2)
+    assert scores.density == pytest.approx(3 / 4 / metrics.NUM_NEIGHBOURS)
 
 
 def test_a_balls_radius_does_not_count_its_own_centre() -> None:
@@ -158,6 +221,19 @@ def test_the_classifier_score_is_torchmetrics_inception_score() -> None:
 @pytest.mark.parametrize(("logits", "score"), [(torch.eye(10) * 100, 10), (torch.zeros(50, 10), 1)])
 def test_the_classifier_score_lies_between_one_and_the_number_of_classes(logits: Tensor, score: float) -> None:
     assert classifier_score(logits) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("logits", "score"), [([[1e4, 0.0, 0.0], [0.0, 1e4, 0.0]], 2), ([[1e4, 0.0, 0.0], [1e4, 0.0, 0.0]], 1)]
+)
+def test_classes_of_no_probability_at_all_count_for_nothing(logits: list[list[float]], score: float) -> None:
+    assert classifier_score(torch.tensor(logits)) == pytest.approx(score)
+
+
+def test_the_nearest_distance_is_the_median_of_scipys() -> None:
+    vectors, training = correlated(601, 0), correlated(300, 1)
+    distances = scipy.spatial.distance.cdist(vectors.numpy(), training.numpy()).min(1)
+    assert nearest_distance(vectors, training) == pytest.approx(np.median(distances), rel=1e-9)
 
 
 def test_the_nearest_training_image_of_a_copy_is_no_distance_away() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import multiprocessing
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from torch import Tensor
 
 from gan_ablate.scoring import reference
 from gan_ablate.scoring.features import Features
+from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
 from gan_ablate.scoring.reference import load_real_features
-from gan_ablate.training.data import ImageDataset
+from gan_ablate.training.data import ImageDataset, resize
 
 
 class MeanExtractor:
@@ -50,7 +53,10 @@ def test_real_images_are_looked_at_once(tmp_path: Path) -> None:
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
 
 
-@pytest.mark.parametrize("other", ["data", "resolution", "weights", "torch"])
+KEYED = ("data", "resolution", "held out", "name", "weights", "torch", "_LAYOUT", "EXTRACTION_BATCH", "NUM_NEIGHBOURS")
+
+
+@pytest.mark.parametrize("other", [*KEYED, "NEIGHBOUR_SAMPLES", "NEAREST_SAMPLES"])
 def test_what_changes_the_features_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
     extractor, images = MeanExtractor(), dataset()
     load_real_features(images, extractor, tmp_path)
@@ -59,12 +65,19 @@ def test_what_changes_the_features_changes_the_key(tmp_path: Path, monkeypatch: 
             images = dataset("e" * 64)
         case "resolution":
             images = dataset(size=16)
+        case "held out":
+            images = dataclasses.replace(images, reference=images.reference[:-1])
+        case "name":
+            extractor.name = "other means"
         case "weights":
             extractor.sha256 = "b" * 64
-        case _:
+        case "torch":
             monkeypatch.setattr(torch, "__version__", "99.0")
+        case _:
+            monkeypatch.setattr(reference, other, 9)
     load_real_features(images, extractor, tmp_path)
-    assert extractor.num_seen == 220
+    assert extractor.num_seen > 110
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"half a fi"])
@@ -83,6 +96,44 @@ def test_a_slow_extractor_is_spared_the_training_set(tmp_path: Path) -> None:
     assert extractor.num_seen == 50
     assert real.training is None
     assert real.nearest_held_out is None
+
+
+def test_what_is_kept_of_the_training_images_is_what_the_extractor_said(tmp_path: Path) -> None:
+    extractor, data = MeanExtractor(), dataset()
+    expected = extractor(data.images)
+    for _ in range(2):  # made, then read
+        real = load_real_features(data, extractor, tmp_path)
+        assert real.training is not None
+        assert real.training.logits is not None
+        assert expected.logits is not None
+        assert torch.equal(real.training.vectors, expected.vectors)
+        assert torch.equal(real.training.logits, expected.logits)
+
+
+def test_an_extractor_without_classes_leaves_none(tmp_path: Path) -> None:
+    class Classless(MeanExtractor):
+        def __call__(self, images: Tensor) -> Features:
+            return Features(super().__call__(images).vectors, None)
+
+    for _ in range(2):
+        real = load_real_features(dataset(), Classless(), tmp_path)
+        assert real.training is not None
+        assert real.training.logits is None
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_held_out_images_are_as_far_from_training_ones_as_by_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A random part of them, at the resolution of training: whatever size they came in."""
+    monkeypatch.setattr(reference, "NEAREST_SAMPLES", 21)
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/manifold").hexdigest()[:16], 16) >> 1)
+    chosen = torch.randperm(50, generator=stream)[:21]
+    extractor, data = MeanExtractor(), dataclasses.replace(dataset(), reference=dataset(size=size).reference)
+    held_out = extractor(resize(data.reference[chosen], 8)).vectors
+    distances = torch.cdist(held_out.double(), extractor(data.images).vectors.double()).min(1).values
+    real = load_real_features(data, extractor, tmp_path)
+    assert real.nearest_held_out == pytest.approx(distances.median().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("place", [0, 600, -40, -1])
@@ -134,3 +185,9 @@ def test_the_manifold_is_a_random_part_of_the_reference(tmp_path: Path, monkeypa
     rows = [int((real.reference == vector).all(1).nonzero()[0, 0]) for vector in real.manifold.vectors]
     assert len(set(rows)) == 20
     assert rows != sorted(rows)
+    # The same one as for earlier records: from the stream that is called so.
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/manifold").hexdigest()[:16], 16) >> 1)
+    assert rows == torch.randperm(50, generator=stream)[:20].tolist()
+    squared = torch.cdist(real.manifold.vectors.double(), real.manifold.vectors.double()).square()
+    radii = squared.sort(1).values[:, NUM_NEIGHBOURS]
+    torch.testing.assert_close(real.manifold.squared_radii.double(), radii, rtol=1e-2, atol=0)

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from gan_ablate.scoring.features import ClassifierExtractor
+from gan_ablate.scoring import score as score_module
+from gan_ablate.scoring.features import ClassifierExtractor, Features
+from gan_ablate.scoring.metrics import (
+    classifier_score,
+    frechet_distance,
+    frechet_sampling_error,
+    kernel_distance,
+    nearest_distance,
+)
 from gan_ablate.scoring.score import (
     NonFiniteImagesError,
     Scorer,
@@ -17,7 +28,7 @@ from gan_ablate.scoring.score import (
     sheet_latents,
 )
 from gan_ablate.scoring.scores import Scores
-from gan_ablate.training.data import load_dataset, resize
+from gan_ablate.training.data import ImageDataset, load_dataset, resize, take_batch
 from gan_ablate.training.models import build_generator
 from tests.configs import make_config
 
@@ -40,7 +51,7 @@ class Constant(nn.Module):
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     dataset = load_dataset("mnist-10k", 28, Path())
-    return Scorer(dataset, ClassifierExtractor("digits", CPU), CPU, tmp_path_factory.mktemp("cache"))
+    return Scorer(dataset, ClassifierExtractor("digits", CPU), tmp_path_factory.mktemp("cache"))
 
 
 def draw(generator: nn.Module, num: int, *, batch_stats: bool = False) -> Tensor:
@@ -52,6 +63,11 @@ def draw(generator: nn.Module, num: int, *, batch_stats: bool = False) -> Tensor
 )
 def test_pixels_are_rounded_and_clamped_as_a_saved_image_would_be(value: float, pixel: int) -> None:
     assert quantise(torch.tensor([value])).tolist() == [pixel]
+
+
+def test_every_pixel_that_networks_see_is_saved_as_it_was() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(quantise(take_batch(pixels.reshape(256, 1, 1, 1), torch.arange(256))).flatten(), pixels)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -96,7 +112,7 @@ def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer:
 def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(size: int, tmp_path: Path) -> None:
     """Real digits sent through the same resizing are the floor, and no nearer to the training set than they should."""
     dataset = load_dataset("mnist-10k", size, Path())
-    at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), CPU, tmp_path)
+    at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), tmp_path)
     floor = at_size.floor(10_000)
     assert 0.06 < floor.fid < 20  # 0.05 at 28 pixels
     new = at_size.score(resize(dataset.reference[-2_000:], size))
@@ -114,6 +130,90 @@ def scores_with(class_counts: tuple[int, ...] | None) -> Scores:
     return Scores(num_samples=1_000, class_counts=class_counts, **values)
 
 
+class Corners:
+    """Four features of an image that cost nothing: the brightness of its quarters; classes if it is asked for them."""
+
+    name, sha256, num_features = "corners", "c" * 64, 4
+
+    def __init__(self, *, is_fast: bool, has_classes: bool) -> None:
+        self.is_fast, self.has_classes = is_fast, has_classes
+        self.num_seen = 0
+
+    def __call__(self, images: Tensor) -> Features:
+        self.num_seen += len(images)
+        vectors = functional.adaptive_avg_pool2d(images.float(), 2).flatten(1) / 255
+        return Features(vectors, 9 * vectors if self.has_classes else None)
+
+
+def small_dataset() -> ImageDataset:
+    stream = torch.Generator().manual_seed(0)
+    images, held_out = (torch.randint(0, 256, (num, 1, 4, 4), generator=stream).byte() for num in (80, 70))
+    return ImageDataset("test", images, None, held_out, "d" * 64, "invented")
+
+
+@pytest.mark.parametrize("has_classes", [True, False])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_scores_are_those_of_the_features_and_only_what_the_extractor_can_tell(
+    tmp_path: Path, *, is_fast: bool, has_classes: bool
+) -> None:
+    extractor, dataset = Corners(is_fast=is_fast, has_classes=has_classes), small_dataset()
+    small, images = Scorer(dataset, extractor, tmp_path), dataset.images[:60] // 2
+    real, fake = extractor(dataset.reference).vectors, extractor(images).vectors
+    scores = small.score(images, torch.zeros(60, dtype=torch.int64))
+    assert small.num_reference == 70
+    assert scores.num_samples == 60
+    assert scores.fid == small.fid(images) == frechet_distance(real, fake)
+    assert scores.kid == kernel_distance(real, fake)
+    assert 0 < scores.seconds < 60
+    if is_fast:
+        assert scores.fid_sampling_error == frechet_sampling_error(real, fake)
+        training = extractor(dataset.images).vectors
+        ratio = nearest_distance(fake, training) / nearest_distance(real, training)
+        assert scores.nearest_ratio == pytest.approx(ratio, rel=1e-3)
+    else:
+        assert scores.fid_sampling_error is None
+        assert scores.nearest_ratio is None
+    brightest = fake.argmax(1).tolist()
+    if has_classes:
+        assert scores.class_counts == tuple(brightest.count(corner) for corner in range(4))
+        assert scores.label_accuracy == pytest.approx(brightest.count(0) / 60)
+        assert scores.classifier_score == classifier_score(9 * fake)
+    else:
+        assert (scores.class_counts, scores.label_accuracy, scores.classifier_score) == (None, None, None)
+
+
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_the_floor_is_of_the_same_images_whether_or_not_they_were_looked_at_before(
+    tmp_path: Path, *, has_classes: bool
+) -> None:
+    """A random part of the training images, the same one as for earlier records: from the stream that is called so."""
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/floor").hexdigest()[:16], 16) >> 1)
+    chosen = torch.randperm(80, generator=stream)[:50]
+    for is_fast in (True, False):
+        extractor = Corners(is_fast=is_fast, has_classes=has_classes)
+        small = Scorer(small_dataset(), extractor, tmp_path / str(is_fast))
+        num_seen = extractor.num_seen
+        floor = small.floor(50)
+        assert extractor.num_seen - num_seen == (0 if is_fast else 50)
+        expected = small.score(small_dataset().images[chosen])
+        assert 0 < floor.seconds < 60
+        assert floor.nearest_ratio is None
+        assert floor == expected.model_copy(update={"seconds": floor.seconds, "nearest_ratio": None})
+
+
+def test_only_so_many_images_are_compared_with_their_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_module, "NEIGHBOUR_SAMPLES", 20)
+    monkeypatch.setattr(score_module, "NEAREST_SAMPLES", 10)
+    small = Scorer(small_dataset(), Corners(is_fast=True, has_classes=True), tmp_path)
+    near, far = small_dataset().reference[:20], torch.zeros(30, 1, 4, 4, dtype=torch.uint8)
+    whole, half = small.score(torch.cat((near, far))), small.score(near)
+    for name in ("precision", "recall", "density", "coverage", "nearest_ratio"):
+        assert getattr(whole, name) == getattr(half, name)
+    assert whole.fid > half.fid
+
+
 def test_a_class_is_covered_from_one_image_in_a_hundred_on() -> None:
     assert scores_with((980, 10, 9, 1, 0)).classes_covered == 2
     assert scores_with(None).classes_covered is None
@@ -123,6 +223,59 @@ def test_the_evenness_of_classes_is_a_divergence_from_even_shares() -> None:
     assert scores_with((250, 250, 250, 250)).class_divergence == pytest.approx(0)
     # Σ p log(4 p) of (½, ½, 0, 0) = log 2
     assert scores_with((500, 500, 0, 0)).class_divergence == pytest.approx(np.log(2))
+
+
+def test_shares_of_classes_are_of_all_images() -> None:
+    # 1,000 images, of which ½ are of the first class and 0.3 of the second: ½ log(4·½) + 0.3 log(4·0.3).
+    expected = 0.5 * np.log(2) + 0.3 * np.log(1.2)
+    assert scores_with((500, 300, 0, 0)).class_divergence == pytest.approx(expected)
+    assert scores_with(None).class_divergence is None
+
+
+@pytest.mark.parametrize(
+    ("class_counts", "effective"), [((250,) * 4, 4), ((500, 500, 0, 0), 2), ((1_000, 0, 0, 0), 1), ((100,) * 10, 10)]
+)
+def test_effective_classes_are_as_many_as_are_drawn_evenly(class_counts: tuple[int, ...], effective: float) -> None:
+    assert scores_with(class_counts).effective_classes == pytest.approx(effective)
+
+
+def test_effective_classes_are_the_exponential_of_scipys_entropy() -> None:
+    expected = np.exp(scipy.stats.entropy([0.7, 0.2, 0.1]))
+    assert scores_with((700, 200, 100, 0)).effective_classes == pytest.approx(expected)
+
+
+def test_without_classes_there_are_no_effective_ones() -> None:
+    assert scores_with(None).effective_classes is None
+
+
+@pytest.mark.parametrize(
+    ("class_counts", "recall", "is_collapsed"),
+    [
+        ((250, 250, 250, 250), 1.0, False),
+        ((500, 500, 0, 0), 1.0, False),  # as diverse as two of four
+        ((501, 499, 0, 0), 1.0, True),
+        ((500, 250, 250, 0), 1.0, False),
+        ((1_000, 0, 0, 0), 1.0, True),
+        ((250, 250, 250, 250), 0.049, True),  # one image of each class
+        ((250, 250, 250, 250), 0.05, False),
+        (None, 0.05, False),
+        (None, 0.0, True),
+    ],
+)
+def test_a_generator_of_few_kinds_has_collapsed(
+    class_counts: tuple[int, ...] | None, recall: float, *, is_collapsed: bool
+) -> None:
+    assert scores_with(class_counts).model_copy(update={"recall": recall}).is_collapsed is is_collapsed
+
+
+def test_a_row_holds_every_score_that_is_a_number() -> None:
+    row = scores_with((980, 20, 0, 0)).as_row()
+    assert row.keys() == {
+        *("num_samples", "fid", "fid_sampling_error", "kid", "precision", "recall", "density", "coverage"),
+        *("classifier_score", "label_accuracy", "nearest_ratio", "classes_covered", "class_divergence"),
+    }
+    assert (row["num_samples"], row["label_accuracy"], row["classes_covered"]) == (1_000, None, 2)
+    assert row["class_divergence"] == scores_with((980, 20, 0, 0)).class_divergence
 
 
 def test_scoring_leaves_the_generator_as_it_was(scorer: Scorer) -> None:
@@ -135,6 +288,37 @@ def test_scoring_leaves_the_generator_as_it_was(scorer: Scorer) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
     # Freshly initialised, the running averages are not those of any batch.
     assert with_averages != pytest.approx(with_batches, rel=1e-3)
+
+
+class Normalised(nn.Module):
+    """Draws one pixel an image: its latent, normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.fill_(0.5)
+        self.norm.running_var.fill_(4)
+
+    def forward(self, z: Tensor) -> Tensor:
+        drawn: Tensor = self.norm(z[:, :, None, None])
+        return drawn
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_images_are_drawn_with_the_statistics_that_were_asked_for(*, was_training: bool) -> None:
+    generator, latents = Normalised().train(was_training), torch.tensor([[0.0], [0.5], [1.0], [0.9]])
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    running = sample_images(generator, latents, CPU).flatten().tolist()
+    assert running == [round((z + 1) * 127.5) for z in (-0.25, 0, 0.25, 0.2)]  # (z - 0.5) / √4
+    of_batch = sample_images(generator, latents, CPU, batch_stats=True).flatten().tolist()
+    z = np.array([0, 0.5, 1, 0.9])
+    assert of_batch == np.clip(((z - z.mean()) / z.std() + 1) * 127.5, 0, 255).round().tolist()
+    with pytest.raises(NonFiniteImagesError):
+        sample_images(generator, latents * float("nan"), CPU, batch_stats=True)
+    assert generator.training is generator.norm.training is was_training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
 
 
 def test_batch_statistics_come_from_equal_parts() -> None:
@@ -180,6 +364,18 @@ def test_a_conditional_run_is_asked_for_classes_as_frequent_as_the_images() -> N
     # Beside a run that is not conditional, the latents are the same.
     assert torch.equal(latents[:, :100], scoring_latents(make_config(), 4_000)[0])
     assert sheet_latents(config)[:, 100:].argmax(1).tolist() == [place % 10 for place in range(64)]
+    assert torch.equal(sheet_latents(config)[:, :100], sheet_latents(make_config()))
+    again = scoring_latents(config, 4_000, labels)
+    assert torch.equal(again[0], latents)
+
+
+def test_latents_are_those_of_earlier_records() -> None:
+    """A run is compared with those that were scored before it: the latents are of the stream that is called so."""
+    stream = torch.Generator().manual_seed(int(hashlib.sha256(b"0/latent").hexdigest()[:16], 16) >> 1)
+    latents, classes = scoring_latents(make_config(), 64)
+    assert classes is None
+    assert torch.equal(latents, torch.randn(64, 100, generator=stream))
+    assert torch.equal(sheet_latents(make_config()), latents)
 
 
 def test_scoring_draws_from_the_runs_own_distribution() -> None:

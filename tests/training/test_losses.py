@@ -30,6 +30,19 @@ def test_a_smoothed_real_label_mixes_both_targets_on_real_images_only() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
+def test_a_smoothed_fake_label_mixes_both_targets_on_fake_images_only() -> None:
+    on_fake = [0.2 * log_sigmoid(logit) + 0.8 * log_sigmoid(-logit) for logit in (1, -3)]
+    expected = -(log_sigmoid(0) + log_sigmoid(2)) / 2 - sum(on_fake) / 2
+    loss = discriminator_loss(BCELoss(kind="bce", fake_label=0.2), LOGITS_REAL, LOGITS_FAKE)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_the_mean_over_real_and_fake_is_half_their_sum() -> None:
+    total = -(log_sigmoid(0) + log_sigmoid(2)) / 2 - (log_sigmoid(-1) + log_sigmoid(3)) / 2
+    loss = discriminator_loss(BCELoss(kind="bce", discriminator_reduction="mean"), LOGITS_REAL, LOGITS_FAKE)
+    assert loss.item() == pytest.approx(total / 2)
+
+
 def test_the_generator_wants_its_images_taken_for_real() -> None:
     expected = -(log_sigmoid(1) + log_sigmoid(-3)) / 2
     assert generator_loss(BCELoss(kind="bce", real_label=0.9), LOGITS_FAKE).item() == pytest.approx(expected)
@@ -71,10 +84,17 @@ def test_least_squares_takes_other_codings() -> None:
 
 
 def test_the_mode_seeking_term_is_the_inverse_of_the_ratio_of_distances() -> None:
-    z = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [1.0, 3.0]])  # first with third, second with fourth
+    z = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [1.0, 9.0]])  # first with third, second with fourth
     images = torch.tensor([0.0, 0.5, 0.3, 0.4]).reshape(4, 1, 1, 1)
-    apart, latents_apart = (0.3 + 0.1) / 2, (2 + 0 + 0 + 2) / 4
+    apart, latents_apart = (0.3 + 0.1) / 2, (2 + 0 + 0 + 8) / 4
     assert mode_seeking_term(images, z).item() == pytest.approx(1 / (apart / latents_apart + 1e-5))
+
+
+def test_an_image_without_a_partner_is_left_out_of_the_mode_seeking_term() -> None:
+    z, images = torch.tensor([[0.0], [1.0], [3.0], [5.0], [99.0]]), torch.tensor([0.0, 0.5, 0.3, 0.4, 99.0])
+    apart, latents_apart = (0.3 + 0.1) / 2, (3 + 4) / 2
+    term = mode_seeking_term(images.reshape(5, 1, 1, 1), z)
+    assert term.item() == pytest.approx(1 / (apart / latents_apart + 1e-5))
 
 
 def test_images_that_are_all_the_same_cost_much_but_no_infinity() -> None:

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.training.penalties import interpolated_gradient_penalty, zero_centred_gradient_penalty
+from gan_ablate.design.objective import GradientPenalty, NoPenalty, Penalty, R1Penalty, R1R2Penalty
+from gan_ablate.training.penalties import (
+    Judged,
+    discriminator_penalty,
+    interpolated_gradient_penalty,
+    zero_centred_gradient_penalty,
+)
 
 WEIGHT = torch.tensor([3.0, 4.0])
 
@@ -39,6 +46,64 @@ def test_it_looks_between_a_real_image_and_a_fake_one() -> None:
     real, fake = images([0.0, 1.0]), images([2.0, 0.0])
     interpolated_gradient_penalty(judge, real, fake, torch.tensor(0.25).reshape(1, 1, 1, 1), 1.0)
     torch.testing.assert_close(seen[0], images([0.25 * 0 + 0.75 * 2, 0.25 * 1 + 0.75 * 0]))
+
+
+def half_square(x: Tensor) -> Tensor:
+    """A D whose gradient at an image is the image itself."""
+    return x.flatten(1).square().sum(1) / 2
+
+
+# By hand: real images of norms 5 and 13, fake ones of norms 10 and 0; a quarter of the way from fake to real, norms
+# are those of (5.25, 7) and (1.25, 3).
+@pytest.mark.parametrize(
+    ("penalty", "expected"),
+    [
+        (NoPenalty(kind="none"), 0),
+        (R1Penalty(kind="r1", gamma=0.5), 0.5 / 2 * (25 + 169) / 2),
+        (R1R2Penalty(kind="r1_r2", gamma=0.5), 0.5 / 2 * ((25 + 169) / 2 + 100 / 2)),
+        (
+            GradientPenalty(kind="gradient", weight=7, target=3),
+            7 * ((math.hypot(5.25, 7) - 3) ** 2 + (math.hypot(1.25, 3) - 3) ** 2) / 2,
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_penalties_are_their_papers_by_hand(penalty: Penalty, expected: float) -> None:
+    real, fake = images([3.0, 4.0], [5.0, 12.0]).requires_grad_(), images([6.0, 8.0], [0.0, 0.0]).requires_grad_()
+    found = discriminator_penalty(
+        penalty,
+        half_square,
+        Judged(real, half_square(real)),
+        Judged(fake, half_square(fake)),
+        lambda x: x.new_full((len(x), 1, 1, 1), 0.25),
+    )
+    assert found.shape == ()
+    assert found.item() == pytest.approx(expected)
+
+
+def test_where_between_real_and_fake_to_look_is_drawn_for_the_real_images() -> None:
+    seen: list[Tensor] = []
+
+    def draw(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.new_zeros(len(x), 1, 1, 1)
+
+    real, fake = images([0.0, 1.0]), images([2.0, 0.0])
+    at_real, at_fake = Judged(real, linear(real)), Judged(fake, linear(fake))
+    discriminator_penalty(GradientPenalty(kind="gradient"), linear, at_real, at_fake, draw)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], real)
+
+
+def test_a_penalty_between_real_and_fake_images_tells_the_generator_nothing() -> None:
+    fake = images([2.0, 0.0]).requires_grad_()
+    weight = torch.tensor(1.0, requires_grad=True)
+    interpolated_gradient_penalty(
+        lambda x: weight * half_square(x), images([0.0, 1.0]), fake, torch.zeros(1, 1, 1, 1), 1.0
+    ).backward()
+    assert fake.grad is None
+    assert weight.grad is not None
+    assert weight.grad.item() == pytest.approx(2 * (2 - 1) * 2)  # (w ‖x‖ - 1)² in w, at w = 1 and ‖x‖ = 2
 
 
 @pytest.mark.usefixtures("float64")

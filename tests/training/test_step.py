@@ -44,13 +44,133 @@ def test_where_d_rests_only_g_learns() -> None:
         assert not torch.equal(before[1][0], after[1][0])
         assert terms.loss_d.isfinite()
     assert moved == [True, False, False, True, False, False]
+    assert trainer.num_steps == 6
+
+
+# What one G step does, in order: latents are drawn for a network and make fakes of the generator as it is then, and a
+# network learns from the last fakes made, D beside the next real images.
+SCHEDULES: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"update_order": "discriminator_first", "generator_fakes": "fresh", "d_steps_per_g_step": 2},
+        ["draw for discriminator", "D", "draw for discriminator", "D", "draw for generator", "G"],
+    ),
+    (
+        {"update_order": "discriminator_first", "generator_fakes": "reused", "d_steps_per_g_step": 2},
+        ["draw for discriminator", "D", "draw for discriminator", "D", "G"],
+    ),
+    (
+        {"update_order": "generator_first", "generator_fakes": "fresh", "d_steps_per_g_step": 2},
+        ["draw for generator", "G", "draw for discriminator", "D", "draw for discriminator", "D"],
+    ),
+    (
+        {"update_order": "generator_first", "generator_fakes": "reused", "d_steps_per_g_step": 3},
+        ["draw for discriminator", "G", "D", "draw for discriminator", "D", "draw for discriminator", "D"],
+    ),
+]
+RESTING: list[tuple[dict[str, Any], list[str]]] = [
+    ({"update_order": "discriminator_first", "generator_fakes": "reused"}, ["draw for generator", "G"]),
+    ({"update_order": "discriminator_first", "generator_fakes": "fresh"}, ["draw for generator", "G"]),
+    ({"update_order": "generator_first", "generator_fakes": "reused"}, ["draw for discriminator", "G"]),
+    ({"update_order": "generator_first", "generator_fakes": "fresh"}, ["draw for generator", "G"]),
+]
+
+
+def name_schedule(value: object) -> str:
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else ""
+
+
+def follow(script: list[str], trainer: Trainer) -> dict[str, Tensor]:
+    """Train by plain PyTorch on a trainer's draws, nothing frozen or cut off but what D learns from."""
+    generator, discriminator, found = trainer.generator, trainer.discriminator, dict[str, Tensor]()
+    x_fake = torch.empty(0)
+    for action in script:
+        match action:
+            case "D":
+                x_real = take_batch(trainer.images, trainer.next_indices())
+                real, fake = discriminator(x_real), discriminator(x_fake.detach())
+                loss = functional.softplus(-real).mean() + functional.softplus(fake).mean()
+                trainer.optimizer_d.zero_grad()
+                loss.backward()
+                trainer.optimizer_d.step()
+                found |= {"loss_d": loss, "logits_real": real, "logits_fake_before": fake}
+            case "G":
+                fake = discriminator(x_fake)
+                loss = functional.softplus(-fake).mean()
+                gradients = torch.autograd.grad(loss, list(generator.parameters()))
+                for parameter, gradient in zip(generator.parameters(), gradients, strict=True):
+                    parameter.grad = gradient
+                trainer.optimizer_g.step()
+                found |= {"loss_g": loss, "logits_fake_after": fake}
+            case _:
+                x_fake = generator(trainer.draw_latents("generator" if "generator" in action else "discriminator"))
+    return found
+
+
+def assert_same(first: Trainer, second: Trainer) -> None:
+    for network in ("generator", "discriminator"):
+        ours, theirs = getattr(first, network), getattr(second, network)
+        for name, tensor in ours.state_dict().items():
+            torch.testing.assert_close(
+                tensor, theirs.state_dict()[name], rtol=1e-9, atol=1e-12, msg=f"{network} {name}"
+            )
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("changes", "script"), SCHEDULES, ids=name_schedule)
+def test_a_step_is_its_schedule_written_out(changes: dict[str, Any], script: list[str]) -> None:
+    trainer, twin = make_trainer(**changes), make_trainer(**changes)
+    for _ in range(2):
+        terms, expected = trainer.step(), follow(script, twin)
+        for name, value in terms._asdict().items():
+            torch.testing.assert_close(value, expected[name].detach(), rtol=1e-9, atol=1e-12, msg=name)
+            assert not value.requires_grad
+    assert_same(trainer, twin)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("changes", "script"), RESTING, ids=name_schedule)
+def test_where_d_rests_g_learns_from_fakes_of_its_own_and_ds_terms_stay(
+    changes: dict[str, Any], script: list[str]
+) -> None:
+    trainer, twin = (make_trainer(g_steps_per_d_step=2, **changes) for _ in range(2))
+    first = trainer.step()
+    twin.step()
+    resting, expected = trainer.step(), follow(script, twin)
+    for name in ("loss_d", "logits_real", "logits_fake_before"):
+        assert torch.equal(getattr(resting, name), getattr(first, name))
+    for name in ("loss_g", "logits_fake_after"):
+        torch.testing.assert_close(getattr(resting, name), expected[name].detach(), rtol=1e-9, atol=1e-12)
+    assert_same(trainer, twin)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"generator_fakes": "fresh", "d_steps_per_g_step": 2}, [False, False, True]),
+        ({"generator_fakes": "reused", "d_steps_per_g_step": 2}, [False, True]),
+        (
+            {"update_order": "generator_first", "generator_fakes": "fresh", "d_steps_per_g_step": 2},
+            [True, False, False],
+        ),
+        ({"update_order": "generator_first", "generator_fakes": "reused", "d_steps_per_g_step": 2}, [True, False]),
+    ],
+)
+def test_only_the_fakes_that_g_learns_from_remember_how_they_were_made(
+    changes: dict[str, Any], expected: list[bool]
+) -> None:
+    trainer, seen = make_trainer(**changes), list[bool]()
+    trainer.generator.register_forward_pre_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    trainer.step()
+    assert seen == expected
 
 
 def test_clipping_keeps_every_weight_of_d_in_its_bounds() -> None:
     trainer = make_trainer(loss={"kind": "wasserstein", "weight_clip": 0.003}, lr_d=1e-2)
     trainer.step()
-    bounds = [tensor.abs().max().item() for tensor in weights(trainer.discriminator)]
-    assert max(bounds) == pytest.approx(0.003)
+    assert max(tensor.max().item() for tensor in weights(trainer.discriminator)) == pytest.approx(0.003)
+    assert min(tensor.min().item() for tensor in weights(trainer.discriminator)) == pytest.approx(-0.003)
     assert max(tensor.abs().max().item() for tensor in weights(trainer.generator)) > 0.003
 
 
@@ -189,6 +309,50 @@ def test_relativistic_g_sees_the_real_images_of_ds_last_step() -> None:
     torch.testing.assert_close(terms.loss_g, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("order", "expected"), [("discriminator_first", 1), ("generator_first", 0)])
+def test_relativistic_g_sees_the_real_images_of_the_d_step_beside_it(order: str, expected: int) -> None:
+    """D's last where it goes first, D's first where G does."""
+    changes = {"loss": "relativistic", "update_order": order, "d_steps_per_g_step": 2}
+    trainer, twin = make_trainer(**changes), make_trainer(**changes)
+    x_real = take_batch(twin.images, [twin.next_indices() for _ in range(2)][expected])
+    terms = trainer.step()
+    teacher = trainer.discriminator if order == "discriminator_first" else twin.discriminator
+    loss_g = functional.softplus(teacher(x_real) - terms.logits_fake_after).mean()
+    torch.testing.assert_close(terms.loss_g, loss_g.detach())
+
+
+@pytest.mark.usefixtures("float64")
+def test_mode_seeking_adds_to_gs_loss_what_images_that_are_alike_cost() -> None:
+    """G's gradient is that of its loss and of the weighted inverse of how far images are apart for their latents."""
+    changes = {"mode_seeking_weight": 0.7, "update_order": "generator_first"}
+    trainer, twin = make_trainer(**changes), make_trainer(**changes)
+    z = twin.draw_latents("discriminator")
+    x = twin.generator(z)
+    adversarial = functional.softplus(-twin.discriminator(x)).mean()
+    apart = (x[:3] - x[3:]).abs().mean() / (z[:3] - z[3:]).abs().mean()
+    (adversarial + 0.7 / (apart + 1e-5)).backward()
+    torch.testing.assert_close(trainer.step().loss_g, adversarial.detach())
+    for expected, actual in zip(twin.generator.parameters(), trainer.generator.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_conditional_gs_images_are_judged_by_the_classes_they_were_asked_for() -> None:
+    changes = {"conditional": True, "num_classes": 10, "update_order": "generator_first"}
+    trainer, twin = make_trainer(**changes), make_trainer(**changes)
+    z = twin.draw_latents("discriminator")
+    outputs = twin.discriminator(twin.generator(z))
+    logits = torch.stack([outputs[i, 0] + outputs[i, 1 + int(z[i, 100:].argmax())] for i in range(6)])
+    loss = functional.softplus(-logits).mean()
+    loss.backward()
+    terms = trainer.step()
+    torch.testing.assert_close(terms.loss_g, loss.detach())
+    torch.testing.assert_close(terms.logits_fake_after, logits.detach())
+    for expected, actual in zip(twin.generator.parameters(), trainer.generator.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
+
+
 def test_other_mechanisms_leave_latents_and_batches_alone() -> None:
     """Variants are compared within a seed: on the same latents, in the same order of images."""
     plain = make_trainer()
@@ -215,7 +379,13 @@ def test_other_mechanisms_leave_latents_and_batches_alone() -> None:
 )
 def test_bfloat16_carries_what_is_computed_outside_layers_in_float32(changes: dict[str, Any]) -> None:
     trainer = make_trainer(precision="bf16", **changes)
+    dtypes: set[torch.dtype] = set()
+    trainer.discriminator.register_forward_pre_hook(lambda _, inputs: dtypes.add(inputs[0].dtype))
     for _ in range(2):
         terms = trainer.step()
-    assert terms.loss_d.dtype == terms.loss_g.dtype == torch.float32
+    assert dtypes == {torch.float32}
+    assert {tensor.dtype for tensor in terms} == {torch.float32}
+    exact = make_trainer(**changes)
+    exact.step()
+    assert not torch.equal(terms.logits_real, exact.step().logits_real)  # in bfloat16 the layers round
     assert trainer.is_finite()
