@@ -111,7 +111,7 @@ def _build_scorer(
     data = load_dataset(dataset, size, data_dir, None if place is None else Path(place), cache)
     where = torch.device(device)
     extractor = build_extractor(kind, where, None if weights is None else Path(weights))
-    return Scorer(data, extractor, where, cache)
+    return Scorer(data, extractor, cache)
 
 
 def load_images(images: Images, *, num_channels: int, size: int | None = None) -> Tensor:

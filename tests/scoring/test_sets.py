@@ -57,9 +57,7 @@ def test_colour_becomes_grey_as_pillow_makes_it(tmp_path: Path) -> None:
 def test_scores_are_those_of_a_run_with_the_floor_beside_them(tmp_path: Path, digits: ImageDataset) -> None:
     images = digits.images[:1_500]
     scored = score_images(images, out=warm(tmp_path / "out"))
-    scorer = Scorer(
-        digits, build_extractor("digits", torch.device("cpu")), torch.device("cpu"), tmp_path / "out" / "cache"
-    )
+    scorer = Scorer(digits, build_extractor("digits", torch.device("cpu")), tmp_path / "out" / "cache")
     expected = scorer.score(images)
     assert scored.as_row() == expected.as_row()
     assert scored.floor.model_copy(update={"seconds": 0}) == scorer.floor(1_500).model_copy(update={"seconds": 0})
