@@ -201,6 +201,8 @@ def load_grid(name: str | Path) -> Grid:
                 "use another one, of letters, digits, - and _"
             )
     data = {"title": stem, **_read_toml(text, source)}
+    if not {"base", "external"} & data.keys():
+        raise UserError(f"{source}: base is missing")
     if {"name", "source"} & data.keys():
         raise UserError(f"{source}: name and source: a grid is named by its file, {stem}")
     grid = validate(Grid, {**data, "name": stem, "source": source}, source)
@@ -228,8 +230,6 @@ def load_grid(name: str | Path) -> Grid:
 def _check_base(grid: Grid, source: str) -> None:
     """Refuse a grid of neither a preset nor a program, and one of both."""
     if grid.external is None:
-        if not grid.base:
-            raise UserError(f"{source}: base is missing")
         load_preset(grid.base, f"{source}: base")
     elif grid.base or "preset" in grid.blocks:
         raise UserError(f"{source}: base = {shorten(repr(grid.base))}: valid: a base preset, or [external], not both")

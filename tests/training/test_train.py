@@ -220,7 +220,11 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
     monkeypatch.setattr(graphs_module, "GraphedStep", lambda _: graphed)
     monkeypatch.setattr("torch.optim.Adam", adam)
     for device, is_graph in (("cpu", False), ("cuda", True)):
-        trainer: Any = SimpleNamespace(images=SimpleNamespace(device=torch.device(device)), step=lambda: None)
+        images = SimpleNamespace(device=torch.device(device))
+        trainer: Any = SimpleNamespace(images=images, step=lambda: None, config=make_config())
         assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
         train_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
         assert built[-1]["capturable"] == is_graph
+        # Code of somebody's own may do what no graph can hold.
+        trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})
+        assert graphs_module.choose_step(trainer) is trainer.step
