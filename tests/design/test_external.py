@@ -119,7 +119,7 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
         ('"samples/*.png"', '"a.npy"\ntimeout_sec = 0', "external.timeout_sec = 0: should be greater than 0"),
         ('"samples/*.png"', '"a.npy"\nshell = true', "external.shell = true: external has no such field"),
         ('title = "Mine"', 'base = "mlp"', "base = 'mlp': valid: a base preset, or .external., not both"),
-        ("[external]", "[outside]", "outside = .*: a grid has no such field; .*external"),
+        ("[external]", 'base = "mlp"\n[outside]', "outside = .*: a grid has no such field; .*external"),
         ("[factors.batch_norm]", '[blocks]\npreset = ["mlp"]\n[factors.batch_norm]', "base = '': valid: a base preset"),
     ],
 )  # fmt: skip
