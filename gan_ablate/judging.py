@@ -121,7 +121,17 @@ def read_csv(path: Path) -> pd.DataFrame:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes; valid: at most {MAX_TABLE_BYTES:,}")
         # Its first row is no header to pandas, which would rename columns of the same name.
-        whole = pd.read_csv(path, dtype=str, header=None, encoding="utf-8-sig", skipinitialspace=True)
+        # Only what is empty is nothing: a level may be called None.
+        whole: pd.DataFrame = pd.read_csv(
+            path,
+            dtype=str,
+            header=None,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            keep_default_na=False,
+            na_values=[""],
+        )
+        whole = whole.dropna(axis="columns", how="all")  # what spreadsheets write behind the last column
     except OSError as unreadable:
         raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
     except (ValueError, pd.errors.ParserError) as broken:  # an empty file, other bytes than UTF-8, ragged rows
@@ -135,18 +145,25 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
     """Find the outcomes' columns, and put numbers into them."""
-    from gan_ablate.analysis.tabled import parse_outcome, read_numbers
+    import numpy as np
+
+    from gan_ablate.analysis.tabled import RESERVED, parse_outcome, read_numbers
 
     if not outcomes:
         raise UserError("--outcome: what was measured? valid: COLUMN:lower or COLUMN:higher")
     found: list[Outcome] = []
     for text in outcomes:
-        if text.partition(":")[0] in ("seed", "cell", "status", "collapsed", *table.design.factors):
+        if text.partition(":")[0] in (*RESERVED, *table.design.factors):
             raise UserError(f"--outcome {shorten(text)}: it says which run it is; valid: a column of results")
         outcome = parse_outcome(text, table.runs, table.source)
         if outcome.name in {other.name for other in found}:
             raise UserError(f"--outcome {shorten(text)}: it is named twice; valid: once")
         found.append(outcome)
+    has_status = "status" in table.given
     for outcome in found:
-        table.runs[outcome.name] = read_numbers(table.runs, outcome.name, table.source)
+        values = read_numbers(table.runs, outcome.name, table.source)
+        if not has_status:  # what is infinite has diverged
+            table.runs.loc[np.isinf(values), "status"] = "diverged"
+        is_over = np.isfinite(values) & (table.runs["status"] == "completed").to_numpy()
+        table.runs[outcome.name] = np.where(is_over, values, np.nan)
     return found

@@ -126,9 +126,9 @@ def test_a_page_has_answers_tables_and_figures(tmp_path: Path) -> None:
     names = {file.name for file in page.parent.iterdir()}
     assert names >= {
         "report.md", "report.html", "effects.csv", "effects.tex", "variants.csv", "fid-effects.png", "fid-runs.png",
-        "fid-interactions.png", "acc-effects.png", "acc-runs.png", "acc-interactions.png",
+        "fid-interactions.png", "acc-1-effects.png", "acc-1-runs.png", "acc-1-interactions.png",
     }  # fmt: skip
-    for picture in ("fid-effects.png", "acc-interactions.png"):
+    for picture in ("fid-effects.png", "acc-1-interactions.png"):
         assert f"]({picture})" in text
     variants = pd.read_csv(page.parent / "variants.csv")
     assert list(variants["runs"]) == [8] * 4
@@ -181,6 +181,10 @@ off,2,0,33,1,completed
         (ROWS, "", {}, "not a CSV table"),
         (ROWS, "bn,lr,seed,fid\n", {}, "no runs in it"),
         (ROWS, "\x00\x01", {"factors": ["bn"]}, "no such column"),
+        ("fid", "<script>", {"outcomes": ["<script>:lower"]}, "--outcome <script>:lower: the column has to be renamed"),
+        ("bn", "variant", {"factors": ["variant", "lr"]}, "--factor variant: the column has to be renamed"),
+        ("bn", "fid_low", {"factors": ["fid_low", "lr"]}, "--factor fid_low: the column has to be renamed"),
+        ("30", "1e200", {}, r"row 2, fid = 1e\+200: valid: numbers up to 1e\+100"),
         (",0,", ",{seed},", {}, "no seed has fid for both sides of any comparison"),
     ],
 )  # fmt: skip
@@ -202,3 +206,31 @@ def test_what_is_no_table_of_runs_is_one_line(
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.csv: No such file or directory"):
         judge(tmp_path / "none.csv", factors=["a"])
+
+
+def test_what_is_infinite_has_diverged_and_what_diverged_has_no_value(tmp_path: Path) -> None:
+    runs = make_runs()
+    runs.loc[2, "fid"] = np.inf
+    infinite = effects_of(runs).set_index("effect")
+    assert infinite.loc["batch norm off", "num_seeds"] == 7
+    assert infinite["with_diverged"].notna().all()
+    told = make_runs().assign(status="completed")
+    told.loc[2, "status"] = "diverged"  # whatever its last FID was
+    pd.testing.assert_frame_equal(effects_of(told), effects_of(runs))
+
+
+def test_levels_may_be_called_none_and_spreadsheets_may_add_commas(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    rows = [f"{norm},{seed},{20 + seed * 1.5 + (norm == 'NA')},," for seed in range(3) for norm in ("None", "NA")]
+    path.write_text("\n".join(["norm,seed,fid,,", *rows]))
+    page = judge(path, factors=["norm"], out=tmp_path / "out")
+    assert "**norm NA**" in page.read_text()
+
+
+def test_outcomes_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
+    runs = make_runs().assign(**{"a b": 1.0, "a-b": 2.0})
+    runs[["a b", "a-b"]] *= runs[["fid"]].to_numpy()
+    outcomes = ["a b:lower", "a-b:lower"]
+    page = judge(runs, factors=["batch_norm", "lr"], seed="run", outcomes=outcomes, out=tmp_path / "out")
+    pictures = [line for line in page.read_text().splitlines() if line.startswith("![")]
+    assert len(set(pictures)) == len(pictures) == 6

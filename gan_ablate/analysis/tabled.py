@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from gan_ablate.design.planning import Intervals
 
 STATUSES = ("completed", "diverged", "failed")
+RESERVED = ("cell", "status", "collapsed", "seed", "variant", "runs")
+"""Columns that tables of ours have beside the factors."""
+
+NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
+MAX_SIZE = 1e100
+"""Of a number: a figure's axis has to have room for it."""
 MAX_VARIANTS = 10_000
+NOTHING = ("", "nan", "none", "na", "n/a", "null")
+"""What stands for a value that a run has not."""
 _MARGIN = 0.1
 
 
@@ -69,11 +77,13 @@ class Table:
         source: its name, for messages.
         design: what it compares.
         runs: the same rows, with a column ``cell`` and a ``status`` each; ``seed`` is counted from 0.
+        given: the columns that it came with.
     """
 
     source: str
     design: TabledDesign
     runs: pd.DataFrame
+    given: tuple[str, ...]
 
 
 def read_table(
@@ -100,6 +110,7 @@ def read_table(
     Raises:
         UserError: naming column, row and value that are not valid, and what would be.
     """
+    frame = frame.set_axis(_columns(frame), axis="columns")
     _check_columns(frame, factors, seed, source)
     if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
         raise UserError(f"--margin {margin:g}: valid: from 0.1 % to 100 %, or 0.001 to 1")
@@ -112,7 +123,7 @@ def read_table(
     missing = [row for row, value in enumerate(runs[seed]) if pd.isna(value)]
     if missing:
         raise UserError(f"{source}: row {missing[0] + 1}: {seed} is empty; valid: a seed for every run")
-    runs["seed"], seeds = pd.factorize(runs[seed])
+    runs["seed"], seeds = pd.factorize(runs[seed].map(str))
     kind, cells = _find_cells(runs, known, source)
     labels = {tuple(cell.levels.values()): cell.label for cell in cells}
     runs["cell"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
@@ -124,7 +135,7 @@ def read_table(
     runs["status"] = _statuses(runs, source)
     runs["collapsed"] = None
     design = TabledDesign(known, kind, tuple(cells), tuple(range(len(seeds))), intervals, math.log1p(margin))
-    return Table(source, design, runs)
+    return Table(source, design, runs, tuple(_columns(frame)))
 
 
 def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
@@ -137,6 +148,8 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
         UserError: if there is no such column, it holds what is not a number, or the text says something else.
     """
     name, *given = text.split(":")
+    if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
+        raise UserError(f"--outcome {shorten(text)}: the column has to be renamed; valid: {NAMES_WORDS}")
     advice = "valid: COLUMN:lower or COLUMN:higher, with :ratio or :difference behind it to choose the scale"
     if name not in frame.columns:
         raise UserError(f"--outcome {shorten(text)}: {source} has no such column; {choices(name, _columns(frame))}")
@@ -155,6 +168,9 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
         raise UserError(f"--outcome {shorten(text)}: which is better? {advice}")
     values = read_numbers(frame, name, source)
     finite = values[np.isfinite(values)]
+    if (np.abs(finite) > MAX_SIZE).any():
+        row = int(np.flatnonzero(np.isfinite(values) & (np.abs(values) > MAX_SIZE))[0])
+        raise UserError(f"{source}: row {row + 1}, {name} = {values[row]:g}: valid: numbers up to {MAX_SIZE:g}")
     if scale == "ratio" and (finite <= 0).any():
         row = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
         reason = f"row {row + 1} has {values[row]:g}, and ratios need numbers above 0"
@@ -173,7 +189,7 @@ def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tupl
     """
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
     for row, value in enumerate(frame[name]):
-        if math.isnan(values[row]) and not pd.isna(value) and str(value).strip().lower() not in ("", "nan", "none"):
+        if math.isnan(values[row]) and not pd.isna(value) and str(value).strip().lower() not in NOTHING:
             advice = "valid: a number, or nothing where a run has none"
             raise UserError(f"{source}: row {row + 1}, {name} = {shorten(repr(value))}: {advice}")
     return values
@@ -181,6 +197,9 @@ def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tupl
 
 def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, source: str) -> None:
     columns = _columns(frame)
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        raise UserError(f"{source}: two columns are called {shorten(twice)}; rename one")
     if not factors:
         raise UserError(f"--factor: what was varied? valid: {', '.join(map(shorten, columns))}")
     for option, name in (*(("--factor", name) for name in factors), ("--seed", seed)):
@@ -189,8 +208,11 @@ def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, sourc
     if len({*factors, seed}) <= len(factors):
         raise UserError(f"--factor {', '.join(factors)} and --seed {seed}: a column is named twice; valid: once each")
     for name in factors:
-        if name in ("cell", "status", "collapsed", "seed") or not re.fullmatch(r"[\w .,:+-]+", name):
-            advice = "valid: letters, digits, spaces and _ . , : + -, and not cell, status, collapsed or seed"
+        is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
+        if is_taken or not re.fullmatch(r"[\w .,:+-]+", name) or len(name) > MAX_NAME:
+            advice = (
+                f"valid: letters, digits, spaces and _ . , : + -, but no {', '.join(RESERVED)}, …_low, _high, _runs"
+            )
             raise UserError(f"--factor {shorten(name)}: the column has to be renamed; {advice}")
 
 
@@ -255,6 +277,10 @@ def _find_cells(
     for levels in found:
         of_cell = dict(zip(factors, levels, strict=True))
         cells.append(TabledVariant(label_levels(kind, factors, of_cell), of_cell))
+    labels = [cell.label for cell in cells]
+    twin = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+    if twin is not None:
+        raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
     return kind, cells
 
 
@@ -263,6 +289,6 @@ def _statuses(runs: pd.DataFrame, source: str) -> list[str]:
         return ["completed"] * len(runs)
     for row, status in enumerate(runs["status"]):
         if status not in STATUSES:
-            where = f"{source}: row {row + 1}, status = {shorten(repr(status))}"
+            where = f"{source}: row {row + 1}, status = {shorten(repr('' if pd.isna(status) else status))}"
             raise UserError(f"{where}: {choices(str(status), list(STATUSES))}")
     return list(runs["status"])

@@ -50,6 +50,8 @@ class Heard:
     losses_g: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     last_line: str = ""
+    is_finite: bool = True
+    """Whether the losses of the last line that told any are numbers."""
 
     def add(self, match: re.Match[str], second: float) -> None:
         """Take in a line that fits; one whose numbers are none is no such line."""
@@ -59,6 +61,8 @@ class Heard:
             losses = [float(found[name]) if found.get(name) else math.nan for name in ("loss_d", "loss_g")]
         except ValueError:
             return
+        told = [loss for name, loss in zip(("loss_d", "loss_g"), losses, strict=True) if found.get(name)]
+        self.is_finite = all(map(math.isfinite, told))
         self.steps.append(step)
         self.losses_d.append(losses[0])
         self.losses_g.append(losses[1])
@@ -133,11 +137,16 @@ def run_command(
         _end(program)
     seconds = time.perf_counter() - started
     if status != 0:
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        how = _name_signal(-status) if status < 0 else f"exit code {status}"
         last = f": {heard.last_line}" if heard.last_line else ""
         raise ProgramError(f"the program ended with {how}{last}; all of its output is in {output.name}")
     # Linux counts in KiB, macOS in bytes.
     return seconds, usage * (1 if sys.platform == "darwin" else 1024)
+
+
+def _name_signal(number: int) -> str:
+    known = {one.value: f"signal {one.name}" for one in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _listen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import statistics
 import sys
@@ -15,9 +14,9 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
-from gan_ablate.execution.listening import Heard, run_command
+from gan_ablate.execution.listening import Heard, ProgramError, run_command
 from gan_ablate.execution.sheets import save_sheet
-from gan_ablate.execution.store import Record, ScoringRecord
+from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
 from gan_ablate.scoring.score import NUM_SHEET_IMAGES
 from gan_ablate.training.throughput import Throughput
 
@@ -76,8 +75,10 @@ def execute_program(
     )
     log.info("the program ended after %.1f s", seconds)
     history = heard.history()
-    last_losses = [values[-1] for values in (heard.losses_d, heard.losses_g) if values]
-    diverged = any(math.isinf(loss) for loss in last_losses)
+    diverged = not heard.is_finite
+    if (folder / RECORD_FILE).is_dir():  # where the record belongs
+        shutil.rmtree(folder / RECORD_FILE)
+        raise ProgramError(f"the program made a folder {RECORD_FILE} above its own; valid: files below {{out}}")
     images = load_samples(config, work)
     scoring = None if scorer is None else _score(config, scorer, images)
     save_sheet(images[:NUM_SHEET_IMAGES], 8, folder / "samples" / f"step-{config.steps:06d}.png")

@@ -77,7 +77,7 @@ def execute(
     folder = store.run_dir(config.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     log = _open_log(folder / "log.txt", config.run_id)
-    checkpoints = None
+    checkpoints, started = None, time.perf_counter()
     try:
         write_atomically(folder / "config.json", config.model_dump_json(indent=1) + "\n")
         with reproducible_float32():
@@ -90,7 +90,12 @@ def execute(
     except ProgramError as failure:  # what somebody's program did, in a line
         log.info("failed: %s", failure)
         record = Record(
-            run_id=config.run_id, status="failed", message=str(failure), config=config, device=context.device
+            run_id=config.run_id,
+            status="failed",
+            message=str(failure),
+            config=config,
+            device=context.device,
+            total_sec=time.perf_counter() - started,
         )
     except Exception as failure:  # a run that fails must not take the grid with it
         if is_disk_failure(failure):  # which is no fault of this run, and would fail all others

@@ -30,6 +30,9 @@ def warning_sentences(results: GridResults) -> list[str]:
     warnings += [f"Not scored: {reason}." for reason in sorted(unscored)]
     if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
         warnings.append("The runs were trained on different images.")
+    known = runs.loc[runs["collapsed"].notna(), "collapsed"]
+    if len(known) > 1 and known.eq(True).all():
+        warnings.append(f"All {len(known)} scored runs collapsed: what failures have in common is no answer.")
     if len(results.comparable.protocols) > 1:
         warnings.append(
             "The runs were scored in different ways (data, extractor or sample count): nothing is compared."

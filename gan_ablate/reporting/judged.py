@@ -63,8 +63,11 @@ def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, tit
     try:
         out.mkdir(parents=True, exist_ok=True)
         with plots.also_as_pdf(wanted=figures_as_pdf):
-            for outcome in outcomes:
-                lines += _outcome_lines(table, outcome, effects[outcome.name], out)
+            for number, outcome in enumerate(outcomes):
+                slug = "".join(c if c.isalnum() else "-" for c in outcome.name).lower()
+                lines += _outcome_lines(
+                    table, outcome, effects[outcome.name], out, f"{slug}-{number}" if number else slug
+                )
         lines += ["## Files", "", _write_tables(effects, _summarise(table, outcomes), out), "", "## How to read this"]
         text = "\n".join([*lines, "", HOW, ""])
         write_atomically(out / "report.md", text)
@@ -88,7 +91,7 @@ def _setting_lines(table: Table) -> list[str]:
     return lines
 
 
-def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], out: Path) -> list[str]:
+def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], out: Path, file: str) -> list[str]:
     """Say, tabulate and draw the effects on one outcome."""
     design, runs = table.design, table.runs
     simple = estimate_simple_effects(design, runs, outcome)
@@ -103,7 +106,6 @@ def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], ou
     lines += [f"- {sentence}" for sentence in sentences] + ["", *tables.effects_table(effects), ""]
     if simple:
         lines += ["### Level by level", "", *tables.effects_table(simple), ""]
-    file = "".join(c if c.isalnum() else "-" for c in outcome.name)
     style = plots.Style([cell.label for cell in design.cells])
     drawn = []
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]

@@ -181,12 +181,14 @@ def read_array(path: Path) -> NDArray[np.generic]:
             names = list(loaded.files)
             name = "images" if "images" in names else names[0] if len(names) == 1 else None
             if name is not None:
-                array: NDArray[np.generic] = loaded[name]
-                return array
+                array: NDArray[np.generic] | bytes = loaded[name]
+                if isinstance(array, np.ndarray):
+                    return array
+                raise ValueError(f"{name} in it is no array")
     except Exception as broken:  # zip and header parsers raise what they like
         reason = str(getattr(broken, "strerror", None) or broken).partition("\n")[0] or type(broken).__name__
         raise UserError(f"{path}: not a readable array ({shorten(reason)})") from None
-    raise UserError(f"{path}: arrays {shorten(', '.join(names))}; valid: one, or one called images")
+    raise UserError(f"{path}: arrays {shorten(', '.join(names)) or 'none'}; valid: one, or one called images")
 
 
 def _from_array(array: NDArray[np.generic], source: str, num_channels: int, size: int | None) -> Tensor:
@@ -215,10 +217,10 @@ def _from_array(array: NDArray[np.generic], source: str, num_channels: int, size
 
 def _check_size(source: str, found: Sequence[int], side: int) -> None:
     height, width = found
+    if not (1 <= side <= MAX_SIDE and height and width):
+        raise UserError(f"{source}: {width}×{height} pixels; valid: from 1×1 to {MAX_SIDE}×{MAX_SIDE}")
     if (height, width) != (side, side):
         raise UserError(f"{source}: {width}×{height} pixels; valid: {side}×{side}, one image a picture")
-    if not 1 <= side <= MAX_SIDE:
-        raise UserError(f"{source}: {width}×{height} pixels; valid: at most {MAX_SIDE}×{MAX_SIDE}")
 
 
 def digest_images(images: Tensor) -> str:

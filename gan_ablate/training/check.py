@@ -69,18 +69,21 @@ def check_own(config: RunConfig) -> None:
 
 
 def _call(network: nn.Module, x: Tensor, role: str, config: RunConfig) -> Tensor:
-    found: Tensor = _guard(lambda: network(x), f"{role} ({_path_of(config, role)}), given {_shape(x)}")
+    advice = ""
+    if role == "generator" and config.generator.kind == "module" and config.generator.latents == "vectors":
+        advice = f'; latents = "maps" gives it {(*x.shape, 1, 1)}'
+    found: Tensor = _guard(lambda: network(x), f"{role} ({_path_of(config, role)}), given {_shape(x)}", advice)
     return found
 
 
-def _guard(compute: Callable[[], Any], what: str) -> Any:
+def _guard(compute: Callable[[], Any], what: str, advice: str = "") -> Any:
     try:
         return compute()
     except UserError:
         raise
-    except Exception as broken:  # whatever somebody's code raises
+    except (Exception, SystemExit) as broken:  # whatever somebody's code raises
         reason = str(broken).strip().partition("\n")[0][:300]
-        raise UserError(f"{what}: fails ({type(broken).__name__}: {reason})") from None
+        raise UserError(f"{what}: fails ({type(broken).__name__}: {reason}){advice}") from None
 
 
 def _check_shape(found: Any, valid: tuple[int, ...], given: Tensor, role: str) -> None:

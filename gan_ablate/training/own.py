@@ -125,12 +125,12 @@ def build_own(part: OwnPart) -> Any:
             made = getattr(made, name)
     except UserError:
         raise
-    except Exception as broken:  # whatever somebody's module raises while it is imported
+    except (Exception, SystemExit) as broken:  # whatever somebody's module raises while it is imported
         raise UserError(f"{where}: cannot be imported ({_reason(broken)})") from None
     _check_unchanged(module_name, folder, part)
     try:
         return made(**part.arguments)
-    except Exception as broken:  # likewise while it is called
+    except (Exception, SystemExit) as broken:  # likewise while it is called
         arguments = ", ".join(f"{name}={value!r}" for name, value in part.arguments.items())
         raise UserError(f"{where}: cannot be called with ({arguments[:200]}) ({_reason(broken)})") from None
 
@@ -157,6 +157,6 @@ def _check_unchanged(name: str, folder: str, part: OwnPart) -> None:
         raise UserError(f"{origin}: it has changed since these runs were planned; run the same command again")
 
 
-def _reason(broken: Exception) -> str:
+def _reason(broken: BaseException) -> str:
     text = str(broken).strip().partition("\n")[0][:300]
     return f"{type(broken).__name__}: {text}" if text else type(broken).__name__

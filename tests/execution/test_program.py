@@ -40,6 +40,8 @@ rng = np.random.default_rng(seed)
 images = rng.integers(0, 256, (num, 28, 28)).astype("uint8")
 """
 
+SAVE = 'np.save("images.npy", images)\n'
+
 GRID = """
 title = "Mine"
 [external]
@@ -73,9 +75,6 @@ def run_script(tmp_path: Path, script: str, *, samples: str = "images.npy", more
     planned = plan_script(tmp_path / "mine", script, samples=samples, more=more)
     context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
     return execute(planned.baseline.config, context, lambda _: None)
-
-
-SAVE = 'np.save("images.npy", images)\n'
 
 
 def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
@@ -112,6 +111,8 @@ def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
         ("print('no data'); sys.exit(3)", "images.npy", "", "exit code 3: no data; all of its output is in output.txt"),
         ("raise ValueError('lr')", "images.npy", "", "exit code 1: ValueError: lr"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "images.npy", "", "ended with signal SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", "images.npy", "", r"ended with signal \d+"),
+        ("Path('../record.json').mkdir()\n" + SAVE, "images.npy", "", "made a folder record.json above its own"),
         ("time.sleep(60)", "images.npy", "timeout_sec = 0.5", r"had not ended after 0.5 s \(external.timeout_sec\)"),
         ("pass", "images.npy", "", r"left no images.npy in work/ \(external.samples\)"),
         ("pass", "samples/*.png", "", r"left no samples/\*.png in work/"),
@@ -318,3 +319,10 @@ def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = (Store(tmp_path / "out").run_dir(record.run_id) / "output.txt").read_text()
     assert len(text) < 1_100
     assert text.endswith("[more was printed]\n")
+
+
+def test_a_loss_that_is_no_number_is_a_divergence(tmp_path: Path) -> None:
+    script = "print('1 D 0.5')\nprint('2 D nan')\n" + SAVE
+    record = run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'")
+    assert (record.status, record.diverged_at) == ("diverged", 2)
+    assert record.history == {"step": [1.0], "loss_d": [0.5]}

@@ -65,6 +65,9 @@ def frozen():
 def number():
     return 3
 
+def leaving():
+    raise SystemExit(5)
+
 class Vector:
     def discriminator(self, real, fake): return real
     def generator(self, fake): return fake.mean()
@@ -206,9 +209,10 @@ def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Pat
     [
         (MINE.replace("width = 48", "size = 32"), r"generator: given \(4, 100\), it gives \(4, 1, 32, 32\) of "),
         (MINE.replace("Generator", "Maps").replace(", width = 48", ""),
-         r"generator \(my_nets:Maps\), given \(4, 100\): fails \(RuntimeError: "),
+         r"generator \(my_nets:Maps\), given \(4, 100\): fails \(RuntimeError: .*; latents = .maps. gives it"),
         (MINE.replace("width", "depth"), r"path = 'my_nets:Generator': cannot be called with \(depth=48\) \(TypeError"),
         (MINE.replace(":Generator", ":Nothing"), r"cannot be imported \(AttributeError: module 'my_nets' has no attr"),
+        (MINE.replace(":Generator", ":leaving").replace(", width = 48", ""), r"called with \(\) \(SystemExit: 5"),
         (MINE.replace(":Generator", ":number").replace(", width = 48", ""), "makes a int; valid: a torch.nn.Module"),
         (MINE.replace(":Generator", ":frozen").replace(", width = 48", ""), r"my_nets:frozen\): it has no parameters"),
         ('discriminator = { kind = "module", path = "my_nets:discriminator", outputs = 3 }',
