@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gan_ablate.design.grid import read_percent
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
@@ -87,10 +87,10 @@ def _read_baseline(text: str) -> tuple[str, str]:
 
 def _read_margin(text: str) -> float:
     """Read ``10 %`` or ``0.1``."""
-    number = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)( ?%)?", text.strip())
-    if number is None:
-        raise UserError(f'--margin {shorten(text)}: valid: a share such as "5 %" or 0.05')
-    return float(number[1]) / (100 if number[2] else 1)
+    try:
+        return float(read_percent(text.strip()))
+    except ValueError:
+        raise UserError(f'--margin {shorten(text)}: valid: a share such as "5 %" or 0.05') from None
 
 
 def score(

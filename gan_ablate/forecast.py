@@ -8,7 +8,6 @@ from rich.table import Table
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
-from gan_ablate.design.own import PARTS
 from gan_ablate.execution.calibration import calibrate
 from gan_ablate.execution.progress import format_duration
 from gan_ablate.execution.schedule import estimate_seconds, find_missing_ids
@@ -29,7 +28,7 @@ def check_code(plans: Sequence[Plan]) -> None:
         UserError: if it does not give what it should.
     """
     cells = [cell for plan in plans for cell in plan.cells if isinstance(cell.config, RunConfig)]
-    if not any(getattr(cell.trained, part).kind == "module" for cell in cells for part in PARTS):
+    if not any(cell.trained.own_parts for cell in cells):
         return
     from gan_ablate.training.check import check_own  # PyTorch: seconds that other plans need not pay
     from gan_ablate.training.own import allow_code

@@ -79,6 +79,16 @@ def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return logs
 
 
+def mean_on_scale(values: NDArray[np.float64], *, is_ratio: bool) -> Estimate:
+    """Estimate a mean as its outcome is compared: of ratios the geometric one, as numbers and not as logarithms.
+
+    Args:
+        values: (seeds,) as for ``mean_estimate``.
+        is_ratio: whether differences are told as ratios.
+    """
+    return mean_estimate(log_scores(values)).as_ratio() if is_ratio else mean_estimate(values)
+
+
 def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
     """Estimate a mean with Student's t interval, mean ± t(n - 1) · s / √n.
 

@@ -9,7 +9,10 @@ from gan_ablate.design.folders import PREFIX
 from gan_ablate.design.validation import choices, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.datasets import FeatureKind
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -18,8 +21,7 @@ def check_combinations(config: RunConfig) -> None:
     Raises:
         PydanticCustomError: naming the field, and those that it does not go with.
     """
-    if config.dataset not in DATASETS and not config.dataset.startswith(PREFIX):
-        raise refusal("dataset", config.dataset, choices(config.dataset, list(DATASETS)))
+    check_dataset(config.dataset)
     _check_size(config)
     _check_objective(config)
     _check_steps(config)
@@ -29,6 +31,36 @@ def check_combinations(config: RunConfig) -> None:
         raise refusal("num_classes", config.num_classes, advice, "conditional")
     if not (config.conditional or config.matching_aware):
         raise refusal("matching_aware", False, "needs classes; valid: conditional = true", "conditional")
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuse a data set that there is not by name, and that is no folder.
+
+    Raises:
+        PydanticCustomError: naming those that there are.
+    """
+    if dataset not in DATASETS and not dataset.startswith(PREFIX):
+        raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
+
+
+def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int]) -> None:
+    """Refuse features that cannot judge a data set, and fewer images than they need.
+
+    Args:
+        dataset: by name.
+        features: that are to judge it.
+        counts: field of ``scoring`` → how many images it asks for.
+
+    Raises:
+        PydanticCustomError: naming the field, and those that it does not go with.
+    """
+    if features in ("digits", "fashion") and default_features(dataset) != features:
+        advice = f"cannot judge {dataset}; valid: inception, none"
+        raise refusal("scoring.features", features, advice, "dataset")
+    for field, number in counts.items():
+        if number < MIN_SAMPLES[features]:
+            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            raise refusal(f"scoring.{field}", number, advice, "scoring.features")
 
 
 def _check_size(config: RunConfig) -> None:
@@ -90,9 +122,8 @@ def _check_steps(config: RunConfig) -> None:
 
 def _check_scoring(config: RunConfig) -> None:
     features = config.scoring.features
-    if features in ("digits", "fashion") and default_features(config.dataset) != features:
-        advice = f"cannot judge {config.dataset}; valid: inception, none"
-        raise refusal("scoring.features", features, advice, "dataset")
+    counts = {"num_samples": config.scoring.num_samples, "curve_samples": config.scoring.curve_samples}
+    check_features(config.dataset, features, counts)
     if config.scoring.representation:
         advice = "it takes a classifier of the data set, and a D that sees images alone"
         if features not in ("digits", "fashion"):
@@ -102,10 +133,3 @@ def _check_scoring(config: RunConfig) -> None:
         if "module" in (config.discriminator.kind, config.generator.kind):
             others = "discriminator.kind", "generator.kind"
             raise refusal("scoring.representation", True, "it takes networks that are shipped", *others)
-    for field, number in (
-        ("num_samples", config.scoring.num_samples),
-        ("curve_samples", config.scoring.curve_samples),
-    ):
-        if number < MIN_SAMPLES[features]:
-            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
-            raise refusal(f"scoring.{field}", number, advice, "scoring.features")

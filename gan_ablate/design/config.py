@@ -8,9 +8,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
-from gan_ablate.design.datasets import FeatureKind, default_features
+from gan_ablate.design.datasets import FeatureKind, count_channels
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
+from gan_ablate.design.own import PARTS, OwnPart
 from gan_ablate.design.validation import Model, Probability, Size
 
 MAX_STEPS = 10**9
@@ -99,9 +100,15 @@ class RunConfig(Addressed):
     """G steps between two sample sheets, beside those at the points of FID along training."""
 
     @property
+    def own_parts(self) -> dict[str, OwnPart]:
+        """What of it is code of somebody's own: field → part."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        return {name: part for name, part in parts.items() if isinstance(part, OwnPart)}
+
+    @property
     def num_channels(self) -> int:
         """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
-        return 1 if default_features(self.dataset) != "none" else 3
+        return count_channels(self.dataset)
 
     @property
     def num_inputs_g(self) -> int:

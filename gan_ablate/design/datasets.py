@@ -24,3 +24,8 @@ MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "i
 def default_features(dataset: str) -> FeatureKind:
     """The extractor that suits a data set, without weights from elsewhere: colour images have none."""
     return _FEATURES.get(dataset, "none")
+
+
+def count_channels(dataset: str) -> int:
+    """Count the colour channels of a data set's images: 1 for the grey ones, 3 for the others."""
+    return 1 if default_features(dataset) != "none" else 3

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from gan_ablate.design.addressed import Addressed
-from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, FeatureKind, default_features
-from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.combinations import check_dataset, check_features
+from gan_ablate.design.datasets import FeatureKind, count_channels
 from gan_ablate.design.sources import name_files
-from gan_ablate.design.validation import Model, Size, choices, refusal, shorten
+from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,20 +113,12 @@ class ExternalConfig(Addressed):
     @property
     def num_channels(self) -> int:
         """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
-        return 1 if default_features(self.dataset) != "none" else 3
+        return count_channels(self.dataset)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        features = self.scoring.features
-        if self.dataset not in DATASETS and not self.dataset.startswith(PREFIX):
-            raise refusal("dataset", self.dataset, choices(self.dataset, list(DATASETS)))
-        if features in ("digits", "fashion") and default_features(self.dataset) != features:
-            raise refusal(
-                "scoring.features", features, f"cannot judge {self.dataset}; valid: inception, none", "dataset"
-            )
-        if self.scoring.num_samples < MIN_SAMPLES[features]:
-            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
-            raise refusal("scoring.num_samples", self.scoring.num_samples, advice, "scoring.features")
+        check_dataset(self.dataset)
+        check_features(self.dataset, self.scoring.features, {"num_samples": self.scoring.num_samples})
         return self
 
 

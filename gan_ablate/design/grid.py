@@ -70,14 +70,14 @@ DEFAULT_BUDGETS: dict[BudgetName, Budget] = {
 }
 
 
-def _read_percent(value: Any) -> Any:
+def read_percent(value: Any) -> Any:
     """Let ``"10 %"`` stand for 0.1."""
     if isinstance(value, str) and (number := re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?%", value)):
         return float(number[1]) / 100
     return value
 
 
-Share = Annotated[float, BeforeValidator(_read_percent), Field(ge=0.001, le=1)]
+Share = Annotated[float, BeforeValidator(read_percent), Field(ge=0.001, le=1)]
 
 
 def _name_by_path(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from gan_ablate.design.sources import name_files
+from gan_ablate.design.sources import list_source_files, name_files
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
 
@@ -121,10 +121,9 @@ class OwnCode:
         """Find a module's files without running it: all of its package's, where it is in one."""
         first, *_ = module.split(".")
         for folder in [self.folder] if self.folder is not None else []:
-            if (folder / f"{first}.py").is_file() and "." not in module:
-                return [folder / f"{first}.py"], str(folder)
-            if (folder / first / "__init__.py").is_file():
-                return sorted((folder / first).rglob("*.py")), str(folder)
+            for origin in (folder / first / "__init__.py", folder / f"{first}.py"):  # as Python looks
+                if origin.is_file():
+                    return list_source_files(origin), str(folder)
         try:
             found = importlib.util.find_spec(first)
         except (ImportError, ValueError):
@@ -132,5 +131,4 @@ class OwnCode:
         if found is None or found.origin is None or first in sys.builtin_module_names:
             where = "" if self.folder is None else f" in {self.folder}, nor installed"
             raise UserError(f"{source} = {shorten(repr(module))}: no such module{where}")
-        origin = Path(found.origin)
-        return (sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]), ""
+        return list_source_files(Path(found.origin)), ""

@@ -32,7 +32,7 @@ from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gan_ablate.design.layers import Layer
 
@@ -200,7 +200,6 @@ def plan(
     folders = KnownFolders()
     is_file = Path(grid.source).suffix == ".toml"
     code = OwnCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
-    cells: list[Cell] = []
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     num_cells = count_blocks(grid, datasets, bases) * count_cells(grid)
     if num_cells > MAX_CELLS:
@@ -211,16 +210,7 @@ def plan(
             return resolve_program(grid, levels, block, resolved, options, folders)
         return resolve_cell(grid, levels, block, common, own_budget, options, folders, code)
 
-    for block in list_blocks(grid, datasets, bases):
-        every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
-        apart: dict[str, str] = {}
-        if block.fields:
-            baseline, config = every[0]
-            apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
-        cells += [
-            Cell(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
-            for levels, config in every
-        ]
+    cells = [cell for block in list_blocks(grid, datasets, bases) for cell in _resolve_block(grid, block, resolve)]
     _refuse_equal_cells(grid, cells)
     for cell in cells:
         if isinstance(cell.config, ExternalConfig):
@@ -235,6 +225,19 @@ def plan(
         folders=folders.places,
         notes=(*folders.notes, *unscored_notes(cell.config for cell in cells)),
     )
+
+
+def _resolve_block(grid: Grid, block: Block, resolve: Callable[[Mapping[str, str], Block], AnyConfig]) -> list[Cell]:
+    """Resolve every cell of a block, and say what sets the block apart."""
+    every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
+    apart: dict[str, str] = {}
+    if block.fields:
+        baseline, config = every[0]
+        apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
+    return [
+        Cell(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
+        for levels, config in every
+    ]
 
 
 def _check_external(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gan_ablate.design.datasets import default_features
 from gan_ablate.design.external import GIVEN, ExternalConfig, name_code, write_value
-from gan_ablate.design.folders import PREFIX
 from gan_ablate.design.layers import Layer, find_origin, merge
+from gan_ablate.design.resolving import lay_levels, name_dataset
 from gan_ablate.design.validation import choices, shorten, validate
 from gan_ablate.errors import UserError
 
@@ -37,10 +37,7 @@ def resolve_program(
     """
     external = grid.external
     assert external is not None
-    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
-    source = f"{grid.source}, level {shorten(where)}"
-    layers: list[Layer] = [(f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
-    layers += [(source, merge({}, grid.factors[name].levels[level])) for name, level in levels.items()]
+    source, layers = lay_levels(grid, levels, block)
     layers += [*block.above, *options]
     data: dict[str, Any] = {}
     for place, change in layers:
@@ -62,10 +59,8 @@ def resolve_program(
     for name in external.names:
         if name not in filled and name not in GIVEN:
             raise UserError(f"{grid.source}: external.command: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
-    dataset = data.get("dataset", ExternalConfig.model_fields["dataset"].default)
-    if isinstance(dataset, str) and dataset.startswith(PREFIX):
-        origin = find_origin(["dataset"], layers) or source
-        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+    given = data.get("dataset", ExternalConfig.model_fields["dataset"].default)
+    dataset = name_dataset(given, layers, source, folders)
     scoring = data.get("scoring", {})
     if isinstance(scoring, dict):
         features = default_features(dataset) if isinstance(dataset, str) else "none"

@@ -49,6 +49,35 @@ def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
     ]
 
 
+def lay_levels(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str, list[Layer]]:
+    """List what a grid's file sets for one cell, from the bottom; and name the cell, for messages.
+
+    Its own layers are the last ones, of that name.
+    """
+    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
+    source = f"{grid.source}, level {shorten(where)}"
+    of_levels = [(source, merge({}, grid.factors[name].levels[level])) for name, level in levels.items()]
+    return source, [(f"{grid.source}, [set]", merge({}, grid.set)), *block.below, *of_levels]
+
+
+def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownFolders) -> Any:
+    """Name a folder of images by its content; what is none stays as it is.
+
+    Args:
+        dataset: as some layer sets it.
+        layers: in which it is looked for, for the message.
+        source: that is named where none of them sets it.
+        folders: that are known.
+
+    Raises:
+        UserError: if there is no such folder of images.
+    """
+    if not (isinstance(dataset, str) and dataset.startswith(PREFIX)):
+        return dataset
+    origin = find_origin(["dataset"], layers) or source
+    return folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+
+
 def resolve_cell(
     grid: Grid,
     levels: Mapping[str, str],
@@ -74,19 +103,15 @@ def resolve_cell(
     Raises:
         UserError: if it is not a valid configuration.
     """
-    where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
-    source = f"{grid.source}, level {shorten(where)}"
+    source, layers = lay_levels(grid, levels, block)
     preset = block.preset
-    layers: list[Layer] = [*own_budget, (f"{grid.source}, [set]", merge({}, grid.set)), *block.below]
-    for factor_name, level in levels.items():
-        change = dict(grid.factors[factor_name].levels[level])
-        preset = change.pop("preset", preset)
-        layers.append((source, merge({}, change)))
-    for place, change in layers[len(own_budget) :]:
+    for place, change in layers:
+        if place == source:
+            preset = change.pop("preset", preset)
         if {"seed", "steps"} & change.keys():
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
-    layers += [*block.above, *options]
+    layers = [*own_budget, *layers, *block.above, *options]
     return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders, code)
 
 
@@ -102,10 +127,7 @@ def resolve_run(
     data = merge(preset, common)
     for _, change in layers:
         data = merge(data, change)
-    dataset = data.get("dataset", RunConfig.model_fields["dataset"].default)
-    if isinstance(dataset, str) and dataset.startswith(PREFIX):
-        origin = find_origin(["dataset"], layers) or source
-        dataset = folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+    dataset = name_dataset(data.get("dataset", RunConfig.model_fields["dataset"].default), layers, source, folders)
     data = {**data, "dataset": dataset, "seed": 0}
     if data.get("conditional") is True and isinstance(dataset, str):
         data["num_classes"] = folders.count_classes(dataset, source)

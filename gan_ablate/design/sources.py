@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 MAX_SOURCE_BYTES = 100_000_000
 
 
+def list_source_files(origin: Path) -> list[Path]:
+    """List what a module's code is: its file, or all of its package's where it is one's ``__init__.py``."""
+    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+
+
 def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
     """Name files by their content and their places below a folder: ``STEM@HASH``.
 

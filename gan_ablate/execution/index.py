@@ -7,10 +7,12 @@ it was read; deleting the index costs as long as reading them all once.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.files import check_seal, seal_json, write_atomically
 
 if TYPE_CHECKING:
@@ -39,6 +41,16 @@ class Summary:
     step_ms: float | None
 
 
+def record_stamp(store: Store, run_id: str) -> tuple[int, int] | None:
+    """Return the nanoseconds and the bytes of a run's record file, or None where the run is not over."""
+    # Not by pathlib: there may be a hundred thousand of them.
+    for path in (f"{store.root}/runs/{run_id}/{RECORD_FILE}", f"{store.root}/records/{run_id}.json.gz"):
+        with suppress(OSError):
+            status = os.stat(path)  # noqa: PTH116
+            return status.st_mtime_ns, status.st_size
+    return None
+
+
 def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
     """Look up runs, and read the records of those that the index does not know.
 
@@ -53,7 +65,7 @@ def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
     known, found = _load(path), dict[str, Summary]()
     is_new = False
     for run_id in run_ids:
-        stamp = store.record_stamp(run_id)
+        stamp = record_stamp(store, run_id)
         if stamp is None:
             continue
         entry = known.get(run_id)

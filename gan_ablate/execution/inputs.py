@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from gan_ablate.design.config import RunConfig
+from gan_ablate.design.datasets import default_features
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.features import build_extractor
@@ -77,6 +78,13 @@ def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
         return None
     dataset, device = find_dataset(config, context), find_device(context)
     return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
+
+
+def unscored_reason(config: AnyConfig) -> str:
+    """Say why a run that has no scorer has none."""
+    if default_features(config.dataset) == "none":
+        return f"{config.dataset} has no classifier of its own; --inception-weights PATH scores it with Inception"
+    return "scoring.features is none"
 
 
 # A worker serves many runs of the same grid: what they share is prepared once.

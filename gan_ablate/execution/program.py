@@ -13,7 +13,7 @@ from gan_ablate.design.external import fill_word
 from gan_ablate.errors import UserError
 from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
+from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor, unscored_reason
 from gan_ablate.execution.listening import Heard, ProgramError, run_command
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
@@ -93,7 +93,7 @@ def execute_program(
         dataset_origin=dataset.origin,
         history=history,
         scoring=scoring,
-        unscored_reason="" if scorer is not None else "scoring.features is none, or colour images have no classifier",
+        unscored_reason="" if scorer is not None else unscored_reason(config),
         throughput=_throughput(step_ms, config, peak_bytes),
         train_sec=seconds,
         total_sec=time.perf_counter() - started,

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from gan_ablate.design.datasets import default_features
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor
+from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor, unscored_reason
 from gan_ablate.execution.listening import ProgramError
 from gan_ablate.execution.observer import TrainingObserver
 from gan_ablate.execution.program import execute_program
@@ -169,7 +168,7 @@ def _execute(
         dataset_origin=dataset.origin,
         history=_columns(result.history),
         scoring=None if scorer is None else _scoring_record(config, scorer, observer, final, representation),
-        unscored_reason="" if scorer is not None else _unscored_reason(config),
+        unscored_reason="" if scorer is not None else unscored_reason(config),
         throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
         num_parameters_d=_num_parameters(result.discriminator),
@@ -272,12 +271,6 @@ def _columns(history: list[Measurement]) -> dict[str, list[float]]:
     # JSON has no NaN; a diverged run's last row is left to its message.
     rows = [row for row in history if all(math.isfinite(value) for value in dataclasses.astuple(row))]
     return {name: [float(getattr(row, name)) for row in rows] for name in names}
-
-
-def _unscored_reason(config: RunConfig) -> str:
-    if default_features(config.dataset) == "none":
-        return f"{config.dataset} has no classifier of its own; --inception-weights PATH scores it with Inception"
-    return "scoring.features is none"
 
 
 def _num_parameters(network: nn.Module) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import tempfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -191,15 +189,6 @@ class Store:
         if record is not None and not record.run_id == record.config.run_id == run_id:
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
-
-    def record_stamp(self, run_id: str) -> tuple[int, int] | None:
-        """Return the nanoseconds and the bytes of a run's record file, or None where the run is not over."""
-        # Not by pathlib: there may be a hundred thousand of them.
-        for path in (f"{self.root}/runs/{run_id}/{RECORD_FILE}", f"{self.root}/records/{run_id}.json.gz"):
-            with suppress(OSError):
-                status = os.stat(path)  # noqa: PTH116
-                return status.st_mtime_ns, status.st_size
-        return None
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run has a result. A failed one has none: it will be tried again."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
-from gan_ablate.execution.index import INDEX_FILE, check_index
+from gan_ablate.execution.index import INDEX_FILE, check_index, record_stamp
 from gan_ablate.execution.lease import lease
 from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.files import read_sealed
@@ -162,7 +162,7 @@ def find_waste(store: Store, *, with_runs: bool = False, with_checkpoints: bool 
             reason = "a finished run of no grid" if has_record else "an unfinished run of no grid"
             found.append(Waste(path, reason, _size(path), path.name))
     for run_id, path in sorted(checkpoints.items()):
-        is_over = store.record_stamp(run_id) is not None
+        is_over = record_stamp(store, run_id) is not None
         is_waste = with_checkpoints if is_over else with_runs and run_id not in wanted
         if is_waste and not _is_held(store, run_id):
             reason = "a checkpoint of a finished run" if is_over else "a checkpoint of a run of no grid"

@@ -36,9 +36,7 @@ def write_tables(results: GridResults) -> None:
     runs = results.runs.assign(has_comparable_times=~untimed)
     for name, table in (("runs", runs), ("summary", results.summary)):
         write_atomically(results.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    # Processors differ in the last digits of a root or a p-value; the file is the same on all.
-    effects_csv = results.verdicts.all_effects().to_csv(index=False, lineterminator="\n", float_format="%.12g")
-    write_atomically(results.folder / "effects.csv", effects_csv)
+    write_atomically(results.folder / "effects.csv", effects_as_csv(results.verdicts.all_effects()))
     write_atomically(
         results.folder / "summary.tex", _to_latex(_paper_summary(results), "Variants", f"{results.name}-variants")
     )
@@ -47,6 +45,11 @@ def write_tables(results: GridResults) -> None:
         write_atomically(results.folder / "effects.tex", effects_as_latex(effects, results.name))
     else:
         (results.folder / "effects.tex").unlink(missing_ok=True)
+
+
+def effects_as_csv(effects: pd.DataFrame) -> str:
+    """Write effects, a row each, to twelve digits: in the last ones of a root or a p-value processors differ."""
+    return effects.to_csv(index=False, lineterminator="\n", float_format="%.12g")
 
 
 def effects_as_latex(effects: Sequence[Effect], name: str) -> str:

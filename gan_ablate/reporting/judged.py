@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
-from gan_ablate.analysis.stats import log_scores, mean_estimate
+from gan_ablate.analysis.stats import mean_on_scale
 from gan_ablate.analysis.verdicts import tabulate_effects
+from gan_ablate.design.blocks import file_name
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
 from gan_ablate.reporting import exports, plots, tables, wording
@@ -64,7 +65,7 @@ def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, tit
         out.mkdir(parents=True, exist_ok=True)
         with plots.also_as_pdf(wanted=figures_as_pdf):
             for number, outcome in enumerate(outcomes):
-                slug = "".join(c if c.isalnum() else "-" for c in outcome.name).lower()
+                slug = file_name(outcome.name)
                 lines += _outcome_lines(
                     table, outcome, effects[outcome.name], out, f"{slug}-{number}" if number else slug
                 )
@@ -133,8 +134,7 @@ def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, obje
         row: dict[str, object] = {**cell.levels, "variant": cell.label, "runs": len(of_cell)}
         for outcome in outcomes:
             values = of_cell[outcome.name].to_numpy(np.float64)
-            is_ratio = outcome.scale == "ratio"
-            mean = mean_estimate(log_scores(values)).as_ratio() if is_ratio else mean_estimate(values)
+            mean = mean_on_scale(values, is_ratio=outcome.scale == "ratio")
             row |= {outcome.name: mean.value, f"{outcome.name}_low": mean.low, f"{outcome.name}_high": mean.high}
             row[f"{outcome.name}_runs"] = mean.num_seeds
         rows.append(row)
@@ -145,8 +145,8 @@ def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, obj
     import pandas as pd
 
     every = [effect for of_outcome in effects.values() for effect in of_outcome]
-    for name, frame in (("effects", tabulate_effects(every)), ("variants", pd.DataFrame(variants))):
-        write_atomically(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_atomically(out / "effects.csv", exports.effects_as_csv(tabulate_effects(every)))
+    write_atomically(out / "variants.csv", pd.DataFrame(variants).to_csv(index=False, lineterminator="\n"))
     first = next(iter(effects.values()))
     write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name))
     of_effects = "Every effect: [effects.csv](effects.csv), for papers [effects.tex](effects.tex)"

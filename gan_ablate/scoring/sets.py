@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, default_features
+from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, count_channels, default_features
 from gan_ablate.design.folders import IMAGE_SUFFIXES, PREFIX, KnownFolders
 from gan_ablate.design.validation import choices, shorten
 from gan_ablate.errors import UserError
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import Scorer
 from gan_ablate.scoring.scores import Scores
-from gan_ablate.training.data import IMAGE_FORMATS, load_dataset, to_rgb
+from gan_ablate.training.data import load_dataset, read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +86,7 @@ def score_images(
     if kind == "none":
         advice = "--features inception (downloads 95 MB) or --inception-weights PATH"
         raise UserError(f"--dataset {shorten(dataset)}: colour images have no classifier of their own; valid: {advice}")
-    is_grey = default_features(dataset) != "none"
-    tensor = load_images(images, num_channels=1 if is_grey else 3)
+    tensor = load_images(images, num_channels=count_channels(dataset))
     if len(tensor) < MIN_SAMPLES[kind]:
         source = images if isinstance(images, (str, Path)) else "images"
         raise UserError(f"{source}: {len(tensor):,} images; valid: at least {MIN_SAMPLES[kind]:,} for {kind} features")
@@ -147,19 +145,15 @@ def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = N
     """Read pictures, one image a file; see ``load_images``."""
     if len(files) > MAX_IMAGES:
         raise UserError(f"{files[0].parent}: {len(files):,} pictures; valid: at most {MAX_IMAGES:,}")
-    Image.init()
-    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     pixels: NDArray[np.uint8] | None = None
     for row, file in enumerate(files):
         try:
-            with Image.open(file, formats=formats) as opened:
-                side = opened.size[0] if size is None else size
-                _check_size(str(file), opened.size[::-1], side)
-                picture = to_rgb(opened)
-                array = np.asarray(picture.convert("L") if num_channels == 1 else picture)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
+            picture = read_picture(file)
+        except ValueError as broken:
             raise UserError(f"{file}: not a readable picture ({broken})") from None
-        size = side
+        size = picture.size[0] if size is None else size
+        _check_size(str(file), picture.size[::-1], size)
+        array = np.asarray(picture.convert("L") if num_channels == 1 else picture)
         if pixels is None:
             pixels = np.empty((len(files), num_channels, size, size), np.uint8)
         pixels[row] = array.reshape(size, size, num_channels).transpose(2, 0, 1)

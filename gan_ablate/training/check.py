@@ -29,8 +29,7 @@ def check_own(config: RunConfig) -> None:
     Raises:
         UserError: naming the part, what came and what was expected.
     """
-    parts = {name: getattr(config, name) for name in ("generator", "discriminator", "loss", "penalty")}
-    if all(part.kind != "module" for part in parts.values()):
+    if not config.own_parts:
         return
     with torch.random.fork_rng(devices=[]):
         generator, discriminator = build_generator(config), build_discriminator(config)

@@ -209,23 +209,35 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
     """
     paths = list_images(folder)
-    Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
-    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     if len(paths) < HELD_OUT_SHARE:
         raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for row, path in enumerate(paths):
         try:
-            with Image.open(path, formats=formats) as image:
-                images[row] = np.asarray(ImageOps.fit(to_rgb(image), (size, size), Image.Resampling.BICUBIC))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as broken:
+            images[row] = np.asarray(ImageOps.fit(read_picture(path), (size, size), Image.Resampling.BICUBIC))
+        except ValueError as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
     names = list_classes(folder, paths)
     labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture of a format that Pillow decodes by itself, upright and in 8-bit colour.
+
+    Raises:
+        ValueError: if it cannot be read, with the reason.
+    """
+    Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
+    try:
+        with Image.open(path, formats=formats) as image:
+            return _to_rgb(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as broken:
+        raise ValueError(str(broken)) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
 
     Raises:

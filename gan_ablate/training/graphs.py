@@ -20,9 +20,7 @@ NUM_EAGER_STEPS = 3
 
 def choose_step(trainer: AdversarialStep) -> Callable[[], StepTerms]:
     """Return how a trainer's steps are taken where it lies: on a GPU as graphs, unless code of one's own takes part."""
-    config = trainer.config
-    parts = config.generator, config.discriminator, config.loss, config.penalty
-    is_graphed = trainer.images.device.type == "cuda" and all(part.kind != "module" for part in parts)
+    is_graphed = trainer.images.device.type == "cuda" and not trainer.config.own_parts
     return GraphedStep(trainer).step if is_graphed else trainer.step
 
 

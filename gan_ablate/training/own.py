@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.design.sources import name_files
+from gan_ablate.design.sources import list_source_files, name_files
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 
@@ -34,7 +34,7 @@ def allow_code(folders: Mapping[str, str]) -> None:
     _places.update(folders)
 
 
-class GeneratorOfOnes(nn.Module):
+class WrappedGenerator(nn.Module):
     """A generator of somebody's, called as ours are.
 
     Args:
@@ -53,7 +53,7 @@ class GeneratorOfOnes(nn.Module):
         return images
 
 
-class DiscriminatorOfOnes(nn.Module):
+class WrappedDiscriminator(nn.Module):
     """A discriminator of somebody's, called as ours are.
 
     Args:
@@ -72,12 +72,12 @@ class DiscriminatorOfOnes(nn.Module):
 
 def build_own_generator(part: OwnGenerator, seed: int) -> nn.Module:
     """Build a generator of somebody's, from the seed's streams; see ``build_own``."""
-    return GeneratorOfOnes(_build_network(part, seed, "generator"), takes_maps=part.latents == "maps")
+    return WrappedGenerator(_build_network(part, seed, "generator"), takes_maps=part.latents == "maps")
 
 
 def build_own_discriminator(part: OwnDiscriminator, seed: int) -> nn.Module:
     """Build a discriminator of somebody's, likewise."""
-    return DiscriminatorOfOnes(_build_network(part, seed, "discriminator"))
+    return WrappedDiscriminator(_build_network(part, seed, "discriminator"))
 
 
 def _build_network(part: OwnPart, seed: int, role: str) -> nn.Module:
@@ -151,7 +151,7 @@ def _import(name: str, folder: str) -> Any:
 def _check_unchanged(name: str, folder: str, part: OwnPart) -> None:
     top = sys.modules[name.partition(".")[0]]
     origin = Path(str(top.__file__))
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    files = list_source_files(origin)
     now = name_files(Path(folder) if folder else files[0].parent, files, name)
     if now != part.code:
         raise UserError(f"{origin}: it has changed since these runs were planned; run the same command again")

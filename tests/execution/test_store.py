@@ -14,6 +14,7 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
+from gan_ablate.execution.index import record_stamp
 from gan_ablate.execution.store import UNTIL_SETTLED, Record, Store
 from gan_ablate.files import check_seal, write_atomically
 from tests.configs import make_config
@@ -249,14 +250,14 @@ def test_a_record_whose_name_and_configuration_disagree_is_refused(tmp_path: Pat
 
 def test_a_records_stamp_changes_with_its_file(tmp_path: Path) -> None:
     store, config = Store(tmp_path), make_config()
-    assert store.record_stamp(config.run_id) is None
+    assert record_stamp(store, config.run_id) is None
     archived = archive(store, Record(run_id=config.run_id, status="completed", config=config), config.run_id)
     os.utime(archived, ns=(5, 123_456_789))
-    assert store.record_stamp(config.run_id) == (123_456_789, len(archived.read_bytes()))
+    assert record_stamp(store, config.run_id) == (123_456_789, len(archived.read_bytes()))
     store.save_failure(config, "why")
     own = store.run_dir(config.run_id) / "record.json"
     os.utime(own, ns=(5, 987_654_321))
-    assert store.record_stamp(config.run_id) == (987_654_321, len(own.read_bytes()))
+    assert record_stamp(store, config.run_id) == (987_654_321, len(own.read_bytes()))
 
 
 def test_numbers_of_seeds_add_up_for_the_same_variants(tmp_path: Path, tiny_grid: Path) -> None:

@@ -141,8 +141,7 @@ def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
 def _own_parts(config: AnyConfig) -> tuple[str, ...]:
     if isinstance(config, ExternalConfig):
         return ()
-    parts = (config.generator, config.discriminator, config.loss, config.penalty)
-    return tuple(part.model_dump_json() for part in parts if part.kind == "module")
+    return tuple(part.model_dump_json() for part in config.own_parts.values())
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:

@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns
 
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import Estimate, mean_estimate
+from gan_ablate.analysis.stats import Estimate, mean_estimate, mean_on_scale
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     Style,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.outcomes import Outcome
@@ -78,7 +77,7 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
         values = of_cell[outcome.name].to_numpy(np.float64)
         colour = style.colours[label]
         axes.plot(values, np.full(len(values), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
-        draw_interval(axes, _mean(values, outcome), row, colour, style.markers[label])
+        draw_interval(axes, mean_on_scale(values, is_ratio=outcome.scale == "ratio"), row, colour, style.markers[label])
         ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
         words = ", ".join(f"{count} {status}" for status, count in ended if count)
         axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
@@ -86,10 +85,6 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
     axes.set_ylim(len(labels) - 0.5, -0.5)
     if outcome.scale == "ratio":
         log_axis(axes, "x")
-
-
-def _mean(values: NDArray[np.float64], outcome: Outcome) -> Estimate:
-    return mean_estimate(np.log(values)).as_ratio() if outcome.scale == "ratio" else mean_estimate(values)
 
 
 def plot_effects(effects: Sequence[Effect], path: Path) -> None:
@@ -216,7 +211,7 @@ def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[s
     points: list[tuple[float, float]] = []
     for label in labels:
         rows = runs.loc[runs["cell"] == label]
-        fid = mean_estimate(np.log(rows["fid"].to_numpy(np.float64))).as_ratio()
+        fid = mean_on_scale(rows["fid"].to_numpy(np.float64), is_ratio=True)
         seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
         if fid.num_seeds == 0 or seconds.num_seeds == 0:
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import Estimate, log_scores, mean_estimate, rate_interval
+from gan_ablate.analysis.stats import Estimate, mean_on_scale, rate_interval
 from gan_ablate.reporting.plots.style import (
     Style,
     draw_interval,
@@ -148,7 +148,7 @@ def plot_stability(runs: pd.DataFrame, style: Style, path: Path) -> None:
             outcome = OUTCOMES[name]
             for row, label in enumerate(labels):
                 values = runs.loc[runs["cell"] == label, name].to_numpy(np.float64)
-                colour, mean = style.colours[label], _mean(values, is_ratio=outcome.scale == "ratio")
+                colour, mean = style.colours[label], mean_on_scale(values, is_ratio=outcome.scale == "ratio")
                 axes.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color=colour, alpha=0.6)
                 draw_interval(axes, mean, row, colour, style.markers[label], size=5)
             if name in ("accuracy_d", "confidence_d"):
@@ -179,9 +179,3 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
                 draw_interval(axes, estimate, row + offset, colour, "X" if name == "diverged" else "o", size=5)
     axes.set_xlim(-0.03, 1.03)
     axes.set_title("✖ diverged, ● collapsed: rate")
-
-
-def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, is_ratio: bool) -> Estimate:
-    if not is_ratio:
-        return mean_estimate(values)
-    return mean_estimate(log_scores(values)).as_ratio()
