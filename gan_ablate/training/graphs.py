@@ -74,6 +74,8 @@ class GraphedStep:
             graph.register_generator_state(stream)
         with torch.cuda.graph(graph, stream=self._stream):
             terms = self._trainer.step_on(captured)
+        # What sets the random streams up for the capture must not come after what sets them up for its first replay.
+        torch.cuda.current_stream(self._trainer.images.device).wait_stream(self._stream)
         networks = [self._trainer.generator, *([self._trainer.discriminator] if batches else [])]
         gradients = [(p, p.grad) for network in networks for p in network.parameters() if p.grad is not None]
         return _Capture(graph, captured, terms, gradients)

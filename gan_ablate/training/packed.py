@@ -150,7 +150,7 @@ class PackedNetwork(nn.Module):
         for index, tensor in enumerate(buffers.values()):
             self.register_buffer(f"stacked_{index}", tensor)
         # In a tuple, it is no part of this module: its own tensors are empty, and replaced in every call.
-        self._template = (copy.deepcopy(networks[0]).to("meta"),)
+        self._template = (_with_mapped_norms(copy.deepcopy(networks[0]).to("meta")),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, B, …) to what each network makes of its part."""
@@ -172,6 +172,35 @@ class PackedNetwork(nn.Module):
 
     def _buffers_by_name(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"stacked_{index}") for index, name in enumerate(self._buffer_names)}
+
+
+class MappedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 (what its layers for 1 and 2 dimensions share)
+    """Batch norm in training, spelt out: PyTorch's own cannot be mapped over runs on a GPU."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's name)
+        """Normalise (B, C, …) as arXiv:1502.03167, algorithm 1, and move the running averages."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        dims = [dim for dim in range(input.ndim) if dim != 1]
+        var, mean = torch.var_mean(input, dims, correction=0, keepdim=True)
+        with torch.no_grad():
+            num = input.numel() // input.shape[1]
+            self.num_batches_tracked.add_(1)
+            self.running_mean.mul_(1 - self.momentum).add_(mean.flatten() * self.momentum)
+            self.running_var.mul_(1 - self.momentum).add_(var.flatten() * (self.momentum * num / (num - 1)))
+        shape = [-1 if dim == 1 else 1 for dim in range(input.ndim)]
+        return (input - mean) * (var + self.eps).rsqrt() * self.weight.view(shape) + self.bias.view(shape)
+
+
+def _with_mapped_norms(network: nn.Module) -> nn.Module:
+    """Put ``MappedBatchNorm`` in the place of batch norms, in place."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, name, MappedBatchNorm(child.num_features, child.eps, child.momentum, device="meta"))
+    return network
 
 
 class PackedAdam(torch.optim.Optimizer):

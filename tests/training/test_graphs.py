@@ -7,7 +7,7 @@ memory, and nothing else: no line of Python, no value that Python held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,14 +85,33 @@ def record(graph: RecordedGraph, stream: object) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(_: torch.device) -> SimpleNamespace:
-        return SimpleNamespace(wait_stream=lambda _: None)
+    """Stand in for the device's two streams too: what one has queued, the other must wait for."""
+    of_captures = SimpleNamespace(wait_stream=lambda _: None, is_awaited=True)
 
-    monkeypatch.setattr("torch.cuda.CUDAGraph", RecordedGraph)
-    monkeypatch.setattr("torch.cuda.Stream", stream)
-    monkeypatch.setattr("torch.cuda.current_stream", stream)
-    monkeypatch.setattr("torch.cuda.stream", nullcontext)
-    monkeypatch.setattr("torch.cuda.graph", record)
+    def wait(other: SimpleNamespace) -> None:
+        other.is_awaited = True
+
+    @contextmanager
+    def queue(stream: SimpleNamespace) -> Iterator[None]:
+        stream.is_awaited = False
+        yield
+
+    @contextmanager
+    def capture(graph: RecordedGraph, stream: SimpleNamespace) -> Iterator[None]:
+        stream.is_awaited = False  # it sets the random streams up there
+        with record(graph, stream):
+            yield
+
+    def replay(graph: RecordedGraph) -> None:
+        assert of_captures.is_awaited
+        RecordedGraph.replay(graph)
+
+    current = SimpleNamespace(wait_stream=wait)
+    monkeypatch.setattr("torch.cuda.CUDAGraph", type("AwaitedGraph", (RecordedGraph,), {"replay": replay}))
+    monkeypatch.setattr("torch.cuda.Stream", lambda _: of_captures)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: current)
+    monkeypatch.setattr("torch.cuda.stream", queue)
+    monkeypatch.setattr("torch.cuda.graph", capture)
 
 
 def assert_same_steps(graphed: AdversarialStep, lone: AdversarialStep) -> None:

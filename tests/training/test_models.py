@@ -24,6 +24,7 @@ from gan_ablate.training.models.layers import (
     GreyConvTranspose2d,
     MinibatchStd,
     NearestUpsampleConv2d,
+    double_bilinearly,
 )
 from gan_ablate.training.train import Trainer
 from tests.configs import make_config, shipped_cells
@@ -302,6 +303,18 @@ def test_bilinear_upsampling_is_both_in_turn() -> None:
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     upsampled = nn.Upsample(scale_factor=2, mode="bilinear")(x)
     torch.testing.assert_close(layer(x), functional.conv2d(upsampled, layer.weight, layer.bias, padding=1))
+
+
+def test_products_interpolate_as_pytorch_does() -> None:
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for doubled in (double_bilinearly(x), functional.interpolate(x, scale_factor=2, mode="bilinear")):
+        weights = torch.arange(doubled.numel(), dtype=torch.float64).view(doubled.shape).sin()
+        gradients.append(torch.autograd.grad((doubled * weights).sum(), x)[0])
+        torch.testing.assert_close(doubled, double_bilinearly(x))
+    torch.testing.assert_close(*gradients)
+    last = double_bilinearly(x.detach().float().contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])

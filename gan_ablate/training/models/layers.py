@@ -75,7 +75,29 @@ class BilinearUpsampleConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, 2H, 2W)."""
+        # A GPU adds up the gradient of ``interpolate`` in whatever order threads end.
+        if x.device.type != "cpu":
+            return super().forward(double_bilinearly(x))
         return super().forward(functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+
+
+def double_bilinearly(x: Tensor) -> Tensor:
+    """Return (B, C, 2H, 2W), as bilinear ``interpolate`` does with ``align_corners=False``, as two matrix products.
+
+    Output 2i is ¼·x[i-1] + ¾·x[i] along an axis, output 2i + 1 is ¾·x[i] + ¼·x[i+1]; beyond the border is the border.
+    """
+    height, width = x.shape[2:]
+    y = _doubling(width, x) @ x.permute(0, 2, 3, 1)  # as they lie, channels last
+    y = _doubling(height, x) @ y.flatten(2)
+    doubled: Tensor = y.unflatten(2, (2 * width, x.shape[1])).permute(0, 3, 1, 2)
+    return doubled
+
+
+def _doubling(side: int, like: Tensor) -> Tensor:
+    """Return the (2 side, side) matrix of ``double_bilinearly``."""
+    place = (torch.arange(2 * side, device=like.device) + 0.5).div(2).sub(0.5).clamp(0, side - 1)
+    distance = (place[:, None] - torch.arange(side, device=like.device)).abs()
+    return (1 - distance).clamp(min=0).to(like.dtype)
 
 
 class MinibatchStd(nn.Module):

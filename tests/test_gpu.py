@@ -1,0 +1,190 @@
+"""What only a GPU can show: its steps are the trainer's own, those of a CPU, and the same every time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gan_ablate
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import list_presets, load_grid
+from gan_ablate.design.planning import plan
+from gan_ablate.execution.store import Store
+from gan_ablate.scoring.features import build_extractor
+from gan_ablate.training.graphs import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.training.packed import PackedTrainer
+from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.step import AdversarialStep, Network
+from gan_ablate.training.train import Trainer, TrainingState, TrainResult, train
+from tests.configs import make_config, make_images, shipped_cells
+from tests.training.test_packed import DIFFERENCES
+from tests.training.test_state import MECHANISMS, SMALL
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+CUDA = torch.device("cuda", 0)
+NUM_IMAGES = 200
+"""So few that epochs end between two replays."""
+ALL_CELLS = {**shipped_cells(), **{f"preset {name}": make_config(name) for name in list_presets()}}
+
+
+def make_trainer(config: RunConfig, device: torch.device = CUDA) -> Trainer:
+    labels = torch.arange(NUM_IMAGES, device=device) % 10
+    return Trainer(config, make_images(config, NUM_IMAGES).to(device), labels)
+
+
+def steps_of(trainer: AdversarialStep, take_step: Callable[[], Any], num: int) -> list[list[Tensor]]:
+    """Take steps; return what each left behind, then the weights and gradients at their end."""
+    results = []
+    with reproducible_float32():
+        for number in range(num):
+            torch.manual_seed(number)  # dropout
+            results.append([term.clone() for term in take_step()])
+    for network in (trainer.generator, trainer.discriminator):
+        results.append([tensor.clone() for tensor in network.state_dict().values()])
+        results.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    return results
+
+
+def assert_equal_bits(ours: list[list[Tensor]], expected: list[list[Tensor]]) -> None:
+    for place, (mine, theirs) in enumerate(zip(ours, expected, strict=True)):
+        for tensor, twin in zip(mine, theirs, strict=True):
+            assert torch.equal(tensor.nan_to_num(), twin.nan_to_num()), f"place {place}: {(tensor - twin).abs().max()}"
+
+
+@pytest.mark.parametrize("cell", ALL_CELLS)
+def test_a_graph_takes_the_trainers_own_steps(cell: str) -> None:
+    graphed, lone = make_trainer(ALL_CELLS[cell]), make_trainer(ALL_CELLS[cell])
+    num = NUM_EAGER_STEPS + 5
+    assert_equal_bits(steps_of(graphed, GraphedStep(graphed).step, num), steps_of(lone, lone.step, num))
+
+
+@pytest.mark.parametrize("cell", ALL_CELLS)
+def test_nothing_adds_up_in_an_order_of_its_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses what it knows to differ from one time to the next."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    trainer = make_trainer(ALL_CELLS[cell])
+    torch.use_deterministic_algorithms(True)
+    try:
+        steps_of(trainer, trainer.step, 1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+class DrawnOnTheCpu(Trainer):
+    """Latents and places between images are the same, whatever trains."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        super().__init__(config, make_images(config, NUM_IMAGES).to(device))
+        self._cpu = torch.Generator().manual_seed(0)
+
+    def draw_latents(self, network: Network) -> Tensor:
+        z = torch.randn((self.config.batch_size, self.config.latent_dim), generator=self._cpu)
+        return z.to(super().draw_latents(network).device)
+
+    def draw_epsilon(self, x: Tensor) -> Tensor:
+        return torch.rand((len(x), 1, 1, 1), generator=self._cpu).to(x.device)
+
+
+SAME_ON_BOTH = [name for name in MECHANISMS if name not in ("dropout", "augmentation", "classes", "bf16")]
+PRESETS_WITHOUT_DROPOUT = [name for name in list_presets() if name not in ("mlp-dropout", "dcgan-upsample")]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [*SAME_ON_BOTH, *PRESETS_WITHOUT_DROPOUT])
+def test_a_gpu_comes_to_the_numbers_of_a_cpu(name: str) -> None:
+    config = make_config(**{**SMALL, **MECHANISMS[name]}) if name in MECHANISMS else make_config(name, batch_size=8)
+    ours, expected = (
+        steps_of(trainer, trainer.step, 3)
+        for trainer in (DrawnOnTheCpu(config, CUDA), DrawnOnTheCpu(config, torch.device("cpu")))
+    )
+    for mine, theirs in zip(ours, expected, strict=True):
+        for tensor, twin in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(tensor.cpu(), twin, rtol=1e-6, atol=1e-7)
+
+
+class Kept:
+    """Keeps the state after one step; a training that is given it goes on there."""
+
+    def __init__(self, step: int, state: TrainingState | None = None) -> None:
+        self._step, self.state = step, state
+
+    def load(self) -> TrainingState | None:
+        return self.state
+
+    def is_due(self, step: int) -> bool:
+        return step == self._step
+
+    def save(self, state: TrainingState) -> None:
+        self.state = dataclasses.replace(state, history=list(state.history))
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_training_that_goes_on_ends_at_the_same_bits(mechanism: str) -> None:
+    config = make_config(**{**SMALL, **MECHANISMS[mechanism], "steps": 20})
+    images, labels = make_images(config, NUM_IMAGES).to(CUDA), torch.arange(NUM_IMAGES, device=CUDA) % 10
+
+    def finish(kept: Kept) -> TrainResult:
+        with reproducible_float32():
+            return train(config, images, lambda _: None, lambda *_: True, labels, kept)
+
+    kept = Kept(11)
+    whole = finish(kept)
+    torch.rand(7, device=CUDA)
+    resumed = finish(Kept(0, kept.state))
+    assert resumed.history == whole.history
+    for ours, expected in ((resumed.generator, whole.generator), (resumed.discriminator, whole.discriminator)):
+        for tensor, twin in zip(ours.state_dict().values(), expected.state_dict().values(), strict=True):
+            assert torch.equal(tensor, twin)
+    timed = whole.timer.times_ms()
+    assert len(timed) == config.steps
+    assert min(timed) > 0
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
+def test_runs_of_a_graphed_pack_are_lone_runs(preset: str) -> None:
+    configs = [make_config(preset, batch_size=8, **difference) for difference in DIFFERENCES]
+    packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES).to(CUDA))
+    step, num = GraphedStep(packed), NUM_EAGER_STEPS + 2
+    together = [term.clone() for _ in range(num) for term in step.step()][-5:]
+    for index, config in enumerate(configs):
+        lone = make_trainer(config)
+        alone = [lone.step() for _ in range(num)][-1]
+        for term, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(term[index], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_classifier_sees_on_a_gpu_what_it_sees_on_a_cpu() -> None:
+    images = make_images(make_config(), 64)
+    ours, expected = (build_extractor("digits", device)(images) for device in (CUDA, torch.device("cpu")))
+    torch.testing.assert_close(ours.vectors, expected.vectors, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grid_runs_scores_and_times_on_a_gpu_the_same_twice(tmp_path: Path) -> None:
+    planned = plan(load_grid("bn_label_smooth"), budget="smoke", seeds=1)
+    for name, jobs in (("one", 1), ("other", 2)):
+        gan_ablate.run_grid(planned, out=tmp_path / name, device="cuda", jobs=jobs)
+    for run_id in planned.run_ids:
+        one, other = (Store(tmp_path / name).load_record(run_id) for name in ("one", "other"))
+        assert one is not None
+        assert other is not None
+        assert one.status == "completed", one.message
+        assert one.environment["gpu"] == torch.cuda.get_device_name(CUDA)
+        assert one.throughput is not None
+        assert one.throughput.step_ms_median is not None
+        assert one.throughput.step_ms_median > 0
+        assert 0 < (one.throughput.peak_memory_bytes or 0) < 2**33
+        assert one.weights_sha256 == other.weights_sha256
+        assert one.history == other.history
+        scores = [
+            r.scoring.final.model_copy(update={"seconds": 0.0}) for r in (one, other) if r.scoring and r.scoring.final
+        ]
+        assert len(scores) == 2
+        assert scores[0] == scores[1]
