@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gan_ablate.analysis.machines import Machine, find_timed_machine, is_unsteady, machine_of
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.table import is_unsteady
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +42,21 @@ class Comparability:
         return {_protocol(r) for _, r in self.records if r.scoring is not None and r.scoring.final is not None}
 
     @property
-    def machines(self) -> set[tuple[str | None, ...]]:
-        """What runs were computed on; times compare only where there is one."""
-        parts = ("cpu", "instructions", "bfloat16", "gpu", "threads_per_run", "torch")
-        finished = [record for _, record in self.records if record.status != "failed"]
-        return {(record.device, *(record.environment.get(part) for part in parts)) for record in finished}
+    def machines(self) -> set[Machine]:
+        """What runs were computed on; times compare only within one."""
+        return {machine_of(record) for _, record in self.records if record.status != "failed"}
+
+    @functools.cached_property
+    def timed_machine(self) -> Machine | None:
+        """The one that the times are of."""
+        return find_timed_machine(record for _, record in self.records)
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
         """The table without what does not compare.
 
-        Scores go where they were made in different ways, times where the machines differ, and a single run's times
-        where something else used the machine meanwhile.
+        Scores go where they were made in different ways. A run's times go where it was computed on another machine than
+        most, or where something else used the machine meanwhile.
         """
         runs = self.all_runs.copy()
         times = [*(name for name, outcome in OUTCOMES.items() if outcome.is_timed), *_OTHER_TIMES]
@@ -71,8 +74,14 @@ class Comparability:
 
     @functools.cached_property
     def untimed(self) -> set[str]:
-        """Ids of the runs whose times compare with no other's."""
-        return self.unsteady if len(self.machines) == 1 else {record.run_id for _, record in self.records}
+        """Ids of the runs whose times do not compare with the others'."""
+        return self.unsteady | self.elsewhere
+
+    @functools.cached_property
+    def elsewhere(self) -> set[str]:
+        """Ids of the runs that were computed on another machine than most."""
+        finished = (record for _, record in self.records if record.status != "failed")
+        return {record.run_id for record in finished if machine_of(record) != self.timed_machine}
 
 
 def _protocol(record: Record) -> tuple[object, ...]:

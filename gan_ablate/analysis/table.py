@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gan_ablate.analysis.machines import find_timed_machine, is_unsteady, machine_of
 from gan_ablate.analysis.outcomes import first_reached, oscillation, summarise_history, value_at
 from gan_ablate.design.grid import RESULT_COLUMNS
 from gan_ablate.execution.store import Record, Store
@@ -51,18 +52,6 @@ def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Recor
     return pd.DataFrame(rows, columns=[*plan.grid.factors, *RESULT_COLUMNS])
 
 
-UNSTEADY_SPREAD = 1.5
-"""Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
-
-
-def is_unsteady(record: Record) -> bool:
-    """Whether a run had to share the machine, to judge by the spread of its step times."""
-    steps = record.throughput
-    if steps is None or steps.step_ms_p90 is None or steps.step_ms_p10 is None:
-        return False
-    return steps.step_ms_p90 > UNSTEADY_SPREAD * steps.step_ms_p10
-
-
 @dataclass(frozen=True)
 class Yardsticks:
     """What a grid's runs are measured by, taken from the grid itself; None where it has no curves yet.
@@ -70,7 +59,7 @@ class Yardsticks:
     Attributes:
         target_fid: whose reaching is timed: the baseline's geometric mean half-way through its training.
         equal_sec: when all are compared: mean training seconds of the fastest variant, of its runs that had the machine
-            to themselves.
+            to themselves, and the same one as most.
     """
 
     target_fid: float | None
@@ -86,11 +75,12 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
     """
     log_middles: list[float] = []
     seconds: dict[str, list[float]] = {}
+    machine = find_timed_machine(record for _, record in records)
     for label, record in records:
         scoring = record.scoring
         if scoring is None or record.status != "completed" or not scoring.curve_steps:
             continue
-        if not is_unsteady(record):
+        if machine_of(record) == machine and not is_unsteady(record):
             seconds.setdefault(label, []).append(scoring.curve_train_sec[-1])
         if label == plan.baseline.label:
             middle = min(scoring.curve_steps, key=lambda step: (abs(2 * step - record.config.steps), step))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gan_ablate.analysis.machines import name_machine
 from gan_ablate.analysis.variance import split_grid_variance
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
-    if len(results.comparable.machines) > 1:
-        remarks.append("The runs were computed on different machines or versions: their times are not compared.")
+    elsewhere, machine = results.comparable.elsewhere, results.comparable.timed_machine
+    if elsewhere and machine is not None:
+        remarks.append(
+            f"{len(elsewhere)} of {len(runs)} runs were computed on another machine or version than the others: "
+            f"all times are those of {name_machine(machine)}."
+        )
     return remarks
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gan_ablate.analysis.comparability import Comparability
+from gan_ablate.analysis.machines import machine_of
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Record
@@ -70,12 +71,32 @@ def test_as_many_samples_of_the_same_images_are_one_way_to_score() -> None:
     "changes",
     [{"device": "cuda"}, *({"environment": {part: "another"}} for part in ("cpu", "gpu", "torch", "threads_per_run"))],
 )
-def test_times_go_where_machines_differ(changes: dict[str, object]) -> None:
+def test_the_times_of_a_run_on_another_machine_go_alone(changes: dict[str, object]) -> None:
     comparable = compared(**changes)
     assert len(comparable.machines) == 2
+    assert comparable.untimed == comparable.elsewhere == {any_record().run_id}
     for column in ("step_ms_median", "sec_to_fid", "fid_equal_time", "train_sec", "scoring_sec", "steps_per_sec"):
-        assert comparable.runs[column].isna().all(), column
+        assert comparable.runs[column].isna().tolist() == [False, True, False, False, False, False], column
     assert comparable.runs[["fid", "steps_to_fid", "grad_norm_g"]].notna().all(axis=None)
+
+
+def test_times_are_of_the_machine_that_most_had_to_themselves() -> None:
+    """Four of six runs are on a GPU, two of them shared it: as many as on the processor, which came first."""
+    results = compared()
+    shared = any_record().throughput
+    assert shared is not None
+    records = [
+        (label, record.model_copy(update={"device": "cpu" if number < 2 else "cuda"}))
+        for number, (label, record) in enumerate(results.records)
+    ]
+    assert Comparability(records, results.all_runs).timed_machine == machine_of(records[2][1])
+    unsteady = shared.model_copy(update={"step_ms_p90": 100.0})
+    for number in (4, 5):
+        label, record = records[number]
+        records[number] = label, record.model_copy(update={"throughput": unsteady})
+    comparable = Comparability(records, results.all_runs)
+    assert comparable.timed_machine == machine_of(records[0][1])
+    assert comparable.runs["step_ms_median"].notna().tolist() == [True, True, False, False, False, False]
 
 
 def test_a_machine_that_only_failed_is_none() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gan_ablate.analysis.machines import is_unsteady
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.table import find_yardsticks, is_unsteady, load_results, tabulate_runs
+from gan_ablate.analysis.table import find_yardsticks, load_results, tabulate_runs
 from gan_ablate.design.grid import RESULT_COLUMNS, load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.execution.store import Record, Store
