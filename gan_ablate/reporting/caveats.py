@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.machines import name_machine
 from gan_ablate.analysis.variance import split_grid_variance
+from gan_ablate.reporting.formats import seed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +58,13 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"{len(elsewhere)} of {len(runs)} runs were computed on another machine or version than the others: "
             f"all times are those of {name_machine(machine)}."
         )
+        mixed = {r.config.seed for _, r in results.records if r.run_id in elsewhere}
+        mixed &= {r.config.seed for _, r in results.records if r.run_id not in elsewhere}
+        if mixed:
+            remarks.append(
+                f"Runs of {seed_text(mixed)} are of more than one machine: they are paired by what they start from and "
+                "see, and equal ones would differ by rounding."
+            )
     return remarks
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.stats import CONFIDENCE, rate_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gan_ablate.analysis.family import Effect
     from gan_ablate.analysis.stats import Estimate
 
@@ -98,6 +100,18 @@ def number(value: float) -> str:
 def count(number_of: int, what: str) -> str:
     """Write ``1 seed``, ``5 seeds``."""
     return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
+def seed_text(seeds: Collection[int]) -> str:
+    """Write ``seeds 0 to 4, 7``."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    words = ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    return f"seed{'s' if len(seeds) > 1 else ''} {words}"
 
 
 def escape_markdown(text: str) -> str:

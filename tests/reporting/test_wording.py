@@ -12,7 +12,7 @@ from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval
 from gan_ablate.design.claims import Claim
-from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, signed
+from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, seed_text, signed
 from gan_ablate.reporting.wording import (
     answer_sentence,
     evidence_words,
@@ -231,6 +231,13 @@ def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str
 def test_numbers_have_three_digits() -> None:
     assert [number(x) for x in (0.0517, 23.456, 1234.5, math.nan)] == ["0.0517", "23.5", "1,234", "–"]
     assert signed(-0.04, 1) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"), [({3}, "seed 3"), ({0, 1}, "seeds 0 to 1"), ({7, 2, 1, 0, 9, 10}, "seeds 0 to 2, 7, 9 to 10")]
+)
+def test_seeds_are_said_as_ranges(seeds: set[int], text: str) -> None:
+    assert seed_text(seeds) == text
 
 
 def test_it_is_said_where_pairing_pays_and_where_it_does_not() -> None:

@@ -59,11 +59,11 @@ def _draw(
 ) -> None:
     num_columns = 2 if len(courses) <= 4 else 3
     num_rows = -(-len(courses) // min(num_columns, len(courses)))
-    with open_figure(path, (2.5 if num_columns == 2 else 1.8) * num_rows + 0.4) as figure:
+    with open_figure(path, (2.7 if num_columns == 2 else 2.0) * num_rows + 0.4) as figure:
         panels = lay_out_panels(figure, len(courses), num_columns, share_y=False)
         for axes, effects, mark in zip(panels, courses, marked, strict=True):
             _draw_course(axes, places, effects)
-            words = f"{effects[0].name}: {effects[-1].answer}"
+            words = f"{effects[0].name}\n{effects[-1].answer}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"

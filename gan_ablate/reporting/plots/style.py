@@ -132,6 +132,7 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
     if value != effect.estimate.value:
         style = {**style, "marker": ">" if value > 0 else "<"}
         beside: Any = {"ha": "right" if value > 0 else "left", "va": "center", "fontsize": 7, "color": colour}
+        beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # its own interval runs below it
         change = 100 * math.expm1(effect.estimate.value)  # only log ratios are cut off
         axes.annotate(
             f"{change:+.0f} %", (value, row), (-9 if value > 0 else 9, 0), textcoords="offset points", **beside

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gan_ablate.analysis.machines import machine_of, name_machine
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
@@ -14,6 +15,7 @@ from gan_ablate.reporting.formats import (
     escape_markdown,
     number,
     rate_text,
+    seed_text,
 )
 from gan_ablate.reporting.tables.layout import lay_out
 from gan_ablate.reporting.wording import (
@@ -118,12 +120,22 @@ def setup_table(results: GridResults) -> list[str]:
                            if s.final)),
         ("real images score", (f"FID {s.floor.fid:.3g}, KID {s.floor.kid:.2g} with {s.floor.num_samples:,} images at "
                                f"{s.resolution}×{s.resolution}" for s in scored)),
+        ("computed on", _machines(results)),
         ("device", (record.device for _, record in records)),
     ]  # fmt: skip
     keys = dict.fromkeys(key for _, record in records for key in record.environment)
     facts += [(key.replace("_", " "), [r.environment.get(key, "") for _, r in records]) for key in keys]
     rows = [[name, "; ".join(value for value in dict.fromkeys(map(str, values)) if value)] for name, values in facts]
     return lay_out([row for row in rows if row[1]], ["what", "value"])
+
+
+def _machines(results: GridResults) -> list[str]:
+    """Say which seeds were computed on which machine, where there are several."""
+    seeds: dict[str, set[int]] = {}
+    for _, record in results.records:
+        if record.status != "failed":
+            seeds.setdefault(name_machine(machine_of(record)), set()).add(record.config.seed)
+    return [f"{machine}: {seed_text(numbers)}" for machine, numbers in seeds.items()] if len(seeds) > 1 else []
 
 
 def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
