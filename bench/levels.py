@@ -24,10 +24,10 @@ from gan_ablate.training.data import load_dataset
 from gan_ablate.training.train import Trainer
 
 GRIDS = (
-    "normalisation", "dropout", "output", "upsampling", "downsampling", "head", "stem", "remedies", "modern",
-    "conditional",
+    "architecture", "bn_label_smooth", "normalisation", "activation", "dropout", "output", "upsampling", "downsampling",
+    "head", "stem", "penalties", "update_rule", "strong_d", "collapse", "remedies", "modern", "conditional",
 )  # fmt: skip
-"""Those that change what a step computes at one size of network and batch."""
+"""Those that change what a step computes."""
 
 WARM_UP_STEPS = 4
 

@@ -119,6 +119,7 @@ def train(
     data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
     device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
     inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="As for run.")] = False,
     out: OutOption = RESULTS,
 ) -> None:
     """Train and score one preset as a document has it, once: no grid, no comparison, no place in the report."""
@@ -139,7 +140,13 @@ def train(
         Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display,
     ):
         record = run_single(
-            single, out, data_dir=data_dir, device=device, inception_weights=inception_weights, observer=display
+            single,
+            out,
+            data_dir=data_dir,
+            device=device,
+            inception_weights=inception_weights,
+            keep_checkpoints=keep_checkpoints,
+            observer=display,
         )
     folder = out / "runs" / config.run_id
     final = record.scoring.final if record.scoring else None

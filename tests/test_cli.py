@@ -44,6 +44,18 @@ def test_a_folder_below_a_file_cannot_be_written_to(
     assert "--out file/results: cannot be written to" in line
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_more_steps_go_on_where_a_kept_checkpoint_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, keeps: bool
+) -> None:
+    command = ["train", "mlp", "--set", "scoring.features=none", *(["--keep-checkpoints"] if keeps else [])]
+    for steps in ("20", "40"):
+        assert call(monkeypatch, *command, "--steps", steps) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    folder = Path(last.removeprefix("Samples, weights and record: "))
+    assert ("goes on from step 20" in (folder / "log.txt").read_text("utf-8")) == keeps
+
+
 def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
 ) -> None:
