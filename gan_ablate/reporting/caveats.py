@@ -52,20 +52,28 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
+    return remarks + _machine_sentences(results)
+
+
+def _machine_sentences(results: GridResults) -> list[str]:
+    """Say whose the times are, and where runs of several machines are paired."""
     elsewhere, machine = results.comparable.elsewhere, results.comparable.timed_machine
-    if elsewhere and machine is not None:
-        remarks.append(
-            f"{len(elsewhere)} of {len(runs)} runs were computed on another machine or version than the others: "
-            f"all times are those of {name_machine(machine)}."
+    if not elsewhere or machine is None:
+        return []
+    where = f"all times are those of {name_machine(machine)}."
+    of_all = f"{len(elsewhere)} of {len(results.runs)} runs"
+    sentences = [f"{of_all} were computed on another machine or version than the others: {where}"]
+    seeds: dict[bool, set[int]] = {True: set(), False: set()}
+    for _, record in results.records:
+        if record.status != "failed":
+            seeds[record.run_id in elsewhere].add(record.config.seed)
+    mixed = seeds[True] & seeds[False]
+    if mixed:
+        sentences.append(
+            f"Within {seed_text(mixed)}, runs of more than one machine are paired: they start from the same and see "
+            "the same, but even equal ones would differ by rounding."
         )
-        mixed = {r.config.seed for _, r in results.records if r.run_id in elsewhere}
-        mixed &= {r.config.seed for _, r in results.records if r.run_id not in elsewhere}
-        if mixed:
-            remarks.append(
-                f"Runs of {seed_text(mixed)} are of more than one machine: they are paired by what they start from and "
-                "see, and equal ones would differ by rounding."
-            )
-    return remarks
+    return sentences
 
 
 def _count_runs(results: GridResults, is_one: pd.Series[bool], words: str) -> list[str]:
