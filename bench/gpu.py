@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pack", type=int, action="append", help="pack so many runs; may be repeated")
     parser.add_argument("--device", default="cuda", help="cpu tries the program out, without graphs; it needs --out")
     parser.add_argument("--out", type=Path, help="where gpu.md and gpu.json go, by default results")
+    parser.add_argument("--add", action="store_true", help="keep what gpu.json there has of other models")
     options = parser.parse_args(arguments)
     if options.device == "cpu" and options.out is None:
         parser.error("--device cpu: its numbers do not belong into results; name another folder with --out")
@@ -49,26 +51,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--device {options.device}: there is no GPU here; valid: cpu")
         torch.cuda.set_device(torch.device(options.device).index or 0)
     out = options.out or Path("results")
-    environment = describe_environment(torch.device(options.device))
-    rows, packs = [], []
-    for name in options.subject or SUBJECTS:
-        rows += time_sides(SUBJECTS[name], options.device, options.turns, options.turn_sec)
-        pack_rates: dict[int, float | None] = {}
+    names = options.subject or list(SUBJECTS)
+    content: dict[str, Any] = {
+        "environment": describe_environment(torch.device(options.device)), "calls": [], "sides": [], "packs": [],
+    }  # fmt: skip
+    if options.add and (out / "gpu.json").exists():
+        content = _keep_others(json.loads((out / "gpu.json").read_text("utf-8")), content["environment"], names, parser)
+    content["calls"].append({"turns": options.turns, "turn_sec": options.turn_sec, "models": []})
+    for name in names:
+        sides = time_sides(SUBJECTS[name], options.device, options.turns, options.turn_sec)
+        content["calls"][-1]["models"].append(name)
+        content["sides"] += sides
+        content["packs"].append(
+            {"model": name, "alone, runs/h": _runs_an_hour(sides[0].get("graph, it/s", "no graph"))}
+        )
+        sizes = options.pack or PACK_SIZES
+        rates: dict[int, Any] = dict.fromkeys(sizes, "no")
         if find_obstacle([SUBJECTS[name].config()]) is None:
             with reproducible_float32():
-                pack_rates = time_packs(SUBJECTS[name], options.pack or PACK_SIZES, options.turn_sec, options.device)
-        alone = rows[-2].get("graph, it/s")
-        packs.append(
-            {"model": name, "alone, runs/h": _runs_an_hour(alone) if isinstance(alone, float) else None}
-            | {f"{num} packed, runs/h": _runs_an_hour(rate) for num, rate in pack_rates.items()}
-        )
-        print(_table(rows[-2:], "simple"), _table(packs[-1:], "simple"), sep="\n\n", flush=True)
-        content = {"sides": rows, "packs": packs, "environment": environment}
+                rates = time_packs(SUBJECTS[name], sizes, options.turn_sec, options.device)
+        content["packs"][-1] |= {f"{num} packed, runs/h": _runs_an_hour(rate) for num, rate in rates.items()}
+        print(_table(sides, "simple"), _table(content["packs"][-1:], "simple"), sep="\n\n", flush=True)
         write_atomically(out / "gpu.json", json.dumps(content, indent=1) + "\n")
-        write_atomically(out / "gpu.md", _page(rows, packs, environment, options.turns))
+        write_atomically(out / "gpu.md", write_page(content))
 
 
-def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -> list[dict[str, object]]:
+def _keep_others(
+    content: dict[str, Any], environment: dict[str, str], names: Sequence[str], parser: argparse.ArgumentParser
+) -> dict[str, Any]:
+    """Return what an earlier call measured of other models, if it was on the same machine."""
+    for part, value in environment.items():
+        if part != "revision" and content["environment"].get(part) != value:
+            was = content["environment"].get(part)
+            parser.error(f"--add: gpu.json was measured elsewhere ({part} {was!r}, here {value!r}); name another --out")
+    for call in content["calls"]:
+        call["models"] = [name for name in call["models"] if name not in names]
+    content["calls"] = [call for call in content["calls"] if call["models"]]
+    for rows in ("sides", "packs"):
+        content[rows] = [row for row in content[rows] if row["model"] not in names]
+    return content
+
+
+def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -> list[dict[str, Any]]:
     """Let the plain loop and the package's step take turns: a row for each of our precisions."""
     with tempfile.TemporaryDirectory() as root:
         write_mnist(Path(root))
@@ -89,7 +113,7 @@ def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -
                     rates[side].append(steps_per_sec(sides[side], turn_sec, device))
     rows = []
     for precision in ("fp32", "bf16"):
-        row: dict[str, object] = {"model": subject.name, "precision": precision, "plain, it/s": median(rates["plain"])}
+        row: dict[str, Any] = {"model": subject.name, "precision": precision, "plain, it/s": median(rates["plain"])}
         for way in ("kernel by kernel", "graph"):
             ours = rates.get(f"{way}, {precision}")
             if ours is not None:
@@ -103,19 +127,27 @@ def _precision_of(side: str) -> AbstractContextManager[None]:
     return nullcontext() if side == "plain" else reproducible_float32()
 
 
-def _runs_an_hour(rate: float | None) -> float | str:
+def _runs_an_hour(rate: float | str | None) -> float | str:
+    if isinstance(rate, str):
+        return rate
     return "out of memory" if rate is None else rate * 3600 / STANDARD_STEPS
 
 
-def _page(
-    rows: Sequence[dict[str, object]], packs: Sequence[dict[str, object]], environment: dict[str, str], num_turns: int
-) -> str:
+def write_page(content: dict[str, Any]) -> str:
+    """Lay out what was measured, in one call or several."""
+    environment = content["environment"]
+    host = f"{environment['threads_per_run']} of {environment['cores']} cores of {environment['cpu']}"
+    calls = " Then, another time: ".join(
+        f"{' · '.join(call['models'])}: medians of {call['turns']} turns of {call['turn_sec']:g} seconds."
+        for call in content["calls"]
+    )
     return f"""# Speed on a GPU
 
-Training iterations a second on {environment.get("gpu") or environment["cpu"]}, PyTorch {torch.__version__}: one run,
-against the loop that tutorials print, its networks moved to the device. All sides in turns, medians of {num_turns}.
+Training iterations a second on {environment.get("gpu", "no GPU")}, PyTorch {environment["torch"]}, with {host} as host,
+against the loop that tutorials print, its networks moved to the device. All sides of a model in turns, in one call.
+{calls}
 
-{_table(rows)}
+{_table(content["sides"])}
 
 *Kernel by kernel* launches each operation of a step, *graph* launches the step as one CUDA graph, as a run on a GPU
 does. Brackets are the range over the turns. The plain loop has PyTorch's defaults, TF32 among them; our float32 has
@@ -123,11 +155,12 @@ none.
 
 ## Runs packed into one program
 
-{_table(packs)}
+{_table(content["packs"])}
 
-Runs of {STANDARD_STEPS:,} steps an hour, all of a pack together, in float32, training only; *alone* is the graph of
-the table above. Models with dropout cannot be packed, because it draws from one stream. A replay also sets every run's
-random streams forward, one small launch each.
+Runs of {STANDARD_STEPS:,} steps an hour, all of a pack together, in float32, training only. *alone* is the graph of the
+table above, which also takes a row of the history every ten steps. *no*: a model with dropout, which draws from one
+stream, cannot be packed. *–*: not measured. A replay also sets every run's random streams forward, one small launch
+each.
 """
 
 

@@ -27,7 +27,7 @@ GRIDS = (
     "architecture", "bn_label_smooth", "normalisation", "activation", "dropout", "output", "upsampling", "downsampling",
     "head", "stem", "penalties", "update_rule", "strong_d", "collapse", "remedies", "modern", "conditional",
 )  # fmt: skip
-"""Those that change what a step computes."""
+"""Those of the study that change what a step computes, and others about single layers and losses."""
 
 WARM_UP_STEPS = 4
 
@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", nargs="*", default=GRIDS, help="the grids whose levels are timed")
     parser.add_argument("--turns", type=int, default=7, help="turns of each variant")
-    parser.add_argument("--steps", type=int, default=6, help="steps of each turn")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="steps of each turn: as many as make whole cycles of D's and G's"
+    )
     parser.add_argument("--to", type=Path, default=Path("results/levels.md"))
     arguments = parser.parse_args()
     keep_memory()

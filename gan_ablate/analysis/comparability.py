@@ -56,7 +56,7 @@ class Comparability:
         """The table without what does not compare.
 
         Scores go where they were made in different ways. A run's times go where it was computed on another machine than
-        most, or where something else used the machine meanwhile.
+        ``timed_machine``, or where something else used it meanwhile.
         """
         runs = self.all_runs.copy()
         times = [*(name for name, outcome in OUTCOMES.items() if outcome.is_timed), *_OTHER_TIMES]
@@ -65,6 +65,7 @@ class Comparability:
             runs[[*scores, "fid_sampling_error", "best_curve_fid"]] = np.nan
             runs["collapsed"] = None
         runs.loc[runs["run_id"].isin(self.untimed), times] = np.nan
+        runs.loc[runs["run_id"].isin(self.elsewhere), "peak_memory_mib"] = np.nan
         return runs
 
     @functools.cached_property
@@ -79,7 +80,9 @@ class Comparability:
 
     @functools.cached_property
     def elsewhere(self) -> set[str]:
-        """Ids of the runs that were computed on another machine than most."""
+        """Ids of the runs that were computed on another machine than the one that the times are of."""
+        if self.timed_machine is None:
+            return set()
         finished = (record for _, record in self.records if record.status != "failed")
         return {record.run_id for record in finished if machine_of(record) != self.timed_machine}
 

@@ -25,9 +25,14 @@ def machine_of(record: Record) -> Machine:
 
 
 def name_machine(machine: Machine) -> str:
-    """Name a machine to a reader: its GPU, or its processor and instructions."""
-    _, cpu, instructions, _, gpu, *_ = machine
-    return gpu or " with ".join(part for part in (cpu, instructions) if part) or "an unknown processor"
+    """Name a machine to a reader: its GPU, or its processor and instructions, then threads and version."""
+    device, cpu, instructions, bfloat16, gpu, threads, torch = machine
+    processor = " with ".join(part for part in (cpu, instructions) if part) or "an unknown processor"
+    parts = [gpu or (processor if device == "cpu" else f"an unknown {device}")]
+    parts += [f"{bfloat16} bfloat16"] if bfloat16 and not gpu else []
+    parts += [f"{threads} thread{'s' if threads != '1' else ''}"] if threads else []
+    parts += [f"torch {torch}"] if torch else []
+    return ", ".join(parts)
 
 
 def is_unsteady(record: Record) -> bool:

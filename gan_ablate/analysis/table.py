@@ -59,7 +59,7 @@ class Yardsticks:
     Attributes:
         target_fid: whose reaching is timed: the baseline's geometric mean half-way through its training.
         equal_sec: when all are compared: mean training seconds of the fastest variant, of its runs that had the machine
-            to themselves, and the same one as most.
+            to themselves, on ``find_timed_machine``.
     """
 
     target_fid: float | None

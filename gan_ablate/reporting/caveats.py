@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.machines import name_machine
+from gan_ablate.analysis.machines import machine_of, name_machine
 from gan_ablate.analysis.variance import split_grid_variance
 from gan_ablate.reporting.formats import seed_text
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from gan_ablate.analysis.machines import Machine
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan
 
@@ -58,21 +59,22 @@ def remark_sentences(results: GridResults) -> list[str]:
 def _machine_sentences(results: GridResults) -> list[str]:
     """Say whose the times are, and where runs of several machines are paired."""
     elsewhere, machine = results.comparable.elsewhere, results.comparable.timed_machine
-    if not elsewhere or machine is None:
-        return []
-    where = f"all times are those of {name_machine(machine)}."
-    of_all = f"{len(elsewhere)} of {len(results.runs)} runs"
-    sentences = [f"{of_all} were computed on another machine or version than the others: {where}"]
-    seeds: dict[bool, set[int]] = {True: set(), False: set()}
+    sentences = []
+    if elsewhere and machine is not None:
+        left_out = f"{len(elsewhere)} of {len(results.runs)} runs were computed on another machine or version"
+        sentences.append(f"Times are those of {name_machine(machine)}: {left_out}, and theirs are left out.")
+    machines: dict[int, set[Machine]] = {}
     for _, record in results.records:
         if record.status != "failed":
-            seeds[record.run_id in elsewhere].add(record.config.seed)
-    mixed = seeds[True] & seeds[False]
+            machines.setdefault(record.config.seed, set()).add(machine_of(record))
+    mixed = [seed for seed, of_seed in machines.items() if len(of_seed) > 1]
     if mixed:
-        sentences.append(
-            f"Within {seed_text(mixed)}, runs of more than one machine are paired: they start from the same and see "
-            "the same, but even equal ones would differ by rounding."
-        )
+        shared = "start from the same and see the same, but even equal ones would differ by rounding"
+        if any(len({device for device, *_ in machines[seed]}) > 1 for seed in mixed):
+            shared = (
+                "start from the same weights and see images in the same order, but each device draws its own latents"
+            )
+        sentences.append(f"Within {seed_text(mixed)}, runs of more than one machine are paired: they {shared}.")
     return sentences
 
 

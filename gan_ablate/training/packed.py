@@ -150,7 +150,10 @@ class PackedNetwork(nn.Module):
         for index, tensor in enumerate(buffers.values()):
             self.register_buffer(f"stacked_{index}", tensor)
         # In a tuple, it is no part of this module: its own tensors are empty, and replaced in every call.
-        self._template = (_with_mapped_norms(copy.deepcopy(networks[0]).to("meta")),)
+        template = copy.deepcopy(networks[0]).to("meta")
+        if not maps_batch_norm(next(iter(parameters.values())).device):
+            replace_batch_norms(template)
+        self._template = (template,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, B, …) to what each network makes of its part."""
@@ -175,7 +178,7 @@ class PackedNetwork(nn.Module):
 
 
 class MappedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 (what its layers for 1 and 2 dimensions share)
-    """Batch norm in training, spelt out: PyTorch's own cannot be mapped over runs on a GPU."""
+    """Batch norm in training, spelt out, for where PyTorch's own cannot be mapped over runs: on a GPU."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's name)
         """Normalise (B, C, …) as arXiv:1502.03167, algorithm 1, and move the running averages."""
@@ -194,13 +197,17 @@ class MappedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 (what it
         return (input - mean) * (var + self.eps).rsqrt() * self.weight.view(shape) + self.bias.view(shape)
 
 
-def _with_mapped_norms(network: nn.Module) -> nn.Module:
-    """Put ``MappedBatchNorm`` in the place of batch norms, in place."""
+def maps_batch_norm(device: torch.device) -> bool:
+    """Whether PyTorch's batch norm can be mapped over runs there."""
+    return device.type == "cpu"
+
+
+def replace_batch_norms(network: nn.Module) -> None:
+    """Put ``MappedBatchNorm`` in the place of batch norms."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
                 setattr(parent, name, MappedBatchNorm(child.num_features, child.eps, child.momentum, device="meta"))
-    return network
 
 
 class PackedAdam(torch.optim.Optimizer):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,31 +10,37 @@ import torch
 from bench import gpu
 
 
-def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
+def measure(out: Path, *options: str) -> dict[str, Any]:
     """On a CPU, where a step cannot be a graph."""
-    gpu.main(
-        [
-            "--device",
-            "cpu",
-            "--subject",
-            "mlp",
-            "--turns",
-            "1",
-            "--turn-sec",
-            "0",
-            "--pack",
-            "2",
-            "--out",
-            str(tmp_path),
-        ]
-    )
-    content = json.loads((tmp_path / "gpu.json").read_text())
+    gpu.main(["--device", "cpu", "--turns", "1", "--turn-sec", "0", "--pack", "2", "--out", str(out), *options])
+    content: dict[str, Any] = json.loads((out / "gpu.json").read_text())
+    return content
+
+
+def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
+    content = measure(tmp_path, "--subject", "mlp")
     assert [row["precision"] for row in content["sides"]] == ["fp32", "bf16"]
     assert all(row["plain, it/s"] > 0 and row["kernel by kernel, it/s"] > 0 for row in content["sides"])
     assert content["packs"][0]["2 packed, runs/h"] > 0
     page = (tmp_path / "gpu.md").read_text()
     assert "| mlp" in page
     assert "2 packed, runs/h" in page
+
+
+def test_models_are_added_to_those_of_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = measure(tmp_path, "--subject", "mlp")
+    both = measure(tmp_path, "--subject", "mlp-dropout", "--add")
+    assert both["sides"][:2] == first["sides"]
+    assert [row["model"] for row in both["packs"]] == ["mlp", "mlp-dropout"]
+    assert both["packs"][1]["2 packed, runs/h"] == "no"  # it has dropout
+    assert "mlp: medians of 1 turns of 0 seconds. Then, another time: mlp-dropout:" in (tmp_path / "gpu.md").read_text()
+    again = measure(tmp_path, "--subject", "mlp", "--add")
+    assert [call["models"] for call in again["calls"]] == [["mlp-dropout"], ["mlp"]]
+    again["environment"]["cpu"] = "another"
+    (tmp_path / "gpu.json").write_text(json.dumps(again))
+    with pytest.raises(SystemExit, match="2"):
+        measure(tmp_path, "--subject", "mlp", "--add")
+    assert "gpu.json was measured elsewhere (cpu 'another', here " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -121,6 +121,7 @@ def assert_same_steps(graphed: AdversarialStep, lone: AdversarialStep) -> None:
         for take_step in (step.step, lone.step):
             torch.manual_seed(number)  # dropout
             results.append([term.clone() for term in take_step()])
+        assert step._stream.is_awaited  # type: ignore[attr-defined]
         for ours, expected in zip(*results, strict=True):
             assert torch.equal(ours, expected), number
     for ours, expected in ((graphed.generator, lone.generator), (graphed.discriminator, lone.discriminator)):

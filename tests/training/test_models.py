@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,13 @@ def test_bilinear_upsampling_is_both_in_turn() -> None:
     torch.testing.assert_close(layer(x), functional.conv2d(upsampled, layer.weight, layer.bias, padding=1))
 
 
+def test_bilinear_upsampling_is_made_of_products_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = BilinearUpsampleConv2d(2, 3, bias=True).to("meta")
+    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # the stand-in device has none
+    monkeypatch.setattr(functional, "interpolate", lambda *_, **__: pytest.fail("it adds up in any order there"))
+    assert layer(torch.empty(2, 2, 4, 4, device="meta")).shape == (2, 3, 8, 8)
+
+
 def test_products_interpolate_as_pytorch_does() -> None:
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     gradients = []
@@ -313,6 +321,10 @@ def test_products_interpolate_as_pytorch_does() -> None:
         gradients.append(torch.autograd.grad((doubled * weights).sum(), x)[0])
         torch.testing.assert_close(doubled, double_bilinearly(x))
     torch.testing.assert_close(*gradients)
+    rounded = x.detach().bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(double_bilinearly(rounded), functional.interpolate(rounded, scale_factor=2, mode="bilinear"))
+        assert double_bilinearly(rounded.float()).dtype == torch.float32
     last = double_bilinearly(x.detach().float().contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.training.packed import PackedAdam, PackedTrainer, find_obstacle
+from gan_ablate.training import packed as packed_module
+from gan_ablate.training.packed import MappedBatchNorm, PackedAdam, PackedTrainer, find_obstacle
 from gan_ablate.training.train import Trainer
 from tests.configs import make_config, make_images
 
@@ -51,6 +52,18 @@ def test_every_run_of_a_pack_is_its_lone_run(preset: str, changes: dict[str, Any
         for mine, theirs in ((unpacked.generator, trainer.generator), (unpacked.discriminator, trainer.discriminator)):
             for name, tensor in theirs.state_dict().items():
                 torch.testing.assert_close(mine.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_is_the_same_where_it_has_to_be_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    monkeypatch.setattr(packed_module, "maps_batch_norm", lambda _: False)
+    changes = {**SMALL, "generator": {"kind": "dcgan", "base_channels": 4, "norm_eps": 0.8}}
+    packed, lone = assert_steps_together_are_those_alone([make_config(**{**changes, **d}) for d in DIFFERENCES])
+    assert any(isinstance(module, MappedBatchNorm) for module in packed.generator._template[0].modules())
+    for unpacked, trainer in zip(packed.unpack(), lone, strict=True):
+        for name, tensor in trainer.generator.state_dict().items():
+            torch.testing.assert_close(unpacked.generator.state_dict()[name], tensor, rtol=1e-8, atol=1e-9, msg=name)
 
 
 def assert_steps_together_are_those_alone(configs: list[RunConfig]) -> tuple[PackedTrainer, list[Trainer]]:

@@ -25,6 +25,7 @@ from gan_ablate.reporting.wording import (
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
+    from gan_ablate.analysis.machines import Machine
     from gan_ablate.analysis.results import GridResults
 
 
@@ -131,11 +132,12 @@ def setup_table(results: GridResults) -> list[str]:
 
 def _machines(results: GridResults) -> list[str]:
     """Say which seeds were computed on which machine, where there are several."""
-    seeds: dict[str, set[int]] = {}
+    seeds: dict[Machine, set[int]] = {}
     for _, record in results.records:
         if record.status != "failed":
-            seeds.setdefault(name_machine(machine_of(record)), set()).add(record.config.seed)
-    return [f"{machine}: {seed_text(numbers)}" for machine, numbers in seeds.items()] if len(seeds) > 1 else []
+            seeds.setdefault(machine_of(record), set()).add(record.config.seed)
+    named = [f"{name_machine(machine)}: {seed_text(numbers)}" for machine, numbers in seeds.items()]
+    return named if len(named) > 1 else []
 
 
 def _interval_text(row: Mapping[Hashable, float], column: str) -> str:

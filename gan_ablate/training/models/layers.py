@@ -87,9 +87,11 @@ def double_bilinearly(x: Tensor) -> Tensor:
     Output 2i is ¼·x[i-1] + ¾·x[i] along an axis, output 2i + 1 is ¾·x[i] + ¼·x[i+1]; beyond the border is the border.
     """
     height, width = x.shape[2:]
-    y = _doubling(width, x) @ x.permute(0, 2, 3, 1)  # as they lie, channels last
-    y = _doubling(height, x) @ y.flatten(2)
-    doubled: Tensor = y.unflatten(2, (2 * width, x.shape[1])).permute(0, 3, 1, 2)
+    with torch.autocast(x.device.type, enabled=False):
+        y = x if x.dtype == torch.float64 else x.float()  # it rounds once, at the end
+        y = _doubling(width, y) @ y.permute(0, 2, 3, 1)  # as they lie, channels last
+        y = _doubling(height, y) @ y.flatten(2)
+        doubled: Tensor = y.unflatten(2, (2 * width, x.shape[1])).permute(0, 3, 1, 2).to(x.dtype)
     return doubled
 
 
