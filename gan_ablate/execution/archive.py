@@ -65,11 +65,14 @@ def archive(store: Store, to: Store) -> int:
 
 
 def _larger(to: Store, plan: Plan) -> Plan:
-    """Choose between a plan and the one of its name that was archived before: that which has all runs of the other."""
+    """Choose between a plan and the one of its name that was archived before: that which has all runs of the other.
+
+    That answers were settled before the last seed makes a plan no smaller.
+    """
     previous = to.find_plan(plan.name)
     if previous is None:
         return plan
-    mine, theirs = (set(one.run_ids) for one in (plan, previous))
+    mine, theirs = ({cell.run_id(seed) for cell in one.cells for seed in one.seeds} for one in (plan, previous))
     if mine >= theirs:
         return plan
     if mine < theirs:

@@ -289,7 +289,8 @@ def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
     if max(finding.effect.estimate.num_seeds for finding in judgement.decisive) < 2:
         return "open: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
-        return "open: its levels contradict each other"
+        found = (f"**{verdict}** for {_levels_with(judgement, verdict)}" for verdict in ("supported", "refuted"))
+        return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
     return f"open: {settling_words(judgement.needed_seeds)}"
 
 
@@ -300,7 +301,13 @@ def _which_words(judgement: Judgement) -> str:
     bearing = [finding.effect for finding in judgement.decisive if finding.verdict == judgement.verdict]
     if len(bearing) == len(judgement.decisive) or any(len(effect.levels) != 1 for effect in bearing):
         return ""
-    return f" for {' and '.join(level for effect in bearing for level in effect.levels.values())}"
+    return f" for {_levels_with(judgement, judgement.verdict)}"
+
+
+def _levels_with(judgement: Judgement, verdict: str) -> str:
+    """Name the levels that a claim is right or wrong about."""
+    effects = [finding.effect for finding in judgement.decisive if finding.verdict == verdict]
+    return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
 
 
 def evidence_words(effect: Effect) -> str:

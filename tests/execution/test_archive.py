@@ -103,6 +103,19 @@ def test_fewer_seeds_take_none_away_and_make_no_fixed_number_of_more(stores: tup
     assert study.load_plan("beta1").intervals == "sequential"
 
 
+def test_answers_that_were_settled_early_make_a_plan_no_smaller(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    longer = plan(load_grid("beta1"), seeds=5)
+    settled = longer.model_copy(update={"stopped": {longer.cells[1].label: 2}})
+    assert settled.num_runs == 12
+    save_runs(store, settled, lambda cell, seed: 20.0 + seed + len(cell.label))
+    archive(store, study)
+    kept = study.load_plan("beta1")
+    assert len(kept.seeds) == 5
+    assert kept.stopped == settled.stopped
+
+
 def test_other_runs_under_a_name_that_is_taken_are_refused(stores: tuple[Store, Store]) -> None:
     store, study = stores
     archive(store, study)

@@ -192,8 +192,8 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
             "open: too few seeds have a score to compare",
         ),
         (
-            judgement_of("supported", "refuted", estimate=FIVE, needed=4),
-            "open: its levels contradict each other",
+            judgement_of("supported", "refuted", "open", estimate=FIVE, needed=4),
+            "**supported** for on, **refuted** for on",
         ),
     ],
 )
