@@ -85,16 +85,13 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
         confidence: of the interval, in (0, 1).
 
     Returns:
-        The mean of all, and an interval that it lies in; bounds are infinite while nothing can be excluded, NaN where
-        there is no spread.
+        The mean of all; bounds are infinite while nothing can be excluded, NaN where there is no spread.
     """
     fixed = mean_estimate(values)
     if not fixed.std > 0:
         return fixed
     looks = take_looks(values[np.isfinite(values)], confidence)
-    # What earlier looks excluded may hold the mean of all seeds; a longer interval holds as surely.
-    low, high = min(float(looks.low[-1]), fixed.value), max(float(looks.high[-1]), fixed.value)
-    return replace(fixed, low=low, high=high, p=float(looks.p[-1]))
+    return replace(fixed, low=float(looks.low[-1]), high=float(looks.high[-1]), p=float(looks.p[-1]))
 
 
 @functools.cache

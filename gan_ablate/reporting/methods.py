@@ -18,7 +18,7 @@ METHODS = f"""\
   seeds no resampling covers as often as it says. Where seeds were added after a look at the answers (`--until settled`,
   or the same grid with more `--seeds`): the sequential t test with a normal mixture (arXiv:2210.08589, section 3;
   g = {PRIOR_SEEDS}), whose intervals and p hold at every look and are therefore wider; a grid's setup table says which.
-  Where an estimate has left what all looks together allow, its interval is lengthened up to it.
+  That interval is what no look has excluded: where later seeds differ from earlier ones, an estimate may lie beyond.
 - **Tests.** A grid's effects on one outcome are one family. Holm's procedure keeps the chance of any false finding
   among them at 5 %; every outcome of every grid is a family of its own, and nothing adjusts across them. Intervals
   are not adjusted unless they say so, nor is Fisher's p. The adjusted interval has the level at which Holm's procedure

@@ -77,10 +77,7 @@ def test_more_seeds_never_widen_the_interval_nor_raise_p() -> None:
         estimates = [sequential_estimate(values[:num]) for num in range(2, 26)]
         for earlier, later in itertools.pairwise(estimates):
             assert later.p <= earlier.p
-            # But for an estimate that has left what earlier looks had not excluded, and takes the bound along.
-            assert earlier.low <= later.low or later.low == later.value
-            assert later.high <= earlier.high or later.high == later.value
-            assert later.low <= later.value <= later.high
+            assert earlier.low <= later.low <= later.high <= earlier.high
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.99])
@@ -198,12 +195,3 @@ def test_two_seeds_are_the_fewest_that_settle_anything() -> None:
     """At a level so low that two are enough, and an effect so large that they are."""
     assert math.isfinite(critical_t(2, 0.2))
     assert seeds_to_settle(Estimate(1e6, 0, 0, 5, std=0.1), None, 0.2) == 2
-
-
-def test_an_estimate_lies_in_its_interval_where_earlier_looks_had_excluded_it() -> None:
-    values = np.array([0.40, 0.41, 0.39, 0.40, 0.41, 0.39, 0.60, 0.62, 0.58, 0.61])
-    looks = take_looks(values)
-    assert looks.low[-1] < looks.high[-1] < values.mean()
-    estimate = sequential_estimate(values)
-    assert estimate.low == looks.low[-1]
-    assert estimate.high == estimate.value == pytest.approx(values.mean())
