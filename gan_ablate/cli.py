@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from gan_ablate import catalogue, elsewhere
+from gan_ablate import catalogue, elsewhere, housekeeping
 from gan_ablate.api import run_single
 from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
-from gan_ablate.design.validation import shorten
+from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display
@@ -26,7 +24,11 @@ from gan_ablate.files import is_disk_failure
 from gan_ablate.forecast import check_code, show_forecast
 from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
 from gan_ablate.signals import listen, stoppable
+from gan_ablate.terminal import open_console
 from gan_ablate.watching import name_runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     name="gan-ablate",
@@ -68,7 +70,7 @@ MAX_LINE = 2_000
 @takes_run_options
 def run(options: RunOptions) -> None:
     """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
-    console = _open_console()
+    console = open_console()
     plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
@@ -105,7 +107,7 @@ def plan_command(options: RunOptions) -> None:
     store = Store(options.out)
     store.check_writable()
     check_code(plans)
-    show_forecast(_open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
+    show_forecast(open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
 
 
 @app.command(epilog="Example: gan-ablate train mlp --dataset mnist --epochs 10")
@@ -132,7 +134,7 @@ def train(
         features=None if inception_weights is None else "inception",
         overrides=overrides or (),
     )
-    console = _open_console()
+    console = open_console()
     config = single.config
     header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes])
     with (
@@ -166,7 +168,7 @@ def list_command(
     out: OutOption = RESULTS,
 ) -> None:
     """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
-    console = _open_console()
+    console = open_console()
     if what is None:
         catalogue.show_all(console)
     elif what == "claims":
@@ -181,7 +183,7 @@ def report(
     figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
 ) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
-    _write_report(out, _open_console(), figures_as_pdf=figures == "pdf")
+    _write_report(out, open_console(), figures_as_pdf=figures == "pdf")
 
 
 @app.command(epilog="Example: gan-ablate cite > methods.tex")
@@ -206,63 +208,14 @@ def archive(
     """Copy what a report is made of, without weights and logs, and write the report there: a study to be kept."""
     from gan_ablate.execution.archive import archive as copy_records
 
-    console = _open_console()
+    console = open_console()
     console.print(f"{copy_records(Store(out), Store(to))} records added to {to}")
     _write_report(to, console)
 
 
-@app.command()
-def status(out: OutOption = RESULTS) -> None:
-    """Show how far the grids of a results folder are."""
-    store = Store(out)
-    table = Table("grid", "budget", "completed", "diverged", "failed", "missing")
-    for name in store.list_plans():
-        plan = store.load_plan(name)
-        ended = [run.status for run in summarise_runs(store, plan.run_ids).values()]
-        counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
-        num_missing = plan.num_runs - len(ended)
-        table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))
-    console = _open_console()
-    console.print(table if table.row_count else f"{out}: no grid was run into this folder yet")
-
-
-@app.command()
-def verify(out: OutOption = RESULTS) -> None:
-    """Check every plan, record, weight file, checkpoint and cached file of a results folder against its checksum."""
-    from gan_ablate.execution.upkeep import verify as check
-
-    findings = check(Store(out))
-    for problem in findings.problems:
-        print(_printable(problem))
-    if findings.problems:
-        raise RunFailedError(f"{len(findings.problems)} of {findings.num_checked} in {out} are damaged")
-    _open_console().print(
-        f"{findings.num_checked} plans, runs, checkpoints and cached files in {out}: as they were written"
-    )
-
-
-@app.command(epilog="Example: gan-ablate clean --yes")
-def clean(
-    out: OutOption = RESULTS,
-    runs: Annotated[bool, typer.Option("--runs", help="Runs of no grid, too, those of train among them.")] = False,
-    checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs, too: more --steps begin anew then.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete what nothing in a results folder refers to, after saying what."""
-    from gan_ablate.execution.upkeep import find_waste, remove
-
-    store = Store(out)
-    found = find_waste(store, with_runs=runs, with_checkpoints=checkpoints)
-    for waste in found:
-        print(_printable(f"{waste.path}: {waste.reason}, {waste.num_bytes / 1e6:.1f} MB"))
-    if not found:
-        _open_console().print(f"{out}: nothing to delete")
-    elif yes or typer.confirm(f"Delete these {len(found)}, {sum(w.num_bytes for w in found) / 1e6:.1f} MB?"):
-        num_gone = sum(remove(store, waste) for waste in found)
-        kept = f"; {len(found) - num_gone} that a command works on stay" if num_gone < len(found) else ""
-        _open_console().print(f"{num_gone} deleted{kept}")
+app.command()(housekeeping.status)
+app.command()(housekeeping.verify)
+app.command(epilog="Example: gan-ablate clean --yes")(housekeeping.clean)
 
 
 @app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
@@ -279,7 +232,7 @@ def sample(
     from gan_ablate.execution.sample import draw_samples
 
     draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
-    _open_console().print(f"{num} images of run {run_id}: {to}")
+    open_console().print(f"{num} images of run {run_id}: {to}")
 
 
 def main() -> None:
@@ -299,18 +252,9 @@ def main() -> None:
 
 def _end(message: str, code: int) -> NoReturn:
     """Leave with one line, whatever a name in it holds."""
-    line = _printable(message)
+    line = printable(message)
     print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
     sys.exit(code)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _open_console() -> Console:
-    """Print what comes from outside, titles, labels and paths, as it is: brackets in it are no markup."""
-    return Console(markup=False, emoji=False)
 
 
 def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) -> None:

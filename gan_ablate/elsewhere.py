@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gan_ablate.design.grid import read_percent
@@ -16,6 +15,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
 from gan_ablate.judging import judge as judge_table
 from gan_ablate.options import DATA, RESULTS, OutOption
+from gan_ablate.terminal import open_console
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -135,7 +135,7 @@ def score(
         write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
     except OSError as refused:
         raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
-    console = Console(markup=False, emoji=False)
+    console = open_console()
     console.print(_lay_out(frame.to_dict("records")))
     if len(scored) > 1:
         words = "Brackets: 95 % intervals of which images were drawn; another training seed moves FID by more."

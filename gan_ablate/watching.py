@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.progress import Display
+from gan_ablate.terminal import open_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ def observing(
     if observer is not None:
         yield observer
         return
-    console = Console(markup=False, emoji=False)
+    console = open_console()
     if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
         yield Silent()
         return

@@ -141,8 +141,13 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
 
 def shorten(text: str) -> str:
     """Cut a long name or value down to what a line of a message has room for; write out what cannot be printed."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:MAX_SHOWN])
+    shown = printable(text[:MAX_SHOWN])
     return shown if len(text) <= MAX_SHOWN else f"{shown}… ({len(text):,} characters)"
+
+
+def printable(text: str) -> str:
+    """Spell out what would steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _show(value: object) -> str:

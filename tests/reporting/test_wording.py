@@ -13,12 +13,11 @@ from gan_ablate.analysis.significance import HolmTest, RateComparison
 from gan_ablate.analysis.stats import Estimate, Interval
 from gan_ablate.design.claims import Claim
 from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, seed_text, signed
+from gan_ablate.reporting.judgements import evidence_words, verdict_words
 from gan_ablate.reporting.wording import (
     answer_sentence,
-    evidence_words,
     pairing_sentence,
     simple_effects_sentence,
-    verdict_words,
 )
 
 

@@ -15,15 +15,14 @@ from gan_ablate.reporting.formats import (
     percent,
     percent_text,
 )
+from gan_ablate.reporting.judgements import evidence_words, verdict_words
 from gan_ablate.reporting.settling import settled_text
 from gan_ablate.reporting.tables.layout import lay_out
 from gan_ablate.reporting.wording import (
     adjusted_estimate,
     answer_words,
     effect_name,
-    evidence_words,
     rates_words,
-    verdict_words,
 )
 
 if TYPE_CHECKING:
