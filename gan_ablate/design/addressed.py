@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROTOCOL_VERSION = 5
-"""Raised whenever the same configuration would give other numbers than before, or a field gets another default."""
+"""Raised whenever every configuration would give other numbers than before, or a field gets another default.
+
+Where only some would, ``Addressed.revisions`` names them anew.
+"""
 
 
 class Addressed(Model):
@@ -25,6 +28,11 @@ class Addressed(Model):
     unnamed_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that change nothing of the answer, and so nothing of the name."""
 
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Corrections that changed the numbers of runs like this one, and so their names; other runs keep theirs."""
+        return ()
+
     @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits that name this configuration: the run's folder.
@@ -34,9 +42,15 @@ class Addressed(Model):
         """
         return self.run_id_of(self.seed)
 
+    @property
+    def known_run_ids(self) -> frozenset[str]:
+        """The name of this configuration, and those that it had before each of its ``revisions``."""
+        names = [self._name_around_seed(self.revisions[:num]) for num in range(len(self.revisions) + 1)]
+        return frozenset(_shorten_digest(str(self.seed).join(name)) for name in names)
+
     def run_id_of(self, seed: int) -> str:
         """Name the same run with another seed, without making its configuration: grids may have 100,000 runs."""
-        return hashlib.sha256(str(seed).join(self._around_seed).encode()).hexdigest()[:12]
+        return _shorten_digest(str(seed).join(self._around_seed))
 
     def with_seed(self, seed: int) -> Self:
         """Return the same run with another seed."""
@@ -54,8 +68,22 @@ class Addressed(Model):
     @functools.cached_property
     def _around_seed(self) -> tuple[str, str]:
         """All that names this configuration, before its seed and behind it."""
+        return self._name_around_seed(self.revisions)
+
+    def _name_around_seed(self, revisions: tuple[str, ...]) -> tuple[str, str]:
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.unnamed_fields))
-        content["seed"] = "SEED"
-        whole = json.dumps({"protocol": PROTOCOL_VERSION, "config": content}, sort_keys=True)
-        before, after = whole.split('"seed": "SEED"')
-        return before + '"seed": ', after
+        del content["seed"]
+        whole: dict[str, Any] = {"protocol": PROTOCOL_VERSION}
+        if revisions:
+            whole["revisions"] = revisions
+        # As json.dumps(..., sort_keys=True) of the whole would write it, with a gap where the seed belongs: the text of
+        # a value cannot be taken for that gap.
+        earlier = {name: value for name, value in content.items() if name < "seed"}
+        later = {name: value for name, value in content.items() if name > "seed"}
+        before, after = json.dumps(earlier, sort_keys=True)[:-1], json.dumps(later, sort_keys=True)[1:]
+        head, tail = f'{before}{", " if earlier else ""}"seed": ', f"{', ' if later else ''}{after}"
+        return f'{{"config": {head}', f"{tail}, {json.dumps(whole, sort_keys=True)[1:]}"
+
+
+def _shorten_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -100,6 +100,16 @@ class RunConfig(Addressed):
     """G steps between two sample sheets, beside those at the points of FID along training."""
 
     @property
+    def revisions(self) -> tuple[str, ...]:
+        """Corrections that changed the numbers of runs like this one.
+
+        ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        """
+        part = self.discriminator
+        has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
+        return ("masks_after_networks",) if has_dropout else ()
+
+    @property
     def own_parts(self) -> dict[str, OwnPart]:
         """What of it is code of somebody's own: field → part."""
         parts = {name: getattr(self, name) for name in PARTS}

@@ -177,6 +177,8 @@ class Store:
     def load_record(self, run_id: str) -> Record | None:
         """Read a run's record, or None where the run is not over.
 
+        A record under the name that its run had before a revision is read; no plan names it.
+
         Raises:
             UserError: if the file is there but is not a record, or is another run's: copied here, or of a version in
                 which a field had another default.
@@ -186,7 +188,7 @@ class Store:
         if record is None:
             path, advice = self.archived_record(run_id), "delete it to run it again"
             record = _load(Record, path, advice)
-        if record is not None and not record.run_id == record.config.run_id == run_id:
+        if record is not None and not (record.run_id == run_id and run_id in record.config.known_run_ids):
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
 

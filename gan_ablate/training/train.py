@@ -133,12 +133,13 @@ class Trainer(AdversarialStep):
             purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
             for purpose in ("latent/discriminator", "latent/generator", "penalty", *CLASS_STREAMS, *config.augmentation)
         }
-        # Dropout is the one thing in training that draws from PyTorch's global stream.
-        torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
         self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
         self.average_weight = torch.zeros((), device=self._device)
+        # Dropout is the one thing in training that draws from PyTorch's global stream. Seeded here, as the networks'
+        # constructors draw from it too: variants with other layers meet the same masks.
+        torch.manual_seed(stream_seed(config.seed, "dropout"))
         self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
         self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 

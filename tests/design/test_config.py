@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Literal
 
 import pytest
@@ -129,3 +131,23 @@ def test_a_long_value_is_cut_short_in_its_message() -> None:
         make_config(**{"x" * 10**6: "y" * 10**7})
     assert len(str(refused.value)) < 2_000
     assert "(1,000,000 characters)" in str(refused.value)
+
+
+def test_only_runs_with_dropout_are_named_anew() -> None:
+    assert make_config().revisions == ()
+    assert make_config().known_run_ids == {make_config().run_id}
+    dropped = make_config(discriminator={"kind": "dcgan", "base_channels": 4, "dropout2d": 0.25}, seed=3)
+    assert dropped.run_id in dropped.known_run_ids
+    assert len(dropped.known_run_ids) == 2
+    content = dropped.model_dump(mode="json", exclude_defaults=True)
+    before = json.dumps({"protocol": 5, "config": content}, sort_keys=True)
+    assert hashlib.sha256(before.encode()).hexdigest()[:12] in dropped.known_run_ids - {dropped.run_id}
+
+
+def test_a_text_that_looks_like_the_seed_does_not_change_what_names_a_run() -> None:
+    part = {"kind": "module", "path": "mynets:Generator", "code": "mynets@0", "name": '"seed": "SEED"'}
+    config = make_config(generator=part, seed=4)
+    content = {"config": config.model_dump(mode="json", exclude_defaults=True), "protocol": 5}
+    if config.revisions:
+        content["revisions"] = list(config.revisions)
+    assert config.run_id == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -228,3 +228,16 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         # Code of somebody's own may do what no graph can hold.
         trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})
         assert graphs_module.choose_step(trainer) is trainer.step
+
+
+def test_variants_with_other_layers_meet_the_same_dropout_masks() -> None:
+    """The stream that dropout draws from does not depend on what the networks' constructors drew."""
+    places = []
+    for channels in (4, 8):
+        part = {"kind": "dcgan", "base_channels": 4, "dropout": 0.5}
+        Trainer(
+            make_config(**{**SMALL, "discriminator": part, "generator": {"kind": "dcgan", "base_channels": channels}}),
+            IMAGES,
+        )
+        places.append(torch.rand(8))
+    torch.testing.assert_close(places[0], places[1], rtol=0, atol=0)
