@@ -118,6 +118,41 @@ def _check_steps(config: RunConfig) -> None:
         raise refusal("g_steps_per_d_step", num, "valid: 1 where d_steps_per_g_step is above 1", "d_steps_per_g_step")
     if num > 1 and config.loss.kind == "relativistic":
         raise refusal("g_steps_per_d_step", num, "valid: 1, as each fake needs a real image beside it", "loss")
+    if config.generator_gradient == "accumulated":
+        _check_accumulation(config)
+
+
+def _check_accumulation(config: RunConfig) -> None:
+    """Refuse what leaves no gradient of D's loss on the fakes that G learns from next, or more than that."""
+    keeps = "G's gradient keeps that of D's loss only where"
+    for field, value, is_wrong, advice in (
+        (
+            "generator_fakes",
+            config.generator_fakes,
+            config.generator_fakes != "reused",
+            f'{keeps} both learn from the same fakes; valid: "reused"',
+        ),
+        (
+            "update_order",
+            config.update_order,
+            config.update_order != "discriminator_first",
+            f'{keeps} D\'s step comes before G\'s; valid: "discriminator_first"',
+        ),
+        (
+            "g_steps_per_d_step",
+            config.g_steps_per_d_step,
+            config.g_steps_per_d_step > 1,
+            f"{keeps} each G step has a D step before it; valid: 1",
+        ),
+        (
+            "penalty",
+            config.penalty.kind,
+            config.penalty.kind == "r1_r2",
+            "at fakes that D does not detach, it would reach G; valid: a penalty of real images, as r1",
+        ),
+    ):
+        if is_wrong:
+            raise refusal(field, value, f'{advice}, or generator_gradient = "own"', "generator_gradient")
 
 
 def _check_scoring(config: RunConfig) -> None:

@@ -88,6 +88,9 @@ class RunConfig(Addressed):
     """Whether G learns from the fakes that D has just seen, or from fresh ones."""
     update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
     """Which network goes first."""
+    generator_gradient: Literal["own", "accumulated"] = "own"
+    """Whether G steps along the gradient of its own loss, or along its sum with that of D's loss on the same fakes, as
+    where a loop neither detaches them in D's pass nor sets G's gradient to zero behind it."""
     precision: Precision = "fp32"
     """Of layers; weights, losses and updates are in float32."""
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]

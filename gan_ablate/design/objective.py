@@ -22,6 +22,9 @@ class BCELoss(Model):
     """G's target for its own images."""
     discriminator_reduction: Literal["sum", "mean"] = "sum"
     """Whether D's losses on real and on fake images are added up or averaged."""
+    computed_from: Literal["logits", "probabilities"] = "logits"
+    """BCE on logits, or PyTorch's BCELoss of a sigmoid: in float32 its loss is at most 100, and its gradient vanishes on
+    logits above 17 and below about -28."""
 
 
 class LeastSquaresLoss(Model):

@@ -42,7 +42,7 @@ def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: 
     match loss.kind:
         case "bce":
             # arXiv:1406.2661, algorithm 1: the sum of both, with smoothed labels if asked.
-            total = _bce(logits_real, loss.real_label) + _bce(logits_fake, loss.fake_label)
+            total = _bce(loss, logits_real, loss.real_label) + _bce(loss, logits_fake, loss.fake_label)
             return total / 2 if loss.discriminator_reduction == "mean" else total
         case "least_squares":
             # arXiv:1611.04076, equation 2: ½ E[(D(x) - b)²] + ½ E[(D(G(z)) - a)²]
@@ -77,7 +77,7 @@ def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tens
     match loss.kind:
         case "bce":
             # Non-saturating: its images should be taken for real (arXiv:1406.2661, section 3).
-            return _bce(logits_fake, loss.generator_label)
+            return _bce(loss, logits_fake, loss.generator_label)
         case "least_squares":
             # arXiv:1611.04076, equation 2: ½ E[(D(G(z)) - c)²]
             return (logits_fake - loss.generator_label).square().mean() / 2
@@ -123,5 +123,12 @@ def _single(loss: object, source: str) -> Tensor:
     return loss.reshape(())
 
 
-def _bce(logits: Tensor, label: float) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+def _bce(loss: BCELoss, logits: Tensor, label: float) -> Tensor:
+    target = torch.full_like(logits, label)
+    match loss.computed_from:
+        case "logits":
+            return functional.binary_cross_entropy_with_logits(logits, target)
+        case "probabilities":
+            return functional.binary_cross_entropy(logits.sigmoid(), target)
+        case _:
+            assert_never(loss.computed_from)

@@ -195,7 +195,9 @@ class AdversarialStep(Ingredients):
         return select_logits(self._look_at(x), classes)
 
     def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
-        x_real, x_fake = take_batch(self.images, indices), fakes.images.detach()
+        is_accumulated = self.config.generator_gradient == "accumulated"
+        x_real = take_batch(self.images, indices)
+        x_fake = fakes.images if is_accumulated else fakes.images.detach()
         classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
         penalty = self.config.penalty
         if penalty.kind in ("r1", "r1_r2"):
@@ -217,7 +219,9 @@ class AdversarialStep(Ingredients):
             self.draw_epsilon,
         )
         self.optimizer_d.zero_grad()
-        total.backward()
+        if is_accumulated:
+            self.optimizer_g.zero_grad()
+        total.backward(retain_graph=is_accumulated)  # G's step goes through the same fakes once more
         self.optimizer_d.step()
         if self.config.loss.kind == "wasserstein" and self.config.loss.weight_clip is not None:
             _clip_weights(self.discriminator, self.config.loss.weight_clip)
@@ -237,7 +241,8 @@ class AdversarialStep(Ingredients):
         if self.config.mode_seeking_weight:
             z = fakes.latents[:, : self.config.latent_dim]
             total = total + self.config.mode_seeking_weight * mode_seeking_term(fakes.images, z)
-        self.optimizer_g.zero_grad()
+        if self.config.generator_gradient == "own":
+            self.optimizer_g.zero_grad()
         total.backward()
         self.optimizer_g.step()
         self.discriminator.requires_grad_(True)
