@@ -1,8 +1,9 @@
 """A document's training loop as it is printed, beside the loop as it is meant: ``python -m bench.printed mlp``.
 
-Two documents' loops do not do what they are meant to. The MLP's detaches the fakes that G learns from, and gives D the
-label 1 for fakes as well; the noise of ``dcgan-fc`` has a shape that its first layer refuses. All others are printed as
-they are meant.
+Three documents' loops do not do what they are meant to. The loop of ``mlp`` detaches the fakes that G learns from, and
+gives D the label 1 for fakes as well. The noise of ``dcgan-fc`` has a shape that its first layer refuses. The loop of
+``dcgan-faces`` does not detach D's fakes, so that G's gradient keeps that of D's loss. All others are printed as they are
+meant.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import io
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -45,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             torch.manual_seed(0)
             networks, log = subject.build_plain(), io.StringIO()
             batches = load_batches(Path(root), config.image_size, config.batch_size)
-            train = train_as_printed if words == "as printed" else train_plainly
+            if words == "as printed":
+                loop = train_as_printed(parsed.preset, networks, batches, config, log)
+            else:
+                loop = train_plainly(networks, batches, config, log)
             try:
-                for _ in itertools.islice(train(networks, batches, config, log), parsed.iterations):
+                for _ in itertools.islice(loop, parsed.iterations):
                     pass
             except RuntimeError as refused:
                 print(f"{parsed.preset} {words}: {refused}")
@@ -59,26 +63,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_as_printed(
-    networks: Networks, batches: Iterable[Sequence[Tensor]], config: RunConfig, log: IO[str]
+    preset: str, networks: Networks, batches: Iterable[Sequence[Tensor]], config: RunConfig, log: IO[str]
 ) -> Iterator[None]:
     """Train as a document's own lines do, for ever; each ``next`` is one iteration.
 
     Args:
+        preset: of the document.
         networks: the document's.
         batches: of real images.
-        config: the document's habits; which loop it is shows in its model.
+        config: the document's habits.
         log: gets a line an iteration.
 
     Raises:
         RuntimeError: if the lines do not run.
     """
     shape = (config.batch_size, config.latent_dim)
-    is_between_linear_layers = config.generator.kind == "dcgan" and config.generator.norm == "none"
-    if is_between_linear_layers:
-        return train_plainly(networks, batches, config, log, lambda _: torch.randn(*shape, 1, 1))
-    if config.discriminator.kind == "mlp" and not config.discriminator.dropout:
-        return _train_with_detached_fakes(networks, batches, config, log)
-    return train_plainly(networks, batches, config, log)
+    match preset:
+        case "mlp":
+            return _train_with_detached_fakes(networks, batches, config, log)
+        case "dcgan-fc":
+            return train_plainly(networks, batches, config, log, lambda _: torch.randn(*shape, 1, 1))
+        case "dcgan-faces":
+            return train_without_detaching(networks, batches, config, log, lambda: torch.randn(shape))
+        case _:
+            return train_plainly(networks, batches, config, log)
 
 
 def _train_with_detached_fakes(
@@ -102,6 +110,45 @@ def _train_with_detached_fakes(
         loss_g.backward()
         optimizer_g.step()
         print(f"Loss_D: {loss_d.item():.4f} Loss_G: {loss_g.item():.4f}", file=log)
+        yield
+
+
+def train_without_detaching(
+    networks: Networks,
+    batches: Iterable[Sequence[Tensor]],
+    config: RunConfig,
+    log: IO[str],
+    draw: Callable[[], Tensor],
+) -> Iterator[None]:
+    """Train as ``dcgan-faces`` does: what D's pass leaves in G's gradient stays there.
+
+    Args:
+        networks: the document's.
+        batches: of real images.
+        config: the document's habits.
+        log: gets a line an iteration.
+        draw: draws the latents of the fakes of an iteration.
+    """
+    generator, discriminator = networks
+    criterion = nn.BCELoss()
+    betas = (config.beta1, config.beta2)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.lr_g, betas=betas)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.lr_d, betas=betas)
+    ones, zeros = torch.ones(config.batch_size, 1), torch.zeros(config.batch_size, 1)
+    for real, *_ in itertools.chain.from_iterable(itertools.repeat(batches)):
+        generator.zero_grad()
+        discriminator.zero_grad()
+        loss_real = criterion(discriminator(real), ones)
+        loss_real.backward()
+        fake = generator(draw())
+        loss_fake = criterion(discriminator(fake), zeros)
+        loss_fake.backward(retain_graph=True)
+        optimizer_d.step()
+        discriminator.zero_grad()
+        loss_g = criterion(discriminator(fake), ones)
+        loss_g.backward()
+        optimizer_g.step()
+        print(f"Loss_D: {(loss_real + loss_fake).item():.4f} Loss_G: {loss_g.item():.4f}", file=log)
         yield
 
 

@@ -136,7 +136,7 @@ def _check_accumulation(config: RunConfig) -> None:
             "update_order",
             config.update_order,
             config.update_order != "discriminator_first",
-            f'{keeps} D\'s step comes before G\'s; valid: "discriminator_first"',
+            f"{keeps} D's step comes before G's; valid: \"discriminator_first\"",
         ),
         (
             "g_steps_per_d_step",

@@ -49,7 +49,8 @@ class RunConfig(Addressed):
     latent_distribution: LatentDistribution = "normal"
     """Of each: N(0, 1), or uniform in [-1, 1]."""
     conditional: bool = False
-    """G and D are told which class an image is of, or is to be of."""
+    """G and D are told which class an image is of, or is to be of; D adds a term for it (arXiv:1802.05637, equation 3),
+    with a bias for each class that its authors' code does not have."""
     num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = None
     """How many there are; planning takes it from the data set."""
     matching_aware: bool = True
@@ -65,9 +66,11 @@ class RunConfig(Addressed):
     penalty: Penalty = NoPenalty(kind="none")
     """Added to D's loss."""
     mode_seeking_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5), added to G's loss."""
+    """Of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5), added to G's loss. The
+    authors' code adds it with weight 1 to the sum of G's losses on two batches, which is a weight of 0.5 here."""
     augmentation: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ()
-    """What DiffAugment does to whatever D sees (arXiv:2006.10738, section 3)."""
+    """What DiffAugment does to whatever D sees (arXiv:2006.10738, section 3). Shifts by up to an eighth of the side and
+    cuts of half of it are whole pixels, halves rounded up, as in the authors' code."""
     ema_decay: Probability = 0.0
     """Of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept."""
     lr_g: PositiveFloat
@@ -107,10 +110,22 @@ class RunConfig(Addressed):
         """Corrections that changed the numbers of runs like this one.
 
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
+        ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
-        return ("masks_after_networks",) if has_dropout else ()
+        has_minibatch_std = part.kind != "module" and part.minibatch_std
+        # Python's ``round`` takes a half to the even number: these are the sides at which that is down.
+        has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (
+            "cutout" in self.augmentation and self.image_size % 4 == 1
+        )
+        found = {
+            "masks_after_networks": has_dropout,
+            "layer_behind_minibatch_std": has_minibatch_std,
+            "halves_round_up": has_halves,
+        }
+        return tuple(name for name, is_changed in found.items() if is_changed)
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:

@@ -118,6 +118,8 @@ def gflop_per_step(config: RunConfig) -> float:
     d_steps = config.d_steps_per_g_step / config.g_steps_per_d_step
     d_step = macs_g + 2 * 3 * macs_d + _penalty_passes(config.penalty) * macs_d
     g_step = 2 * macs_d + 2 * macs_g
+    if config.generator_gradient == "accumulated":
+        g_step += 2 * macs_g
     if config.generator_fakes == "fresh":
         g_step += macs_g
     elif config.g_steps_per_d_step > 1:  # where D rests, it leaves no fakes to reuse
@@ -157,7 +159,10 @@ def _discriminator_macs(config: RunConfig) -> float:
     pixels = config.num_channels * config.image_size**2
     match config.discriminator.kind:
         case "mlp":
-            return _linear_macs((pixels, *config.discriminator.hidden_sizes, config.num_outputs_d))
+            widths = [*config.discriminator.hidden_sizes]
+            if config.discriminator.minibatch_std:
+                widths.append(widths[-1])
+            return _linear_macs((pixels, *widths, config.num_outputs_d))
         case "dcgan":
             return _dcgan_discriminator_macs(config, config.discriminator)
         case "module":
@@ -193,4 +198,6 @@ def _dcgan_discriminator_macs(config: RunConfig, discriminator: DCGANDiscriminat
         total += discriminator.kernel_size**2 * (side // 2 if is_strided else side) ** 2 * channels * width
         side //= 2
         channels = width
+    if discriminator.minibatch_std:
+        total += 9 * side**2 * channels**2
     return total + (1 if discriminator.head == "average_pool" else side**2) * channels * config.num_outputs_d

@@ -141,7 +141,8 @@ class _Discriminator(Model):
     spectral_norm: bool = False
     """Divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8)."""
     minibatch_std: bool = False
-    """Shows the last layer how much the images of a batch differ (arXiv:1710.10196, section 3)."""
+    """Shows how much the images of a batch differ to one more layer, before the last one (arXiv:1710.10196, section 3
+    and table 2). The authors' code looks at groups of four images."""
 
 
 class MLPDiscriminator(_Discriminator):

@@ -23,8 +23,8 @@ class BCELoss(Model):
     discriminator_reduction: Literal["sum", "mean"] = "sum"
     """Whether D's losses on real and on fake images are added up or averaged."""
     computed_from: Literal["logits", "probabilities"] = "logits"
-    """BCE on logits, or PyTorch's BCELoss of a sigmoid: in float32 its loss is at most 100, and its gradient vanishes on
-    logits above 17 and below about -28."""
+    """BCE on logits, or PyTorch's BCELoss of a sigmoid: in float32 an image costs at most 100, and its gradient is
+    zero at logits above 17 and fades below -28."""
 
 
 class LeastSquaresLoss(Model):
@@ -50,12 +50,16 @@ class WassersteinLoss(Model):
 
     kind: Literal["wasserstein"]
     weight_clip: PositiveFloat | None = None
-    """Keeps every weight of D in ± this after each of its steps (arXiv:1701.07875, algorithm 1: 0.01); without it, a
-    gradient penalty or spectral norm has to keep D from growing without bound."""
+    """Keeps every weight of D in ± this after each of its steps (arXiv:1701.07875, algorithm 1: 0.01). The authors' code
+    clips before each step, so that G meets a D whose last step is not clipped. Without clipping, a gradient penalty or
+    spectral norm has to keep D from growing without bound."""
 
 
 class RelativisticLoss(Model):
-    """Each fake is judged beside a real image (RpGAN in R3GAN, arXiv:2501.05441, equation 2), f the logistic loss."""
+    """Each fake is judged beside a real image (RpGAN in R3GAN, arXiv:2501.05441, equation 2), f the logistic loss.
+
+    G compares with real images of the D step beside it; the authors' code gives G a batch of its own.
+    """
 
     kind: Literal["relativistic"]
 
@@ -88,7 +92,7 @@ class R1Penalty(Model):
 
     kind: Literal["r1"]
     gamma: PositiveFloat = 10.0
-    """The paper's γ."""
+    """The paper's γ, which is twice the ``reg_param`` of its authors' code: theirs leaves out the ½."""
 
 
 class R1R2Penalty(Model):
@@ -96,7 +100,7 @@ class R1R2Penalty(Model):
 
     kind: Literal["r1_r2"]
     gamma: PositiveFloat = 10.0
-    """The papers' γ."""
+    """The papers' γ, and that of R3GAN's code; twice the ``reg_param`` of the code of arXiv:1801.04406."""
 
 
 Penalty = Annotated[

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 STUDY = "documents"
 FOLDER = "documents"
+BCE = (
+    "The document ends D in a sigmoid and takes BCELoss of its probabilities; here BCE is computed from D's logits. In "
+    "float32 the two differ where D is sure and wrong: BCELoss of an image is at most 100. Its gradient is zero where a "
+    "fake has a logit above 17, and fades where an image with the label 1 has one below -28. "
+    "`--set loss.computed_from=probabilities` trains as printed."
+)
 
 
 def document_pages(results: Mapping[str, GridResults]) -> list[Page]:
@@ -49,6 +55,7 @@ def _lines(name: str, document: Document, results: Mapping[str, GridResults]) ->
     )
     lines += [settings, ""]
     lines += ["## What was repaired", "", document.repaired or "Nothing.", ""]
+    lines += ["## What is computed in another way", "", BCE, ""]
     own = _own_sentence(name, results)
     if own:
         lines += ["## What it comes to here", "", own, ""]

@@ -65,7 +65,7 @@ def _jitter(x: Tensor, stream: torch.Generator) -> Tensor:
 def _translate(x: Tensor, stream: torch.Generator) -> Tensor:
     """Shift by whole pixels, with zeros behind."""
     side = x.shape[-1]
-    most = max(1, round(side * SHIFT_SHARE))
+    most = _round_half_up(side * SHIFT_SHARE)
     shifts = torch.randint(-most, most + 1, (2, len(x)), generator=stream, device=x.device)
     place = torch.arange(side, device=x.device)
     rows, columns = (place + shift[:, None] + most for shift in shifts)  # (B, S) each, in the padded image
@@ -78,9 +78,14 @@ def _translate(x: Tensor, stream: torch.Generator) -> Tensor:
 def _cut_out(x: Tensor, stream: torch.Generator) -> Tensor:
     """Set a square to zero, whose centre lies anywhere in the image."""
     side = x.shape[-1]
-    cut = max(1, round(side * CUT_SHARE))
+    cut = _round_half_up(side * CUT_SHARE)
     first = torch.randint(0, side + (1 - cut % 2), (2, len(x)), generator=stream, device=x.device) - cut // 2
     place = torch.arange(side, device=x.device)
     rows, columns = ((place >= start[:, None]) & (place < start[:, None] + cut) for start in first)
     cut_out: Tensor = rows[:, None, :, None] & columns[:, None, None, :]
     return x * ~cut_out
+
+
+def _round_half_up(pixels: float) -> int:
+    """Round as the authors' code does, and to one pixel at least."""
+    return max(1, int(pixels + 0.5))

@@ -8,6 +8,7 @@ from gan_ablate.errors import UserError
 from tests.configs import make_config
 
 PLAIN_D = {"kind": "dcgan", "base_channels": 4, "norm": "none"}
+ACCUMULATED = {"generator_gradient": "accumulated"}
 CLIPPED = {"kind": "wasserstein", "weight_clip": 0.01}
 
 
@@ -30,6 +31,10 @@ CLIPPED = {"kind": "wasserstein", "weight_clip": 0.01}
         ({"conditional": True, "num_classes": 10, "mode_seeking_weight": 1.0}, ["mode_seeking_weight = 1.0"]),
         ({"conditional": True, "num_classes": 10, "penalty": "gradient", "discriminator": PLAIN_D}, ["penalty"]),
         ({"matching_aware": False}, ["matching_aware = False", "valid: conditional = true"]),
+        ({**ACCUMULATED, "generator_fakes": "fresh"}, ["generator_fakes = 'fresh'", "the same fakes", '"reused"']),
+        ({**ACCUMULATED, "update_order": "generator_first"}, ["update_order", "before G's", '"discriminator_first"']),
+        ({**ACCUMULATED, "g_steps_per_d_step": 2}, ["g_steps_per_d_step = 2", "before it; valid: 1"]),
+        ({**ACCUMULATED, "penalty": "r1_r2", "discriminator": PLAIN_D}, ["penalty = 'r1_r2'", "would reach G"]),
         ({"loss": "wasserstein"}, ["loss = 'wasserstein'", "nothing keeps D from growing", "weight_clip"]),
         ({"loss": CLIPPED, "penalty": "gradient", "discriminator": PLAIN_D}, ["loss.weight_clip = 0.01", "use one"]),
         (
@@ -54,6 +59,7 @@ def test_what_does_not_go_together_is_refused_with_the_reason(changes: dict[str,
         {"loss": "wasserstein", "penalty": "gradient", "discriminator": PLAIN_D},
         {"conditional": True, "num_classes": 10, "matching_aware": False},
         {"conditional": True, "num_classes": 10, "penalty": "r1", "discriminator": PLAIN_D},
+        {**ACCUMULATED, "d_steps_per_g_step": 2, "penalty": "r1", "discriminator": PLAIN_D},
     ],
 )
 def test_what_goes_together_is_not(changes: dict[str, Any]) -> None:

@@ -12,6 +12,13 @@ from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
 from tests.configs import make_config
 
+PART = {"kind": "dcgan", "base_channels": 4}
+OF_SIDE_20 = {
+    "image_size": 20,
+    "generator": {**PART, "smallest_size": 5},
+    "discriminator": {**PART, "smallest_size": 5},
+}
+
 
 def test_run_id_names_the_configuration_and_nothing_else() -> None:
     assert make_config().run_id == make_config().run_id
@@ -151,3 +158,22 @@ def test_a_text_that_looks_like_the_seed_does_not_change_what_names_a_run() -> N
     if config.revisions:
         content["revisions"] = list(config.revisions)
     assert config.run_id == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("changes", "revisions"),
+    [
+        ({"discriminator": {**PART, "minibatch_std": True}}, ["layer_behind_minibatch_std"]),
+        (
+            {"discriminator": {**PART, "minibatch_std": True, "dropout": 0.3}},
+            ["masks_after_networks", "layer_behind_minibatch_std"],
+        ),
+        ({"augmentation": ["translation"], **OF_SIDE_20}, ["halves_round_up"]),
+        ({"augmentation": ["cutout"], **OF_SIDE_20}, []),
+        ({"augmentation": ["translation", "cutout"]}, []),
+    ],
+)
+def test_runs_whose_numbers_were_corrected_are_named_anew(changes: dict[str, object], revisions: list[str]) -> None:
+    config = make_config(**changes)
+    assert list(config.revisions) == revisions
+    assert len(config.known_run_ids) == 1 + len(revisions)

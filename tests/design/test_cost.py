@@ -24,6 +24,15 @@ def test_the_count_of_every_shipped_level_is_near_pytorchs_own(config: RunConfig
     assert gflop_per_step(config) == pytest.approx(count_gflop(config), rel=0.3)
 
 
+def test_the_count_has_minibatch_stds_layer_of_an_mlp() -> None:
+    part = {"kind": "mlp", "hidden_sizes": [512, 256]}
+    with_it, without = (
+        gflop_per_step(make_config("mlp", discriminator={**part, "minibatch_std": is_on})) for is_on in (True, False)
+    )
+    # Forward and backward of real and fake images are six passes, and two more in G's step.
+    assert with_it - without == pytest.approx(2e-9 * 64 * 8 * 256**2)
+
+
 class OneModule:
     """Counts for no module apart: PyTorch's tracker of modules fails where gradients are taken in a step."""
 

@@ -76,3 +76,11 @@ def test_colour_keeps_its_bounds() -> None:
     spread = augment(x.mean(1, keepdim=True), ("colour",), stream()).std((1, 2, 3)) / x.mean(1).std((1, 2))
     assert spread.min().item() == pytest.approx(0.5, abs=0.02)
     assert spread.max().item() == pytest.approx(1.5, abs=0.02)
+
+
+def test_halves_of_a_pixel_are_rounded_up_as_in_the_authors_code() -> None:
+    """An eighth of 20 is 2.5, half of 5 is 2.5: both 3, where Python's ``round`` makes 2 of them."""
+    moved = augment(torch.ones(500, 1, 20, 20), ("translation",), stream())
+    assert moved.amax((1, 3)).argmax(1).unique().tolist() == [0, 1, 2, 3]
+    cut = augment(torch.ones(500, 1, 5, 5), ("cutout",), stream())
+    assert (1 - cut).sum((1, 2, 3)).max() == 9

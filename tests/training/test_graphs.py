@@ -150,6 +150,8 @@ PLAIN_D: dict[str, Any] = {**SMALL, "discriminator": {"kind": "dcgan", "base_cha
         ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "generator_fakes": "fresh"}),
         ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "update_order": "generator_first"}),
         ("dcgan-28", {**SMALL, "precision": "bf16"}),
+        ("dcgan-28", {**SMALL, "generator_gradient": "accumulated", "d_steps_per_g_step": 2}),
+        ("dcgan-28", {**SMALL, "loss": {"kind": "bce", "computed_from": "probabilities"}}),
         (
             "dcgan-28",
             {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -46,6 +47,49 @@ def test_the_mean_over_real_and_fake_is_half_their_sum() -> None:
 def test_the_generator_wants_its_images_taken_for_real() -> None:
     expected = -(log_sigmoid(1) + log_sigmoid(-3)) / 2
     assert generator_loss(BCELoss(kind="bce", real_label=0.9), LOGITS_FAKE).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("label", [1.0, 0.9])
+def test_bce_from_probabilities_is_pytorchs_bceloss_of_a_sigmoid(label: float) -> None:
+    logits = torch.linspace(-120, 120, 481)  # in float32, as documents train
+    loss = BCELoss(kind="bce", real_label=label, generator_label=label, computed_from="probabilities")
+    criterion, targets = torch.nn.BCELoss(), torch.full_like(logits, label)
+    for ours, theirs in (
+        (lambda x: generator_loss(loss, x), lambda x: criterion(torch.sigmoid(x), targets)),
+        (
+            lambda x: discriminator_loss(loss, x, -x),
+            lambda x: criterion(torch.sigmoid(x), targets) + criterion(torch.sigmoid(-x), torch.zeros_like(x)),
+        ),
+    ):
+        found = []
+        for compute in (ours, theirs):
+            x = logits.clone().requires_grad_()
+            value = compute(x)
+            found.append((value, *torch.autograd.grad(value, x)))
+        for actual, expected in zip(*found, strict=True):
+            assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("computed_from", "logit", "value", "gradient"),
+    [
+        # log(1 + e⁻ˣ) and its derivative -1 / (1 + eˣ)
+        ("logits", -120.0, 120.0, -1.0),
+        ("logits", -5.0, math.log(1 + math.exp(5)), -1 / (1 + math.exp(-5))),
+        ("probabilities", -5.0, math.log(1 + math.exp(5)), -1 / (1 + math.exp(-5))),
+        # e⁻¹²⁰ is less than float32's smallest number, and its logarithm is bounded at -100
+        ("probabilities", -120.0, 100.0, 0.0),
+        # p = e⁻³⁰ is a number, but the derivative of the logarithm is bounded at 10¹²: -10¹² · p
+        ("probabilities", -30.0, 30.0, -1e12 * math.exp(-30)),
+    ],
+)
+def test_only_probabilities_bound_the_loss_where_d_is_sure(
+    computed_from: Literal["logits", "probabilities"], logit: float, value: float, gradient: float
+) -> None:
+    x = torch.tensor([logit], requires_grad=True)
+    loss = generator_loss(BCELoss(kind="bce", computed_from=computed_from), x)
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert torch.autograd.grad(loss, x)[0].item() == pytest.approx(gradient, rel=1e-5)
 
 
 def test_extreme_logits_give_finite_losses() -> None:

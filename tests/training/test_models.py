@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -297,6 +298,60 @@ def test_minibatch_std_is_the_mean_deviation_over_the_batch() -> None:
     MinibatchStd()(same).sum().backward()
     assert same.grad is not None
     assert same.grad.isfinite().all()
+
+
+def test_minibatch_std_of_a_dcgan_goes_through_a_convolution_before_the_last_layer() -> None:
+    """arXiv:1710.10196, table 2, by NumPy: the feature, a 3×3 convolution, LeakyReLU, and then the logit."""
+    part = {"kind": "dcgan", "base_channels": 4, "minibatch_std": True}
+    network: Any = build_discriminator(make_config(discriminator=part)).double()
+    for parameter in network.parameters():
+        nn.init.uniform_(parameter, -0.5, 0.5, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(3, 1, 28, 28, dtype=torch.float64)
+    maps: list[torch.Tensor] = []
+    network.down2.register_forward_hook(lambda _, __, output: maps.append(output.clone()))
+    logits = network(x).detach().numpy()
+    features = maps[0].detach().numpy()  # (3, 8, 7, 7)
+    spread = np.sqrt(features.var(0) + 1e-8).mean()
+    padded = np.zeros((3, 9, 9, 9))
+    padded[:, :, 1:-1, 1:-1] = np.concatenate((features, np.full((3, 1, 7, 7), spread)), 1)
+    weight, bias = (
+        tensor.detach().numpy() for tensor in (network.minibatch_std.layer.weight, network.minibatch_std.layer.bias)
+    )
+    hidden = np.zeros((3, 8, 7, 7))
+    for row, column in np.ndindex(7, 7):
+        patch = padded[:, :, row : row + 3, column : column + 3]
+        hidden[:, :, row, column] = np.einsum("bcij,ocij->bo", patch, weight) + bias
+    hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+    expected = hidden.reshape(3, -1) @ network.output.weight.detach().numpy()[0] + network.output.bias.item()
+    np.testing.assert_allclose(logits, expected, rtol=1e-10)
+
+
+def test_minibatch_std_of_an_mlp_goes_through_a_linear_layer_before_the_last_one() -> None:
+    part = {"kind": "mlp", "hidden_sizes": [6, 5], "minibatch_std": True}
+    network: Any = build_discriminator(make_config("mlp", discriminator=part, init="default")).double()
+    seen: list[torch.Tensor] = []
+    network.hidden2.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+    logits = network(torch.rand(3, 1, 28, 28, dtype=torch.float64)).detach().numpy()
+    features = seen[0].detach().numpy()
+    spread = np.sqrt(features.var(0) + 1e-8).mean()
+    weight, bias = (tensor.detach().numpy() for tensor in network.minibatch_std.layer.parameters())
+    hidden = np.concatenate((features, np.full((3, 1), spread)), 1) @ weight.T + bias
+    hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+    expected = hidden @ network.output.weight.detach().numpy()[0] + network.output.bias.item()
+    np.testing.assert_allclose(logits, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
+def test_the_spread_of_a_batch_moves_its_logits_by_different_numbers(preset: str) -> None:
+    """One number for all of them tells D nothing that a bias would not."""
+    config = make_config(preset, init={"kind": "normal", "std": 0.3})
+    part = config.discriminator.model_copy(update={"minibatch_std": True})
+    network: Any = build_discriminator(config.model_copy(update={"discriminator": part}))
+    x = torch.rand(6, 1, 28, 28)
+    logits = network(x)
+    network.minibatch_std.std.register_forward_hook(lambda _, __, y: torch.cat((y[:, :-1], y[:, -1:] + 3), 1))
+    moved = network(x) - logits
+    assert moved.std() > 0.05 * moved.abs().mean() > 0
 
 
 def test_bilinear_upsampling_is_both_in_turn() -> None:

@@ -26,6 +26,7 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
     {"seed": 1},
     {"seed": 0, "lr_g": 1e-3, "lr_d": 5e-4, "beta1": 0.9, "beta2": 0.99},
     {"seed": 2, "loss": {"kind": "bce", "real_label": 0.9, "generator_label": 0.8, "discriminator_reduction": "mean"}},
+    {"seed": 1, "loss": {"kind": "bce", "computed_from": "probabilities"}},
 )
 
 
@@ -37,6 +38,7 @@ DIFFERENCES: tuple[dict[str, Any], ...] = (
         ("dcgan-28", SMALL),
         ("dcgan-28", {**SMALL, "d_steps_per_g_step": 2, "generator_fakes": "fresh"}),
         ("dcgan-28", {**SMALL, "update_order": "generator_first"}),
+        ("dcgan-28", {**SMALL, "generator_gradient": "accumulated", "d_steps_per_g_step": 2}),
         ("dcgan-28", {**SMALL, "g_steps_per_d_step": 2, "latent_distribution": "uniform"}),
         ("dcgan-28", {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4, "minibatch_std": True}}),
         (

@@ -166,6 +166,39 @@ def test_only_the_fakes_that_g_learns_from_remember_how_they_were_made(
     assert seen == expected
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({}, 1.0), ({"d_steps_per_g_step": 2}, 1.0), ({"loss": {"kind": "bce", "discriminator_reduction": "mean"}}, 0.5)],
+)
+def test_an_accumulated_gradient_is_the_sum_of_both_losses_gradients_on_the_same_fakes(
+    changes: dict[str, Any], share: float
+) -> None:
+    """One is of D's loss before its step, the other of G's loss after it."""
+    trainer, twin = (make_trainer(generator_gradient="accumulated", **changes) for _ in range(2))
+    trainer.step()
+    for _ in range(changes.get("d_steps_per_g_step", 1)):
+        z = twin.draw_latents("discriminator")
+        x_fake = twin.generator(z)
+        before = copy.deepcopy(twin.discriminator)
+        follow_discriminator(twin, x_fake, share)
+    of_d = share * functional.softplus(before(x_fake)).mean()
+    of_g = functional.softplus(-twin.discriminator(x_fake)).mean()
+    expected = torch.autograd.grad(of_d + of_g, list(twin.generator.parameters()))
+    for gradient, parameter in zip(expected, trainer.generator.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def follow_discriminator(trainer: Trainer, x_fake: Tensor, share: float) -> None:
+    """Take a D step by plain PyTorch on given fakes, its loss times ``share``."""
+    real, fake = (
+        trainer.discriminator(x) for x in (take_batch(trainer.images, trainer.next_indices()), x_fake.detach())
+    )
+    trainer.optimizer_d.zero_grad()
+    (share * (functional.softplus(-real).mean() + functional.softplus(fake).mean())).backward()
+    trainer.optimizer_d.step()
+
+
 def test_clipping_keeps_every_weight_of_d_in_its_bounds() -> None:
     trainer = make_trainer(loss={"kind": "wasserstein", "weight_clip": 0.003}, lr_d=1e-2)
     trainer.step()

@@ -16,10 +16,10 @@ from gan_ablate.training.models.layers import (
     FlattenLinear,
     GreyConv2d,
     GreyConvTranspose2d,
-    MinibatchStd,
     NearestUpsampleConv2d,
     build_block,
     build_dropouts,
+    build_minibatch_std,
     build_norm,
     build_output_activation,
 )
@@ -79,11 +79,11 @@ def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminat
             is_norm_last=discriminator.norm_position == "last",
         )
         in_channels = width
-    if discriminator.minibatch_std:
-        parts["minibatch_std"] = MinibatchStd()
-        in_channels += 1
-    side, num_outputs = discriminator.smallest_side(config.image_size), config.num_outputs_d
     has_bias = _has_bias(discriminator.bias, has_norm=False)
+    if discriminator.minibatch_std:
+        layer = nn.Conv2d(in_channels + 1, in_channels, 3, padding=1, bias=has_bias)
+        parts["minibatch_std"] = build_minibatch_std(layer, discriminator.activation)
+    side, num_outputs = discriminator.smallest_side(config.image_size), config.num_outputs_d
     match discriminator.head:
         case "linear":
             parts["output"] = FlattenLinear(in_channels * side**2, num_outputs, bias=has_bias)

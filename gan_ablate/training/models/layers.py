@@ -217,6 +217,15 @@ def build_block(
     return nn.Sequential(parts)
 
 
+def build_minibatch_std(layer: nn.Module, activation: ReLU | LeakyReLU) -> nn.Sequential:
+    """Put the feature of ``MinibatchStd`` before a layer with an activation (arXiv:1710.10196, table 2).
+
+    A last layer would add one number to all logits of a batch. No batch norm follows: it would take that feature, the
+    same for all images of a batch, out again.
+    """
+    return nn.Sequential(OrderedDict(std=MinibatchStd(), layer=layer, activation=build_activation(activation)))
+
+
 def build_activation(activation: ReLU | LeakyReLU) -> nn.Module:
     """Build a hidden layer's activation, in place where that is safe: after a layer or a norm it is."""
     match activation.kind:

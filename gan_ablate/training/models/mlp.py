@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from gan_ablate.training.models.layers import (
-    MinibatchStd,
     build_block,
     build_dropouts,
+    build_minibatch_std,
     build_norm,
     build_output_activation,
 )
@@ -49,8 +49,7 @@ def build_mlp_discriminator(config: RunConfig, discriminator: MLPDiscriminator) 
         )
         width = size
     if discriminator.minibatch_std:
-        parts["minibatch_std"] = MinibatchStd()
-        width += 1
+        parts["minibatch_std"] = build_minibatch_std(nn.Linear(width + 1, width), discriminator.activation)
     parts["output"] = nn.Linear(width, config.num_outputs_d)
     if config.num_outputs_d == 1:
         parts["squeeze"] = nn.Flatten(0)
