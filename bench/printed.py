@@ -2,8 +2,7 @@
 
 Three documents' loops do not do what they are meant to. The loop of ``mlp`` detaches the fakes that G learns from, and
 gives D the label 1 for fakes as well. The noise of ``dcgan-fc`` has a shape that its first layer refuses. The loop of
-``dcgan-faces`` does not detach D's fakes, so that G's gradient keeps that of D's loss. All others are printed as they are
-meant.
+``dcgan-faces`` does not detach D's fakes, so that G's gradient keeps that of D's loss. All others are printed as meant.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ class WassersteinLoss(Model):
 
     kind: Literal["wasserstein"]
     weight_clip: PositiveFloat | None = None
-    """Keeps every weight of D in ± this after each of its steps (arXiv:1701.07875, algorithm 1: 0.01). The authors' code
-    clips before each step, so that G meets a D whose last step is not clipped. Without clipping, a gradient penalty or
-    spectral norm has to keep D from growing without bound."""
+    """Keeps every weight of D in ± this after each of its steps (arXiv:1701.07875, algorithm 1: 0.01). The authors'
+    code clips before each step, so that G meets a D whose last step is not clipped. Without clipping, a gradient
+    penalty or spectral norm has to keep D from growing without bound."""
 
 
 class RelativisticLoss(Model):
