@@ -33,6 +33,12 @@ def test_the_count_has_minibatch_stds_layer_of_an_mlp() -> None:
     assert with_it - without == pytest.approx(2e-9 * 64 * 8 * 256**2)
 
 
+def test_the_count_has_the_second_backward_pass_of_an_accumulated_gradient() -> None:
+    own, accumulated = (make_config(batch_size=4, generator_gradient=gradient) for gradient in ("own", "accumulated"))
+    more = gflop_per_step(accumulated) - gflop_per_step(own)
+    assert more == pytest.approx(count_gflop(accumulated) - count_gflop(own), rel=0.1)
+
+
 class OneModule:
     """Counts for no module apart: PyTorch's tracker of modules fails where gradients are taken in a step."""
 

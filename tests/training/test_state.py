@@ -32,6 +32,7 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "weight clipping": {"loss": {"kind": "wasserstein", "weight_clip": 0.01}},
     "mode seeking": {"mode_seeking_weight": 1.0},
     "bf16": {"precision": "bf16"},
+    "accumulated gradient": {"generator_gradient": "accumulated"},
 }
 
 

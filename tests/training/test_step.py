@@ -408,6 +408,7 @@ def test_other_mechanisms_leave_latents_and_batches_alone() -> None:
         {"penalty": "gradient", "loss": "wasserstein"},
         {"penalty": "r1_r2", "loss": "relativistic"},
         {"augmentation": ("colour", "translation"), "mode_seeking_weight": 1.0},
+        {"loss": {"kind": "bce", "computed_from": "probabilities"}, "generator_gradient": "accumulated"},
     ],
 )
 def test_bfloat16_carries_what_is_computed_outside_layers_in_float32(changes: dict[str, Any]) -> None:
