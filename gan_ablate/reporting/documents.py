@@ -25,7 +25,7 @@ BCE = (
     "The document ends D in a sigmoid and takes BCELoss of its probabilities; here BCE is computed from D's logits. In "
     "float32 the two differ where D is sure and wrong: BCELoss of an image is at most 100. Its gradient is zero where "
     "a fake has a logit above 17, and fades where an image with the label 1 has one below -28. "
-    "`--set loss.computed_from=probabilities` trains as printed."
+    "`--set loss.computed_from=probabilities` computes it as printed."
 )
 
 

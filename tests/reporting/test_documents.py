@@ -40,9 +40,9 @@ def test_each_document_has_a_page_with_its_command_and_verdicts(tmp_path: Path) 
             assert all(f"{claim}: " in text for claim in document.claims if claim[:3] not in ("C16", "C17", "C18"))
     mlp = (tmp_path / "documents" / "mlp" / "report.md").read_text("utf-8")
     assert "G learns, and fakes have label 0" in mlp
-    assert "`--set loss.computed_from=probabilities` trains as printed" in mlp
+    assert "`--set loss.computed_from=probabilities` computes it as printed" in mlp
     faces = (tmp_path / "documents" / "dcgan-faces" / "report.md").read_text("utf-8")
-    assert "`--set generator_gradient=accumulated` trains as printed" in faces
+    assert "`--set generator_gradient=accumulated` steps along the sum, as printed" in faces
     dropout = (tmp_path / "documents" / "mlp-dropout" / "report.md").read_text("utf-8")
     assert "batches of 100, Adam at 0.0002 with β1 = 0.9" in dropout
     assert re.search(r"FID \d+\.\d \[\d+\.?\d*, \d+\.?\d*\] after 1,500 steps on mnist-10k, 3 seeds", mlp)
