@@ -14,7 +14,7 @@ from gan_ablate.api import run_single
 from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import printable, shorten
-from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
@@ -242,6 +242,10 @@ def main() -> None:
         app()
     except UserError as wrong:
         _end(str(wrong), 2)
+    except (MemoryError, RuntimeError) as failure:
+        if not is_out_of_memory(failure):
+            raise
+        _end(describe_out_of_memory(failure), 2)
     except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
         if is_disk_failure(refused):
             _end(f"the disk: {refused.strerror}; make room, and the same command goes on", 2)

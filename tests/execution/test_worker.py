@@ -76,7 +76,7 @@ def test_what_the_disk_refuses_stops_everything(tmp_path: Path) -> None:
 def test_a_run_without_memory_is_tried_once_more_and_then_failed(tmp_path: Path) -> None:
     config = make_config()
     queue = RunQueue([], None, Store(tmp_path), Silent())
-    failed = Record(run_id=config.run_id, status="failed", message="MemoryError: too large", config=config)
+    failed = Record(run_id=config.run_id, status="failed", message="out of memory (too large)", config=config)
     assert list(queue.take_in("record", failed, config)) == []
     assert queue.next() == config
     assert list(queue.take_in("record", failed, config)) == [failed]
