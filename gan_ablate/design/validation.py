@@ -68,8 +68,12 @@ def choices(wrong: str, valid: list[str]) -> str:
 
 
 def look_of(name: str) -> str:
-    """Return what is left of a name where case, width and separators are not seen: ``Real_Label`` is ``real label``."""
-    return " ".join(re.split(r"[\s_-]+", unicodedata.normalize("NFKC", name).casefold()))
+    """Return what is left of a name where case, width and separators are not seen: ``Real_Label`` is ``real label``.
+
+    A sign in front of a number stays: -1 is not 1.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[^\w.+-]+|_+|(?<=\w)-(?=\w)", " ", folded).strip()
 
 
 def refuse_lookalikes(names: Sequence[str], where: str) -> None:
@@ -85,9 +89,13 @@ def refuse_lookalikes(names: Sequence[str], where: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
         look = look_of(name)
+        if seen.get(look) == name:
+            raise UserError(f"{where}: {shorten(repr(name))} stands there twice; valid: once")
         if look in seen:
             both = f"{shorten(repr(seen[look]))} and {shorten(repr(name))}"
-            raise UserError(f"{where}: {both} look alike; valid: names that differ in more than case, spaces, _ and -")
+            raise UserError(
+                f"{where}: {both} look alike; valid: names that differ in more than case, spaces and _ , : -"
+            )
         seen[look] = name
 
 
