@@ -319,3 +319,12 @@ def test_a_preset_is_parsed_once_for_all_variants(tmp_path: Path, monkeypatch: p
     first, second = plan(grid), plan(grid)
     assert len(parsed) <= 1
     assert first.cells == second.cells
+
+
+def test_more_runs_than_can_be_held_are_refused(tmp_path: Path) -> None:
+    levels = "\n".join(f"levels.l{i} = {{ beta1 = {i / 1000} }}" for i in range(101))
+    path = write(tmp_path, f'base = "mlp"\n[factors.f]\nbaseline = "l0"\n{levels}\n')
+    with pytest.raises(UserError) as refused:
+        plan(load_grid(path), seeds=10_000)
+    words = "101 variants × 10,000 seeds are 1,010,000 runs; valid: at most 1,000,000, here 9,900 seeds"
+    assert str(refused.value) == f"{path}: {words}"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, context, forkserver, reduction, resource_tracker, spawn, util
 from pathlib import Path
@@ -37,6 +37,18 @@ _HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _SERVER = forkserver.ForkServer()
 _SERVER.set_forkserver_preload(["gan_ablate.execution.run"])
 
+
+@contextmanager
+def _start_method_left_open() -> Iterator[None]:
+    """Leave it to the caller to choose how its processes start: to start one fixes that for the whole program."""
+    is_open = multiprocessing.get_start_method(allow_none=True) is None
+    try:
+        yield
+    finally:
+        if is_open:
+            multiprocessing.set_start_method(None, force=True)
+
+
 if sys.platform == "win32":
     MULTIPROCESSING: Any = multiprocessing.get_context("spawn")
 else:
@@ -53,13 +65,14 @@ else:
 
         def _launch(self, process_obj: BaseProcess) -> None:
             content = io.BytesIO()
-            context.set_spawning_popen(self)
-            try:
-                reduction.dump(spawn.get_preparation_data(process_obj.name), content)
-                reduction.dump(process_obj, content)
-            finally:
-                context.set_spawning_popen(None)
-            self.sentinel, pipe = _SERVER.connect_to_new_process(self._fds)
+            with _start_method_left_open():
+                context.set_spawning_popen(self)
+                try:
+                    reduction.dump(spawn.get_preparation_data(process_obj.name), content)
+                    reduction.dump(process_obj, content)
+                finally:
+                    context.set_spawning_popen(None)
+                self.sentinel, pipe = _SERVER.connect_to_new_process(self._fds)
             self.finalizer = util.Finalize(self, _close_all, (os.dup(pipe), self.sentinel))
             with os.fdopen(pipe, "wb") as file:
                 file.write(content.getbuffer())
@@ -242,7 +255,8 @@ def start_server() -> None:
     resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        _SERVER.ensure_running()
+        with _start_method_left_open():
+            _SERVER.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
