@@ -19,6 +19,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.environment import describe_environment
+from gan_ablate.files import write_atomically
 from gan_ablate.training.allocator import keep_memory
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.train import Trainer
@@ -53,8 +54,7 @@ def main() -> None:
     with threads(1):
         for name in arguments.grid:
             lines += [f"## {name}", "", *time_grid(name, arguments.turns, arguments.steps), ""]
-    arguments.to.parent.mkdir(parents=True, exist_ok=True)
-    arguments.to.write_text("\n".join(lines), "utf-8")
+    write_atomically(arguments.to, "\n".join(lines))
 
 
 def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:

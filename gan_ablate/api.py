@@ -133,8 +133,9 @@ def run_grids(
         with closing(records):  # whatever interrupts this, runs under way stop at once, at a checkpoint
             for block in blocks:
                 store.save_plan(block)
-            for _ in records:  # from the first on there is something to look at
-                _note_seeds(blocks, store)
+            for number, _ in enumerate(records):
+                if number == 0:  # from now on there is something to look at
+                    _note_seeds(blocks, store)
     _note_seeds(blocks, store)
     return of_plans
 

@@ -14,7 +14,7 @@ from gan_ablate.api import run_single
 from gan_ablate.computing import compute, describe
 from gan_ablate.design.single import plan_run
 from gan_ablate.design.validation import printable, shorten
-from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
@@ -22,7 +22,7 @@ from gan_ablate.execution.store import Store
 from gan_ablate.execution.tracking import write_events
 from gan_ablate.files import is_disk_failure
 from gan_ablate.forecast import check_code, show_forecast
-from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, takes_run_options
+from gan_ablate.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
 from gan_ablate.signals import listen, stoppable
 from gan_ablate.terminal import open_console
 from gan_ablate.watching import name_runs
@@ -118,9 +118,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps.  [default: 1500]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random stream.")] = 0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="As for run.")] = None,
-    data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
+    data_dir: Annotated[Path, typer.Option(help="As for run.", callback=expand_home)] = DATA,
     device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
-    inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help="As for run.", callback=expand_home)] = None,
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="As for run.")] = False,
     out: OutOption = RESULTS,
 ) -> None:
@@ -225,7 +225,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
     label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
     averaged: Annotated[bool, typer.Option("--averaged", help="With the average of its weights.")] = False,
-    to: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
+    to: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_home)] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
     """Draw new images with the generator of a finished run."""
@@ -242,6 +242,10 @@ def main() -> None:
         app()
     except UserError as wrong:
         _end(str(wrong), 2)
+    except (MemoryError, RuntimeError) as failure:
+        if not is_out_of_memory(failure):
+            raise
+        _end(describe_out_of_memory(failure), 2)
     except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
         if is_disk_failure(refused):
             _end(f"the disk: {refused.strerror}; make room, and the same command goes on", 2)

@@ -21,14 +21,21 @@ def is_disk_failure(failure: Exception) -> bool:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file or nothing: to a temporary neighbour, synced, then renamed into place.
 
+    A link stays, and the file that it leads to is written. A device or a pipe, such as ``/dev/null``, is written to.
+
     Raises:
         OSError: if it cannot be written; what was there before still is.
     """
+    whole = content.encode("utf-8") if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(whole)
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.write(whole)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

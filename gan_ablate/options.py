@@ -26,7 +26,23 @@ if TYPE_CHECKING:
 
     from gan_ablate.execution.executors import Executor
 
-OutOption = Annotated[Path, typer.Option(help="The results folder.")]
+
+def expand_home(path: Path | None) -> Path | None:
+    """Put a user's home in the place of ``~``, as a shell does not in ``--out=~/results``.
+
+    Raises:
+        UserError: if there is no such home.
+    """
+    try:
+        return None if path is None else path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{shorten(str(path))}: there is no such home folder; valid: a path without ~") from None
+
+
+OutOption = Annotated[Path, typer.Option(help="The results folder.", callback=expand_home)]
+DataDir = Annotated[
+    Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.", callback=expand_home)
+]
 
 RESULTS = Path("results")
 DATA = Path("data")
@@ -60,7 +76,7 @@ class RunOptions:
     bases: Annotated[
         list[str] | None, typer.Option("--base", help="Instead of the grid's base preset; twice: a block each.")
     ] = None
-    data_dir: Annotated[Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = DATA
+    data_dir: DataDir = DATA
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable."),
@@ -93,7 +109,10 @@ class RunOptions:
     ] = None
     inception_weights: Annotated[
         Path | None,
-        typer.Option(help="A copy of Inception's weights, to score with them (implies --features inception)."),
+        typer.Option(
+            help="A copy of Inception's weights, to score with them (implies --features inception).",
+            callback=expand_home,
+        ),
     ] = None
 
     def resolve(self) -> tuple[list[Plan], int]:

@@ -1,4 +1,4 @@
-"""Signals in, a command that ends cleanly out: Ctrl-C, a scheduler's SIGTERM, a terminal that closes."""
+"""Signals: end a command cleanly on Ctrl-C, SIGTERM or a closed terminal, and name the signal that ended a process."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ def listen() -> None:
 
 def _terminate(number: int, _: object) -> NoReturn:
     raise _TerminatedError(number)
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended: ``exit code 1``, ``signal SIGTERM``, ``signal SIGRTMIN+3``.
+
+    Args:
+        code: its exit code; below zero, the number of the signal that ended it; None where nobody knows.
+    """
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    name = _name_signal(-code)
+    return f"signal {name}; out of memory?" if name == "SIGKILL" else f"signal {name}"
+
+
+def _name_signal(number: int) -> str:
+    """Name a signal as ``kill -l`` does; Python knows only the first and the last of the real-time signals."""
+    known = {one.value: one.name for one in signal.Signals}
+    first = getattr(signal, "SIGRTMIN", None)
+    if number in known or first is None or number < first:
+        return known.get(number, str(number))
+    return f"SIGRTMIN+{number - first}"
 
 
 @contextmanager

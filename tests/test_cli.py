@@ -209,3 +209,31 @@ def test_list_shows_how_every_claim_stands(
     assert rows["C2"] == "supported"
     assert rows["C7"] == "not run yet: --grid learning_rate"
     assert list(rows).index("C2") < list(rows).index("C10")
+
+
+@pytest.mark.parametrize("command", [["status"], ["plan", "--grid", "tiny.toml", "--data-dir=~/data"]])
+def test_a_home_that_the_shell_leaves_is_expanded(
+    tmp_path: Path, tiny_grid: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Shells leave the sign alone behind ``--out=``; a folder of that name is deleted at one's peril."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    asked: list[Path] = []
+
+    def note(store: Store) -> list[str]:
+        asked.append(store.root)
+        return []
+
+    for name in ("list_plans", "check_writable"):
+        monkeypatch.setattr(Store, name, note)
+    assert call(monkeypatch, *command, "--out=~/res") == 0
+    assert asked == [tmp_path / "home" / "res"]
+    assert not Path("~").exists()
+
+
+def test_a_home_that_nobody_has_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "status", "--out=~nobody-of-that-name/res") == 2
+    words = "gan-ablate: ~nobody-of-that-name/res: there is no such home folder; valid: a path without ~"
+    assert capsys.readouterr().err.strip() == words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
@@ -12,10 +12,14 @@ from gan_ablate.design.datasets import FeatureKind, count_channels
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.own import PARTS, OwnPart
-from gan_ablate.design.validation import Model, Probability, Size
+from gan_ablate.design.validation import Model, Probability, Size, refusal
 
 MAX_STEPS = 10**9
 MAX_CLASSES = 1_000
+MAX_POINTS = 10_000
+"""Points of FID along training, and sample sheets: each is a file, or a set of images that is scored."""
+MAX_SEED = 2**63 - 1
+"""The largest that tables hold as a number."""
 
 Precision = Literal["fp32", "bf16"]
 LatentDistribution = Literal["normal", "uniform"]
@@ -31,7 +35,7 @@ class Scoring(Model):
     """How many images are scored at the end."""
     curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000
     """How many at each point along training."""
-    curve_points: PositiveInt = 10
+    curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] = 10
     """How many points along training there are, evenly spread."""
     representation: bool = False
     """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
@@ -98,7 +102,7 @@ class RunConfig(Addressed):
     """Of layers; weights, losses and updates are in float32."""
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     """G steps."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     """Of every random stream."""
     scoring: Scoring
     """How the run is judged."""
@@ -161,5 +165,8 @@ class RunConfig(Addressed):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        if self.sheet_every is not None and self.steps // self.sheet_every > MAX_POINTS:
+            advice = f"{self.steps // self.sheet_every:,} sample sheets; valid: at most {MAX_POINTS:,}"
+            raise refusal("sheet_every", self.sheet_every, advice, "steps")
         check_combinations(self)
         return self

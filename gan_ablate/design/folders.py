@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.design.datasets import NUM_TRAINING_IMAGES
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,9 +105,11 @@ def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
         digest.update(path.read_bytes())
     shown = folder.resolve().name.encode("utf-8", "backslashreplace").decode()
     identity = f"{PREFIX}{shown}@{digest.hexdigest()[:8]}"
+    place = _memory_path()
+    if place is None:
+        return identity
     with suppress(OSError):  # a memory that cannot be kept costs time, no more
-        _memory_path().parent.mkdir(parents=True, exist_ok=True)
-        _memory_path().write_text(json.dumps({**memory, key: [signature.hexdigest(), identity]}), "utf-8")
+        write_atomically(place, json.dumps({**memory, key: [signature.hexdigest(), identity]}))
     return identity
 
 
@@ -137,10 +140,13 @@ class KnownFolders:
     Attributes:
         places: ``folder:NAME@HASH`` → where it lies on this machine.
         notes: what is to be said of them before anything is trained.
+        images: ``folder:NAME@HASH`` → its images, listed once: a grid may ask for every variant.
     """
 
     places: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    images: dict[str, list[Path]] = field(default_factory=dict)
+    _num_classes: dict[str, int] = field(default_factory=dict)
 
     def name(self, dataset: str, origin: str) -> str:
         """Turn ``folder:PATH`` into ``folder:NAME@HASH``.
@@ -168,13 +174,14 @@ class KnownFolders:
             self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
         identity = folder_identity(folder, scan.images)
         self.places[identity] = place
+        self.images[identity] = scan.images
         return identity
 
     def count_images(self, dataset: str) -> int:
         """Count the images of a data set that are trained on."""
-        if dataset not in self.places:
+        if dataset not in self.images:
             return NUM_TRAINING_IMAGES[dataset]
-        num = len(list_images(Path(self.places[dataset])))
+        num = len(self.images[dataset])
         return num - num // HELD_OUT_SHARE
 
     def count_classes(self, dataset: str, source: str) -> int:
@@ -183,14 +190,16 @@ class KnownFolders:
         Raises:
             UserError: if it is a folder without any.
         """
-        if dataset not in self.places:
+        if dataset not in self.images:
             return 10  # all that are known by name have ten
-        folder = Path(self.places[dataset])
-        names = list_classes(folder, list_images(folder))
-        if not names:
-            advice = "valid: a folder whose images lie in at least two folders, one a class"
-            raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
-        return len(names)
+        if dataset not in self._num_classes:
+            folder = Path(self.places[dataset])
+            names = list_classes(folder, self.images[dataset])
+            if not names:
+                advice = "valid: a folder whose images lie in at least two folders, one a class"
+                raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
+            self._num_classes[dataset] = len(names)
+        return self._num_classes[dataset]
 
 
 def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]:
@@ -198,14 +207,21 @@ def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]
     return ((os.fsencode(path.relative_to(folder).as_posix()), path) for path in images)
 
 
-def _memory_path() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+def _memory_path() -> Path | None:
+    """Return the file of what is remembered, or None for a user without a home, as some containers have."""
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    except RuntimeError:
+        return None
     return Path(home) / "gan-ablate" / "folders.json"
 
 
 def _read_memory() -> dict[str, object]:
+    place = _memory_path()
+    if place is None:
+        return {}
     try:
-        memory = json.loads(_memory_path().read_text("utf-8"))
+        memory = json.loads(place.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return memory if isinstance(memory, dict) else {}

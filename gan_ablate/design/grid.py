@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -14,9 +15,10 @@ from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloa
 from pydantic_core import PydanticCustomError
 
 from gan_ablate.design.claims import Claim, check_claims
-from gan_ablate.design.config import MAX_STEPS
+from gan_ablate.design.config import MAX_POINTS, MAX_STEPS
 from gan_ablate.design.external import External
-from gan_ablate.design.validation import Model, choices, shorten, validate
+from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.validation import Model, check_depth, choices, look_of, refuse_lookalikes, shorten, validate
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ MAX_CHARACTERS = 1_000_000
 MAX_SENTENCE = 1_000
 MAX_NAME = 80
 """Characters of a factor's or a level's name: figures and tables have room for no more."""
-MAX_DEPTH = 20
-"""A level's deepest field is six tables down."""
 
 RESULT_COLUMNS = (
     "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
@@ -58,7 +58,7 @@ class Budget(Model):
     seeds: Annotated[int, Field(gt=0, le=MAX_SEEDS)] | None = None
     num_samples: PositiveInt | None = None
     curve_samples: PositiveInt | None = None
-    curve_points: PositiveInt | None = None
+    curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] | None = None
 
 
 # 1,280 samples are twenty times the 64 features, the fewest that scoring accepts. At 2,048 the choice of images adds
@@ -137,17 +137,17 @@ class Grid(Model):
 
 def list_grids() -> list[str]:
     """Names of the shipped grids."""
-    return _shipped("grids")
+    return list(_shipped("grids"))
 
 
 def list_presets() -> list[str]:
     """Names of the shipped presets."""
-    return _shipped("presets")
+    return list(_shipped("presets"))
 
 
 def list_studies() -> list[str]:
     """Names of the shipped studies, each of several grids."""
-    return _shipped("studies")
+    return list(_shipped("studies"))
 
 
 def load_preset(name: str, source: str) -> dict[str, Any]:
@@ -166,8 +166,9 @@ def describe_preset(name: str) -> str:
     return str(read_preset(name)["description"])
 
 
+@functools.cache  # a grid may ask for 10,000 variants
 def read_preset(name: str) -> dict[str, Any]:
-    """Read the file of a shipped preset, with what is said of it."""
+    """Read the file of a shipped preset, with what is said of it; not to be changed."""
     return tomllib.loads(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"))
 
 
@@ -217,6 +218,7 @@ def load_grid(name: str | Path) -> Grid:
             where = f"{source}: factors.{factor_name}.baseline"
             raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
     _check_base(grid, source)
+    _check_distinct(grid, source)
     check_claims(
         grid.claims,
         grid.factors,
@@ -238,13 +240,23 @@ def _check_base(grid: Grid, source: str) -> None:
 def _check_names(source: str, factor_name: str, factor: Factor) -> None:
     """Refuse names that tables, figures and files could not show."""
     taken, where = (*RESULT_COLUMNS, *_OTHER_COLUMNS), f"{source}: factors.{shorten(factor_name)}"
-    if factor_name in taken or factor_name.endswith(("_low", "_high")):
+    if look_of(factor_name) in map(look_of, taken) or factor_name.endswith(("_low", "_high")):
         raise UserError(f"{where}: results have a column of that name; rename the factor")
     for name in (factor_name, *factor.levels):
         if not re.fullmatch(r"[\w .,:+-]+", name):
             raise UserError(f"{where}: {shorten(repr(name))}: use letters, digits, spaces and _ . , : + -")
         if len(name) > MAX_NAME:
             raise UserError(f"{where}: {shorten(name)}: valid: at most {MAX_NAME} characters")
+
+
+def _check_distinct(grid: Grid, source: str) -> None:
+    """Refuse names of factors, levels and blocks that look alike; folders of images are told apart by their content."""
+    refuse_lookalikes(list(grid.factors), f"{source}: factors")
+    for name, factor in grid.factors.items():
+        refuse_lookalikes(list(factor.levels), f"{source}: factors.{shorten(name)}.levels")
+    for field, values in grid.blocks.items():
+        texts = [str(value) for value in values if not str(value).startswith(PREFIX)]
+        refuse_lookalikes(texts, f"{source}: blocks.{shorten(field)}")
 
 
 def _read_toml(text: str, source: str) -> dict[str, Any]:
@@ -260,28 +272,10 @@ def _read_toml(text: str, source: str) -> dict[str, Any]:
     return data
 
 
-def check_depth(data: dict[str, Any], source: str) -> None:
-    """Refuse tables that are deeper in one another than any field is, dots in names counted, and names like no field's.
-
-    Raises:
-        UserError: naming where the chain begins; ``source`` says where it stands.
-    """
-    layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
-    while layer:
-        first, depth, value = layer.pop()
-        if isinstance(value, dict) and any("" in name.split(".") or not name.isprintable() for name in value):
-            raise UserError(f"{source}: {shorten(first)}: a name is empty, or has characters that cannot be printed")
-        if depth > MAX_DEPTH:
-            raise UserError(f"{source}: {shorten(first)}: more than {MAX_DEPTH} tables deep, which no field is")
-        if isinstance(value, dict):
-            layer += [(first, depth + 1 + name.count("."), inner) for name, inner in value.items()]
-        elif isinstance(value, list):
-            layer += [(first, depth + 1, inner) for inner in value]
-
-
-def _shipped(folder: str) -> list[str]:
+@functools.cache
+def _shipped(folder: str) -> tuple[str, ...]:
     files = resources.files(f"gan_ablate.design.{folder}").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 def count_cells(grid: Grid) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gan_ablate.design.grid import check_depth
-from gan_ablate.design.validation import shorten
+from gan_ablate.design.validation import check_depth, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:

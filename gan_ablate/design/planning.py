@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from gan_ablate.design.layers import Layer
 
 MAX_CELLS = 10_000
+MAX_RUNS = 1_000_000
+"""Of a plan: all of their names are held at once."""
 
 Intervals = Literal["fixed", "sequential"]
 
@@ -217,6 +219,10 @@ def plan(
             folders.places[cell.config.code] = str(grid_folder(grid))
     folders.places.update(code.places)
     num_seeds = resolved.seeds or 1
+    if len(cells) * num_seeds > MAX_RUNS:
+        size = f"{len(cells):,} variants × {num_seeds:,} seeds are {len(cells) * num_seeds:,} runs"
+        advice = f"valid: at most {MAX_RUNS:,}, here {MAX_RUNS // len(cells):,} seeds"
+        raise UserError(f"{grid.source}: {size}; {advice}")
     return Plan(
         grid=grid,
         budget=budget,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gan_ablate.design.config import MAX_SEED, MAX_STEPS, RunConfig
 from gan_ablate.design.folders import KnownFolders
 from gan_ablate.design.grid import DEFAULT_BUDGETS, load_preset
 from gan_ablate.design.resolving import budget_settings, list_options, resolve_run, unscored_notes
-from gan_ablate.design.validation import shorten
+from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from gan_ablate.design.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,9 @@ def plan_run(
     Raises:
         UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.
     """
+    for option, number, least, most in (("--steps", steps, 1, MAX_STEPS), ("--seed", seed, 0, MAX_SEED)):
+        if number is not None and not least <= number <= most:
+            raise UserError(f"{option} {number}: valid: a whole number from {least} to {most:,}")
     if epochs is not None and steps is not None:
         raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
     common = budget_settings(DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {}))
@@ -66,6 +68,10 @@ def plan_run(
     config = resolve_run(load_preset(preset, "preset"), "preset", common, layers, folders)
     if epochs is not None:
         num_images = folders.count_images(config.dataset)
-        config = config.model_copy(update={"steps": max(1, epochs * num_images // config.batch_size)})
+        steps = max(1, epochs * num_images // config.batch_size)
+        if steps > MAX_STEPS:
+            most = MAX_STEPS * config.batch_size // num_images
+            raise UserError(f"--epochs {epochs}: {steps:,} steps; valid: a whole number from 1 to {most:,}")
+        config = validate(RunConfig, {**config.model_dump(), "steps": steps}, f"--epochs {epochs}")
     config = config.model_copy(update={"seed": seed})
     return SingleRun(config, folders.places, (*folders.notes, *unscored_notes([config])))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,11 +14,14 @@ from pydantic_core import PydanticCustomError
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ModelT = TypeVar("ModelT", bound="Model")
 
 MAX_SIZE = 65_536
+MAX_DEPTH = 20
+"""A level's deepest field is six tables down."""
+
 MAX_SHOWN = 100
 """Characters of a name or a value that a message shows."""
 
@@ -60,6 +65,57 @@ def choices(wrong: str, valid: list[str]) -> str:
     hint = f"did you mean {near[0]}? " if near else ""
     more = f", and {len(valid) - MAX_CHOICES:,} more" if len(valid) > MAX_CHOICES else ""
     return f"{hint}valid: {', '.join(map(shorten, valid[:MAX_CHOICES]))}{more}"
+
+
+def look_of(name: str) -> str:
+    """Return what is left of a name where case, width and separators are not seen: ``Real_Label`` is ``real label``.
+
+    A sign in front of a number stays: -1 is not 1.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[^\w.+-]+|_+|(?<=\w)-(?=\w)", " ", folded).strip()
+
+
+def refuse_lookalikes(names: Sequence[str], where: str) -> None:
+    """Refuse names that look alike on a page, or become one file where a system knows no case.
+
+    Args:
+        names: of one kind.
+        where: they stand, for the message.
+
+    Raises:
+        UserError: naming the first two.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        look = look_of(name)
+        if seen.get(look) == name:
+            raise UserError(f"{where}: {shorten(repr(name))} stands there twice; valid: once")
+        if look in seen:
+            both = f"{shorten(repr(seen[look]))} and {shorten(repr(name))}"
+            raise UserError(
+                f"{where}: {both} look alike; valid: names that differ in more than case, spaces and _ , : -"
+            )
+        seen[look] = name
+
+
+def check_depth(data: dict[str, Any], source: str) -> None:
+    """Refuse tables that are deeper in one another than any field is, dots in names counted, and names like no field's.
+
+    Raises:
+        UserError: naming where the chain begins; ``source`` says where it stands.
+    """
+    layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
+    while layer:
+        first, depth, value = layer.pop()
+        if isinstance(value, dict) and any("" in name.split(".") or not name.isprintable() for name in value):
+            raise UserError(f"{source}: {shorten(first)}: a name is empty, or has characters that cannot be printed")
+        if depth > MAX_DEPTH:
+            raise UserError(f"{source}: {shorten(first)}: more than {MAX_DEPTH} tables deep, which no field is")
+        if isinstance(value, dict):
+            layer += [(first, depth + 1 + name.count("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            layer += [(first, depth + 1, inner) for inner in value]
 
 
 def refusal(field: str, value: object, advice: str, *others: str) -> PydanticCustomError:

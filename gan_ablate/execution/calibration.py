@@ -92,7 +92,7 @@ def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int, folders:
     start_server()
     with (
         ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=_prepare_to_time, initargs=(folders,)) as pool,
-        _ended_at_once(),
+        _ended_at_once(pool),
     ):
         classifier_ms = pool.submit(_time_classifier).result()
         start_sec = time.perf_counter() - started
@@ -113,12 +113,17 @@ def _prepare_to_time(folders: dict[str, str]) -> None:
 
 
 @contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """Kill the processes of a pool where this one is interrupted: it would wait for all that they have begun."""
+def _ended_at_once(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Kill the processes of a pool where this one is interrupted: it would wait for all that they have begun.
+
+    The caller's other child processes go on.
+    """
     try:
         yield
     except KeyboardInterrupt:
         kill_server()
+        for process in list((pool._processes or {}).values()):  # noqa: SLF001 (there is no other way before Python 3.14)
+            process.kill()
         raise
 
 
@@ -141,7 +146,7 @@ def _time_step(config: RunConfig) -> float | None:
             started = time.perf_counter()
             take_step()
             times.append(time.perf_counter() - started)
-    except (RuntimeError, UserError):  # PyTorch's, of memory above all, or of code of somebody's own
+    except (RuntimeError, MemoryError, UserError):  # PyTorch's, of memory above all, or of code of somebody's own
         return None
     return statistics.median(times) * 1e3
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
@@ -12,17 +16,22 @@ CHECKPOINT_SEC = 60.0
 """Seconds of training between two checkpoints, unless it is said otherwise."""
 
 
+AbsolutePath = Annotated[str, AfterValidator(lambda path: str(Path(path).absolute()))]
+"""Workers, nodes of a cluster and jobs of a scheduler start in folders of their own."""
+
+
 class RunContext(Model):
     """Where and how a run is computed: nothing in here changes its answer.
 
-    ``folders`` says where each ``folder:NAME@HASH`` data set lies; ``checkpoint_sec`` how many seconds of training lie
-    between two checkpoints, and ``keeps_checkpoints`` whether the last one stays when the run is over.
+    Paths are made absolute. ``folders`` says where each ``folder:NAME@HASH`` data set lies; ``checkpoint_sec`` how many
+    seconds of training lie between two checkpoints, and ``keeps_checkpoints`` whether the last one stays when the run
+    is over.
     """
 
-    out: str
-    data_dir: str
+    out: AbsolutePath
+    data_dir: AbsolutePath
     device: str = "cpu"
-    inception_weights: str | None = None
+    inception_weights: AbsolutePath | None = None
     folders: dict[str, str] = {}
     checkpoint_sec: float = CHECKPOINT_SEC
     keeps_checkpoints: bool = False
@@ -35,7 +44,7 @@ def check_context(device: str, inception_weights: str | Path | None, checkpoint_
         UserError: if the device is of no kind that training supports, the weights' file is not there, or the seconds
             are below none.
     """
-    if not checkpoint_sec >= 0:
+    if not 0 <= checkpoint_sec < math.inf:
         raise UserError(f"--checkpoint-every {checkpoint_sec:g}: valid: a number of seconds from 0")
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
         raise UserError(f"--device {shorten(device)}: not supported; valid: cpu, cuda, cuda:0, …")

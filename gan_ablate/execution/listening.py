@@ -20,6 +20,7 @@ import torch
 
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.events import Progress
+from gan_ablate.signals import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,16 +138,10 @@ def run_command(
         _end(program)
     seconds = time.perf_counter() - started
     if status != 0:
-        how = _name_signal(-status) if status < 0 else f"exit code {status}"
-        last = f": {heard.last_line}" if heard.last_line else ""
+        how, last = describe_exit(status), f": {heard.last_line}" if heard.last_line else ""
         raise ProgramError(f"the program ended with {how}{last}; all of its output is in {output.name}")
     # Linux counts in KiB, macOS in bytes.
     return seconds, usage * (1 if sys.platform == "darwin" else 1024)
-
-
-def _name_signal(number: int) -> str:
-    known = {one.value: f"signal {one.name}" for one in signal.Signals}
-    return known.get(number, f"signal {number}")
 
 
 def _listen(

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor, unscored_reason
@@ -100,7 +101,8 @@ def execute(
         if is_disk_failure(failure):  # which is no fault of this run, and would fail all others
             raise
         log.exception("failed")
-        message = f"{type(failure).__name__}: {failure}"
+        is_short = is_out_of_memory(failure)
+        message = describe_out_of_memory(failure) if is_short else f"{type(failure).__name__}: {failure}"
         record = Record(run_id=config.run_id, status="failed", message=message, config=config, device=context.device)
     finally:
         for handler in log.handlers[:]:

@@ -48,7 +48,7 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
         store: whose runs of the same variants tell where the machine's speed is not known.
         speed: from ``calibration.calibrate``.
     """
-    known = speed or Speed(step_ms={key: ms for plan in plans for key, ms in _seen_step_ms(plan, store).items()})
+    known = speed or Speed(step_ms=_seen_step_ms(plans, store))
     return {
         cell.run_id(seed): seconds
         for plan in plans
@@ -63,13 +63,15 @@ def _run_sec(config: AnyConfig, speed: Speed) -> float:
     return UNKNOWN_RUN_SEC if isinstance(config, ExternalConfig) else estimate_run_sec(config, speed)
 
 
-def _seen_step_ms(plan: Plan, store: Store) -> dict[str, float]:
+def _seen_step_ms(plans: Sequence[Plan], store: Store) -> dict[str, float]:
+    """Look up the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
+    runs = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
     seen = {}
-    for cell in plan.cells:
+    for one, cell in ((plan, cell) for plan in plans for cell in plan.cells):
         if isinstance(cell.config, ExternalConfig):
             continue
-        runs = summarise_runs(store, (cell.run_id(seed) for seed in plan.seeds_of(cell)))
-        times = [run.step_ms for run in runs.values() if run.step_ms is not None]
+        ended = [runs[run_id] for seed in one.seeds_of(cell) if (run_id := cell.run_id(seed)) in runs]
+        times = [run.step_ms for run in ended if run.step_ms is not None]
         if times:
             seen[step_key(cell.config)] = statistics.median(times)
     return seen

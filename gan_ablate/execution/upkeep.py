@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 
-_UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|checkpoint|png|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
+_UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|checkpoint|png|webp|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
 """A name as ``write_atomically`` makes it."""
 
 ABANDONED_SEC = 3_600.0
@@ -211,7 +211,8 @@ def _is_held(store: Store, run_id: str) -> bool:
 
 def _list_abandoned(store: Store) -> Iterator[Path]:
     """Files as ``write_atomically`` names them while it writes, folders likewise, in the places that the store owns."""
-    owned = [store.root / name for name in ("runs", "plans", "checkpoints", "cache", "records", "sheets")]
+    names = ("runs", "plans", "checkpoints", "cache", "records", "sheets", *store.list_plans())
+    owned = [store.root / name for name in names]
     inside = (path for place in owned for path in sorted(place.rglob(".*")))
     for path in (*sorted(store.root.glob(".*")), *inside):
         is_ours = _UNFINISHED.fullmatch(path.name) or (path.parent in owned[:1] and path.name.startswith(".trash."))

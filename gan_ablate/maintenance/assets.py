@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.datasets import MNIST, FashionMNIST
 
+from gan_ablate.files import write_atomically
 from gan_ablate.scoring.features import EXTRACTION_BATCH, ClassifierName, ImageClassifier
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -45,7 +46,7 @@ def main() -> None:
     for file in files:
         file.chmod(0o644)
     sums = (f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
-    (ASSETS / "SHA256SUMS").write_text("".join(sums), "ascii")
+    write_atomically(ASSETS / "SHA256SUMS", "".join(sums))
 
 
 def train_classifier(

@@ -228,7 +228,13 @@ def _say_why_not(file: Path, unreadable: Exception) -> str:
 
 def _download(url: str) -> Path:
     """Fetch the published weights into PyTorch's cache, or find them there."""
-    file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    folder = Path(torch.hub.get_dir())
+    if folder.parts[0] == "~":  # PyTorch would make a folder of that name here
+        raise UserError(
+            "The Inception weights have no place to be kept, as this user has no home: "
+            "set TORCH_HOME, or pass a copy with --inception-weights PATH"
+        )
+    file = folder / "checkpoints" / url.rsplit("/", 1)[1]
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -101,7 +101,7 @@ def test_a_folder_s_block_is_named_by_its_content(tmp_path: Path) -> None:
         ('[blocks]\n"generator.norm" = ["none"]\ngenerator.norm = ["batch"]', "mine.toml: blocks"),
         ('[blocks]\npreset = ["dcgan"]', r"mine.toml: blocks.preset = 'dcgan': no such preset"),
         ("[blocks]\nseed = [1, 2]", r"mine.toml, \[blocks\]: seed and steps"),
-        ("[blocks]\nbatch_size = [64, 64]", "the same configuration"),
+        ("[blocks]\nbatch_size = [64, 64]", "blocks.batch_size: '64' stands there twice"),
         ("[blocks]\nbatch_size = [[64]]", r"mine.toml: blocks.batch_size"),
         ('[blocks]\nbeta1 = [0.5, 0.9]', "the same configuration"),  # the factor sets it too
     ],

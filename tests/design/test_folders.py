@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,55 @@ def test_a_plan_says_what_is_left_out_and_knows_the_classes(tmp_path: Path) -> N
     (tmp_path / "stray.png").write_bytes(b"x")
     with pytest.raises(UserError, match="has no classes; valid: a folder"):
         plan(load_grid("conditional"), budget="smoke", dataset=f"folder:{tmp_path}")
+
+
+def test_a_plan_of_many_variants_lists_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cats/a.png", "dogs/b.png"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True)
+        (tmp_path / "pets" / name).write_bytes(name.encode())
+    listed: list[Path] = []
+
+    def count(folder: Path, pattern: str) -> Iterator[Path]:
+        listed.append(folder)
+        return iter(sorted(folder.glob(f"**/{pattern}")))
+
+    monkeypatch.setattr(Path, "rglob", count)
+    planned = plan(
+        load_grid("batch_size"),
+        dataset=f"folder:{tmp_path / 'pets'}",
+        overrides=["conditional=true", "scoring.features=none"],
+    )
+    assert {cell.trained.num_classes for cell in planned.cells} == {2}
+    assert len(planned.cells) == 4
+    assert listed == [tmp_path / "pets"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no numbers of users")
+def test_a_user_without_a_home_plans_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started with a number of a user whom its system does not know."""
+
+    def know_nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", know_nobody)
+    (tmp_path / "a.png").write_bytes(b"1")
+    assert folder_identity(tmp_path).startswith("folder:")
+
+
+def test_what_is_remembered_of_folders_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.png").write_bytes(b"1")
+    folder_identity(tmp_path / "one")
+    memory = tmp_path / "cache-home" / "gan-ablate" / "folders.json"
+    before = memory.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    (tmp_path / "one" / "b.png").write_bytes(b"2")
+    folder_identity(tmp_path / "one")
+    assert memory.read_bytes() == before
+    assert [path.name for path in memory.parent.iterdir()] == ["folders.json"]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gan_ablate.design import grids as shipped
-from gan_ablate.design.grid import list_grids, list_presets, list_studies, load_grid
+from gan_ablate.design.grid import list_grids, list_presets, list_studies, load_grid, read_preset
 from gan_ablate.design.networks import NormalInit
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.design.study import load_grids, load_study
@@ -135,8 +137,8 @@ def test_options_win_over_the_grids_own_settings(tmp_path: Path) -> None:
 
 def test_variants_that_would_be_called_the_same_are_refused(tmp_path: Path) -> None:
     text = 'base = "mlp"\ndesign = "one-at-a-time"\n'
-    for name, beta1 in (("f_x", 0.9), ('"f x"', 0.8)):
-        text += f'[factors.{name}]\nbaseline = "a"\nlevels.a = {{}}\nlevels.b = {{ beta1 = {beta1} }}\n'
+    for name, level, beta1 in (("f", "x b", 0.9), ('"f x"', "b", 0.8)):
+        text += f'[factors.{name}]\nbaseline = "a"\nlevels.a = {{}}\nlevels."{level}" = {{ beta1 = {beta1} }}\n'
     with pytest.raises(UserError, match="two variants are called 'f x b'"):
         plan(load_grid(write(tmp_path, text)))
 
@@ -266,3 +268,63 @@ def test_two_grids_of_one_name_are_refused(tmp_path: Path) -> None:
     mine.write_text((Path(shipped.__path__[0]) / "beta1.toml").read_text("utf-8"), "utf-8")
     with pytest.raises(UserError, match="named like --grid beta1; rename"):
         load_grids(["beta1", str(mine)])
+
+
+LOOKALIKES = [
+    ("levels.y", "levels.X", "factors.a.levels: 'x' and 'X' look alike"),
+    ("levels.y", 'levels." x"', "factors.a.levels: 'x' and ' x' look alike"),
+    ("levels.y", 'levels."\uff58"', "factors.a.levels: 'x' and '\uff58' look alike"),
+    ("factors.b", "factors.A", "factors: 'a' and 'A' look alike"),
+    ("factors.b", "factors.Seed", "factors.Seed: results have a column of that name"),
+]
+
+
+def test_a_sign_is_no_separator(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path, FACTORIAL.replace("levels.x", 'levels."-1"').replace('"x"', '"-1"')
+                           .replace("levels.y", 'levels."1"')))  # fmt: skip
+    assert list(grid.factors["a"].levels) == ["-1", "1", "z"]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), LOOKALIKES)
+def test_names_that_look_alike_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_grid(write(tmp_path, FACTORIAL.replace(old, new)))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ('"normal", "Normal"', "blocks.latent_distribution: 'normal' and 'Normal' look alike"),
+        ('"a_b", "a b"', "blocks.latent_distribution: 'a_b' and 'a b' look alike"),
+    ],
+)
+def test_blocks_that_look_alike_are_refused(tmp_path: Path, values: str, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_grid(write(tmp_path, f"{FACTORIAL}[blocks]\nlatent_distribution = [{values}]\n"))
+    assert words in str(refused.value)
+
+
+def test_a_preset_is_parsed_once_for_all_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = write(tmp_path, FACTORIAL)
+    read_preset.cache_clear()
+    parsed: list[str] = []
+
+    def count(text: str) -> dict[str, Any]:
+        parsed.append(text)
+        return tomllib.loads(text)
+
+    grid = load_grid(text)
+    monkeypatch.setattr("gan_ablate.design.grid.tomllib", SimpleNamespace(loads=count))
+    first, second = plan(grid), plan(grid)
+    assert len(parsed) <= 1
+    assert first.cells == second.cells
+
+
+def test_more_runs_than_can_be_held_are_refused(tmp_path: Path) -> None:
+    levels = "\n".join(f"levels.l{i} = {{ beta1 = {i / 1000} }}" for i in range(101))
+    path = write(tmp_path, f'base = "mlp"\n[factors.f]\nbaseline = "l0"\n{levels}\n')
+    with pytest.raises(UserError) as refused:
+        plan(load_grid(path), seeds=10_000)
+    words = "101 variants × 10,000 seeds are 1,010,000 runs; valid: at most 1,000,000, here 9,900 seeds"
+    assert str(refused.value) == f"{path}: {words}"

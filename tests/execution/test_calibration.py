@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -145,3 +147,39 @@ def test_a_step_takes_time(changes: dict[str, object]) -> None:
 def test_a_gpu_is_not_guessed_at(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
     assert calibrate([planned], Store(tmp_path), 1, "cuda") is None
     assert pool.timed == []
+
+
+def test_ctrl_c_ends_the_pool_and_no_other_child_of_the_caller(
+    planned: Plan, tmp_path: Path, pool: type[Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait() -> Any:
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        process.start()
+        return process
+
+    ours, theirs = wait(), wait()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "_processes", {ours.pid: ours}, raising=False)
+    monkeypatch.setattr(pool, "map", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            calibrate([planned], Store(tmp_path), 2, "cpu")
+        ours.join(10)
+        theirs.join(0.2)
+        assert (ours.exitcode, theirs.exitcode) == (-signal.SIGKILL, None)
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.join()
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_step_without_memory_leaves_its_variant_out(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("gan_ablate.training.graphs.choose_step", refuse)
+    assert calibration._time_step(make_config("mlp")) is None

@@ -8,7 +8,9 @@ import pytest
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
+from gan_ablate.execution import index
 from gan_ablate.execution.index import Summary, summarise_runs
+from gan_ablate.execution.schedule import estimate_seconds
 from gan_ablate.execution.store import Store
 from tests.synthetic import make_record, save_runs
 
@@ -75,3 +77,19 @@ def test_a_disk_that_takes_no_index_stops_nothing(store: Store, monkeypatch: pyt
     monkeypatch.setattr("os.fsync", refuse)
     assert len(summarise_runs(store, store.load_plan("beta1").run_ids)) == 6
     assert not list(store.cache_dir.iterdir())
+
+
+def test_the_index_is_read_once_for_all_variants(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = store.load_plan("beta1")
+    summarise_runs(store, planned.run_ids)
+    reads: list[Path] = []
+    load = index._load
+
+    def count(path: Path) -> dict[str, list[object]]:
+        reads.append(path)
+        return load(path)
+
+    monkeypatch.setattr(index, "_load", count)
+    seconds = estimate_seconds([planned, planned], store)
+    assert len(reads) == 1
+    assert set(seconds) == set(planned.run_ids)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +178,39 @@ def test_all_workers_stay_while_more_runs_may_come(
     records = list(run_local(configs, context, 3, Silent(), more))
     assert len(records) == first_wave + 4
     assert busiest == [min(first_wave, 3), 3, 0]
+
+
+def test_a_worker_that_a_real_time_signal_ends_costs_its_run_only(context: RunContext) -> None:
+    class Signaller(Killer):
+        def progressed(self, _: Progress) -> None:
+            if self.left and self.events[-1] == "started 0":
+                self.left -= 1
+                (worker,) = multiprocessing.active_children()
+                assert worker.pid is not None
+                os.kill(worker.pid, signal.SIGRTMIN + 3)
+
+    signaller = Signaller(1)
+    (record,) = run_local([make_config("mlp", seed=0, steps=600)], context, 1, signaller)
+    assert record.status == "completed"
+    assert signaller.notes == ["0: the worker process died (signal SIGRTMIN+3); it is tried once more"]
+
+
+def test_the_callers_fork_server_stays_as_it_was() -> None:
+    """In a process of its own: what it preloads, and whether it runs, is seen before and after a worker is started."""
+    script = """
+import multiprocessing
+from multiprocessing import forkserver
+
+multiprocessing.set_forkserver_preload(["json"])
+from gan_ablate.execution.executors import local
+
+if __name__ == "__main__":
+    process = local.MULTIPROCESSING.Process(target=print, args=("from a worker",))
+    process.start()
+    process.join()
+    theirs = forkserver._forkserver
+    print(process.exitcode, theirs._preload_modules, theirs._forkserver_pid, multiprocessing.get_start_method(True))
+    local.kill_server()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None"]

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.queue import ASK_AGAIN_SEC, RunQueue
-from gan_ablate.execution.executors.worker import compute
+from gan_ablate.execution.executors.worker import check, compute
 from gan_ablate.execution.lease import lease
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
@@ -76,7 +79,7 @@ def test_what_the_disk_refuses_stops_everything(tmp_path: Path) -> None:
 def test_a_run_without_memory_is_tried_once_more_and_then_failed(tmp_path: Path) -> None:
     config = make_config()
     queue = RunQueue([], None, Store(tmp_path), Silent())
-    failed = Record(run_id=config.run_id, status="failed", message="MemoryError: too large", config=config)
+    failed = Record(run_id=config.run_id, status="failed", message="out of memory (too large)", config=config)
     assert list(queue.take_in("record", failed, config)) == []
     assert queue.next() == config
     assert list(queue.take_in("record", failed, config)) == [failed]
@@ -127,3 +130,62 @@ def test_more_is_asked_for_only_where_all_have_ended(tmp_path: Path) -> None:
     assert queue.next() == make_config(seed=1)
     assert not queue.has_work(is_idle=True)
     assert waves == []
+
+
+def fail_to_allocate_on_a_cpu(*_: object) -> None:
+    torch.empty(10**15)
+
+
+def fail_to_allocate_an_array(*_: object) -> None:
+    np.empty(10**15)
+
+
+def fail_to_allocate_on_a_gpu(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation")
+
+
+def fail_to_fork(*_: object) -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (fail_to_allocate_on_a_cpu, "can't allocate memory: you tried to allocate 4000000000000000 bytes"),
+        (fail_to_allocate_an_array, "Unable to allocate 7.11 PiB"),
+        (fail_to_allocate_on_a_gpu, "(CUDA out of memory. Tried to allocate 20.00 MiB.)"),
+        (fail_to_fork, "Cannot allocate memory"),
+    ],
+)
+def test_want_of_memory_is_said_alike_wherever_it_is_wanted(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, fail: Callable[..., None], reason: str
+) -> None:
+    monkeypatch.setattr("gan_ablate.execution.run.train", fail)
+    kind, record = compute(make_config(), context, ignore)
+    assert kind == "record"
+    assert isinstance(record, Record)
+    assert record.status == "failed"
+    assert record.message.startswith("out of memory (")
+    assert reason in record.message
+    assert record.message.endswith("; valid: fewer --jobs, or a smaller run")
+    assert "\n" not in record.message
+    queue = RunQueue([], None, Store(Path(context.out)), Silent())
+    assert list(queue.take_in(kind, record, record.config)) == []
+    assert queue.next() == record.config
+
+
+def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gan_ablate.execution.inputs.find_dataset", fail_to_allocate_an_array)
+    problem = check(make_config(), context)
+    assert isinstance(problem, UserError)
+    assert str(problem).startswith("--dataset mnist-10k: out of memory (Unable to allocate 7.11 PiB")
+
+
+def test_paths_travel_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of a cluster, or a job of a scheduler, starts in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    context = RunContext(out="results", data_dir="data", inception_weights="weights.pth")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = (context.out, context.data_dir, context.inception_weights)
+    assert found == tuple(str(tmp_path / name) for name in ("results", "data", "weights.pth"))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting import page
-from gan_ablate.reporting.plots import Style, plot_samples, quality, style, write_animation
+from gan_ablate.reporting.plots import Style, enlarge_picture, plot_samples, quality, style, write_animation
 from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front
 from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS
 from gan_ablate.reporting.plots.style import log_ticks
@@ -135,3 +137,43 @@ def test_numbers_stand_in_their_order() -> None:
     assert levels_in_order(Factor(baseline="0.5", levels=levels)) == ["0.0", "0.5", "0.9"]
     words: dict[str, dict[str, Any]] = {"on": {}, "off": {}}
     assert levels_in_order(Factor(baseline="off", levels=words)) == ["off", "on"]
+
+
+def draw_figure(path: Path) -> None:
+    with style.also_as_pdf(wanted=True), style.open_figure(path, 1.0) as figure:
+        figure.subplots().plot([0, 1])
+
+
+def draw_animation(path: Path) -> None:
+    write_animation([save_sheet(path.parent / "sheets", step, step) for step in (0, 9)], 2, path)
+
+
+def draw_enlarged(path: Path) -> None:
+    enlarge_picture(save_sheet(path.parent / "sheets", 0, 0), path)
+
+
+@pytest.mark.parametrize(
+    ("draw", "name", "kind"),
+    [(draw_figure, "a.png", "PNG"), (draw_animation, "a.webp", "WEBP"), (draw_enlarged, "a.png", "PNG")],
+)
+def test_a_picture_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None], name: str, kind: str
+) -> None:
+    """Another command may read it meanwhile, and the disk may be full."""
+    path = tmp_path / name
+    draw(path)
+    with Image.open(path) as picture:
+        assert picture.format == kind
+    places = [place for place in (path, path.with_suffix(".pdf")) if place.exists()]
+    assert len(places) == (2 if draw is draw_figure else 1)
+    for place in places:
+        place.write_bytes(b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        draw(path)
+    assert [place.read_bytes() for place in places] == [b"old"] * len(places)
+    assert not list(tmp_path.glob(".*"))

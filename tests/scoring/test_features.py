@@ -359,3 +359,14 @@ def test_inception_says_what_is_wrong_with_its_weights(tmp_path: Path) -> None:
         (tmp_path / "other.pth").write_bytes(content)
         with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 .*\(it is no file of weights alone"):
             InceptionExtractor(tmp_path / "other.pth", CPU)
+
+
+def test_weights_of_a_user_without_a_home_are_not_put_into_a_folder_called_tilde(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
+    with pytest.raises(
+        UserError, match="this user has no home: set TORCH_HOME, or pass a copy with --inception-weights"
+    ):
+        features._download("https://example.org/weights.pth")
+    assert not Path("~").exists()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, context, forkserver, reduction, resource_tracker, spawn, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.queue import RunQueue
 from gan_ablate.execution.executors.worker import list_inputs, serve
 from gan_ablate.execution.store import Store
+from gan_ablate.signals import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -28,11 +31,62 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Record
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
-# a fork of this process would inherit threads and CUDA in an undefined state.
+# a fork of this process would inherit threads and CUDA in an undefined state. The server is our own. The one that
+# ``multiprocessing`` keeps for the whole process belongs to the caller, with what it is to import.
 _HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
-MULTIPROCESSING: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
-if _HAS_FORK_SERVER:
-    MULTIPROCESSING.set_forkserver_preload(["gan_ablate.execution.run"])
+_SERVER = forkserver.ForkServer()
+_SERVER.set_forkserver_preload(["gan_ablate.execution.run"])
+
+
+@contextmanager
+def _start_method_left_open() -> Iterator[None]:
+    """Leave it to the caller to choose how its processes start: to start one fixes that for the whole program."""
+    is_open = multiprocessing.get_start_method(allow_none=True) is None
+    try:
+        yield
+    finally:
+        if is_open:
+            multiprocessing.set_start_method(None, force=True)
+
+
+if sys.platform == "win32":
+    MULTIPROCESSING: Any = multiprocessing.get_context("spawn")
+else:
+    from multiprocessing import popen_forkserver
+
+    def _close_all(*descriptors: int) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    class _Launch(popen_forkserver.Popen):
+        """Starts a process as its base class does, from our server."""
+
+        _fds: list[int]
+
+        def _launch(self, process_obj: BaseProcess) -> None:
+            content = io.BytesIO()
+            with _start_method_left_open():
+                context.set_spawning_popen(self)
+                try:
+                    reduction.dump(spawn.get_preparation_data(process_obj.name), content)
+                    reduction.dump(process_obj, content)
+                finally:
+                    context.set_spawning_popen(None)
+                self.sentinel, pipe = _SERVER.connect_to_new_process(self._fds)
+            self.finalizer = util.Finalize(self, _close_all, (os.dup(pipe), self.sentinel))
+            with os.fdopen(pipe, "wb") as file:
+                file.write(content.getbuffer())
+            self.pid = forkserver.read_signed(self.sentinel)
+
+    class _Process(context.ForkServerProcess):
+        @staticmethod
+        def _Popen(process_obj: BaseProcess) -> _Launch:  # noqa: N802 (its base class calls it so)
+            return _Launch(process_obj)
+
+    class _Context(context.ForkServerContext):
+        Process = _Process
+
+    MULTIPROCESSING = _Context()
 
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
@@ -164,7 +218,7 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
             _, problem = worker.pipe.recv()
         except EOFError:
             worker.process.join()
-            reason = _exit_reason(worker.process.exitcode)
+            reason = describe_exit(worker.process.exitcode)
             raise UserError(f"--dataset {config.dataset}: the process that loaded it died ({reason})") from None
         if isinstance(problem, Exception):
             raise problem
@@ -191,13 +245,7 @@ def _receive(
         workers.remove(worker)
         workers.append(_start_worker(context, worker.core))
         if worker.run is not None:
-            yield from queue.give_up(worker.run, f"the worker process died ({_exit_reason(worker.process.exitcode)})")
-
-
-def _exit_reason(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}; out of memory?" if code == -9 else signal.Signals(-code).name
-    return f"exit code {code}"
+            yield from queue.give_up(worker.run, f"the worker process died ({describe_exit(worker.process.exitcode)})")
 
 
 def start_server() -> None:
@@ -207,20 +255,18 @@ def start_server() -> None:
     resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        with _start_method_left_open():
+            _SERVER.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kill_server() -> None:
-    """Kill the process that workers are forked from, and all that it has forked: it may still be importing."""
-    if _HAS_FORK_SERVER:
-        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001 (there is no other way)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    for child in multiprocessing.active_children():
-        child.kill()
+    """Kill the process that workers are forked from: it may still be importing. Another is started when needed."""
+    pid = getattr(_SERVER, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _start_worker(context: RunContext, core: int | None) -> _Worker:

@@ -6,6 +6,8 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
+from gan_ablate.errors import OUT_OF_MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,7 +21,8 @@ MAX_ATTEMPTS = 2
 ASK_AGAIN_SEC = 2.0
 """After so long it is asked again for a run that another command was computing."""
 
-_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "AcceleratorError")
+_WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
+"""How messages begin of runs that may succeed when less goes on beside them."""
 
 
 class RunQueue:
@@ -83,7 +86,7 @@ class RunQueue:
         elif kind == "stopped":
             self.put_back(run)
         else:
-            is_short = value.status == "failed" and value.message.startswith(_OUT_OF_MEMORY)
+            is_short = value.status == "failed" and value.message.startswith(_WORTH_A_RETRY)
             if not (is_short and self._is_retried(run, value.message)):
                 yield value
 

@@ -100,9 +100,8 @@ def run_ray(
     slots = int(ray.cluster_resources().get(kind, 0))
     if not slots:
         raise UserError(f"--device {context.device}: the Ray cluster has no {kind}")
-    absolute = context.model_copy(update={"out": str(Path(context.out).absolute())})
-    _check(configs, absolute, share)
-    return _serve(configs, absolute, jobs or slots, share, observer, more)
+    _check(configs, context, share)
+    return _serve(configs, context, jobs or slots, share, observer, more)
 
 
 def _call(address: str | None) -> None:

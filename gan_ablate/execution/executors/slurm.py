@@ -17,6 +17,7 @@ from gan_ablate.execution.events import Progress
 from gan_ablate.execution.executors.queue import RunQueue
 from gan_ablate.execution.executors.worker import compute, prepare
 from gan_ablate.execution.store import Store
+from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -48,9 +49,7 @@ class _Job:
 
         def send(kind: str, value: Any) -> None:
             if kind == "progress":
-                beside = path.with_suffix(".new")
-                beside.write_text(json.dumps(asdict(value)), "utf-8")
-                beside.replace(path)
+                write_atomically(path, json.dumps(asdict(value)))
 
         try:
             return compute(config, self._context, send)
@@ -91,11 +90,8 @@ def run_slurm(
     """
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("--executor slurm: no sbatch on this machine; valid: local, ray")
-    absolute = context.model_copy(
-        update={"out": str(Path(context.out).absolute()), "data_dir": str(Path(context.data_dir).absolute())}
-    )
     logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounting it warns every few seconds
-    executor = submitit.AutoExecutor(folder=Path(absolute.out) / "slurm" / "%j", cluster=cluster)
+    executor = submitit.AutoExecutor(folder=Path(context.out) / "slurm" / "%j", cluster=cluster)
     parameters: dict[str, Any] = {"timeout_min": TIMEOUT_MIN, "cpus_per_task": 1, "name": "gan-ablate"}
     if cluster == "slurm":
         parameters |= {"slurm_array_parallelism": jobs or 1_000, "slurm_signal_delay_s": 60}
@@ -109,7 +105,7 @@ def run_slurm(
     except (NameError, TypeError, ValueError, AssertionError) as wrong:
         reason = str(wrong).strip().partition("\n")[0]
         raise UserError(f"--slurm: {reason}") from None
-    return _serve(configs, absolute, executor, jobs, observer, more)
+    return _serve(configs, context, executor, jobs, observer, more)
 
 
 def _serve(

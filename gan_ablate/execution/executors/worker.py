@@ -11,7 +11,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -104,7 +104,8 @@ def compute(
     except RunStoppedError:
         return "stopped", config
     except OSError as refused:
-        return "refused", UserError(f"--out {context.out}: {refused.strerror or refused}; the same command goes on")
+        reason = f"--out {context.out}: {refused.strerror or refused}; the same command goes on"
+        return "refused", UserError(describe_out_of_memory(refused) if is_out_of_memory(refused) else reason)
     except UserError as refused:
         return "refused", refused
 
@@ -154,6 +155,9 @@ def check(config: AnyConfig, context: RunContext) -> Exception | None:
         check_inputs(config, context)
     except UserError as problem:
         return problem
-    except Exception:  # shown to the user in full: it is a defect
+    except Exception as failure:
+        if is_out_of_memory(failure):
+            return UserError(f"--dataset {config.dataset}: {describe_out_of_memory(failure)}")
+        # shown to the user in full: it is a defect
         return RuntimeError(traceback.format_exc())
     return None

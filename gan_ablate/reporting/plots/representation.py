@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from PIL import Image
 
-from gan_ablate.reporting.plots.style import lay_out_panels, open_figure
+from gan_ablate.reporting.plots.style import lay_out_panels, open_figure, save_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,6 @@ def plot_probes(probes: pd.DataFrame, path: Path) -> None:
 
 def enlarge_picture(source: Path, path: Path) -> None:
     """Write a run's picture twice as large, pixel by pixel."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(source) as picture:
         size = (picture.width * _SCALE, picture.height * _SCALE)
-        picture.resize(size, Image.Resampling.NEAREST).save(path)
+        save_picture(picture.resize(size, Image.Resampling.NEAREST), path)

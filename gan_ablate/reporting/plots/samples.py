@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.plots.style import WIDTH_INCHES, open_figure
+from gan_ablate.reporting.plots.style import WIDTH_INCHES, open_figure, save_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,8 +66,8 @@ def write_animation(sheets: Sequence[Path], num_rows: int, path: Path) -> None:
         ImageDraw.Draw(frame).text((2, 1), f"step {int(sheet.stem.removeprefix('step-')):,}", fill="black")
         frames.append(frame)
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)
+    options = {"duration": durations, "loop": 0, "quality": 60, "method": 4}
+    save_picture(frames[0], path, save_all=True, append_images=frames[1:], **options)
 
 
 def _open(sheet: Path) -> Image.Image:

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
+from gan_ablate.files import write_atomically
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -98,13 +100,26 @@ def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
         yield figure
-        drawn = io.BytesIO()
+        drawn, paper = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", metadata={"Software": None})
-        path.parent.mkdir(parents=True, exist_ok=True)
         if _also_as_pdf.get():
-            figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+            figure.savefig(paper, format="pdf", metadata={"CreationDate": None})
+            write_atomically(path.with_suffix(".pdf"), paper.getvalue())
     # 256 colours are enough for text and lines, at a third of the size.
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    save_picture(Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE), path, optimize=True)
+
+
+def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Write a picture whole, in the format that its name ends in: a page may be read while it is made anew.
+
+    Args:
+        picture: any.
+        path: the file to write.
+        options: of Pillow's writer for the format.
+    """
+    content = io.BytesIO()
+    picture.save(content, format=Image.registered_extensions()[path.suffix], **options)
+    write_atomically(path, content.getvalue())
 
 
 def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, marker: str, size: float = 8) -> None:
