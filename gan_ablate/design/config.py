@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
 from gan_ablate.design.datasets import FeatureKind, count_channels
+from gan_ablate.design.folders import folder_revisions
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.own import PARTS, OwnPart
@@ -104,10 +105,12 @@ class RunConfig(Addressed):
         """Corrections that changed the numbers of runs like this one.
 
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
-        return ("masks_after_networks",) if has_dropout else ()
+        masks = ("masks_after_networks",) if has_dropout else ()
+        return (*masks, *folder_revisions(self.dataset))
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:
