@@ -254,8 +254,8 @@ def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> Non
     shown = [f"{shorten(name)} ({shorten(reason)})" for name, reason in list(broken.items())[:MAX_BROKEN]]
     shown += ["…"] * (len(broken) > MAX_BROKEN)
     raise UserError(
-        f"{source}: {len(broken):,} of {num_files:,} files not readable as images: {'; '.join(shown)}; valid: mend them "
-        "or take them out"
+        f"{source}: {len(broken):,} of {num_files:,} files not readable as images: {'; '.join(shown)}; valid: mend "
+        "them or take them out"
     )
 
 
@@ -287,7 +287,7 @@ def read_picture(path: Path) -> Image.Image:
     except (ValueError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"none of {', '.join(formats)}") from None
+        raise ValueError(f"cut short, or none of {', '.join(formats)}") from None
     except Exception as broken:  # what Pillow's parsers raise on a damaged file is not documented
         raise ValueError(str(broken) or type(broken).__name__) from None
 
