@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from gan_ablate.design.grid import read_percent
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
+from gan_ablate.judging import LeftOutWarning
 from gan_ablate.judging import judge as judge_table
 from gan_ablate.options import DATA, RESULTS, OutOption
 from gan_ablate.terminal import open_console
@@ -63,18 +65,22 @@ def judge(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
 ) -> None:
     """Judge a table of anyone's runs: effects, verdicts, figures and a page, for any outcome."""
-    page = judge_table(
-        table,
-        factors=factors,
-        seed=seed,
-        outcomes=outcomes or ["fid:lower"],
-        baselines=dict(_read_baseline(text) for text in baselines or ()),
-        margin=None if margin is None else _read_margin(margin),
-        intervals="sequential" if sequential else "fixed",
-        out=out,
-        title=title,
-        figures_as_pdf=figures == "pdf",
-    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", LeftOutWarning)
+        page = judge_table(
+            table,
+            factors=factors,
+            seed=seed,
+            outcomes=outcomes or ["fid:lower"],
+            baselines=dict(_read_baseline(text) for text in baselines or ()),
+            margin=None if margin is None else _read_margin(margin),
+            intervals="sequential" if sequential else "fixed",
+            out=out,
+            title=title,
+            figures_as_pdf=figures == "pdf",
+        )
+    for warning in told:
+        print(warning.message)
     print(f"Report: {page}")
 
 

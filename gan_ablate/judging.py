@@ -1,7 +1,12 @@
-"""Anyone's runs, a table with a row each, in; effects, verdicts and a page out. No run of ours is needed."""
+"""Effects, verdicts and a page from a user's table of runs, a row each."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import itertools
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +23,16 @@ if TYPE_CHECKING:
     from gan_ablate.design.planning import Intervals
 
 MAX_TABLE_BYTES = 1_000_000_000
+_DELIMITERS = (",", ";", "\t")
+_OTHER_FILES = {
+    b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"\x1f\x8b": "compressed",
+    b"PAR1": "Parquet",
+}  # fmt: skip
+"""What a file begins with → what it is, if it is no text."""
+
+
+class LeftOutWarning(UserWarning):
+    """Rows of a table are no runs, and were left out."""
 
 
 def estimate_effects(
@@ -58,6 +73,7 @@ def estimate_effects(
     from gan_ablate.analysis.verdicts import tabulate_effects
 
     table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
+    _tell_left_out(table)
     of_outcome = _read_outcomes(table, [outcome])
     return tabulate_effects([effect for one in of_outcome for effect in estimate(table.design, table.runs, one)])
 
@@ -100,54 +116,134 @@ def judge(
     from gan_ablate.reporting.judged import write_judgement
 
     source = str(runs) if isinstance(runs, (str, Path)) else "the table"
-    frame = read_csv(Path(runs)) if isinstance(runs, (str, Path)) else runs
+    frame, num_comments = read_csv(Path(runs)) if isinstance(runs, (str, Path)) else (runs, 0)
     table = read_table(
-        frame, factors=factors, seed=seed, source=source, baselines=baselines, margin=margin, intervals=intervals
+        frame,
+        factors=factors,
+        seed=seed,
+        source=source,
+        baselines=baselines,
+        margin=margin,
+        intervals=intervals,
+        num_comments=num_comments,
     )
+    _tell_left_out(table)
     found = _read_outcomes(table, outcomes)
     words = title or f"What {', '.join(factors)} change{'s' if len(factors) == 1 else ''}: {Path(source).name}"
     return write_judgement(table, found, Path(out), title=words, figures_as_pdf=figures_as_pdf)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> tuple[pd.DataFrame, int]:
     """Read a table whose levels stay as they are written: ``0.50`` is no ``0.5``.
+
+    Columns are separated by commas, semicolons or tabs. Lines that begin with ``#`` are comments.
+
+    Returns:
+        The table, and how many comments were left out.
 
     Raises:
         UserError: if there is no such file, or it is no table.
     """
     import pandas as pd
 
+    lines = _read_text(path).splitlines(keepends=True)
+    told = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # what Excel writes for itself
+    lines = lines[1:] if told else lines
+    delimiter = told[1] if told else _find_delimiter(lines)
+    rows, comments = _split_lines(path, lines, delimiter)
+    if not rows:
+        raise UserError(
+            f"{path}: not a CSV table: no line in it but comments; valid: a line of names, then a row per run"
+        )
+    names, num_comments = rows[0], len(comments)
+    if comments and any(_is_number(cell) for cell in names):  # numbers name no columns: NumPy writes the names so
+        first, _ = _split_lines(path, [comments[-1].lstrip("# ")], delimiter)
+        if first and len(first[0]) == len(names):
+            names, num_comments = first[0], num_comments - 1
+            rows.insert(0, names)
+    named = [place for place, name in enumerate(names) if name]
+    twice = next((names[place] for i, place in enumerate(named) if names[place] in names[: named[i]]), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are called {shorten(twice)}; rename one")
+    for number, row in enumerate(rows[1:], 1):
+        if any(row[len(names) :]):
+            advice = "valid: one cell a column; quotes around what holds a comma, or semicolons between columns"
+            raise UserError(f"{path}: row {number}: {len(row):,} cells for {len(names):,} columns; {advice}")
+    # Only what is empty is nothing: a level may be called None.
+    cells = [[row[place] if place < len(row) and row[place] else None for place in named] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=[names[place] for place in named], dtype=object), num_comments
+
+
+def _read_text(path: Path) -> str:
+    """Read a text file of UTF-8, or of UTF-16 with its mark, as Excel writes it.
+
+    Raises:
+        UserError: if there is no such file, or it is something else.
+    """
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes; valid: at most {MAX_TABLE_BYTES:,}")
-        # Its first row is no header to pandas, which would rename columns of the same name.
-        # Only what is empty is nothing: a level may be called None.
-        whole: pd.DataFrame = pd.read_csv(
-            path,
-            dtype=str,
-            header=None,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            keep_default_na=False,
-            na_values=[""],
-        )
-        whole = whole.dropna(axis="columns", how="all")  # what spreadsheets write behind the last column
+        content = path.read_bytes()
     except OSError as unreadable:
         raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
-    except (ValueError, pd.errors.ParserError) as broken:  # an empty file, other bytes than UTF-8, ragged rows
-        raise UserError(f"{path}: not a CSV table: {shorten(str(broken).strip())}") from None
-    names = [str(name).strip() for name in whole.iloc[0]]
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise UserError(f"{path}: two columns are called {shorten(twice)}; rename one")
-    return whole.iloc[1:].set_axis(names, axis="columns").reset_index(drop=True)
+    kind = next((kind for start, kind in _OTHER_FILES.items() if content.startswith(start)), None)
+    if kind is not None:
+        raise UserError(f"{path}: not a CSV table: {kind}; valid: the same saved as CSV, UTF-8")
+    try:
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as broken:
+        line = content.count(b"\n", 0, broken.start) + 1
+        raise UserError(
+            f"{path}: not a CSV table: line {line} is no UTF-8; valid: the same saved as CSV, UTF-8"
+        ) from None
+
+
+def _find_delimiter(lines: Sequence[str]) -> str:
+    """Find what separates the names of the first line that is no comment: the sign that gives most of them."""
+    header = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+
+
+def _split_lines(path: Path, lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[str]]:
+    """Split lines into cells, one list a row, and comments; a cell in quotes may go on in the next line."""
+    rows: list[list[str]] = []
+    comments: list[str] = []
+    rest = iter(lines)
+    for line in rest:
+        if line.startswith("#"):
+            comments.append(line)
+            continue
+        reader = csv.reader(itertools.chain([line], rest), delimiter=delimiter, skipinitialspace=True, strict=True)
+        try:
+            row = [cell.strip() for cell in next(reader)]
+        except csv.Error as broken:
+            raise UserError(f"{path}: not a CSV table: row {len(rows)}: {shorten(str(broken))}") from None
+        if row:
+            rows.append(row)
+    return rows, comments
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _tell_left_out(table: Table) -> None:
+    """Warn the caller of rows that are no runs."""
+    if table.left_out:
+        warnings.warn(f"{table.source}: left out: {table.left_out}", LeftOutWarning, stacklevel=3)
 
 
 def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
     """Find the outcomes' columns, and put numbers into them."""
     import numpy as np
 
-    from gan_ablate.analysis.tabled import RESERVED, parse_outcome, read_numbers
+    from gan_ablate.analysis.cleaning import read_numbers
+    from gan_ablate.analysis.tabled import RESERVED, parse_outcome
 
     if not outcomes:
         raise UserError("--outcome: what was measured? valid: COLUMN:lower or COLUMN:higher")
@@ -159,11 +255,10 @@ def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
         if outcome.name in {other.name for other in found}:
             raise UserError(f"--outcome {shorten(text)}: it is named twice; valid: once")
         found.append(outcome)
-    has_status = "status" in table.given
     for outcome in found:
         values = read_numbers(table.runs, outcome.name, table.source)
-        if not has_status:  # what is infinite has diverged
-            table.runs.loc[np.isinf(values), "status"] = "diverged"
+        is_infinite = np.isinf(values) & (table.runs["status"] == "completed").to_numpy()
+        table.runs.loc[is_infinite, "status"] = "diverged"
         is_over = np.isfinite(values) & (table.runs["status"] == "completed").to_numpy()
         table.runs[outcome.name] = np.where(is_over, values, np.nan)
     return found

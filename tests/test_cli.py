@@ -29,7 +29,7 @@ def test_a_broken_image_stops_everything_before_it_starts(
     assert call(monkeypatch, "run", "--grid", "beta1", "--dataset", "folder:pets") == 2
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
-    assert "3.png: not a readable image" in line
+    assert "1 of 8 files not readable as images: 3.png (cut short, or none of BMP" in line
     assert output.out == ""
     assert not Path("results").exists()
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import time
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,9 +16,18 @@ from scipy import stats
 import gan_ablate
 from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import effects as of_plans
+from gan_ablate.analysis.verdicts import tabulate_effects
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
+from gan_ablate.judging import LeftOutWarning
+from gan_ablate.reporting import judged
 from tests.synthetic import save_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gan_ablate.analysis.outcomes import Outcome
+    from gan_ablate.analysis.tabled import Table
 
 
 def make_runs(*, num_seeds: int = 8, seed: int = 0) -> pd.DataFrame:
@@ -176,7 +189,7 @@ off,2,0,33,1,completed
         ("off,2,0,33", ",2,0,33", {}, "row 4: bn is empty; valid: a level for every run"),
         ("off,2,0,33", "off,2,,33", {}, "row 4: seed is empty"),
         ("off,2,0,33", "<b>,2,0,33", {}, r"row 4, bn = '<b>': valid: at most 80 letters"),
-        ("1,completed", "1,done", {}, "row 4, status = 'done': .*valid: completed, diverged, failed"),
+        ("1,completed", "1,done", {}, "row 4, status = 'done': valid: completed, diverged, failed"),
         (",status", ",bn", {}, "two columns are called bn; rename one"),
         (ROWS, "", {}, "not a CSV table"),
         (ROWS, "bn,lr,seed,fid\n", {}, "no runs in it"),
@@ -201,6 +214,179 @@ def test_what_is_no_table_of_runs_is_one_line(
         judge(path, **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(wrong.value)
     assert not (tmp_path / "out").exists()
+
+
+CLEAN = """bn,lr,seed,fid
+on,1,0,20
+off,1,0,30
+on,2,0,21
+off,2,0,33
+on,1,1,22
+off,1,1,31
+on,2,1,20
+off,2,1,35
+"""
+
+
+@pytest.fixture
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the effects estimated only: a page takes seconds."""
+
+    def write_effects(table: Table, outcomes: Sequence[Outcome], out: Path, **_: object) -> Path:
+        out.mkdir(exist_ok=True)
+        effects = of_plans.estimate_effects(table.design, table.runs, outcomes[0])
+        tabulate_effects(effects).to_csv(out / "effects.csv", index=False)
+        return out / "report.md"
+
+    monkeypatch.setattr(judged, "write_judgement", write_effects)
+
+
+def effects_of_text(path: Path, text: str, **options: object) -> tuple[pd.DataFrame, str]:
+    """Judge a file; return its effects, and what was said to be left out."""
+    path.write_bytes(text.encode())
+    arguments: dict[str, object] = {"factors": ["bn", "lr"], "out": path.parent / "out", **options}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", LeftOutWarning)
+        page = judge(path, **arguments)  # type: ignore[arg-type]
+    said = " ".join(str(warning.message).partition("left out: ")[2] for warning in told)
+    return pd.read_csv(page.parent / "effects.csv"), said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text + ",,,\n,,,\n", "2 empty rows"),
+        (lambda text: text.replace("on,1,1", "bn,lr,seed,fid\non,1,1"), "1 repeated header"),
+        (lambda text: "# my runs, of May\n" + text.replace("on,2,0", "#on,2,0,999\non,2,0"), "2 comments"),
+        (lambda text: "# " + text, ""),  # as np.savetxt writes names
+        (lambda text: text.replace(",", ";"), ""),
+        (lambda text: text.replace(",", "\t"), ""),
+        (lambda text: "sep=;\n" + text.replace(",", ";"), ""),
+        (lambda text: text.replace(",", ";").replace("20\n", "20,0\n"), ""),  # Excel, where commas are decimal
+        (lambda text: text.replace("20\n", '"20,0"\n'), ""),
+        (lambda text: text.replace(",1,", ",1.0,").replace("on,2.0", "on,2"), ""),
+        (lambda text: "".join(f"{i},{line}\n" for i, line in zip(["", *range(8)], text.split("\n"), strict=False)), ""),
+        (lambda text: text.replace("\n", "\r\n"), ""),
+        (lambda text: '"' + text.replace(",", '","').replace("\n", '"\n"')[:-1], ""),
+        (lambda text: text.replace("fid\n", "fid,notes\n").replace("20\n", '20,"a\n# b"\n'), ""),  # a cell of two lines
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("without_page")
+def test_tables_are_read_as_people_have_them(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
+    expected, nothing = effects_of_text(tmp_path / "clean.csv", CLEAN)
+    assert nothing == ""
+    text = change(CLEAN)
+    factors = ["bn", "lr"]
+    found, told = effects_of_text(tmp_path / "other.csv", text, factors=factors)
+    assert told == said
+    columns = ["value", "low", "high", "p_holm", "num_seeds"]
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_crashed_runs_last_number_is_no_result(tmp_path: Path) -> None:
+    """A W&B export: a crashed attempt beside its repetition, and one that is still running."""
+    expected, _ = effects_of_text(tmp_path / "clean.csv", CLEAN)
+    text = CLEAN.replace("\n", ",finished\n").replace("fid,finished", "fid,State")
+    text += "on,1,0,500,crashed\noff,2,1,700,killed\non,3,,,failed\n"
+    found, told = effects_of_text(tmp_path / "wandb.csv", text)
+    assert told == "1 failed run without a level or a seed, 2 failed attempts beside a repetition"
+    pd.testing.assert_frame_equal(found, expected)
+    crashed = CLEAN.replace("\n", ",finished\n").replace("fid,finished", "fid,State")
+    crashed = crashed.replace("off,2,1,35,finished", "off,2,1,35,running")
+    found, told = effects_of_text(tmp_path / "running.csv", crashed)
+    assert told == ""
+    assert list(found["num_seeds"]) == [1, 1, 1]
+
+
+def test_the_page_says_what_is_left_out_and_what_is_not_finished(tmp_path: Path) -> None:
+    runs = pd.read_csv(io.StringIO(CLEAN)).assign(state="COMPLETE")
+    runs.loc[3, "state"] = "RUNNING"
+    runs.loc[len(runs)] = None
+    with pytest.warns(LeftOutWarning, match="the table: left out: 1 empty row"):
+        page = judge(runs, factors=["bn", "lr"], out=tmp_path / "out")
+    text = page.read_text("utf-8")
+    assert "Rows left out: 1 empty row." in text
+    assert "1 of the runs are not finished." in text
+
+
+@pytest.mark.usefixtures("without_page")
+def test_two_results_of_one_run_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"row 9: another run of .*; valid: one row .*, or a column status that says"):
+        effects_of_text(tmp_path / "twice.csv", CLEAN + "on,1,0,25\n")
+
+
+@pytest.mark.usefixtures("without_page")
+def test_names_and_levels_of_tracking_tools_are_understood(tmp_path: Path) -> None:
+    rows = "\n".join(f'"(0.{i}, 0.999)",{p}%,{s},{20 + s + i}' for s in range(3) for i in (0, 5) for p in (10, 20))
+    text = "config/betas,params.dropout,config/seed,metrics.fid\n" + rows
+    options = {"factors": ["config/betas", "params.dropout"], "seed": "config/seed", "outcomes": ["metrics.fid:lower"]}
+    found, _ = effects_of_text(tmp_path / "t.csv", text, **options)
+    assert list(found["effect"])[:2] == ["config/betas (0.5, 0.999)", "params.dropout 20%"]
+    with pytest.raises(UserError, match=r"--factor betas: .*no such column; did you mean config/betas\?"):
+        effects_of_text(tmp_path / "t.csv", text, **{**options, "factors": ["betas"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04rest", "not a CSV table: a spreadsheet or an archive; valid: the same saved as CSV, UTF-8"),
+        (CLEAN.replace("off", "\xe4us").encode("latin-1"), "not a CSV table: line 3 is no UTF-8; valid: the same"),
+        (CLEAN.replace(",20", ",20,5").encode(), r"row 1: 5 cells for 4 columns; valid: one cell a column; quotes"),
+        (CLEAN.replace("off,1,0", '"off,1,0').encode(), "not a CSV table: row 2: unexpected end of data"),
+        (CLEAN.replace("off,1,0", "On,1,0").encode(), "bn = 'on' and 'On': differ in case or spaces only; valid: one"),
+        (b"# nothing\n\n", "no line in it but comments; valid: a line of names"),
+        (b"bn,lr,seed,fid\n,,,\n#x\n", r"no runs in it \(left out: 1 empty row, 1 comment\)"),
+    ],
+)  # fmt: skip
+def test_the_rest_is_one_line_with_the_way_out(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message) as wrong:
+        judge(tmp_path / "t.csv", factors=["bn", "lr"], out=tmp_path / "out")
+    assert "\n" not in str(wrong.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_frames_are_read_in_the_same_way() -> None:
+    clean = pd.read_csv(io.StringIO(CLEAN))
+    rows = [["bn", "lr", "seed", "fid", "State"], [None] * 5, ["on", 1, 0, 999.0, "crashed"]]
+    frame = pd.DataFrame(
+        [*clean.assign(State="finished").to_numpy().tolist(), *rows], columns=[*clean.columns, "State"]
+    )
+    expected = estimate_effects(clean, factors=["bn", "lr"])
+    with pytest.warns(LeftOutWarning, match="left out: 1 repeated header, 1 empty row, 1 failed attempt beside a"):
+        found = estimate_effects(frame, factors=["bn", "lr"])
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_the_smallest_and_the_largest_numbers_have_a_page(tmp_path: Path) -> None:
+    values = {"a": 1e-308, "b": 1e99, "c": 5e-324}
+    rows = [{"x": x, "seed": s, "fid": value * (1 + s)} for s in range(2) for x, value in values.items()]
+    rows += [{"x": "d", "seed": 0, "fid": 1e-100}, {"x": "d", "seed": 1, "fid": 1e-50}]  # an interval beyond exp(700)
+    page = judge(pd.DataFrame(rows), factors=["x"], out=tmp_path / "out")
+    effects = pd.read_csv(page.parent / "effects.csv").set_index("effect")
+    assert effects["value"]["x b"] == pytest.approx(407 * np.log(10))
+    assert effects["adjusted_high"]["x d"] > 710
+    assert "> +9,999" in page.read_text("utf-8")
+
+
+def test_many_levels_are_all_in_the_table_and_the_clearest_on_the_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = pd.DataFrame([{"x": f"l{i}", "seed": s, "fid": rng.uniform(1, 20)} for s in range(2) for i in range(100)])
+    page = judge(runs, factors=["x"], out=tmp_path / "out")
+    assert "Of 99 effects and 100 variants this page shows at most 60 of them" in page.read_text("utf-8")
+    effects = pd.read_csv(page.parent / "effects.csv").set_index("effect")
+    assert len(effects) == 99
+    assert f"**{effects['p'].idxmin()}**" in page.read_text("utf-8")
+    assert f"**{effects['p'].idxmax()}**" not in page.read_text("utf-8")
+
+
+def test_thousands_of_levels_of_one_seed_take_seconds() -> None:
+    runs = pd.DataFrame([{"x": f"l{i}", "seed": 0, "fid": 1.0 + i} for i in range(2_000)])
+    began = time.process_time()
+    effects = estimate_effects(runs, factors=["x"])
+    np.testing.assert_allclose(effects["value"], np.log(runs["fid"][1:]))
+    assert time.process_time() - began < 10  # 9,999 levels took minutes
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

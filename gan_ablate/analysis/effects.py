@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.contrasts import Contrast, iterate_contrasts, iterate_simple_contrasts
 from gan_ablate.analysis.family import Comparison, Effect, estimate_family
 from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
 from gan_ablate.analysis.significance import RateComparison, compare_rates
 from gan_ablate.analysis.stats import contrast_sides, log_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def estimate_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome 
         runs: from ``load_results``, or likewise a row per run with columns cell, seed, status and the outcome's.
         outcome: a name in ``OUTCOMES``, or one of one's own.
     """
-    return _estimate(design, runs, _find(outcome), list_contrasts(design))
+    return _estimate(design, runs, _find(outcome), iterate_contrasts(design))
 
 
 def estimate_against(
@@ -66,14 +66,14 @@ def estimate_simple_effects(design: Design, runs: pd.DataFrame, outcome: str | O
         runs: as for ``estimate_effects``.
         outcome: likewise.
     """
-    return _estimate(design, runs, _find(outcome), list_simple_contrasts(design))
+    return _estimate(design, runs, _find(outcome), iterate_simple_contrasts(design))
 
 
 def _find(outcome: str | Outcome) -> Outcome:
     return OUTCOMES[outcome] if isinstance(outcome, str) else outcome
 
 
-def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: Sequence[Contrast]) -> list[Effect]:
+def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: Iterable[Contrast]) -> list[Effect]:
     """Estimate the effects of one family."""
     values = _matrix(design, runs, outcome)
     imputed = _impute_diverged(design, runs, outcome, values)

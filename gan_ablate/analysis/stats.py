@@ -57,7 +57,7 @@ class Estimate:
 
     def as_percent_change(self) -> Estimate:
         """Turn a mean log ratio into a change in percent: log 2 → +100, log ½ → -50."""
-        value, low, high = (100 * (_exp(x) - 1 if abs(x) > 1 else math.expm1(x)) for x in self._numbers)
+        value, low, high = (percent_change(x) for x in self._numbers)
         return Estimate(value, low, high, self.num_seeds)
 
     @property
@@ -71,6 +71,11 @@ class Interval:
 
     low: float
     high: float
+
+
+def percent_change(log_ratio: float) -> float:
+    """Turn a log ratio into a change in percent, infinite where it is too large: log 2 → +100, log ½ → -50."""
+    return 100 * (_exp(log_ratio) - 1 if abs(log_ratio) > 1 else math.expm1(log_ratio))
 
 
 def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:

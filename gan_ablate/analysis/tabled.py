@@ -1,37 +1,48 @@
-"""A table of anyone's runs in, a row each; the design that it shows, and its runs as effects need them, out."""
+"""A user's table of runs, a row each: the design that it shows, and its runs as effects need them."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from gan_ablate.analysis.cleaning import (
+    NO_RESULT,
+    drop_non_runs,
+    drop_repeated,
+    is_missing,
+    left_out_words,
+    read_numbers,
+    read_statuses,
+)
 from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.grid import MAX_NAME, Factor, label_levels
 from gan_ablate.design.validation import choices, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from gan_ablate.design.grid import DesignKind
     from gan_ablate.design.planning import Intervals
 
-STATUSES = ("completed", "diverged", "failed")
 RESERVED = ("cell", "status", "collapsed", "seed", "variant", "runs")
 """Columns that tables of ours have beside the factors."""
 
 NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
+FACTORS, FACTORS_WORDS = r"[\w .,:+@%()/-]+", "letters, digits, spaces and _ . , : + @ % ( ) / -"
+LEVELS, LEVELS_WORDS = r"[\w .,:+@%()/='\[\]{}-]+", "letters, digits, spaces and _ . , : + @ % ( ) / = ' [ ] { } -"
+LINK = r"\]\s*[(\[:]"
+"""What Markdown would make a link of."""
 MAX_SIZE = 1e100
 """Of a number: a figure's axis has to have room for it."""
 MAX_VARIANTS = 10_000
-NOTHING = ("", "nan", "none", "na", "n/a", "null")
-"""What stands for a value that a run has not."""
 _MARGIN = 0.1
 
 
@@ -76,14 +87,15 @@ class Table:
     Attributes:
         source: its name, for messages.
         design: what it compares.
-        runs: the same rows, with a column ``cell`` and a ``status`` each; ``seed`` is counted from 0.
-        given: the columns that it came with.
+        runs: its runs, with a column ``cell`` and a ``status`` each; ``seed`` is counted from 0, the index counts the
+            table's rows from 1.
+        left_out: what of its rows is no run, in words; empty where all are.
     """
 
     source: str
     design: TabledDesign
     runs: pd.DataFrame
-    given: tuple[str, ...]
+    left_out: str
 
 
 def read_table(
@@ -95,17 +107,20 @@ def read_table(
     baselines: Mapping[str, str] | None = None,
     margin: float | None = None,
     intervals: Intervals = "fixed",
+    num_comments: int = 0,
 ) -> Table:
     """Find the design in a table of runs.
 
     Args:
-        frame: a row per run. A column ``status``, if there is one, says ``completed``, ``diverged`` or ``failed``.
+        frame: a row per run. A column ``status`` or ``state``, if there is one, says how a run ended: ``completed``,
+            ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it.
         factors: columns of what was varied.
         seed: the column that says which runs share a seed, and are compared with each other.
         source: what the table is called in messages.
         baselines: factor → the level that the others are compared with; by default, that of the first row.
         margin: the relative change of a ratio within which an effect is negligible; by default 0.1.
         intervals: ``sequential`` if somebody looked, and added seeds.
+        num_comments: how many lines have been left out already.
 
     Raises:
         UserError: naming column, row and value that are not valid, and what would be.
@@ -114,28 +129,34 @@ def read_table(
     _check_columns(frame, factors, seed, source)
     if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
         raise UserError(f"--margin {margin:g}: valid: from 0.1 % to 100 %, or 0.001 to 1")
-    if not len(frame):
-        raise UserError(f"{source}: no runs in it; valid: a row per run")
-    runs = frame.reset_index(drop=True).copy()
+    runs, left_out = drop_non_runs(frame)
+    left_out["comment{s}"] += num_comments
+    runs["status"] = read_statuses(runs, (*factors, seed), source)
+    # What crashed before it knew what it was has neither a result nor a place.
+    is_nameless = runs["status"].isin(NO_RESULT) & runs[[*factors, seed]].map(is_missing).any(axis="columns")
+    left_out["failed run{s} without a level or a seed"] = int(is_nameless.sum())
+    runs = runs.loc[~is_nameless].copy()
     for name in factors:
-        runs[name] = [_name(value, name, row, source) for row, value in enumerate(runs[name])]
+        runs[name] = [_name(value, name, row, source) for row, value in runs[name].items()]
+    runs["seed"] = [_seed(value, seed, row, source) for row, value in runs[seed].items()]
+    runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, [*factors, "seed"])
+    words = left_out_words(left_out)
+    if not len(runs):
+        raise UserError(f"{source}: no runs in it{words and f' (left out: {words})'}; valid: a row per run")
     known = _find_factors(runs, factors, baselines or {}, source)
-    missing = [row for row, value in enumerate(runs[seed]) if pd.isna(value)]
-    if missing:
-        raise UserError(f"{source}: row {missing[0] + 1}: {seed} is empty; valid: a seed for every run")
-    runs["seed"], seeds = pd.factorize(runs[seed].map(str))
+    runs["seed"], seeds = pd.factorize(runs["seed"])
     kind, cells = _find_cells(runs, known, source)
     labels = {tuple(cell.levels.values()): cell.label for cell in cells}
     runs["cell"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
     twice = runs.duplicated(["cell", "seed"])
     if twice.any():
-        row = int(np.flatnonzero(twice)[0])
+        row: Any = twice.idxmax()
         where = f"{runs['cell'][row]}, {seed} {seeds[runs['seed'][row]]}"
-        raise UserError(f"{source}: row {row + 1}: another run of {where}; valid: one row per variant and seed")
-    runs["status"] = _statuses(runs, source)
+        advice = "valid: one row per variant and seed, or a column status that says which of them failed"
+        raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
     runs["collapsed"] = None
     design = TabledDesign(known, kind, tuple(cells), tuple(range(len(seeds))), intervals, math.log1p(margin))
-    return Table(source, design, runs, tuple(_columns(frame)))
+    return Table(source, design, runs, words)
 
 
 def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
@@ -169,30 +190,17 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
     values = read_numbers(frame, name, source)
     finite = values[np.isfinite(values)]
     if (np.abs(finite) > MAX_SIZE).any():
-        row = int(np.flatnonzero(np.isfinite(values) & (np.abs(values) > MAX_SIZE))[0])
-        raise UserError(f"{source}: row {row + 1}, {name} = {values[row]:g}: valid: numbers up to {MAX_SIZE:g}")
+        place = int(np.flatnonzero(np.isfinite(values) & (np.abs(values) > MAX_SIZE))[0])
+        where = f"{source}: row {frame.index[place]}, {name} = {values[place]:g}"
+        raise UserError(f"{where}: valid: numbers up to {MAX_SIZE:g}")
     if scale == "ratio" and (finite <= 0).any():
-        row = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
-        reason = f"row {row + 1} has {values[row]:g}, and ratios need numbers above 0"
+        place = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
+        reason = f"row {frame.index[place]} has {values[place]:g}, and ratios need numbers above 0"
         raise UserError(f"--outcome {shorten(text)}: {reason}; valid: {name}:{better}:difference")
     if scale is None:
         scale = "ratio" if len(finite) and (finite > 0).all() else "difference"
     title = known.title if known else name.replace("_", " ")
     return Outcome(name, title, better, scale, known.definition if known else f"The column {name}.")
-
-
-def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Read a column as numbers, NaN where a run has none.
-
-    Raises:
-        UserError: naming row and value of what is none.
-    """
-    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
-    for row, value in enumerate(frame[name]):
-        if math.isnan(values[row]) and not pd.isna(value) and str(value).strip().lower() not in NOTHING:
-            advice = "valid: a number, or nothing where a run has none"
-            raise UserError(f"{source}: row {row + 1}, {name} = {shorten(repr(value))}: {advice}")
-    return values
 
 
 def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, source: str) -> None:
@@ -204,15 +212,14 @@ def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, sourc
         raise UserError(f"--factor: what was varied? valid: {', '.join(map(shorten, columns))}")
     for option, name in (*(("--factor", name) for name in factors), ("--seed", seed)):
         if name not in columns:
-            raise UserError(f"{option} {shorten(name)}: {source} has no such column; {choices(name, columns)}")
+            near = next((column for column in columns if re.split(r"[/.]|^params_", column)[-1] == name), name)
+            raise UserError(f"{option} {shorten(name)}: {source} has no such column; {choices(near, columns)}")
     if len({*factors, seed}) <= len(factors):
         raise UserError(f"--factor {', '.join(factors)} and --seed {seed}: a column is named twice; valid: once each")
     for name in factors:
         is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
-        if is_taken or not re.fullmatch(r"[\w .,:+-]+", name) or len(name) > MAX_NAME:
-            advice = (
-                f"valid: letters, digits, spaces and _ . , : + -, but no {', '.join(RESERVED)}, …_low, _high, _runs"
-            )
+        if is_taken or not re.fullmatch(FACTORS, name) or len(name) > MAX_NAME:
+            advice = f"valid: {FACTORS_WORDS}, but no {', '.join(RESERVED)}, …_low, _high, _runs"
             raise UserError(f"--factor {shorten(name)}: the column has to be renamed; {advice}")
 
 
@@ -220,16 +227,30 @@ def _columns(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame.columns]
 
 
-def _name(value: Any, factor: str, row: int, source: str) -> str:
+def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
     """Write a level as a name: whole numbers without a point."""
-    if pd.isna(value):
-        raise UserError(f"{source}: row {row + 1}: {factor} is empty; valid: a level for every run")
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    name = str(int(value)) if is_whole else str(value).strip()
-    if not re.fullmatch(r"[\w .,:+-]+", name) or len(name) > MAX_NAME:
-        advice = f"valid: at most {MAX_NAME} letters, digits, spaces and _ . , : + -"
-        raise UserError(f"{source}: row {row + 1}, {factor} = {shorten(repr(name))}: {advice}")
+    if is_missing(value):
+        advice = "valid: a level for every run, or nothing at all in the row"
+        raise UserError(f"{source}: row {row}: {factor} is empty; {advice}")
+    name = _whole(value)
+    if not re.fullmatch(LEVELS, name) or re.search(LINK, name) or len(name) > MAX_NAME:
+        advice = f"valid: at most {MAX_NAME} {LEVELS_WORDS}"
+        raise UserError(f"{source}: row {row}, {factor} = {shorten(repr(name))}: {advice}")
     return name
+
+
+def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
+    """Write a seed: ``1`` and ``1.0`` are the same one."""
+    if is_missing(value):
+        advice = "valid: a seed for every run, or nothing at all in the row"
+        raise UserError(f"{source}: row {row}: {column} is empty; {advice}")
+    text = _whole(value)
+    return text.removesuffix(".0") if re.fullmatch(r"\d+\.0", text) else text
+
+
+def _whole(value: Any) -> str:
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value)) if is_whole else str(value).strip()
 
 
 def _find_factors(
@@ -241,6 +262,11 @@ def _find_factors(
             raise UserError(f"--baseline {shorten(name)}: no such --factor; {choices(name, list(names))}")
     for name in names:
         levels = list(dict.fromkeys(runs[name]))
+        alike = Counter("".join(level.lower().split()) for level in levels)
+        if alike and (twin := alike.most_common(1)[0])[1] > 1:
+            spellings = [level for level in levels if "".join(level.lower().split()) == twin[0]]
+            advice = "differ in case or spaces only; valid: one spelling"
+            raise UserError(f"{source}: {name} = {' and '.join(map(repr, map(shorten, spellings)))}: {advice}")
         baseline = baselines.get(name, levels[0])
         if baseline not in levels:
             raise UserError(f"--baseline {name}={shorten(baseline)}: no such level; {choices(baseline, levels)}")
@@ -282,13 +308,3 @@ def _find_cells(
     if twin is not None:
         raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
     return kind, cells
-
-
-def _statuses(runs: pd.DataFrame, source: str) -> list[str]:
-    if "status" not in runs:
-        return ["completed"] * len(runs)
-    for row, status in enumerate(runs["status"]):
-        if status not in STATUSES:
-            where = f"{source}: row {row + 1}, status = {shorten(repr('' if pd.isna(status) else status))}"
-            raise UserError(f"{where}: {choices(str(status), list(STATUSES))}")
-    return list(runs["status"])

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
 from gan_ablate.design.datasets import FeatureKind, count_channels
+from gan_ablate.design.folders import folder_revisions
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.own import PARTS, OwnPart
@@ -116,6 +117,7 @@ class RunConfig(Addressed):
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
         ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
         ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
+        ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
@@ -129,7 +131,8 @@ class RunConfig(Addressed):
             "layer_behind_minibatch_std": has_minibatch_std,
             "halves_round_up": has_halves,
         }
-        return tuple(name for name, is_changed in found.items() if is_changed)
+        own = tuple(name for name, is_changed in found.items() if is_changed)
+        return (*own, *folder_revisions(self.dataset))
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:

@@ -23,9 +23,16 @@ HELD_OUT_SHARE = 6
 """Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
 
 PREFIX = "folder:"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp")
-OTHER_IMAGE_SUFFIXES = (".avif", ".eps", ".gif", ".heic", ".ico", ".jp2", ".pdf", ".psd", ".svg", ".tga")
-"""Pictures that are not read: of several frames, of several sizes, or drawn by programs of their own."""
+IMAGE_SUFFIXES = (
+    ".bmp", ".jpe", ".jpeg", ".jpg", ".jfif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+OTHER_IMAGE_SUFFIXES = (
+    ".apng", ".avif", ".dcm", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".npy",
+    ".npz", ".pdf", ".pfm", ".psd", ".svg", ".tga",
+)  # fmt: skip
+"""Pictures that are not read: of several frames, of several sizes, without a white, or drawn by other programs."""
+MAC_RESOURCES = "__MACOSX"
+"""Where archives made on a Mac keep what belongs to each file, under the file's own name."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,10 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
     images, skipped = [], Counter[str]()
     for path in folder.rglob("*"):
         suffix = path.suffix.lower()
-        if path.is_symlink() and path.is_dir():
+        clutter = _clutter(path.relative_to(folder))
+        if clutter:  # of editors, file managers and archives: .ipynb_checkpoints, ._1.png
+            skipped[clutter] += suffix in IMAGE_SUFFIXES
+        elif path.is_symlink() and path.is_dir():
             skipped["links to folders"] += 1
         elif suffix in IMAGE_SUFFIXES and path.is_file():
             images.append(path)
@@ -68,11 +78,18 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
             skipped["links to nowhere"] += 1
         elif suffix in OTHER_IMAGE_SUFFIXES:
             skipped[suffix] += 1
-    scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(skipped))
+    scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(+skipped))
     if not images:
-        left_out = f" (left out: {scan.note()})" if skipped else ""
+        left_out = f" (left out: {scan.note()})" if scan.skipped else ""
         raise UserError(f"{source} {PREFIX}{folder}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
     return scan
+
+
+def _clutter(path: Path) -> str:
+    """Name the kind of clutter that a path below a folder is, or nothing where it is none."""
+    if MAC_RESOURCES in path.parts:
+        return f"in {MAC_RESOURCES}"
+    return "hidden" if any(part.startswith(".") for part in path.parts) else ""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -111,6 +128,11 @@ def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
     with suppress(OSError):  # a memory that cannot be kept costs time, no more
         write_atomically(place, json.dumps({**memory, key: [signature.hexdigest(), identity]}))
     return identity
+
+
+def folder_revisions(dataset: str) -> tuple[str, ...]:
+    """Name the corrections that changed the numbers of runs on image folders; other data sets have none."""
+    return ("folder_resized_bilinearly",) if dataset.startswith(PREFIX) else ()
 
 
 def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:

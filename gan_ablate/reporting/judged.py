@@ -1,4 +1,4 @@
-"""A table of anyone's runs in, the page that judges it out: answers, effects, figures, and the tables as files."""
+"""The page on a user's table of runs: answers, effects, figures, and the tables as files."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ HOW = (
 )
 
 
+MAX_SHOWN = 60
+"""Effects and variants that a page shows: a figure has no room for more, and no reader either."""
+MAX_LEVELS_CROSSED = 20
+"""Levels of a factor in the figure of interactions."""
+
+
 def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, title: str, figures_as_pdf: bool) -> Path:
     """Write the page ``report.md``, the same as ``report.html``, its figures, and its tables as files.
 
@@ -58,17 +64,18 @@ def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, tit
                 f"{table.source}: no seed has {name} for both sides of any comparison: runs are compared within a "
                 "seed; valid: the same seeds for every variant"
             )
-    found = [sentence for of_outcome in effects.values() if (sentence := wording.findings_sentence(of_outcome))]
+    shown = {name: _select(of_outcome) for name, of_outcome in effects.items()}
+    found = [sentence for of_outcome in shown.values() if (sentence := wording.findings_sentence(of_outcome))]
     lines = [f"# {escape_markdown(title)}", "", *(line for sentence in found for line in (sentence, ""))]
     lines += ["Brackets are 95 % intervals, adjusted for all effects on an outcome.", "", *_setting_lines(table)]
+    lines += _extent_lines(table, max(map(len, effects.values())))
     try:
         out.mkdir(parents=True, exist_ok=True)
         with plots.also_as_pdf(wanted=figures_as_pdf):
             for number, outcome in enumerate(outcomes):
                 slug = file_name(outcome.name)
-                lines += _outcome_lines(
-                    table, outcome, effects[outcome.name], out, f"{slug}-{number}" if number else slug
-                )
+                file = f"{slug}-{number}" if number else slug
+                lines += _outcome_lines(table, outcome, shown[outcome.name], out, file)
         lines += ["## Files", "", _write_tables(effects, _summarise(table, outcomes), out), "", "## How to read this"]
         text = "\n".join([*lines, "", HOW, ""])
         write_atomically(out / "report.md", text)
@@ -88,26 +95,59 @@ def _setting_lines(table: Table) -> list[str]:
     lines = [f"{sizes}, {how}, {count(len(design.seeds), 'seed')}. Baseline: {escape_markdown(baseline)}. {margin}."]
     lines += ["", f"{intervals}.", ""]
     ended = table.runs["status"].value_counts()
-    lines += [f"{ended[status]} of the runs {status}." for status in ("diverged", "failed") if ended.get(status)]
-    return lines
+    words = {"diverged": "diverged", "failed": "failed", "unfinished": "are not finished"}
+    lines += [f"{ended[status]} of the runs {word}." for status, word in words.items() if ended.get(status)]
+    return [*lines, *([f"Rows left out: {table.left_out}.", ""] if table.left_out else [])]
+
+
+def _extent_lines(table: Table, num_effects: int) -> list[str]:
+    """Say what of many effects and variants the page shows; nothing where it shows all."""
+    num_variants = len(table.design.cells)
+    if max(num_effects, num_variants) <= MAX_SHOWN:
+        return []
+    words = f"{MAX_SHOWN} of them: effects with the smallest p, variants with the best mean"
+    return [f"Of {num_effects:,} effects and {num_variants:,} variants this page shows at most {words}.", ""]
+
+
+def _select(effects: Sequence[Effect]) -> list[Effect]:
+    """Pick the effects that a page has room for, in their order: of the smallest p, then the largest."""
+
+    def rank(effect: Effect) -> tuple[float, float]:
+        p, size = effect.estimate.p, abs(effect.estimate.value)
+        return p if math.isfinite(p) else 2.0, -size if math.isfinite(size) else 0.0
+
+    kept = {id(effect) for effect in sorted(effects, key=rank)[:MAX_SHOWN]}
+    return [effect for effect in effects if id(effect) in kept]
+
+
+def _select_variants(table: Table, outcome: Outcome) -> list[str]:
+    """Pick the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
+    labels = [cell.label for cell in table.design.cells]
+    if len(labels) <= MAX_SHOWN:
+        return labels
+    means = table.runs.groupby("cell")[outcome.name].mean().dropna()
+    best = means.sort_values(ascending=outcome.better == "lower").index[: MAX_SHOWN - 1]
+    kept = {labels[0], *best}
+    return [label for label in labels if label in kept]
 
 
 def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], out: Path, file: str) -> list[str]:
     """Say, tabulate and draw the effects on one outcome."""
     design, runs = table.design, table.runs
-    simple = estimate_simple_effects(design, runs, outcome)
+    simple = _select(estimate_simple_effects(design, runs, outcome))
+    has_diverged = (runs["status"] == "diverged").any()
     rates = functools.partial(compare_event_rates, design, runs)
     sentences = []
     for effect in effects:
-        diverged = rates(effect.levels, "diverged")
-        told = {"diverged": diverged} if diverged.count or diverged.baseline_count else {}
+        diverged = rates(effect.levels, "diverged") if has_diverged else None
+        told = {"diverged": diverged} if diverged and (diverged.count or diverged.baseline_count) else {}
         sentences.append(wording.answer_sentence(effect, None, told, tells_cost=False))
     scale = "compared as ratios" if outcome.scale == "ratio" else "compared as differences"
     lines = [f"## {escape_markdown(outcome.title)} ({outcome.goodness}, {scale})", ""]
     lines += [f"- {sentence}" for sentence in sentences] + ["", *tables.effects_table(effects), ""]
     if simple:
         lines += ["### Level by level", "", *tables.effects_table(simple), ""]
-    style = plots.Style([cell.label for cell in design.cells])
+    style = plots.Style(_select_variants(table, outcome))
     drawn = []
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
@@ -115,7 +155,8 @@ def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], ou
         drawn.append((f"All effects on {outcome.title}", f"{file}-effects.png"))
     plots.plot_quality(runs, style, "", out / f"{file}-runs.png", outcome)
     drawn.append((f"Is it one lucky run? {outcome.title} of every run", f"{file}-runs.png"))
-    if any(effect.is_interaction for effect in known):
+    is_readable = all(len(factor.levels) <= MAX_LEVELS_CROSSED for factor in design.factors.values())
+    if is_readable and any(effect.is_interaction for effect in known):
         plots.plot_interactions(runs, design.factors, known, out / f"{file}-interactions.png", outcome)
         caption = "Does it depend on the other factors? Lines in parallel do not interact"
         drawn.append((caption, f"{file}-interactions.png"))
@@ -129,8 +170,9 @@ def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], ou
 def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     """Make a row for every variant: its levels, each outcome's mean with interval, and how many runs have it."""
     rows = []
+    by_cell = dict(iter(table.runs.groupby("cell")))
     for cell in table.design.cells:
-        of_cell = table.runs.loc[table.runs["cell"] == cell.label]
+        of_cell = by_cell[cell.label]
         row: dict[str, object] = {**cell.levels, "variant": cell.label, "runs": len(of_cell)}
         for outcome in outcomes:
             values = of_cell[outcome.name].to_numpy(np.float64)

@@ -17,7 +17,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import Scorer
 from gan_ablate.scoring.scores import Scores
-from gan_ablate.training.data import load_dataset, read_picture
+from gan_ablate.training.data import load_dataset, read_picture, refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,17 +146,20 @@ def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = N
     if len(files) > MAX_IMAGES:
         raise UserError(f"{files[0].parent}: {len(files):,} pictures; valid: at most {MAX_IMAGES:,}")
     pixels: NDArray[np.uint8] | None = None
+    broken: dict[str, str] = {}
     for row, file in enumerate(files):
         try:
             picture = read_picture(file)
-        except ValueError as broken:
-            raise UserError(f"{file}: not a readable picture ({broken})") from None
+        except ValueError as reason:
+            broken[file.name] = str(reason)
+            continue
         size = picture.size[0] if size is None else size
         _check_size(str(file), picture.size[::-1], size)
         array = np.asarray(picture.convert("L") if num_channels == 1 else picture)
         if pixels is None:
             pixels = np.empty((len(files), num_channels, size, size), np.uint8)
         pixels[row] = array.reshape(size, size, num_channels).transpose(2, 0, 1)
+    refuse_broken(str(files[0].parent), broken, len(files))
     assert pixels is not None, "no files"
     return torch.from_numpy(pixels)
 

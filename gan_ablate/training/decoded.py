@@ -15,7 +15,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when files are written, or images decoded, in another way."""
 
 Arrays = dict[str, "Tensor"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.folders import folder_identity, list_images, scan_folder
+from gan_ablate.design.folders import folder_identity, list_classes, list_images, scan_folder
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
@@ -38,7 +38,7 @@ def test_only_images_are_listed_in_the_order_of_their_names(tmp_path: Path) -> N
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no image in it; valid: .bmp, .jpeg"):
+    with pytest.raises(UserError, match=r"no image in it; valid: .bmp, .jpe, .jpeg"):
         list_images(tmp_path)
 
 
@@ -53,6 +53,43 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     scan = scan_folder(tmp_path)
     assert [path.name for path in scan.images] == ["a.png", "b.jfif"]
     assert scan.note() == "2 .gif, 1 .heic, 1 links to folders, 1 links to nowhere"
+
+
+def test_clutter_is_neither_a_class_nor_an_image(tmp_path: Path) -> None:
+    """What Jupyter, macOS and Windows leave in folders."""
+    clutter = (
+        ".ipynb_checkpoints/a-checkpoint.png", "cats/.ipynb_checkpoints/a-checkpoint.png", "cats/._a.png",
+        "__MACOSX/cats/._a.png", "__MACOSX/dogs/a.png", ".DS_Store", "cats/Thumbs.db",
+    )  # fmt: skip
+    for name in ("cats/a.png", "dogs/b.png", *clutter):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(name.encode())
+    scan = scan_folder(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in scan.images] == ["cats/a.png", "dogs/b.png"]
+    assert list_classes(tmp_path, scan.images) == ["cats", "dogs"]
+    assert scan.note() == "3 hidden, 2 in __MACOSX"
+
+
+def test_a_hidden_folder_may_hold_the_data_set_itself(tmp_path: Path) -> None:
+    (tmp_path / ".cache" / "pets").mkdir(parents=True)
+    (tmp_path / ".cache" / "pets" / "a.png").write_bytes(b"x")
+    assert len(list_images(tmp_path / ".cache" / "pets")) == 1
+
+
+def test_grey_maps_are_images_and_arrays_are_counted(tmp_path: Path) -> None:
+    for name in ("a.pgm", "b.PNM", "c.npz", "d.dcm"):
+        (tmp_path / name).write_bytes(b"x")
+    scan = scan_folder(tmp_path)
+    assert [path.name for path in scan.images] == ["a.pgm", "b.PNM"]
+    assert scan.note() == "1 .dcm, 1 .npz"
+
+
+def test_runs_on_folders_have_new_names_and_no_others_have(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    on_folder = plan(load_grid("beta1"), budget="smoke", dataset=f"folder:{tmp_path}").baseline.config
+    assert on_folder.revisions == ("folder_resized_bilinearly",)
+    assert len(on_folder.known_run_ids) == 2
+    assert plan(load_grid("beta1"), budget="smoke").baseline.config.revisions == ()
 
 
 def test_a_folder_is_read_once_as_long_as_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_arrays_that_are_no_images_are_one_line(tmp_path: Path, images: np.ndarr
         ("a.txt", b"x", "a.txt: not a folder, nor a .npy or .npz file"),
         ("a.npy", b"\x93NUMPY\x01", "a.npy: not a readable array"),
         ("a.npz", b"PK\x03\x04junk", r"a.npz: not a readable array \(File is not a zip file\)"),
-        ("folder/a.png", b"junk", "a.png: not a readable picture"),
+        ("folder/a.png", b"junk", r"folder: 1 of 1 files not readable as images: a.png \(cut short, or none of BMP"),
         ("folder/a.txt", b"junk", "folder: no picture in it; valid: .bmp"),
     ],
 )  # fmt: skip

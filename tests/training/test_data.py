@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
+from torchvision.transforms import v2
 
 from gan_ablate.assets import read_asset
 from gan_ablate.design.folders import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
-from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
+from gan_ablate.training.data import BatchOrder, fit_picture, load_dataset, read_picture, resize, take_batch
 
 
 def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:
@@ -67,11 +70,91 @@ def test_a_folder_is_resized_cropped_and_split(tmp_path: Path) -> None:
     assert dataset.images[:, 2].unique().tolist() == [255]
 
 
-def test_a_broken_image_is_named(tmp_path: Path) -> None:
-    write_images(tmp_path / "pictures", 7)
-    (tmp_path / "pictures" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
-    with pytest.raises(UserError, match=r"004\.png: not a readable image"):
+@pytest.mark.parametrize("shape", [(48, 64), (65, 37), (16, 16), (200, 16), (9, 30)])
+def test_pictures_are_fitted_as_the_documents_do(shape: tuple[int, int]) -> None:
+    """The tutorials' Compose([Resize(16), CenterCrop(16), …]), pixel by pixel."""
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
+    documents = v2.Compose([v2.Resize(16), v2.CenterCrop(16), v2.PILToTensor()])(noise)
+    fitted = fit_picture(noise, 16)
+    assert torch.equal(torch.from_numpy(np.array(fitted)).permute(2, 0, 1), documents)
+    # Spelt out: whole pixels are cropped, half ones rounded to the even neighbour.
+    height, width = shape
+    ratio = 16 / min(shape)
+    size = (16, int(16 * height / width)) if width <= height else (int(16 * width / height), 16)
+    left, top = (round((side - 16) / 2) for side in size)
+    resized = noise.resize(size, Image.Resampling.BILINEAR) if ratio != 1 else noise
+    assert np.array_equal(np.asarray(fitted), np.asarray(resized.crop((left, top, left + 16, top + 16))))
+
+
+def test_all_broken_images_are_named_in_one_pass(tmp_path: Path) -> None:
+    write_images(tmp_path / "pictures", 20)
+    for number in range(3, 10):
+        (tmp_path / "pictures" / f"{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
+    with pytest.raises(UserError, match=r"7 of 20 files not readable as images: 003\.png \(") as wrong:
         load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
+    assert "007.png" in str(wrong.value)
+    assert "008.png" not in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def with_exif(exif: bytes) -> bytes:
+    """A JPEG, 8 high and 4 wide, red above and blue below, with these EXIF bytes."""
+    picture = Image.new("RGB", (4, 8), "red")
+    picture.paste("blue", (0, 4, 4, 8))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", exif=exif, quality=100, subsampling=0)
+    return content.getvalue()
+
+
+def test_exif_turns_a_picture_even_where_other_entries_are_damaged(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"  # to be turned by 90 degrees clockwise
+    whole = exif.tobytes()
+    kind = whole.index(bytes.fromhex("010f")) + 2
+    damaged = whole[:kind] + b"\0\x0c" + whole[kind + 2 :]  # a text that says it is a double
+    for number, content in enumerate((whole, damaged)):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(with_exif(content))
+        picture = read_picture(path)
+        assert picture.size == (8, 4)
+        (red, _, _), (_, _, blue) = (picture.getpixel((x, 2)) for x in (7, 0))  # type: ignore[misc]
+        assert red > 240
+        assert blue > 240
+
+
+def test_exif_that_cannot_be_parsed_names_the_file(tmp_path: Path) -> None:
+    write_images(tmp_path, 7)
+    content = (tmp_path / "003.png").read_bytes()
+    place, exif = content.index(b"IDAT") - 4, b"eXIfno TIFF header at all"
+    chunk = (len(exif) - 4).to_bytes(4) + exif + zlib.crc32(exif).to_bytes(4)
+    (tmp_path / "003.png").write_bytes(content[:place] + chunk + content[place:])
+    with pytest.raises(
+        UserError, match=r"1 of 7 files .*: 003\.png \(EXIF that cannot be parsed, remove it .*not a TIFF"
+    ):
+        load_dataset("folder:x@0", 16, Path(), tmp_path)
+
+
+def test_sixteen_bits_are_turned_upright_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    grey = np.array([[0, 0], [65_535, 65_535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=exif)
+    assert np.asarray(read_picture(tmp_path / "a.png"))[:, 0, 0].tolist() == [255, 0]
+
+
+def test_a_folder_of_black_is_said_not_trained_on(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.fromarray(np.full((4, 4), 4_095, np.uint16)).save(tmp_path / f"{i}.png")
+    with pytest.raises(UserError, match=r"no pixel is brighter than 16 of 255: masks, or 12-bit pictures"):
+        load_dataset("folder:x@0", 4, Path(), tmp_path)
+
+
+def test_grey_maps_are_read(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("L", (4, 4), 100 + i).save(tmp_path / f"{i}.pgm")
+    assert load_dataset("folder:x@0", 4, Path(), tmp_path).images[:, :, 0, 0].tolist() == [
+        [100 + i] * 3 for i in range(5)
+    ]
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
@@ -86,7 +169,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
 def test_numbers_without_a_scale_are_refused(tmp_path: Path) -> None:
     for i in range(6):
         Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / f"{i}.tif")
-    with pytest.raises(UserError, match=r"0\.tif: not a readable image .*without a scale"):
+    with pytest.raises(UserError, match=r"6 of 6 files .*0\.tif \(pixels of mode F: numbers without a scale"):
         load_dataset("folder:x@1", 4, tmp_path, tmp_path)
 
 
@@ -95,13 +178,13 @@ def test_a_file_is_not_handed_to_a_program_outside_whatever_its_name(tmp_path: P
     for i in range(6):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
     (tmp_path / "6.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
-    with pytest.raises(UserError, match=r"6\.tif: not a readable image"):
+    with pytest.raises(UserError, match=r"not readable as images: 6\.tif"):
         load_dataset("folder:x@1", 4, tmp_path, tmp_path)
 
 
 def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     for i in range(6):
-        Image.new("RGB", (4, 4), (i, i, i)).save(os.fsdecode(os.fsencode(tmp_path) + b"/\xff%d.png" % i))
+        Image.new("RGB", (4, 4), (40 * i, i, i)).save(os.fsdecode(os.fsencode(tmp_path) + b"/\xff%d.png" % i))
     assert folder_identity(tmp_path).startswith("folder:")
     assert len(load_dataset("folder:x@1", 4, tmp_path, tmp_path).images) == 5
 
