@@ -307,7 +307,7 @@ def test_the_page_says_what_is_left_out_and_what_is_not_finished(tmp_path: Path)
         page = judge(runs, factors=["bn", "lr"], out=tmp_path / "out")
     text = page.read_text("utf-8")
     assert "Rows left out: 1 empty row." in text
-    assert "1 of the runs are not finished." in text
+    assert "1 of the runs had not finished." in text
 
 
 @pytest.mark.usefixtures("without_page")

@@ -95,7 +95,7 @@ def _setting_lines(table: Table) -> list[str]:
     lines = [f"{sizes}, {how}, {count(len(design.seeds), 'seed')}. Baseline: {escape_markdown(baseline)}. {margin}."]
     lines += ["", f"{intervals}.", ""]
     ended = table.runs["status"].value_counts()
-    words = {"diverged": "diverged", "failed": "failed", "unfinished": "are not finished"}
+    words = {"diverged": "diverged", "failed": "failed", "unfinished": "had not finished"}
     lines += [f"{ended[status]} of the runs {word}." for status, word in words.items() if ended.get(status)]
     return [*lines, *([f"Rows left out: {table.left_out}.", ""] if table.left_out else [])]
 
