@@ -144,6 +144,10 @@ def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], ou
         sentences.append(wording.answer_sentence(effect, None, told, tells_cost=False))
     scale = "compared as ratios" if outcome.scale == "ratio" else "compared as differences"
     lines = [f"## {escape_markdown(outcome.title)} ({outcome.goodness}, {scale})", ""]
+    num_blank = int(((runs["status"] == "completed") & runs[outcome.name].isna()).sum())
+    if num_blank:
+        title = escape_markdown(outcome.title)
+        lines += [f"{num_blank} of the completed runs without {title}; a column status says which diverged.", ""]
     lines += [f"- {sentence}" for sentence in sentences] + ["", *tables.effects_table(effects), ""]
     if simple:
         lines += ["### Level by level", "", *tables.effects_table(simple), ""]
