@@ -49,7 +49,9 @@ def estimate_effects(
 
     Args:
         frame: a row per run, as ``load_results`` gives it or likewise: a column per factor, one for the seed, one for
-            the outcome, missing where a run has none. With a column ``status``, runs that are ``diverged`` are told.
+            the outcome, missing where a run has none. A column ``status`` or ``state`` says how a run ended:
+            ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
+            failed or had not finished are no results. Rows that are no runs are left out, with a ``LeftOutWarning``.
         factors: columns of what was varied. Either every combination of levels is there, or a baseline and single
             changes of it.
         seed: the column that says which runs share a seed, and are compared with each other.

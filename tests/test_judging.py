@@ -302,12 +302,14 @@ def test_a_crashed_runs_last_number_is_no_result(tmp_path: Path) -> None:
 def test_the_page_says_what_is_left_out_and_what_is_not_finished(tmp_path: Path) -> None:
     runs = pd.read_csv(io.StringIO(CLEAN)).assign(state="COMPLETE")
     runs.loc[3, "state"] = "RUNNING"
+    runs.loc[2, "fid"] = np.nan
     runs.loc[len(runs)] = None
     with pytest.warns(LeftOutWarning, match="the table: left out: 1 empty row"):
         page = judge(runs, factors=["bn", "lr"], out=tmp_path / "out")
     text = page.read_text("utf-8")
     assert "Rows left out: 1 empty row." in text
-    assert "1 of the runs are not finished." in text
+    assert "1 of the runs had not finished." in text
+    assert "1 of the completed runs without FID; a column status says which diverged." in text
 
 
 @pytest.mark.usefixtures("without_page")

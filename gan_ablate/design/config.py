@@ -46,7 +46,8 @@ class RunConfig(Addressed):
     """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
 
     dataset: str = "mnist-10k"
-    """What is learnt: a data set by name, or folder:PATH."""
+    """What is learnt: a data set by name, or folder:PATH, whose pictures are turned upright as their EXIF says, laid on
+    white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
     """Side of the training images, in pixels."""
     latent_dim: Size

@@ -95,7 +95,7 @@ def _setting_lines(table: Table) -> list[str]:
     lines = [f"{sizes}, {how}, {count(len(design.seeds), 'seed')}. Baseline: {escape_markdown(baseline)}. {margin}."]
     lines += ["", f"{intervals}.", ""]
     ended = table.runs["status"].value_counts()
-    words = {"diverged": "diverged", "failed": "failed", "unfinished": "are not finished"}
+    words = {"diverged": "diverged", "failed": "failed", "unfinished": "had not finished"}
     lines += [f"{ended[status]} of the runs {word}." for status, word in words.items() if ended.get(status)]
     return [*lines, *([f"Rows left out: {table.left_out}.", ""] if table.left_out else [])]
 
@@ -144,6 +144,10 @@ def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], ou
         sentences.append(wording.answer_sentence(effect, None, told, tells_cost=False))
     scale = "compared as ratios" if outcome.scale == "ratio" else "compared as differences"
     lines = [f"## {escape_markdown(outcome.title)} ({outcome.goodness}, {scale})", ""]
+    num_blank = int(((runs["status"] == "completed") & runs[outcome.name].isna()).sum())
+    if num_blank:
+        title = escape_markdown(outcome.title)
+        lines += [f"{num_blank} of the completed runs without {title}; a column status says which diverged.", ""]
     lines += [f"- {sentence}" for sentence in sentences] + ["", *tables.effects_table(effects), ""]
     if simple:
         lines += ["### Level by level", "", *tables.effects_table(simple), ""]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,13 @@ def test_a_factorial_shows_levels_on_average_and_what_two_do_together() -> None:
     expected = {frozenset([level]): size + together[pair] / 2 for level, size in alone.items()}
     found = {frozenset(c.levels.items()): float(c.weights @ values) for c in list_contrasts(planned)}
     assert found == pytest.approx({**expected, pair: together[pair]})
+
+
+def test_main_effects_come_first_then_each_pair_of_levels_of_two_factors() -> None:
+    planned = plan(load_grid("activation"), seeds=1)
+    singles = [(name, level) for name, f in planned.factors.items() for level in f.levels if level != f.baseline]
+    pairs = [{a, b} for a, b in itertools.combinations(singles, 2) if a[0] != b[0]]
+    assert [set(c.levels.items()) for c in list_contrasts(planned)] == [*({single} for single in singles), *pairs]
 
 
 def test_a_simple_effect_is_a_levels_own_and_what_it_does_where_the_others_stand() -> None:

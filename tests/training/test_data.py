@@ -110,8 +110,7 @@ def test_exif_turns_a_picture_even_where_other_entries_are_damaged(tmp_path: Pat
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"  # to be turned by 90 degrees clockwise
     whole = exif.tobytes()
-    kind = whole.index(bytes.fromhex("010f")) + 2
-    damaged = whole[:kind] + b"\0\x0c" + whole[kind + 2 :]  # a text that says it is a double
+    damaged = whole.replace(bytes.fromhex("010f"), bytes.fromhex("0100"))  # a width that is a text
     for number, content in enumerate((whole, damaged)):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(with_exif(content))
@@ -152,9 +151,8 @@ def test_a_folder_of_black_is_said_not_trained_on(tmp_path: Path) -> None:
 def test_grey_maps_are_read(tmp_path: Path) -> None:
     for i in range(6):
         Image.new("L", (4, 4), 100 + i).save(tmp_path / f"{i}.pgm")
-    assert load_dataset("folder:x@0", 4, Path(), tmp_path).images[:, :, 0, 0].tolist() == [
-        [100 + i] * 3 for i in range(5)
-    ]
+    dataset = load_dataset("folder:x@0", 4, Path(), tmp_path)
+    assert torch.cat((dataset.images, dataset.reference)).unique().tolist() == list(range(100, 106))
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
