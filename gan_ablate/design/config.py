@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_combinations
 from gan_ablate.design.datasets import FeatureKind, count_channels
+from gan_ablate.design.folders import PREFIX
 from gan_ablate.design.networks import Discriminator, Generator, Init
 from gan_ablate.design.objective import Loss, NoPenalty, Penalty
 from gan_ablate.design.own import PARTS, OwnPart
@@ -104,10 +105,15 @@ class RunConfig(Addressed):
         """Corrections that changed the numbers of runs like this one.
 
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        ``folder_images_in_fixed_order``: images of a folder are held out by their content, whatever their names.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
-        return ("masks_after_networks",) if has_dropout else ()
+        changed = {
+            "masks_after_networks": has_dropout,
+            "folder_images_in_fixed_order": self.dataset.startswith(PREFIX),
+        }
+        return tuple(name for name, is_changed in changed.items() if is_changed)
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:

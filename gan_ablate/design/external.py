@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels
+from gan_ablate.design.folders import PREFIX
 from gan_ablate.design.sources import name_files
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
@@ -109,6 +110,11 @@ class ExternalConfig(Addressed):
     """What the program's randomness is to depend on."""
     scoring: ExternalScoring
     """How the run is judged."""
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Corrections that changed the numbers of runs like this one; see ``RunConfig.revisions``."""
+        return ("folder_images_in_fixed_order",) if self.dataset.startswith(PREFIX) else ()
 
     @property
     def num_channels(self) -> int:

@@ -22,7 +22,7 @@ HELD_OUT_SHARE = 6
 """Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
 
 PREFIX = "folder:"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 OTHER_IMAGE_SUFFIXES = (".avif", ".eps", ".gif", ".heic", ".ico", ".jp2", ".pdf", ".psd", ".svg", ".tga")
 """Pictures that are not read: of several frames, of several sizes, or drawn by programs of their own."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.design.folders import KnownFolders
 from gan_ablate.design.grid import DEFAULT_BUDGETS, load_preset
-from gan_ablate.design.resolving import budget_settings, list_options, resolve_run, unscored_notes
+from gan_ablate.design.resolving import budget_settings, list_options, reference_notes, resolve_run, unscored_notes
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 
@@ -68,4 +68,5 @@ def plan_run(
         num_images = folders.count_images(config.dataset)
         config = config.model_copy(update={"steps": max(1, epochs * num_images // config.batch_size)})
     config = config.model_copy(update={"seed": seed})
-    return SingleRun(config, folders.places, (*folders.notes, *unscored_notes([config])))
+    notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
+    return SingleRun(config, folders.places, notes)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from gan_ablate.design.validation import Model, shorten
+from gan_ablate.design.validation import Model
 from gan_ablate.errors import UserError
+from gan_ablate.training.device import check_device_name
 
 CHECKPOINT_SEC = 60.0
 """Seconds of training between two checkpoints, unless it is said otherwise."""
@@ -37,7 +37,6 @@ def check_context(device: str, inception_weights: str | Path | None, checkpoint_
     """
     if not checkpoint_sec >= 0:
         raise UserError(f"--checkpoint-every {checkpoint_sec:g}: valid: a number of seconds from 0")
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
-        raise UserError(f"--device {shorten(device)}: not supported; valid: cpu, cuda, cuda:0, …")
+    check_device_name(device)
     if inception_weights is not None and not Path(inception_weights).is_file():
         raise UserError(f"--inception-weights {inception_weights}: no such file")

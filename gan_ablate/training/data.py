@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 _TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
 
-_FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out"
+_FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out, in an order by content"
+
+DARKEST = 16
+"""Images without a brighter pixel are black to the eye. 12-bit values in 16-bit pictures, as cameras and microscopes
+write them, come to this, and values in [0, 1] to 1."""
 
 IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may take a file for, whatever its name: other formats hand it to programs outside."""
@@ -51,6 +55,33 @@ class ImageDataset:
     reference: Tensor
     sha256: str
     origin: str
+
+
+@dataclass
+class ReadingNotes:
+    """What reading pictures has made of them, counted.
+
+    Attributes:
+        num_transparent: laid on white.
+        num_turned: turned upright.
+        num_deep: of 16 bits, scaled to 8.
+        num_of_several: of several frames or pages, the first of which is read.
+    """
+
+    num_transparent: int = 0
+    num_turned: int = 0
+    num_deep: int = 0
+    num_of_several: int = 0
+
+    def describe(self) -> list[str]:
+        """Say what was done, to how many."""
+        done = {
+            "with transparent pixels, laid on white": self.num_transparent,
+            "turned upright, as their EXIF data say": self.num_turned,
+            "of 16 bits, scaled to 8 bits": self.num_deep,
+            "of several frames or pages, of which the first is read": self.num_of_several,
+        }
+        return [f"{num:,} {'picture' if num == 1 else 'pictures'} {what}" for what, num in done.items() if num]
 
 
 class BatchOrder:
@@ -111,7 +142,7 @@ def load_dataset(
     """
     files: str | None = None
     if folder is not None:
-        files = "named by their content"
+        files = "named and ordered by their content"
     elif name in _TORCHVISION_FOLDERS:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
@@ -206,24 +237,45 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
 def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     """Decode every image of a folder: (N, 3, size, size) uint8, the shorter side resized, the longer one cropped.
 
+    They are in an order that depends on the files' content alone: every sixth one is held out, and by name it might
+    always be the same kind of image.
+
     Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
     """
     paths = list_images(folder)
     if len(paths) < HELD_OUT_SHARE:
         raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
+    paths.sort(key=lambda path: hashlib.sha256(path.read_bytes()).digest())
+    notes = ReadingNotes()
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for row, path in enumerate(paths):
         try:
-            images[row] = np.asarray(ImageOps.fit(read_picture(path), (size, size), Image.Resampling.BICUBIC))
+            images[row] = np.asarray(ImageOps.fit(read_picture(path, notes), (size, size), Image.Resampling.BICUBIC))
         except ValueError as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
+    if images.max() <= DARKEST:
+        raise UserError(f"--dataset {PREFIX}{folder}: {describe_darkness(int(images.max()), notes)}")
     names = list_classes(folder, paths)
     labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def read_picture(path: Path) -> Image.Image:
+def describe_darkness(brightest: int, notes: ReadingNotes) -> str:
+    """Say that images are black, why that may be, and what would mend it."""
+    reason = (
+        "the 16-bit pictures among them use 12 bits or fewer; valid: scaled to 65,535"
+        if notes.num_deep
+        else "were values in [0, 1], or of few bits, saved as they are? valid: scaled to 255"
+    )
+    return f"no pixel is brighter than {brightest} of 255: {reason}"
+
+
+def read_picture(path: Path, notes: ReadingNotes | None = None) -> Image.Image:
     """Read a picture of a format that Pillow decodes by itself, upright and in 8-bit colour.
+
+    Args:
+        path: of the picture.
+        notes: where to count what is done to it.
 
     Raises:
         ValueError: if it cannot be read, with the reason.
@@ -232,26 +284,30 @@ def read_picture(path: Path) -> Image.Image:
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
         with Image.open(path, formats=formats) as image:
-            return _to_rgb(image)
+            return _to_rgb(image, notes or ReadingNotes())
     except (OSError, SyntaxError, Image.DecompressionBombError) as broken:
         raise ValueError(str(broken)) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, notes: ReadingNotes) -> Image.Image:
     """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
 
     Raises:
         ValueError: if its pixels have more than 16 bits, of which nobody knows which are white.
     """
-    if image.mode.startswith("I"):
-        grey = np.asarray(image)
+    notes.num_of_several += getattr(image, "n_frames", 1) > 1
+    notes.num_turned += image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        grey = np.asarray(upright)
         if grey.min() < 0 or grey.max() > 65_535:
             raise ValueError(f"grey values from {grey.min()} to {grey.max()}: more than 16 bits")
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    elif image.mode == "F":
+        notes.num_deep += 1
+        upright = Image.fromarray((grey / 257).round().astype(np.uint8))
+    elif upright.mode == "F":
         raise ValueError("pixels of mode F: numbers without a scale")
-    upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright.convert("RGB")
-    white = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
+    layered = upright.convert("RGBA")
+    notes.num_transparent += layered.getextrema()[3] != (255, 255)
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), layered).convert("RGB")
