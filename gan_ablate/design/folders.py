@@ -22,7 +22,7 @@ HELD_OUT_SHARE = 6
 """Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
 
 PREFIX = "folder:"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp")
 OTHER_IMAGE_SUFFIXES = (".avif", ".eps", ".gif", ".heic", ".ico", ".jp2", ".pdf", ".psd", ".svg", ".tga")
 """Pictures that are not read: of several frames, of several sizes, or drawn by programs of their own."""
 
@@ -49,13 +49,14 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
 
     Args:
         folder: where to look.
-        source: who named it, for the message.
+        source: who named it as a data set, for the message; empty for a folder of samples.
 
     Raises:
         UserError: if the folder does not exist, or holds no image.
     """
+    named = f"{source} {PREFIX}{folder}" if source else str(folder)
     if not folder.is_dir():
-        raise UserError(f"{source} {PREFIX}{folder}: no such folder")
+        raise UserError(f"{named}: no such folder")
     images, skipped = [], Counter[str]()
     for path in folder.rglob("*"):
         suffix = path.suffix.lower()
@@ -70,7 +71,7 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
     scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(skipped))
     if not images:
         left_out = f" (left out: {scan.note()})" if skipped else ""
-        raise UserError(f"{source} {PREFIX}{folder}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{named}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
     return scan
 
 

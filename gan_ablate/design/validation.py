@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -137,6 +138,16 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             problem = f" = {_show(node)}: {message}"
     field = ".".join(path)
     return [field, *others], (shorten(field) + problem).removeprefix(" = ")
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a device of a kind that no machine could compute on, without loading PyTorch.
+
+    Raises:
+        UserError: if it is neither the CPU nor a CUDA device.
+    """
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"--device {shorten(name)}: not supported; valid: cpu, cuda, cuda:0, …")
 
 
 def shorten(text: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gan_ablate.design.validation import Model
+from gan_ablate.design.validation import Model, check_device_name
 from gan_ablate.errors import UserError
-from gan_ablate.training.device import check_device_name
 
 CHECKPOINT_SEC = 60.0
 """Seconds of training between two checkpoints, unless it is said otherwise."""

@@ -47,14 +47,14 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        cache: folder of the real images' features.
+        cache: folder of the real images' features; None to keep none.
 
     Attributes:
         extractor: as given.
         num_reference: how many held-out images there are.
     """
 
-    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path) -> None:
+    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path | None) -> None:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
         self._real_images = dataset.images

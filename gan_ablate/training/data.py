@@ -253,7 +253,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
             images[row] = np.asarray(ImageOps.fit(read_picture(path, notes), (size, size), Image.Resampling.BICUBIC))
         except ValueError as broken:
             raise UserError(f"{path}: not a readable image ({broken}); mend it or take it out of the folder") from None
-    if images.max() <= DARKEST:
+    if 0 < images.max() <= (DARKEST if notes.num_deep else 1):
         raise UserError(f"--dataset {PREFIX}{folder}: {describe_darkness(int(images.max()), notes)}")
     names = list_classes(folder, paths)
     labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
@@ -283,7 +283,8 @@ def read_picture(path: Path, notes: ReadingNotes | None = None) -> Image.Image:
     Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path, formats=formats) as image:
+        # From an open file: of a grey TIFF that it maps by itself, Pillow 13.0 mixes the pixels up if EXIF turns it.
+        with path.open("rb") as file, Image.open(file, formats=formats) as image:
             return _to_rgb(image, notes or ReadingNotes())
     except (OSError, SyntaxError, Image.DecompressionBombError) as broken:
         raise ValueError(str(broken)) from None
@@ -309,5 +310,5 @@ def _to_rgb(image: Image.Image, notes: ReadingNotes) -> Image.Image:
     if not upright.has_transparency_data:
         return upright.convert("RGB")
     layered = upright.convert("RGBA")
-    notes.num_transparent += layered.getextrema()[3] != (255, 255)
+    notes.num_transparent += layered.getchannel("A").getextrema() != (255, 255)
     return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), layered).convert("RGB")

@@ -1,25 +1,11 @@
-"""The device that computes: its name checked without PyTorch, and the device itself on this machine."""
+"""The device that computes: found on this machine, or refused."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+import torch
 
-from gan_ablate.design.validation import shorten
+from gan_ablate.design.validation import check_device_name
 from gan_ablate.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-
-def check_device_name(name: str) -> None:
-    """Refuse a device of a kind that is not supported, without loading PyTorch.
-
-    Raises:
-        UserError: if it is neither the CPU nor a CUDA device.
-    """
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"--device {shorten(name)}: not supported; valid: cpu, cuda, cuda:0, …")
 
 
 def find_device(name: str) -> torch.device:
@@ -31,8 +17,6 @@ def find_device(name: str) -> torch.device:
     Raises:
         UserError: if it is not supported, or this machine has none.
     """
-    import torch  # seconds that commands which only plan need not pay
-
     check_device_name(name)
     device = torch.device(name)
     if device.type == "cuda":
