@@ -114,12 +114,14 @@ def find_grid(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> Samp
     def squared_distance(of: Tensor) -> float:
         return float((extractor(of).vectors.mean(0) - centre).square().sum())
 
-    whole = squared_distance(images[:NUM_COMPARED])
+    few = images[:NUM_COMPARED]
+    distances = []
     for grid in candidates:
-        tiles = grid.cut(images[:NUM_COMPARED])
-        if squared_distance(tiles[torch.randperm(len(tiles), generator=stream)[:NUM_COMPARED]]) < whole / 4:
-            return grid
-    return None
+        tiles = grid.cut(few)
+        chosen = torch.randperm(len(tiles), generator=stream)[:NUM_COMPARED]
+        distances.append(squared_distance(tiles[chosen]))
+    nearest = min(distances)
+    return candidates[distances.index(nearest)] if nearest < squared_distance(few) / 4 else None
 
 
 def _list_grids(size: int, sides: set[int]) -> Iterator[SampleGrid]:
