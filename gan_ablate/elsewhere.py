@@ -16,13 +16,13 @@ from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
 from gan_ablate.judging import LeftOutWarning
 from gan_ablate.judging import judge as judge_table
-from gan_ablate.options import DATA, RESULTS, OutOption
+from gan_ablate.options import DATA
 from gan_ablate.terminal import open_console
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from gan_ablate.scoring.scores import Scores
+    from gan_ablate.scoring.images import ImageScores
 
 SCORE_TITLES = {
     "fid": "FID",
@@ -109,33 +109,34 @@ def score(
     inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
     device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
     to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
-    out: OutOption = RESULTS,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A results folder whose cache keeps real features.  [default: the user's own cache]"),
+    ] = None,
 ) -> None:
     """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
     import pandas as pd
 
     from gan_ablate.execution.context import check_context
-    from gan_ablate.scoring.sets import score_images
+    from gan_ablate.scoring.images import SetScorer
 
     check_context(device, inception_weights)
+    scorer = SetScorer(
+        dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
+    )
+    # Read twice rather than held together: each set may fill the memory.
+    num = min(len(scorer.read(path).images) for path in images) if len(images) > 1 else None
     rows: list[dict[str, object]] = []
-    floors: dict[tuple[int, int], dict[str, object]] = {}  # a size and a number of images → what real ones score
-    scored: list[Scores] = []
+    floors: dict[int, dict[str, object]] = {}  # a size → what real images score
+    scored: list[ImageScores] = []
     for path in images:
-        scores = score_images(
-            path,
-            dataset,
-            data_dir=data_dir,
-            features=features,
-            inception_weights=inception_weights,
-            device=device,
-            out=out,
-        )
+        scores = scorer.score(scorer.read(path), num)
         scored.append(scores)
         size = scores.image_size
-        rows.append({"set": str(path), "image_size": size, **_compare(scores, scored[0]), **scores.as_row()})
-        real = {"set": f"real images, {size}×{size}", "image_size": size}
-        floors.setdefault((size, scores.num_samples), {**real, **scores.floor.as_row()})
+        of_set = {"set": str(path), "image_size": size, "num_images": scores.num_images}
+        rows.append({**of_set, **_compare(scores, scored[0]), **scores.as_row()})
+        of_real = {"set": f"real images, {size}×{size}", "image_size": size, "num_images": scores.floor.num_samples}
+        floors.setdefault(size, {**of_real, **scores.floor.as_row()})
     frame = pd.DataFrame([*rows, *floors.values()])
     try:
         write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
@@ -143,16 +144,32 @@ def score(
         raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
     console = open_console()
     console.print(_lay_out(frame.to_dict("records")))
-    if len(scored) > 1:
-        words = "Brackets: 95 % intervals of which images were drawn; another training seed moves FID by more."
-        console.print(words, soft_wrap=True)
+    for line in _describe(scorer.notes, images, scored):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     console.print(f"All scores: {to}", soft_wrap=True)
+
+
+def _describe(of_dataset: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
+    """Say what is to be known of sets besides their scores, line by line."""
+    lines = list(of_dataset)
+    for path, scores in zip(paths, scored, strict=True):
+        name = shorten(str(path))
+        if scores.num_samples < scores.num_images:
+            counts = f"{scores.num_samples:,} of {scores.num_images:,} images scored"
+            lines.append(f"{name}: {counts}, as many as of the smallest set: FID depends on the number")
+        lines += [f"{name}: {note}" for note in scores.notes]
+        reason = _incomparable(scores, scored[0])
+        if reason:
+            lines.append(f"{name}: not compared with the first: {reason}")
+    if any(_compare(scores, scored[0]) for scores in scored):
+        lines.append("Brackets: 95 % intervals of which images were drawn; another training seed moves FID by more.")
+    return lines
 
 
 def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
     """Lay sets out side by side: scores are many, sets few."""
     table = Table("", *(str(row["set"]) for row in rows))
-    table.add_row("images", *(f"{row['num_samples']:,}" for row in rows))
+    table.add_row("images", *map(_count_text, rows))
     for name, title in SCORE_TITLES.items():
         texts = [_number(row[name]) for row in rows]
         if any(texts):
@@ -163,9 +180,24 @@ def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
     return table
 
 
-def _compare(scores: Scores, first: Scores) -> dict[str, float]:
+def _count_text(row: Mapping[Hashable, Any]) -> str:
+    num, num_images = row["num_samples"], row["num_images"]
+    return f"{num:,} of {num_images:,}" if num_images > num else f"{num:,}"
+
+
+def _incomparable(scores: ImageScores, first: ImageScores) -> str:
+    """Say why a set's FID does not compare with the first one's, or nothing where it does."""
+    if scores.image_size != first.image_size:
+        sizes = f"{scores.image_size}×{scores.image_size}", f"{first.image_size}×{first.image_size}"
+        return "{} pixels against {}; valid: sets of one size".format(*sizes)
+    if min(scores.fid, first.fid) == 0 and scores is not first:
+        return "a FID of 0 has no ratio"
+    return ""
+
+
+def _compare(scores: ImageScores, first: ImageScores) -> dict[str, float]:
     """Relate a set's FID to the first one's, with what the choice of images leaves open: log ratios."""
-    if scores is first:
+    if scores is first or _incomparable(scores, first):
         return {}
     ratio = math.log(scores.fid / first.fid)
     errors = scores.fid_sampling_error, first.fid_sampling_error

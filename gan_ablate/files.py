@@ -98,3 +98,13 @@ def read_sealed(path: Path) -> bytes:
     if hashlib.sha256(content).digest() != digest:
         raise ValueError("it does not match its checksum")
     return content
+
+
+def user_cache() -> Path | None:
+    """Return this program's folder among what the user's programs may forget, or None where the user has no home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        cache = Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return cache / "gan-ablate"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from gan_ablate.execution.store import Store
+from gan_ablate.files import user_cache
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.reference import load_real_features
 from gan_ablate.training.data import load_dataset
@@ -26,9 +27,11 @@ def _extracted() -> Path:
 
 
 def warm(out: Path) -> Path:
-    """Put the features where scoring would leave them, and return the results folder."""
-    cache = Store(out).cache_dir
-    cache.mkdir(parents=True, exist_ok=True)
-    for file in _extracted().iterdir():
-        shutil.copyfile(file, cache / file.name)
+    """Put the features where scoring would leave them, the test's own user's cache too; return the results folder."""
+    user = user_cache()
+    assert user is not None
+    for cache in (Store(out).cache_dir, user):
+        cache.mkdir(parents=True, exist_ok=True)
+        for file in _extracted().iterdir():
+            shutil.copyfile(file, cache / file.name)
     return out

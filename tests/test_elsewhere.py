@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.training.data import load_dataset
+from gan_ablate.training.data import load_dataset, resize
 from tests.calls import call
 from tests.features import warm
 
 
+@pytest.mark.usefixtures("quick_kid")
 def test_sets_are_scored_side_by_side_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,6 +33,36 @@ def test_sets_are_scored_side_by_side_and_saved(
     assert scores["fid"][0] < 0.5
     assert scores["fid_log_ratio"][1] == pytest.approx(np.log(scores["fid"][1] / scores["fid"][0]))
     assert f"{scores['fid'][1]:.4g}" in shown
+
+
+@pytest.mark.usefixtures("quick_kid")
+def test_sets_of_different_numbers_are_scored_alike_and_of_different_sizes_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load_dataset("mnist-10k", 28, tmp_path)
+    few = dataclasses.replace(data, images=data.images[:2_000], reference=data.reference[:1_500], sha256="f" * 64)
+    sized = {28: few, 14: dataclasses.replace(few, images=resize(few.images, 14))}
+    monkeypatch.setattr("gan_ablate.scoring.images.load_dataset", lambda _, size, *__: sized[size])
+    np.save("first.npy", data.images[2_000:3_400, 0].numpy())
+    np.save("fewer.npy", data.images[4_000:5_300, 0].numpy())
+    np.save("small.npy", resize(data.images[6_000:7_300], 14)[:, 0].numpy())
+    np.save("reference.npy", data.reference[:1_500, 0].numpy())
+    assert call(monkeypatch, "score", "first.npy", "fewer.npy", "small.npy") == 0
+    shown = capsys.readouterr().out
+    assert "first.npy: 1,300 of 1,400 images scored, as many as of the smallest set: FID depends on the number" in shown
+    assert "small.npy: not compared with the first: 14×14 pixels against 28×28; valid: sets of one size" in shown
+    scores = pd.read_csv("scores.csv")
+    assert list(scores["num_samples"]) == [1_300] * 5
+    assert list(scores["num_images"]) == [1_400, 1_300, 1_300, 1_300, 1_300]
+    assert scores["fid_log_ratio"].notna().tolist() == [False, True, False, False, False]
+    assert call(monkeypatch, "score", "reference.npy", "reference.npy") == 0
+    shown = capsys.readouterr().out
+    assert "reference.npy: FID is 0 within rounding: these are the held-out images themselves" in shown
+    assert "reference.npy: not compared with the first: a FID of 0 has no ratio" in shown
+    assert "%" not in shown.replace("95 %", "")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == [
+        "cache-home", "fewer.npy", "first.npy", "reference.npy", "scores.csv", "small.npy",
+    ]  # fmt: skip
 
 
 def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +85,7 @@ def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         (("judge", "none.csv", "--factor", "a", "--baseline", "a"), "--baseline a: valid: FACTOR=LEVEL"),
         (("score", "none"), "none: no such file or folder"),
         (("score", ".", "--device", "tpu"), "--device tpu: not supported"),
+        (("score", ".", "--device", "cuda:99"), "--device cuda:99: this machine has "),
         (("score", ".", "--inception-weights", "w.pth"), "--inception-weights w.pth: no such file"),
         (("score", ".", "--dataset", "folder:none"), "--dataset folder:none: no such folder"),
     ],

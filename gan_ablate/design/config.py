@@ -118,6 +118,7 @@ class RunConfig(Addressed):
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
         ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
         ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
+        ``folder_images_in_fixed_order``: images of a folder are held out by their content, whatever their names.
         ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator

@@ -17,8 +17,14 @@ NUM_TRAINING_IMAGES = {"mnist-10k": 10_000, "mnist": 60_000, "fashion-mnist": 60
 FeatureKind = Literal["digits", "fashion", "inception", "none"]
 _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
 
+NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "inception": 2048}
+
 MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
 """Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
+
+
+MIN_REFERENCE = 6
+"""Fewest held-out images that anything is compared with: a ball reaches its image's fifth nearest neighbour."""
 
 
 def default_features(dataset: str) -> FeatureKind:

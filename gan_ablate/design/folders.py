@@ -57,13 +57,14 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
 
     Args:
         folder: where to look.
-        source: who named it, for the message.
+        source: who named it as a data set, for the message; empty for a folder of samples.
 
     Raises:
         UserError: if the folder does not exist, or holds no image.
     """
+    named = f"{source} {PREFIX}{folder}" if source else str(folder)
     if not folder.is_dir():
-        raise UserError(f"{source} {PREFIX}{folder}: no such folder")
+        raise UserError(f"{named}: no such folder")
     images, skipped = [], Counter[str]()
     for path in folder.rglob("*"):
         suffix = path.suffix.lower()
@@ -80,8 +81,8 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
             skipped[suffix] += 1
     scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(+skipped))
     if not images:
-        left_out = f" (left out: {scan.note()})" if scan.skipped else ""
-        raise UserError(f"{source} {PREFIX}{folder}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
+        left_out = f" (left out: {scan.note()})" if skipped else ""
+        raise UserError(f"{named}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
     return scan
 
 
@@ -132,7 +133,7 @@ def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
 
 def folder_revisions(dataset: str) -> tuple[str, ...]:
     """Name the corrections that changed the numbers of runs on image folders; other data sets have none."""
-    return ("folder_resized_bilinearly",) if dataset.startswith(PREFIX) else ()
+    return ("folder_images_in_fixed_order", "folder_resized_bilinearly") if dataset.startswith(PREFIX) else ()
 
 
 def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:

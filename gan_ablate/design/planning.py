@@ -27,7 +27,13 @@ from gan_ablate.design.grid import (
 )
 from gan_ablate.design.own import OwnCode
 from gan_ablate.design.programs import grid_folder, resolve_program
-from gan_ablate.design.resolving import budget_settings, list_options, resolve_cell, unscored_notes
+from gan_ablate.design.resolving import (
+    budget_settings,
+    list_options,
+    reference_notes,
+    resolve_cell,
+    unscored_notes,
+)
 from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
@@ -229,7 +235,11 @@ def plan(
         seeds=tuple(range(num_seeds)),
         cells=tuple(cells),
         folders=folders.places,
-        notes=(*folders.notes, *unscored_notes(cell.config for cell in cells)),
+        notes=(
+            *folders.notes,
+            *unscored_notes(cell.config for cell in cells),
+            *reference_notes((cell.config for cell in cells), folders),
+        ),
     )
 
 

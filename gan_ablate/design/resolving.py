@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.datasets import MIN_SAMPLES, default_features
-from gan_ablate.design.folders import PREFIX, KnownFolders
+from gan_ablate.design.datasets import MIN_REFERENCE, MIN_SAMPLES, NUM_FEATURES, default_features
+from gan_ablate.design.folders import HELD_OUT_SHARE, PREFIX, KnownFolders, list_images
 from gan_ablate.design.grid import Budget, Grid, load_preset
 from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
 from gan_ablate.design.own import OwnCode
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.blocks import Block
     from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.datasets import FeatureKind
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -47,6 +49,47 @@ def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
         f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
         for dataset in unscored
     ]
+
+
+def reference_notes(configs: Iterable[AnyConfig], folders: KnownFolders) -> list[str]:
+    """Say which data sets hold out few images for their extractor; see ``describe_reference``.
+
+    Raises:
+        UserError: if one holds out too few for any score.
+    """
+    judged = dict.fromkeys((config.dataset, config.scoring.features) for config in configs)
+    return [note for dataset, features in judged if (note := describe_reference(dataset, features, folders))]
+
+
+def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolders) -> str:
+    """Say that a folder holds out few images for an extractor, or nothing where there are enough.
+
+    FID compares covariances. Of no more images than features, a covariance is singular; of few more, FID is biased.
+
+    Args:
+        dataset: by name.
+        features: that judge it.
+        folders: that are known.
+
+    Raises:
+        UserError: if they are too few for any score.
+    """
+    if features == "none" or dataset not in folders.places:
+        return ""
+    folder = Path(folders.places[dataset])
+    num = len(list_images(folder))
+    num_held_out, num_features, needed = num // HELD_OUT_SHARE, NUM_FEATURES[features], MIN_SAMPLES[features]
+    counted = f"{PREFIX}{folder}: {num:,} images, of which {num_held_out:,} are held out to compare with"
+    if num_held_out < MIN_REFERENCE:
+        advice = f'valid: at least {MIN_REFERENCE * HELD_OUT_SHARE} images, or scoring.features = "none"'
+        raise UserError(f"{counted}; scores need {MIN_REFERENCE}; {advice}")
+    if num_held_out >= needed:
+        return ""
+    what = "are too few" if num_held_out <= num_features else "are few"
+    return (
+        f"{counted}: they {what} for {num_features:,} features of {features}, so FID is too high and compares only "
+        f"with FIDs against the same images; better: {needed * HELD_OUT_SHARE:,} images, {needed:,} of them held out"
+    )
 
 
 def lay_levels(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str, list[Layer]]:

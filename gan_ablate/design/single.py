@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from gan_ablate.design.config import MAX_SEED, MAX_STEPS, RunConfig
 from gan_ablate.design.folders import KnownFolders
 from gan_ablate.design.grid import DEFAULT_BUDGETS, load_preset
-from gan_ablate.design.resolving import budget_settings, list_options, resolve_run, unscored_notes
+from gan_ablate.design.resolving import budget_settings, list_options, reference_notes, resolve_run, unscored_notes
 from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError
 
@@ -74,4 +74,5 @@ def plan_run(
             raise UserError(f"--epochs {epochs}: {steps:,} steps; valid: a whole number from 1 to {most:,}")
         config = validate(RunConfig, {**config.model_dump(), "steps": steps}, f"--epochs {epochs}")
     config = config.model_copy(update={"seed": seed})
-    return SingleRun(config, folders.places, (*folders.notes, *unscored_notes([config])))
+    notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
+    return SingleRun(config, folders.places, notes)

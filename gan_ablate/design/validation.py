@@ -195,6 +195,16 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
     return [field, *others], (shorten(field) + problem).removeprefix(" = ")
 
 
+def check_device_name(name: str) -> None:
+    """Refuse a device of a kind that no machine could compute on, without loading PyTorch.
+
+    Raises:
+        UserError: if it is neither the CPU nor a CUDA device.
+    """
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"--device {shorten(name)}: not supported; valid: cpu, cuda, cuda:0, …")
+
+
 def shorten(text: str) -> str:
     """Cut a long name or value down to what a line of a message has room for; write out what cannot be printed."""
     shown = printable(text[:MAX_SHOWN])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from gan_ablate.design.validation import Model, shorten
+from gan_ablate.design.validation import Model, check_device_name
 from gan_ablate.errors import UserError
 
 CHECKPOINT_SEC = 60.0
@@ -46,7 +45,6 @@ def check_context(device: str, inception_weights: str | Path | None, checkpoint_
     """
     if not 0 <= checkpoint_sec < math.inf:
         raise UserError(f"--checkpoint-every {checkpoint_sec:g}: valid: a number of seconds from 0")
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
-        raise UserError(f"--device {shorten(device)}: not supported; valid: cpu, cuda, cuda:0, …")
+    check_device_name(device)
     if inception_weights is not None and not Path(inception_weights).is_file():
         raise UserError(f"--inception-weights {inception_weights}: no such file")

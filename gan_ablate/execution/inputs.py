@@ -6,18 +6,18 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import default_features
-from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import Scorer
 from gan_ablate.training.check import check_own
 from gan_ablate.training.data import ImageDataset, load_dataset
+from gan_ablate.training.device import find_device
 
 if TYPE_CHECKING:
+    import torch
+
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
     from gan_ablate.scoring.scores import Scores
@@ -30,32 +30,11 @@ def check_inputs(config: AnyConfig, context: RunContext) -> None:
         UserError: if the data set, the extractor or the device cannot be had, or code of somebody's own does not give
             what it should.
     """
-    find_device(context)
+    find_device(context.device)
     find_dataset(config, context)
     find_scorer(config, context)
     if isinstance(config, RunConfig):
         check_own(config)
-
-
-def find_device(context: RunContext) -> torch.device:
-    """Return the device that trains; a GPU is made the current one.
-
-    Raises:
-        UserError: if this machine has no such device.
-    """
-    try:
-        device = torch.device(context.device)
-    except RuntimeError:
-        raise UserError(f"--device {context.device}: no such device; valid: cpu, cuda, cuda:0, …") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {context.device}: not supported; valid: cpu, cuda, cuda:0, …")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {context.device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
-        )
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # where events are recorded
-    return device
 
 
 def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
@@ -76,7 +55,7 @@ def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
     """
     if config.scoring.features == "none":
         return None
-    dataset, device = find_dataset(config, context), find_device(context)
+    dataset, device = find_dataset(config, context), find_device(context.device)
     return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
 
 

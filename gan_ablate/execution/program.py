@@ -13,11 +13,12 @@ from gan_ablate.design.external import fill_word
 from gan_ablate.errors import UserError
 from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor, unscored_reason
+from gan_ablate.execution.inputs import find_dataset, find_scorer, score_floor, unscored_reason
 from gan_ablate.execution.listening import Heard, ProgramError, run_command
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
 from gan_ablate.scoring.score import NUM_SHEET_IMAGES
+from gan_ablate.training.device import find_device
 from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def execute_program(
         OSError: if the disk takes no more.
     """
     started, folder = time.perf_counter(), store.run_dir(config.run_id)
-    device, dataset, scorer = find_device(context), find_dataset(config, context), find_scorer(config, context)
+    device, dataset, scorer = find_device(context.device), find_dataset(config, context), find_scorer(config, context)
     work = folder / WORK_FOLDER
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that did not end
     work.mkdir(parents=True)

@@ -18,7 +18,7 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.execution.inputs import find_dataset, find_device, find_scorer, score_floor, unscored_reason
+from gan_ablate.execution.inputs import find_dataset, find_scorer, score_floor, unscored_reason
 from gan_ablate.execution.listening import ProgramError
 from gan_ablate.execution.observer import TrainingObserver
 from gan_ablate.execution.program import execute_program
@@ -34,6 +34,7 @@ from gan_ablate.execution.store import (
 )
 from gan_ablate.files import is_disk_failure, write_atomically
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.training.device import find_device
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.train import Measurement, TrainResult, train
 
@@ -123,7 +124,7 @@ def _execute(
     should_stop: Callable[[], bool],
 ) -> tuple[Record, RunCheckpoints]:
     started, folder = time.perf_counter(), store.run_dir(config.run_id)
-    device = find_device(context)
+    device = find_device(context.device)
     dataset = find_dataset(config, context)
     scorer = find_scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)

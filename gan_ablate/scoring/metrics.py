@@ -25,20 +25,26 @@ NUM_NEIGHBOURS = 5
 
 JACKKNIFE_GROUPS = 10
 
+_ROUNDING = 1e-6
+"""A FID below this share of both sets' variance is 0. The square root of a covariance with fewer images than features
+turns rounding at 1e-16 into 1e-8 a feature; the FID of two samples of one distribution is above 1e-3 of it."""
+
 _ROWS_AT_ONCE = 500
 """Rows of a distance matrix that are in memory together."""
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """FID of two sets of feature vectors, (N, D) and (M, D) (arXiv:1706.08500, equation 6)."""
+    """FID of two sets of feature vectors, (N, D) and (M, D) (arXiv:1706.08500, equation 6); 0 within rounding is 0."""
     metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]))
     metric.set_dtype(torch.float64)
     for vectors, is_real in ((real, True), (fake, False)):
         metric.update(vectors.double(), real=is_real)
-    return float(metric.compute())
+    distance = float(metric.compute())
+    variance = sum(float(vectors.double().var(0).sum()) for vectors in (real, fake))
+    return 0.0 if abs(distance) <= _ROUNDING * variance else distance
 
 
-def frechet_sampling_error(real: Tensor, fake: Tensor) -> float:
+def frechet_sampling_error(real: Tensor, fake: Tensor) -> float | None:
     """Standard error of log FID from the choice of the generated images, the generator and the real images given.
 
     The delete-a-group jackknife: √((K - 1)/K · Σₖ (θₖ - mean θ)²), θₖ = log FID without the k-th of K groups
@@ -47,10 +53,16 @@ def frechet_sampling_error(real: Tensor, fake: Tensor) -> float:
     Args:
         real: (N, D) feature vectors.
         fake: (M, D) feature vectors, in an order that means nothing.
+
+    Returns:
+        The error, or None where a FID is 0 and has no logarithm.
     """
     groups = fake.tensor_split(JACKKNIFE_GROUPS)
     without = [torch.cat(groups[:k] + groups[k + 1 :]) for k in range(len(groups))]
-    logs = torch.tensor([math.log(frechet_distance(real, rest)) for rest in without], dtype=torch.float64)
+    distances = [frechet_distance(real, rest) for rest in without]
+    if 0 in distances:
+        return None
+    logs = torch.tensor([math.log(distance) for distance in distances], dtype=torch.float64)
     return math.sqrt((len(logs) - 1) * float(logs.var(correction=0)))
 
 

@@ -53,7 +53,7 @@ class RealFeatures:
     nearest_held_out: float | None
 
 
-def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache: Path) -> RealFeatures:
+def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache: Path | None) -> RealFeatures:
     """Take the real images' features from the cache, or extract them and leave them there.
 
     The file's name is a hash of all that its numbers depend on. Workers that come at the same time never read half a
@@ -62,13 +62,14 @@ def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache
     Args:
         dataset: the images.
         extractor: the network.
-        cache: the folder of such files; it is made where it is missing.
+        cache: the folder of such files, made where it is missing; None to keep nothing.
     """
-    path = cache / f"{_key(dataset, extractor)}.safetensors"
-    stored = _read(path)
+    path = None if cache is None else cache / f"{_key(dataset, extractor)}.safetensors"
+    stored = None if path is None else _read(path)
     if stored is None:
         stored = _extract(dataset, extractor)
-        _write(path, stored)
+        if path is not None:
+            _write(path, stored)
     training = None
     if "training" in stored:
         training = Features(stored["training"], stored.get("training_logits"))

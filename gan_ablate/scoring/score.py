@@ -47,14 +47,14 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        cache: folder of the real images' features.
+        cache: folder of the real images' features; None to keep none.
 
     Attributes:
         extractor: as given.
         num_reference: how many held-out images there are.
     """
 
-    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path) -> None:
+    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path | None) -> None:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
         self._real_images = dataset.images
@@ -70,7 +70,7 @@ class Scorer:
         started = time.perf_counter()
         features = self.extractor(images)
         ratio = None
-        if self._real.training is not None and self._real.nearest_held_out is not None:
+        if self._real.training is not None and self._real.nearest_held_out:
             nearest = nearest_distance(features.vectors[:NEAREST_SAMPLES], self._real.training.vectors)
             ratio = nearest / self._real.nearest_held_out
         return self._compare(features, ratio, started, classes)
@@ -101,6 +101,8 @@ class Scorer:
         vectors, logits = features.vectors, features.logits
         reference = self._real.reference
         neighbours = neighbour_scores(self._real.manifold, build_manifold(vectors[:NEIGHBOUR_SAMPLES]))
+        fid = frechet_distance(reference, vectors)
+        has_error = self.extractor.is_fast and fid > 0
         counts, accuracy = None, None
         if logits is not None and classes is not None:
             accuracy = (logits.argmax(1) == classes).float().mean().item()
@@ -108,8 +110,8 @@ class Scorer:
             counts = tuple(logits.argmax(1).bincount(minlength=logits.shape[1]).tolist())
         return Scores(
             num_samples=len(vectors),
-            fid=frechet_distance(reference, vectors),
-            fid_sampling_error=frechet_sampling_error(reference, vectors) if self.extractor.is_fast else None,
+            fid=fid,
+            fid_sampling_error=frechet_sampling_error(reference, vectors) if has_error else None,
             kid=kernel_distance(reference, vectors),
             precision=neighbours.precision,
             recall=neighbours.recall,

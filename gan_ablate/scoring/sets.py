@@ -1,23 +1,20 @@
-"""Images that any program drew, in files or an array, in; what they score, and what real images would, out."""
+"""Sets of images from outside: read from folders, files and arrays, checked, and put in an order of their own."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, count_channels, default_features
-from gan_ablate.design.folders import IMAGE_SUFFIXES, PREFIX, KnownFolders
-from gan_ablate.design.validation import choices, shorten
+from gan_ablate.design.folders import scan_folder
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import Scorer
-from gan_ablate.scoring.scores import Scores
-from gan_ablate.training.data import load_dataset, read_picture, refuse_broken
+from gan_ablate.training.pictures import DARKEST, ReadingNotes, describe_darkness, read_picture, refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,87 +26,42 @@ MAX_SIDE = 1_024
 """Pixels of a side, as for training."""
 MAX_IMAGES = 1_000_000
 
+MAX_FEW_VALUES = 3
+"""Images of no more different values than these were rounded on the way: -1, 0 and 1 become 255, 0 and 1."""
+
+MADE_GREY = "colour made grey"
+
 Images: TypeAlias = "NDArray[np.uint8] | Tensor | str | Path"
 
 
-class ImageScores(Scores):
-    """What a set of images scores, and what as many real training images of the same size do.
+@dataclass(frozen=True)
+class ImageSet:
+    """Images from outside, as scoring takes them.
 
     Attributes:
-        floor: of the real ones.
-        image_size: side of the images, in pixels.
+        source: where they came from, for messages.
+        images: (N, C, S, S) uint8, in the order of ``order_by_content``.
+        notes: what was made of them on the way, and what is odd about them.
     """
 
-    floor: Scores
-    image_size: int
-
-    def as_row(self) -> dict[str, float | int | None]:
-        """Return every score of the images under its name, for a row of a table."""
-        return {name: value for name, value in super().as_row().items() if name not in ("floor", "image_size")}
+    source: str
+    images: Tensor
+    notes: tuple[str, ...]
 
 
-def score_images(
-    images: Images,
-    dataset: str = "mnist-10k",
-    *,
-    data_dir: str | Path = "data",
-    features: Literal["inception"] | None = None,
-    inception_weights: str | Path | None = None,
-    device: str = "cpu",
-    out: str | Path = "results",
-) -> ImageScores:
-    """Score images that any program drew against a data set's held-out images, as runs are scored.
+def read_set(images: Images, *, num_channels: int) -> ImageSet:
+    """Read images from anywhere, and put them in an order that does not depend on where they lay.
 
     Args:
-        images: an array or tensor, uint8, (N, H, W), (N, H, W, C) or (N, C, H, W) with one channel or three and
-            H = W; or the path of a folder of pictures, one a file, or of a ``.npy`` or ``.npz`` file with such an
-            array. Colour is made grey where the data set is grey, and the other way round.
-        dataset: by name, or ``folder:PATH``.
-        data_dir: where torchvision's data sets lie or are downloaded to.
-        features: score with Inception instead of the data set's own classifier; colour images have no other.
-        inception_weights: a copy of its weights (implies ``features="inception"``).
-        device: ``cpu``, ``cuda``…, which extracts features.
-        out: the results folder whose cache keeps the real images' features.
-
-    Returns:
-        The scores, such as ``.fid``, ``.kid``, ``.recall``, and ``.floor``.
+        images: as for ``score_images``.
+        num_channels: of the result: 1 makes colour grey, 3 repeats grey.
 
     Raises:
-        UserError: if images or data cannot be read or do not go together, or there are too few.
+        UserError: naming the file and what is wrong with it.
     """
-    named = KnownFolders()
-    if dataset.startswith(PREFIX):
-        dataset = named.name(dataset, "--dataset")
-    elif dataset not in DATASETS:
-        raise UserError(f"--dataset {shorten(dataset)}: {choices(dataset, list(DATASETS))}")
-    kind = "inception" if features == "inception" or inception_weights is not None else default_features(dataset)
-    if kind == "none":
-        advice = "--features inception (downloads 95 MB) or --inception-weights PATH"
-        raise UserError(f"--dataset {shorten(dataset)}: colour images have no classifier of their own; valid: {advice}")
-    tensor = load_images(images, num_channels=count_channels(dataset))
-    if len(tensor) < MIN_SAMPLES[kind]:
-        source = images if isinstance(images, (str, Path)) else "images"
-        raise UserError(f"{source}: {len(tensor):,} images; valid: at least {MIN_SAMPLES[kind]:,} for {kind} features")
-    scorer = _build_scorer(named, dataset, tensor.shape[-1], Path(data_dir), kind, inception_weights, device, Path(out))
-    return ImageScores(**dict(scorer.score(tensor)), floor=scorer.floor(len(tensor)), image_size=tensor.shape[-1])
-
-
-def _build_scorer(
-    named: KnownFolders,
-    dataset: str,
-    size: int,
-    data_dir: Path,
-    kind: Literal["digits", "fashion", "inception"],
-    weights: str | Path | None,
-    device: str,
-    out: Path,
-) -> Scorer:
-    place = named.places.get(dataset)
-    cache = out / "cache"
-    data = load_dataset(dataset, size, data_dir, None if place is None else Path(place), cache)
-    where = torch.device(device)
-    extractor = build_extractor(kind, where, None if weights is None else Path(weights))
-    return Scorer(data, extractor, cache)
+    source = str(images) if isinstance(images, (str, Path)) else "images"
+    tensor, notes = _read(images, num_channels, None)
+    return ImageSet(source, order_by_content(tensor), tuple(notes))
 
 
 def load_images(images: Images, *, num_channels: int, size: int | None = None) -> Tensor:
@@ -126,69 +78,110 @@ def load_images(images: Images, *, num_channels: int, size: int | None = None) -
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    tensor, _ = _read(images, num_channels, size)
+    return tensor
+
+
+def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = None) -> Tensor:
+    """Read pictures, one image a file; see ``load_images``."""
+    tensor, _ = _from_files(files, num_channels, size)
+    return tensor
+
+
+def _read(images: Images, num_channels: int, size: int | None) -> tuple[Tensor, list[str]]:
+    """Read images of any form, and say what was made of them."""
     if not isinstance(images, (str, Path)):
         array = images.cpu().numpy() if isinstance(images, Tensor) else images
         return _from_array(array, "images", num_channels, size)
     path = Path(images)
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _from_array(read_array(path), str(path), num_channels, size)
+        named = _read_named_array(path)
+        tensor, notes = _from_array(named.array, str(path), num_channels, size)
+        if named.others:
+            notes.append(f"scored is {named.name}; left out: {', '.join(map(shorten, named.others))}")
+        return tensor, notes
     if not path.is_dir():
         reason = "not a folder, nor a .npy or .npz file" if path.exists() else "no such file or folder"
         raise UserError(f"{path}: {reason}; valid: a folder of pictures, or a .npy or .npz file")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not files:
-        raise UserError(f"{path}: no picture in it; valid: {', '.join(IMAGE_SUFFIXES)}")
-    return load_files(files, num_channels=num_channels, size=size)
+    scan = scan_folder(path, "")
+    tensor, notes = _from_files(scan.images, num_channels, size)
+    return tensor, [*notes, *([f"left out: {scan.note()}"] if scan.skipped else [])]
 
 
-def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = None) -> Tensor:
-    """Read pictures, one image a file; see ``load_images``."""
+def _from_files(files: Sequence[Path], num_channels: int, size: int | None) -> tuple[Tensor, list[str]]:
     if len(files) > MAX_IMAGES:
         raise UserError(f"{files[0].parent}: {len(files):,} pictures; valid: at most {MAX_IMAGES:,}")
     pixels: NDArray[np.uint8] | None = None
     broken: dict[str, str] = {}
+    reading, is_coloured = ReadingNotes(), False
     for row, file in enumerate(files):
         try:
-            picture = read_picture(file)
+            picture = read_picture(file, reading)
         except ValueError as reason:
             broken[file.name] = str(reason)
             continue
         size = picture.size[0] if size is None else size
         _check_size(str(file), picture.size[::-1], size)
-        array = np.asarray(picture.convert("L") if num_channels == 1 else picture)
+        array = np.asarray(picture)
+        if num_channels == 1:
+            is_coloured = is_coloured or bool((array.min(2) != array.max(2)).any())
+            array = np.asarray(picture.convert("L"))
         if pixels is None:
             pixels = np.empty((len(files), num_channels, size, size), np.uint8)
         pixels[row] = array.reshape(size, size, num_channels).transpose(2, 0, 1)
     refuse_broken(str(files[0].parent), broken, len(files))
     assert pixels is not None, "no files"
-    return torch.from_numpy(pixels)
+    return torch.from_numpy(pixels), [
+        *reading.describe(),
+        *([MADE_GREY] if is_coloured else []),
+        *_describe_values(pixels, reading),
+    ]
 
 
-def read_array(path: Path) -> NDArray[np.generic]:
-    """Read the one array of a ``.npy`` or ``.npz`` file; none that holds Python objects.
+@dataclass(frozen=True)
+class _NamedArray:
+    """The array of images in a file, and the names of the others in it."""
+
+    name: str
+    array: NDArray[np.generic]
+    others: list[str]
+
+
+def _read_named_array(path: Path) -> _NamedArray:
+    """Read the images of a ``.npy`` or ``.npz`` file; none that holds Python objects.
+
+    A ``.npz`` names them ``images``, or they are its only array of three or four dimensions: samplers write ``arr_0``
+    and labels as ``arr_1`` besides.
 
     Raises:
-        UserError: if it cannot be read, or a ``.npz`` holds several and none is called ``images``.
+        UserError: if it cannot be read, or it is not clear which array holds the images.
     """
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            names = list(loaded.files)
-            name = "images" if "images" in names else names[0] if len(names) == 1 else None
-            if name is not None:
-                array: NDArray[np.generic] | bytes = loaded[name]
-                if isinstance(array, np.ndarray):
-                    return array
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
                 raise ValueError(f"{name} in it is no array")
     except Exception as broken:  # zip and header parsers raise what they like
         reason = str(getattr(broken, "strerror", None) or broken).partition("\n")[0] or type(broken).__name__
         raise UserError(f"{path}: not a readable array ({shorten(reason)})") from None
-    raise UserError(f"{path}: arrays {shorten(', '.join(names)) or 'none'}; valid: one, or one called images")
+    likely = [name for name, array in arrays.items() if array.ndim in (3, 4)]
+    chosen = "images" if "images" in arrays else likely[0] if len(likely) == 1 else None
+    if chosen is None and len(arrays) == 1:
+        (chosen,) = arrays
+    if chosen is not None:
+        return _NamedArray(chosen, arrays[chosen], [name for name in arrays if name != chosen])
+    names = shorten(", ".join(arrays)) or "none"
+    if {"mu", "sigma"} <= arrays.keys():
+        advice = "FID's statistics of images, without the images that the other scores need; valid: the images"
+        raise UserError(f"{path}: arrays {names}: {advice}")
+    raise UserError(f"{path}: arrays {names}; valid: one of images, or one called images")
 
 
-def _from_array(array: NDArray[np.generic], source: str, num_channels: int, size: int | None) -> Tensor:
+def _from_array(
+    array: NDArray[np.generic], source: str, num_channels: int, size: int | None
+) -> tuple[Tensor, list[str]]:
     shape = " × ".join(map(str, array.shape))
     if array.dtype != np.uint8:
         advice = 'valid: uint8 from 0 to 255; from [-1, 1] by ((x + 1) * 127.5).round().clip(0, 255).astype("uint8")'
@@ -202,14 +195,29 @@ def _from_array(array: NDArray[np.generic], source: str, num_channels: int, size
     if len(array) > MAX_IMAGES:
         raise UserError(f"{source}: {len(array):,} images; valid: at most {MAX_IMAGES:,}")
     _check_size(source, array.shape[2:], array.shape[3] if size is None else size)
-    images = torch.from_numpy(np.ascontiguousarray(array, np.uint8))
+    pixels = np.ascontiguousarray(array, np.uint8)
+    images, notes = torch.from_numpy(pixels), _describe_values(pixels, ReadingNotes())
     if images.shape[1] == num_channels:
-        return images
+        return images, notes
     if num_channels == 3:
-        return images.expand(-1, 3, -1, -1).contiguous()
+        return images.expand(-1, 3, -1, -1).contiguous(), notes
     # As Pillow makes grey of colour, ITU-R 601-2 in whole numbers.
     red, green, blue = (images[:, i].to(torch.int32) for i in range(3))
-    return ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16).to(torch.uint8).unsqueeze(1)
+    grey = ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16).to(torch.uint8).unsqueeze(1)
+    is_coloured = bool((pixels.min(1) != pixels.max(1)).any())
+    return grey, [*([MADE_GREY] if is_coloured else []), *notes]
+
+
+def _describe_values(pixels: NDArray[np.uint8], reading: ReadingNotes) -> list[str]:
+    """Say what is odd about pixels before they are made grey."""
+    brightest = int(pixels.max())
+    if brightest <= DARKEST:
+        return [describe_darkness(brightest, reading)]
+    values = np.flatnonzero(np.bincount(pixels.reshape(-1), minlength=256)).tolist()
+    if len(values) > MAX_FEW_VALUES:
+        return []
+    shown = ", ".join(map(str, values))
+    return [f"pixels have no other values than {shown}: were values in [-1, 1] or [0, 1] cut to whole numbers?"]
 
 
 def _check_size(source: str, found: Sequence[int], side: int) -> None:
@@ -235,10 +243,3 @@ def order_by_content(images: Tensor) -> Tensor:
     """
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy()]
     return images[sorted(range(len(digests)), key=digests.__getitem__)]
-
-
-def digest_images(images: Tensor) -> str:
-    """Return the SHA-256 of images, shape included."""
-    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    digest.update(images.numpy().tobytes())
-    return digest.hexdigest()

@@ -6,39 +6,34 @@ import contextlib
 import hashlib
 import io
 import struct
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
 from gan_ablate.design.folders import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
-from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.decoded import find_decoded, keep_decoded
+from gan_ablate.training.pictures import (
+    DARKEST,
+    ReadingNotes,
+    describe_darkness,
+    fit_picture,
+    read_picture,
+    refuse_broken,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 _TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
 
-_FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out"
-
-MAX_BROKEN = 5
-"""Files that a message names."""
-DARKEST = 16
-"""Of 255: the white of a 12-bit picture that is stored with 16 bits."""
-_EXIF_KEYS = ("exif", "Raw profile type exif")
-
-IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may take a file for, whatever its name: other formats hand it to programs outside."""
+_FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out, in an order by content"
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ def load_dataset(
     """
     files: str | None = None
     if folder is not None:
-        files = "named by their content"
+        files = "named and ordered by their content"
     elif name in _TORCHVISION_FOLDERS:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
@@ -215,105 +210,26 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
 def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     """Decode every image of a folder: (N, 3, size, size) uint8, see ``fit_picture``. All broken ones are named at once.
 
+    They are in an order that depends on the files' content alone: every sixth one is held out, and by name it might
+    always be the same kind of image.
+
     Their classes, (N,) int64, are the folders that they lie in, by name, where there are some.
     """
     paths = list_images(folder)
     if len(paths) < HELD_OUT_SHARE:
         raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
+    paths.sort(key=lambda path: hashlib.sha256(path.read_bytes()).digest())
+    notes = ReadingNotes()
     images = np.empty((len(paths), size, size, 3), np.uint8)
     broken: dict[str, str] = {}
     for row, path in enumerate(paths):
         try:
-            images[row] = np.asarray(fit_picture(read_picture(path), size))
+            images[row] = np.asarray(fit_picture(read_picture(path, notes), size))
         except ValueError as reason:
             broken[str(path.relative_to(folder))] = str(reason)
     refuse_broken(f"{PREFIX}{folder}", broken, len(paths))
-    if 0 < images.max() <= DARKEST:
-        raise UserError(
-            f"{PREFIX}{folder}: no pixel is brighter than {images.max()} of 255: masks, or 12-bit pictures stored with "
-            "16 bits? valid: pictures scaled to their file's whole range"
-        )
+    if 0 < images.max() <= (DARKEST if notes.num_deep else 1):
+        raise UserError(f"{PREFIX}{folder}: {describe_darkness(int(images.max()), notes)}")
     names = list_classes(folder, paths)
     labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
-
-
-def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> None:
-    """Name the files that cannot be read, all at once, so that nobody waits for the next one.
-
-    Args:
-        source: what the files belong to.
-        broken: name → reason.
-        num_files: how many were read in all.
-
-    Raises:
-        UserError: if there is any.
-    """
-    if not broken:
-        return
-    shown = [f"{shorten(name)} ({shorten(reason)})" for name, reason in list(broken.items())[:MAX_BROKEN]]
-    shown += ["…"] * (len(broken) > MAX_BROKEN)
-    raise UserError(
-        f"{source}: {len(broken):,} of {num_files:,} files not readable as images: {'; '.join(shown)}; valid: mend "
-        "them or take them out"
-    )
-
-
-def fit_picture(picture: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size``, bilinear and antialiased, and crop the centre of the longer one.
-
-    These are torchvision's ``Resize`` and ``CenterCrop``, with which DCGAN's tutorials prepare pictures.
-    """
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as transforms
-
-    resized = transforms.resize(picture, [size], InterpolationMode.BILINEAR)
-    fitted: Image.Image = transforms.center_crop(resized, [size, size])
-    return fitted
-
-
-def read_picture(path: Path) -> Image.Image:
-    """Read a picture of a format that Pillow decodes by itself, upright and in 8-bit colour.
-
-    Raises:
-        ValueError: if it cannot be read, with the reason.
-    """
-    Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
-    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
-    try:
-        # What Pillow warns of is EXIF that says nothing of which side is up, and pictures that are large.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
-            return _to_rgb(image)
-    except (ValueError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise ValueError(f"cut short, or none of {', '.join(formats)}") from None
-    except Exception as broken:  # what Pillow's parsers raise on a damaged file is not documented
-        raise ValueError(str(broken) or type(broken).__name__) from None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
-
-    Raises:
-        ValueError: if its pixels have more than 16 bits, of which nobody knows which are white.
-    """
-    image.load()  # so that what fails next is the EXIF
-    try:
-        image.getexif()  # Pillow keeps what it has read; what it would write into the copy fails more often
-        image.info = {key: value for key, value in image.info.items() if key not in _EXIF_KEYS}
-        image = ImageOps.exif_transpose(image)
-    except Exception as broken:
-        reason = str(broken) or type(broken).__name__
-        raise ValueError(f"EXIF that cannot be parsed, remove it (exiftool -all= FILE): {reason}") from None
-    if image.mode.startswith("I"):
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65_535:
-            raise ValueError(f"grey values from {grey.min()} to {grey.max()}: more than 16 bits")
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("pixels of mode F: numbers without a scale")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -140,8 +140,10 @@ def test_a_long_value_is_cut_short_in_its_message() -> None:
     assert "(1,000,000 characters)" in str(refused.value)
 
 
-def test_only_runs_with_dropout_are_named_anew() -> None:
+def test_only_runs_with_dropout_or_on_folders_are_named_anew() -> None:
     assert make_config().revisions == ()
+    of_folder = make_config(dataset="folder:x@0", scoring={"features": "none"})
+    assert "folder_images_in_fixed_order" in of_folder.revisions
     assert make_config().known_run_ids == {make_config().run_id}
     dropped = make_config(discriminator={"kind": "dcgan", "base_channels": 4, "dropout2d": 0.25}, seed=3)
     assert dropped.run_id in dropped.known_run_ids

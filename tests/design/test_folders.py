@@ -87,8 +87,8 @@ def test_grey_maps_are_images_and_arrays_are_counted(tmp_path: Path) -> None:
 def test_runs_on_folders_have_new_names_and_no_others_have(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     on_folder = plan(load_grid("beta1"), budget="smoke", dataset=f"folder:{tmp_path}").baseline.config
-    assert on_folder.revisions == ("folder_resized_bilinearly",)
-    assert len(on_folder.known_run_ids) == 2
+    assert on_folder.revisions == ("folder_images_in_fixed_order", "folder_resized_bilinearly")
+    assert len(on_folder.known_run_ids) == 3
     assert plan(load_grid("beta1"), budget="smoke").baseline.config.revisions == ()
 
 

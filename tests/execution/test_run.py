@@ -13,11 +13,12 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress
-from gan_ablate.execution.inputs import check_inputs, find_device
+from gan_ablate.execution.inputs import check_inputs
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.sample import draw_samples
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.training.device import find_device
 from gan_ablate.training.models import build_generator
 from tests.configs import make_config
 from tests.features import warm
@@ -125,7 +126,7 @@ def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("gpu", "--device gpu: no such device; valid: cpu, cuda"), ("mps", "not supported"), ("cuda:99", "use cpu")],
+    [("gpu", "--device gpu: not supported; valid: cpu, cuda"), ("mps", "not supported"), ("cuda:99", "use cpu")],
 )
 def test_a_device_that_is_not_there_is_named(context: RunContext, device: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -140,7 +141,7 @@ def test_a_gpu_is_made_the_current_one(
     current: list[int] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", current.append)
-    assert find_device(context.model_copy(update={"device": device})) == torch.device(device)
+    assert find_device(device) == torch.device(device)
     assert current == [index]
 
 

@@ -97,7 +97,7 @@ def test_the_sampling_error_is_the_spread_of_fid_over_other_samples() -> None:
         return torch.from_numpy(rng.standard_normal((2_000, 64)) @ mixing * 1.1 + 0.2)
 
     spread = np.std([math.log(frechet_distance(real, sample())) for _ in range(60)], ddof=1)
-    errors = [frechet_sampling_error(real, sample()) for _ in range(6)]
+    errors = [frechet_sampling_error(real, sample()) or 0.0 for _ in range(6)]
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.3)
 
 
@@ -242,3 +242,34 @@ def test_the_nearest_training_image_of_a_copy_is_no_distance_away() -> None:
     assert nearest_distance(training[:600], training) < 5e-3
     shifted = training[:600] + torch.tensor([100.0, *[0.0] * 7])
     assert nearest_distance(shifted, training) == pytest.approx(97, abs=2)
+
+
+@pytest.mark.parametrize(("num", "num_features"), [(500, 64), (50, 64), (300, 512)])
+def test_a_set_against_itself_is_zero_whatever_rounding_leaves(num: int, num_features: int) -> None:
+    vectors = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
+    shuffled = vectors[torch.randperm(num, generator=torch.Generator().manual_seed(1))]
+    assert frechet_distance(vectors, shuffled) == 0
+
+
+def test_a_small_distance_is_none_of_rounding() -> None:
+    vectors = torch.randn(500, 64, generator=torch.Generator().manual_seed(0)).double()
+    moved = vectors + 1e-3 * torch.eye(64)[0]
+    variance = 2 * float(vectors.numpy().var(0, ddof=1).sum())
+    assert variance * 1e-6 > 1e-6
+    assert frechet_distance(vectors, vectors + 0.1) == pytest.approx(64 * 0.01, rel=1e-6)
+    assert frechet_distance(vectors, moved) == 0  # 1e-6, below a millionth of the variance
+
+
+def test_a_distance_that_is_no_number_stays_none() -> None:
+    vectors = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    try:
+        distance = frechet_distance(vectors, vectors * float("nan"))
+    except RuntimeError:  # as some versions of LAPACK have it
+        return
+    assert math.isnan(distance)
+
+
+def test_a_sampling_error_of_log_zero_is_none() -> None:
+    point = torch.ones(50, 4)
+    assert frechet_distance(point, point) == 0
+    assert frechet_sampling_error(point, point) is None

@@ -1,4 +1,4 @@
-"""Sets of images that any program drew: read in every form, scored like a run's, refused in a line."""
+"""Sets of images from outside: read in every form, in an order of their own, refused in a line."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-import gan_ablate
-from gan_ablate import score_images
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import Scorer
-from gan_ablate.scoring.sets import load_images
-from gan_ablate.training.data import ImageDataset, load_dataset
-from tests.features import warm
+from gan_ablate.scoring.sets import load_images, order_by_content, read_set
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)
 COLOUR = RNG.integers(0, 256, (6, 28, 28, 3)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
-    return load_dataset("mnist-10k", 28, tmp_path_factory.mktemp("data"))
 
 
 def test_every_form_of_the_same_images_is_the_same(tmp_path: Path) -> None:
@@ -54,25 +43,6 @@ def test_colour_becomes_grey_as_pillow_makes_it(tmp_path: Path) -> None:
     assert torch.equal(load_images(COLOUR, num_channels=3), torch.from_numpy(COLOUR).permute(0, 3, 1, 2))
 
 
-def test_scores_are_those_of_a_run_with_the_floor_beside_them(tmp_path: Path, digits: ImageDataset) -> None:
-    images = digits.images[:1_500]
-    scored = score_images(images, out=warm(tmp_path / "out"))
-    scorer = Scorer(digits, build_extractor("digits", torch.device("cpu")), tmp_path / "out" / "cache")
-    expected = scorer.score(images)
-    assert scored.as_row() == expected.as_row()
-    assert scored.floor.model_copy(update={"seconds": 0}) == scorer.floor(1_500).model_copy(update={"seconds": 0})
-    assert scored.image_size == 28
-    assert scored.fid < 0.5 < score_images(255 - images, out=tmp_path / "out").fid
-    assert gan_ablate.score_images is score_images
-
-
-def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: ImageDataset) -> None:
-    small = torch.nn.functional.avg_pool2d(digits.images[:1_280].float(), 2).byte()
-    scored = score_images(small, out=tmp_path / "out")
-    assert scored.image_size == 14
-    assert scored.floor.fid > score_images(digits.images[:1_280], out=warm(tmp_path / "other")).floor.fid
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -81,13 +51,11 @@ def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: Ima
         (GREY[0], r"images: an array of 28 × 28; valid: N × H × W"),
         (GREY[:0], "images: an array of 0 × 28 × 28"),
         (COLOUR[..., :2], r"images: an array of 6 × 28 × 28 × 2"),
-        (GREY, "images: 6 images; valid: at least 1,280 for digits features"),
     ],
 )  # fmt: skip
-def test_arrays_that_are_no_images_are_one_line(tmp_path: Path, images: np.ndarray, message: str) -> None:
+def test_arrays_that_are_no_images_are_one_line(images: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        score_images(images, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        read_set(images, num_channels=1)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +66,7 @@ def test_arrays_that_are_no_images_are_one_line(tmp_path: Path, images: np.ndarr
         ("a.npy", b"\x93NUMPY\x01", "a.npy: not a readable array"),
         ("a.npz", b"PK\x03\x04junk", r"a.npz: not a readable array \(File is not a zip file\)"),
         ("folder/a.png", b"junk", r"folder: 1 of 1 files not readable as images: a.png \(cut short, or none of BMP"),
-        ("folder/a.txt", b"junk", "folder: no picture in it; valid: .bmp"),
+        ("folder/a.txt", b"junk", "folder: no image in it; valid: .bmp"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_images_are_one_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -116,7 +84,7 @@ def test_an_array_of_objects_or_of_several_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"objects.npy: not a readable array"):
         load_images(tmp_path / "objects.npy", num_channels=1)
     np.savez(tmp_path / "many.npz", a=GREY, b=GREY)
-    with pytest.raises(UserError, match=r"many.npz: arrays a, b; valid: one, or one called images"):
+    with pytest.raises(UserError, match=r"many.npz: arrays a, b; valid: one of images, or one called images"):
         load_images(tmp_path / "many.npz", num_channels=1)
 
 
@@ -127,8 +95,73 @@ def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
         load_images(tmp_path, num_channels=1)
 
 
-def test_data_that_nobody_can_judge_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--dataset cifar10: colour images have no classifier of their own"):
-        score_images(GREY, "cifar10", out=tmp_path)
-    with pytest.raises(UserError, match="--dataset mnst: did you mean mnist"):
-        score_images(GREY, "mnst", out=tmp_path)
+def test_the_order_of_images_is_lost() -> None:
+    for order in (range(6), [5, 3, 1, 0, 2, 4]):
+        assert torch.equal(read_set(GREY[list(order)], num_channels=1).images, read_set(GREY, num_channels=1).images)
+    assert not torch.equal(read_set(GREY, num_channels=1).images, torch.from_numpy(GREY)[:, None])
+
+
+def test_an_order_by_content_mixes_what_was_sorted() -> None:
+    """A thousand dark images, then a thousand bright ones: half of each in the first half, within chance."""
+    images = torch.from_numpy(
+        np.concatenate([RNG.integers(0, 99, (1_000, 1, 4, 4)), RNG.integers(99, 256, (1_000, 1, 4, 4))])
+    )
+    ordered = order_by_content(images.byte())
+    num_dark = int((ordered[:1_000].float().mean((1, 2, 3)) < 99).sum())
+    assert abs(num_dark - 500) < 4 * 16  # the standard deviation of a hypergeometric count is 16
+    assert torch.equal(ordered.flatten(1).sum(1).sort().values, images.flatten(1).sum(1).sort().values)
+
+
+def test_arrays_of_samplers_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "guided.npz", COLOUR, np.arange(6))
+    found = read_set(tmp_path / "guided.npz", num_channels=3)
+    assert torch.equal(found.images, read_set(COLOUR, num_channels=3).images)
+    assert found.notes == ("scored is arr_0; left out: arr_1",)
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(2), sigma=np.eye(2), arr_0=GREY)
+    assert len(read_set(tmp_path / "reference.npz", num_channels=1).images) == 6
+
+
+def test_statistics_alone_are_no_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    with pytest.raises(UserError) as wrong:
+        read_set(tmp_path / "stats.npz", num_channels=3)
+    assert str(wrong.value) == (
+        f"{tmp_path}/stats.npz: arrays mu, sigma: FID's statistics of images, without the images that the other "
+        "scores need; valid: the images"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "note"),
+    [
+        ((GREY / 255).astype(np.uint8), "no pixel is brighter than 1 of 255: were values in [0, 1], or of few bits"),
+        (GREY // 16, "no pixel is brighter than 15 of 255"),
+        ((GREY / 127.5 - 1).astype(np.int8).view(np.uint8), "pixels have no other values than 0, 1, 255: were"),
+        (COLOUR, "colour made grey"),
+    ],
+)  # fmt: skip
+def test_what_is_odd_about_values_is_a_note(images: np.ndarray, note: str) -> None:
+    (found,) = read_set(images, num_channels=1).notes
+    assert found.startswith(note)
+
+
+@pytest.mark.parametrize("images", [GREY, GREY // 8, np.repeat(GREY[..., None], 3, 3)])
+def test_ordinary_images_are_read_without_a_note(images: np.ndarray) -> None:
+    assert read_set(images, num_channels=1).notes == ()
+
+
+def test_what_is_done_to_pictures_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR[0]).save(tmp_path / "a.png")
+    Image.fromarray(GREY[0]).convert("LA").save(tmp_path / "opaque.png")
+    Image.new("LA", (28, 28), (0, 0)).save(tmp_path / "clear.png")
+    Image.fromarray(GREY[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(GREY[1]).save(tmp_path / "b.gif")
+    found = read_set(tmp_path, num_channels=1)
+    assert len(found.images) == 4
+    assert found.notes == (
+        "1 picture with transparent pixels, laid on white",
+        "1 picture of 16 bits, scaled to 8 bits",
+        "colour made grey",
+        "left out: 1 .gif",
+    )
+    assert torch.equal(load_images(tmp_path, num_channels=3)[1], torch.full((3, 28, 28), 255, dtype=torch.uint8))

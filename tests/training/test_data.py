@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zlib
@@ -16,7 +17,8 @@ from gan_ablate.assets import read_asset
 from gan_ablate.design.folders import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
-from gan_ablate.training.data import BatchOrder, fit_picture, load_dataset, read_picture, resize, take_batch
+from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
+from gan_ablate.training.pictures import ReadingNotes, fit_picture, read_picture
 
 
 def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:
@@ -66,8 +68,73 @@ def test_a_folder_is_resized_cropped_and_split(tmp_path: Path) -> None:
     dataset = load_dataset("folder:x@0", 16, Path(), tmp_path / "pictures")
     assert dataset.images.shape == (10, 3, 16, 16)
     assert dataset.reference.shape == (2, 3, 16, 16)
-    assert dataset.reference[:, 0, 0, 0].tolist() == [50, 110]  # every sixth picture
+    in_order = sorted(range(12), key=lambda i: hashlib.sha256(_content(tmp_path / "pictures", i)).digest())
+    assert dataset.reference[:, 0, 0, 0].tolist() == [10 * i for i in in_order[5::6]]
     assert dataset.images[:, 2].unique().tolist() == [255]
+
+
+def _content(folder: Path, i: int) -> bytes:
+    return (folder / f"{i:03d}.png").read_bytes()
+
+
+def test_images_of_a_folder_are_the_same_ones_whatever_their_names(tmp_path: Path) -> None:
+    """Every sixth by name could always be the same view of a thing."""
+    write_images(tmp_path / "by-name", 24)
+    shuffled = np.random.default_rng(0).permutation(24)
+    (tmp_path / "renamed").mkdir()
+    for i in range(24):
+        (tmp_path / "renamed" / f"{shuffled[i]}.png").write_bytes(_content(tmp_path / "by-name", i))
+    first, second = (load_dataset("folder:x@0", 8, Path(), tmp_path / name) for name in ("by-name", "renamed"))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.reference, second.reference)
+    assert first.sha256 == second.sha256
+
+
+def test_labels_follow_their_images_into_that_order(tmp_path: Path) -> None:
+    for i in range(12):
+        folder = tmp_path / ("dark" if i < 6 else "bright")
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), 20 * i + 2).save(folder / f"{i}.png")
+    dataset = load_dataset("folder:x@0", 4, Path(), tmp_path)
+    assert dataset.labels is not None
+    is_dark = dataset.images[:, 0, 0, 0] < 120
+    assert torch.equal(dataset.labels, is_dark.long())  # "bright" comes before "dark"
+    assert dataset.labels.tolist() not in (sorted(dataset.labels.tolist()), sorted(dataset.labels.tolist())[::-1])
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_sixteen_bit_pictures_of_fewer_bits_are_refused_before_they_become_black(tmp_path: Path, bits: int) -> None:
+    for i in range(6):
+        Image.fromarray(np.array([[0, i], [7, 2**bits - 1]], np.uint16)).save(tmp_path / f"{i}.png")
+    brightest = round((2**bits - 1) / 257)
+    with pytest.raises(
+        UserError, match=f"brighter than {brightest} of 255: the 16-bit pictures among them use 12 bits"
+    ):
+        load_dataset("folder:x@1", 2, tmp_path, tmp_path)
+
+
+def test_what_reading_does_to_pictures_is_counted(tmp_path: Path) -> None:
+    upright, exif = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10, Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a quarter to the right mends it
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.rot90(upright.astype(np.uint16) * 257)).save(tmp_path / "deep.png", exif=exif)
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "turned.tif", exif=exif)
+    clear = Image.new("RGBA", (6, 4), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    Image.new("RGBA", (6, 4), (255, 0, 0, 255)).save(tmp_path / "opaque.png")
+    clear.convert("RGB").save(tmp_path / "pages.tif", save_all=True, append_images=[clear.convert("RGB")])
+    notes = ReadingNotes()
+    pictures = {path.name: np.asarray(read_picture(path, notes)) for path in tmp_path.iterdir()}
+    for name in ("turned.png", "turned.tif", "deep.png"):
+        assert np.array_equal(pictures[name][..., 0], upright)
+    assert pictures["clear.png"].min() == 255
+    assert pictures["opaque.png"][..., 1].max() == 0
+    assert notes.describe() == [
+        "1 picture with transparent pixels, laid on white",
+        "3 pictures turned upright, as their EXIF data say",
+        "1 picture of 16 bits, scaled to 8 bits",
+        "1 picture of several frames or pages, of which the first is read",
+    ]
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (65, 37), (16, 16), (200, 16), (9, 30)])
@@ -144,7 +211,7 @@ def test_sixteen_bits_are_turned_upright_too(tmp_path: Path) -> None:
 def test_a_folder_of_black_is_said_not_trained_on(tmp_path: Path) -> None:
     for i in range(6):
         Image.fromarray(np.full((4, 4), 4_095, np.uint16)).save(tmp_path / f"{i}.png")
-    with pytest.raises(UserError, match=r"no pixel is brighter than 16 of 255: masks, or 12-bit pictures"):
+    with pytest.raises(UserError, match=r"no pixel is brighter than 16 of 255: the 16-bit pictures among them use 12"):
         load_dataset("folder:x@0", 4, Path(), tmp_path)
 
 

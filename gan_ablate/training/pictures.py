@@ -1,0 +1,167 @@
+"""Pictures: read a file as 8-bit colour, and resize and crop it to a square."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DARKEST = 16
+"""Images without a brighter pixel are black to the eye. 12-bit values in 16-bit pictures, as cameras and microscopes
+write them, come to this, and values in [0, 1] to 1."""
+
+MAX_BROKEN = 5
+"""Files that a message names."""
+_EXIF_KEYS = ("exif", "Raw profile type exif")
+
+IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: other formats hand it to programs outside."""
+
+
+@dataclass
+class ReadingNotes:
+    """What reading pictures has made of them, counted.
+
+    Attributes:
+        num_transparent: laid on white.
+        num_turned: turned upright.
+        num_deep: of 16 bits, scaled to 8.
+        num_of_several: of several frames or pages, the first of which is read.
+    """
+
+    num_transparent: int = 0
+    num_turned: int = 0
+    num_deep: int = 0
+    num_of_several: int = 0
+
+    def describe(self) -> list[str]:
+        """Say what was done, to how many."""
+        done = {
+            "with transparent pixels, laid on white": self.num_transparent,
+            "turned upright, as their EXIF data say": self.num_turned,
+            "of 16 bits, scaled to 8 bits": self.num_deep,
+            "of several frames or pages, of which the first is read": self.num_of_several,
+        }
+        return [f"{num:,} {'picture' if num == 1 else 'pictures'} {what}" for what, num in done.items() if num]
+
+
+def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> None:
+    """Name the files that cannot be read, all at once, so that nobody waits for the next one.
+
+    Args:
+        source: what the files belong to.
+        broken: name → reason.
+        num_files: how many were read in all.
+
+    Raises:
+        UserError: if there is any.
+    """
+    if not broken:
+        return
+    shown = [f"{shorten(name)} ({shorten(reason)})" for name, reason in list(broken.items())[:MAX_BROKEN]]
+    shown += ["…"] * (len(broken) > MAX_BROKEN)
+    raise UserError(
+        f"{source}: {len(broken):,} of {num_files:,} files not readable as images: {'; '.join(shown)}; valid: mend "
+        "them or take them out"
+    )
+
+
+def fit_picture(picture: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to ``size``, bilinear and antialiased, and crop the centre of the longer one.
+
+    These are torchvision's ``Resize`` and ``CenterCrop``, with which DCGAN's tutorials prepare pictures.
+    """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    resized = transforms.resize(picture, [size], InterpolationMode.BILINEAR)
+    fitted: Image.Image = transforms.center_crop(resized, [size, size])
+    return fitted
+
+
+def describe_darkness(brightest: int, notes: ReadingNotes) -> str:
+    """Say that images are black, why that may be, and what would mend it."""
+    reason = (
+        "the 16-bit pictures among them use 12 bits or fewer; valid: scaled to 65,535"
+        if notes.num_deep
+        else "were values in [0, 1], or of few bits, saved as they are? valid: scaled to 255"
+    )
+    return f"no pixel is brighter than {brightest} of 255: {reason}"
+
+
+def read_picture(path: Path, notes: ReadingNotes | None = None) -> Image.Image:
+    """Read a picture of a format that Pillow decodes by itself, upright and in 8-bit colour.
+
+    Args:
+        path: of the picture.
+        notes: where to count what is done to it.
+
+    Raises:
+        ValueError: if it cannot be read, with the reason.
+    """
+    Image.init()  # all of Pillow's formats, of which it otherwise loads some when they are met
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
+    try:
+        # Pillow warns of EXIF that says nothing of which side is up, and of pictures that are large. The file is open
+        # already: of a grey TIFF that it maps by itself, Pillow 13.0 mixes the pixels up if EXIF turns it.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as file,
+            Image.open(file, formats=formats) as image,
+        ):
+            return _to_rgb(image, notes or ReadingNotes())
+    except (ValueError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise ValueError(f"cut short, or none of {', '.join(formats)}") from None
+    except Exception as broken:  # what Pillow's parsers raise on a damaged file is not documented
+        raise ValueError(str(broken) or type(broken).__name__) from None
+
+
+def _to_rgb(image: Image.Image, notes: ReadingNotes) -> Image.Image:
+    """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
+
+    Raises:
+        ValueError: if its pixels have more than 16 bits, of which nobody knows which are white.
+    """
+    notes.num_of_several += getattr(image, "n_frames", 1) > 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # loading a TIFF turns it
+    except Exception as broken:
+        raise _unparsed_exif(broken) from None
+    image.load()  # so that what fails next is the EXIF
+    try:
+        # Pillow keeps what it has read; what it would write into the copy fails more often.
+        image.info = {key: value for key, value in image.info.items() if key not in _EXIF_KEYS}
+        upright = ImageOps.exif_transpose(image)
+    except Exception as broken:
+        raise _unparsed_exif(broken) from None
+    notes.num_turned += orientation != 1
+    if upright.mode.startswith("I"):
+        grey = np.asarray(upright)
+        if grey.min() < 0 or grey.max() > 65_535:
+            raise ValueError(f"grey values from {grey.min()} to {grey.max()}: more than 16 bits")
+        notes.num_deep += 1
+        upright = Image.fromarray((grey / 257).round().astype(np.uint8))
+    elif upright.mode == "F":
+        raise ValueError("pixels of mode F: numbers without a scale")
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    layered = upright.convert("RGBA")
+    notes.num_transparent += layered.getchannel("A").getextrema() != (255, 255)
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), layered).convert("RGB")
+
+
+def _unparsed_exif(broken: Exception) -> ValueError:
+    reason = str(broken) or type(broken).__name__
+    return ValueError(f"EXIF that cannot be parsed, remove it (exiftool -all= FILE): {reason}")

@@ -1,0 +1,61 @@
+"""What is said of a data set before anything is trained: how many images it holds out, for how many features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.design import resolving
+from gan_ablate.design.datasets import MIN_REFERENCE, NUM_FEATURES
+from gan_ablate.design.folders import KnownFolders
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.single import plan_run
+from gan_ablate.errors import UserError
+from gan_ablate.scoring.features import ClassifierExtractor, InceptionExtractor
+from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
+
+
+def plan_folder(folder: Path, num: int) -> Plan:
+    """Plan runs on as many images, of no content: planning decodes none."""
+    folder.mkdir()
+    for i in range(num):
+        (folder / f"{i}.png").write_bytes(b"%d" % i)
+    return plan(load_grid("beta1"), dataset=f"folder:{folder}", features="inception")
+
+
+def test_few_held_out_images_are_said_at_planning(tmp_path: Path) -> None:
+    (note,) = plan_folder(tmp_path / "few", 600).notes
+    assert note == (
+        f"folder:{tmp_path}/few: 600 images, of which 100 are held out to compare with: they are too few for 2,048 "
+        "features of inception, so FID is too high and compares only with FIDs against the same images; better: "
+        "24,576 images, 4,096 of them held out"
+    )
+    single = plan_run("dcgan-28", dataset=f"folder:{tmp_path}/few", features="inception")
+    assert note in single.notes
+
+
+def test_too_few_held_out_images_for_any_score_are_refused_at_planning(tmp_path: Path) -> None:
+    assert len(plan_folder(tmp_path / "enough", 36).notes) == 1
+    with pytest.raises(UserError) as wrong:
+        plan_folder(tmp_path / "few", 35)
+    assert str(wrong.value) == (
+        f"folder:{tmp_path}/few: 35 images, of which 5 are held out to compare with; scores need 6; "
+        'valid: at least 36 images, or scoring.features = "none"'
+    )
+    assert len(plan(load_grid("beta1"), dataset=f"folder:{tmp_path}/few").notes) == 1  # that they are not scored
+
+
+@pytest.mark.parametrize(("num", "words"), [(4_095, "are few for"), (2_048, "are too few for"), (4_096, "")])
+def test_the_smallest_reference_is_twice_the_features(num: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolving, "list_images", lambda _: [Path()] * (6 * num))
+    note = resolving.describe_reference("folder:x@0", "inception", KnownFolders({"folder:x@0": "x"}))
+    assert words in note
+    assert bool(note) is bool(words)
+
+
+def test_a_ball_needs_as_many_neighbours_as_metrics_look_at() -> None:
+    assert MIN_REFERENCE == NUM_NEIGHBOURS + 1
+    assert NUM_FEATURES["digits"] == ClassifierExtractor.num_features
+    assert NUM_FEATURES["inception"] == InceptionExtractor.num_features

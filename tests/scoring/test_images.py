@@ -1,0 +1,205 @@
+"""Sets of images from outside, scored as runs are: in any order, of any size, with what is odd about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.utils import make_grid
+
+import gan_ablate
+from gan_ablate import score_images
+from gan_ablate.errors import UserError
+from gan_ablate.files import user_cache
+from gan_ablate.scoring import images as images_module
+from gan_ablate.scoring import score as score_module
+from gan_ablate.scoring.features import build_extractor
+from gan_ablate.scoring.images import SetScorer
+from gan_ablate.scoring.metrics import build_manifold, neighbour_scores
+from gan_ablate.scoring.reference import load_real_features
+from gan_ablate.scoring.score import Scorer
+from gan_ablate.scoring.sets import order_by_content
+from gan_ablate.training.data import ImageDataset, load_dataset, resize
+from tests.features import warm
+
+pytestmark = pytest.mark.usefixtures("quick_kid")
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
+    return load_dataset("mnist-10k", 28, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def few_digits(digits: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with a fifth of the digits, which is quicker."""
+
+    def load_few(name: str, size: int, *_: object) -> ImageDataset:
+        training, held_out = digits.images[:2_000], digits.reference[:2_000]
+        return ImageDataset(name, resize(training, size), None, held_out, "f" * 64, "")
+
+    monkeypatch.setattr(images_module, "load_dataset", load_few)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return warm(tmp_path / "out")
+
+
+def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits: ImageDataset) -> None:
+    images = order_by_content(digits.images[:1_500])
+    scored = score_images(images, out=out)
+    scorer = Scorer(digits, build_extractor("digits", torch.device("cpu")), out / "cache")
+    expected = scorer.score(images)
+    assert scored.as_row() == expected.as_row()
+    assert scored.floor.model_copy(update={"seconds": 0}) == scorer.floor(1_500).model_copy(update={"seconds": 0})
+    assert scored.image_size == 28
+    assert scored.num_images == 1_500
+    assert scored.fid < 0.5 < score_images(digits.images[:1_500] // 2, out=out).fid
+    assert gan_ablate.score_images is score_images
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: ImageDataset) -> None:
+    small = torch.nn.functional.avg_pool2d(digits.images[:1_280].float(), 2).byte()
+    scored = score_images(small, out=tmp_path / "out")
+    assert scored.image_size == 14
+    assert scored.floor.fid > score_images(digits.images[:1_280], out=tmp_path / "out").floor.fid
+
+
+def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
+    out: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts that scores look at are smaller than the set, as with 10,000 images."""
+    monkeypatch.setattr(score_module, "NEIGHBOUR_SAMPLES", 600)
+    monkeypatch.setattr(score_module, "NEAREST_SAMPLES", 300)
+    assert digits.labels is not None
+    images, labels = digits.images[:1_400], digits.labels[:1_400]
+    first = score_images(images[labels.argsort()], out=out)
+    second = score_images(images.numpy()[RNG.permutation(1_400)], out=out)
+    assert first.model_copy(update={"seconds": 0, "floor": None}) == second.model_copy(
+        update={"seconds": 0, "floor": None}
+    )
+    # Independently: recall of a random part, as the set's own order has none, within sampling error.
+    extractor = build_extractor("digits", torch.device("cpu"))
+    real = load_real_features(digits, extractor, out / "cache")
+    of_mixed = neighbour_scores(real.manifold, build_manifold(extractor(images[:600]).vectors))
+    assert first.recall == pytest.approx(of_mixed.recall, abs=0.05)
+    of_sorted = neighbour_scores(real.manifold, build_manifold(extractor(images[labels.argsort()][:600]).vectors))
+    assert of_sorted.recall < 0.7 * first.recall  # the first classes alone
+
+
+def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: ImageDataset) -> None:
+    images = digits.images[:1_400]
+    first, second = (score_images(x, num_samples=1_300, out=out) for x in (images, images.flip(0)))
+    assert (first.num_samples, first.num_images, first.floor.num_samples) == (1_300, 1_400, 1_300)
+    assert first.as_row() == second.as_row()
+    with pytest.raises(UserError, match="num_samples 1500: valid: from 1,280 to the 1,400 images there are"):
+        score_images(images, num_samples=1_500, out=out)
+
+
+def test_the_reference_against_itself_is_zero(out: Path, digits: ImageDataset) -> None:
+    with pytest.warns(UserWarning, match="images: FID is 0 within rounding: these are the held-out images themselves"):
+        scored = score_images(digits.reference.flip(0), out=out)
+    assert scored.fid == 0
+    assert scored.fid_sampling_error is None
+    assert min(scored.precision, scored.recall) > 0.95  # of random halves
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_grids_of_samples_are_refused(out: Path, digits: ImageDataset) -> None:
+    stream = torch.Generator().manual_seed(0)
+    chosen = torch.randint(10_000, (1_280, 9), generator=stream)
+    grids = torch.stack([make_grid(digits.images[i], nrow=3, padding=2)[:1] for i in chosen])
+    with pytest.raises(UserError) as wrong:
+        score_images(grids, out=out)
+    what = "each picture is a grid of 3×3 samples of 28×28 pixels; valid: one image a picture"
+    assert str(wrong.value) == f"images: 92×92 pixels: {what}"
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda x: x[:1].expand(1_280, -1, -1, -1), "1,279 of 1,280 images are exact copies of others; 1 distinct"),
+        (lambda x: 255 - x, "pixel values look inverted: 255 - x would be like the real ones"),
+        (
+            lambda x: ((x / 127.5 - 1) * 127).to(torch.int8).view(torch.uint8),
+            "pixel values look wrapped around: shifted by 128 they would be like the real ones; saved as int8?",
+        ),
+    ],
+)
+def test_what_is_odd_is_a_warning(out: Path, digits: ImageDataset, change, note: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.warns(UserWarning, match=r"^images: ") as found:
+        scored = score_images(change(digits.images[:1_280]), out=out)
+    assert [str(one.message) for one in found] == [f"images: {note}"]
+    assert scored.notes == (note,)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_features_are_kept_for_the_user_and_not_where_the_caller_is(
+    tmp_path: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+    score_images(digits.images[:1_280])
+    assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "cache-home"]
+    assert [file.suffix for file in (tmp_path / "cache-home" / "gan-ablate").iterdir()] == [".safetensors"]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert user_cache() is None
+    assert score_images(digits.images[:1_280]).num_samples == 1_280
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def write_pictures(folder: Path, num: int) -> None:
+    folder.mkdir()
+    for i in range(num):
+        Image.fromarray(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+
+
+def test_too_small_a_reference_is_said_before_anything_is_scored(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "few", 42)
+    (tmp_path / "w.pth").touch()
+    scorer = SetScorer(f"folder:{tmp_path}/few", inception_weights=tmp_path / "w.pth")
+    (note,) = scorer.notes
+    assert note == (
+        f"folder:{tmp_path}/few: 42 images, of which 7 are held out to compare with: they are too few for 2,048 "
+        "features of inception, so FID is too high and compares only with FIDs against the same images; better: "
+        "24,576 images, 4,096 of them held out"
+    )
+    for i in range(36, 42):
+        (tmp_path / "few" / f"{i}.png").unlink()
+    (tmp_path / "few" / "0.png").unlink()
+    with pytest.raises(UserError, match=r"35 images, of which 5 are held out .*valid: at least 36 images, or scoring"):
+        SetScorer(f"folder:{tmp_path}/few", inception_weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_one_line(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match=f"--device {device}: this machine has 0 CUDA devices; use cpu"):
+        score_images(GREY, device=device)
+    with pytest.raises(UserError, match="--device tpu: not supported; valid: cpu, cuda"):
+        score_images(GREY, device="tpu")
+
+
+def test_too_few_images_leave_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images: 6 images; valid: at least 1,280 for digits features"):
+        score_images(GREY, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_nobody_can_judge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--dataset cifar10: colour images have no classifier of their own"):
+        score_images(GREY, "cifar10", out=tmp_path)
+    with pytest.raises(UserError, match="--dataset mnst: did you mean mnist"):
+        score_images(GREY, "mnst", out=tmp_path)
