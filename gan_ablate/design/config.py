@@ -104,10 +104,12 @@ class RunConfig(Addressed):
         """Corrections that changed the numbers of runs like this one.
 
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        ``own_parts_seeded``: a user's code is imported first and seeded then, with all streams that it may draw from.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
-        return ("masks_after_networks",) if has_dropout else ()
+        revisions = ("masks_after_networks", has_dropout), ("own_parts_seeded", bool(self.own_parts))
+        return tuple(name for name, applies in revisions if applies)
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
@@ -204,12 +205,15 @@ def start_server() -> None:
     """Start the process that workers are forked from, deaf to Ctrl-C: it would die of it while it imports."""
     if not _HAS_FORK_SERVER:
         return
-    resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # They start as `python -c` does, which imports from the current folder first: there, a user's queue.py would be
+    # taken for the standard library's. Workers go back to this folder.
+    with chdir(Path(sys.base_prefix)):
+        resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kill_server() -> None:
