@@ -117,7 +117,7 @@ def _check_ranges(config: RunConfig) -> None:
         low, high = _find_range(lambda: build_generator(config), torch.randn(BATCH, config.num_inputs_g))
         if low >= 0:
             raise UserError(
-                f"generator ({config.generator.path}): its pixels stay in [{low:.2g}, {high:.2g}], "
+                f"generator ({config.generator.path}): its pixels are never below 0, at most {high:.2g}, "
                 "and images are in [-1, 1]; valid: a tanh at its end, or 2 * x - 1 behind its sigmoid"
             )
 

@@ -35,7 +35,7 @@ def read_streams() -> dict[str, Tensor]:
     return {
         "torch": torch.get_rng_state(),
         "numpy": torch.tensor([*map(int, keys), *position], dtype=torch.float64),
-        "python": torch.tensor([version, *words, np.nan if gauss is None else gauss], dtype=torch.float64),
+        "python": torch.tensor([version, *words, np.inf if gauss is None else gauss], dtype=torch.float64),
     }
 
 
@@ -45,7 +45,7 @@ def set_streams(streams: Mapping[str, Tensor]) -> None:
     *keys, pos, has_gauss, cached = streams["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, np.uint32), int(pos), int(has_gauss), cached))  # noqa: NPY002
     version, *words, gauss = streams["python"].tolist()
-    random.setstate((int(version), tuple(map(int, words)), None if np.isnan(gauss) else gauss))
+    random.setstate((int(version), tuple(map(int, words)), None if np.isinf(gauss) else gauss))
 
 
 @contextmanager

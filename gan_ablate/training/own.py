@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_ablate.design.own import find_source
@@ -113,11 +113,20 @@ def _replace_hooks(network: nn.Module) -> None:
             if isinstance(hook, SpectralNorm):
                 weight = getattr(module, f"{hook.name}_orig").detach().clone()
                 remove_spectral_norm(module, hook.name)
+                _drop_loading_hooks(module)
                 getattr(module, hook.name).data.copy_(weight)
                 parametrizations.spectral_norm(module, hook.name, hook.n_power_iterations, hook.eps, hook.dim)
             elif isinstance(hook, WeightNorm):
                 remove_weight_norm(module, hook.name)
                 parametrizations.weight_norm(module, hook.name, hook.dim)
+
+
+def _drop_loading_hooks(module: nn.Module) -> None:
+    """Drop what ``remove_spectral_norm`` leaves where PyTorch wraps it: it asks for the removed tensors at loading."""
+    hooks = module._load_state_dict_pre_hooks  # noqa: SLF001 (there is no other way)
+    for key, hook in list(hooks.items()):
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del hooks[key]
 
 
 def keep_own(parts: Mapping[str, OwnPart], seed: int, device: torch.device) -> list[nn.Module]:
