@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
+import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
@@ -22,9 +24,10 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.worker import check
 from gan_ablate.training.check import check_own
+from gan_ablate.training.global_state import read_streams, seed_streams, set_streams
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.own import allow_code
-from gan_ablate.training.state import pack_weights
+from gan_ablate.training.state import capture_state, pack_weights, restore_state
 from gan_ablate.training.train import Trainer
 from tests.features import warm
 
@@ -364,21 +367,78 @@ def test_shared_tensors_are_averaged_once_and_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded(z), trainer.average(z))
 
 
-def test_a_run_with_shared_tensors_ends_with_its_record(tmp_path: Path) -> None:
-    level = 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5'
-    planned = plan(load_grid(write(tmp_path / "mine", level, SHARED)), allow_code=True)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
-    assert list(runs["status"]) == ["completed"] * 2
+DRAWING = (
+    NETS
+    + """
+import random
+import numpy as np
+
+class Noisy(Generator):
+    def forward(self, z):
+        return super().forward(z + random.random() + numpy.random.rand())
+
+def dropping():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1))
+
+class Remembering(Loss):
+    steps = 0
+    def generator(self, fake):
+        self.steps += 1
+        return super().generator(fake) / self.steps
+"""
+)
 
 
-def test_a_run_beside_a_module_named_as_one_of_the_standard_librarys_ends(tmp_path: Path) -> None:
-    write(tmp_path)
+def test_a_run_draws_the_same_whatever_was_drawn_before_it(tmp_path: Path) -> None:
+    level = (
+        'generator = { kind = "module", path = "my_nets:Noisy" }'
+        ', discriminator = { kind = "module", path = "my_nets:dropping" }'
+        ', loss = { kind = "module", path = "my_nets:Remembering" }'
+    )
+    config = config_of(tmp_path, level, DRAWING)
+    images = torch.randint(256, (128, 1, 28, 28)).to(torch.uint8)
+    losses = []
+    for seed in (1, 2):
+        seed_streams(seed)
+        trainer = Trainer(config, images)
+        losses.append([(terms.loss_d.item(), terms.loss_g.item()) for terms in (trainer.step() for _ in range(3))])
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_holds_what_a_users_code_draws_from(tmp_path: Path) -> None:
+    level = 'generator = { kind = "module", path = "my_nets:Noisy" }'
+    config = config_of(tmp_path, level, DRAWING)
+    images = torch.randint(256, (128, 1, 28, 28)).to(torch.uint8)
+    trainer, again = Trainer(config, images), Trainer(config, images)
+    trainer.step()
+    state = capture_state(trainer)
+    expected = trainer.step()
+    seed_streams(7)
+    restore_state(again, state)
+    assert torch.equal(expected.loss_g, again.step().loss_g)
+
+
+def test_streams_go_back_to_where_they_were() -> None:
+    for seed in (1, 2):
+        seed_streams(seed)
+        random.gauss(0, 1)
+        np.random.standard_normal(3)  # noqa: NPY002
+        before = read_streams()
+        expected = random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist()  # noqa: NPY002
+        set_streams(before)
+        assert expected == (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist())  # noqa: NPY002
+
+
+def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_librarys(tmp_path: Path) -> None:
+    write(tmp_path, 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5', SHARED)
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
-    command = [sys.executable, "-c", "from gan_ablate.cli import main; main()", "run", "--grid", "mine.toml", "--jobs"]
     warm(tmp_path / "out")
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # as the installed command starts
+    # As the installed command starts: without the current folder among those that modules are looked for in.
+    command = [sys.executable, "-P", "-c", "from gan_ablate.cli import main; main()", "run", "--grid", "mine.toml"]
     ended = subprocess.run(
-        [*command, "1", "--allow-code", "--out", "out"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
+        [*command, "--jobs", "1", "--allow-code", "--out", "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
+    statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("out/runs/*/record.json")]
+    assert statuses == ["completed"] * 2
