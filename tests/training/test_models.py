@@ -427,7 +427,7 @@ def test_init_refuses_a_weight_that_a_layer_makes_in_a_way_of_its_own() -> None:
             whole = self.weight
             del self._parameters["weight"]
             self.whole = whole
-            self.weight = whole.detach() / 2  # type: ignore[assignment]
+            self.weight = whole.detach() / 2
 
     with pytest.raises(UserError, match=r"generator: 0\.weight: no parameter, init cannot draw it; valid: init"):
         initialise(nn.Sequential(Halved()), make_config().init, 0, "generator")
