@@ -352,19 +352,20 @@ def test_shared_tensors_are_averaged_once_and_saved(tmp_path: Path) -> None:
     config = config_of(tmp_path, level, SHARED)
     check_own(config)
     trainer = Trainer(config, torch.randint(256, (128, 1, 28, 28)).to(torch.uint8))
+    average = trainer.average
+    assert average is not None
     expected, weights = torch.zeros(100, 100, dtype=torch.float64), 0.0
     for _ in range(4):
         trainer.step()
         expected = 0.5 * expected + 0.5 * trainer.generator.state_dict()["network.first.weight"]
         weights = 0.5 * weights + 0.5
-        assert trainer.average is not None
-        found = trainer.average.state_dict()
+        found = average.state_dict()
         for name in ("first", "second", "same"):
             torch.testing.assert_close(found[f"network.{name}.weight"].double(), expected / weights)
     loaded = build_generator(config)
-    loaded.load_state_dict(load(pack_weights(trainer.average)))
+    loaded.load_state_dict(load(pack_weights(average)))
     z = torch.randn(2, 100)
-    assert torch.equal(loaded(z), trainer.average(z))
+    assert torch.equal(loaded(z), average(z))
 
 
 DRAWING = (
@@ -375,7 +376,7 @@ import numpy as np
 
 class Noisy(Generator):
     def forward(self, z):
-        return super().forward(z + random.random() + numpy.random.rand())
+        return super().forward(z + random.random() + np.random.rand())
 
 def dropping():
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1))
