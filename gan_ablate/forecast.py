@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gan_ablate.design.planning import Plan
     from gan_ablate.execution.store import Store
 
+MAX_FILES = 12
+"""Of a user's code, that are listed."""
+
 
 def check_code(plans: Sequence[Plan]) -> None:
     """Let a batch go through code of somebody's own that plans name.
@@ -67,6 +70,10 @@ def show_forecast(
         console.print(table)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         console.print(note, soft_wrap=True)
+    sources = [files for plan in plans for files in plan.sources.values()]
+    if sources:
+        files = list(dict.fromkeys(name for of_one in sources for name in of_one))
+        console.print(f"Part of the runs' names: {_list(files)}", soft_wrap=True)
     most = "at most " if is_bound else ""
     time = "a time that the first runs will tell"
     if speed is not None:
@@ -91,6 +98,12 @@ def show_forecast(
                 "This CPU has no bfloat16 arithmetic: runs with precision bf16 come to the same numbers by rounding; "
                 f"in float32 they would take about {format_duration(bf16_sec * (EMULATED_BF16_SLOWDOWN - 1))} less"
             )
+
+
+def _list(files: Sequence[str]) -> str:
+    """Write ``a.py, b.py``, the last ones as a number where there are many."""
+    shown = ", ".join(files[:MAX_FILES]) or "no files"
+    return shown if len(files) <= MAX_FILES else f"{shown} and {len(files) - MAX_FILES:,} more"
 
 
 def count_seeds(plans: Sequence[Plan]) -> str:

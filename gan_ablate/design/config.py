@@ -118,6 +118,7 @@ class RunConfig(Addressed):
         ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
         ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
         ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
+        ``own_parts_seeded``: a user's code is imported first and seeded then, with all streams that it may draw from.
         ``folder_images_in_fixed_order``: images of a folder are held out by their content, whatever their names.
         ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
@@ -128,13 +129,14 @@ class RunConfig(Addressed):
         has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (
             "cutout" in self.augmentation and self.image_size % 4 == 1
         )
-        found = {
+        changed = {
             "masks_after_networks": has_dropout,
             "layer_behind_minibatch_std": has_minibatch_std,
             "halves_round_up": has_halves,
+            "own_parts_seeded": bool(self.own_parts),
         }
-        own = tuple(name for name, is_changed in found.items() if is_changed)
-        return (*own, *folder_revisions(self.dataset))
+        of_config = tuple(name for name, is_changed in changed.items() if is_changed)
+        return (*of_config, *folder_revisions(self.dataset))
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import re
 import string
 from pathlib import Path
@@ -13,18 +15,24 @@ from gan_ablate.design.addressed import Addressed
 from gan_ablate.design.combinations import check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels
 from gan_ablate.design.folders import folder_revisions
-from gan_ablate.design.sources import name_files
+from gan_ablate.design.sources import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
 """What the command may name in braces besides the grid's factors, and what its levels set."""
 
 GENERATOR_SUFFIXES = (".pt", ".pt2")
 """A saved generator: of TorchScript, or of torch.export."""
+
+_OF_RUN = frozenset({"out", "data_dir", "device", "python"})
+"""Of these, those that name nothing beside the grid."""
+
+_SEED = "\0"
+"""Stands for any seed where files are looked for; no path holds it."""
 
 MAX_WORD = 10_000
 
@@ -44,8 +52,8 @@ class External(Model):
     log: Annotated[str, Field(max_length=MAX_WORD)] = ""
     """A regular expression for lines of its output, with the groups step, loss_d and loss_g, or some of them."""
     files: list[Word] = []
-    """Patterns of files, beside the grid's, whose change makes every run a new one; by default those that the command
-    names."""
+    """Patterns of files, beside the grid's, whose change makes every run a new one; besides those that the command
+    names, and what Python scripts among them import."""
     timeout_sec: PositiveFloat | None = None
     """Seconds after which a run is ended, and has failed."""
 
@@ -87,7 +95,7 @@ class ExternalScoring(Model):
 class ExternalConfig(Addressed):
     """One run of a program of one's own."""
 
-    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec"})
+    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files"})
 
     command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
     """As in the grid, names in braces not filled in."""
@@ -100,6 +108,8 @@ class ExternalConfig(Addressed):
     timeout_sec: PositiveFloat | None = None
     code: str
     """A name of the program's files by their content, ``NAME@HASH``."""
+    files: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Those files, below the grid's folder."""
     dataset: str = "mnist-10k"
     """Whose held-out images are compared with: a data set by name, or folder:PATH."""
     image_size: Annotated[int, Field(gt=0, le=1024)] = 28
@@ -170,34 +180,82 @@ def check_log(pattern: str) -> None:
         raise refusal("external.log", pattern, advice)
 
 
-def name_code(external: External, folder: Path, stem: str, source: str) -> str:
-    """Name a program by the content of its files: ``NAME@HASH``.
+def list_files(external: External, config: ExternalConfig, folder: Path, source: str) -> list[Path]:
+    """List what a program is made of: files that its command names, what scripts among them import, and ``files``.
 
     Args:
-        external: whose ``files``, or those that its command names.
+        external: the program.
+        config: of one variant, which fills in the command.
         folder: the grid's.
-        stem: the grid's name.
         source: the grid, for the message.
 
     Raises:
-        UserError: if a pattern of ``files`` matches nothing, or a file cannot be read.
+        UserError: if a pattern of ``files`` matches nothing, or is none.
     """
-    found: list[Path] = []
+    words = _fill_words(config, folder)
+    found = [path for name in _list_names(words) for path in _find_named(folder, name) if path.is_file()]
+    scripts = [path for path in found if path.suffix == ".py"]
+    found += [path for script in scripts for path in list_script_files(script, folder)]
+    for option, module in itertools.pairwise(words):
+        if option == "-m":  # Python's: a module, or a package with a __main__.py
+            found += list_module_files(module, folder)
     for pattern in external.files:
-        matched = _match(folder, pattern)
+        matched = [] if Path(pattern).is_absolute() else _glob(f"{glob.escape(str(folder))}/{pattern}")
+        matched = [path for path in matched if path.is_file()]
         if not matched:
             raise UserError(f"{source}: external.files = {shorten(repr(pattern))}: no such file in {folder}")
         found += matched
-    if not external.files:
-        words = [word.removeprefix("{here}/") for word in external.command]
-        found = [folder / word for word in words if (folder / word).is_file()]
-    return name_files(folder, found, stem)
+    return list(dict.fromkeys(found))
 
 
-def _match(folder: Path, pattern: str) -> list[Path]:
-    if Path(pattern).is_absolute():
+def list_uncounted_folders(config: ExternalConfig, folder: Path) -> list[str]:
+    """List the folders that a run's command names beside the grid and none of whose files count."""
+    places = [path for name in _list_names(_fill_words(config, folder)) for path in _find_named(folder, name)]
+    below = [path.relative_to(folder).as_posix() for path in places if path.is_dir() and folder in path.parents]
+    return [name for name in dict.fromkeys(below) if not any(file.startswith(f"{name}/") for file in config.files)]
+
+
+def is_unchanged(config: ExternalConfig, folder: Path) -> bool:
+    """Whether a program's files, below a folder, are still those that name the run."""
+    try:
+        now = name_files(folder, [folder / name for name in config.files], config.code.rpartition("@")[0])
+    except UserError:  # one is gone
+        return False
+    return now == config.code or not config.files
+
+
+def _fill_words(config: ExternalConfig, folder: Path) -> list[str]:
+    """Fill in the words of a command, one mark for all seeds; words that name a place of the run's own are empty."""
+    known = {
+        **config.parameters,
+        "here": str(folder),
+        "seed": _SEED,
+        "steps": str(config.steps),
+        "num_samples": str(config.scoring.num_samples),
+        "dataset": config.dataset,
+        "image_size": str(config.image_size),
+    }
+    return ["" if _OF_RUN & {*_names_in(word, "")} else fill_word(word, known) for word in config.command]
+
+
+def _list_names(words: Sequence[str]) -> list[str]:
+    """List what may be paths: words, and what stands behind an option's "=", as in --config=configs/bn.yaml."""
+    return [name for word in words for name in (word, word.partition("=")[2]) if name]
+
+
+def _find_named(folder: Path, name: str) -> list[Path]:
+    """Return what a command names beside the grid, or by a full path: one for each seed, if a seed is in it."""
+    parts = str(folder / name).split(_SEED)
+    found = _glob("*".join(map(glob.escape, parts)))
+    return [path for path in found if re.fullmatch("[0-9]+".join(map(re.escape, parts)), str(path))]
+
+
+def _glob(pattern: str) -> list[Path]:
+    try:
+        found = glob.glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 (Path.glob takes no full paths)
+    except (OSError, ValueError, re.error):  # no path at all
         return []
-    return [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return [Path(path) for path in sorted(found)]
 
 
 def write_value(value: Any) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from gan_ablate.design.sources import list_source_files, name_files
+from gan_ablate.design.sources import is_installed, list_module_files, name_files, refuse_shadows
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
 
@@ -80,11 +79,13 @@ class OwnCode:
         folder: beside which modules are looked for first.
         is_allowed: whether they may be run.
         places: ``NAME@HASH`` → the folder of the module, or nothing where it is installed.
+        files: ``NAME@HASH`` → the files that this is the name of.
     """
 
     folder: Path | None = None
     is_allowed: bool = False
     places: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def complete(self, data: dict[str, Any], source: str) -> dict[str, Any]:
         """Name the source of every part that is code of one's own.
@@ -112,23 +113,52 @@ class OwnCode:
         return data
 
     def _name(self, module: str, source: str) -> str:
-        files, folder = self._find(module, source)
-        code = name_files(Path(folder) if folder else files[0].parent, files, module)
-        self.places[code] = folder
-        return code
-
-    def _find(self, module: str, source: str) -> tuple[list[Path], str]:
-        """Find a module's files without running it: all of its package's, where it is in one."""
-        first, *_ = module.split(".")
-        for folder in [self.folder] if self.folder is not None else []:
-            for origin in (folder / first / "__init__.py", folder / f"{first}.py"):  # as Python looks
-                if origin.is_file():
-                    return list_source_files(origin), str(folder)
-        try:
-            found = importlib.util.find_spec(first)
-        except (ImportError, ValueError):
-            found = None
-        if found is None or found.origin is None or first in sys.builtin_module_names:
+        found = find_source(module, self.folder)
+        if found is None:
             where = "" if self.folder is None else f" in {self.folder}, nor installed"
             raise UserError(f"{source} = {shorten(repr(module))}: no such module{where}")
-        return list_source_files(Path(found.origin)), ""
+        if not found.is_installed:
+            refuse_shadows(found.files, found.root, f"{source} = {shorten(repr(module))}")
+        code = name_files(found.root, found.files, module)
+        self.places[code] = str(found.root) if found.root == self.folder else ""
+        self.files[code] = tuple(path.relative_to(found.root).as_posix() for path in found.files)
+        return code
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a module.
+
+    Attributes:
+        root: the folder that the module is imported from.
+        files: its own, and those below the root that it imports.
+        is_installed: whether it lies among Python's packages; then its package's files are all that count.
+    """
+
+    root: Path
+    files: list[Path]
+    is_installed: bool = False
+
+
+def find_source(module: str, folder: Path | None) -> Source | None:
+    """Find a module's files without running it.
+
+    Args:
+        module: its dotted name.
+        folder: in which it is looked for first; then where Python looks.
+    """
+    if folder is not None and (files := list_module_files(module, folder)):
+        return Source(folder, files)
+    first = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not (origin := Path(spec.origin)).is_file():
+        return None
+    is_package = origin.name == "__init__.py"
+    root = origin.parents[1] if is_package else origin.parent
+    if is_installed(origin):
+        return Source(root, sorted(origin.parent.rglob("*.py")) if is_package else [origin], is_installed=True)
+    files = list_module_files(module, root)
+    return Source(root, files) if files else None

@@ -11,7 +11,7 @@ from pydantic import Field
 from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, name_blocks, tell_apart
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.configs import AnyConfig
-from gan_ablate.design.external import External, ExternalConfig
+from gan_ablate.design.external import External, ExternalConfig, list_uncounted_folders
 from gan_ablate.design.folders import PREFIX, KnownFolders
 from gan_ablate.design.grid import (
     DEFAULT_BUDGETS,
@@ -82,6 +82,8 @@ class Plan(Model):
     cells: Annotated[tuple[Cell, ...], Field(strict=False)]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
+    sources: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    """The files whose content each ``NAME@HASH`` of a user's code stands for."""
     intervals: Intervals = "fixed"
     """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
     until_settled: bool = False
@@ -222,7 +224,8 @@ def plan(
     _refuse_equal_cells(grid, cells)
     for cell in cells:
         if isinstance(cell.config, ExternalConfig):
-            folders.places[cell.config.code] = str(grid_folder(grid))
+            code.places[cell.config.code] = str(grid_folder(grid))
+            code.files[cell.config.code] = cell.config.files
     folders.places.update(code.places)
     num_seeds = resolved.seeds or 1
     if len(cells) * num_seeds > MAX_RUNS:
@@ -235,12 +238,24 @@ def plan(
         seeds=tuple(range(num_seeds)),
         cells=tuple(cells),
         folders=folders.places,
+        sources=code.files,
         notes=(
             *folders.notes,
+            *_folder_notes(grid, cells),
             *unscored_notes(cell.config for cell in cells),
             *reference_notes((cell.config for cell in cells), folders),
         ),
     )
+
+
+def _folder_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Say which folders a command names whose files may change without a run's name."""
+    configs = [cell.config for cell in cells if isinstance(cell.config, ExternalConfig)]
+    names = dict.fromkeys(name for config in configs for name in list_uncounted_folders(config, grid_folder(grid)))
+    return [
+        f'{name}: a folder, whose files are no part of the runs\' names; external.files = ["{name}/**"] adds them'
+        for name in names
+    ]
 
 
 def _resolve_block(grid: Grid, block: Block, resolve: Callable[[Mapping[str, str], Block], AnyConfig]) -> list[Cell]:

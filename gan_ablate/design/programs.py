@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.design.datasets import default_features
-from gan_ablate.design.external import GIVEN, ExternalConfig, name_code, write_value
+from gan_ablate.design.external import GIVEN, ExternalConfig, list_files, write_value
 from gan_ablate.design.layers import Layer, find_origin, merge
 from gan_ablate.design.resolving import lay_levels, name_dataset
+from gan_ablate.design.sources import name_files
 from gan_ablate.design.validation import choices, shorten, validate
 from gan_ablate.errors import UserError
 
@@ -67,7 +68,7 @@ def resolve_program(
         scoring = {"features": features, "num_samples": budget.num_samples, **scoring}
     content = {
         **external.model_dump(exclude={"files"}),
-        "code": name_code(external, grid_folder(grid), grid.name, grid.source),
+        "code": grid.name,
         "parameters": {name: value for name, value in filled.items() if name in external.names},
         "steps": budget.steps if "steps" in external.names else 0,
         **{name: value for name, value in data.items() if name in _FIELDS},
@@ -75,7 +76,11 @@ def resolve_program(
         "scoring": scoring,
         "seed": 0,
     }
-    return validate(ExternalConfig, content, lambda fields: find_origin(fields, layers) or source)
+    config = validate(ExternalConfig, content, lambda fields: find_origin(fields, layers) or source)
+    here = grid_folder(grid)
+    files = list_files(external, config, here, grid.source)
+    names = tuple(path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path) for path in files)
+    return config.model_copy(update={"code": name_files(here, files, grid.name), "files": names})
 
 
 def grid_folder(grid: Grid) -> Path:

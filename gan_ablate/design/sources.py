@@ -1,22 +1,89 @@
-"""Source files in, a name for their content out: what was run is known by it."""
+"""Source files: which ones a module or a script of a user's is made of, and a name for their content."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import sys
+import sysconfig
+import warnings
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    PathFinder,
+    SourceFileLoader,
+)
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
 MAX_SOURCE_BYTES = 100_000_000
 
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
+"""Folders that packages are installed in, whatever the scheme."""
 
-def list_source_files(origin: Path) -> list[Path]:
-    """List what a module's code is: its file, or all of its package's where it is one's ``__init__.py``."""
-    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+
+def find_in(folder: Path) -> FileFinder:
+    """Return what looks for modules in one folder, as Python does for each folder of its path."""
+    return FileFinder(str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))
+
+
+def list_module_files(module: str, folder: Path) -> list[Path]:
+    """List the files of a module that lies in a folder, and of all that it imports from there.
+
+    Nothing is run: import statements are read, wherever in a file they stand. A package counts with all of its files.
+
+    Args:
+        module: its dotted name.
+        folder: in which its first part lies.
+
+    Returns:
+        The files; none if there is no such module.
+    """
+    search = _Search([folder])
+    return search.follow(search.locate(module.split("."), folder))
+
+
+def list_script_files(script: Path, folder: Path) -> list[Path]:
+    """List a script, and all that it imports from its own folder and from those above it, up to a grid's folder."""
+    own = script.parent
+    above = [place for place in own.parents if place.is_relative_to(folder)] if own.is_relative_to(folder) else []
+    return _Search([own, *above]).follow([script])
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file is part of Python or of an installed package, and no user's own."""
+    return file.is_relative_to(sysconfig.get_path("stdlib")) or not _PACKAGES.isdisjoint(file.parts)
+
+
+def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
+    """Refuse files in a folder that have the name of a module which Python finds elsewhere.
+
+    Python would import one of the two for whoever asks, a user's code, PyTorch or the standard library.
+
+    Args:
+        files: that a user's code imports.
+        folder: in which they lie.
+        source: the field that names the code, for the message.
+
+    Raises:
+        UserError: naming the file and the other module.
+    """
+    elsewhere = [place for place in sys.path if Path(place or ".").resolve() != folder.resolve()]
+    for name in sorted({path.relative_to(folder).parts[0].partition(".")[0] for path in files}):
+        file = next(path for path in files if path.relative_to(folder).parts[0].partition(".")[0] == name)
+        other = "of the standard library" if name in sys.stdlib_module_names else ""
+        found = None if other else PathFinder.find_spec(name, elsewhere)
+        if found is not None and found.origin is not None:
+            other = f"at {found.origin}"
+        if other:
+            raise UserError(f"{source}: imports {file}: its name is that of a module {other}; valid: another name")
 
 
 def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
@@ -36,3 +103,81 @@ def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
             raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
         digest.update(f"{name}\0{len(content)}\n".encode("utf-8", "surrogateescape") + content)
     return f"{stem}@{digest.hexdigest()[:8]}"
+
+
+class _Search:
+    """Follows import statements from file to file, within some folders.
+
+    Args:
+        roots: where modules are looked for, in this order; nothing outside them counts.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._finders: dict[Path, FileFinder] = {}
+
+    def follow(self, files: Iterable[Path]) -> list[Path]:
+        """Return files and all that they import, each once, sorted."""
+        found: set[Path] = set()
+        todo = list(files)
+        while todo:
+            file = todo.pop()
+            if file in found:
+                continue
+            found.add(file)
+            if file.name == "__init__.py":
+                todo += file.parent.rglob("*.py")
+            if file.suffix == ".py":
+                for level, parts in _read_imports(file):
+                    todo += self._resolve(file, level, parts)
+        return sorted(found)
+
+    def locate(self, parts: Sequence[str], folder: Path) -> list[Path]:
+        """Return the files that importing a dotted name runs: those of its packages, then its own."""
+        files: list[Path] = []
+        for part in parts:
+            if folder not in self._finders:
+                self._finders[folder] = find_in(folder)
+            spec = self._finders[folder].find_spec(part)
+            if spec is None:
+                break
+            if spec.origin is not None:  # a folder without an __init__.py has none
+                files.append(Path(spec.origin))
+            if not spec.submodule_search_locations:
+                break
+            folder = Path(spec.submodule_search_locations[0])
+        return files
+
+    def _resolve(self, file: Path, level: int, parts: Sequence[str]) -> list[Path]:
+        """Return what an import statement in a file stands for; a relative one starts from the file's own folder."""
+        if level == 0:
+            return next((files for root in self._roots if (files := self.locate(parts, root))), [])
+        parents = list(file.parents)[level - 1 :]
+        is_inside = bool(parents) and any(parents[0].is_relative_to(root) for root in self._roots)
+        return self.locate(parts, parents[0]) if is_inside else []
+
+
+def _read_imports(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield what a file imports: the number of leading dots, and the names between dots.
+
+    Calls of ``import_module`` and ``__import__`` count where the name is written out. What Python cannot parse imports
+    nothing.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes that a user's strings do not escape
+            tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((0, alias.name.split(".")) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = module.split(".") if module else []
+                yield from ((level, [*base, alias.name]) for alias in names)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                bare = name.lstrip(".")
+                yield len(name) - len(bare), bare.split(".")

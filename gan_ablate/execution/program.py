@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate.design.external import fill_word
+from gan_ablate.design.external import fill_word, is_unchanged
 from gan_ablate.errors import UserError
 from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.environment import describe_environment
@@ -69,6 +69,8 @@ def execute_program(
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that did not end
     work.mkdir(parents=True)
     arguments = fill_command(config, context, work)
+    if not is_unchanged(config, Path(context.folders[config.code])):
+        raise ProgramError("its files have changed since this run was planned; run the same command again")
     log.info("%s, seed %d: %s", config.run_id, config.seed, arguments)
     heard = Heard()
     seconds, peak_bytes = run_command(

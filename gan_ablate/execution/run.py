@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
@@ -36,6 +35,7 @@ from gan_ablate.files import is_disk_failure, write_atomically
 from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.device import find_device
 from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.state import pack_weights
 from gan_ablate.training.train import Measurement, TrainResult, train
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -264,7 +264,7 @@ def _study_representation(
 
 def _save_generator(generator: nn.Module, path: Path) -> str:
     """Write G's weights and return the file's SHA-256."""
-    content = save({name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()})
+    content = pack_weights(generator)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

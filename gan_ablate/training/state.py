@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save
 
+from gan_ablate.training.global_state import read_streams, set_streams
 from gan_ablate.training.step import DiscriminatorTerms
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def capture_state(trainer: Trainer) -> dict[str, Tensor]:
         "order/left": trainer.order.left,
         "stream/global": _global_stream(trainer.images.device),
     }
+    if trainer.config.own_parts:  # a user's code may draw from any stream
+        state |= {f"process/{name}": position for name, position in read_streams().items()}
     for purpose, stream in trainer.streams.items():
         state[f"stream/{purpose}"] = stream.get_state()
     for name, network in _networks(trainer).items():
@@ -60,6 +64,8 @@ def restore_state(trainer: Trainer, state: dict[str, Tensor]) -> None:
     trainer.order.stream.set_state(state["order/stream"])
     trainer.order.left = state["order/left"].to(device, copy=True)
     _set_global_stream(device, state["stream/global"])
+    if trainer.config.own_parts:
+        set_streams(_below(state, "process"))
     for purpose, stream in trainer.streams.items():
         stream.set_state(state[f"stream/{purpose}"])
     for name, network in _networks(trainer).items():
@@ -81,8 +87,14 @@ def restore_state(trainer: Trainer, state: dict[str, Tensor]) -> None:
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
+def pack_weights(network: nn.Module) -> bytes:
+    """Write a network's state dict as a safetensors file; a tensor of two names is there twice."""
+    return save({name: tensor.to("cpu", copy=True).contiguous() for name, tensor in network.state_dict().items()})
+
+
 def _networks(trainer: Trainer) -> dict[str, nn.Module]:
     networks = {"generator": trainer.generator, "discriminator": trainer.discriminator}
+    networks |= {f"own/{number}": module for number, module in enumerate(trainer.own_modules)}
     return networks if trainer.average is None else {**networks, "average": trainer.average}
 
 

@@ -12,10 +12,12 @@ from torch import nn
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.augment import augment
 from gan_ablate.training.data import BatchOrder
+from gan_ablate.training.global_state import seed_streams
 from gan_ablate.training.graphs import choose_step
 from gan_ablate.training.latents import ask_for, draw_latents, one_hot
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.own import keep_own
 from gan_ablate.training.state import capture_state, restore_state
 from gan_ablate.training.step import AdversarialStep, Network, StepTerms
 from gan_ablate.training.timer import StepTimer
@@ -121,6 +123,7 @@ class Trainer(AdversarialStep):
         streams: purpose → what it draws from, on the device; dropout draws from PyTorch's global stream.
         average: G with the moving average of its weights, where the run keeps one.
         average_weight: () how much of that average its own weights are by now.
+        own_modules: the loss and the penalty, where they are a user's and modules.
     """
 
     def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
@@ -140,6 +143,10 @@ class Trainer(AdversarialStep):
         # Dropout is the one thing in training that draws from PyTorch's global stream. Seeded here, as the networks'
         # constructors draw from it too: variants with other layers meet the same masks.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
+        self.own_modules: list[nn.Module] = []
+        if config.own_parts:
+            self.own_modules = keep_own(config.own_parts, config.seed, self._device)
+            seed_streams(stream_seed(config.seed, "dropout"))
         self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
         self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 
@@ -192,8 +199,10 @@ class Trainer(AdversarialStep):
         new = 1 - self.config.ema_decay
         self.average_weight.mul_(self.config.ema_decay).add_(new)
         share = (new / self.average_weight).to(torch.get_default_dtype())
+        moved: set[int] = set()  # a tensor that the network has under two names moves once
         for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
-            if mean.is_floating_point():
+            if mean.is_floating_point() and mean.data_ptr() not in moved:
+                moved.add(mean.data_ptr())
                 mean.lerp_(now, share)
 
     def next_indices(self) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.external import ExternalConfig, is_unchanged
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.errors import UserError
@@ -76,14 +76,71 @@ def test_a_run_is_named_by_its_command_its_files_and_its_scoring_and_not_by_its_
     assert resolve(tmp_path / "elsewhere").baseline.config.run_id == same
 
 
-def test_files_that_count_may_be_named(tmp_path: Path) -> None:
-    text = GRID.replace('samples = "s', 'files = ["*.py"]\nsamples = "s')
+def counted(planned: Plan) -> list[tuple[str, ...]]:
+    return [cell.config.files for cell in planned.cells if isinstance(cell.config, ExternalConfig)]
+
+
+def test_files_add_to_those_that_the_command_names(tmp_path: Path) -> None:
+    text = GRID.replace('samples = "s', 'files = ["*.txt"]\nsamples = "s')
+    (tmp_path / "sizes.txt").write_text("1")
+    first = resolve(tmp_path, text)
+    assert counted(first) == [("train.py", "sizes.txt")] * 4
+    (tmp_path / "sizes.txt").write_text("2")
+    second = resolve(tmp_path, text)
+    third = resolve(tmp_path, text, script="print(1)")
+    assert len({planned.baseline.config.run_id for planned in (first, second, third)}) == 3
+    for pattern in ("*.c", ".", "**x", "/etc/*", "a" * 5000):
+        with pytest.raises(UserError, match=r"external.files = '.*: no such file in"):
+            resolve(tmp_path, text.replace("*.txt", pattern))
+
+
+def test_what_a_script_imports_counts(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text("width = 1")
-    first = resolve(tmp_path, text).baseline.config.run_id
+    first = resolve(tmp_path, script="from nets import width")
+    assert first.sources == {first.baseline.config.code: ("train.py", "nets.py")}  # type: ignore[union-attr]
     (tmp_path / "nets.py").write_text("width = 2")
-    assert resolve(tmp_path, text).baseline.config.run_id != first
-    with pytest.raises(UserError, match=r"external.files = '\*.c': no such file in"):
-        resolve(tmp_path, text.replace("*.py", "*.c"))
+    assert resolve(tmp_path, script="from nets import width").baseline.config.run_id != first.baseline.config.run_id
+
+
+def test_files_of_a_level_count_for_its_variants(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    for name in ("on", "off", "seed1", "seed2", "seedx"):
+        (tmp_path / "configs" / f"{name}.yaml").write_text(name)
+    words = '"--config=configs/{batch_norm}.yaml", "{here}/configs/seed{seed}.yaml", "{seed}", "{out}/train.py"]'
+    text = GRID.replace('"{seed}"]', f'"{{seed}}", {words}')
+    before = resolve(tmp_path, text)
+    always = ("configs/seed1.yaml", "configs/seed2.yaml")
+    assert counted(before) == [("train.py", f"configs/{level}.yaml", *always) for level in ("on", "on", "off", "off")]
+    (tmp_path / "configs" / "off.yaml").write_text("changed")
+    after = resolve(tmp_path, text)
+    changed = [old.run_id(0) != new.run_id(0) for old, new in zip(before.cells, after.cells, strict=True)]
+    assert changed == [False, False, True, True]
+    old, new = before.cells[2].config, after.cells[2].config
+    assert isinstance(old, ExternalConfig)
+    assert isinstance(new, ExternalConfig)
+    assert not is_unchanged(old, tmp_path)
+    assert is_unchanged(new, tmp_path)
+
+
+def test_a_module_that_the_command_runs_counts(tmp_path: Path) -> None:
+    (tmp_path / "trainer").mkdir()
+    for name in ("__init__", "__main__", "nets"):
+        (tmp_path / "trainer" / f"{name}.py").write_text("")
+    planned = resolve(tmp_path, GRID.replace('"train.py"', '"-m", "trainer"'))
+    assert counted(planned)[0] == ("trainer/__init__.py", "trainer/__main__.py", "trainer/nets.py")
+
+
+def test_a_folder_that_the_command_names_is_said_not_to_count(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.png").write_text("1")
+    text = GRID.replace('"{seed}"]', '"{seed}", "--root", "data"]')
+    assert resolve(tmp_path, text).notes == (
+        'data: a folder, whose files are no part of the runs\' names; external.files = ["data/**"] adds them',
+    )
+    text = text.replace('samples = "s', 'files = ["data/**"]\nsamples = "s')
+    planned = resolve(tmp_path, text)
+    assert planned.notes == ()
+    assert counted(planned)[0] == ("train.py", "data/1.png")
 
 
 def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> None:

@@ -326,3 +326,11 @@ def test_a_loss_that_is_no_number_is_a_divergence(tmp_path: Path) -> None:
     record = run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'")
     assert (record.status, record.diverged_at) == ("diverged", 2)
     assert record.history == {"step": [1.0], "loss_d": [0.5]}
+
+
+def test_a_script_that_changes_between_plan_and_run_is_not_run(tmp_path: Path) -> None:
+    planned = plan_script(tmp_path / "mine", "import helper\n" + SAVE)
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
+    (tmp_path / "mine" / "train.py").write_text("raise SystemExit('it was run')")
+    record = execute(planned.baseline.config, context, lambda _: None)
+    assert record.message == "its files have changed since this run was planned; run the same command again"

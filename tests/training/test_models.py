@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
+from gan_ablate.errors import UserError
 from gan_ablate.scoring.score import NUM_SHEET_IMAGES, sample_images, sheet_latents
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator
@@ -450,3 +451,47 @@ def test_both_networks_start_from_streams_of_their_own() -> None:
 def test_weight_and_bias_start_from_streams_of_their_own() -> None:
     layer = drawn_layer("generator")  # one input: both would be the same eight numbers in ±1
     assert not torch.allclose(layer.weight[:, 0], layer.bias)
+
+
+def two_layers(wrap: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
+    return nn.Sequential(wrap(nn.Conv2d(3, 8, 3)), nn.Flatten(), wrap(nn.Linear(288, 4)))
+
+
+@pytest.mark.parametrize("init", [{"kind": "normal", "std": 0.5}, {"kind": "default"}])
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_init_draws_parametrized_layers_from_the_same_streams(
+    norm: Callable[[nn.Module], nn.Module], init: dict[str, Any]
+) -> None:
+    chosen = make_config(init=init).init
+    plain = initialise(two_layers(lambda layer: layer), chosen, 3, "discriminator")
+    found = initialise(two_layers(norm), chosen, 3, "discriminator")
+    for layer, other in ((plain[0], found[0]), (plain[2], found[2])):  # type: ignore[index]
+        expected = layer.weight
+        if norm is nn.utils.parametrizations.spectral_norm:
+            expected = expected / torch.linalg.matrix_norm(expected.flatten(1), 2)
+        torch.testing.assert_close(other.weight, expected, rtol=0.05, atol=1e-3)
+        assert torch.equal(other.bias, layer.bias)
+
+
+def test_init_refuses_a_weight_that_a_layer_makes_in_a_way_of_its_own() -> None:
+    class Halved(nn.Linear):
+        """A layer whose weight is computed from another tensor, before each call."""
+
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            whole = self.weight
+            del self._parameters["weight"]
+            self.whole = whole
+            self.weight = whole.detach() / 2
+
+    with pytest.raises(UserError, match=r"generator: 0\.weight: no parameter, init cannot draw it; valid: init"):
+        initialise(nn.Sequential(Halved()), make_config().init, 0, "generator")
+
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    layer = nn.Linear(2, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    with pytest.raises(UserError, match=r"generator: 0.weight: init cannot draw it through its parametrization \("):
+        initialise(nn.Sequential(layer), make_config().init, 0, "generator")

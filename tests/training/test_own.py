@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import nn
 
 from gan_ablate.api import run_grid
@@ -18,8 +24,11 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.worker import check
 from gan_ablate.training.check import check_own
+from gan_ablate.training.global_state import read_streams, seed_streams, set_streams
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.own import allow_code
+from gan_ablate.training.state import capture_state, pack_weights, restore_state
+from gan_ablate.training.train import Trainer
 from tests.features import warm
 
 NETS = """
@@ -254,3 +263,183 @@ def test_code_that_changes_between_plan_and_run_is_not_run(tmp_path: Path) -> No
     (tmp_path / "my_nets.py").write_text(NETS + "\nx = 1")
     with pytest.raises(UserError, match=r"my_nets.py: it has changed since these runs were planned"):
         build_generator(config)
+
+
+def test_a_helper_of_the_module_counts(tmp_path: Path) -> None:
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "sizes.py").write_text("width = 32")
+    nets = NETS.replace(
+        "        self.size = size\n", "        self.size = size\n        from my_package.sizes import width\n"
+    )
+    planned = resolve(tmp_path, nets=nets)
+    first = planned.cells[1].trained
+    assert list(planned.sources.values()) == [("my_nets.py", "my_package/sizes.py")]
+    assert len(build_generator(first).state_dict()) > 5  # imported when it was called, from the grid's folder
+    (tmp_path / "my_package" / "sizes.py").write_text("width = 33")
+    assert config_of(tmp_path, nets=nets).run_id != first.run_id
+    with pytest.raises(UserError, match=r"sizes.py: it has changed since these runs were planned; run the same"):
+        build_generator(first)
+    assert len(build_generator(config_of(tmp_path, nets=nets)).state_dict()) > 5
+    assert sys.modules["my_package.sizes"].width == 33  # it was imported anew
+
+
+def test_a_file_that_no_import_statement_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my_package.py").write_text("")
+    nets = NETS + "\nimport importlib\nimportlib.import_module('my_' + 'package')"
+    with pytest.raises(UserError, match=r"loads .*/my_package.py, which no import statement names; valid: import my_p"):
+        build_generator(config_of(tmp_path, nets=nets))
+
+
+def test_a_module_of_the_standard_librarys_name_hides_it_from_nobody(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
+    (tmp_path / "sched.py").write_text("raise SystemExit('hidden')")  # nobody has imported it so far
+    assert len(build_generator(config_of(tmp_path, nets=NETS + "\nimport json")).state_dict()) > 5
+    assert not str(importlib.import_module("sched").__file__).startswith(str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"generator.path = 'my_nets': imports .*/queue.py: its name is that of a modul"
+    ):
+        config_of(tmp_path, nets=NETS + "\nfrom queue import Queue")
+
+
+@pytest.mark.parametrize("line", ["torch.manual_seed(999)", "torch.rand(3)", "import numpy; numpy.random.seed(1)"])
+def test_what_a_module_draws_while_it_is_imported_changes_no_weights(tmp_path: Path, line: str) -> None:
+    config = config_of(tmp_path, nets=NETS.replace("import torch\n", f"import torch\n{line}\n", 1))
+    torch.manual_seed(5)
+    position = torch.get_rng_state()
+    first = build_generator(config).state_dict()  # imports it
+    assert torch.equal(position, torch.get_rng_state())
+    again = build_generator(config).state_dict()
+    plain = build_generator(config_of(tmp_path)).state_dict()  # of another content, but the same draws
+    for name, weight in first.items():
+        assert torch.equal(weight, again[name])
+        assert torch.equal(weight, plain[name])
+
+
+def test_what_a_module_keeps_of_its_imports_draws_is_the_same_in_every_process(tmp_path: Path) -> None:
+    config = config_of(tmp_path, nets=NETS + "\nfixed_noise = torch.rand(3)")
+    noises = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        sys.modules.pop("my_nets", None)
+        build_generator(config)
+        noises.append(sys.modules["my_nets"].fixed_noise)
+    assert torch.equal(*noises)
+
+
+def test_runs_of_a_users_code_have_a_name_of_their_own(tmp_path: Path) -> None:
+    planned = resolve(tmp_path)
+    assert [cell.config.revisions for cell in planned.cells] == [(), ("own_parts_seeded",)]
+
+
+SHARED = """
+import torch
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(100, 100), nn.Linear(100, 100)
+        self.second.weight = self.first.weight
+        self.same = self.first
+        self.last = nn.Linear(100, 784)
+    def forward(self, z):
+        return torch.tanh(self.last(self.same(self.second(self.first(z))))).view(-1, 1, 28, 28)
+"""
+
+
+def test_shared_tensors_are_averaged_once_and_saved(tmp_path: Path) -> None:
+    level = 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5'
+    config = config_of(tmp_path, level, SHARED)
+    check_own(config)
+    trainer = Trainer(config, torch.randint(256, (128, 1, 28, 28)).to(torch.uint8))
+    average = trainer.average
+    assert average is not None
+    expected, weights = torch.zeros(100, 100, dtype=torch.float64), 0.0
+    for _ in range(4):
+        trainer.step()
+        expected = 0.5 * expected + 0.5 * trainer.generator.state_dict()["network.first.weight"]
+        weights = 0.5 * weights + 0.5
+        found = average.state_dict()
+        for name in ("first", "second", "same"):
+            torch.testing.assert_close(found[f"network.{name}.weight"].double(), expected / weights)
+    loaded = build_generator(config)
+    loaded.load_state_dict(load(pack_weights(average)))
+    z = torch.randn(2, 100)
+    assert torch.equal(loaded(z), average(z))
+
+
+DRAWING = (
+    NETS
+    + """
+import random
+import numpy as np
+
+class Noisy(Generator):
+    def forward(self, z):
+        return super().forward(z + random.random() + np.random.rand())
+
+def dropping():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1))
+
+class Remembering(Loss):
+    steps = 0
+    def generator(self, fake):
+        self.steps += 1
+        return super().generator(fake) / self.steps
+"""
+)
+
+
+def test_a_run_draws_the_same_whatever_was_drawn_before_it(tmp_path: Path) -> None:
+    level = (
+        'generator = { kind = "module", path = "my_nets:Noisy" }'
+        ', discriminator = { kind = "module", path = "my_nets:dropping" }'
+        ', loss = { kind = "module", path = "my_nets:Remembering" }'
+    )
+    config = config_of(tmp_path, level, DRAWING)
+    images = torch.randint(256, (128, 1, 28, 28)).to(torch.uint8)
+    losses = []
+    for seed in (1, 2):
+        seed_streams(seed)
+        trainer = Trainer(config, images)
+        losses.append([(terms.loss_d.item(), terms.loss_g.item()) for terms in (trainer.step() for _ in range(3))])
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_holds_what_a_users_code_draws_from(tmp_path: Path) -> None:
+    level = 'generator = { kind = "module", path = "my_nets:Noisy" }'
+    config = config_of(tmp_path, level, DRAWING)
+    images = torch.randint(256, (128, 1, 28, 28)).to(torch.uint8)
+    trainer, again = Trainer(config, images), Trainer(config, images)
+    trainer.step()
+    state = capture_state(trainer)
+    expected = trainer.step()
+    seed_streams(7)
+    restore_state(again, state)
+    assert torch.equal(expected.loss_g, again.step().loss_g)
+
+
+def test_streams_go_back_to_where_they_were() -> None:
+    for seed in (1, 2):
+        seed_streams(seed)
+        random.gauss(0, 1)
+        np.random.standard_normal(3)  # noqa: NPY002
+        before = read_streams()
+        expected = random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist()  # noqa: NPY002
+        set_streams(before)
+        assert expected == (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist())  # noqa: NPY002
+
+
+def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_librarys(tmp_path: Path) -> None:
+    write(tmp_path, 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5', SHARED)
+    (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
+    warm(tmp_path / "out")
+    # As the installed command starts: without the current folder among those that modules are looked for in.
+    command = [sys.executable, "-P", "-c", "from gan_ablate.cli import main; main()", "run", "--grid", "mine.toml"]
+    ended = subprocess.run(
+        [*command, "--jobs", "1", "--allow-code", "--out", "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("out/runs/*/record.json")]
+    assert statuses == ["completed"] * 2

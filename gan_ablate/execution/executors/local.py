@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, context, forkserver, reduction, resource_tracker, spawn, util
 from pathlib import Path
@@ -252,13 +252,15 @@ def start_server() -> None:
     """Start the process that workers are forked from, deaf to Ctrl-C: it would die of it while it imports."""
     if not _HAS_FORK_SERVER:
         return
-    resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _start_method_left_open():
+    # They start as `python -c` does, which imports from the current folder first: there, a user's queue.py would be
+    # taken for the standard library's. Workers go back to this folder.
+    with chdir(Path(sys.base_prefix)), _start_method_left_open():
+        resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             _SERVER.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kill_server() -> None:

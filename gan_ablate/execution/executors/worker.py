@@ -135,14 +135,13 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
-    """Pick a run for each data set, way to score and code of somebody's own: what they need, all others do."""
-    return list({(c.dataset, c.image_size, c.scoring.features, _own_parts(c)): c for c in configs}.values())
+    """Pick a run for each data set and way to score, and for each variant with a user's networks, loss or penalty."""
+    return list({(c.dataset, c.image_size, c.scoring.features, _own_variant(c)): c for c in configs}.values())
 
 
-def _own_parts(config: AnyConfig) -> tuple[str, ...]:
-    if isinstance(config, ExternalConfig):
-        return ()
-    return tuple(part.model_dump_json() for part in config.own_parts.values())
+def _own_variant(config: AnyConfig) -> str:
+    """Name what of a run decides whether a user's code does what it should: all but the seed."""
+    return config.run_id_of(0) if not isinstance(config, ExternalConfig) and config.own_parts else ""
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
