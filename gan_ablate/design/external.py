@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -25,7 +26,12 @@ GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_d
 GENERATOR_SUFFIXES = (".pt", ".pt2")
 """A saved generator: of TorchScript, or of torch.export."""
 
+LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
+"""What a log's regular expression may find."""
+
 MAX_WORD = 10_000
+MAX_FILE_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
 
@@ -41,10 +47,17 @@ class External(Model):
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
     """Of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
     log: Annotated[str, Field(max_length=MAX_WORD)] = ""
-    """A regular expression for lines of its output, with the groups step, loss_d and loss_g, or some of them."""
+    """A regular expression for lines of its output, with the groups epoch, step, steps_per_epoch, loss_d and loss_g,
+    or some of them."""
     files: list[Word] = []
     """Patterns of files, beside the grid's, whose change makes every run a new one; by default those that the command
     names."""
+    links: list[Word] = []
+    """Files and folders beside the grid's that the program opens by itself: links to them lie in ``{out}``."""
+    paired: bool = True
+    """Whether runs of one seed share what the program draws; false for one that is not told ``{seed}``."""
+    keep_samples: bool = False
+    """Whether what was scored stays as the program left it, instead of in one compressed file."""
     timeout_sec: PositiveFloat | None = None
     """Seconds after which a run is ended, and has failed."""
 
@@ -52,14 +65,25 @@ class External(Model):
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
             list(_names_in(word, f"external.command.{number}"))
+            if "\0" in word:
+                raise refusal(f"external.command.{number}", word, "valid: a word without the character NUL")
+        if self.paired and "seed" not in self.names:
+            advice = "{seed} is not in it, so runs of one seed share nothing; valid: {seed} in it, or paired = false"
+            raise refusal("external.command", " ".join(self.command), advice, "external.paired")
         if self.is_generator and self.latent_shape is None:
             advice = "a saved generator needs it; valid: the shape of one latent, such as [100]"
             raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples")
         if not self.is_generator and self.latent_shape is not None:
             advice = f"valid with samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
             raise refusal("external.latent_shape", list(self.latent_shape), advice, "external.samples")
-        if Path(self.samples).is_absolute() or ".." in Path(self.samples).parts:
-            raise refusal("external.samples", self.samples, "valid: a path or pattern below {out}")
+        check_pattern("external.samples", self.samples, "below {out}")
+        for number, pattern in enumerate(self.files):
+            check_pattern(f"external.files.{number}", pattern, "beside the grid")
+        for number, name in enumerate(self.links):
+            check_pattern(f"external.links.{number}", name, "beside the grid")
+            if Path(name).parts[0] == Path(self.samples).parts[0]:
+                advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.samples)})"
+                raise refusal(f"external.links.{number}", name, f"{advice}; valid: what it only reads")
         check_log(self.log)
         return self
 
@@ -86,16 +110,18 @@ class ExternalScoring(Model):
 class ExternalConfig(Addressed):
     """One run of a program of one's own."""
 
-    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec"})
+    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "keep_samples"})
 
     command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
     """As in the grid, names in braces not filled in."""
     parameters: dict[str, str] = {}
     """What the levels fill in: name → text."""
     samples: Word
-    """As in the grid, like ``latent_shape``, ``log`` and ``timeout_sec``."""
+    """As in the grid, like ``latent_shape``, ``log``, ``links``, ``keep_samples`` and ``timeout_sec``."""
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
     log: str = ""
+    links: Annotated[tuple[Word, ...], Field(strict=False)] = ()
+    keep_samples: bool = False
     timeout_sec: PositiveFloat | None = None
     code: str
     """A name of the program's files by their content, ``NAME@HASH``."""
@@ -109,6 +135,14 @@ class ExternalConfig(Addressed):
     """What the program's randomness is to depend on."""
     scoring: ExternalScoring
     """How the run is judged."""
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Corrections that changed the numbers of runs like this one.
+
+        ``samples_in_any_order``: which images are scored, and in which order, does not depend on the order of files.
+        """
+        return () if self.latent_shape is not None else ("samples_in_any_order",)
 
     @property
     def num_channels(self) -> int:
@@ -154,14 +188,48 @@ def check_log(pattern: str) -> None:
     """
     if not pattern:
         return
-    groups = ("step", "loss_d", "loss_g")
-    advice = f"valid: a regular expression with the groups {', '.join(groups)}, or some of them: (?P<step>\\d+)"
+    advice = f"valid: a regular expression with the groups {', '.join(LOG_GROUPS)}, or some of them: (?P<step>\\d+)"
     try:
-        compiled = re.compile(pattern)
-    except re.error as broken:
+        compiled = compile_log(pattern)
+    except RecursionError:
+        raise refusal("external.log", pattern, f"groups too deep in one another; {advice}") from None
+    except (re.error, OverflowError) as broken:
         raise refusal("external.log", pattern, f"{broken}; {advice}") from None
-    if not compiled.groupindex or set(compiled.groupindex) - set(groups):
+    if not compiled.groupindex or set(compiled.groupindex) - set(LOG_GROUPS):
         raise refusal("external.log", pattern, advice)
+
+
+def compile_log(pattern: str) -> re.Pattern[str]:
+    """Compile a log's regular expression; that its syntax may come to mean something else is left unsaid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(pattern)
+
+
+def check_pattern(field: str, pattern: str, place: str) -> None:
+    """Refuse a pattern of files that ``Path.glob`` does not take, or that leads out of its folder.
+
+    Raises:
+        PydanticCustomError: naming what is wrong.
+    """
+    parts = Path(pattern).parts
+    if Path(pattern).is_absolute() or ".." in parts or not parts:
+        raise refusal(field, pattern, f"valid: a path or pattern {place}")
+    if any("**" in part and part != "**" for part in parts):
+        raise refusal(field, pattern, "valid: ** as a whole folder, such as **/*.py")
+    if "\0" in pattern or any(len(part.encode()) > MAX_FILE_NAME for part in parts):
+        raise refusal(field, pattern, f"valid: names of at most {MAX_FILE_NAME} bytes, without the character NUL")
+
+
+def check_links(external: External, folder: Path, source: str) -> None:
+    """Refuse links to what is not beside the grid.
+
+    Raises:
+        UserError: naming it.
+    """
+    for name in external.links:
+        if not (folder / name).exists():
+            raise UserError(f"{source}: external.links = {shorten(repr(name))}: no such file or folder in {folder}")
 
 
 def name_code(external: External, folder: Path, stem: str, source: str) -> str:

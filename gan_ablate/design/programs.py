@@ -66,7 +66,7 @@ def resolve_program(
         features = default_features(dataset) if isinstance(dataset, str) else "none"
         scoring = {"features": features, "num_samples": budget.num_samples, **scoring}
     content = {
-        **external.model_dump(exclude={"files"}),
+        **external.model_dump(exclude={"files", "paired"}),
         "code": name_code(external, grid_folder(grid), grid.name, grid.source),
         "parameters": {name: value for name, value in filled.items() if name in external.names},
         "steps": budget.steps if "steps" in external.names else 0,
