@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -252,8 +253,14 @@ def name_code(external: External, folder: Path, stem: str, source: str) -> str:
         found += matched
     if not external.files:
         words = [word.removeprefix("{here}/") for word in external.command]
-        found = [folder / word for word in words if (folder / word).is_file()]
+        found = [folder / word for word in words if _is_file(folder / word)]
     return name_files(folder, found, stem)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # a word that is longer than any name
+        return path.is_file()
+    return False
 
 
 def _match(folder: Path, pattern: str) -> list[Path]:

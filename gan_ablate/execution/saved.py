@@ -43,7 +43,9 @@ def main(order: str) -> None:
     generator = load_generator(path, target, torch.device(device))
     images: Any = None
     done = 0
-    for z in latents.split(BATCH):
+    # Programs of torch.export are not made for a batch of one.
+    parts = latents.split(BATCH) if num_images % BATCH != 1 else latents.tensor_split(num_images // BATCH + 1)
+    for z in parts:
         drawn = generator(z.to(device)).float().cpu().numpy()
         if images is None:
             images = np.lib.format.open_memmap(target, "w+", np.float32, (num_images, *drawn.shape[1:]))
