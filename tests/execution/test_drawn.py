@@ -224,7 +224,7 @@ def test_pixels_that_are_no_numbers_are_a_divergence_and_a_pickle_no_generator(t
     torch.save(generator.state_dict(), tmp_path / "s.pt")
     with pytest.raises(ProgramError, match=r"s.pt: .*no TorchScript; valid: torch.jit.trace\(netG, z\).save"):
         draw(tmp_path / "s.pt", tmp_path)
-    nn.init.constant_(generator[0].bias, float("nan"))
+    generator.get_parameter("0.bias").data.fill_(float("nan"))
     torch.jit.trace(generator, torch.zeros(4, 8)).save(str(tmp_path / "g.pt"))
     with pytest.raises(NonFiniteImagesError):
         draw(tmp_path / "g.pt", tmp_path)

@@ -95,7 +95,7 @@ def test_a_step_that_is_no_number_of_a_training_is_passed_over(number: str) -> N
     assert log.notes == ("external.log matches lines of its output, but not one whose groups are numbers",)
     log.read(b"step 7, D 0.5,", 1.0)
     assert steps_of(log) == [7]
-    assert log.notes == ()
+    assert not log.notes
 
 
 def test_a_pattern_that_matches_nothing_is_said() -> None:
