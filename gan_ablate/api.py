@@ -53,7 +53,7 @@ def run_grid(
             another number of seeds, its intervals become those that hold at every look.
         data_dir: where torchvision's data sets lie or are downloaded to.
         device: ``cpu``, ``cuda``, ``cuda:1``…
-        jobs: how many runs at once; by default one per core, or one on a GPU.
+        jobs: how many runs at once; by default one per core, or one on a GPU, which users' scripts take by themselves.
         inception_weights: a copy of the weights for runs that are scored with Inception.
         checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped goes on.
         keep_checkpoints: keep the last one of every run, from which the same run of more steps goes on.
@@ -119,7 +119,7 @@ def run_grids(
     Raises:
         UserError: as ``run_grid`` does.
     """
-    num_jobs = resolve_jobs(jobs, device)
+    num_jobs = resolve_jobs(jobs, device, plans)
     store, context = _prepare(
         _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
     )
@@ -226,7 +226,7 @@ def run_until_settled(
     from gan_ablate.growing import GrowingGrids  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
-    num_jobs = resolve_jobs(jobs, device)
+    num_jobs = resolve_jobs(jobs, device, plans)
     store, context = _prepare(
         _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
     )

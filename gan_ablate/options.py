@@ -122,7 +122,7 @@ class RunOptions:
             UserError: if an option, or the grid, is not valid.
         """
         check_context(self.device, self.inception_weights, self.checkpoint_sec)
-        num_jobs = resolve_jobs(self.jobs, self.device)
+        resolve_jobs(self.jobs, self.device)  # wrong options first
         self._check_until()
         check_settings(self.executor, self.ray_address, self._slurm_settings())
         if self.tensorboard:
@@ -141,7 +141,7 @@ class RunOptions:
             )
             for grid in load_grids(self.grids)
         ]
-        return plans, num_jobs
+        return plans, resolve_jobs(self.jobs, self.device, plans)
 
     def choose_executor(self) -> Executor | None:
         """Return who computes; None stands for this machine.

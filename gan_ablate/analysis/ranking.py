@@ -24,7 +24,7 @@ class Ranking:
         avoid: they raise it.
         depends: what they do at one level of another factor is not what they do at another.
         indifferent: they lie within the margin, effects that are too small to matter among them.
-        unknown: they are open.
+        unknown: they are open, or most runs that they compare collapsed.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
@@ -83,12 +83,15 @@ def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]
 
 
 def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
-    """The same comparison in words: one base preset, block and length of training, two levels of one factor."""
+    """The same comparison in words: one base preset, block and length of training, two levels of one factor.
+
+    A grid with a user's script has no base preset: its effects are those of its own script.
+    """
     plan = results.plan
     ((factor, level),) = effect.levels.items()
     levels = frozenset((level, plan.grid.factors[factor].baseline))
-    config = plan.baseline.config
-    return plan.grid.base, tuple(plan.baseline.block.items()), config.dataset, config.steps, factor, levels
+    config, base = plan.baseline.config, plan.grid.base or plan.grid.name
+    return base, tuple(plan.baseline.block.items()), config.dataset, config.steps, factor, levels
 
 
 def _surety(effect: Effect) -> tuple[bool, int, float]:
@@ -96,6 +99,8 @@ def _surety(effect: Effect) -> tuple[bool, int, float]:
 
 
 def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tuple[GridResults, Effect]]:
+    if results.verdicts.compares_failures(effect):
+        return ranking.unknown
     if results.verdicts.varies(effect):
         return ranking.depends
     if effect.answer == "open":

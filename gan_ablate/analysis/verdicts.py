@@ -88,6 +88,14 @@ class Verdicts:
         }
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
 
+    def compares_failures(self, effect: Effect) -> bool:
+        """Whether most runs collapsed, with an effect's level and without: such a comparison answers nothing."""
+        rates = self.rates(effect).get("collapsed")
+        return (
+            rates is not None
+            and min(rates.count / max(rates.total, 1), rates.baseline_count / max(rates.baseline_total, 1)) > 0.5
+        )
+
     def judgements(self) -> list[Judgement]:
         """Judge the claims that this grid decides, once; none where it is only a smoke run."""
         return self._judgements

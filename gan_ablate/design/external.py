@@ -6,6 +6,7 @@ import glob
 import itertools
 import re
 import string
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -34,7 +35,12 @@ _OF_RUN = frozenset({"out", "data_dir", "device", "python"})
 _SEED = "\0"
 """Stands for any seed where files are looked for; no path holds it."""
 
+LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
+"""What a log's regular expression may find."""
+
 MAX_WORD = 10_000
+MAX_FILE_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
 
@@ -50,10 +56,17 @@ class External(Model):
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
     """Of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
     log: Annotated[str, Field(max_length=MAX_WORD)] = ""
-    """A regular expression for lines of its output, with the groups step, loss_d and loss_g, or some of them."""
+    """A regular expression for lines of its output, with the groups epoch, step, steps_per_epoch, loss_d and loss_g,
+    or some of them."""
     files: list[Word] = []
     """Patterns of files, beside the grid's, whose change makes every run a new one; besides those that the command
     names, and what Python scripts among them import."""
+    links: list[Word] = []
+    """Files and folders beside the grid's that the program opens by itself: links to them lie in ``{out}``."""
+    paired: bool = True
+    """Whether runs of one seed share what the program draws; false for one that is not told ``{seed}``."""
+    keep_samples: bool = False
+    """Whether what was scored stays as the program left it, instead of in one compressed file."""
     timeout_sec: PositiveFloat | None = None
     """Seconds after which a run is ended, and has failed."""
 
@@ -61,14 +74,25 @@ class External(Model):
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
             list(_names_in(word, f"external.command.{number}"))
+            if "\0" in word:
+                raise refusal(f"external.command.{number}", word, "valid: a word without the character NUL")
+        if self.paired and "seed" not in self.names:
+            advice = "{seed} is not in it, so runs of one seed share nothing; valid: {seed} in it, or paired = false"
+            raise refusal("external.command", " ".join(self.command), advice, "external.paired")
         if self.is_generator and self.latent_shape is None:
             advice = "a saved generator needs it; valid: the shape of one latent, such as [100]"
             raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples")
         if not self.is_generator and self.latent_shape is not None:
             advice = f"valid with samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
             raise refusal("external.latent_shape", list(self.latent_shape), advice, "external.samples")
-        if Path(self.samples).is_absolute() or ".." in Path(self.samples).parts:
-            raise refusal("external.samples", self.samples, "valid: a path or pattern below {out}")
+        check_pattern("external.samples", self.samples, "below {out}")
+        for number, pattern in enumerate(self.files):
+            check_pattern(f"external.files.{number}", pattern, "beside the grid")
+        for number, name in enumerate(self.links):
+            check_pattern(f"external.links.{number}", name, "beside the grid")
+            if Path(name).parts[0] == Path(self.samples).parts[0]:
+                advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.samples)})"
+                raise refusal(f"external.links.{number}", name, f"{advice}; valid: what it only reads")
         check_log(self.log)
         return self
 
@@ -95,16 +119,18 @@ class ExternalScoring(Model):
 class ExternalConfig(Addressed):
     """One run of a program of one's own."""
 
-    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files"})
+    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files", "keep_samples"})
 
     command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
     """As in the grid, names in braces not filled in."""
     parameters: dict[str, str] = {}
     """What the levels fill in: name → text."""
     samples: Word
-    """As in the grid, like ``latent_shape``, ``log`` and ``timeout_sec``."""
+    """As in the grid, like ``latent_shape``, ``log``, ``links``, ``keep_samples`` and ``timeout_sec``."""
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
     log: str = ""
+    links: Annotated[tuple[Word, ...], Field(strict=False)] = ()
+    keep_samples: bool = False
     timeout_sec: PositiveFloat | None = None
     code: str
     """A name of the program's files by their content, ``NAME@HASH``."""
@@ -123,8 +149,12 @@ class ExternalConfig(Addressed):
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """Corrections that changed the numbers of runs like this one; see ``RunConfig.revisions``."""
-        return folder_revisions(self.dataset)
+        """Corrections that changed the numbers of runs like this one; see ``RunConfig.revisions``.
+
+        ``samples_in_any_order``: which images are scored, and in which order, does not depend on the order of files.
+        """
+        has_files = self.latent_shape is None
+        return (*(("samples_in_any_order",) if has_files else ()), *folder_revisions(self.dataset))
 
     @property
     def num_channels(self) -> int:
@@ -170,14 +200,48 @@ def check_log(pattern: str) -> None:
     """
     if not pattern:
         return
-    groups = ("step", "loss_d", "loss_g")
-    advice = f"valid: a regular expression with the groups {', '.join(groups)}, or some of them: (?P<step>\\d+)"
+    advice = f"valid: a regular expression with the groups {', '.join(LOG_GROUPS)}, or some of them: (?P<step>\\d+)"
     try:
-        compiled = re.compile(pattern)
-    except re.error as broken:
+        compiled = compile_log(pattern)
+    except RecursionError:
+        raise refusal("external.log", pattern, f"groups too deep in one another; {advice}") from None
+    except (re.error, OverflowError) as broken:
         raise refusal("external.log", pattern, f"{broken}; {advice}") from None
-    if not compiled.groupindex or set(compiled.groupindex) - set(groups):
+    if not compiled.groupindex or set(compiled.groupindex) - set(LOG_GROUPS):
         raise refusal("external.log", pattern, advice)
+
+
+def compile_log(pattern: str) -> re.Pattern[str]:
+    """Compile a log's regular expression; that its syntax may come to mean something else is left unsaid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(pattern)
+
+
+def check_pattern(field: str, pattern: str, place: str) -> None:
+    """Refuse a pattern of files that ``Path.glob`` does not take, or that leads out of its folder.
+
+    Raises:
+        PydanticCustomError: naming what is wrong.
+    """
+    parts = Path(pattern).parts
+    if Path(pattern).is_absolute() or ".." in parts or not parts:
+        raise refusal(field, pattern, f"valid: a path or pattern {place}")
+    if any("**" in part and part != "**" for part in parts):
+        raise refusal(field, pattern, "valid: ** as a whole folder, such as **/*.py")
+    if "\0" in pattern or any(len(part.encode()) > MAX_FILE_NAME for part in parts):
+        raise refusal(field, pattern, f"valid: names of at most {MAX_FILE_NAME} bytes, without the character NUL")
+
+
+def check_links(external: External, folder: Path, source: str) -> None:
+    """Refuse links to what is not beside the grid.
+
+    Raises:
+        UserError: naming it.
+    """
+    for name in external.links:
+        if not (folder / name).exists():
+            raise UserError(f"{source}: external.links = {shorten(repr(name))}: no such file or folder in {folder}")
 
 
 def list_files(external: External, config: ExternalConfig, folder: Path, source: str) -> list[Path]:

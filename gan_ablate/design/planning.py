@@ -11,7 +11,7 @@ from pydantic import Field
 from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, name_blocks, tell_apart
 from gan_ablate.design.config import MAX_STEPS, RunConfig
 from gan_ablate.design.configs import AnyConfig
-from gan_ablate.design.external import External, ExternalConfig, list_uncounted_folders
+from gan_ablate.design.external import External, ExternalConfig, check_links, list_uncounted_folders
 from gan_ablate.design.folders import PREFIX, KnownFolders
 from gan_ablate.design.grid import (
     DEFAULT_BUDGETS,
@@ -244,6 +244,7 @@ def plan(
             *_folder_notes(grid, cells),
             *unscored_notes(cell.config for cell in cells),
             *reference_notes((cell.config for cell in cells), folders),
+            *_unpaired_notes(grid),
         ),
     )
 
@@ -282,6 +283,13 @@ def _check_external(
         raise UserError(f"--base {', '.join(_as_sequence(base))}: {grid.source} has [external] instead of a preset")
     if steps is not None and "steps" not in external.names:
         raise UserError(f"--steps {steps}: external.command does not name {{steps}}; valid: what it does name")
+    check_links(external, grid_folder(grid), grid.source)
+
+
+def _unpaired_notes(grid: Grid) -> list[str]:
+    if grid.external is None or grid.external.paired:
+        return []
+    return ["external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs."]
 
 
 def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:

@@ -67,7 +67,7 @@ def resolve_program(
         features = default_features(dataset) if isinstance(dataset, str) else "none"
         scoring = {"features": features, "num_samples": budget.num_samples, **scoring}
     content = {
-        **external.model_dump(exclude={"files"}),
+        **external.model_dump(exclude={"files", "paired"}),
         "code": grid.name,
         "parameters": {name: value for name, value in filled.items() if name in external.names},
         "steps": budget.steps if "steps" in external.names else 0,

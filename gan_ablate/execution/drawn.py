@@ -1,73 +1,224 @@
-"""What a program of one's own left behind in, the images that are scored out."""
+"""Samples: find the images that a user's script left, or sample its saved generator, as scoring takes them."""
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import os
-import warnings
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from gan_ablate.errors import UserError
-from gan_ablate.execution.listening import ProgramError
+from gan_ablate.execution import saved
+from gan_ablate.execution.listening import Command, ProgramError, run_command
+from gan_ablate.execution.logs import Log
+from gan_ablate.files import write_atomically
 from gan_ablate.scoring.score import quantise
-from gan_ablate.scoring.sets import ARRAY_SUFFIXES, load_files, load_images
+from gan_ablate.scoring.sets import ARRAY_SUFFIXES, load_files, load_images, order_by_content
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from torch import Tensor
 
     from gan_ablate.design.external import ExternalConfig
 
-DRAW_BATCH = 250
+DRAW_SEC = 3_600.0
+"""Seconds that sampling a saved generator may take, where ``external.timeout_sec`` does not say."""
+
+SAMPLES_FILE = "samples.npz"
+"""In a run's folder: the images that were scored."""
+
+_NUMBER = re.compile(r"([a-zA-Z]*)[^a-zA-Z0-9/]*([0-9]+)")
+_EPOCH_WORD = re.compile("e|ep|epochs?|(global)?steps?|it|iters?|iterations?|kimg|ckpt|checkpoint", re.IGNORECASE)
+_ROUND = 10
+"""Numbers that are all multiples of so much, or of more, are steps: classes are counted one by one."""
 
 
-def load_samples(config: ExternalConfig, work: Path) -> Tensor:
-    """Read the images that a program left, or draw them with the generator that it left.
+@dataclass(frozen=True)
+class Samples:
+    """What is scored of a run.
+
+    Attributes:
+        images: (num_samples, C, S, S) uint8.
+        notes: what is to be known of the choice.
+    """
+
+    images: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()) -> list[Path]:
+    """List the files that a script left where it was to leave its samples, in natural order: 9 before 10.
+
+    Args:
+        config: the run.
+        work: the script's folder.
+        links: names in it that stand for what lies beside the grid: no samples.
+
+    Raises:
+        ProgramError: if there are none, several generators or arrays, or images of several epochs.
+    """
+    matched = (path for path in work.glob(config.samples) if path.relative_to(work).parts[0] not in links)
+    found = sorted((path for path in matched if path.is_file()), key=_natural_key)
+    if not found:
+        raise ProgramError(f"the program ended, and left no {config.samples} in {work.name}/ (external.samples)")
+    is_one_file = config.latent_shape is not None or Path(config.samples).suffix.lower() in ARRAY_SUFFIXES
+    if is_one_file and len(found) > 1:
+        first, last = found[0].relative_to(work), found[-1].relative_to(work)
+        which = f"it matches {len(found):,} files, {first} to {last}; valid: one of them, such as {last}"
+        raise ProgramError(f"external.samples = {config.samples}: {which}")
+    _refuse_epochs(config, [path.relative_to(work).as_posix() for path in found])
+    return found
+
+
+def _natural_key(path: Path) -> list[str | int]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.as_posix()))]
+
+
+def _refuse_epochs(config: ExternalConfig, paths: Sequence[str]) -> None:
+    """Refuse images of several epochs or steps, of which all but the last are of an unfinished generator."""
+    places: dict[str, dict[int, list[tuple[str, re.Match[str]]]]] = {}
+    for path in paths:
+        stem = path.removesuffix(Path(path).suffix)
+        for match in _NUMBER.finditer(stem):
+            folder, slash, rest = stem[: match.start(2)].rpartition("/")
+            place = folder + slash + re.sub(r"[0-9]+", "#", rest)
+            places.setdefault(place, {}).setdefault(int(match[2]), []).append((path, match))
+    for numbers in places.values():
+        num_images = sum(map(len, numbers.values()))
+        if len(numbers) < 2 or num_images < 2 * len(numbers):
+            continue  # one image each: it is the images that are counted
+        first, last = numbers[min(numbers)][0], numbers[max(numbers)][0]
+        if _EPOCH_WORD.fullmatch(last[1][1]) or math.gcd(*numbers) >= _ROUND:
+            raise ProgramError(
+                f"external.samples = {config.samples}: it matches images of {len(numbers)} epochs or steps, "
+                f"{first[1][0]} to {last[1][0]}; valid: those of one, such as {_narrow(*last)}"
+            )
+
+
+def _narrow(path: str, match: re.Match[str]) -> str:
+    """Make a pattern of the images that share a path's number."""
+    head, rest = path[: match.end()], path[match.end() :]
+    if "/" not in rest:
+        return f"{head}*{Path(path).suffix}"
+    folder, _, below = rest.partition("/")
+    return f"{head}{folder}/{'**/' if '/' in below else ''}*{Path(path).suffix}"
+
+
+def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> Samples:
+    """Read the images that a script left.
+
+    Args:
+        config: the run.
+        work: the script's folder.
+        found: from ``find_samples``.
 
     Returns:
-        (num_samples, C, S, S) uint8; what there is more of is left out.
+        As many as are scored. Where there are more, the choice is the same in every run, and spread evenly over the
+        names.
 
     Raises:
         ProgramError: if there are too few, or they are not images of the size that was agreed.
     """
     num, channels, size = config.scoring.num_samples, config.num_channels, config.image_size
-    suffix = Path(config.samples).suffix.lower()
-    found = sorted(path for path in work.glob(config.samples) if path.is_file())
-    if not found:
-        raise ProgramError(f"the program ended, and left no {config.samples} in {work.name}/ (external.samples)")
+    is_array = found[0].suffix.lower() in ARRAY_SUFFIXES
     try:
-        if config.latent_shape is not None:
-            images = _draw(config, found[0])
-        elif suffix in ARRAY_SUFFIXES:
+        if is_array:
             images = load_images(found[0], num_channels=channels, size=size)
+            num_found = len(images)
+            images = images[_choose(num_found, num)]
         else:
-            images = load_files(found[:num], num_channels=channels, size=size)
+            num_found = len(found)
+            images = load_files([found[i] for i in _choose(num_found, num)], num_channels=channels, size=size)
     except UserError as unreadable:
         raise ProgramError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
-    if len(images) < num:
+    if num_found < num:
         advice = f"valid: scoring.num_samples, {num:,}, or more"
-        raise ProgramError(f"the program left {len(images):,} images in {config.samples}; {advice}")
-    return images[:num]
+        raise ProgramError(f"the program left {num_found:,} images in {config.samples}; {advice}")
+    notes = [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
+    folders = list(dict.fromkeys(path.parent.relative_to(work).as_posix() for path in found))
+    if len(folders) > 1:
+        notes.append(f"images of {len(folders):,} folders, {folders[0]} to {folders[-1]}, scored together")
+    return Samples(order_by_content(images), tuple(notes))
 
 
-def _draw(config: ExternalConfig, path: Path) -> Tensor:
-    """Draw images with a saved generator, from the same latents in every run."""
-    assert config.latent_shape is not None
-    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
-    latents = torch.randn(config.scoring.num_samples, *config.latent_shape, generator=stream)
-    try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is on its way out is no news to whoever uses it
-            generator = torch.export.load(path).module() if path.suffix == ".pt2" else torch.jit.load(path).eval()
-            drawn = torch.cat([generator(z) for z in latents.split(DRAW_BATCH)])
-        images = quantise(drawn.float())
-    except Exception as broken:  # whatever somebody's saved program raises
-        reason = str(broken).strip().partition("\n")[0][:300] or type(broken).__name__
-        raise UserError(f"{path}: the saved generator does not draw ({reason})") from None
-    wanted = (len(latents), config.num_channels, config.image_size, config.image_size)
-    if images.shape != wanted:
-        shapes = (" × ".join(map(str, shape)) for shape in (tuple(images.shape), wanted))
-        raise UserError("{}: the saved generator draws {}; valid: {}".format(path, *shapes))
-    return images
+def _choose(num_found: int, num: int) -> list[int]:
+    """Choose which images are scored, by a fixed permutation: the first ones by name may all be of one class."""
+    if num_found <= num:
+        return list(range(num_found))
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "samples"))
+    return torch.randperm(num_found, generator=stream)[:num].tolist()
+
+
+def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path) -> None:
+    """Keep the scored images in one compressed file, instead of what the script left of them.
+
+    Args:
+        samples: from ``load_samples``.
+        found: the files that they were read from, which are deleted, and folders that are empty then.
+        work: the script's folder.
+        path: the ``.npz`` to write.
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, images=samples.images.numpy())
+    write_atomically(path, content.getvalue())
+    for file in found:
+        file.unlink()
+    for folder in sorted({parent for file in found for parent in file.parents}, reverse=True):
+        if folder.is_relative_to(work) and folder != work and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def draw_samples(
+    config: ExternalConfig, path: Path, folder: Path, device: str, should_stop: Callable[[], bool]
+) -> Samples:
+    """Sample a saved generator, with the same latents in every run.
+
+    That is done in a process of its own, see ``saved``.
+
+    Args:
+        config: the run.
+        path: the generator's file.
+        folder: the run's.
+        device: which samples.
+        should_stop: asked a few times a second whether to end here.
+
+    Raises:
+        RunStoppedError: if it was asked to stop.
+        ProgramError: if it takes too long, or samples no images of the size that was agreed.
+        NonFiniteImagesError: if a pixel is not a finite number.
+    """
+    wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
+    seed = stream_seed(SCORING_SEED, "latent")
+    with tempfile.TemporaryDirectory(prefix=".drawn.", dir=folder) as place:
+        target = Path(place) / "images.npy"
+        order = json.dumps([str(path), str(target), wanted[0], config.latent_shape, seed, device])
+        command = Command(
+            words=[sys.executable, "-P", saved.__file__, order],
+            folder=Path(place),
+            output=Path(place) / "output.txt",
+            environment={**os.environ, "TMPDIR": place, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            timeout_sec=config.timeout_sec or DRAW_SEC,
+            name="sampling the saved generator",
+        )
+        log = Log()
+        ending = run_command(command, log, should_stop)
+        if ending.status != 0:
+            reason = log.last_line or ending.how
+            raise ProgramError(f"{path.name}: the saved generator cannot be sampled ({reason})")
+        drawn = np.load(target, mmap_mode="r", allow_pickle=False)
+        if drawn.shape != wanted:
+            shapes = (" × ".join(map(str, shape)) for shape in (drawn.shape, wanted))
+            raise ProgramError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
+        parts = np.array_split(drawn, -(-len(drawn) // saved.BATCH))
+        return Samples(torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts]))

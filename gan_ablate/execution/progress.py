@@ -126,6 +126,7 @@ class Display:
         outcome = f"FID {final.fid:.2f}" if final else record.message or "not scored"
         task = self._bar.tasks[0]
         line = f"{record.status:9} {self._name(record.config)}: {outcome}, {record.total_sec:.0f} s"
+        line += "".join(f"; {note}" for note in record.notes)
         if self._live is None:
             line = f"[{task.completed:.0f}/{task.total:.0f}] {line}{self._left_text(' · {} left')}"
             self._printed_at = time.monotonic()

@@ -8,7 +8,9 @@ import json
 import tempfile
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from gan_ablate.design.configs import AnyConfig
 from gan_ablate.design.planning import Plan
@@ -83,6 +85,7 @@ class Record(Model):
         train_sec: seconds in training steps, warm-up included.
         total_sec: seconds of the whole run, scoring included.
         unscored_reason: why there are no scores, where there are none.
+        notes: what is to be known of the run besides, such as how many of its images were scored.
     """
 
     run_id: str
@@ -103,6 +106,7 @@ class Record(Model):
     total_sec: float = 0.0
     device: str = "cpu"
     environment: dict[str, str] = {}
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 @dataclass(frozen=True)

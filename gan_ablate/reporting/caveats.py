@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.machines import machine_of, name_machine
 from gan_ablate.analysis.variance import split_grid_variance
-from gan_ablate.reporting.formats import seed_text
+from gan_ablate.reporting.formats import escape_markdown, seed_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,20 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
-    return remarks + _machine_sentences(results)
+    return remarks + _note_sentences(results) + _machine_sentences(results)
+
+
+def _note_sentences(results: GridResults) -> list[str]:
+    """Say what runs of a user's script have noted, and that they are not paired where they are not."""
+    external = results.plan.grid.external
+    notes = Counter(note for _, record in results.records for note in record.notes)
+    sentences = [f"{num} of {results.plan.num_runs} runs: {escape_markdown(note)}." for note, num in notes.items()]
+    if external is not None and not external.paired:
+        sentences.append(
+            "Runs of one seed share nothing (external.paired is false): their differences are those of unpaired runs, "
+            "and so are the intervals."
+        )
+    return sentences
 
 
 def _machine_sentences(results: GridResults) -> list[str]:

@@ -174,6 +174,8 @@ def _size_words(results: GridResults, effect: Effect) -> str:
     says_more = any(other.answer not in ("open", effect.answer) for other in simple)
     average = " on average" if says_more else ""
     words = f"{percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
+    if results.verdicts.compares_failures(effect):
+        return f"{words}; most of the runs that it compares collapsed"
     if effect.answer == "open":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
@@ -233,6 +235,7 @@ def _level_sentence(every: Sequence[GridResults]) -> str:
         return ""
     label = results.plan.baseline.label
     named = "" if label == "baseline" else f" ({escape_markdown(label)})"
+    named = f" of `{_base_of(results.plan)}`{named}" if len(baselines) > 1 else named
     which = "The baseline that most grids share" if baselines[shared] > 1 else f"The baseline{named}"
     return f" {which} comes to FID {number(mean)}, and real images to {number(floor)}."
 

@@ -76,7 +76,9 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     turns = [sentence for course in results.courses if (sentence := wording.course_sentence(course)) is not None]
     unlevelled = caveats.unlevelled_sentence(results.plan, results.unlevelled)
     lasting = [*turns, *([unlevelled] if unlevelled else [])]
-    found = wording.findings_sentence(effects)
+    failures = [effect for effect in effects if results.verdicts.compares_failures(effect)]
+    found = wording.findings_sentence([effect for effect in effects if effect not in failures])
+    found = " ".join(filter(None, (found, wording.failures_sentence(failures)))) or None
     sentences = [found or "Nothing is scored yet.", *simple[:1], *turns[:1]]
     answers += [*simple, *lasting, *caveats.warning_sentences(results), *caveats.remark_sentences(results)]
     lines += ["## Answers", "", *(f"- {answer}" for answer in answers), ""]
@@ -118,7 +120,9 @@ def _more_tables(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     if effects:
         tests = tables.tests_table(effects, results.verdicts.effects("step_ms_median"))
         lines += ["## How sure", "", *tests, ""]
-        remarks = (wording.pairing_sentence(effects), caveats.variance_sentence(results))
+        external = results.plan.grid.external
+        pairing = wording.pairing_sentence(effects) if external is None or external.paired else None
+        remarks = (pairing, caveats.variance_sentence(results))
         lines += [line for remark in remarks if remark for line in (remark, "")]
         floor = results.scored[0].floor.as_row()
         lines += ["## What else the features tell", "", *tables.scores_table(summary, floor), ""]

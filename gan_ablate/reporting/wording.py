@@ -134,6 +134,13 @@ def findings_sentence(effects: Sequence[Effect]) -> str | None:
     return " ".join(parts) or None
 
 
+def failures_sentence(effects: Sequence[Effect]) -> str | None:
+    """Say which effects compare runs most of which collapsed; None where none does."""
+    if not effects:
+        return None
+    return f"No answer, as most runs collapsed on both sides: {', '.join(f'**{effect.name}**' for effect in effects)}."
+
+
 def _finding_words(effect: Effect) -> str:
     side = leaning(effect)
     more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -233,7 +234,7 @@ def order_by_content(images: Tensor) -> Tensor:
 
     Precision, recall and the nearest ratio use a part of the images, and FID's interval cuts them into tenths. Files
     sorted by class would bias each. The order is that of the images' digests, so it is as good as random and the same
-    however the images came.
+    however the images came. Copies of an image are counted, so that they do not lie side by side.
 
     Args:
         images: (N, C, S, S) uint8.
@@ -241,5 +242,10 @@ def order_by_content(images: Tensor) -> Tensor:
     Returns:
         The same images, (N, C, S, S).
     """
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy()]
-    return images[sorted(range(len(digests)), key=digests.__getitem__)]
+    num_met: Counter[bytes] = Counter()
+    keys = []
+    for image in images.numpy():
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        keys.append(hashlib.blake2b(digest + num_met[digest].to_bytes(8), digest_size=16).digest())
+        num_met[digest] += 1
+    return images[sorted(range(len(keys)), key=keys.__getitem__)]

@@ -152,3 +152,36 @@ def test_other_data_another_length_and_another_base_are_other_comparisons(option
     one = results_of("beta1", gains(beta1={"0.9": 0.5}))
     other = results_of("beta1", gains(beta1={"0.9": 0.5}), **options)
     assert len(surest_effects([one, other])) == 4
+
+
+def external_grid(folder: Path, name: str) -> Path:
+    (folder / "train.py").touch()
+    path = folder / f"{name}.toml"
+    command = f'command = ["python", "train.py", "{name}", "{{norm}}", "{{seed}}"]\nsamples = "*.png"'
+    factor = 'baseline = "on"\nlevels.on = {}\nlevels.off = {}'
+    path.write_text(f"[external]\n{command}\n[factors.norm]\n{factor}", "utf-8")
+    return path
+
+
+def test_scripts_with_the_same_factors_are_different_experiments(tmp_path: Path) -> None:
+    helps, harms = (
+        results_of(external_grid(tmp_path, name), gains(norm={"off": gain}), allow_code=True)
+        for name, gain in (("mine", -0.5), ("other", 0.3))
+    )
+    ranking = rank_effects([helps, harms])
+    assert names(ranking.use) == [("mine", "norm off")]
+    assert names(ranking.avoid) == [("other", "norm off")]
+
+
+@pytest.mark.parametrize(("gain", "words"), [(-0.5, "use"), (0.0, "indifferent")])
+@pytest.mark.parametrize("is_collapsed", [False, True])
+def test_a_comparison_of_collapsed_runs_is_no_answer(
+    tmp_path: Path, gain: float, words: str, is_collapsed: bool
+) -> None:
+    results = results_of(external_grid(tmp_path, "mine"), gains(norm={"off": gain}), allow_code=True)
+    results.runs["collapsed"] = is_collapsed
+    results.runs.loc[0, "collapsed"] = not is_collapsed
+    ranking = rank_effects([results])
+    found = {name: names(getattr(ranking, name)) for name in ("use", "indifferent", "unknown")}
+    expected = "unknown" if is_collapsed else words
+    assert found == {name: [("mine", "norm off")] if name == expected else [] for name in found}

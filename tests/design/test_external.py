@@ -176,6 +176,20 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
         ('"samples/*.png"', '"a.npy"\ntimeout_sec = 0', "external.timeout_sec = 0: should be greater than 0"),
         ('"samples/*.png"', '"a.npy"\nshell = true', "external.shell = true: external has no such field"),
         ('title = "Mine"', 'base = "mlp"', "base = 'mlp': valid: a base preset, or .external., not both"),
+        ('"{seed}"', '"7"', r"external.command = .*: {seed} is not in it, so runs of one seed .* or paired = false"),
+        ('"samples/*.png"', '"**x"', r"external.samples = '\*\*x': valid: \*\* as a whole folder, such as \*\*/\*.py"),
+        ('"samples/*.png"', '"."', "external.samples = '.': valid: a path or pattern below {out}"),
+        ('"samples/*.png"', f'"{"x" * 300}"', "external.samples = .*: valid: names of at most 255 bytes"),
+        ('"samples/*.png"', '"a.npy"\nfiles = ["*.py", "**x"]', r"external.files.1 = '\*\*x': valid: \*\* as a whole"),
+        ('"samples/*.png"', '"a.npy"\nfiles = ["."]', "external.files.0 = '.': valid: a path or pattern beside the"),
+        ('"samples/*.png"', '"a.npy"\nfiles = ["a\\u0000"]', "external.files.0 = .*: valid: names of at most 255"),
+        ('"samples/*.png"', f'"a.npy"\nfiles = ["{"x" * 9_999}"]', "external.files.0 = 'x.*: valid: names of at"),
+        ('"samples/*.png"', '"a/x.npy"\nlinks = ["a"]', "external.links.0 = 'a': what the program leaves would be"),
+        ('"samples/*.png"', '"a.npy"\nlinks = ["data"]', "external.links = 'data': no such file or folder in "),
+        ('"samples/*.png"', '"a.npy"\nlinks = ["../x"]', "external.links.0 = '../x': valid: a path or pattern beside"),
+        ('"--bn"', '"a\\u0000"', "external.command.2 = .*: valid: a word without the character NUL"),
+        ('"samples/*.png"', f'"a.npy"\nlog = "{"(" * 4_000}"', "external.log = .*: groups too deep in one another"),
+        ('"samples/*.png"', '"a.npy"\nlog = "a{99999999999999999999}"', "external.log = .*: the repetition number is"),
         ("[external]", 'base = "mlp"\n[outside]', "outside = .*: a grid has no such field; .*external"),
         ("[factors.batch_norm]", '[blocks]\npreset = ["mlp"]\n[factors.batch_norm]', "base = '': valid: a base preset"),
     ],
@@ -204,3 +218,21 @@ def test_blocks_of_data_sets_are_told_apart(tmp_path: Path) -> None:
     planned = resolve(tmp_path, dataset=["mnist-10k", "fashion-mnist"])
     assert [block.name for block in planned.blocks] == ["mine", "mine@fashion-mnist"]
     assert {cell.config.dataset for cell in planned.blocks[1].cells} == {"fashion-mnist"}
+
+
+def test_only_runs_whose_images_come_in_an_order_have_new_names(tmp_path: Path) -> None:
+    pictures = resolve(tmp_path).baseline.config
+    generator = resolve(tmp_path, GRID.replace('"samples/*.png"', '"g.pt"\nlatent_shape = [9]')).baseline.config
+    assert (pictures.revisions, generator.revisions) == (("samples_in_any_order",), ())
+
+
+def test_a_script_without_a_seed_is_planned_as_unpaired(tmp_path: Path) -> None:
+    text = GRID.replace('"{seed}"', '"7"').replace("[external]", "[external]\npaired = false")
+    planned = resolve(tmp_path, text)
+    assert planned.notes == (
+        "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
+    )
+
+
+def test_a_very_long_word_is_no_path(tmp_path: Path) -> None:
+    assert resolve(tmp_path, GRID.replace('"--bn"', f'"{"x" * 9_999}"')).num_runs == 20

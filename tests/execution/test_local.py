@@ -13,6 +13,8 @@ import pytest
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.configs import AnyConfig
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.events import Progress, Silent
@@ -134,6 +136,26 @@ def test_as_many_runs_as_cores_and_one_on_a_gpu() -> None:
     assert resolve_jobs(None, "cuda") == 1
     assert 1 <= resolve_jobs(None, "cpu") <= (os.cpu_count() or 1)
     assert resolve_jobs(7, "cuda") == 7
+
+
+def test_scripts_run_one_at_a_time_where_they_would_find_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = 'command = ["train", "{x}", "{seed}"]\nsamples = "a.npy"'
+    grid = tmp_path / "mine.toml"
+    grid.write_text(f'[external]\n{command}\n[factors.x]\nbaseline = "a"\nlevels.a = {{}}\nlevels.b = {{}}', "utf-8")
+    script, ours = plan(load_grid(grid), allow_code=True), plan(load_grid("beta1"))
+    monkeypatch.setattr(local, "has_gpu", lambda: False)
+    everywhere = resolve_jobs(None, "cpu")
+    assert resolve_jobs(None, "cpu", [script]) == everywhere
+    monkeypatch.setattr(local, "has_gpu", lambda: True)
+    assert resolve_jobs(None, "cpu", [ours, script]) == 1
+    assert resolve_jobs(None, "cpu", [ours]) == everywhere
+    assert resolve_jobs(4, "cpu", [script]) == 4
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_gpu_that_is_hidden_is_none(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert not local.has_gpu()
 
 
 class _Stub:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import textwrap
 import time
 from contextlib import suppress
@@ -12,20 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_until_settled
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
+from gan_ablate.execution import listening
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.drawn import load_samples
 from gan_ablate.execution.events import Progress
 from gan_ablate.execution.listening import ProgramError
-from gan_ablate.execution.program import execute_program, fill_command
+from gan_ablate.execution.logs import Log
+from gan_ablate.execution.program import execute_program, fill_command, list_links, make_environment
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.report import write_report
@@ -121,7 +121,7 @@ def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
         ("np.save('images.npy', images / 255)", "images.npy", "", "numbers of type float64; valid: uint8"),
         ("np.save('images.npy', images.astype(object))", "images.npy", "", "images.npy: not a readable array"),
         ("Path('a.png').write_bytes(b'GIF89a no')", "*.png", "", "not readable as images: a.png"),
-        ("Path('g.pt').write_bytes(b'junk')", "g.pt", "latent_shape = [8]", "g.pt: the saved generator does not draw"),
+        ("Path('g.pt').write_bytes(b'junk')", "g.pt", "latent_shape = [8]", "g.pt: the saved generator cannot"),
     ],
 )  # fmt: skip
 def test_a_program_that_does_not_do_what_was_agreed_fails_in_one_line(
@@ -211,32 +211,6 @@ def test_names_are_filled_in_word_by_word(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*TorchScript")  # it is on its way out
-@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
-def test_a_saved_generator_is_drawn_from_with_the_same_latents(tmp_path: Path, suffix: str) -> None:
-    generator = nn.Sequential(nn.Linear(8, 784), nn.Tanh(), nn.Unflatten(1, (1, 28, 28))).eval()
-    path = tmp_path / f"g{suffix}"
-    if suffix == ".pt":
-        torch.jit.script(generator).save(str(path))
-    else:
-        size = torch.export.Dim("batch", min=2, max=4096)
-        torch.export.save(torch.export.export(generator, (torch.zeros(4, 8),), dynamic_shapes=({0: size},)), path)
-    config = ExternalConfig.model_validate(
-        {
-            "command": ["x"], "samples": path.name, "latent_shape": [8], "code": "x@0", "seed": 3,
-            "scoring": {"features": "digits", "num_samples": 1_280},
-        }
-    )  # fmt: skip
-    images = load_samples(config, tmp_path)
-    assert images.shape == (1_280, 1, 28, 28)
-    assert torch.equal(images, load_samples(config.with_seed(4), tmp_path))
-    wrong = config.model_copy(update={"latent_shape": (9,)})
-    with pytest.raises(ProgramError, match=f"g{suffix}: the saved generator does not draw"):
-        load_samples(wrong, tmp_path)
-    with pytest.raises(ProgramError, match="draws 1280 × 1 × 28 × 28; valid: 1280 × 1 × 32 × 32"):
-        load_samples(config.model_copy(update={"image_size": 32}), tmp_path)
-
-
 def test_a_program_that_is_asked_to_stop_is_ended_with_all_it_started(tmp_path: Path) -> None:
     script = """
         import subprocess
@@ -311,8 +285,6 @@ def test_progress_is_told_as_the_log_tells_it(tmp_path: Path) -> None:
 
 
 def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_ablate.execution import listening
-
     monkeypatch.setattr(listening, "MAX_OUTPUT_BYTES", 1_000)
     record = run_script(tmp_path, "print('x' * 100_000)\nprint('last')\n" + SAVE)
     assert record.status == "completed"
@@ -334,3 +306,169 @@ def test_a_script_that_changes_between_plan_and_run_is_not_run(tmp_path: Path) -
     (tmp_path / "mine" / "train.py").write_text("raise SystemExit('it was run')")
     record = execute(planned.baseline.config, context, lambda _: None)
     assert record.message == "its files have changed since this run was planned; run the same command again"
+
+
+def test_a_script_that_prints_nan_and_gives_up_has_diverged(tmp_path: Path) -> None:
+    script = "print('1 D 0.5')\nprint('2 D nan')\nprint('giving up')\nsys.exit(1)"
+    record = run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'")
+    assert (record.status, record.diverged_at) == ("diverged", 2)
+    assert record.message == "the program ended with exit code 1: giving up"
+    assert record.scoring is not None
+    assert record.scoring.final is None
+    assert Store(tmp_path / "out").is_done(record.run_id)
+
+
+def test_a_script_that_is_killed_after_nan_has_failed(tmp_path: Path) -> None:
+    script = "print('2 D nan')\nos.kill(os.getpid(), signal.SIGKILL)"
+    assert run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'").status == "failed"
+
+
+def test_a_script_that_closes_its_output_is_waited_for_at_rest(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "import os, time; print('on'); os.close(1); os.close(2); time.sleep(1)"]
+    command = listening.Command(words, tmp_path, tmp_path / "output.txt", dict(os.environ), None)
+    used, log = time.process_time(), Log()
+    ending = listening.run_command(command, log, lambda: False)
+    assert (ending.status, log.last_line) == (0, "on")
+    assert ending.seconds > 1
+    assert time.process_time() - used < 0.5
+
+
+def test_carriage_returns_end_lines(tmp_path: Path) -> None:
+    script = """
+        for epoch in range(2):
+            for step in (0, 100, 100, 938):
+                bar = f"Epoch {epoch}: 10%|#  | {step}/938 [00:10<01:23, 9.9it/s, loss_d=0.{step}, loss_g=1.5]"
+                sys.stderr.write("\\r" + bar)
+                sys.stderr.flush()
+            sys.stderr.write("\\n")
+        np.save("images.npy", images)
+    """
+    counts = r"Epoch (?P<epoch>\d+):.* (?P<step>\d+)/(?P<steps_per_epoch>\d+) "
+    losses = r"\[.*d=(?P<loss_d>\S+) loss_g=(?P<loss_g>[\d.]+)"
+    record = run_script(tmp_path, script, more=f"log = '{counts}{losses}'")
+    assert record.history["step"] == [0, 100, 938, 938, 938 + 100, 938 + 938]
+    assert record.notes == ()
+
+
+def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path) -> None:
+    script = """
+        from PIL import Image
+        for i in range(1300):
+            folder = Path("samples") / str(i % 10)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[i % num]).save(folder / f"{i}.png")
+        print("Loss 1")
+    """
+    planned = plan_script(tmp_path / "mine", script, samples="**/*.png", more="log = 'loss: (?P<loss_d>.*)'")
+    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    page = write_report(tmp_path / "out").with_name("mine") / "report.md"
+    text = page.read_text()
+    assert "4 of 4 runs: external.log matches no line of its output." in text
+    assert "4 of 4 runs: 1,280 of 1,300 images scored." in text
+    assert "Lowers FID" not in text
+    assert "Does not matter" not in text
+    store = Store(tmp_path / "out")
+    folder = store.run_dir(planned.baseline.config.run_id)
+    assert list((folder / "work").iterdir()) == []
+    with np.load(folder / "samples.npz") as kept:
+        assert kept["images"].shape == (1280, 1, 28, 28)
+
+
+def test_samples_stay_where_that_is_asked_for(tmp_path: Path) -> None:
+    record = run_script(tmp_path, SAVE, more="keep_samples = true")
+    folder = Store(tmp_path / "out").run_dir(record.run_id)
+    assert (folder / "work" / "images.npy").is_file()
+    assert not (folder / "samples.npz").exists()
+    without = plan_script(tmp_path / "mine", SAVE).baseline.config
+    assert without.run_id == record.run_id
+
+
+def launch(tmp_path: Path, *words: str, more: str = "", device: str = "cpu") -> tuple[list[str], list[str]]:
+    """The words and the links of a script's run, in a grid's folder that has data, configs and older samples."""
+    here = tmp_path / "mine"
+    for name in ("data/train/a.txt", "configs/a.yaml", "samples/old.png", "low/x.txt"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    path = write_grid(here, SAVE, samples="samples/*.png", more=more)
+    listed = ", ".join(f'"{word}"' for word in words)
+    command = f'["python", "train.py", "{{seed}}", "{{noise}}", {listed}]'
+    path.write_text(path.read_text().replace('["python", "train.py", "{noise}", "{seed}", "{num_samples}"]', command))
+    planned = plan(load_grid(path), allow_code=True)
+    config = planned.baseline.config
+    assert isinstance(config, ExternalConfig)
+    context = RunContext(out=str(tmp_path / "out"), data_dir="d", device=device, folders=planned.folders)
+    filled = fill_command(config, context, tmp_path / "w")
+    return filled[4:], list_links(config, filled, here)
+
+
+def test_files_and_folders_beside_the_grid_are_found(tmp_path: Path) -> None:
+    here = tmp_path / "mine"
+    words, links = launch(
+        tmp_path, "--dataroot", "data", "--root=data", "--config=configs/a.yaml", "./data/train", "--out=samples",
+        "samples/new", "../mine/data", "no/such", "x" * 5_000, "a=b=c", "--flag", "/usr",
+    )  # fmt: skip
+    assert words == [
+        "--dataroot", "data", "--root=data", f"--config={here}/configs/a.yaml", f"{here}/data/train", "--out=samples",
+        "samples/new", f"{here}/../mine/data", "no/such", "x" * 5_000, "a=b=c", "--flag", "/usr",
+    ]  # fmt: skip
+    assert links == ["low", "data"]  # the level of a factor, too, may be meant as a folder; its word is unchanged
+
+
+def test_a_script_opens_what_is_linked_and_is_told_of_what_is_not(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "x.txt").write_text("found")
+    script = "assert Path('data/x.txt').read_text() == 'found'\n" + SAVE
+    failed = run_script(tmp_path, script)
+    assert failed.status == "failed"
+    assert failed.message == (
+        "the program ended with exit code 1: FileNotFoundError: [Errno 2] No such file or directory: 'data/x.txt'; "
+        'data lies beside the grid: valid: external.links = ["data"]; all of its output is in output.txt'
+    )
+    linked = run_script(tmp_path, script, more='links = ["data"]')
+    assert (linked.status, linked.message) == ("completed", "")
+    assert linked.run_id != failed.run_id
+
+
+def test_a_module_beside_the_grid_is_started_by_its_name(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "mine", SAVE)
+    path.write_text(path.read_text().replace('"python", "train.py"', '"python", "-m", "train"'))
+    planned = plan(load_grid(path), allow_code=True)
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
+    assert execute(planned.baseline.config, context, lambda _: None).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [
+        ("5,6", "cuda:1", "6"),
+        ("5, 6", "cuda:1", "6"),
+        ("GPU-a1,GPU-b2", "cuda:0", "GPU-a1"),
+        (None, "cuda:1", "1"),
+        ("5,6", "cuda", "5,6"),
+        ("5,6", "cpu", "5,6"),
+    ],
+)
+def test_a_gpu_is_one_of_those_that_a_scheduler_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, expected: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    context = RunContext(out="o", data_dir="d", device=device)
+    assert make_environment(context, tmp_path, ["train"])["CUDA_VISIBLE_DEVICES"] == expected
+    words, _ = launch(tmp_path, "{device}", device=device)
+    assert words == [{"cuda:1": "cuda:0"}.get(device, device)]
+
+
+def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path) -> None:
+    script = "images[0, 0, 0] = os.getpid() % 256\n" + SAVE
+    path = write_grid(tmp_path / "mine", script, more="paired = false")
+    path.write_text(path.read_text().replace('"{seed}"', '"7"'))
+    planned = plan(load_grid(path), allow_code=True)
+    assert planned.notes == (
+        "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
+    )
+    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
+    assert "Runs of one seed share nothing (external.paired is false)" in text
+    assert "What pairing is worth" not in text

@@ -545,3 +545,43 @@ def test_levels_of_one_factor_share_a_line_and_rows_say_what_they_compare(
     monkeypatch.setattr(plots, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
     draw_front({"dropout": GridResults.load(Store(tmp_path), "dropout")}, {"dropout": "Dropout"}, tmp_path / "x.png")
     assert rows == ["dropout channels-25 (vs none)", "dropout elements-30 (vs none)", "dropout elements-50 (vs none)"]
+
+
+def save_script(tmp_path: Path, name: str, fid: float, *, recall: float) -> None:
+    """Save a grid of a user's script: batch norm off is 30 % better, and all images are of so much recall."""
+    command = f'command = ["{name}", "{{norm}}", "{{seed}}"]\nsamples = "*.png"'
+    path = tmp_path / f"{name}.toml"
+    factor = 'baseline = "on"\nlevels.on = {}\nlevels.off = {}'
+    path.write_text(f"[external]\n{command}\n[factors.norm]\n{factor}", "utf-8")
+    store, planned = Store(tmp_path / "out"), plan(load_grid(path), allow_code=True)
+
+    def score(cell: Cell, seed: int) -> float:
+        return fid * (0.7 if cell.levels["norm"] == "off" else 1.0) * (1 + 0.01 * math.sin(seed + len(cell.label)))
+
+    save_runs(store, planned, score)
+    for _, _, record in list(store.records(planned)):
+        assert record.scoring is not None
+        assert record.scoring.final is not None
+        final = record.scoring.final.model_copy(update={"recall": recall})
+        scoring = record.scoring.model_copy(update={"final": final})
+        store.save_record(record.model_copy(update={"scoring": scoring}))
+
+
+def test_two_scripts_with_the_same_factors_are_told_apart(tmp_path: Path, no_figures: None) -> None:
+    save_script(tmp_path, "mine", 20.0, recall=0.5)
+    save_script(tmp_path, "other", 90.0, recall=0.5)
+    front = write_report(tmp_path / "out").read_text("utf-8")
+    ranked = front.split("## Grids")[0]
+    assert ranked.count("norm off rather than on") == 2
+    assert "Changes to `mine` and `other`" in front
+    assert re.search(r"The baseline of `mine` \(norm on\) comes to FID 20", front)
+
+
+def test_collapsed_runs_are_neither_to_be_used_nor_without_effect(tmp_path: Path, no_figures: None) -> None:
+    save_script(tmp_path, "mine", 200.0, recall=0.01)
+    text = read(write_report(tmp_path / "out"))
+    assert "- **Use**: nothing" in text
+    assert "- **Does not matter**: nothing" in text
+    assert re.search(r"\*\*Not known yet\*\*\n  - norm off .* seeds; most of the runs that it compares collapsed", text)
+    assert "No answer, as most runs collapsed on both sides: **norm off**." in text
+    assert "Lowers FID" not in text

@@ -165,3 +165,12 @@ def test_what_is_done_to_pictures_and_what_is_left_out_is_said(tmp_path: Path) -
         "left out: 1 .gif",
     )
     assert torch.equal(load_images(tmp_path, num_channels=3)[1], torch.full((3, 28, 28), 255, dtype=torch.uint8))
+
+
+def test_copies_of_an_image_do_not_lie_side_by_side() -> None:
+    """A set of two images, 500 times each: every tenth of it has both."""
+    images = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(500).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    ordered = order_by_content(images)
+    assert torch.equal(ordered, order_by_content(images.flip(0)))
+    shares = [part.float().mean().item() / 255 for part in ordered.tensor_split(10)]
+    assert 0.25 < min(shares) <= max(shares) < 0.75

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.planning import Plan
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.events import RunObserver
     from gan_ablate.execution.store import Record
@@ -107,8 +108,10 @@ class _Worker:
     is_leaving: bool = False
 
 
-def resolve_jobs(jobs: int | None, device: str) -> int:
+def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> int:
     """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
+
+    Users' scripts take a GPU by themselves where there is one, whatever ``device`` says.
 
     Raises:
         UserError: if ``jobs`` is below one, or more than any machine could run.
@@ -117,9 +120,17 @@ def resolve_jobs(jobs: int | None, device: str) -> int:
         raise UserError(f"--jobs {jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
     if jobs is not None:
         return jobs
-    if device != "cpu":
+    if device != "cpu" or (has_gpu() and any(plan.grid.external is not None for plan in plans)):
         return 1
     return len(_list_cores()) or os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether a script would find a GPU here: of NVIDIA or AMD, and not hidden from it."""
+    hidden = ("", "-1", "NoDevFiles")
+    if any(os.environ.get(name, "0") in hidden for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
 def run_local(

@@ -1,0 +1,237 @@
+"""What users' scripts leave: which images are scored, what is refused, and what stays."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from gan_ablate.design.external import ExternalConfig
+from gan_ablate.execution.drawn import Samples, draw_samples, find_samples, load_samples, pack_samples
+from gan_ablate.execution.listening import ProgramError
+from gan_ablate.scoring.score import NonFiniteImagesError, quantise
+from gan_ablate.scoring.sets import order_by_content
+from gan_ablate.seeding import SCORING_SEED, stream_seed
+
+NUM = 40
+
+
+def make_config(samples: str, num: int = NUM, **fields: Any) -> ExternalConfig:
+    scoring = {"features": "none", "num_samples": num}
+    content = {"command": ["x"], "samples": samples, "code": "x@0", "seed": 3, "scoring": scoring, "image_size": 4}
+    return ExternalConfig.model_validate({**content, **fields})
+
+
+def images_of_classes(num: int) -> NDArray[np.uint8]:
+    """So many images of each of ten classes, which their first pixel tells."""
+    images = np.random.default_rng(0).integers(0, 256, (10 * num, 4, 4), np.uint8)
+    images[:, 0, 0] = np.arange(10 * num) // num
+    return images
+
+
+def save_images(folder: Path, names: Iterable[str], images: NDArray[np.uint8]) -> None:
+    for name, image in zip(names, images, strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def load(config: ExternalConfig, folder: Path) -> Samples:
+    return load_samples(config, folder, find_samples(config, folder))
+
+
+def test_class_folders_are_sampled_evenly_and_said(tmp_path: Path) -> None:
+    images = images_of_classes(20)
+    save_images(tmp_path, (f"class_{i // 20}/{i % 20:04d}.png" for i in range(200)), images)
+    samples = load(make_config("**/*.png", 100), tmp_path)
+    counts = np.bincount(samples.images[:, 0, 0, 0].numpy(), minlength=10)
+    assert counts.sum() == 100
+    assert counts.min() >= 4  # the first 100 by name would be of five classes
+    assert samples.notes == (
+        "100 of 200 images scored",
+        "images of 10 folders, class_0 to class_9, scored together",
+    )
+    assert torch.equal(samples.images, load(make_config("**/*.png", 100), tmp_path).images)
+
+
+def test_an_array_sorted_by_class_and_a_shuffled_one_are_scored_alike(tmp_path: Path) -> None:
+    images = images_of_classes(4)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "b.npy", images[np.random.default_rng(1).permutation(NUM)])
+    first, second = (load(make_config(name), tmp_path) for name in ("a.npy", "b.npy"))
+    assert torch.equal(first.images, second.images)
+    assert first.notes == ()
+    assert torch.equal(first.images, order_by_content(torch.from_numpy(images)[:, None]))
+
+
+def test_names_are_sorted_by_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 100):
+        (tmp_path / f"{number}.png").touch()
+    assert [path.stem for path in find_samples(make_config("*.png"), tmp_path)] == ["1", "9", "10", "100"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            [f"epoch_{e:03d}/{i}.png" for e in range(1, 21) for i in range(3)],
+            "images of 20 epochs or steps, epoch_001 to epoch_020; valid: those of one, such as epoch_020/*.png",
+        ),
+        ([f"s/step_{e}/{i}.png" for e in (500, 1000) for i in range(3)], "step_500 to step_1000; .* s/step_1000/*.png"),
+        ([f"{e}/{i}.png" for e in (1000, 2000, 3000) for i in range(3)], "1000 to 3000; valid: .* such as 3000/*.png"),
+        ([f"e{e}/fake/{i}.png" for e in (0, 9) for i in range(3)], "e0 to e9; .* such as e9/.*/*.png"),
+        ([f"fake_epoch_{e}_{i}.png" for e in (1, 2) for i in range(3)], r"epoch_1 to epoch_2; .* fake_epoch_2*.png"),
+        ([f"img_{i}_epoch{e}.png" for e in (1, 2) for i in range(3)], "epoch1 to epoch2; .* img_0_epoch2*.png"),
+        ([f"fakes{e:06d}_{i}.png" for e in (5000, 10000) for i in range(3)], "fakes005000 to fakes010000"),
+    ],
+)  # fmt: skip
+def test_images_of_several_epochs_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ProgramError, match=message.replace("*.png", r"\*.png")) as wrong:
+        find_samples(make_config("**/*.png"), tmp_path)
+    assert str(wrong.value).startswith("external.samples = **/*.png: it matches")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{c}/{i:04d}.png" for c in range(10) for i in range(3)],
+        [f"class_{c}/img_{i * 100}.png" for c in range(10) for i in range(3)],
+        [f"digit{c}_{i}.png" for c in range(10) for i in range(3)],
+        [f"part-{c}/{i}.png" for c in range(4) for i in range(3)],
+        [f"step_{i}.png" for i in range(0, 1000, 100)],
+        [f"epoch_020/{i}.png" for i in range(9)],
+        [f"64x64_{i}.png" for i in range(9)],
+    ],
+)
+def test_classes_and_numbered_images_are_no_epochs(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert len(find_samples(make_config("**/*.png"), tmp_path)) == len(names)
+
+
+@pytest.mark.parametrize(("pattern", "fields"), [("G_*.pt", {"latent_shape": [8]}), ("G_*.npy", {})])
+def test_of_several_generators_or_arrays_none_is_taken(tmp_path: Path, pattern: str, fields: dict[str, Any]) -> None:
+    names = [pattern.replace("*", number) for number in ("2", "10", "1")]
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ProgramError, match=rf"it matches 3 files, {names[2]} to {names[1]}; valid: one of them, such"):
+        find_samples(make_config(pattern, **fields), tmp_path)
+
+
+def test_links_to_what_lies_beside_the_grid_are_no_samples(tmp_path: Path) -> None:
+    save_images(tmp_path / "beside", ["x.png"], images_of_classes(1)[:1])
+    work = tmp_path / "work"
+    save_images(work / "out", ["y.png"], images_of_classes(1)[:1])
+    (work / "data").symlink_to(tmp_path / "beside")
+    found = find_samples(make_config("*/*.png"), work, ["data"])
+    assert [path.relative_to(work).as_posix() for path in found] == ["out/y.png"]
+
+
+def test_what_was_scored_is_kept_in_one_file(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    save_images(work, (f"out/{i}.png" for i in range(NUM)), images_of_classes(4))
+    (work / "log.txt").write_text("kept")
+    config = make_config("out/*.png")
+    found = find_samples(config, work)
+    samples = load_samples(config, work, found)
+    pack_samples(samples, found, work, tmp_path / "samples.npz")
+    assert [path.name for path in work.rglob("*")] == ["log.txt"]
+    with np.load(tmp_path / "samples.npz") as kept:
+        assert np.array_equal(kept["images"], samples.images.numpy())
+
+
+def export(path: Path) -> nn.Module:
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))).eval()
+    size = torch.export.Dim("batch", min=2, max=4096)
+    program = torch.export.export(generator, (torch.zeros(4, 8),), dynamic_shapes=({0: size},))
+    torch.export.save(program, path)
+    return generator
+
+
+def rewrite(source: Path, target: Path, member: str, old: bytes, new: bytes | None = None) -> None:
+    """Copy an archive with other content in one of its members, or another text in it."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as copy:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if member in name:
+                assert new is None or old in content
+                content = old if new is None else content.replace(old, new)
+            copy.writestr(name, content)
+
+
+def draw(path: Path, folder: Path, **fields: Any) -> torch.Tensor:
+    config = make_config(path.name, latent_shape=[8], **fields)
+    return draw_samples(config, path, folder, "cpu", lambda: False).images
+
+
+def test_an_exported_generator_is_sampled_with_the_latents_of_every_run(tmp_path: Path) -> None:
+    generator = export(tmp_path / "g.pt2")
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
+    with torch.inference_mode():
+        expected = quantise(generator(torch.randn(NUM, 8, generator=stream)))
+    assert torch.equal(draw(tmp_path / "g.pt2", tmp_path), expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["g.pt2"]
+
+
+class Malicious:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "expression"])
+def test_an_archive_that_runs_code_is_refused(tmp_path: Path, kind: str) -> None:
+    """Both write a file when ``torch.export.load`` reads them; the second is what SymPy evaluates."""
+    export(tmp_path / "g.pt2")
+    trace, bad = tmp_path / "trace", tmp_path / "bad.pt2"
+    if kind == "pickle":
+        buffer = io.BytesIO()
+        torch.save(((Malicious(trace),), {}), buffer)
+        rewrite(tmp_path / "g.pt2", bad, "sample_inputs", buffer.getvalue())
+        message = "bad.pt2: the saved generator cannot be sampled .it holds a pickle of more than tensors"
+    else:
+        code = f"__import__('os').system({f'touch {trace}'!r}) and 0 or Symbol("
+        old, new = (json.dumps(text)[:-1].encode() for text in ("Symbol(", code))
+        rewrite(tmp_path / "g.pt2", bad, "model.json", b'"expr_str": ' + old, b'"expr_str": ' + new)
+        message = "bad.pt2: the saved generator cannot be sampled .it would run code when it is loaded: os.system"
+    with pytest.raises(ProgramError, match=message):
+        draw(bad, tmp_path)
+    assert not trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*TorchScript")  # it is on its way out
+def test_pixels_that_are_no_numbers_are_a_divergence_and_a_pickle_no_generator(tmp_path: Path) -> None:
+    generator = nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4))).eval()
+    torch.save(generator.state_dict(), tmp_path / "s.pt")
+    with pytest.raises(ProgramError, match=r"s.pt: .*no TorchScript; valid: torch.jit.trace\(netG, z\).save"):
+        draw(tmp_path / "s.pt", tmp_path)
+    generator.get_parameter("0.bias").data.fill_(float("nan"))
+    torch.jit.trace(generator, torch.zeros(4, 8)).save(str(tmp_path / "g.pt"))
+    with pytest.raises(NonFiniteImagesError):
+        draw(tmp_path / "g.pt", tmp_path)
+
+
+def test_sampling_ends_with_its_time(tmp_path: Path) -> None:
+    (tmp_path / "g.pt").touch()
+    with pytest.raises(ProgramError, match=r"sampling the saved generator had not ended after 0.05 s \(external.time"):
+        draw(tmp_path / "g.pt", tmp_path, timeout_sec=0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["g.pt"]
