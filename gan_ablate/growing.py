@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.settling import Look, Settling, settle
+from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
@@ -77,7 +78,9 @@ class GrowingGrid:
 
     def _runs(self) -> pd.DataFrame:
         """What is there; a run that failed is tried once, and then its seed does without."""
-        comparable = GridResults.of(self._store, self._plan).comparable
+        records = list(self._store.records(self._plan))
+        labelled = [(label, record) for _, label, record in records]
+        comparable = Comparability(labelled, tabulate_runs(self._plan, records))
         if len(comparable.protocols) > 1:
             where = self._store.root
             raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
 from gan_ablate.analysis.curves import first_point, tabulate_curves
+from gan_ablate.analysis.settling import Look, settle
 from gan_ablate.analysis.summary import summarise_variants
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.verdicts import Verdicts
@@ -109,6 +110,12 @@ class GridResults:
     def verdicts(self) -> Verdicts:
         """The effects of the design, and what they say of the claims."""
         return Verdicts(self.plan, self.comparable.runs, first_point(self.records))
+
+    @functools.cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """The looks at a grid whose seeds were added one by one; none where their number was fixed beforehand."""
+        is_sequential = self.plan.until_settled and self.verdicts.effects("fid")
+        return settle(self.plan, self.comparable.runs).looks if is_sequential else ()
 
     @property
     def is_complete(self) -> bool:

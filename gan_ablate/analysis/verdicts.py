@@ -12,7 +12,6 @@ import pandas as pd
 from gan_ablate.analysis.claims import Judgement, judge, list_claims
 from gan_ablate.analysis.effects import compare_event_rates, estimate_against, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.settling import Look, settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +48,6 @@ class Verdicts:
             known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
             self._effects[outcome] = known
         return known
-
-    @functools.cached_property
-    def looks(self) -> tuple[Look, ...]:
-        """Replay the looks at a grid whose seeds were added one by one; none where somebody said how many."""
-        return settle(self.plan, self.runs).looks if self.plan.until_settled and self.effects("fid") else ()
 
     @functools.cached_property
     def simple_effects(self) -> list[Effect]:

@@ -84,7 +84,7 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     if judgements:
         lines += ["## Verdicts", "", *tables.claims_table(results, judgements), "", VERDICT_RULE, ""]
     if effects:
-        looks = results.verdicts.looks
+        looks = results.looks
         lines += ["## Effects on FID", "", *tables.effects_table(effects, looks, results.courses), ""]
         lines += [settling.bill_sentence(results.plan, len(results.runs), looks), ""] if looks else []
         if results.verdicts.simple_effects:
@@ -196,7 +196,7 @@ def _draw_scores(results: GridResults, effects: Sequence[Effect], style: plots.S
         plots.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
         caption = "FID along training: geometric mean over seeds, band from the best to the worst seed"
         drawn.append((caption, "curves.png"))
-    looks = results.verdicts.looks
+    looks = results.looks
     if looks:
         plots.plot_settling(looks, folder / "settling.png")
         drawn.append(("Answers as seeds came in; shaded: the margin, and intervals for every look", "settling.png"))

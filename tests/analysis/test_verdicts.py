@@ -146,7 +146,6 @@ def test_an_outcome_that_no_run_has_has_no_effects() -> None:
     verdicts = verdicts_of("bn_label_smooth", noise)
     unscored = dataclasses.replace(verdicts, runs=verdicts.runs.assign(fid=np.nan))
     assert unscored.effects("fid") == unscored.simple_effects == []
-    assert unscored.looks == ()
     assert unscored.effects("recall")
 
 
