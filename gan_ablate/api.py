@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.settling import Look, Settling
+    from gan_ablate.analysis.allocation import Look, Settling
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.single import SingleRun
     from gan_ablate.execution.events import RunObserver
@@ -222,7 +222,7 @@ def run_until_settled(
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
     """
-    from gan_ablate.growing import GrowingGrids  # pandas: a second that other commands need not pay
+    from gan_ablate.analysis.allocation import GrowingGrids  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
     num_jobs = resolve_jobs(jobs, device)

@@ -53,9 +53,9 @@ def estimate_effects(
     Raises:
         UserError: naming column, row and value that are not valid.
     """
+    from gan_ablate.analysis.claims import tabulate_effects
     from gan_ablate.analysis.effects import estimate_effects as estimate
     from gan_ablate.analysis.tabled import read_table
-    from gan_ablate.analysis.verdicts import tabulate_effects
 
     table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
     of_outcome = _read_outcomes(table, [outcome])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.family import DIFFERENCE, Comparison, Effect, estimate_family
+from gan_ablate.analysis.claims import tabulate_effect
+from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
+from gan_ablate.analysis.estimates import contrast_values
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import contrast_values
-from gan_ablate.analysis.verdicts import tabulate_effect
 from gan_ablate.design.blocks import name_blocks
 
 if TYPE_CHECKING:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gan_ablate.analysis.family import Effect
+import pandas as pd
+
+from gan_ablate.analysis.effects import (
+    Effect,
+    compare_event_rates,
+    estimate_against,
+    estimate_effects,
+    estimate_simple_effects,
+)
+from gan_ablate.analysis.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
+    from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.design.claims import Claim, Expectation
     from gan_ablate.design.planning import Plan
+
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
@@ -114,3 +127,140 @@ def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
     if answer in ("negligible", "open"):
         return answer
     return "supported" if answer == expectation.direction else "refuted"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a grid's runs say of its factors.
+
+    Attributes:
+        plan: the grid's.
+        runs: its comparable runs.
+        first_point: the step of the first point of FID along training.
+    """
+
+    plan: Plan
+    runs: pd.DataFrame
+    first_point: int
+
+    def effects(self, outcome: str) -> list[Effect]:
+        """Estimate the design's effects on an outcome, once.
+
+        None where no run has a comparable value, and for the seconds to the target where not every run's are known.
+        """
+        known = self._effects.get(outcome)
+        if known is None:
+            is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
+            is_hidden |= bool(self.runs[outcome].isna().all())
+            known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
+            self._effects[outcome] = known
+        return known
+
+    @functools.cached_property
+    def simple_effects(self) -> list[Effect]:
+        """Estimate each level's effect on FID at every combination of the other factors' levels."""
+        return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
+
+    def simple_effects_of(self, effect: Effect) -> list[Effect]:
+        """List the same level's effects at every combination of the other factors' levels."""
+        return [simple for simple in self.simple_effects if simple.levels == effect.levels]
+
+    def varies(self, effect: Effect) -> bool:
+        """Whether one answer is given at some level of the other factors, or on average, and another elsewhere."""
+        answers = {effect.answer, *(simple.answer for simple in self.simple_effects_of(effect))}
+        return len(answers - {"open"}) > 1
+
+    @functools.cached_property
+    def _effects(self) -> dict[str, list[Effect]]:
+        return {}
+
+    def _has_unknown_convergence(self) -> bool:
+        """Whether a run never reached the target, or had done so before its first point."""
+        steps = self.runs["steps_to_fid"].astype(float)
+        return bool((~self.runs["fid_reached"].eq(True) | (steps <= self.first_point)).any())
+
+    def rates(self, effect: Effect) -> dict[str, RateComparison]:
+        """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        if effect.against is not None:
+            return {}
+        compared = {
+            event: compare_event_rates(self.plan, self.runs, effect.levels, event)
+            for event in ("diverged", "collapsed")
+        }
+        return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
+
+    def judgements(self) -> list[Judgement]:
+        """Judge the claims that this grid decides, once; none where it is only a smoke run."""
+        return self._judgements
+
+    @functools.cached_property
+    def _judgements(self) -> list[Judgement]:
+        against = functools.partial(estimate_against, self.plan, self.runs)
+        judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
+        return [judgement for judgement in judged if judgement is not None]
+
+    def unjudged(self) -> list[tuple[Claim, str]]:
+        """List the other claims of this grid, and why they have no verdict."""
+        reason = "smoke runs judge nothing" if self.plan.budget == "smoke" else "no run has what would decide it"
+        judged = [judgement.claim for judgement in self.judgements()]
+        return [(claim, reason) for claim in self.plan.grid.claims if claim not in judged]
+
+    def all_effects(self) -> pd.DataFrame:
+        """Tabulate every effect on every outcome, with all its intervals and tests."""
+        return tabulate_effects(
+            [effect for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
+        )
+
+    def _simple(self, outcome: str) -> list[Effect]:
+        return self.simple_effects if outcome == "fid" else []
+
+
+def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Tabulate effects, a row each, with all their intervals and tests."""
+    return pd.DataFrame([tabulate_effect(effect) for effect in effects])
+
+
+def tabulate_effect(effect: Effect) -> dict[str, object]:
+    """Flatten an effect; what it does not have is None."""
+    estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
+    return {
+        "outcome": effect.outcome.name,
+        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
+        "effect": effect.name,
+        "within": effect.place,
+        "interaction": effect.is_interaction,
+        "answer": effect.answer,
+        "margin": effect.margin,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_seeds": estimate.num_seeds,
+        **_percent(effect),
+        "p": estimate.p,
+        "p_holm": effect.test.p,
+        "rejected": effect.test.is_rejected,
+        "adjusted_low": effect.adjusted.low,
+        "adjusted_high": effect.adjusted.high,
+        "p_sign_flip": effect.sign_flip.p,
+        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
+        "bootstrap_low": None if bootstrap is None else bootstrap.low,
+        "bootstrap_high": None if bootstrap is None else bootstrap.high,
+        "needed_seeds": effect.needed_seeds,
+        "pairing": effect.pairing.value,
+        "pairing_low": effect.pairing.low,
+        "pairing_high": effect.pairing.high,
+        "with_diverged": None if with_diverged is None else with_diverged.value,
+        "with_diverged_low": None if with_diverged is None else with_diverged.low,
+        "with_diverged_high": None if with_diverged is None else with_diverged.high,
+    }
+
+
+def _percent(effect: Effect) -> dict[str, float | None]:
+    """An effect on the ratio scale as a change in percent; on the other it has none."""
+    estimate, adjusted = effect.estimate, effect.adjusted
+    bounds = {
+        "": estimate.value, "_low": estimate.low, "_high": estimate.high,
+        "_adjusted_low": adjusted.low, "_adjusted_high": adjusted.high,
+    }  # fmt: skip
+    is_ratio = effect.outcome.scale == "ratio"
+    return {f"percent_change{end}": 100 * math.expm1(min(at, 700)) if is_ratio else None for end, at in bounds.items()}

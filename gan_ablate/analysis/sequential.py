@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.significance import fewest_seeds
-from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.tests import fewest_seeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

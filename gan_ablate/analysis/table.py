@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.analysis.machines import find_timed_machine, is_unsteady, machine_of
+from gan_ablate.analysis.comparability import find_timed_machine, is_unsteady, machine_of
 from gan_ablate.analysis.outcomes import first_reached, oscillation, summarise_history, value_at
 from gan_ablate.design.grid import RESULT_COLUMNS
 from gan_ablate.execution.store import Record, Store

@@ -17,12 +17,12 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
-from gan_ablate.analysis.family import name_levels
+from gan_ablate.analysis.design import Contrast, list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.effects import name_levels
+from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import take_looks
-from gan_ablate.analysis.significance import POWER
-from gan_ablate.analysis.stats import CONFIDENCE
+from gan_ablate.analysis.tests import POWER
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.files import write_atomically

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.machines import machine_of, name_machine
+from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.variance import split_grid_variance
 from gan_ablate.reporting.formats import seed_text
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.machines import Machine
+    from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gan_ablate.analysis.claims import tabulate_effects
 from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
-from gan_ablate.analysis.stats import mean_on_scale
-from gan_ablate.analysis.verdicts import tabulate_effects
+from gan_ablate.analysis.estimates import mean_on_scale
 from gan_ablate.design.blocks import file_name
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.analysis.tabled import Table
 

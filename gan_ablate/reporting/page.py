@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.curves import tabulate_histories
+from gan_ablate.analysis.trajectories import tabulate_histories
 from gan_ablate.reporting import caveats, exports, formats, plots, settling, tables, wording
 from gan_ablate.reporting.formats import escape_markdown
 from gan_ablate.reporting.representation import representation_lines
@@ -15,7 +15,7 @@ from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
 
 PAGE_NAME = "report.md"

@@ -11,10 +11,10 @@ from gan_ablate.reporting.formats import change_text, count, p_text, percent_tex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.significance import RateComparison
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.analysis.tests import RateComparison
+    from gan_ablate.analysis.trajectories import Course
 
 
 INTERVAL_WORDS = {

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
 from gan_ablate.analysis.sequential import PRIOR_SEEDS, take_looks
-from gan_ablate.analysis.significance import holm, seeds_needed
-from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.tests import holm, seeds_needed
 from tests.analysis.populations import Population
 
 MOST = 30

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from gan_ablate.analysis import stats
-from gan_ablate.analysis.effects import estimate_effects
-from gan_ablate.analysis.family import Effect
-from gan_ablate.analysis.significance import holm, sign_flip_test
-from gan_ablate.analysis.stats import bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.analysis import estimates as stats
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.estimates import bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid

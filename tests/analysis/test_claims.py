@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import Judgement, judge
-from gan_ablate.analysis.effects import estimate_against, estimate_effects
-from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.claims import RATIO_OUTCOMES, Claim, OutcomeName

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.contrasts import list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.design import list_contrasts, list_simple_contrasts
 from gan_ablate.design.grid import list_grids, load_grid
 from gan_ablate.design.planning import Plan, plan
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.courses import Course, find_unlevelled, follow_effects
 from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.trajectories import Course, find_unlevelled, follow_effects
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.execution.store import Store

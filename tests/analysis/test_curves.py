@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.curves import first_point, tabulate_curves, tabulate_histories, tabulate_probes
+from gan_ablate.analysis.trajectories import first_point, tabulate_curves, tabulate_histories, tabulate_probes
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Record

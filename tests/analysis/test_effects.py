@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
-from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.effects import Effect, compare_event_rates, estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.sequential import seeds_to_settle
-from gan_ablate.analysis.stats import mean_estimate
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.reporting.wording import answer_sentence

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from gan_ablate.analysis.family import Comparison, Effect, estimate_family
+from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
+from gan_ablate.analysis.estimates import Estimate, Interval
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.sequential import critical_t
-from gan_ablate.analysis.stats import Estimate, Interval
 from gan_ablate.design.planning import Intervals
 
 MARGIN = 0.1

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.pairing import pairing_gain
+from gan_ablate.analysis.design import pairing_gain
 
 RNG = np.random.default_rng(0)
 

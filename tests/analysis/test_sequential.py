@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.sequential import (
     PRIOR_SEEDS,
     critical_t,
@@ -13,7 +14,6 @@ from gan_ablate.analysis.sequential import (
     sequential_estimate,
     take_looks,
 )
-from gan_ablate.analysis.stats import Estimate, mean_estimate
 from tests.analysis.populations import Population
 from tests.analysis.sequential_simulations import coverage, false_verdicts, false_verdicts_of_fixed
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gan_ablate.analysis.allocation import HOPELESS_SEEDS, Look, Settling, first_look, settle
 from gan_ablate.analysis.sequential import critical_t
-from gan_ablate.analysis.settling import HOPELESS_SEEDS, Look, Settling, first_look, settle
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid

@@ -8,7 +8,8 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.analysis.significance import (
+from gan_ablate.analysis.estimates import Estimate, mean_estimate
+from gan_ablate.analysis.tests import (
     MOST_SEEDS,
     _power,
     compare_rates,
@@ -17,7 +18,6 @@ from gan_ablate.analysis.significance import (
     seeds_needed,
     sign_flip_test,
 )
-from gan_ablate.analysis.stats import Estimate, mean_estimate
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gan_ablate.analysis.stats import (
+from gan_ablate.analysis.estimates import (
     Estimate,
     bootstrap_interval,
     contrast_sides,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.machines import is_unsteady
+from gan_ablate.analysis.comparability import is_unsteady
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import find_yardsticks, load_results, tabulate_runs
 from gan_ablate.design.grid import RESULT_COLUMNS, load_grid

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gan_ablate.analysis.effects import estimate_against, estimate_effects
-from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.claims import Verdicts, tabulate_effect
+from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.verdicts import Verdicts, tabulate_effect
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from tests.synthetic import make_results

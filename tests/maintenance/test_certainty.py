@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gan_ablate.analysis.estimates import Estimate
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import seeds_to_settle
-from gan_ablate.analysis.significance import seeds_needed
-from gan_ablate.analysis.stats import Estimate
+from gan_ablate.analysis.tests import seeds_needed
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.errors import UserError

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.family import Answer, Effect
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.effects import Answer, Effect
+    from gan_ablate.analysis.estimates import Estimate
 
 WIDTH_INCHES = 9.0
 DPI = 110

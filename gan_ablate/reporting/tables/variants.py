@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gan_ablate.analysis.machines import machine_of, name_machine
+from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
@@ -25,7 +25,7 @@ from gan_ablate.reporting.wording import (
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from gan_ablate.analysis.machines import Machine
+    from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.results import GridResults
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from gan_ablate.analysis.stats import CONFIDENCE
+from gan_ablate.analysis.estimates import CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.estimates import Estimate
 
 POWER = 0.8
 """Chance with which a new study of the seeds needed would find the effect."""
