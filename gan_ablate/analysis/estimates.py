@@ -1,7 +1,7 @@
 """Numbers per seed in, estimates and intervals out; numpy arrays and frozen dataclasses only.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
-differences within a seed. Every method here is held to its promise by ``tests/analysis/simulations.py``.
+differences within a seed. Every method here is held to its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Whoever adds seeds after having looked, and stops when the answer pleases, finds effects where there are none far more
 often than a test of a fixed number of seeds says. These intervals pay for that beforehand. Every method here is held to
-its promise by ``tests/analysis/simulations.py``.
+its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Differences, p-values and events in, tests of them out: which effects may be called one, and what it would take.
 
-Every method here is held to its promise by ``tests/analysis/simulations.py``.
+Every method here is held to its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from bench.sequential_simulations import Population, coverage, false_verdicts, false_verdicts_of_fixed
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.sequential import (
     PRIOR_SEEDS,
@@ -14,8 +15,6 @@ from gan_ablate.analysis.sequential import (
     sequential_estimate,
     take_looks,
 )
-from tests.analysis.populations import Population
-from tests.analysis.sequential_simulations import coverage, false_verdicts, false_verdicts_of_fixed
 
 RNG = np.random.default_rng(0)
 

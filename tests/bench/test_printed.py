@@ -35,7 +35,7 @@ def test_the_printed_noise_of_dcgan_fc_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_both_loops_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["mlp", "--iterations", "2"])
+    main("mlp", iterations=2)
     output = capsys.readouterr().out
     assert "mlp as printed: FID " in output
     assert "mlp as meant: FID " in output

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from bench.sequential_simulations import Population
+from bench.simulations import simulate
 from gan_ablate.analysis.estimates import (
     Estimate,
     bootstrap_interval,
@@ -16,8 +18,6 @@ from gan_ablate.analysis.estimates import (
     mean_estimate,
     rate_interval,
 )
-from tests.analysis.populations import Population
-from tests.analysis.simulations import simulate
 
 RNG = np.random.default_rng(0)
 
