@@ -24,6 +24,7 @@ from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import take_looks
 from gan_ablate.analysis.tests import POWER
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.files import write_atomically
@@ -108,8 +109,8 @@ def _table(
         differences = scores @ contrast.weights
         row = [
             name_levels(contrast.levels) + (f", with {name_levels(contrast.within, ', ')}" if contrast.within else ""),
-            f"{100 * math.expm1(differences.mean()):+.1f} %",
-            f"{100 * math.expm1(differences.std(ddof=1)):.1f} %",
+            f"{percent_change(differences.mean()):+.1f} %",
+            f"{percent_change(differences.std(ddof=1)):.1f} %",
         ]
         row += [_bill(seeds, minutes[counts]) for seeds in (cost.unpaired, cost.paired, cost.sequential)]
         row.append("–" if not (cost.unpaired and cost.sequential) else f"×{cost.unpaired / cost.sequential:.1f}")

@@ -24,6 +24,7 @@ from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
 from gan_ablate.design.config import RunConfig
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.execution.store import GENERATOR_FILE, Store
 from gan_ablate.files import write_atomically
 from gan_ablate.reporting.formats import percent_text
@@ -73,7 +74,7 @@ def _report(results: GridResults, extractors: list[FeatureExtractor], names: lis
     split = split_variance(scores, errors)
     shares = split.shares()
     parts = [
-        [name, f"{100 * math.expm1(math.sqrt(part)):.1f} %", f"{share:.1%}"]
+        [name, f"{percent_change(math.sqrt(part)):.1f} %", f"{share:.1%}"]
         for name, part, share in (
             ("training seed", split.seed, shares.seed),
             ("choice of the scored images", split.sampling, shares.sampling),

@@ -23,7 +23,7 @@ from bench import command, sequential_simulations
 from bench.sequential_simulations import Population
 from gan_ablate.analysis import estimates as stats
 from gan_ablate.analysis.effects import Effect, estimate_effects
-from gan_ablate.analysis.estimates import bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, difference_estimate, mean_estimate
 from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
 from gan_ablate.design.config import RunConfig
@@ -150,9 +150,13 @@ def compare_with_itself(num_repetitions: int, num_seeds: int, out: Path) -> tupl
     """
     scores = real_scores(tiny_run(), range(2 * num_repetitions * num_seeds), out)
     levels = scores.reshape(num_repetitions, 2, num_seeds)
-    paired = sum(not mean_estimate(a - b).excludes_zero for a, b in levels)
-    unpaired = sum(not difference_estimate(a, b).excludes_zero for a, b in levels)
+    paired = sum(_includes_zero(mean_estimate(a - b)) for a, b in levels)
+    unpaired = sum(_includes_zero(difference_estimate(a, b)) for a, b in levels)
     return paired, unpaired
+
+
+def _includes_zero(estimate: Estimate) -> bool:
+    return not (estimate.low > 0 or estimate.high < 0)
 
 
 PLANTED = """

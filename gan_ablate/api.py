@@ -222,7 +222,7 @@ def run_until_settled(
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
     """
-    from gan_ablate.analysis.allocation import GrowingGrids  # pandas: a second that other commands need not pay
+    from gan_ablate.analysis.allocation import Allocation  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
     num_jobs = resolve_jobs(jobs, device)
@@ -232,15 +232,15 @@ def run_until_settled(
     blocks = [block for one in plans for block in place_plans(one, store)]
     with observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
-        grids = GrowingGrids(blocks, store, speed, max_hours, on_look, watching)
-        first = grids.list_runs()
+        allocation = Allocation(blocks, store, speed, max_hours, on_look, watching)
+        first = allocation.list_runs()
         num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
-        records = _compute(executor, first, context, jobs, num_jobs, watching, grids.next_runs)
+        records = _compute(executor, first, context, jobs, num_jobs, watching, allocation.next_runs)
         with closing(records):
-            grids.keep()  # now that all that the runs need is there
+            allocation.keep()  # now that all that the runs need is there
             for _ in records:
                 pass
-    return grids.settlings
+    return allocation.settlings
 
 
 def _compute_nothing() -> Generator[Record]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.analysis.tabled import Table
+    from gan_ablate.design.outcomes import Outcome
     from gan_ablate.design.planning import Intervals
 
 MAX_TABLE_BYTES = 1_000_000_000
@@ -53,8 +53,8 @@ def estimate_effects(
     Raises:
         UserError: naming column, row and value that are not valid.
     """
-    from gan_ablate.analysis.claims import tabulate_effects
     from gan_ablate.analysis.effects import estimate_effects as estimate
+    from gan_ablate.analysis.table import tabulate_effects
     from gan_ablate.analysis.tabled import read_table
 
     table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)

@@ -140,84 +140,24 @@ def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:
     return [cell.label for i, cell in enumerate(plan.cells) if i == 0 or any(weight[i] for weight in weights)]
 
 
-class GrowingGrid:
-    """A grid that is added to until its questions have answers; see ``analysis.settling``.
+class Allocation:
+    """The seeds that grids get, one after the other, until their questions have answers.
+
+    The grids are computed together; a run that several share is computed once.
 
     Args:
-        plan: of one block, with all seeds that may be spent.
-        store: where its runs lie.
+        blocks: a plan of one block each, with all seeds that may be spent.
+        store: where the runs lie.
         speed: the machine's, if it is known.
-        max_hours: after so many no other seed is begun.
-        on_look: called with the plan and every look, in order.
+        max_hours: after so many hours no other seed is begun.
+        on_look: called with a plan and every look at it, in order.
+        observer: told which runs are to be expected.
 
     Attributes:
-        settling: how far it is, once ``next_runs`` was asked.
+        settlings: how far each block is, once ``list_runs`` was called.
 
     Raises:
         UserError: if the runs are not scored, or were scored in different ways.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        speed: Speed | None,
-        max_hours: float | None,
-        on_look: Callable[[Plan, Look], None] | None,
-    ) -> None:
-        if plan.baseline.config.scoring.features == "none":
-            dataset = plan.baseline.config.dataset
-            raise UserError(f"--until settled: {dataset} is not scored; valid: with --inception-weights PATH")
-        self._plan, self._store, self._speed = plan, store, speed
-        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
-        self._attempted: set[str] = set()
-        self._num_told = 0
-        self.settling: Settling
-
-    def next_runs(self) -> list[AnyConfig]:
-        """Take every look that the runs allow, and return what the next one needs: nothing once all is over."""
-        self.settling = settle(self._plan, self._runs())
-        if self._on_look is not None:
-            for look in self.settling.looks[self._num_told :]:
-                self._on_look(self._plan, look)
-        self._num_told = len(self.settling.looks)
-        if self.settling.is_over or self._is_late():
-            return []
-        todo = missing_runs([self.settling.plan], self._store, self._speed)
-        missing = [config for config in todo if config.run_id not in self._attempted]
-        self._attempted.update(config.run_id for config in missing)
-        return missing
-
-    def keep(self) -> None:
-        """Let the report cover what was needed so far."""
-        self._store.save_plan(self.settling.plan)
-        self._store.note_seeds(self.settling.plan)
-
-    def _runs(self) -> pd.DataFrame:
-        """What is there; a run that failed is tried once, and then its seed does without."""
-        records = list(self._store.records(self._plan))
-        labelled = [(label, record) for _, label, record in records]
-        comparable = Comparability(labelled, tabulate_runs(self._plan, records))
-        if len(comparable.protocols) > 1:
-            where = self._store.root
-            raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")
-        runs = comparable.runs
-        return runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(self._attempted)]
-
-    def _is_late(self) -> bool:
-        return self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
-
-
-class GrowingGrids:
-    """Several of them, whose runs are computed together; those that they share, once.
-
-    Args:
-        blocks: a plan each.
-        store: as for ``GrowingGrid``, like all below.
-        speed: likewise.
-        max_hours: likewise.
-        on_look: likewise.
-        observer: told which runs are to be expected.
     """
 
     def __init__(
@@ -229,17 +169,28 @@ class GrowingGrids:
         on_look: Callable[[Plan, Look], None] | None,
         observer: RunObserver,
     ) -> None:
+        for config in (block.baseline.config for block in blocks):
+            if config.scoring.features == "none":
+                raise UserError(
+                    f"--until settled: {config.dataset} is not scored; valid: with --inception-weights PATH"
+                )
         self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
-        self._grids = [GrowingGrid(block, store, speed, max_hours, on_look) for block in blocks]
-
-    @property
-    def settlings(self) -> list[Settling]:
-        """How far each is."""
-        return [grid.settling for grid in self._grids]
+        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
+        self._attempted: set[str] = set()
+        self._num_told = [0] * len(blocks)
+        self.settlings: list[Settling] = []
 
     def list_runs(self) -> list[AnyConfig]:
-        """Return what the next looks need; nothing once all is over."""
-        runs = {config.run_id: config for grid in self._grids for config in grid.next_runs()}
+        """Take every look that the runs allow, and return what the next looks need: nothing once all is over."""
+        self.settlings = [settle(block, self._read_runs(block)) for block in self._blocks]
+        self._tell_looks()
+        is_late = self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
+        missing: dict[str, AnyConfig] = {}
+        for settling in self.settlings:
+            if not settling.is_over and not is_late:
+                missing |= {run.run_id: run for run in missing_runs([settling.plan], self._store, self._speed)}
+        runs = {run_id: config for run_id, config in missing.items() if run_id not in self._attempted}
+        self._attempted.update(runs)
         seconds = estimate_seconds(self._blocks, self._store, self._speed)
         self._observer.expect({run_id: seconds[run_id] for run_id in runs})
         return list(runs.values())
@@ -252,5 +203,24 @@ class GrowingGrids:
 
     def keep(self) -> None:
         """Let the report cover what was needed so far."""
-        for grid in self._grids:
-            grid.keep()
+        for settling in self.settlings:
+            self._store.save_plan(settling.plan)
+            self._store.note_seeds(settling.plan)
+
+    def _tell_looks(self) -> None:
+        for number, (block, settling) in enumerate(zip(self._blocks, self.settlings, strict=True)):
+            if self._on_look is not None:
+                for look in settling.looks[self._num_told[number] :]:
+                    self._on_look(block, look)
+            self._num_told[number] = len(settling.looks)
+
+    def _read_runs(self, block: Plan) -> pd.DataFrame:
+        """Read what is there; a run that failed is tried once, and then its seed does without."""
+        records = list(self._store.records(block))
+        labelled = [(label, record) for _, label, record in records]
+        comparable = Comparability(labelled, tabulate_runs(block, records))
+        if len(comparable.protocols) > 1:
+            where = self._store.root
+            raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")
+        runs = comparable.runs
+        return runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(self._attempted)]

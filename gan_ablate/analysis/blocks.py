@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.claims import tabulate_effect
 from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
 from gan_ablate.analysis.estimates import contrast_values
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.blocks import name_blocks
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

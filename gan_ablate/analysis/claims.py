@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-
 from gan_ablate.analysis.effects import (
     Effect,
-    compare_event_rates,
     estimate_against,
     estimate_effects,
     estimate_simple_effects,
 )
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.table import tabulate_effects
+from gan_ablate.analysis.tests import compare_event_rates
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.design.claims import Claim, Expectation
     from gan_ablate.design.planning import Plan
@@ -213,54 +213,3 @@ class Verdicts:
 
     def _simple(self, outcome: str) -> list[Effect]:
         return self.simple_effects if outcome == "fid" else []
-
-
-def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
-    """Tabulate effects, a row each, with all their intervals and tests."""
-    return pd.DataFrame([tabulate_effect(effect) for effect in effects])
-
-
-def tabulate_effect(effect: Effect) -> dict[str, object]:
-    """Flatten an effect; what it does not have is None."""
-    estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
-    return {
-        "outcome": effect.outcome.name,
-        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
-        "effect": effect.name,
-        "within": effect.place,
-        "interaction": effect.is_interaction,
-        "answer": effect.answer,
-        "margin": effect.margin,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "num_seeds": estimate.num_seeds,
-        **_percent(effect),
-        "p": estimate.p,
-        "p_holm": effect.test.p,
-        "rejected": effect.test.is_rejected,
-        "adjusted_low": effect.adjusted.low,
-        "adjusted_high": effect.adjusted.high,
-        "p_sign_flip": effect.sign_flip.p,
-        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
-        "bootstrap_low": None if bootstrap is None else bootstrap.low,
-        "bootstrap_high": None if bootstrap is None else bootstrap.high,
-        "needed_seeds": effect.needed_seeds,
-        "pairing": effect.pairing.value,
-        "pairing_low": effect.pairing.low,
-        "pairing_high": effect.pairing.high,
-        "with_diverged": None if with_diverged is None else with_diverged.value,
-        "with_diverged_low": None if with_diverged is None else with_diverged.low,
-        "with_diverged_high": None if with_diverged is None else with_diverged.high,
-    }
-
-
-def _percent(effect: Effect) -> dict[str, float | None]:
-    """An effect on the ratio scale as a change in percent; on the other it has none."""
-    estimate, adjusted = effect.estimate, effect.adjusted
-    bounds = {
-        "": estimate.value, "_low": estimate.low, "_high": estimate.high,
-        "_adjusted_low": adjusted.low, "_adjusted_high": adjusted.high,
-    }  # fmt: skip
-    is_ratio = effect.outcome.scale == "ratio"
-    return {f"percent_change{end}": 100 * math.expm1(min(at, 700)) if is_ratio else None for end, at in bounds.items()}

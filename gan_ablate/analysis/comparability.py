@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

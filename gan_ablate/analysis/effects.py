@@ -21,9 +21,9 @@ from gan_ablate.analysis.estimates import (
     log_scores,
     mean_estimate,
 )
-from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
 from gan_ablate.analysis.sequential import seeds_to_settle, sequential_estimate
-from gan_ablate.analysis.tests import HolmTest, RateComparison, SignFlip, compare_rates, holm, sign_flip_test
+from gan_ablate.analysis.tests import HolmTest, SignFlip, holm, sign_flip_test
+from gan_ablate.design.outcomes import OUTCOMES, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ class Effect:
             return "open"
         if self.test.is_rejected:
             return "lower" if self.estimate.value < 0 else "higher"
-        return "negligible" if _lies_within(self.adjusted, self.margin) else "open"
+        return "negligible" if self.adjusted.lies_within(self.margin) else "open"
 
     @property
     def is_steady(self) -> bool:
@@ -131,7 +131,7 @@ class Effect:
     @property
     def is_too_small(self) -> bool:
         """Whether it is an effect that is certainly within the margin: real, and too small to matter."""
-        return self.is_found and _lies_within(self.strictest, self.margin)
+        return self.is_found and self.strictest.lies_within(self.margin)
 
     @property
     def is_beyond_margin(self) -> bool:
@@ -180,8 +180,8 @@ def estimate_family(
         widest = estimate_mean(differences, strictest)
         if not math.isfinite(estimate.low):  # a wider interval is no narrower
             widest = estimate
-        adjusted = _bounds(estimate_mean(differences, test.confidence)) if test.is_rejected else _bounds(widest)
-        is_settled = test.is_rejected or _lies_within(adjusted, margin)
+        adjusted = (estimate_mean(differences, test.confidence) if test.is_rejected else widest).interval
+        is_settled = test.is_rejected or adjusted.lies_within(margin)
         with_diverged = None
         if comparison.imputed is not None:
             with_diverged = estimate_mean(contrast_values(comparison.imputed, DIFFERENCE))
@@ -195,21 +195,13 @@ def estimate_family(
                 estimate=estimate,
                 test=test,
                 adjusted=adjusted,
-                strictest=_bounds(widest),
+                strictest=widest.interval,
                 needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
                 with_diverged=with_diverged,
                 sides=comparison.sides,
             )
         )
     return effects
-
-
-def _lies_within(interval: Interval, margin: float | None) -> bool:
-    return margin is not None and -margin < interval.low and interval.high < margin
-
-
-def _bounds(estimate: Estimate) -> Interval:
-    return Interval(estimate.low, estimate.high)
 
 
 def name_levels(levels: Mapping[str, str], between: str = " × ") -> str:
@@ -283,29 +275,6 @@ def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: S
     ]
     margin = design.log_margin if outcome.scale == "ratio" else None
     return estimate_family(family, outcome, margin, design.intervals)
-
-
-def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
-    """Compare how often a run diverged or collapsed at a level and at its factor's baseline, over all other factors.
-
-    Args:
-        design: of the runs.
-        runs: from ``load_results``.
-        levels: factor → level; for an interaction, both levels against both baselines.
-        event: ``"diverged"`` or ``"collapsed"``.
-    """
-    happened: list[list[bool]] = []
-    for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
-        cells = [cell.label for cell in design.cells if all(cell.levels[f] == level for f, level in wanted.items())]
-        if design.kind == "one-at-a-time" and wanted is not levels:
-            cells = [design.cells[0].label]
-        over = runs.loc[runs["cell"].isin(cells) & runs["status"].isin(["completed", "diverged"])]
-        if event == "collapsed":
-            over = over.loc[over["collapsed"].notna()]
-            happened.append([bool(value) for value in over["collapsed"]])
-        else:
-            happened.append([status == "diverged" for status in over["status"]])
-    return compare_rates(*happened)
 
 
 def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:

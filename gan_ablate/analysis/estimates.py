@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from gan_ablate.design.outcomes import MAX_LOG, percent_change
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -46,9 +48,9 @@ class Estimate:
     p: float = math.nan
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
+    def interval(self) -> Interval:
+        """Its bounds."""
+        return Interval(self.low, self.high)
 
     def as_ratio(self) -> Estimate:
         """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, bounds likewise."""
@@ -57,7 +59,7 @@ class Estimate:
 
     def as_percent_change(self) -> Estimate:
         """Turn a mean log ratio into a change in percent: log 2 → +100, log ½ → -50."""
-        value, low, high = (100 * (_exp(x) - 1 if abs(x) > 1 else math.expm1(x)) for x in self._numbers)
+        value, low, high = map(percent_change, self._numbers)
         return Estimate(value, low, high, self.num_seeds)
 
     @property
@@ -71,6 +73,10 @@ class Interval:
 
     low: float
     high: float
+
+    def lies_within(self, margin: float | None) -> bool:
+        """Whether it lies within ± ``margin``; never without one."""
+        return margin is not None and -margin < self.low and self.high < margin
 
 
 def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,7 +183,7 @@ def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float,
 
 
 def _exp(x: float) -> float:
-    return math.inf if x > 700 else math.exp(x)
+    return math.inf if x > MAX_LOG else math.exp(x)
 
 
 def bootstrap_interval(

@@ -13,9 +13,9 @@ from gan_ablate.analysis.allocation import Look, settle
 from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
-from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.trajectories import Course, find_unlevelled, first_point, follow_effects, tabulate_curves
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from pathlib import Path

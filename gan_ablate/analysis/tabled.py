@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.grid import MAX_NAME, Factor, label_levels
+from gan_ablate.design.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.validation import choices, shorten
 from gan_ablate.errors import UserError
 

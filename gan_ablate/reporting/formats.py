@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.estimates import CONFIDENCE, rate_interval
+from gan_ablate.design.outcomes import percent_change
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,7 +37,7 @@ def change_text(effect: Effect, estimate: Estimate) -> str:
 def value_text(effect: Effect, value: float) -> str:
     """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
     if effect.outcome.scale == "ratio":
-        return f"{whole(100 * math.expm1(value))} %"
+        return f"{whole(percent_change(value))} %"
     return f"{value:+.3g}"
 
 

@@ -232,10 +232,3 @@ def order_by_content(images: Tensor) -> Tensor:
     """
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy()]
     return images[sorted(range(len(digests)), key=digests.__getitem__)]
-
-
-def digest_images(images: Tensor) -> str:
-    """Return the SHA-256 of images, shape included."""
-    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    digest.update(images.numpy().tobytes())
-    return digest.hexdigest()

@@ -12,15 +12,14 @@ from scipy import stats
 from gan_ablate.analysis.effects import (
     Comparison,
     Effect,
-    compare_event_rates,
     estimate_effects,
     estimate_family,
     estimate_simple_effects,
 )
 from gan_ablate.analysis.estimates import Estimate, Interval, mean_estimate
-from gan_ablate.analysis.outcomes import OUTCOMES
 from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.planning import Cell, Intervals, plan
 from gan_ablate.reporting.wording import answer_sentence
 from tests.synthetic import make_results
@@ -386,33 +385,6 @@ def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better() -> None:
     with_diverged = effects["dropout elements-50"].with_diverged
     assert with_diverged is not None
     assert with_diverged.value == pytest.approx(np.mean([0.5 - 0.9, 0.51 - 0.9, 0.52 - 0.9]))
-
-
-def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
-    """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
-    planned = plan(load_grid("essentials"), seeds=4)
-    runs = make_results(planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0).runs
-    runs.loc[(runs["cell"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
-    runs.loc[(runs["cell"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
-    rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
-    assert (rates.count, rates.total) == (2, 3)
-    assert (rates.baseline_count, rates.baseline_total) == (1, 4)
-
-
-def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> None:
-    """Runs diverge with batch norm, and one without; with one level alone they count on neither side."""
-    planned = plan(load_grid("bn_label_smooth"), seeds=4)
-
-    def fid(cell: Cell, seed: int) -> float | None:
-        has_norm, is_smooth = cell.levels["batch_norm"] == "on", cell.levels["label_smoothing"] == "on"
-        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (cell.config.seed + seed == 0)
-        return None if diverges else 20.0
-
-    runs = make_results(planned, fid).runs
-    both = compare_event_rates(planned, runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
-    assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
-    norm = compare_event_rates(planned, runs, {"batch_norm": "on"}, "diverged")
-    assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)
 
 
 def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_is_better() -> None:

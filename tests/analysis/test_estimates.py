@@ -47,7 +47,8 @@ def test_one_seed_has_no_interval_and_none_has_no_value() -> None:
     one, none = mean_estimate(np.array([2.0, np.nan])), mean_estimate(np.array([np.nan]))
     assert (one.value, one.num_seeds) == (2.0, 1)
     assert math.isnan(one.low)
-    assert not one.excludes_zero
+    assert not (one.low > 0)
+    assert not (one.high < 0)
     assert math.isnan(none.value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns
 
 from gan_ablate.analysis.estimates import Estimate, mean_estimate, mean_on_scale
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     Style,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.design.grid import Factor
+    from gan_ablate.design.outcomes import Outcome
 
 
 FOREST_KEY = (

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
+from gan_ablate.design.outcomes import percent_change
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -133,7 +135,7 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
         style = {**style, "marker": ">" if value > 0 else "<"}
         beside: Any = {"ha": "right" if value > 0 else "left", "va": "center", "fontsize": 7, "color": colour}
         beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # its own interval runs below it
-        change = 100 * math.expm1(effect.estimate.value)  # only log ratios are cut off
+        change = percent_change(effect.estimate.value)  # only log ratios are cut off
         axes.annotate(
             f"{change:+.0f} %", (value, row), (-9 if value > 0 else 9, 0), textcoords="offset points", **beside
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
     change_text,
     count,
@@ -200,5 +200,5 @@ def _interval_text(effect: Effect, bounds: Interval) -> str:
         return "–"
     if effect.outcome.scale == "difference":
         return f"[{bounds.low:+.3g}, {bounds.high:+.3g}]"
-    low, high = (percent(100 * math.expm1(end)) for end in (bounds.low, bounds.high))
+    low, high = (percent(percent_change(end)) for end in (bounds.low, bounds.high))
     return f"[{low}, {high}] %"
