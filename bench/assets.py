@@ -1,4 +1,4 @@
-"""Full MNIST and Fashion-MNIST in, the embedded files out: ``nox -s assets -- --data-dir DIR``."""
+"""Rebuilds the embedded files from full MNIST and Fashion-MNIST: ``nox -s assets -- --data-dir DIR``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many finished seeds of a grid in, what certainty costs out: ``nox -s certainty`` writes results/certainty.md.
+"""Counts the seeds that certainty costs, from many finished ones of a grid: ``nox -s certainty`` writes the page.
 
 Seeds are drawn anew, with replacement, from those that were trained, and judged in three ways: with seeds of their own
 for every variant, as tutorials compare, and with shared seeds, both for a number of seeds that was settled beforehand;

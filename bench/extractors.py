@@ -1,4 +1,4 @@
-"""Finished runs and full MNIST in, the share of the scoring classifier's retraining in FID's variance out.
+"""Measures how much the retraining of the scoring classifier contributes to FID's variance.
 
 ``nox -s extractors -- --grid bn_label_smooth --data-dir DIR`` writes results/extractors.md: a classifier trained from
 another seed has other features, and the question is whether it would order the runs in another way.

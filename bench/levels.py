@@ -1,4 +1,4 @@
-"""Shipped levels in, what a step of each costs beside its baseline's out: ``python -m bench.levels``.
+"""Times a training step of every shipped level beside its baseline's: ``python -m bench.levels``.
 
 It writes ``results/levels.md``: ratios of median step times, every variant and its baseline in turns on one thread.
 """

@@ -1,7 +1,7 @@
-"""A plan that may grow and its runs so far in, what the next seed is needed for out: until the answers are in.
+"""Seed allocation: which variants get another seed, after each interim analysis, until every question has an answer.
 
-A decision depends on the scores of the seeds before it and on nothing else, so it does not matter in which order runs
-end, or how often the program was stopped meanwhile.
+A decision depends on the scores of the earlier seeds only. So it does not matter in which order runs end, or how often
+the program was stopped.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 
-HOPELESS_SEEDS = 10
+FUTILE_SEEDS = 10
 """From this look on, an effect that fewer than half of the seeds have a value for, as runs diverge, gets no more."""
 
-ALIKE_SEEDS = 4
+EQUAL_SEEDS = 4
 """So many seeds in which two variants score alike to the last digit say that they are the same."""
 
 
@@ -52,16 +52,16 @@ class Look:
     @property
     def open_effects(self) -> list[Effect]:
         """The questions that need another seed."""
-        return [effect for effect in self.effects if effect.answer == "open" and not self._is_hopeless(effect)]
+        return [effect for effect in self.effects if effect.answer == "open" and not self._is_futile(effect)]
 
     @property
     def hopeless_effects(self) -> list[Effect]:
         """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
-        return [effect for effect in self.effects if effect.answer == "open" and self._is_hopeless(effect)]
+        return [effect for effect in self.effects if effect.answer == "open" and self._is_futile(effect)]
 
-    def _is_hopeless(self, effect: Effect) -> bool:
-        has_few_values = self.num_seeds >= HOPELESS_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
-        return has_few_values or (effect.estimate.num_seeds >= ALIKE_SEEDS and effect.estimate.std == 0)
+    def _is_futile(self, effect: Effect) -> bool:
+        has_few_values = self.num_seeds >= FUTILE_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
+        return has_few_values or (effect.estimate.num_seeds >= EQUAL_SEEDS and effect.estimate.std == 0)
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,21 @@ def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
     num_seeds = min(most, first_look(plan))
     counts = {cell.label: num_seeds for cell in plan.cells}
     present = set(zip(runs["cell"], runs["seed"], strict=True))
-    places = {seed: number for number, seed in enumerate(plan.seeds)}
+    positions = {seed: number for number, seed in enumerate(plan.seeds)}
     looks: list[Look] = []
     while True:
         now = _cut(plan, num_seeds, counts)
         if any((cell.label, config.seed) not in present for cell, config in now.runs):
             return Settling(now, tuple(looks), is_over=False)
-        asked = [places.get(seed, most) < counts[cell] for cell, seed in zip(runs["cell"], runs["seed"], strict=True)]
+        asked = [
+            positions.get(seed, most) < counts[cell] for cell, seed in zip(runs["cell"], runs["seed"], strict=True)
+        ]
         look = Look(num_seeds, tuple(_questions(now, runs.loc[asked])))
         looks.append(look)
         if not look.open_effects or num_seeds == most:
             return Settling(now, tuple(looks), is_over=True)
         num_seeds += 1
-        for label in _cells_of(plan, look.open_effects):
+        for label in _list_compared(plan, look.open_effects):
             counts[label] = num_seeds
 
 
@@ -133,7 +135,7 @@ def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
     return list({(effect.outcome.name, effect.name): effect for effect in asked}.values())
 
 
-def _cells_of(plan: Plan, effects: list[Effect]) -> list[str]:
+def _list_compared(plan: Plan, effects: list[Effect]) -> list[str]:
     """List the variants that the effects compare, the baseline always among them."""
     wanted = [effect.levels for effect in effects]
     weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
@@ -177,13 +179,13 @@ class Allocation:
         self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
         self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
         self._attempted: set[str] = set()
-        self._num_told = [0] * len(blocks)
+        self._num_reported = [0] * len(blocks)
         self.settlings: list[Settling] = []
 
     def list_runs(self) -> list[AnyConfig]:
         """Take every look that the runs allow, and return what the next looks need: nothing once all is over."""
         self.settlings = [settle(block, self._read_runs(block)) for block in self._blocks]
-        self._tell_looks()
+        self._report_looks()
         is_late = self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
         missing: dict[str, AnyConfig] = {}
         for settling in self.settlings:
@@ -207,12 +209,12 @@ class Allocation:
             self._store.save_plan(settling.plan)
             self._store.note_seeds(settling.plan)
 
-    def _tell_looks(self) -> None:
+    def _report_looks(self) -> None:
         for number, (block, settling) in enumerate(zip(self._blocks, self.settlings, strict=True)):
             if self._on_look is not None:
-                for look in settling.looks[self._num_told[number] :]:
+                for look in settling.looks[self._num_reported[number] :]:
                     self._on_look(block, look)
-            self._num_told[number] = len(settling.looks)
+            self._num_reported[number] = len(settling.looks)
 
     def _read_runs(self, block: Plan) -> pd.DataFrame:
         """Read what is there; a run that failed is tried once, and then its seed does without."""

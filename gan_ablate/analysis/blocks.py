@@ -1,4 +1,4 @@
-"""Results of one grid in several blocks in, whether its effects differ between them and what they share out."""
+"""Effects of one grid in several blocks: whether they differ between blocks, and their pooled means."""
 
 from __future__ import annotations
 
@@ -132,5 +132,5 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
 
 def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
     """Pick the rows of the wanted seeds from an effect's sides."""
-    places = {seed: row for row, seed in enumerate(seeds)}
-    return effect.sides[[places[seed] for seed in wanted]]
+    rows_of = {seed: row for row, seed in enumerate(seeds)}
+    return effect.sides[[rows_of[seed] for seed in wanted]]

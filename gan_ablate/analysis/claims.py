@@ -1,4 +1,4 @@
-"""The claims of a grid and its effects in, the verdict on each out."""
+"""A grid's effects, its claims, and the verdict on each claim."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
-"""An outcome's name in, the grid's effects on it out."""
+"""Returns the grid's effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
-"""An outcome's name, a value and a margin in, how far the baseline's outcome lies from the value out."""
+"""Compares the baseline's outcome with a value, given the outcome's name, the value and a margin."""
 
 
 @dataclass(frozen=True)

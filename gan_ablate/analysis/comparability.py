@@ -1,4 +1,4 @@
-"""Records in, what they were computed on and whose times compare out."""
+"""Which of a grid's runs compare: scores made in one way, times measured on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared with what: all that effects are estimated from besides the table of runs, whoever made it."""
+"""The design of a grid or of a user's table: its variants, their contrasts, and the relative efficiency of pairing."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ def _factorial_weights(design: Design, levels: dict[str, str]) -> NDArray[np.flo
     return weights
 
 
-MIN_SEEDS = 4
+MIN_PAIRED_SEEDS = 4
 """With fewer, the interval leaves everything possible."""
 
 
 def pairing_gain(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
-    """Compare the variance of a difference over seeds of their own for either side with that over shared seeds.
+    """Estimate the relative efficiency of pairing: the variance of an unpaired over that of a paired difference.
 
     Let A and B be the sides, means of the variants that are compared. Over seeds of their own the variance of A - B is
     Var A + Var B, over shared ones Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
@@ -154,11 +154,11 @@ def pairing_gain(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> 
         confidence: of the interval, in (0, 1).
 
     Returns:
-        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_SEEDS`` seeds or no spread.
+        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_PAIRED_SEEDS`` seeds or no spread.
     """
     sides = sides[np.isfinite(sides).all(axis=1)]
     num = len(sides)
-    if num < MIN_SEEDS:
+    if num < MIN_PAIRED_SEEDS:
         return Estimate(math.nan, math.nan, math.nan, num)
     treated, control = sides.T
     (summed, shared), (_, paired) = np.cov(treated + control, treated - control)

@@ -1,4 +1,4 @@
-"""Comparisons that are tested together in, effects out: how large each is, how surely, and what may be said of it."""
+"""Effects: what each level changes of an outcome, with intervals, tests of the whole family, and a decision."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Effect:
     Attributes:
         levels: factor → level that is compared with the factor's baseline; two of them for an interaction.
         within: factor → level at which all others stand still, for a simple effect; empty for an average over them.
-        is_fixed: whether the number of seeds was settled beforehand; else the intervals hold at every look.
+        is_fixed: whether the number of seeds was fixed beforehand; else the intervals hold at every look.
         outcome: of what. On the ratio scale all numbers below are log ratios.
         margin: the effect is negligible within ± this; None where the outcome knows no such bound.
         estimate: the mean over seeds with its own 95 % interval.
@@ -95,12 +95,12 @@ class Effect:
 
     @functools.cached_property
     def sign_flip(self) -> SignFlip:
-        """The exact test without any assumption on the distribution; of a number of seeds settled beforehand."""
+        """The exact test without any assumption on the distribution; of a number of seeds that was fixed beforehand."""
         return sign_flip_test(contrast_values(self.sides, DIFFERENCE) if self.is_fixed else np.array([np.nan]))
 
     @functools.cached_property
     def bootstrap(self) -> Interval | None:
-        """The interval from resampled seeds, where there are enough of them, settled in number beforehand."""
+        """The interval from resampled seeds, where there are enough of them, their number fixed beforehand."""
         return bootstrap_interval(contrast_values(self.sides, DIFFERENCE)) if self.is_fixed else None
 
     @functools.cached_property
@@ -166,7 +166,7 @@ def estimate_family(
         family: all that are tested together.
         outcome: of what.
         margin: within ± which a log ratio does not matter; None on the other scale.
-        intervals: for a number of seeds that was settled beforehand, or of every look.
+        intervals: for a number of seeds that was fixed beforehand, or of every look.
     """
     if not family:
         return []
@@ -214,8 +214,8 @@ def estimate_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome 
 
     Args:
         design: a plan, or what a table shows of one; its margin, and whether its intervals have to hold at every look.
-        runs: from ``load_results``, or likewise a row per run with columns cell, seed, status and the outcome's.
-        outcome: a name in ``OUTCOMES``, or one of one's own.
+        runs: a row per run with columns cell, seed, status and the outcome's, as ``load_results`` returns.
+        outcome: a name in ``OUTCOMES``, or an outcome of the user's table.
     """
     return _estimate(design, runs, _find(outcome), list_contrasts(design))
 
@@ -250,8 +250,8 @@ def estimate_simple_effects(design: Design, runs: pd.DataFrame, outcome: str | O
 
     Args:
         design: a factorial one; others have none.
-        runs: as for ``estimate_effects``.
-        outcome: likewise.
+        runs: a row per run with columns cell, seed, status and the outcome's, as ``load_results`` returns.
+        outcome: a name in ``OUTCOMES``, or an outcome of the user's table.
     """
     return _estimate(design, runs, _find(outcome), list_simple_contrasts(design))
 

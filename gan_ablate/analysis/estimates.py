@@ -1,4 +1,4 @@
-"""Numbers per seed in, estimates and intervals out; numpy arrays and frozen dataclasses only.
+"""Estimates of means, differences and rates over seeds, with their intervals.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
 differences within a seed. Every method here is held to its promise by ``bench/simulations.py``.
@@ -53,7 +53,7 @@ class Estimate:
         return Interval(self.low, self.high)
 
     def as_ratio(self) -> Estimate:
-        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, bounds likewise."""
+        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, with its bounds."""
         value, low, high = (_exp(x) for x in self._numbers)
         return Estimate(value, low, high, self.num_seeds)
 
@@ -89,8 +89,8 @@ def mean_on_scale(values: NDArray[np.float64], *, is_ratio: bool) -> Estimate:
     """Estimate a mean as its outcome is compared: of ratios the geometric one, as numbers and not as logarithms.
 
     Args:
-        values: (seeds,) as for ``mean_estimate``.
-        is_ratio: whether differences are told as ratios.
+        values: (seeds,) one number per seed; NaN where a seed has none, which is left out.
+        is_ratio: whether values are compared by ratios.
     """
     return mean_estimate(log_scores(values)).as_ratio() if is_ratio else mean_estimate(values)
 
@@ -121,7 +121,7 @@ def difference_estimate(
 
     Args:
         treated: (n,) one number per seed; NaN where a seed has none.
-        control: (m,) likewise, of other seeds.
+        control: (m,) one number per seed, of other seeds; NaN where a seed has none.
         confidence: of the interval, in (0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""A grid's comparable runs in, one row per variant out."""
+"""Everything that a report says of one grid: its records, table, summary, effects, verdicts and trajectories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers per seed in, estimates and intervals out that hold however often one looks at them: for grids that grow.
+"""Sequential estimates: intervals and p-values that hold however often one looks while seeds are added.
 
 Whoever adds seeds after having looked, and stops when the answer pleases, finds effects where there are none far more
 often than a test of a fixed number of seeds says. These intervals pay for that beforehand. Every method here is held to

@@ -1,4 +1,4 @@
-"""A grid's records in, one tidy table out: a row per run, with what its curves and history come to."""
+"""Tidy tables: a row per run with every outcome, computed from its record, and a row per effect."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float
     """
     names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
     if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:
-        return dict.fromkeys(names)  # of a program of somebody's own, which tells less
+        return dict.fromkeys(names)  # a user's script reports fewer columns
     columns = {name: np.array(values, np.float64) for name, values in history.items()}
     late = columns["step"] >= columns["step"][-1] / 2
     last = columns["step"] >= 0.9 * columns["step"][-1]

@@ -1,4 +1,4 @@
-"""Differences, p-values and events in, tests of them out: which effects may be called one, and what it would take.
+"""Tests: sign flips, Holm's procedure, rates of events, and the seeds that a test needs.
 
 Every method here is held to its promise by ``bench/simulations.py``.
 """

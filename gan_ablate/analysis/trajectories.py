@@ -1,4 +1,4 @@
-"""A grid's records in, what they hold of the course of training out: FID and histories, step by step."""
+"""Trajectories: curves and histories of runs, and effects over training, step by step."""
 
 from __future__ import annotations
 
