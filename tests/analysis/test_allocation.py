@@ -190,13 +190,14 @@ def test_where_only_a_comparison_with_a_value_is_open_the_baseline_alone_goes_on
 
 
 def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_without_it(tmp_path: Path) -> None:
-    store, planned = Store(tmp_path), plan(load_grid("dropout"), seeds=5)
+    store, planned = Store(tmp_path), plan(load_grid("dropout"), seeds=MOST)
     twin = planned.model_copy(update={"grid": planned.grid.model_copy(update={"name": "twin"})})
-    save_runs(store, planned, lambda cell, seed: 20.0 + math.sin(7 * seed + len(cell.label)))
+    few = planned.model_copy(update={"seeds": planned.seeds[:5]})
+    save_runs(store, few, lambda cell, seed: 20.0 + 5 * math.sin(7 * seed + len(cell.label)))
     first = make_record(planned.baseline, 0, None).model_copy(update={"status": "failed"})
     store.save_record(first)
     allocation = Allocation((planned, twin), store, None, None, None, Silent())
     assert [config.run_id for config in allocation.list_runs()] == [first.run_id]
     assert [settling.looks for settling in allocation.settlings] == [(), ()]
-    assert allocation.list_runs() == []
-    assert all(settling.looks for settling in allocation.settlings)
+    assert {config.seed for config in allocation.list_runs()} == {5}
+    assert all(settling.looks[-1].num_seeds == 5 for settling in allocation.settlings)

@@ -49,7 +49,7 @@ def test_a_log_ratio_is_a_change_in_percent(ratio: float, change: float) -> None
 
 
 def test_a_small_change_in_percent_keeps_its_digits() -> None:
-    assert percent_change(1e-9) == pytest.approx(1e-7 * (1 + 0.5e-9), rel=1e-12)
+    assert percent_change(1e-9) == pytest.approx(1e-7 * (1 + 0.5e-9), rel=1e-12, abs=0)
 
 
 def test_bounds_without_end_are_changes_in_percent() -> None:
