@@ -66,19 +66,19 @@ def bench_gpu(session: nox.Session) -> None:
 @nox.session(python=False)
 def simulations(session: nox.Session) -> None:
     """Put the statistics to the test on data whose truth is known; write results/statistics.md."""
-    run_in_environment(session, "python", "-m", "tests.analysis.simulations", *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.simulations", *session.posargs)
 
 
 @nox.session(python=False)
 def extractors(session: nox.Session) -> None:
     """Score a grid's generators with retrained classifiers: nox -s extractors -- --data-dir DIR."""
-    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.extractors", *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.extractors", *session.posargs)
 
 
 @nox.session(python=False)
 def certainty(session: nox.Session) -> None:
     """Draw studies from many finished seeds of a grid and count what certainty costs; write results/certainty.md."""
-    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.certainty", *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.certainty", *session.posargs)
 
 
 @nox.session(python=False)
@@ -93,7 +93,7 @@ def slurm(session: nox.Session) -> None:
     """Compute runs on a Slurm of one node, set up for it; needs root, and Debian's slurm-wlm and munge."""
     install_extra(session, "slurm")
     tests = ("pytest", "--benchmark-disable", "tests/execution/test_slurm.py")
-    run_in_environment(session, "python", "-m", "tests.execution.single_node_slurm", *tests, *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.single_node_slurm", *tests, *session.posargs)
 
 
 @nox.session(python=False)
@@ -101,7 +101,7 @@ def chaos(session: nox.Session) -> None:
     """Kill, crowd and fill up a grid at random, and compare its records with those of one left in peace."""
     os.environ["GAN_ABLATE_KILLS"] = "20"
     run_in_environment(session, "pytest", "--benchmark-disable", "tests/execution/test_checkpoint.py", "-k", "killed")
-    run_in_environment(session, "python", "-m", "tests.execution.chaos", *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.chaos", *session.posargs)
 
 
 @nox.session(python=False)
@@ -118,7 +118,7 @@ def mutation(session: nox.Session) -> None:
 @nox.session(python=False)
 def assets(session: nox.Session) -> None:
     """Rebuild the embedded digits and classifiers: nox -s assets -- --data-dir DIR [--download]."""
-    run_in_environment(session, "python", "-m", "gan_ablate.maintenance.assets", *session.posargs)
+    run_in_environment(session, "python", "-m", "bench.assets", *session.posargs)
 
 
 @nox.session(python=False)

@@ -1,4 +1,4 @@
-"""Subjects in, iterations per second out: the plain loop with all cores against the grid's way, taking turns."""
+"""Times the plain loop with all cores against the grid's way, in turns."""
 
 from __future__ import annotations
 

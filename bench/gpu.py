@@ -5,7 +5,6 @@ The plain loop, the package's step kernel by kernel and as one graph, and runs p
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import tempfile
@@ -13,14 +12,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from tabulate import tabulate
 
+from bench import command
 from bench.plain import write_mnist
 from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec, time_packs
-from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run
+from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run, choose_subjects
+from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.files import write_atomically
 from gan_ablate.training.graphs import GraphedStep
@@ -33,57 +35,59 @@ PACK_SIZES = (1, 4, 16, 64)
 STANDARD_STEPS = 1500
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, measure, write."""
-    parser = argparse.ArgumentParser(prog="nox -s bench_gpu --", description=__doc__)
-    parser.add_argument("--turns", type=int, default=NUM_TURNS, help="of each side; medians are taken over them")
-    parser.add_argument("--turn-sec", type=float, default=TURN_SEC, help="what a turn lasts")
-    parser.add_argument("--subject", choices=[*SUBJECTS], action="append", help="this one only; may be repeated")
-    parser.add_argument("--pack", type=int, action="append", help="pack so many runs; may be repeated")
-    parser.add_argument("--device", default="cuda", help="cpu tries the program out, without graphs; it needs --out")
-    parser.add_argument("--out", type=Path, help="where gpu.md and gpu.json go, by default results")
-    parser.add_argument("--add", action="store_true", help="keep what gpu.json there has of other models")
-    options = parser.parse_args(arguments)
-    if options.device == "cpu" and options.out is None:
-        parser.error("--device cpu: its numbers do not belong into results; name another folder with --out")
-    if options.device != "cpu":
+def main(
+    *,
+    turns: Annotated[int, typer.Option(help="Turns of each side; medians are taken over them.")] = NUM_TURNS,
+    turn_sec: Annotated[float, typer.Option(help="Seconds of a turn.")] = TURN_SEC,
+    subject: Annotated[list[str] | None, typer.Option(help="This one only; may be repeated.")] = None,
+    pack: Annotated[list[int] | None, typer.Option(help="Pack so many runs; may be repeated.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Where; cpu tries the program out, without graphs, and needs --out.")
+    ] = "cuda",
+    out: Annotated[Path | None, typer.Option(help="Where gpu.md and gpu.json go; by default results.")] = None,
+    add: Annotated[bool, typer.Option(help="Keep what gpu.json there has of other models.")] = False,
+) -> None:
+    """Time every preset's training step on a GPU, alone and packed."""
+    if device == "cpu" and out is None:
+        raise UserError("--device cpu: its numbers do not belong into results; name another folder with --out")
+    if device != "cpu":
         if not torch.cuda.is_available():
-            parser.error(f"--device {options.device}: there is no GPU here; valid: cpu")
-        torch.cuda.set_device(torch.device(options.device).index or 0)
-    out = options.out or Path("results")
-    names = options.subject or list(SUBJECTS)
+            raise UserError(f"--device {device}: there is no GPU here; valid: cpu")
+        torch.cuda.set_device(torch.device(device).index or 0)
+    out = out or Path("results")
+    names = choose_subjects(subject)
     content: dict[str, Any] = {
-        "environment": describe_environment(torch.device(options.device)), "calls": [], "sides": [], "packs": [],
+        "environment": describe_environment(torch.device(device)), "calls": [], "sides": [], "packs": [],
     }  # fmt: skip
-    if options.add and (out / "gpu.json").exists():
-        content = _keep_others(json.loads((out / "gpu.json").read_text("utf-8")), content["environment"], names, parser)
-    content["calls"].append({"turns": options.turns, "turn_sec": options.turn_sec, "models": []})
+    if add and (out / "gpu.json").exists():
+        content = _keep_others(json.loads((out / "gpu.json").read_text("utf-8")), content["environment"], names)
+    content["calls"].append({"turns": turns, "turn_sec": turn_sec, "models": []})
     for name in names:
-        sides = time_sides(SUBJECTS[name], options.device, options.turns, options.turn_sec)
+        sides = time_sides(SUBJECTS[name], device, turns, turn_sec)
         content["calls"][-1]["models"].append(name)
         content["sides"] += sides
         content["packs"].append(
             {"model": name, "alone, runs/h": _runs_an_hour(sides[0].get("graph, it/s", "no graph"))}
         )
-        sizes = options.pack or PACK_SIZES
+        sizes = pack or PACK_SIZES
         rates: dict[int, Any] = dict.fromkeys(sizes, "no")
         if find_obstacle([SUBJECTS[name].config()]) is None:
             with reproducible_float32():
-                rates = time_packs(SUBJECTS[name], sizes, options.turn_sec, options.device)
+                rates = time_packs(SUBJECTS[name], sizes, turn_sec, device)
         content["packs"][-1] |= {f"{num} packed, runs/h": _runs_an_hour(rate) for num, rate in rates.items()}
         print(_table(sides, "simple"), _table(content["packs"][-1:], "simple"), sep="\n\n", flush=True)
         write_atomically(out / "gpu.json", json.dumps(content, indent=1) + "\n")
         write_atomically(out / "gpu.md", write_page(content))
 
 
-def _keep_others(
-    content: dict[str, Any], environment: dict[str, str], names: Sequence[str], parser: argparse.ArgumentParser
-) -> dict[str, Any]:
+def _keep_others(content: dict[str, Any], environment: dict[str, str], names: Sequence[str]) -> dict[str, Any]:
     """Return what an earlier call measured of other models, if it was on the same machine."""
     for part, value in environment.items():
         if part != "revision" and content["environment"].get(part) != value:
             was = content["environment"].get(part)
-            parser.error(f"--add: gpu.json was measured elsewhere ({part} {was!r}, here {value!r}); name another --out")
+            raise UserError(
+                f"--add: gpu.json was measured elsewhere ({part} {was!r}, here {value!r}); name another --out"
+            )
     for call in content["calls"]:
         call["models"] = [name for name in call["models"] if name not in names]
     content["calls"] = [call for call in content["calls"] if call["models"]]
@@ -181,4 +185,4 @@ def _cell(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

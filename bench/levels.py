@@ -1,19 +1,21 @@
-"""Shipped levels in, what a step of each costs beside its baseline's out: ``python -m bench.levels``.
+"""Times a training step of every shipped level beside its baseline's: ``python -m bench.levels``.
 
 It writes ``results/levels.md``: ratios of median step times, every variant and its baseline in turns on one thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import time
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from tabulate import tabulate
 
+from bench import command
 from bench.machine import threads
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
@@ -33,28 +35,30 @@ GRIDS = (
 WARM_UP_STEPS = 4
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--grid", nargs="*", default=GRIDS, help="the grids whose levels are timed")
-    parser.add_argument("--turns", type=int, default=7, help="turns of each variant")
-    parser.add_argument(
-        "--steps", type=int, default=8, help="steps of each turn: as many as make whole cycles of D's and G's"
-    )
-    parser.add_argument("--to", type=Path, default=Path("results/levels.md"))
-    arguments = parser.parse_args()
+def main(
+    *,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="The grid whose levels are timed; may be repeated. By default, those of the study."),
+    ] = None,
+    turns: Annotated[int, typer.Option(help="Turns of each variant.")] = 7,
+    steps: Annotated[int, typer.Option(help="Steps of a turn: as many as make whole cycles of D's and G's.")] = 8,
+    to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("results/levels.md"),
+) -> None:
+    """Time the training step of every level."""
     keep_memory()
     machine = describe_environment(torch.device("cpu"))
     introduction = (
         f"`python -m bench.levels` wrote this page on one core of an {machine['cpu']} ({machine['instructions']}), "
-        f"torch {machine['torch']}: medians of {arguments.turns} turns of {arguments.steps} steps, in shuffled order, "
+        f"torch {machine['torch']}: medians of {turns} turns of {steps} steps, in shuffled order, "
         "float32, on the embedded digits. The ratio is to the first variant of its grid in the same turn; in brackets, "
         "the least and the most."
     )
     lines = ["# What a step of each level costs", "", introduction, ""]
     with threads(1):
-        for name in arguments.grid:
-            lines += [f"## {name}", "", *time_grid(name, arguments.turns, arguments.steps), ""]
-    write_atomically(arguments.to, "\n".join(lines))
+        for name in grid or GRIDS:
+            lines += [f"## {name}", "", *time_grid(name, turns, steps), ""]
+    write_atomically(to, "\n".join(lines))
 
 
 def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:
@@ -87,4 +91,4 @@ def build_trainer(config: RunConfig) -> Trainer:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

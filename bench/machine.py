@@ -1,4 +1,4 @@
-"""The machine in, its measured peak out: the best rates of matrix products and of convolutions with their gradients."""
+"""Measures the machine's peak: the best rates of matrix products and of convolutions with their gradients."""
 
 from __future__ import annotations
 

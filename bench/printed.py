@@ -7,21 +7,24 @@ gives D the label 1 for fakes as well. The noise of ``dcgan-fc`` has a shape tha
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import torch
+import typer
 from torch import Tensor, nn
 
+from bench import command
 from bench.plain import Networks, load_batches, train_plainly, write_mnist
 from bench.subjects import SUBJECTS
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
+from gan_ablate.design.validation import choices
+from gan_ablate.errors import UserError
 from gan_ablate.scoring.features import build_extractor
 from gan_ablate.scoring.score import Scorer, sample_images, scoring_latents
 from gan_ablate.training.data import load_dataset
@@ -29,12 +32,15 @@ from gan_ablate.training.data import load_dataset
 NUM_SAMPLES = 2_000
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("preset", choices=list_presets())
-    parser.add_argument("--iterations", type=int, default=300, help="of either loop")
-    parsed = parser.parse_args(arguments)
-    subject = SUBJECTS[parsed.preset]
+def main(
+    preset: Annotated[str, typer.Argument(help="The preset that stands for the document.")],
+    *,
+    iterations: Annotated[int, typer.Option(help="Iterations of either loop.")] = 300,
+) -> None:
+    """Train a document's loop as it is printed and as it is meant, and score both."""
+    if preset not in list_presets():
+        raise UserError(f"{preset}: no such preset; {choices(preset, list_presets())}")
+    subject = SUBJECTS[preset]
     config = subject.config()
     dataset = load_dataset("mnist-10k", config.image_size, Path())
     cpu = torch.device("cpu")
@@ -46,18 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             networks, log = subject.build_plain(), io.StringIO()
             batches = load_batches(Path(root), config.image_size, config.batch_size)
             if words == "as printed":
-                loop = train_as_printed(parsed.preset, networks, batches, config, log)
+                loop = train_as_printed(preset, networks, batches, config, log)
             else:
                 loop = train_plainly(networks, batches, config, log)
             try:
-                for _ in itertools.islice(loop, parsed.iterations):
+                for _ in itertools.islice(loop, iterations):
                     pass
             except RuntimeError as refused:
-                print(f"{parsed.preset} {words}: {refused}")
+                print(f"{preset} {words}: {refused}")
                 continue
             latents, _ = scoring_latents(config, NUM_SAMPLES)
             fid = scorer.fid(sample_images(networks.generator, latents, cpu))
-            print(f"{parsed.preset} {words}: FID {fid:.1f} after {parsed.iterations:,} iterations")
+            print(f"{preset} {words}: FID {fid:.1f} after {iterations:,} iterations")
             print(f"  {log.getvalue().splitlines()[-1]}")
 
 
@@ -152,4 +158,4 @@ def train_without_detaching(
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

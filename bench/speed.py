@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -11,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import torch
+import typer
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import command
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
-from bench.subjects import SUBJECTS, Step, Subject
+from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.files import write_atomically
 from gan_ablate.training.graphs import NUM_EAGER_STEPS, choose_step
@@ -36,21 +38,22 @@ PACK_SIZES = (1, 4, 16)
 PACK_SEC = 5.0
 
 
-def main() -> None:
-    """Read the command line, measure, write."""
-    parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
-    parser.add_argument("--turns", type=int, default=NUM_TURNS, help="of each side; medians are taken over them")
-    parser.add_argument("--turn-sec", type=float, default=TURN_SEC, help="what a turn lasts")
-    parser.add_argument("--subject", choices=[*SUBJECTS], action="append", help="this one only; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where speed.md and speed.json go")
-    options = parser.parse_args()
+def main(
+    *,
+    turns: Annotated[int, typer.Option(help="Turns of each side; medians are taken over them.")] = NUM_TURNS,
+    turn_sec: Annotated[float, typer.Option(help="Seconds of a turn.")] = TURN_SEC,
+    subject: Annotated[list[str] | None, typer.Option(help="This one only; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="Where speed.md and speed.json go.")] = Path("results"),
+) -> None:
+    """Time every preset's training step against the loop that tutorials print."""
+    names = choose_subjects(subject)
     precisions = ["fp32", "bf16"] if has_native_bf16() else ["fp32"]
     num_cores = len(os.sched_getaffinity(0))
     peaks = [measure_peak(threads, precision) for precision in precisions for threads in sorted({1, num_cores})]
     rows, contests, profiles = [], {}, []
-    for name in options.subject or SUBJECTS:
+    for name in names:
         for precision in precisions:
-            contest = hold_contest(name, options.turns, options.turn_sec, precision)
+            contest = hold_contest(name, turns, turn_sec, precision)
             contests[f"{name}, {precision}"] = {
                 side: [[asdict(turn) for turn in together] for together in turns] for side, turns in contest.items()
             }
@@ -58,19 +61,19 @@ def main() -> None:
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
     packs = []
-    for name in options.subject or SUBJECTS:
+    for name in names:
         if name in PACKED_SUBJECTS:
             with threads(1):
                 rates = time_packs(SUBJECTS[name], PACK_SIZES, PACK_SEC)
             packs.append({"model": name, **{f"{num} packed, it/s": rate for num, rate in rates.items()}})
-    write_atomically(options.out / "speed.md", _page(rows, peaks, profiles, packs, precisions, options.turns))
+    write_atomically(out / "speed.md", _page(rows, peaks, profiles, packs, precisions, turns))
     content = {
         "peaks": [asdict(peak) for peak in peaks],
         "contests": contests,
         "packs": packs,
         "environment": describe_environment(torch.device("cpu")),
     }
-    write_atomically(options.out / "speed.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(out / "speed.json", json.dumps(content, indent=1) + "\n")
 
 
 def per_sec(turns: Sequence[Sequence[Turn]]) -> list[float]:
@@ -252,4 +255,4 @@ than its best one.
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

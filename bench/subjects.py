@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from torch import Tensor
 from bench import plain
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_preset
-from gan_ablate.design.validation import validate
+from gan_ablate.design.validation import choices, validate
+from gan_ablate.errors import UserError
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.step import StepTerms
@@ -99,3 +100,15 @@ SUBJECTS = {
         Subject("dcgan-faces, 64 channels, batch 64", "dcgan-faces", _GREY_64, partial(plain.dcgan_faces, 64)),
     )
 }
+
+
+def choose_subjects(names: Sequence[str] | None) -> list[str]:
+    """Return the subjects of these names, all of them without.
+
+    Raises:
+        UserError: if there is no such subject.
+    """
+    for name in names or ():
+        if name not in SUBJECTS:
+            raise UserError(f"--subject {name}: no such subject; {choices(name, list(SUBJECTS))}")
+    return list(names or SUBJECTS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.settling import Look, Settling
+    from gan_ablate.analysis.allocation import Look, Settling
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.single import SingleRun
     from gan_ablate.execution.events import RunObserver
@@ -223,7 +223,7 @@ def run_until_settled(
     Raises:
         UserError: as ``run_grid`` does, and if the runs are not scored.
     """
-    from gan_ablate.growing import GrowingGrids  # pandas: a second that other commands need not pay
+    from gan_ablate.analysis.allocation import Allocation  # pandas: a second that other commands need not pay
 
     plans = [plan] if isinstance(plan, Plan) else plan
     num_jobs = resolve_jobs(jobs, device, plans)
@@ -233,15 +233,15 @@ def run_until_settled(
     blocks = [block for one in plans for block in place_plans(one, store)]
     with observing(plans, observer, progress, num_jobs, device) as watching:
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
-        grids = GrowingGrids(blocks, store, speed, max_hours, on_look, watching)
-        first = grids.list_runs()
+        allocation = Allocation(blocks, store, speed, max_hours, on_look, watching)
+        first = allocation.list_runs()
         num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
-        records = _compute(executor, first, context, jobs, num_jobs, watching, grids.next_runs)
+        records = _compute(executor, first, context, jobs, num_jobs, watching, allocation.next_runs)
         with closing(records):
-            grids.keep()  # now that all that the runs need is there
+            allocation.keep()  # now that all that the runs need is there
             for _ in records:
                 pass
-    return grids.settlings
+    return allocation.settlings
 
 
 def _compute_nothing() -> Generator[Record]:

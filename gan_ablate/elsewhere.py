@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from gan_ablate.design.grid import read_percent
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
@@ -211,9 +212,9 @@ def _against_text(row: Mapping[Hashable, Any]) -> str:
     ratio, error = (float(row.get(name, math.nan)) for name in ("fid_log_ratio", "fid_log_ratio_error"))
     if not math.isfinite(ratio):
         return ""
-    change, low, high = (100 * math.expm1(ratio + z * error) for z in (0.0, -1.96, 1.96))
+    change, low, high = (percent_change(ratio + z * error) for z in (0.0, -1.96, 1.96))
     if not math.isfinite(error):
-        return f"{100 * math.expm1(ratio):+.1f} %"
+        return f"{percent_change(ratio):+.1f} %"
     return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
 
 

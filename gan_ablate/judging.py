@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.analysis.tabled import Table
+    from gan_ablate.design.outcomes import Outcome
     from gan_ablate.design.planning import Intervals
 
 MAX_TABLE_BYTES = 1_000_000_000
@@ -71,8 +71,8 @@ def estimate_effects(
         UserError: naming column, row and value that are not valid.
     """
     from gan_ablate.analysis.effects import estimate_effects as estimate
+    from gan_ablate.analysis.table import tabulate_effects
     from gan_ablate.analysis.tabled import read_table
-    from gan_ablate.analysis.verdicts import tabulate_effects
 
     table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
     _tell_left_out(table)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_ablate import api
-from gan_ablate.analysis.settling import Look
+from gan_ablate.analysis.allocation import Look
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.blocks import look_up

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from gan_ablate.analysis.verdicts import tabulate_effects
 from scipy import stats
 
 import gan_ablate
 from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import effects as of_plans
-from gan_ablate.analysis.verdicts import tabulate_effects
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.judging import LeftOutWarning
@@ -26,8 +26,8 @@ from tests.synthetic import save_runs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.analysis.tabled import Table
+    from gan_ablate.design.outcomes import Outcome
 
 
 def make_runs(*, num_seeds: int = 8, seed: int = 0) -> pd.DataFrame:

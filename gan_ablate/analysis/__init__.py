@@ -1,1 +1,1 @@
-"""Records come in, a table, effects and verdicts go out."""
+"""What a grid's records say: a table of runs, effects with their uncertainty, verdicts on claims."""

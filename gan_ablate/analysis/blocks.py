@@ -1,4 +1,4 @@
-"""Results of one grid in several blocks in, whether its effects differ between them and what they share out."""
+"""Effects of one grid in several blocks: whether they differ between blocks, and their pooled means."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.family import DIFFERENCE, Comparison, Effect, estimate_family
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import contrast_values
-from gan_ablate.analysis.verdicts import tabulate_effect
+from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
+from gan_ablate.analysis.estimates import contrast_values
+from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.blocks import name_blocks
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -132,5 +132,5 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
 
 def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
     """Pick the rows of the wanted seeds from an effect's sides."""
-    places = {seed: row for row, seed in enumerate(seeds)}
-    return effect.sides[[places[seed] for seed in wanted]]
+    rows_of = {seed: row for row, seed in enumerate(seeds)}
+    return effect.sides[[rows_of[seed] for seed in wanted]]

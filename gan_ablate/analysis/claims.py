@@ -1,22 +1,35 @@
-"""The claims of a grid and its effects in, the verdict on each out."""
+"""A grid's effects, its claims, and the verdict on each claim."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.effects import (
+    Effect,
+    estimate_against,
+    estimate_effects,
+    estimate_simple_effects,
+)
+from gan_ablate.analysis.table import tabulate_effects
+from gan_ablate.analysis.tests import compare_event_rates
+from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.design.claims import Claim, Expectation
     from gan_ablate.design.planning import Plan
 
+
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
-"""An outcome's name in, the grid's effects on it out."""
+"""Returns the grid's effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
-"""An outcome's name, a value and a margin in, how far the baseline's outcome lies from the value out."""
+"""Compares the baseline's outcome with a value, given the outcome's name, the value and a margin."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,97 @@ def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
     if answer in ("negligible", "open"):
         return answer
     return "supported" if answer == expectation.direction else "refuted"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a grid's runs say of its factors.
+
+    Attributes:
+        plan: the grid's.
+        runs: its comparable runs.
+        first_point: the step of the first point of FID along training.
+    """
+
+    plan: Plan
+    runs: pd.DataFrame
+    first_point: int
+
+    def effects(self, outcome: str) -> list[Effect]:
+        """Estimate the design's effects on an outcome, once.
+
+        None where no run has a comparable value, and for the seconds to the target where not every run's are known.
+        """
+        known = self._effects.get(outcome)
+        if known is None:
+            is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
+            is_hidden |= bool(self.runs[outcome].isna().all())
+            known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
+            self._effects[outcome] = known
+        return known
+
+    @functools.cached_property
+    def simple_effects(self) -> list[Effect]:
+        """Estimate each level's effect on FID at every combination of the other factors' levels."""
+        return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
+
+    def simple_effects_of(self, effect: Effect) -> list[Effect]:
+        """List the same level's effects at every combination of the other factors' levels."""
+        return [simple for simple in self.simple_effects if simple.levels == effect.levels]
+
+    def varies(self, effect: Effect) -> bool:
+        """Whether one answer is given at some level of the other factors, or on average, and another elsewhere."""
+        answers = {effect.answer, *(simple.answer for simple in self.simple_effects_of(effect))}
+        return len(answers - {"open"}) > 1
+
+    @functools.cached_property
+    def _effects(self) -> dict[str, list[Effect]]:
+        return {}
+
+    def _has_unknown_convergence(self) -> bool:
+        """Whether a run never reached the target, or had done so before its first point."""
+        steps = self.runs["steps_to_fid"].astype(float)
+        return bool((~self.runs["fid_reached"].eq(True) | (steps <= self.first_point)).any())
+
+    def rates(self, effect: Effect) -> dict[str, RateComparison]:
+        """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        if effect.against is not None:
+            return {}
+        compared = {
+            event: compare_event_rates(self.plan, self.runs, effect.levels, event)
+            for event in ("diverged", "collapsed")
+        }
+        return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
+
+    def compares_failures(self, effect: Effect) -> bool:
+        """Whether most runs collapsed, with an effect's level and without: such a comparison answers nothing."""
+        rates = self.rates(effect).get("collapsed")
+        return (
+            rates is not None
+            and min(rates.count / max(rates.total, 1), rates.baseline_count / max(rates.baseline_total, 1)) > 0.5
+        )
+
+    def judgements(self) -> list[Judgement]:
+        """Judge the claims that this grid decides, once; none where it is only a smoke run."""
+        return self._judgements
+
+    @functools.cached_property
+    def _judgements(self) -> list[Judgement]:
+        against = functools.partial(estimate_against, self.plan, self.runs)
+        judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
+        return [judgement for judgement in judged if judgement is not None]
+
+    def unjudged(self) -> list[tuple[Claim, str]]:
+        """List the other claims of this grid, and why they have no verdict."""
+        reason = "smoke runs judge nothing" if self.plan.budget == "smoke" else "no run has what would decide it"
+        judged = [judgement.claim for judgement in self.judgements()]
+        return [(claim, reason) for claim in self.plan.grid.claims if claim not in judged]
+
+    def all_effects(self) -> pd.DataFrame:
+        """Tabulate every effect on every outcome, with all its intervals and tests."""
+        return tabulate_effects(
+            [effect for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
+        )
+
+    def _simple(self, outcome: str) -> list[Effect]:
+        return self.simple_effects if outcome == "fid" else []

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.contrasts import list_contrasts
+from gan_ablate.analysis.design import list_contrasts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
 
 

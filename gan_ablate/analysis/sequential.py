@@ -1,8 +1,8 @@
-"""Numbers per seed in, estimates and intervals out that hold however often one looks at them: for grids that grow.
+"""Sequential estimates: intervals and p-values that hold however often one looks while seeds are added.
 
 Whoever adds seeds after having looked, and stops when the answer pleases, finds effects where there are none far more
 often than a test of a fixed number of seeds says. These intervals pay for that beforehand. Every method here is held to
-its promise by ``tests/analysis/simulations.py``.
+its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.significance import fewest_seeds
-from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.tests import fewest_seeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

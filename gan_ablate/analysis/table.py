@@ -1,4 +1,4 @@
-"""A grid's records in, one tidy table out: a row per run, with what its curves and history come to."""
+"""Tidy tables: a row per run with every outcome, computed from its record, and a row per effect."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.analysis.machines import find_timed_machine, is_unsteady, machine_of
-from gan_ablate.analysis.outcomes import first_reached, oscillation, summarise_history, value_at
-from gan_ablate.design.grid import RESULT_COLUMNS
+import numpy as np
+
+from gan_ablate.analysis.comparability import find_timed_machine, is_unsteady, machine_of
+from gan_ablate.design.outcomes import MAX_LOG, RESULT_COLUMNS, percent_change
 from gan_ablate.execution.store import Record, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.planning import Plan
 
+
+MIN_OSCILLATION_POINTS = 4
+"""Fewer than four points have fewer than two second differences."""
 
 PROBE_LABELS = 1_000
 """Labelled images of the probe that decides: few enough that features matter, and enough to choose a penalty."""
@@ -139,3 +144,139 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         row |= throughput.model_dump()
         row["peak_memory_mib"] = throughput.peak_memory_bytes / 2**20
     return row
+
+
+def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
+    """Root mean square of the second differences of log FID over the last half, over √6.
+
+    A second difference of a straight line is nothing, of a smooth course little, and of independent errors of standard
+    deviation σ it has the variance 6σ² (von Neumann et al., Annals of Mathematical Statistics 12, 1941, for first
+    differences).
+
+    Args:
+        steps: at which FID was taken, ascending and evenly spread.
+        fid: as many values.
+
+    Returns:
+        None where fewer than ``MIN_OSCILLATION_POINTS`` lie in the last half.
+    """
+    late = [math.log(value) for step, value in zip(steps, fid, strict=True) if 2 * step >= steps[-1]]
+    if len(late) < MIN_OSCILLATION_POINTS:
+        return None
+    return math.sqrt(float(np.square(np.diff(late, 2)).mean()) / 6)
+
+
+def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
+    """Place (a step, a second) at which FID first falls to ``target``, log FID interpolated, or None if it never does.
+
+    Args:
+        target: a FID on as many samples.
+        places: ascending, one per value.
+        fid: along training.
+    """
+    for i, value in enumerate(fid):
+        if value <= target:
+            if i == 0:
+                return float(places[0])
+            above, below = math.log(fid[i - 1] / target), math.log(target / value)
+            return places[i - 1] + (places[i] - places[i - 1]) * above / (above + below)
+    return None
+
+
+def value_at(place: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
+    """FID at a place (a second) along training, log FID interpolated; the last one beyond its end.
+
+    Args:
+        place: where to look.
+        places: ascending, one per value.
+        fid: along training.
+
+    Returns:
+        None before the first value.
+    """
+    if not places or place < places[0]:
+        return None
+    return math.exp(float(np.interp(place, places, np.log(fid))))
+
+
+def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """Reduce a run's history to gradient norms, D's accuracy and confidence, and what D thinks at the end.
+
+    Args:
+        history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
+    """
+    names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
+    if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:
+        return dict.fromkeys(names)  # a user's script reports fewer columns
+    columns = {name: np.array(values, np.float64) for name, values in history.items()}
+    late = columns["step"] >= columns["step"][-1] / 2
+    last = columns["step"] >= 0.9 * columns["step"][-1]
+    confidence = (columns["d_real"] + 1 - columns["d_fake_before"]) / 2
+    return {
+        "grad_norm_g": _geometric_mean(columns["grad_norm_g"]),
+        "grad_norm_d": _geometric_mean(columns["grad_norm_d"]),
+        "accuracy_d": float(columns["accuracy_d"][late].mean()),
+        "confidence_d": float(confidence[late].mean()),
+        "d_real_end": float(columns["d_real"][last].mean()),
+        "d_fake_end": float(columns["d_fake_before"][last].mean()),
+    }
+
+
+def _geometric_mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    # A gradient may vanish to 0, which has no logarithm; the smallest float32 stands in for it.
+    return math.exp(float(np.log(np.maximum(values, np.finfo(np.float32).tiny)).mean()))
+
+
+def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Tabulate effects, a row each, with all their intervals and tests."""
+    import pandas as pd  # a second that plan, list and status need not pay
+
+    return pd.DataFrame([tabulate_effect(effect) for effect in effects])
+
+
+def tabulate_effect(effect: Effect) -> dict[str, object]:
+    """Flatten an effect; what it does not have is None."""
+    estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
+    return {
+        "outcome": effect.outcome.name,
+        "scale": "log ratio" if effect.outcome.scale == "ratio" else "difference",
+        "effect": effect.name,
+        "within": effect.place,
+        "interaction": effect.is_interaction,
+        "answer": effect.answer,
+        "margin": effect.margin,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_seeds": estimate.num_seeds,
+        **_percent(effect),
+        "p": estimate.p,
+        "p_holm": effect.test.p,
+        "rejected": effect.test.is_rejected,
+        "adjusted_low": effect.adjusted.low,
+        "adjusted_high": effect.adjusted.high,
+        "p_sign_flip": effect.sign_flip.p,
+        "smallest_p_sign_flip": effect.sign_flip.smallest_p,
+        "bootstrap_low": None if bootstrap is None else bootstrap.low,
+        "bootstrap_high": None if bootstrap is None else bootstrap.high,
+        "needed_seeds": effect.needed_seeds,
+        "pairing": effect.pairing.value,
+        "pairing_low": effect.pairing.low,
+        "pairing_high": effect.pairing.high,
+        "with_diverged": None if with_diverged is None else with_diverged.value,
+        "with_diverged_low": None if with_diverged is None else with_diverged.low,
+        "with_diverged_high": None if with_diverged is None else with_diverged.high,
+    }
+
+
+def _percent(effect: Effect) -> dict[str, float | None]:
+    """An effect on the ratio scale as a change in percent; on the other it has none."""
+    estimate, adjusted = effect.estimate, effect.adjusted
+    bounds = {
+        "": estimate.value, "_low": estimate.low, "_high": estimate.high,
+        "_adjusted_low": adjusted.low, "_adjusted_high": adjusted.high,
+    }  # fmt: skip
+    is_ratio = effect.outcome.scale == "ratio"
+    return {
+        f"percent_change{end}": percent_change(min(at, MAX_LOG)) if is_ratio else None for end, at in bounds.items()
+    }

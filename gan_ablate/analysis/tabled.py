@@ -21,8 +21,8 @@ from gan_ablate.analysis.cleaning import (
     read_numbers,
     read_statuses,
 )
-from gan_ablate.analysis.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.grid import MAX_NAME, Factor, label_levels
+from gan_ablate.design.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.validation import choices, shorten
 from gan_ablate.errors import UserError
 

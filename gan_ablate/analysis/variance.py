@@ -1,4 +1,4 @@
-"""Scores of several seeds under several extractors in, the parts of their variance out."""
+"""The variance of a score, split into training seed, choice of the images and extractor."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def split_grid_variance(plan: Plan, runs: pd.DataFrame) -> VarianceSplit:
     """Split the variance of log FID between training seeds and the choice of the scored images."""
     shape = (len(plan.cells), len(plan.seeds), 1)
     scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
-    places = {(cell.label, seed): (i, j) for i, cell in enumerate(plan.cells) for j, seed in enumerate(plan.seeds)}
+    positions = {(cell.label, seed): (i, j) for i, cell in enumerate(plan.cells) for j, seed in enumerate(plan.seeds)}
     for row in runs.to_dict("records"):
-        place = places[row["cell"], row["seed"]]
+        position = positions[row["cell"], row["seed"]]
         if pd.notna(row["fid"]) and pd.notna(row["fid_sampling_error"]):
-            scores[place], errors[place] = np.log(row["fid"]), row["fid_sampling_error"]
+            scores[position], errors[position] = np.log(row["fid"]), row["fid_sampling_error"]
     return split_variance(scores, errors)

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from gan_ablate.design.outcomes import OUTCOMES, RATIO_OUTCOMES, OutcomeName
 from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from gan_ablate.design.grid import Factor
-
-OutcomeName = Literal[
-    "fid", "fid_batch_stats", "fid_ema", "kid", "precision", "recall", "density", "coverage", "classifier_score",
-    "classes_covered", "class_divergence", "label_accuracy", "nearest_ratio", "oscillation", "steps_to_fid",
-    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end",
-    "d_fake_end", "probe_gain", "arithmetic_gain", "filter_gain", "step_ms_median",
-]  # fmt: skip
-"""What an effect can be measured on; ``gan_ablate.analysis.outcomes`` defines each."""
-
-RATIO_OUTCOMES = (
-    "fid", "fid_batch_stats", "fid_ema", "classifier_score", "nearest_ratio", "oscillation", "steps_to_fid",
-    "sec_to_fid", "fid_equal_time", "grad_norm_g", "grad_norm_d", "step_ms_median",
-)  # fmt: skip
-"""Those that are compared by ratios, and so have a margin."""
 
 Levels = Annotated[dict[str, str], Field(max_length=2)]
 """Factor → level that is compared with the factor's baseline; two of them for an interaction."""
@@ -127,7 +114,7 @@ def _check_value(expectation: Expectation, where: str) -> None:
     if expectation.against is None:
         raise UserError(f"{where}.margin = {expectation.margin}: valid: with against, a number to be compared with")
     if expectation.outcome in RATIO_OUTCOMES:
-        valid = [name for name in get_args(OutcomeName) if name not in RATIO_OUTCOMES]
+        valid = [name for name in OUTCOMES if name not in RATIO_OUTCOMES]
         raise UserError(f"{where}.outcome = {expectation.outcome!r}: valid with against: {', '.join(valid)}")
     if (expectation.direction == "none") != (expectation.margin is not None):
         raise UserError(f'{where}.margin = {expectation.margin}: valid: a number with direction = "none", else nothing')

@@ -18,6 +18,7 @@ from gan_ablate.design.claims import Claim, check_claims
 from gan_ablate.design.config import MAX_POINTS, MAX_STEPS
 from gan_ablate.design.external import External
 from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.outcomes import RESULT_COLUMNS
 from gan_ablate.design.validation import Model, check_depth, choices, look_of, refuse_lookalikes, shorten, validate
 from gan_ablate.errors import UserError
 
@@ -33,17 +34,6 @@ MAX_CHARACTERS = 1_000_000
 MAX_SENTENCE = 1_000
 MAX_NAME = 80
 """Characters of a factor's or a level's name: figures and tables have room for no more."""
-
-RESULT_COLUMNS = (
-    "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
-    "coverage", "classifier_score", "classes_covered", "class_divergence", "collapsed", "nearest_ratio",
-    "fid_batch_stats", "fid_ema", "label_accuracy", "fid_floor", "kid_floor", "num_samples", "extractor",
-    "best_curve_fid", "oscillation", "steps_to_fid", "fid_reached", "sec_to_fid", "fid_equal_time", "grad_norm_g",
-    "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end", "probe_gain", "arithmetic_gain",
-    "filter_gain", "step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec",
-    "peak_memory_mib", "steps", "train_sec", "scoring_sec", "total_sec", "diverged_at",
-)  # fmt: skip
-"""Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 _OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
 _RESERVED_GRIDS = (

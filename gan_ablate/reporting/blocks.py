@@ -13,7 +13,7 @@ from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.blocks import BlockedEffect, Blocks
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
 
 _ANSWERS = {"differs": "yes", "alike": "no", "open": "open"}
 

@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.machines import machine_of, name_machine
+from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.variance import split_grid_variance
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import escape_markdown, seed_text
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.machines import Machine
+    from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan
 
@@ -136,7 +137,7 @@ def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
     """Say whether variants were still getting better when training ended; None where none was."""
     if not falling:
         return None
-    least, most = (f"{-100 * math.expm1(change):.0f}" for change in (max(falling.values()), min(falling.values())))
+    least, most = (f"{-percent_change(change):.0f}" for change in (max(falling.values()), min(falling.values())))
     which = "every variant" if len(falling) == len(plan.cells) else f"{len(falling)} of {len(plan.cells)} variants"
     size = f"{least} %" if least == most else f"{least} to {most} %"
     return (

@@ -14,7 +14,7 @@ from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
 
 

@@ -6,13 +6,14 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.stats import CONFIDENCE, percent_change, rate_interval
+from gan_ablate.analysis.estimates import CONFIDENCE, rate_interval
+from gan_ablate.design.outcomes import percent_change
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.estimates import Estimate
 
 
 _COMMANDS = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.analysis.claims import Judgement
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.ranking import Ranking
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.planning import Plan

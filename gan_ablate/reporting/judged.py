@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.effects import compare_event_rates, estimate_effects, estimate_simple_effects
-from gan_ablate.analysis.stats import mean_on_scale
-from gan_ablate.analysis.verdicts import tabulate_effects
+from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.estimates import mean_on_scale
+from gan_ablate.analysis.table import tabulate_effects
+from gan_ablate.analysis.tests import compare_event_rates
 from gan_ablate.design.blocks import file_name
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
 from gan_ablate.reporting import exports, plots, tables, wording
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.outcomes import Outcome
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.tabled import Table
+    from gan_ablate.design.outcomes import Outcome
 
 HOW = (
     "Runs are compared within a seed. Effects of a ratio are paired log ratios, told in percent; intervals are "
@@ -90,7 +92,7 @@ def _setting_lines(table: Table) -> list[str]:
     how = "every combination of levels" if design.kind == "factorial" else "single changes of the baseline"
     sizes = f"{count(len(table.runs), 'run')} of {count(len(design.cells), 'variant')}"
     baseline = ", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items())
-    margin = f"Margin of ratios: {100 * math.expm1(design.log_margin):.3g} %"
+    margin = f"Margin of ratios: {percent_change(design.log_margin):.3g} %"
     intervals = f"Intervals: {wording.INTERVAL_WORDS[design.intervals]}"
     lines = [f"{sizes}, {how}, {count(len(design.seeds), 'seed')}. Baseline: {escape_markdown(baseline)}. {margin}."]
     lines += ["", f"{intervals}.", ""]

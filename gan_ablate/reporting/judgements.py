@@ -9,7 +9,7 @@ from gan_ablate.reporting.wording import adjusted_estimate, settling_words, with
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.claims import Judgement
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
 
 
 def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:

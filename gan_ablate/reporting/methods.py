@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
-from gan_ablate.analysis.stats import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 METHODS = f"""\

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.curves import tabulate_histories
+from gan_ablate.analysis.trajectories import tabulate_histories
 from gan_ablate.reporting import caveats, exports, formats, plots, settling, tables, wording
 from gan_ablate.reporting.formats import escape_markdown
 from gan_ablate.reporting.representation import representation_lines
@@ -15,7 +15,7 @@ from gan_ablate.reporting.sheets import sample_sheets, sheet_titles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
 
 PAGE_NAME = "report.md"
@@ -86,7 +86,7 @@ def write_page(results: GridResults, title: str, *, figures_as_pdf: bool = False
     if judgements:
         lines += ["## Verdicts", "", *tables.claims_table(results, judgements), "", VERDICT_RULE, ""]
     if effects:
-        looks = results.verdicts.looks
+        looks = results.looks
         lines += ["## Effects on FID", "", *tables.effects_table(effects, looks, results.courses), ""]
         lines += [settling.bill_sentence(results.plan, len(results.runs), looks), ""] if looks else []
         if results.verdicts.simple_effects:
@@ -200,7 +200,7 @@ def _draw_scores(results: GridResults, effects: Sequence[Effect], style: plots.S
         plots.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
         caption = "FID along training: geometric mean over seeds, band from the best to the worst seed"
         drawn.append((caption, "curves.png"))
-    looks = results.verdicts.looks
+    looks = results.looks
     if looks:
         plots.plot_settling(looks, folder / "settling.png")
         drawn.append(("Answers as seeds came in; shaded: the margin, and intervals for every look", "settling.png"))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.curves import tabulate_probes
-from gan_ablate.analysis.stats import mean_estimate
+from gan_ablate.analysis.estimates import mean_estimate
+from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
 from gan_ablate.reporting import plots, tables
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.significance import POWER, seeds_needed
+from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.wording import adjusted_estimate, answer_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.settling import Look, Settling
+    from gan_ablate.analysis.allocation import Look, Settling
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.planning import Plan
 
 

@@ -6,15 +6,16 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal, assert_never
 
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import change_text, count, p_text, percent_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.significance import RateComparison
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.analysis.tests import RateComparison
+    from gan_ablate.analysis.trajectories import Course
 
 
 INTERVAL_WORDS = {
@@ -170,7 +171,7 @@ def margin_words(effect: Effect) -> str:
     if effect.margin is None:
         return ""
     is_ratio = effect.outcome.scale == "ratio"
-    size = f"{100 * math.expm1(effect.margin):.3g} %" if is_ratio else f"{effect.margin:.3g}"
+    size = f"{percent_change(effect.margin):.3g} %" if is_ratio else f"{effect.margin:.3g}"
     return f"within the margin of {size}"
 
 

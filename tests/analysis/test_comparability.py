@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gan_ablate.analysis.comparability import Comparability
-from gan_ablate.analysis.machines import machine_of
+from gan_ablate.analysis.comparability import Comparability, machine_of
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Record

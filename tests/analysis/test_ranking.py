@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.family import Effect
+from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.ranking import Ranking, rank_effects, surest_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from bench import gpu
+from gan_ablate.errors import UserError
 
 
-def measure(out: Path, *options: str) -> dict[str, Any]:
+def measure(out: Path, subject: str, *, add: bool = False) -> dict[str, Any]:
     """On a CPU, where a step cannot be a graph."""
-    gpu.main(["--device", "cpu", "--turns", "1", "--turn-sec", "0", "--pack", "2", "--out", str(out), *options])
+    gpu.main(turns=1, turn_sec=0, subject=[subject], pack=[2], device="cpu", out=out, add=add)
     content: dict[str, Any] = json.loads((out / "gpu.json").read_text())
     return content
 
 
 def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
-    content = measure(tmp_path, "--subject", "mlp")
+    content = measure(tmp_path, "mlp")
     assert [row["precision"] for row in content["sides"]] == ["fp32", "bf16"]
     assert all(row["plain, it/s"] > 0 and row["kernel by kernel, it/s"] > 0 for row in content["sides"])
     assert content["packs"][0]["2 packed, runs/h"] > 0
@@ -27,25 +28,23 @@ def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
     assert "2 packed, runs/h" in page
 
 
-def test_models_are_added_to_those_of_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = measure(tmp_path, "--subject", "mlp")
-    both = measure(tmp_path, "--subject", "mlp-dropout", "--add")
+def test_models_are_added_to_those_of_the_same_machine(tmp_path: Path) -> None:
+    first = measure(tmp_path, "mlp")
+    both = measure(tmp_path, "mlp-dropout", add=True)
     assert both["sides"][:2] == first["sides"]
     assert [row["model"] for row in both["packs"]] == ["mlp", "mlp-dropout"]
     assert both["packs"][1]["2 packed, runs/h"] == "no"  # it has dropout
     assert "mlp: medians of 1 turns of 0 seconds. Then, another time: mlp-dropout:" in (tmp_path / "gpu.md").read_text()
-    again = measure(tmp_path, "--subject", "mlp", "--add")
+    again = measure(tmp_path, "mlp", add=True)
     assert [call["models"] for call in again["calls"]] == [["mlp-dropout"], ["mlp"]]
     again["environment"]["cpu"] = "another"
     (tmp_path / "gpu.json").write_text(json.dumps(again))
-    with pytest.raises(SystemExit, match="2"):
-        measure(tmp_path, "--subject", "mlp", "--add")
-    assert "gpu.json was measured elsewhere (cpu 'another', here " in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"gpu\.json was measured elsewhere \(cpu 'another', here "):
+        measure(tmp_path, "mlp", add=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_missing_gpu_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        gpu.main(["--out", str(tmp_path)])
-    assert "there is no GPU here; valid: cpu" in capsys.readouterr().err
+def test_a_missing_gpu_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--device cuda: there is no GPU here; valid: cpu"):
+        gpu.main(out=tmp_path)
     assert not list(tmp_path.iterdir())

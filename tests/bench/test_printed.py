@@ -75,7 +75,7 @@ def test_only_an_accumulated_gradient_is_that_of_the_printed_loop_of_dcgan_faces
 
 
 def test_both_loops_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["mlp", "--iterations", "2"])
+    main("mlp", iterations=2)
     output = capsys.readouterr().out
     assert "mlp as printed: FID " in output
     assert "mlp as meant: FID " in output

@@ -11,8 +11,8 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from gan_ablate.analysis.allocation import settle
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.settling import settle
 from gan_ablate.analysis.table import load_results, tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import BudgetName, load_grid

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from gan_ablate.analysis.claims import Finding, Judgement, Verdict
-from gan_ablate.analysis.family import Effect
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.significance import HolmTest, RateComparison
-from gan_ablate.analysis.stats import Estimate, Interval
+from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.estimates import Estimate, Interval
+from gan_ablate.analysis.tests import HolmTest, RateComparison
 from gan_ablate.design.claims import Claim
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, seed_text, signed
 from gan_ablate.reporting.judgements import evidence_words, verdict_words
 from gan_ablate.reporting.wording import (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.reporting.plots.style import Style
 
 

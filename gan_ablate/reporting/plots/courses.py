@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.settling import Look
+    from gan_ablate.analysis.allocation import Look
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.trajectories import Course
 
 _FARTHEST = np.log(6.0)
 """First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""

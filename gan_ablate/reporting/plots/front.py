@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
 
 _ANSWER_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import seaborn as sns
 
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import Estimate, mean_estimate, mean_on_scale
+from gan_ablate.analysis.estimates import Estimate, mean_estimate, mean_on_scale
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     Style,
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.family import Effect
-    from gan_ablate.analysis.outcomes import Outcome
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.grid import Factor
+    from gan_ablate.design.outcomes import Outcome
 
 
 FOREST_KEY = (

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
-from gan_ablate.analysis.stats import percent_change
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.family import Answer, Effect
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.effects import Answer, Effect
+    from gan_ablate.analysis.estimates import Estimate
 
 WIDTH_INCHES = 9.0
 DPI = 110

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import Estimate, mean_on_scale, rate_interval
+from gan_ablate.analysis.estimates import Estimate, mean_on_scale, rate_interval
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.plots.style import (
     Style,
     draw_interval,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.stats import percent_change
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
     change_text,
     count,
@@ -29,13 +28,13 @@ from gan_ablate.reporting.wording import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gan_ablate.analysis.allocation import Look
     from gan_ablate.analysis.claims import Judgement
-    from gan_ablate.analysis.courses import Course
-    from gan_ablate.analysis.family import Effect
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.estimates import Estimate, Interval
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.analysis.settling import Look
-    from gan_ablate.analysis.significance import SignFlip
-    from gan_ablate.analysis.stats import Estimate, Interval
+    from gan_ablate.analysis.tests import SignFlip
+    from gan_ablate.analysis.trajectories import Course
     from gan_ablate.design.claims import Claim
 
 

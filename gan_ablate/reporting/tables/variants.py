@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gan_ablate.analysis.machines import machine_of, name_machine
-from gan_ablate.analysis.outcomes import OUTCOMES
+from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
     escape_markdown,
     number,
@@ -25,7 +25,7 @@ from gan_ablate.reporting.wording import (
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from gan_ablate.analysis.machines import Machine
+    from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.results import GridResults
 
 
@@ -150,7 +150,7 @@ def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
 
 def _percent(log_deviation: float) -> str:
     """Write a standard deviation of logarithms as a percentage: 0.05 → 5 %."""
-    return "–" if not math.isfinite(log_deviation) else f"{100 * math.expm1(log_deviation):.3g} %"
+    return "–" if not math.isfinite(log_deviation) else f"{percent_change(log_deviation):.3g} %"
 
 
 def definitions_table() -> list[str]:

@@ -1,4 +1,4 @@
-"""Many finished seeds of a grid in, what certainty costs out: ``nox -s certainty`` writes results/certainty.md.
+"""Counts the seeds that certainty costs, from many finished ones of a grid: ``nox -s certainty`` writes the page.
 
 Seeds are drawn anew, with replacement, from those that were trained, and judged in three ways: with seeds of their own
 for every variant, as tutorials compare, and with shared seeds, both for a number of seeds that was settled beforehand;
@@ -7,22 +7,24 @@ and with shared seeds added one by one.
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
 from scipy import stats
 from tabulate import tabulate
 
-from gan_ablate.analysis.contrasts import Contrast, list_contrasts, list_simple_contrasts
-from gan_ablate.analysis.family import name_levels
+from bench import command
+from gan_ablate.analysis.design import Contrast, list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.effects import name_levels
+from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import take_looks
-from gan_ablate.analysis.significance import POWER
-from gan_ablate.analysis.stats import CONFIDENCE
+from gan_ablate.analysis.tests import POWER
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.files import write_atomically
@@ -47,16 +49,16 @@ class Cost:
     sequential: int | None
 
 
-def main() -> None:
-    """Read a grid's runs and write the page."""
-    parser = argparse.ArgumentParser(description="What does certainty cost, paired or not, sequential or not?")
-    parser.add_argument("--grid", default="bn_label_smooth", help="a grid of which many seeds are finished")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="the results folder")
-    parser.add_argument("--studies", type=int, default=NUM_STUDIES, help="studies that are drawn")
-    parser.add_argument("--to", type=Path, default=Path("results/certainty.md"), help="the Markdown file to write")
-    arguments = parser.parse_args()
-    results = GridResults.load(Store(arguments.out), arguments.grid)
-    write_atomically(arguments.to, "\n".join(_page(results, arguments.studies)).rstrip() + "\n")
+def main(
+    *,
+    grid: Annotated[str, typer.Option(help="A grid of which many seeds are finished.")] = "bn_label_smooth",
+    out: Annotated[Path, typer.Option(help="The results folder.")] = Path("results"),
+    studies: Annotated[int, typer.Option(help="Studies that are drawn.")] = NUM_STUDIES,
+    to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("results/certainty.md"),
+) -> None:
+    """Count what certainty costs, paired or not, sequential or not."""
+    results = GridResults.load(Store(out), grid)
+    write_atomically(to, "\n".join(_page(results, studies)).rstrip() + "\n")
 
 
 def _page(results: GridResults, num_studies: int) -> list[str]:
@@ -107,8 +109,8 @@ def _table(
         differences = scores @ contrast.weights
         row = [
             name_levels(contrast.levels) + (f", with {name_levels(contrast.within, ', ')}" if contrast.within else ""),
-            f"{100 * math.expm1(differences.mean()):+.1f} %",
-            f"{100 * math.expm1(differences.std(ddof=1)):.1f} %",
+            f"{percent_change(differences.mean()):+.1f} %",
+            f"{percent_change(differences.std(ddof=1)):.1f} %",
         ]
         row += [_bill(seeds, minutes[counts]) for seeds in (cost.unpaired, cost.paired, cost.sequential)]
         row.append("–" if not (cost.unpaired and cost.sequential) else f"×{cost.unpaired / cost.sequential:.1f}")
@@ -194,4 +196,4 @@ def _smallest(settled: NDArray[np.bool_], nums: NDArray[np.int64]) -> int | None
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

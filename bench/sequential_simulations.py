@@ -1,7 +1,8 @@
-"""Adding seeds until settled, put to the test on data whose truth is known: a part of ``nox -s simulations``."""
+"""Where simulated paired differences come from."""
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass
 
@@ -10,10 +11,29 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
 from gan_ablate.analysis.sequential import PRIOR_SEEDS, take_looks
-from gan_ablate.analysis.significance import holm, seeds_needed
-from gan_ablate.analysis.stats import CONFIDENCE, Estimate, mean_estimate
-from tests.analysis.populations import Population
+from gan_ablate.analysis.tests import holm, seeds_needed
+
+
+class Population(enum.Enum):
+    """Where simulated paired differences come from, all with mean 0 and standard deviation 1."""
+
+    NORMAL = "normal"
+    HEAVY = "heavy tails (t, 5 degrees of freedom)"
+    SKEWED = "skewed (log-normal, σ 0.5)"
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Draw differences."""
+        match self:
+            case Population.NORMAL:
+                return rng.standard_normal(shape)
+            case Population.HEAVY:
+                return rng.standard_t(5, shape) / math.sqrt(5 / 3)
+            case Population.SKEWED:
+                variance = (math.exp(0.25) - 1) * math.exp(0.25)
+                return (rng.lognormal(0, 0.5, shape) - math.exp(0.125)) / math.sqrt(variance)
+
 
 MOST = 30
 FAMILY = 6

@@ -1,42 +1,43 @@
-"""Full MNIST and Fashion-MNIST in, the embedded files out: ``nox -s assets -- --data-dir DIR``."""
+"""Rebuilds the embedded files from full MNIST and Fashion-MNIST: ``nox -s assets -- --data-dir DIR``."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 from torchvision.datasets import MNIST, FashionMNIST
 
+from bench import command
 from gan_ablate.files import write_atomically
 from gan_ablate.scoring.features import EXTRACTION_BATCH, ClassifierName, ImageClassifier
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parents[1] / "gan_ablate" / "assets"
 NUM_TRAIN_DIGITS = 10_000
 DATASETS: dict[ClassifierName, type[MNIST]] = {"digits": MNIST, "fashion": FashionMNIST}
 REQUIRED_ACCURACY: dict[ClassifierName, float] = {"digits": 0.993, "fashion": 0.92}
 
 
-def main() -> None:
-    """Rebuild every embedded file and their checksums."""
-    parser = argparse.ArgumentParser(description="Rebuild the embedded digits and classifier weights.")
-    parser.add_argument("--data-dir", type=Path, required=True, help="torchvision's root of MNIST and FashionMNIST")
-    parser.add_argument("--download", action="store_true", help="download the data sets where they are missing")
-    parser.add_argument("--epochs", type=int, default=20, help="training epochs of each classifier")
-    parser.add_argument("--only", choices=list(DATASETS), help="rebuild this classifier's files alone")
-    arguments = parser.parse_args()
-
+def main(
+    *,
+    data_dir: Annotated[Path, typer.Option(help="torchvision's root of MNIST and FashionMNIST.")],
+    download: Annotated[bool, typer.Option(help="Download the data sets where they are missing.")] = False,
+    epochs: Annotated[int, typer.Option(help="Training epochs of each classifier.")] = 20,
+    only: Annotated[ClassifierName | None, typer.Option(help="Rebuild this classifier's files alone.")] = None,
+) -> None:
+    """Rebuild the embedded digits and classifiers, and their checksums."""
     for name, dataset in DATASETS.items():
-        if arguments.only not in (None, name):
+        if only not in (None, name):
             continue
-        train, test = (dataset(arguments.data_dir, train=part, download=arguments.download) for part in (True, False))
-        network, accuracy = train_classifier(name, train, test, arguments.epochs)
+        train, test = (dataset(data_dir, train=part, download=download) for part in (True, False))
+        network, accuracy = train_classifier(name, train, test, epochs)
         weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
         save_file(weights, ASSETS / f"{name}.safetensors", {"test_accuracy": f"{accuracy:.4f}"})
         if name == "digits":
@@ -122,4 +123,4 @@ def _save_digits(part: str, images: Tensor, labels: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -6,23 +6,25 @@ runs with planted effects.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from gan_ablate.analysis import stats
-from gan_ablate.analysis.effects import estimate_effects
-from gan_ablate.analysis.family import Effect
-from gan_ablate.analysis.significance import holm, sign_flip_test
-from gan_ablate.analysis.stats import bootstrap_interval, difference_estimate, mean_estimate
+from bench import command, sequential_simulations
+from bench.sequential_simulations import Population
+from gan_ablate.analysis import estimates as stats
+from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
@@ -32,8 +34,6 @@ from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.files import write_atomically
 from gan_ablate.reporting.formats import p_text, percent_text
-from tests.analysis import sequential_simulations
-from tests.analysis.populations import Population
 from tests.configs import make_config
 
 
@@ -150,9 +150,13 @@ def compare_with_itself(num_repetitions: int, num_seeds: int, out: Path) -> tupl
     """
     scores = real_scores(tiny_run(), range(2 * num_repetitions * num_seeds), out)
     levels = scores.reshape(num_repetitions, 2, num_seeds)
-    paired = sum(not mean_estimate(a - b).excludes_zero for a, b in levels)
-    unpaired = sum(not difference_estimate(a, b).excludes_zero for a, b in levels)
+    paired = sum(_includes_zero(mean_estimate(a - b)) for a, b in levels)
+    unpaired = sum(_includes_zero(difference_estimate(a, b)) for a, b in levels)
     return paired, unpaired
+
+
+def _includes_zero(estimate: Estimate) -> bool:
+    return not (estimate.low > 0 or estimate.high < 0)
 
 
 PLANTED = """
@@ -195,28 +199,27 @@ def find_planted_effects(out: Path) -> list[Effect]:
     return estimate_effects(planned, run_grid(planned, out))
 
 
-def main() -> None:
-    """Run everything and write the table."""
-    parser = argparse.ArgumentParser(description="Put the statistics to the test on data whose truth is known.")
-    parser.add_argument("--to", type=Path, default=Path("results/statistics.md"), help="the Markdown file to write")
-    parser.add_argument("--repetitions", type=int, default=10_000, help="simulations of each row")
-    parser.add_argument("--bootstraps", type=int, default=4_000, help="simulations of the bootstrap")
-    parser.add_argument("--families", type=int, default=4_000, help="simulations of looking after every seed")
-    arguments = parser.parse_args()
-
+def main(
+    *,
+    to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("results/statistics.md"),
+    repetitions: Annotated[int, typer.Option(help="Simulations of each row.")] = 10_000,
+    bootstraps: Annotated[int, typer.Option(help="Simulations of the bootstrap.")] = 4_000,
+    families: Annotated[int, typer.Option(help="Simulations of looking after every seed.")] = 4_000,
+) -> None:
+    """Put the statistics to the test on data whose truth is known."""
     lines = ["# Are the statistics to be trusted?", "", INTRODUCTION, "", "## Simulated seeds", ""]
     for population in Population:
         rows = [
             [num_seeds, row.method, *_row_texts(row)]
             for num_seeds in (3, 5, 8)
-            for row in simulate(num_seeds, population, arguments.repetitions, arguments.bootstraps, seed=0)
+            for row in simulate(num_seeds, population, repetitions, bootstraps, seed=0)
         ]
         headers = ["seeds", "method", "used in the report", "false positives", "coverage", "repetitions"]
         lines += [f"### Differences: {population.value}", "", tabulate(rows, headers, tablefmt="github"), ""]
-    lines += sequential_simulations.page(arguments.families)
+    lines += sequential_simulations.page(families)
     with tempfile.TemporaryDirectory() as folder:
         lines += _real_runs(Path(folder))
-    write_atomically(arguments.to, "\n".join(lines).rstrip() + "\n")
+    write_atomically(to, "\n".join(lines).rstrip() + "\n")
 
 
 INTRODUCTION = """\
@@ -262,4 +265,4 @@ def _real_runs(out: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

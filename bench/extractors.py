@@ -1,4 +1,4 @@
-"""Finished runs and full MNIST in, the share of the scoring classifier's retraining in FID's variance out.
+"""Measures how much the retraining of the scoring classifier contributes to FID's variance.
 
 ``nox -s extractors -- --grid bn_label_smooth --data-dir DIR`` writes results/extractors.md: a classifier trained from
 another seed has other features, and the question is whether it would order the runs in another way.
@@ -6,24 +6,27 @@ another seed has other features, and the question is whether it would order the 
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from safetensors.torch import load_file
 from tabulate import tabulate
 from torch import Tensor
 from torchvision.datasets import MNIST
 
+from bench import command
+from bench.assets import train_classifier
 from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
 from gan_ablate.design.config import RunConfig
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.execution.store import GENERATOR_FILE, Store
 from gan_ablate.files import write_atomically
-from gan_ablate.maintenance.assets import train_classifier
 from gan_ablate.reporting.formats import percent_text
 from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor
 from gan_ablate.scoring.metrics import frechet_distance
@@ -35,26 +38,26 @@ from gan_ablate.training.models import build_generator
 CPU = torch.device("cpu")
 
 
-def main() -> None:
+def main(
+    *,
+    data_dir: Annotated[Path, typer.Option(help="torchvision's root of MNIST.")],
+    grid: Annotated[str, typer.Option(help="A grid whose runs are finished.")] = "bn_label_smooth",
+    out: Annotated[Path, typer.Option(help="The results folder.")] = Path("results"),
+    num: Annotated[int, typer.Option(help="Classifiers to train beside the embedded one.")] = 2,
+    epochs: Annotated[int, typer.Option(help="Training epochs of each.")] = 8,
+    to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("results/extractors.md"),
+) -> None:
     """Retrain the digit classifier, score a grid's generators again with each, and write what changes."""
-    parser = argparse.ArgumentParser(description="How much does the scoring classifier's retraining matter?")
-    parser.add_argument("--grid", default="bn_label_smooth", help="a grid whose runs are finished")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="the results folder")
-    parser.add_argument("--data-dir", type=Path, required=True, help="torchvision's root of MNIST")
-    parser.add_argument("--num", type=int, default=2, help="how many classifiers to train beside the embedded one")
-    parser.add_argument("--epochs", type=int, default=8, help="training epochs of each")
-    parser.add_argument("--to", type=Path, default=Path("results/extractors.md"), help="the Markdown file to write")
-    arguments = parser.parse_args()
     keep_memory()
-    train, test = (MNIST(arguments.data_dir, train=part) for part in (True, False))
+    train, test = (MNIST(data_dir, train=part) for part in (True, False))
     extractors: list[FeatureExtractor] = [ClassifierExtractor("digits", CPU)]
     names = ["embedded"]
-    for seed in range(1, arguments.num + 1):
-        network, accuracy = train_classifier("digits", train, test, arguments.epochs, seed)
+    for seed in range(1, num + 1):
+        network, accuracy = train_classifier("digits", train, test, epochs, seed)
         extractors.append(ClassifierExtractor("digits", CPU, network))
         names.append(f"retrained, seed {seed} (test accuracy {accuracy:.2%})")
-    results = GridResults.load(Store(arguments.out), arguments.grid)
-    write_atomically(arguments.to, _report(results, extractors, names))
+    results = GridResults.load(Store(out), grid)
+    write_atomically(to, _report(results, extractors, names))
 
 
 def _report(results: GridResults, extractors: list[FeatureExtractor], names: list[str]) -> str:
@@ -71,7 +74,7 @@ def _report(results: GridResults, extractors: list[FeatureExtractor], names: lis
     split = split_variance(scores, errors)
     shares = split.shares()
     parts = [
-        [name, f"{100 * math.expm1(math.sqrt(part)):.1f} %", f"{share:.1%}"]
+        [name, f"{percent_change(math.sqrt(part)):.1f} %", f"{share:.1%}"]
         for name, part, share in (
             ("training seed", split.seed, shares.seed),
             ("choice of the scored images", split.sampling, shares.sampling),
@@ -120,4 +123,4 @@ def _scores(
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,6 +1,6 @@
-"""Differences, p-values and events in, tests of them out: which effects may be called one, and what it would take.
+"""Tests: sign flips, Holm's procedure, rates of events, and the seeds that a test needs.
 
-Every method here is held to its promise by ``tests/analysis/simulations.py``.
+Every method here is held to its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from gan_ablate.analysis.stats import CONFIDENCE
+from gan_ablate.analysis.estimates import CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
-    from gan_ablate.analysis.stats import Estimate
+    from gan_ablate.analysis.design import Design
+    from gan_ablate.analysis.estimates import Estimate
 
 POWER = 0.8
 """Chance with which a new study of the seeds needed would find the effect."""
@@ -144,6 +146,29 @@ def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -
     table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
     p = float(stats.fisher_exact(table).pvalue) if counts[1] and counts[3] else math.nan
     return RateComparison(*counts, p)
+
+
+def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
+    """Compare how often a run diverged or collapsed at a level and at its factor's baseline, over all other factors.
+
+    Args:
+        design: of the runs.
+        runs: from ``load_results``.
+        levels: factor → level; for an interaction, both levels against both baselines.
+        event: ``"diverged"`` or ``"collapsed"``.
+    """
+    happened: list[list[bool]] = []
+    for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
+        cells = [cell.label for cell in design.cells if all(cell.levels[f] == level for f, level in wanted.items())]
+        if design.kind == "one-at-a-time" and wanted is not levels:
+            cells = [design.cells[0].label]
+        over = runs.loc[runs["cell"].isin(cells) & runs["status"].isin(["completed", "diverged"])]
+        if event == "collapsed":
+            over = over.loc[over["collapsed"].notna()]
+            happened.append([bool(value) for value in over["collapsed"]])
+        else:
+            happened.append([status == "diverged" for status in over["status"]])
+    return compare_rates(*happened)
 
 
 def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: float | None = None) -> int | None:

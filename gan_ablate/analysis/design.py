@@ -1,19 +1,64 @@
-"""A design in, the comparisons that it allows out: which cells count how much, one row of weights each."""
+"""The design of a grid or of a user's table: its variants, their contrasts, and the relative efficiency of pairing."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import numpy as np
+from scipy import stats
+
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from gan_ablate.analysis.designs import Design
+    from gan_ablate.design.grid import DesignKind, Factor
+    from gan_ablate.design.planning import Intervals
+
+
+class Variant(Protocol):
+    """One cell of a design."""
+
+    @property
+    def label(self) -> str:
+        """What the table's column ``cell`` calls it."""
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """A level for every factor."""
+
+
+class Design(Protocol):
+    """A plan, or what a table of others' runs shows of one."""
+
+    @property
+    def factors(self) -> Mapping[str, Factor]:
+        """What is varied, with the levels and which of them is the baseline."""
+
+    @property
+    def kind(self) -> DesignKind:
+        """Whether all factors are crossed, or each level is compared with the one baseline."""
+
+    @property
+    def cells(self) -> Sequence[Variant]:
+        """The variants, the baseline first."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """In the order in which they came."""
+
+    @property
+    def intervals(self) -> Intervals:
+        """Whether the number of seeds was settled beforehand."""
+
+    @property
+    def log_margin(self) -> float:
+        """The log ratio within ± which an effect is negligible."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +151,38 @@ def _factorial_weights(
         weights *= (columns[name] == level).astype(np.float64) - (columns[name] == baseline)
     weights /= np.count_nonzero(weights) / 2 ** len(levels)
     return weights
+
+
+MIN_PAIRED_SEEDS = 4
+"""With fewer, the interval leaves everything possible."""
+
+
+def pairing_gain(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate the relative efficiency of pairing: the variance of an unpaired over that of a paired difference.
+
+    Let A and B be the sides, means of the variants that are compared. Over seeds of their own the variance of A - B is
+    Var A + Var B, over shared ones Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
+    many seeds the same certainty would have taken. It is (1 + Var(A + B) / Var(A - B)) / 2, and the interval of a ratio
+    of two correlated normal variances is exact (Morgan, "A test for the significance of the difference between the two
+    variances in a sample from a normal bivariate population", Biometrika 31, 1939).
+
+    Args:
+        sides: (seeds, 2) A and B; a seed with a NaN is left out.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_PAIRED_SEEDS`` seeds or no spread.
+    """
+    sides = sides[np.isfinite(sides).all(axis=1)]
+    num = len(sides)
+    if num < MIN_PAIRED_SEEDS:
+        return Estimate(math.nan, math.nan, math.nan, num)
+    treated, control = sides.T
+    (summed, shared), (_, paired) = np.cov(treated + control, treated - control)
+    if not (summed > 0 and paired > 1e-20 * summed):  # equal to rounding in every seed
+        return Estimate(math.nan, math.nan, math.nan, num)
+    t = float(stats.t.ppf((1 + confidence) / 2, num - 2))
+    width = 1 + 2 * (1 - shared**2 / (summed * paired)) * t**2 / (num - 2)
+    root = math.sqrt(max(width**2 - 1, 0.0))
+    value, low, high = (float(1 + summed / paired * factor) / 2 for factor in (1.0, width - root, width + root))
+    return Estimate(value, low, high, num)

@@ -7,7 +7,6 @@ an undisturbed run: all but what the clock says has to be equal, bit for bit.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -19,8 +18,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from bench import command
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Store
@@ -58,12 +60,12 @@ DISK_MIB = 64
 ACTIONS = ("kill a worker", "kill the parent", "terminate", "interrupt twice", "rival", "fill the disk")
 
 
-def main() -> None:
-    """Run the rounds and print a table of what was done to them and what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
-    options = parser.parse_args()
+def main(
+    *,
+    rounds: Annotated[int, typer.Option(help="How often the grid is computed.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of what is done when.")] = 0,
+) -> None:
+    """Disturb a grid in every way, and compare its records with those of one left in peace."""
     num_lost = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -71,9 +73,9 @@ def main() -> None:
         expected = _undisturbed(folder)
         print(f"| round | seconds | starts | {' | '.join(ACTIONS)} | done | equal | damaged files |")
         print("|" + "---|" * (len(ACTIONS) + 6))
-        for number in range(options.rounds):
+        for number in range(rounds):
             with _small_disk(folder / f"disk-{number}") as disk:
-                row, is_whole = _round(folder, disk, expected, random.Random(f"{options.seed}/{number}"))
+                row, is_whole = _round(folder, disk, expected, random.Random(f"{seed}/{number}"))
             print(f"| {number + 1} | {row} |", flush=True)
             num_lost += not is_whole
     print("nothing lost" if not num_lost else f"{num_lost} rounds lost something")
@@ -200,4 +202,4 @@ def _small_disk(place: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.certainty import _page, settle_studies
+from gan_ablate.analysis.estimates import Estimate
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import seeds_to_settle
-from gan_ablate.analysis.significance import seeds_needed
-from gan_ablate.analysis.stats import Estimate
+from gan_ablate.analysis.tests import seeds_needed
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.maintenance.certainty import _page, settle_studies
 from tests.synthetic import save_runs
 
 MARGIN = math.log(1.1)
@@ -80,10 +78,3 @@ def test_the_page_has_a_row_for_every_effect(tmp_path: Path) -> None:
     save_runs(Store(tmp_path / "few"), plan(load_grid("bn_label_smooth"), seeds=3), fid)
     with pytest.raises(UserError, match="3 seeds with all variants; valid: at least 10"):
         _page(GridResults.load(Store(tmp_path / "few"), "bn_label_smooth"), 200)
-
-
-@pytest.mark.parametrize("module", ["certainty", "extractors", "assets"])
-def test_what_nox_calls_can_be_called(module: str) -> None:
-    command = [sys.executable, "-m", f"gan_ablate.maintenance.{module}", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "usage:" in done.stdout

@@ -1,22 +1,17 @@
-"""What is measured of a run: every outcome's name, better direction and definition, and those that histories give.
+"""Outcomes: everything that is measured of a run, with its name, scale, better direction and definition.
 
-An outcome is a column of a grid's table. The report's appendix is made from this list, so a number and its meaning
-have one home.
+This list is the only one: an outcome added here is a column of a grid's table, may be claimed, gets effects and a line
+in the report's appendix. ``gan_ablate.analysis.table`` computes its values from records.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-MIN_OSCILLATION_POINTS = 4
-"""Fewer than four points have fewer than two second differences."""
+MAX_LOG = 700.0
+"""Its exponential is about the largest float."""
 
 
 @dataclass(frozen=True)
@@ -124,83 +119,46 @@ _OUTCOMES = (
 
 OUTCOMES: dict[str, Outcome] = {outcome.name: outcome for outcome in _OUTCOMES}
 
+RATIO_OUTCOMES = tuple(name for name, outcome in OUTCOMES.items() if outcome.scale == "ratio")
+"""Those that are compared by ratios, and so have a margin."""
 
-def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
-    """Root mean square of the second differences of log FID over the last half, over √6.
+if TYPE_CHECKING:
+    OutcomeName: TypeAlias = str
+    """The name of an outcome in ``OUTCOMES``."""
+else:
+    OutcomeName = Literal[tuple(OUTCOMES)]
 
-    A second difference of a straight line is nothing, of a smooth course little, and of independent errors of standard
-    deviation σ it has the variance 6σ² (von Neumann et al., Annals of Mathematical Statistics 12, 1941, for first
-    differences).
+# The order of the columns in runs.csv stays as it is: the first three were added after the others.
+_BEHIND_NEAREST_RATIO = ("fid_batch_stats", "fid_ema", "label_accuracy")
+_OTHER_COLUMNS = {
+    "fid": ("fid_sampling_error",),
+    "class_divergence": ("collapsed",),
+    "nearest_ratio": (
+        *_BEHIND_NEAREST_RATIO, "fid_floor", "kid_floor", "num_samples", "extractor", "best_curve_fid",
+    ),
+    "steps_to_fid": ("fid_reached",),
+    "step_ms_median": (
+        "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "peak_memory_mib", "steps", "train_sec",
+        "scoring_sec", "total_sec", "diverged_at",
+    ),
+}  # fmt: skip
+"""Outcome → columns behind it."""
 
-    Args:
-        steps: at which FID was taken, ascending and evenly spread.
-        fid: as many values.
-
-    Returns:
-        None where fewer than ``MIN_OSCILLATION_POINTS`` lie in the last half.
-    """
-    late = [math.log(value) for step, value in zip(steps, fid, strict=True) if 2 * step >= steps[-1]]
-    if len(late) < MIN_OSCILLATION_POINTS:
-        return None
-    return math.sqrt(float(np.square(np.diff(late, 2)).mean()) / 6)
-
-
-def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
-    """Place (a step, a second) at which FID first falls to ``target``, log FID interpolated, or None if it never does.
-
-    Args:
-        target: a FID on as many samples.
-        places: ascending, one per value.
-        fid: along training.
-    """
-    for i, value in enumerate(fid):
-        if value <= target:
-            if i == 0:
-                return float(places[0])
-            above, below = math.log(fid[i - 1] / target), math.log(target / value)
-            return places[i - 1] + (places[i] - places[i - 1]) * above / (above + below)
-    return None
-
-
-def value_at(place: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
-    """FID at a place (a second) along training, log FID interpolated; the last one beyond its end.
-
-    Args:
-        place: where to look.
-        places: ascending, one per value.
-        fid: along training.
-
-    Returns:
-        None before the first value.
-    """
-    if not places or place < places[0]:
-        return None
-    return math.exp(float(np.interp(place, places, np.log(fid))))
+RESULT_COLUMNS = (
+    "cell",
+    "seed",
+    "run_id",
+    "status",
+    *(
+        column
+        for name in OUTCOMES
+        if name not in _BEHIND_NEAREST_RATIO
+        for column in (name, *_OTHER_COLUMNS.get(name, ()))
+    ),
+)
+"""Columns of a grid's table beside its factors, whose names they may therefore not have."""
 
 
-def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    """Reduce a run's history to gradient norms, D's accuracy and confidence, and what D thinks at the end.
-
-    Args:
-        history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
-    """
-    names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
-    if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:
-        return dict.fromkeys(names)  # of a program of somebody's own, which tells less
-    columns = {name: np.array(values, np.float64) for name, values in history.items()}
-    late = columns["step"] >= columns["step"][-1] / 2
-    last = columns["step"] >= 0.9 * columns["step"][-1]
-    confidence = (columns["d_real"] + 1 - columns["d_fake_before"]) / 2
-    return {
-        "grad_norm_g": _geometric_mean(columns["grad_norm_g"]),
-        "grad_norm_d": _geometric_mean(columns["grad_norm_d"]),
-        "accuracy_d": float(columns["accuracy_d"][late].mean()),
-        "confidence_d": float(confidence[late].mean()),
-        "d_real_end": float(columns["d_real"][last].mean()),
-        "d_fake_end": float(columns["d_fake_before"][last].mean()),
-    }
-
-
-def _geometric_mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    # A gradient may vanish to 0, which has no logarithm; the smallest float32 stands in for it.
-    return math.exp(float(np.log(np.maximum(values, np.finfo(np.float32).tiny)).mean()))
+def percent_change(log_ratio: float) -> float:
+    """Turn a log ratio into a change in percent: log 2 → +100, log ½ → -50; infinite where no float holds it."""
+    return math.inf if log_ratio > MAX_LOG else 100 * math.expm1(log_ratio)

@@ -8,16 +8,20 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from gan_ablate.analysis.significance import (
+from gan_ablate.analysis.estimates import Estimate, mean_estimate
+from gan_ablate.analysis.tests import (
     MOST_SEEDS,
     _power,
+    compare_event_rates,
     compare_rates,
     fewest_seeds,
     holm,
     seeds_needed,
     sign_flip_test,
 )
-from gan_ablate.analysis.stats import Estimate, mean_estimate
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Cell, plan
+from tests.synthetic import make_results
 
 RNG = np.random.default_rng(0)
 
@@ -75,7 +79,8 @@ def test_holms_interval_excludes_zero_exactly_where_its_test_rejects() -> None:
         samples = RNG.normal(RNG.choice([0, 0.8, 1.5], size=4), 1, size=(6, 4))
         tests = holm([mean_estimate(column).p for column in samples.T])
         for column, test in zip(samples.T, tests, strict=True):
-            assert mean_estimate(column, test.confidence).excludes_zero == test.is_rejected
+            bounds = mean_estimate(column, test.confidence)
+            assert (bounds.low > 0 or bounds.high < 0) == test.is_rejected
 
 
 def test_rates_are_compared_exactly() -> None:
@@ -164,3 +169,30 @@ def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float
 )
 def test_the_fewest_seeds_are_two_or_more_and_none_that_nobody_runs(enough: int, found: int | None) -> None:
     assert fewest_seeds(lambda num: num >= enough) == found
+
+
+def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
+    """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
+    planned = plan(load_grid("essentials"), seeds=4)
+    runs = make_results(planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0).runs
+    runs.loc[(runs["cell"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
+    runs.loc[(runs["cell"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
+    rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
+    assert (rates.count, rates.total) == (2, 3)
+    assert (rates.baseline_count, rates.baseline_total) == (1, 4)
+
+
+def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> None:
+    """Runs diverge with batch norm, and one without; with one level alone they count on neither side."""
+    planned = plan(load_grid("bn_label_smooth"), seeds=4)
+
+    def fid(cell: Cell, seed: int) -> float | None:
+        has_norm, is_smooth = cell.levels["batch_norm"] == "on", cell.levels["label_smoothing"] == "on"
+        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (cell.config.seed + seed == 0)
+        return None if diverges else 20.0
+
+    runs = make_results(planned, fid).runs
+    both = compare_event_rates(planned, runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
+    assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
+    norm = compare_event_rates(planned, runs, {"batch_norm": "on"}, "diverged")
+    assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)

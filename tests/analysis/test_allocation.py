@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from gan_ablate.analysis.allocation import FUTILE_SEEDS, Allocation, Look, Settling, first_look, settle
 from gan_ablate.analysis.sequential import critical_t
-from gan_ablate.analysis.settling import HOPELESS_SEEDS, Look, Settling, first_look, settle
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
+from gan_ablate.execution.events import Silent
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.settling import settled_sentence
-from tests.synthetic import make_record
+from tests.synthetic import make_record, save_runs
 
 MOST = 30
 
@@ -112,7 +115,7 @@ def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": math.nan}, noise=0.01)
     settling, _ = reveal(planned, runs)
     assert settling.is_over
-    assert len(settling.plan.seeds) == HOPELESS_SEEDS
+    assert len(settling.plan.seeds) == FUTILE_SEEDS
     assert [effect.name for effect in settling.looks[-1].hopeless_effects] == ["dropout channels-25"]
     assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(settling)
 
@@ -184,3 +187,17 @@ def test_where_only_a_comparison_with_a_value_is_open_the_baseline_alone_goes_on
     assert later
     others = {cell.label: first_look(planned) for cell in planned.cells[1:]}
     assert settling.plan.stopped == others
+
+
+def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_without_it(tmp_path: Path) -> None:
+    store, planned = Store(tmp_path), plan(load_grid("dropout"), seeds=MOST)
+    twin = planned.model_copy(update={"grid": planned.grid.model_copy(update={"name": "twin"})})
+    few = planned.model_copy(update={"seeds": planned.seeds[:5]})
+    save_runs(store, few, lambda cell, seed: 20.0 + 5 * math.sin(7 * seed + len(cell.label)))
+    first = make_record(planned.baseline, 0, None).model_copy(update={"status": "failed"})
+    store.save_record(first)
+    allocation = Allocation((planned, twin), store, None, None, None, Silent())
+    assert [config.run_id for config in allocation.list_runs()] == [first.run_id]
+    assert [settling.looks for settling in allocation.settlings] == [(), ()]
+    assert {config.seed for config in allocation.list_runs()} == {5}
+    assert all(settling.looks[-1].num_seeds == 5 for settling in allocation.settlings)

@@ -1,7 +1,7 @@
-"""Numbers per seed in, estimates and intervals out; numpy arrays and frozen dataclasses only.
+"""Estimates of means, differences and rates over seeds, with their intervals.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
-differences within a seed. Every method here is held to its promise by ``tests/analysis/simulations.py``.
+differences within a seed. Every method here is held to its promise by ``bench/simulations.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
+
+from gan_ablate.design.outcomes import MAX_LOG, percent_change
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,18 +48,18 @@ class Estimate:
     p: float = math.nan
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
+    def interval(self) -> Interval:
+        """Its bounds."""
+        return Interval(self.low, self.high)
 
     def as_ratio(self) -> Estimate:
-        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, bounds likewise."""
+        """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, with its bounds."""
         value, low, high = (_exp(x) for x in self._numbers)
         return Estimate(value, low, high, self.num_seeds)
 
     def as_percent_change(self) -> Estimate:
         """Turn a mean log ratio into a change in percent: log 2 → +100, log ½ → -50."""
-        value, low, high = (percent_change(x) for x in self._numbers)
+        value, low, high = map(percent_change, self._numbers)
         return Estimate(value, low, high, self.num_seeds)
 
     @property
@@ -72,10 +74,9 @@ class Interval:
     low: float
     high: float
 
-
-def percent_change(log_ratio: float) -> float:
-    """Turn a log ratio into a change in percent, infinite where it is too large: log 2 → +100, log ½ → -50."""
-    return 100 * (_exp(log_ratio) - 1 if abs(log_ratio) > 1 else math.expm1(log_ratio))
+    def lies_within(self, margin: float | None) -> bool:
+        """Whether it lies within ± ``margin``; never without one."""
+        return margin is not None and -margin < self.low and self.high < margin
 
 
 def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,8 +89,8 @@ def mean_on_scale(values: NDArray[np.float64], *, is_ratio: bool) -> Estimate:
     """Estimate a mean as its outcome is compared: of ratios the geometric one, as numbers and not as logarithms.
 
     Args:
-        values: (seeds,) as for ``mean_estimate``.
-        is_ratio: whether differences are told as ratios.
+        values: (seeds,) one number per seed; NaN where a seed has none, which is left out.
+        is_ratio: whether values are compared by ratios.
     """
     return mean_estimate(log_scores(values)).as_ratio() if is_ratio else mean_estimate(values)
 
@@ -120,7 +121,7 @@ def difference_estimate(
 
     Args:
         treated: (n,) one number per seed; NaN where a seed has none.
-        control: (m,) likewise, of other seeds.
+        control: (m,) one number per seed, of other seeds; NaN where a seed has none.
         confidence: of the interval, in (0, 1).
 
     Returns:
@@ -182,7 +183,7 @@ def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float,
 
 
 def _exp(x: float) -> float:
-    return math.inf if x > 700 else math.exp(x)
+    return math.inf if x > MAX_LOG else math.exp(x)
 
 
 def bootstrap_interval(

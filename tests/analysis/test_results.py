@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gan_ablate.analysis.outcomes import OUTCOMES
-from gan_ablate.analysis.summary import summarise_variants
+from gan_ablate.analysis.results import summarise_variants
 from gan_ablate.design.grid import load_grid
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.planning import Plan, plan
 from tests.synthetic import make_results
 
@@ -105,3 +105,11 @@ def test_a_variant_that_was_stopped_early_had_fewer_runs_planned() -> None:
     planned, runs = planned_runs(4)
     stopped = planned.model_copy(update={"stopped": {planned.cells[1].label: 3}})
     assert summarise_variants(stopped, runs, FIRST_POINT)["planned"].tolist() == [4, 3, 4]
+
+
+def test_only_a_sequential_grid_with_scores_has_looks() -> None:
+    fixed = plan(load_grid("beta1"), seeds=5)
+    sequential = fixed.model_copy(update={"until_settled": True, "intervals": "sequential"})
+    assert make_results(fixed, lambda _, seed: 20.0 + seed).looks == ()
+    assert make_results(sequential, lambda *_: None).looks == ()
+    assert make_results(sequential, lambda _, seed: 20.0 + seed).looks

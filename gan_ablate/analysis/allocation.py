@@ -1,0 +1,228 @@
+"""Seed allocation: which variants get another seed, after each interim analysis, until every question has an answer.
+
+A decision depends on the scores of the earlier seeds only. So it does not matter in which order runs end, or how often
+the program was stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.claims import list_claims, measure
+from gan_ablate.analysis.comparability import Comparability
+from gan_ablate.analysis.design import list_contrasts
+from gan_ablate.analysis.effects import estimate_against, estimate_effects
+from gan_ablate.analysis.estimates import CONFIDENCE
+from gan_ablate.analysis.sequential import critical_t
+from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.errors import UserError
+from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.cost import Speed
+    from gan_ablate.design.planning import Plan
+    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.store import Store
+
+
+FUTILE_SEEDS = 10
+"""From this look on, an effect that fewer than half of the seeds have a value for, as runs diverge, gets no more."""
+
+EQUAL_SEEDS = 4
+"""So many seeds in which two variants score alike to the last digit say that they are the same."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the first ``num_seeds`` seeds say of the grid's questions, of each an effect."""
+
+    num_seeds: int
+    effects: tuple[Effect, ...]
+
+    @property
+    def open_effects(self) -> list[Effect]:
+        """The questions that need another seed."""
+        return [effect for effect in self.effects if effect.answer == "open" and not self._is_futile(effect)]
+
+    @property
+    def hopeless_effects(self) -> list[Effect]:
+        """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
+        return [effect for effect in self.effects if effect.answer == "open" and self._is_futile(effect)]
+
+    def _is_futile(self, effect: Effect) -> bool:
+        has_few_values = self.num_seeds >= FUTILE_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
+        return has_few_values or (effect.estimate.num_seeds >= EQUAL_SEEDS and effect.estimate.std == 0)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How far a grid is on its way to answers.
+
+    Attributes:
+        plan: all runs that were needed so far, those of the next look among them.
+        looks: those that could be taken, in order.
+        is_over: whether no run is needed any more: nothing is open, or no seed is left.
+    """
+
+    plan: Plan
+    looks: tuple[Look, ...]
+    is_over: bool
+
+
+def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
+    """Replay a grid seed by seed: after each look, only variants that an open question needs get another seed.
+
+    The questions are all main effects on FID and what decides the claims that the grid is shipped to test. A question
+    is open until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
+    margin.
+
+    Args:
+        plan: with all seeds that may be spent.
+        runs: what is there, from ``load_results``; runs that no look asked for are not looked at.
+    """
+    most = len(plan.seeds)
+    num_seeds = min(most, first_look(plan))
+    counts = {cell.label: num_seeds for cell in plan.cells}
+    present = set(zip(runs["cell"], runs["seed"], strict=True))
+    positions = {seed: number for number, seed in enumerate(plan.seeds)}
+    looks: list[Look] = []
+    while True:
+        now = _cut(plan, num_seeds, counts)
+        if any((cell.label, config.seed) not in present for cell, config in now.runs):
+            return Settling(now, tuple(looks), is_over=False)
+        asked = [
+            positions.get(seed, most) < counts[cell] for cell, seed in zip(runs["cell"], runs["seed"], strict=True)
+        ]
+        look = Look(num_seeds, tuple(_questions(now, runs.loc[asked])))
+        looks.append(look)
+        if not look.open_effects or num_seeds == most:
+            return Settling(now, tuple(looks), is_over=True)
+        num_seeds += 1
+        for label in _list_compared(plan, look.open_effects):
+            counts[label] = num_seeds
+
+
+def first_look(plan: Plan) -> int:
+    """Return the first number of seeds at which anything could be settled, in a family as large as the plan's."""
+    confidence = 1 - (1 - CONFIDENCE) / len(list_contrasts(plan))
+    return next(num for num in itertools.count(2) if critical_t(num, confidence) < float("inf"))
+
+
+def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
+    stopped = {label: count for label, count in counts.items() if count < num_seeds}
+    changes = {"seeds": plan.seeds[:num_seeds], "stopped": stopped, "intervals": "sequential", "until_settled": True}
+    return plan.model_copy(update=changes)
+
+
+def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
+    """Every main effect on FID, and what decides the grid's claims; each once."""
+    effects = functools.cache(functools.partial(estimate_effects, plan, runs))
+    against = functools.partial(estimate_against, plan, runs)
+    expected = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
+    of_claims = [measure(expectation, effects, against) for expectation in expected]
+    asked = [effect for effect in effects("fid") if not effect.is_interaction]
+    asked += [effect for effect in of_claims if effect is not None]
+    return list({(effect.outcome.name, effect.name): effect for effect in asked}.values())
+
+
+def _list_compared(plan: Plan, effects: list[Effect]) -> list[str]:
+    """List the variants that the effects compare, the baseline always among them."""
+    wanted = [effect.levels for effect in effects]
+    weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
+    return [cell.label for i, cell in enumerate(plan.cells) if i == 0 or any(weight[i] for weight in weights)]
+
+
+class Allocation:
+    """The seeds that grids get, one after the other, until their questions have answers.
+
+    The grids are computed together; a run that several share is computed once.
+
+    Args:
+        blocks: a plan of one block each, with all seeds that may be spent.
+        store: where the runs lie.
+        speed: the machine's, if it is known.
+        max_hours: after so many hours no other seed is begun.
+        on_look: called with a plan and every look at it, in order.
+        observer: told which runs are to be expected.
+
+    Attributes:
+        settlings: how far each block is, once ``list_runs`` was called.
+
+    Raises:
+        UserError: if the runs are not scored, or were scored in different ways.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Plan],
+        store: Store,
+        speed: Speed | None,
+        max_hours: float | None,
+        on_look: Callable[[Plan, Look], None] | None,
+        observer: RunObserver,
+    ) -> None:
+        for config in (block.baseline.config for block in blocks):
+            if config.scoring.features == "none":
+                raise UserError(
+                    f"--until settled: {config.dataset} is not scored; valid: with --inception-weights PATH"
+                )
+        self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
+        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
+        self._attempted: set[str] = set()
+        self._num_reported = [0] * len(blocks)
+        self.settlings: list[Settling] = []
+
+    def list_runs(self) -> list[AnyConfig]:
+        """Take every look that the runs allow, and return what the next looks need: nothing once all is over."""
+        self.settlings = [settle(block, self._read_runs(block)) for block in self._blocks]
+        self._report_looks()
+        is_late = self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
+        missing: dict[str, AnyConfig] = {}
+        for settling in self.settlings:
+            if not settling.is_over and not is_late:
+                missing |= {run.run_id: run for run in missing_runs([settling.plan], self._store, self._speed)}
+        runs = {run_id: config for run_id, config in missing.items() if run_id not in self._attempted}
+        self._attempted.update(runs)
+        seconds = estimate_seconds(self._blocks, self._store, self._speed)
+        self._observer.expect({run_id: seconds[run_id] for run_id in runs})
+        return list(runs.values())
+
+    def next_runs(self) -> list[AnyConfig]:
+        """Return the same, and let the report cover what there is."""
+        runs = self.list_runs()
+        self.keep()
+        return runs
+
+    def keep(self) -> None:
+        """Let the report cover what was needed so far."""
+        for settling in self.settlings:
+            self._store.save_plan(settling.plan)
+            self._store.note_seeds(settling.plan)
+
+    def _report_looks(self) -> None:
+        for number, (block, settling) in enumerate(zip(self._blocks, self.settlings, strict=True)):
+            if self._on_look is not None:
+                for look in settling.looks[self._num_reported[number] :]:
+                    self._on_look(block, look)
+            self._num_reported[number] = len(settling.looks)
+
+    def _read_runs(self, block: Plan) -> pd.DataFrame:
+        """Read what is there; a run that failed is tried once, and then its seed does without."""
+        records = list(self._store.records(block))
+        labelled = [(label, record) for _, label, record in records]
+        comparable = Comparability(labelled, tabulate_runs(block, records))
+        if len(comparable.protocols) > 1:
+            where = self._store.root
+            raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")
+        runs = comparable.runs
+        return runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(self._attempted)]

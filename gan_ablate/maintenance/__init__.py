@@ -1,1 +1,0 @@
-"""Full data sets come in, the embedded files go out, remade or tried against others."""
