@@ -1,79 +1,99 @@
-"""One grid's results in several blocks in, what they say together out: sentences, a table and figures."""
+"""The page of a grid across its blocks: which effects are the same in all blocks, and which differ."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from gan_ablate.files import write_atomically
-from gan_ablate.reporting import caveats, plots
 from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
-from gan_ablate.reporting.page import Page
+from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
+from gan_ablate.reporting.plots import blocks as figures
+from gan_ablate.reporting.plots.style import Style
+from gan_ablate.reporting.run_sentences import warning_sentences
+from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
 from gan_ablate.reporting.tables import lay_out
-from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.blocks import BlockedEffect, Blocks
     from gan_ablate.analysis.family import Effect
+    from gan_ablate.reporting.plots.style import FigurePath
 
 _ANSWERS = {"differs": "yes", "alike": "no", "open": "open"}
 
-RULE = (
-    "Every effect is estimated within its block, never across. Whether it differs between blocks is tested on its "
-    "differences between them, seed by seed, all of them one family. Only where no difference is found is there a mean "
-    "over the blocks, each counting alike; where it is open whether they differ, that is their average, and no law."
-)
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksPage(Page):
+    """The model of the page of a grid across its blocks.
+
+    Attributes:
+        answers: a sentence for every effect.
+        seeds: of each block.
+        shared_seeds: how many seeds all blocks have.
+        block_warnings: what a reader must know of each block before believing the answers.
+        effects: a table of the effects in every block, as Markdown.
+        pictures: the figures.
+    """
+
+    template: ClassVar[str] = "blocks_page.md.j2"
+
+    answers: list[str]
+    seeds: str
+    shared_seeds: str
+    block_warnings: list[str]
+    effects: str
+    pictures: list[Picture]
 
 
-def write_blocks_page(blocks: Blocks, folder: str) -> Page:
-    """Write the figures and the table of a grid's blocks together, and make the page that shows them.
+def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPage:
+    """Write the figures and the table of a grid across its blocks, and make the page that shows them.
 
     Args:
         blocks: of one grid.
-        folder: below the results folder, for the page and all that it shows.
+        name: of the folder.
+        folder: the same below the results folder.
     """
-    plan, root = blocks.results[0].plan, blocks.results[0].store.root
-    title = f"{plan.grid.title}, across {', '.join(blocks.names)}"
-    sentences = [_sentence(effect) for effect in blocks.effects]
+    by_name = dict(zip(blocks.names, blocks.results, strict=True))
     csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
-    write_atomically(root / folder / "blocks.csv", csv)
-    style = plots.Style(blocks.results[0].labels)
+    write_atomically(folder.path / "blocks.csv", csv)
+    order = {"differs": 0, "alike": 1, "open": 2}
+    first = sorted(blocks.effects, key=lambda effect: (order[effect.answer], -abs(effect.pooled.estimate.value)))
+    shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
+    return BlocksPage(
+        title=f"{blocks.results[0].plan.grid.title}, across {', '.join(blocks.names)}",
+        path=f"{name}/{PAGE_NAME}",
+        sentences=[_sentence(effect) for effect in first[:3]],
+        answers=[_sentence(effect) for effect in blocks.effects],
+        seeds=", ".join(f"{escape_markdown(block)} {len(of.plan.seeds)}" for block, of in by_name.items()),
+        shared_seeds=count(shared, "seed"),
+        block_warnings=[
+            f"{escape_markdown(block)}: {warning}"
+            for block, results in by_name.items()
+            for warning in warning_sentences(results)
+        ],
+        effects=_effects_table(blocks),
+        pictures=_draw_figures(blocks, folder),
+    )
+
+
+def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
+    by_name = dict(zip(blocks.names, blocks.results, strict=True))
+    style = Style(blocks.results[0].labels)
     panels: dict[str, list[Effect | None]] = {
         name: [effect.within[name] for effect in blocks.effects] for name in blocks.names
     }
     if blocks.pooled:
         panels["average"] = [None if effect.answer == "differs" else effect.pooled for effect in blocks.effects]
-    by_name = dict(zip(blocks.names, blocks.results, strict=True))
-    plots.plot_block_effects(panels, root / folder / "effects.png")
+    figures.plot_block_effects(panels, folder / "effects.png")
     runs = {name: results.comparable.runs for name, results in by_name.items()}
-    plots.plot_block_quality(runs, style, root / folder / "quality.png")
+    figures.plot_block_quality(runs, style, folder / "quality.png")
     curves = {name: results.curves for name, results in by_name.items()}
-    plots.plot_block_curves(curves, style, root / folder / "curves.png")
-    warnings = [
-        f"{escape_markdown(name)}: {warning}"
-        for name, results in by_name.items()
-        for warning in caveats.warning_sentences(results)
+    figures.plot_block_curves(curves, style, folder / "curves.png")
+    return [
+        Picture("All effects on FID, block by block", "effects.png"),
+        Picture("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
+        Picture("FID along training, block by block", "curves.png"),
     ]
-    lines = [f"# {escape_markdown(title)}", "", "## Answers", ""]
-    lines += [*(f"- {sentence}" for sentence in (*sentences, _seeds_sentence(blocks), *warnings)), ""]
-    lines += ["## Effects on FID", "", *_table(blocks), "", RULE, ""]
-    for caption, file in (
-        ("All effects on FID, block by block", "effects.png"),
-        ("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
-        ("FID along training, block by block", "curves.png"),
-    ):
-        lines += [f"### {caption}", "", f"![{caption}]({file})", ""]
-    lines += ["Every effect, difference and average: [blocks.csv](blocks.csv).", ""]
-    order = {"differs": 0, "alike": 1, "open": 2}
-    first = sorted(blocks.effects, key=lambda effect: (order[effect.answer], -abs(effect.pooled.estimate.value)))
-    return Page(title, folder, [_sentence(effect) for effect in first[:3]], lines)
-
-
-def _seeds_sentence(blocks: Blocks) -> str:
-    own = ", ".join(
-        f"{escape_markdown(n)} {len(r.plan.seeds)}" for n, r in zip(blocks.names, blocks.results, strict=True)
-    )
-    shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
-    return f"Seeds: {own}; differences and averages rest on the {count(shared, 'seed')} that all blocks have."
 
 
 def _sentence(effect: BlockedEffect) -> str:
@@ -94,7 +114,7 @@ def _sentence(effect: BlockedEffect) -> str:
     return f"**{name}** {common}: {within}. On average {over_all}."
 
 
-def _table(blocks: Blocks) -> list[str]:
+def _effects_table(blocks: Blocks) -> str:
     rows = []
     for effect in blocks.effects:
         differences = (

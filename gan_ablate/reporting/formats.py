@@ -1,4 +1,4 @@
-"""Numbers, estimates and rates in, as precise a text as anyone reads out."""
+"""Numbers, estimates and rates as text, as precise as anyone reads them."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def whole(change: float) -> str:
     return percent(change) if change > 9_999 else signed(change)
 
 
-def number(value: float) -> str:
-    """Write three significant digits, without an exponent."""
-    if not math.isfinite(value):
+def number(value: float | None) -> str:
+    """Write three significant digits, without an exponent; a dash where there is no finite number."""
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -1,10 +1,10 @@
-"""A table of anyone's runs in, the page that judges it out: answers, effects, figures, and the tables as files."""
+"""The page on a table of runs that a user brings: effects on each outcome, figures, and the tables as files."""
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from gan_ablate.analysis.verdicts import tabulate_effects
 from gan_ablate.design.blocks import file_name
 from gan_ablate.errors import UserError
 from gan_ablate.files import write_atomically
-from gan_ablate.reporting import exports, plots, tables, wording
-from gan_ablate.reporting.formats import count, escape_markdown
-from gan_ablate.reporting.html import Sheet, render_html
+from gan_ablate.reporting import exports, sentences, tables
+from gan_ablate.reporting.formats import escape_markdown
+from gan_ablate.reporting.html import MarkdownPage, render_html
+from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
+from gan_ablate.reporting.plots import quality
+from gan_ablate.reporting.plots.style import FigurePath, Style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,24 +29,61 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.outcomes import Outcome
     from gan_ablate.analysis.tabled import Table
 
-HOW = (
-    "Runs are compared within a seed. Effects of a ratio are paired log ratios, told in percent; intervals are "
-    "Student's t over seeds, or hold at every look where seeds were added after looking. *Adjusted* intervals and "
-    "Holm's p take all effects on the same outcome together: an effect is lower or higher if its adjusted interval "
-    "excludes zero, and does not matter if that lies within the margin; all else is open, with the seeds that would "
-    "settle it, if the effect is as large as it seems."
-)
+
+@dataclass(frozen=True)
+class OutcomeSection:
+    """What the page says of one outcome. Tables are Markdown; what there is not is empty.
+
+    Attributes:
+        outcome: its title, its better direction and its scale.
+        answers: a sentence for every effect.
+        effects: a table of them.
+        simple_effects: a table of the effects level by level.
+        pictures: the figures.
+        tests: a table of the tests.
+        pairing: where sharing seeds pays.
+    """
+
+    outcome: Outcome
+    answers: list[str]
+    effects: str
+    simple_effects: str
+    pictures: list[Picture]
+    tests: str
+    pairing: str
 
 
-def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, title: str, figures_as_pdf: bool) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class UserPage(Page):
+    """The model of the page on a user's table.
+
+    Attributes:
+        table: of the runs.
+        baseline: its levels.
+        margin: within which a ratio does not matter.
+        intervals: how they are made.
+        ended: ``diverged`` and ``failed`` → how many runs ended so.
+        sections: one for each outcome.
+    """
+
+    template: ClassVar[str] = "user_page.md.j2"
+
+    table: Table
+    baseline: str
+    margin: str
+    intervals: str
+    ended: dict[str, int]
+    sections: list[OutcomeSection]
+
+
+def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, *, title: str) -> Path:
     """Write the page ``report.md``, the same as ``report.html``, its figures, and its tables as files.
 
     Args:
         table: of runs.
         outcomes: what is judged, the most important one first.
-        out: the folder; it is made where it is missing.
+        folder: to write to; it is made where it is missing.
         title: of the page.
-        figures_as_pdf: whether each figure is also wanted as PDF.
 
     Returns:
         The page's path.
@@ -58,72 +98,81 @@ def write_judgement(table: Table, outcomes: Sequence[Outcome], out: Path, *, tit
                 f"{table.source}: no seed has {name} for both sides of any comparison: runs are compared within a "
                 "seed; valid: the same seeds for every variant"
             )
-    found = [sentence for of_outcome in effects.values() if (sentence := wording.findings_sentence(of_outcome))]
-    lines = [f"# {escape_markdown(title)}", "", *(line for sentence in found for line in (sentence, ""))]
-    lines += ["Brackets are 95 % intervals, adjusted for all effects on an outcome.", "", *_setting_lines(table)]
+    out = folder.path
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with plots.also_as_pdf(wanted=figures_as_pdf):
-            for number, outcome in enumerate(outcomes):
-                slug = file_name(outcome.name)
-                lines += _outcome_lines(
-                    table, outcome, effects[outcome.name], out, f"{slug}-{number}" if number else slug
-                )
-        lines += ["## Files", "", _write_tables(effects, _summarise(table, outcomes), out), "", "## How to read this"]
-        text = "\n".join([*lines, "", HOW, ""])
-        write_atomically(out / "report.md", text)
-        write_atomically(out / "report.html", render_html([Sheet(title, "report.md", text)], out))
+        sections = [
+            _make_section(table, outcome, effects[outcome.name], folder, number)
+            for number, outcome in enumerate(outcomes)
+        ]
+        _write_tables(effects, _summarise(table, outcomes), out)
+        page = _make_page(table, effects, sections, title)
+        write_atomically(out / PAGE_NAME, page.markdown)
+        written = MarkdownPage(page.title, page.path, page.markdown)
+        write_atomically(out / "report.html", render_html([written], out))
     except OSError as refused:
         raise UserError(f"--out {out}: cannot be written to ({refused.strerror})") from None
-    return out / "report.md"
+    return out / PAGE_NAME
 
 
-def _setting_lines(table: Table) -> list[str]:
+def _make_page(table: Table, effects: dict[str, list[Effect]], sections: list[OutcomeSection], title: str) -> UserPage:
     design = table.design
-    how = "every combination of levels" if design.kind == "factorial" else "single changes of the baseline"
-    sizes = f"{count(len(table.runs), 'run')} of {count(len(design.cells), 'variant')}"
-    baseline = ", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items())
-    margin = f"Margin of ratios: {100 * math.expm1(design.log_margin):.3g} %"
-    intervals = f"Intervals: {wording.INTERVAL_WORDS[design.intervals]}"
-    lines = [f"{sizes}, {how}, {count(len(design.seeds), 'seed')}. Baseline: {escape_markdown(baseline)}. {margin}."]
-    lines += ["", f"{intervals}.", ""]
+    found = (sentences.findings_sentence(of_outcome) for of_outcome in effects.values())
     ended = table.runs["status"].value_counts()
-    lines += [f"{ended[status]} of the runs {status}." for status in ("diverged", "failed") if ended.get(status)]
-    return lines
+    return UserPage(
+        title=title,
+        path=PAGE_NAME,
+        sentences=[sentence for sentence in found if sentence],
+        table=table,
+        baseline=", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items()),
+        margin=f"{100 * math.expm1(design.log_margin):.3g} %",
+        intervals=sentences.INTERVAL_WORDS[design.intervals],
+        ended={status: int(ended[status]) for status in ("diverged", "failed") if ended.get(status)},
+        sections=sections,
+    )
 
 
-def _outcome_lines(table: Table, outcome: Outcome, effects: Sequence[Effect], out: Path, file: str) -> list[str]:
-    """Say, tabulate and draw the effects on one outcome."""
+def _make_section(
+    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, number: int
+) -> OutcomeSection:
+    """Say, tabulate and draw the effects on one outcome; the number tells files of similar names apart."""
     design, runs = table.design, table.runs
     simple = estimate_simple_effects(design, runs, outcome)
-    rates = functools.partial(compare_event_rates, design, runs)
-    sentences = []
+    answers = []
     for effect in effects:
-        diverged = rates(effect.levels, "diverged")
-        told = {"diverged": diverged} if diverged.count or diverged.baseline_count else {}
-        sentences.append(wording.answer_sentence(effect, None, told, tells_cost=False))
-    scale = "compared as ratios" if outcome.scale == "ratio" else "compared as differences"
-    lines = [f"## {escape_markdown(outcome.title)} ({outcome.goodness}, {scale})", ""]
-    lines += [f"- {sentence}" for sentence in sentences] + ["", *tables.effects_table(effects), ""]
-    if simple:
-        lines += ["### Level by level", "", *tables.effects_table(simple), ""]
-    style = plots.Style([cell.label for cell in design.cells])
-    drawn = []
+        diverged = compare_event_rates(design, runs, effect.levels, "diverged")
+        rates = {"diverged": diverged} if diverged.count or diverged.baseline_count else {}
+        answers.append(sentences.answer_sentence(effect, None, rates, tells_cost=False))
+    slug = file_name(outcome.name)
+    return OutcomeSection(
+        outcome=outcome,
+        answers=answers,
+        effects=tables.effects_table(effects),
+        simple_effects=tables.effects_table(simple) if simple else "",
+        pictures=_draw_figures(table, outcome, effects, folder, f"{slug}-{number}" if number else slug),
+        tests=tables.tests_table(effects, []),
+        pairing=sentences.pairing_sentence(effects) or "",
+    )
+
+
+def _draw_figures(
+    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, prefix: str
+) -> list[Picture]:
+    design, runs = table.design, table.runs
+    title, drawn = escape_markdown(outcome.title), []
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
-        plots.plot_effects(known, out / f"{file}-effects.png")
-        drawn.append((f"All effects on {outcome.title}", f"{file}-effects.png"))
-    plots.plot_quality(runs, style, "", out / f"{file}-runs.png", outcome)
-    drawn.append((f"Is it one lucky run? {outcome.title} of every run", f"{file}-runs.png"))
+        file = f"{prefix}-effects.png"
+        quality.plot_effects(known, folder / file)
+        drawn.append(Picture(f"All effects on {title}", file))
+    file = f"{prefix}-runs.png"
+    quality.plot_quality(runs, Style([cell.label for cell in design.cells]), "", folder / file, outcome)
+    drawn.append(Picture(f"Is it one lucky run? {title} of every run", file))
     if any(effect.is_interaction for effect in known):
-        plots.plot_interactions(runs, design.factors, known, out / f"{file}-interactions.png", outcome)
-        caption = "Does it depend on the other factors? Lines in parallel do not interact"
-        drawn.append((caption, f"{file}-interactions.png"))
-    for caption, picture in drawn:
-        lines += [f"### {escape_markdown(caption)}", "", f"![{escape_markdown(caption)}]({picture})", ""]
-    lines += ["### How sure", "", *tables.tests_table(effects, []), ""]
-    pairing = wording.pairing_sentence(effects)
-    return [*lines, pairing, ""] if pairing else lines
+        file = f"{prefix}-interactions.png"
+        quality.plot_interactions(runs, design.factors, known, folder / file, outcome)
+        drawn.append(Picture(quality.INTERACTIONS_CAPTION, file))
+    return drawn
 
 
 def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
@@ -141,7 +190,7 @@ def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, obje
     return rows
 
 
-def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> str:
+def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> None:
     import pandas as pd
 
     every = [effect for of_outcome in effects.values() for effect in of_outcome]
@@ -149,5 +198,3 @@ def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, obj
     write_atomically(out / "variants.csv", pd.DataFrame(variants).to_csv(index=False, lineterminator="\n"))
     first = next(iter(effects.values()))
     write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name))
-    of_effects = "Every effect: [effects.csv](effects.csv), for papers [effects.tex](effects.tex)"
-    return f"{of_effects}. Every variant: [variants.csv](variants.csv)."
