@@ -14,22 +14,8 @@ from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import effects as of_plans
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
+from tests.reporting.example import make_runs
 from tests.synthetic import save_runs
-
-
-def make_runs(*, num_seeds: int = 8, seed: int = 0) -> pd.DataFrame:
-    """Runs whose truth is known: batch norm off +40 % FID and -0.1 accuracy, the rate nothing, no interaction."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for run_seed in range(num_seeds):
-        shared = rng.normal(0, 0.5)
-        for norm in ("on", "off"):
-            for rate in (0.0002, 0.001):
-                log_fid = 3 + shared + np.log(1.4) * (norm == "off") + rng.normal(0, 0.02)
-                accuracy = 0.5 + 0.1 * shared - 0.1 * (norm == "off") + rng.normal(0, 0.01)
-                row = {"batch_norm": norm, "lr": rate, "run": run_seed + 40, "fid": np.exp(log_fid), "acc": accuracy}
-                rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def test_known_effects_are_found_with_their_sizes() -> None:

@@ -43,7 +43,7 @@ class FrontPage(Page):
         steps: after how many steps; empty where no run counts steps.
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
         falling: ``3 of 14``, the variants whose FID was still falling at the end; empty where there is none.
-        ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty where all runs are smoke runs.
+        ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there was any effect to show.
         margins: of the grids.
         verdicts: a way of scoring with a table, as Markdown, of the verdicts that rest on it.

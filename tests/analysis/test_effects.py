@@ -12,7 +12,7 @@ from gan_ablate.analysis.sequential import seeds_to_settle
 from gan_ablate.analysis.stats import mean_estimate
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, plan
-from gan_ablate.reporting.wording import answer_sentence
+from gan_ablate.reporting.sentences import answer_sentence
 from tests.synthetic import make_results
 
 # Seeds differ by far more than variants do: only a paired analysis sees the effects.

@@ -13,7 +13,7 @@ from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
-from gan_ablate.reporting.settling import settled_sentence
+from gan_ablate.reporting.run_sentences import settled_sentence
 from tests.synthetic import make_record
 
 MOST = 30

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 
 import pytest
 
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.document import load_document
 from gan_ablate.design.grid import list_presets
 from gan_ablate.design.planning import Cell, plan
-from gan_ablate.design.single import plan_run
 from gan_ablate.design.study import load_grids
-from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Store
-from gan_ablate.reporting.report import write_report
-from tests.synthetic import save_runs
+from gan_ablate.reporting.document_pages import DocumentPage, make_document_pages
+from gan_ablate.reporting.front_page import make_front_page
+from tests.reporting.example import check_golden
+from tests.synthetic import make_results
 
 
 def fid(cell: Cell, seed: int) -> float:
@@ -22,59 +20,55 @@ def fid(cell: Cell, seed: int) -> float:
     return (60.0 if cell.trained.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_each_document_has_a_page_with_its_command_and_verdicts(tmp_path: Path) -> None:
-    for grid in load_grids(["documents"]):
-        planned = plan(grid, seeds=3)
-        save_runs(Store(tmp_path), planned, fid)
-        Store(tmp_path).save_plan(planned)
-    front = write_report(tmp_path).read_text("utf-8")
-    for preset in list_presets():
-        document = load_document(preset)
-        page = tmp_path / "documents" / preset / "report.md"
-        assert page.exists() is (document is not None)
-        if document is not None:
-            text = page.read_text("utf-8")
-            assert f"    {document.command(preset)}\n" in text
-            assert f"(documents/{preset}/report.md)" in front
-            assert all(f"{claim}: " in text for claim in document.claims if claim[:3] not in ("C16", "C17", "C18"))
-    mlp = (tmp_path / "documents" / "mlp" / "report.md").read_text("utf-8")
-    assert "G learns, and fakes have label 0" in mlp
-    assert re.search(r"FID \d+\.\d \[\d+\.?\d*, \d+\.?\d*\] after 1,500 steps on mnist-10k, 3 seeds", mlp)
+def make_results_of(grids: list[str]) -> dict[str, GridResults]:
+    results = (make_results(plan(grid, seeds=2), fid) for grid in load_grids(grids))
+    return {of_grid.name: of_grid for of_grid in results}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, GridResults]:
+    return make_results_of(["documents"])
+
+
+@pytest.fixture(scope="module")
+def pages(results: dict[str, GridResults]) -> dict[str, DocumentPage]:
+    return {page.preset: page for page in make_document_pages(results)}
+
+
+def test_page_of_the_mlp_is_golden(pages: dict[str, DocumentPage]) -> None:
+    """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden file anew."""
+    check_golden("document_page.md", pages["mlp"].markdown)
+
+
+def test_each_document_has_a_page_with_its_command_and_verdicts(pages: dict[str, DocumentPage]) -> None:
+    documents = {preset: document for preset in list_presets() if (document := load_document(preset)) is not None}
+    assert pages.keys() == documents.keys()
+    for preset, document in documents.items():
+        page = pages[preset]
+        assert page.path == f"documents/{preset}/report.md"
+        assert f"    {document.command(preset)}\n" in page.markdown
+        assert document.repaired in page.markdown
+        assert all(f"{claim}: " in page.verdicts for claim in document.claims if claim[:3] not in ("C16", "C17", "C18"))
+
+
+def test_front_page_lists_every_claim_of_the_documents_and_their_pages(
+    results: dict[str, GridResults], pages: dict[str, DocumentPage]
+) -> None:
+    front = make_front_page(results, dict.fromkeys(results, ""), [], list(pages.values()), has_figure=False).markdown
     rows = [line for line in front.splitlines() if line.startswith("| C")]
     assert len(rows) == 22  # C12 and C20 in two halves
+    assert all(f"(documents/{preset}/report.md)" in front for preset in pages)
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_a_few_grids_have_no_pages_on_documents(tmp_path: Path) -> None:
-    for grid in load_grids(["dropout", "beta1"]):
-        planned = plan(grid, seeds=2)
-        save_runs(Store(tmp_path), planned, fid)
-    assert "Document by document" not in write_report(tmp_path).read_text("utf-8")
-    assert not (tmp_path / "documents").exists()
+def test_score_is_that_of_the_model_at_its_own_settings(
+    results: dict[str, GridResults], pages: dict[str, DocumentPage]
+) -> None:
+    score = pages["mlp"].score
+    assert score is not None
+    assert (score["steps"], score["dataset"], score["completed"]) == (1_500, "mnist-10k", 2)
+    summary = results["architecture"].summary.set_index("cell")
+    assert score["fid"] == summary.loc["architecture mlp", "fid"]
 
 
-def test_what_a_document_trains_can_be_planned() -> None:
-    steps = {"mlp": 9_375, "dcgan-upsample": 187_500, "dcgan-64": 18_750}
-    for preset, expected in steps.items():
-        document = load_document(preset)
-        assert document is not None
-        single = plan_run(preset, dataset=document.dataset, epochs=document.epochs, seed=document.seed)
-        assert single.config.steps == expected
-        assert single.config.dataset == "mnist"
-
-
-def test_a_single_run_is_that_of_a_grid() -> None:
-    (grid,) = load_grids(["architecture"])
-    planned = plan(grid)
-    assert plan_run("mlp", seed=3).config.run_id == planned.baseline.with_seed(3).run_id
-    with pytest.raises(UserError, match="--epochs 1: valid: epochs or --steps, not both"):
-        plan_run("mlp", epochs=1, steps=1)
-
-
-def test_a_folder_is_counted_without_what_is_held_out(shared_data: Path) -> None:
-    folder = next(path for path in shared_data.iterdir() if any(path.rglob("*.jpg")) or any(path.rglob("*.png")))
-    images = sum(len(list(folder.rglob(f"*.{suffix}"))) for suffix in ("jpg", "png"))
-    single = plan_run("dcgan-faces", dataset=f"folder:{folder}", epochs=1, overrides=["batch_size=2"])
-    assert single.config.steps == (images - images // 6) // 2
-    assert single.notes
+def test_few_grids_have_no_pages_on_documents() -> None:
+    assert make_document_pages(make_results_of(["dropout", "beta1"])) == []
