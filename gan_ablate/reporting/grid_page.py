@@ -54,14 +54,9 @@ class GridPage(Page):
         simple_effects: a table of the effects level by level.
         pictures: the figures.
         representation: what the networks learn besides drawing, or None where no run was asked for it.
-        variants: a table of scores.
         animations: a table of the training of each variant's first run.
-        tests: a table of the tests.
         test_remarks: on pairing and on variance.
-        scores: a table of the other scores.
-        other_effects: a table of effects on other outcomes.
-        stability: a table.
-        costs: a table of what a step costs.
+        scores: a table of what the features tell beside FID and KID.
         overhead: where the time of the runs went.
         setup: a table of what the numbers rest on.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import itertools
 import posixpath
 import re
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
+
+from gan_ablate.reporting.page import fill_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,30 +58,13 @@ def render_html(pages: Sequence[MarkdownPage], root: Path) -> str:
         while anchor in anchors.values():  # a-b and a_b are two grids
             anchor += "-2"
         anchors[page.path] = anchor
-    bodies, entries = [], []
+    sections, contents = [], []
     for page in pages:
-        section, headings = _render(page, anchors, root)
-        if page is pages[0]:
-            bodies.append(f'<section id="{anchors[page.path]}">\n{section}</section>')
-            entries += [_entry(anchor, text) for anchor, text in headings]
-        else:
-            summary = f"<summary>{html.escape(page.title)}</summary>"
-            # Inside what it unfolds: a link to it opens it.
-            bodies.append(f'<details>\n{summary}\n<section id="{anchors[page.path]}">\n{section}</section>\n</details>')
-            entries.append(_entry(anchors[page.path], page.title))
-    contents, body = "\n".join(entries), "\n".join(bodies)
+        body, headings = _render(page, anchors, root)
+        sections.append((anchors[page.path], page.title, body))
+        contents += headings if page is pages[0] else [(anchors[page.path], page.title)]
     style = resources.files("gan_ablate.reporting").joinpath("report.css").read_text("utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(pages[0].title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<nav aria-label="Contents"><ol>\n{contents}\n</ol></nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
-    )
-
-
-def _entry(anchor: str, text: str) -> str:
-    return f'<li><a href="#{anchor}">{html.escape(text)}</a></li>'
+    return fill_template("report.html.j2", title=pages[0].title, style=style, contents=contents, sections=sections)
 
 
 def _render(page: MarkdownPage, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,10 +71,10 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gan_ablate.reporting"),
         undefined=StrictUndefined,
-        autoescape=False,  # they are Markdown and LaTeX, whose signs the filters escape
+        autoescape=False,  # most write Markdown or LaTeX; what users wrote goes through the filters
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": escape_markdown, "latex": escape_latex, "count": count, "number": number}
-    environment.filters["thousands"] = "{:,}".format
+    environment.filters |= {"plain": escape_markdown, "latex": escape_latex, "html": html.escape}
+    environment.filters |= {"count": count, "number": number, "thousands": "{:,}".format}
     return environment

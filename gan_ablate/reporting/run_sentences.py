@@ -140,13 +140,10 @@ def look_lines(look: Look, block: str = "") -> list[str]:
     where = f"{block}, after" if block else "After"
     width = max(len(effect.name) for effect in look.effects)
     return [f"{where} {look.num_seeds} seeds:"] + [
-        f"  {effect.name:{width}}  {evidence_text(effect)}: {answer_words(effect)}" for effect in look.effects
+        f"  {effect.name:{width}}  {effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}: "
+        f"{answer_words(effect)}"
+        for effect in look.effects
     ]
-
-
-def evidence_text(effect: Effect) -> str:
-    """Write an effect with its adjusted interval: ``FID -45.0 % [-68.3, -4.4]``."""
-    return f"{effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}"
 
 
 def settled_sentence(settling: Settling, block: str = "") -> str:

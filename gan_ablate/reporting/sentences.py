@@ -163,9 +163,9 @@ def margin_words(effect: Effect) -> str:
     """Name the margin of an effect: ``within the margin of 10 %``."""
     if effect.margin is None:
         return ""
-    is_ratio = effect.outcome.scale == "ratio"
-    size = f"{100 * math.expm1(effect.margin):.3g} %" if is_ratio else f"{effect.margin:.3g}"
-    return f"within the margin of {size}"
+    if effect.outcome.scale == "difference":
+        return f"within the margin of {effect.margin:.3g}"
+    return f"within the margin of {100 * math.expm1(effect.margin):.3g} %"
 
 
 def seeds_words(effect: Effect) -> str:
@@ -311,7 +311,7 @@ def _which_words(judgement: Judgement) -> str:
 
 def _levels_with(judgement: Judgement, verdict: str) -> str:
     """Name the levels that a claim is right or wrong about."""
-    effects = [finding.effect for finding in judgement.decisive if finding.verdict == verdict]
+    effects = (finding.effect for finding in judgement.decisive if finding.verdict == verdict)
     return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
 
 
