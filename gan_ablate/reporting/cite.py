@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.addressed import PROTOCOL_VERSION
@@ -33,32 +33,6 @@ class CitedGrid:
     num_seeds: int
 
 
-@dataclass(frozen=True)
-class Citation:
-    """The model of the paragraph.
-
-    Attributes:
-        version: of this program.
-        revision: of its code; like the rest empty where it is not known.
-        torch: the version of PyTorch behind a space, like the next two.
-        torchmetrics: that of TorchMetrics.
-        python: that of Python.
-        machine: GPUs, or else processors.
-        grids: that were run.
-        intervals: the kinds of intervals of all grids.
-    """
-
-    version: str
-    revision: str
-    torch: str
-    torchmetrics: str
-    python: str
-    machine: str
-    grids: list[CitedGrid]
-    intervals: set[str]
-    protocol: ClassVar[int] = PROTOCOL_VERSION
-
-
 def cite(out: str | Path) -> str:
     r"""Write how the runs of a results folder were made, scored and compared, for the methods section of a paper.
 
@@ -76,23 +50,24 @@ def cite(out: str | Path) -> str:
     every = [results for results in every if results.records]
     if not every:
         raise UserError(f"--out {out}: no run is finished in this folder yet; gan-ablate run --grid NAME does that")
-    text = " ".join(fill_template("citation.tex.j2", page=_describe(every)).split())
+    text = " ".join(_write_paragraph(every).split())
     bib = resources.files("gan_ablate.reporting").joinpath("references.bib").read_text("utf-8")
     known = {key: entry for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry)}
     cited = [key for keys in re.findall(r"\\cite\{(.+?)\}", text) for key in keys.split(",")]
     return "\n\n".join([text, *(known[key].strip() for key in dict.fromkeys(cited))]) + "\n"
 
 
-def _describe(every: list[GridResults]) -> Citation:
+def _write_paragraph(every: list[GridResults]) -> str:
     environments = [record.environment for results in every for _, record in results.records]
     known = {
         name: _join(environment.get(name) for environment in environments)
         for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
     }
-    return Citation(
+    return fill_template(
+        "citation.tex.j2",
         version=metadata.version("gan-ablate"),
-        revision=known["revision"],
-        **{name: f" {known[name]}" if known[name] else "" for name in ("torch", "torchmetrics", "python")},
+        protocol=PROTOCOL_VERSION,
+        known=known,
         machine=known["gpu"] or known["cpu"],
         grids=[_describe_grid(results) for results in every],
         intervals={results.plan.intervals for results in every},

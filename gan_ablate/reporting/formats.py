@@ -35,9 +35,10 @@ def change_text(effect: Effect, estimate: Estimate) -> str:
 
 def value_text(effect: Effect, value: float) -> str:
     """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
-    if effect.outcome.scale == "ratio":
-        return f"{whole(100 * math.expm1(value))} %"
-    return f"{value:+.3g}"
+    if effect.outcome.scale == "difference":
+        return f"{value:+.3g}"
+    change = 100 * math.expm1(value)
+    return f"{percent(change) if change > 9_999 else signed(change)} %"
 
 
 def percent_text(estimate: Estimate) -> str:
@@ -83,11 +84,6 @@ def signed(value: float, num_decimals: int = 0) -> str:
         return "–"
     text = f"{value:+,.{num_decimals}f}"
     return text if float(text.replace(",", "")) else text[1:]
-
-
-def whole(change: float) -> str:
-    """Write a change in percent without decimals: ``-45``, ``+132``."""
-    return percent(change) if change > 9_999 else signed(change)
 
 
 def number(value: float | None) -> str:

@@ -50,7 +50,8 @@ def answer_sentence(
     events = rates_words(rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
-    only = f"**{name}**: {effect.outcome.title} {change_text(effect, _alone(effect.estimate))}"
+    alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
+    only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
         return f"{only} in the only seed; one seed says nothing about the next{events}."
     if not math.isfinite(effect.estimate.low):
@@ -65,10 +66,6 @@ def answer_sentence(
         cost = f"; {cost_words(step_time)}" if tells_cost else ""
         sentence = f"**{name}** {_effect_words(effect, interval)}{cost}"
     return sentence + with_diverged_words(effect) + events + "."
-
-
-def _alone(estimate: Estimate) -> Estimate:
-    return dataclasses.replace(estimate, low=math.nan, high=math.nan)
 
 
 def _range_text(effect: Effect) -> str:
