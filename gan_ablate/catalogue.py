@@ -80,7 +80,7 @@ def show_claims(console: Console, store: Store) -> None:
             missing[name] = "only a smoke run"
             continue
         from gan_ablate.analysis.results import GridResults  # pandas: a second that is spent only where runs are
-        from gan_ablate.reporting.judgements import verdict_words
+        from gan_ablate.reporting.sentences import verdict_words
 
         # A plan of an older version knows no claims.
         grid = plan.grid.model_copy(update={"claims": shipped.claims})

@@ -44,7 +44,7 @@ def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[l
     if options.until is None:
         run_grids(plans, options.out, **where)
         return plans, []
-    from gan_ablate.reporting.settling import look_lines, settled_sentence
+    from gan_ablate.reporting.run_sentences import look_lines, settled_sentence
 
     names: dict[str, str] = {}
     for plan in plans:

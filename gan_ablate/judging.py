@@ -115,7 +115,8 @@ def judge(
         UserError: if the file is not a table, or a column, row or value is not valid.
     """
     from gan_ablate.analysis.tabled import read_table
-    from gan_ablate.reporting.judged import write_judgement
+    from gan_ablate.reporting.plots.style import FigurePath
+    from gan_ablate.reporting.user_page import write_user_page
 
     source = str(runs) if isinstance(runs, (str, Path)) else "the table"
     frame, num_comments = read_csv(Path(runs)) if isinstance(runs, (str, Path)) else (runs, 0)
@@ -132,7 +133,7 @@ def judge(
     _tell_left_out(table)
     found = _read_outcomes(table, outcomes)
     words = title or f"What {', '.join(factors)} change{'s' if len(factors) == 1 else ''}: {Path(source).name}"
-    return write_judgement(table, found, Path(out), title=words, figures_as_pdf=figures_as_pdf)
+    return write_user_page(table, found, FigurePath(Path(out), as_pdf=figures_as_pdf), title=words)
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, int]:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from gan_ablate.analysis.verdicts import tabulate_effects
 from scipy import stats
 
 import gan_ablate
 from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import effects as of_plans
+from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.judging import LeftOutWarning
-from gan_ablate.reporting import judged
+from gan_ablate.reporting import user_page
+from gan_ablate.reporting.plots.style import FigurePath
+from tests.reporting.example import make_runs
 from tests.synthetic import save_runs
 
 if TYPE_CHECKING:
@@ -28,21 +30,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.tabled import Table
     from gan_ablate.design.outcomes import Outcome
-
-
-def make_runs(*, num_seeds: int = 8, seed: int = 0) -> pd.DataFrame:
-    """Runs whose truth is known: batch norm off +40 % FID and -0.1 accuracy, the rate nothing, no interaction."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for run_seed in range(num_seeds):
-        shared = rng.normal(0, 0.5)
-        for norm in ("on", "off"):
-            for rate in (0.0002, 0.001):
-                log_fid = 3 + shared + np.log(1.4) * (norm == "off") + rng.normal(0, 0.02)
-                accuracy = 0.5 + 0.1 * shared - 0.1 * (norm == "off") + rng.normal(0, 0.01)
-                row = {"batch_norm": norm, "lr": rate, "run": run_seed + 40, "fid": np.exp(log_fid), "acc": accuracy}
-                rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def test_known_effects_are_found_with_their_sizes() -> None:
@@ -232,13 +219,14 @@ off,2,1,35
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the effects estimated only: a page takes seconds."""
 
-    def write_effects(table: Table, outcomes: Sequence[Outcome], out: Path, **_: object) -> Path:
+    def write_effects(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, **_: object) -> Path:
+        out = folder.path
         out.mkdir(exist_ok=True)
         effects = of_plans.estimate_effects(table.design, table.runs, outcomes[0])
         tabulate_effects(effects).to_csv(out / "effects.csv", index=False)
         return out / "report.md"
 
-    monkeypatch.setattr(judged, "write_judgement", write_effects)
+    monkeypatch.setattr(user_page, "write_user_page", write_effects)
 
 
 def effects_of_text(path: Path, text: str, **options: object) -> tuple[pd.DataFrame, str]:

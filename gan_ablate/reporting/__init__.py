@@ -1,1 +1,1 @@
-"""Effects and verdicts come in, pages, tables and figures go out."""
+"""Pages, tables and figures that show effects and verdicts."""

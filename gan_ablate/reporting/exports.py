@@ -1,4 +1,4 @@
-"""A grid's results in, its tables as files out: CSV for programs, LaTeX for papers."""
+"""Tables as files: CSV for programs, LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,13 @@ import pandas as pd
 
 from gan_ablate.files import write_atomically
 from gan_ablate.reporting.formats import change_text, escape_latex, number, p_text, rate_text
-from gan_ablate.reporting.wording import adjusted_estimate, answer_words, effect_name
+from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
-
-
-def links(results: GridResults) -> str:
-    """Name the files that ``write_tables`` writes."""
-    text = (
-        "Every run: [runs.csv](runs.csv). Every variant: [summary.csv](summary.csv), for papers "
-        "[summary.tex](summary.tex). Every effect on every outcome: [effects.csv](effects.csv)"
-    )
-    return text + (", those on FID for papers [effects.tex](effects.tex)." if results.verdicts.effects("fid") else ".")
 
 
 def write_tables(results: GridResults) -> None:

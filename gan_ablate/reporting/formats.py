@@ -1,4 +1,4 @@
-"""Numbers, estimates and rates in, as precise a text as anyone reads out."""
+"""Numbers, estimates and rates as text, as precise as anyone reads them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def change_text(effect: Effect, estimate: Estimate) -> str:
 
 def value_text(effect: Effect, value: float) -> str:
     """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
-    if effect.outcome.scale == "ratio":
-        return f"{whole(percent_change(value))} %"
-    return f"{value:+.3g}"
+    if effect.outcome.scale == "difference":
+        return f"{value:+.3g}"
+    change = percent_change(value)
+    return f"{percent(change) if change > 9_999 else signed(change)} %"
 
 
 def percent_text(estimate: Estimate) -> str:
@@ -86,14 +87,9 @@ def signed(value: float, num_decimals: int = 0) -> str:
     return text if float(text.replace(",", "")) else text[1:]
 
 
-def whole(change: float) -> str:
-    """Write a change in percent without decimals: ``-45``, ``+132``."""
-    return percent(change) if change > 9_999 else signed(change)
-
-
-def number(value: float) -> str:
-    """Write three significant digits, without an exponent."""
-    if not math.isfinite(value):
+def number(value: float | None) -> str:
+    """Write three significant digits, without an exponent; a dash where there is no finite number."""
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -1,9 +1,8 @@
-"""A report's pages in Markdown in, one self-contained HTML page out: figures inside, details folded, no scripts."""
+"""A report as one HTML page that needs no other file: figures inside, details folded, no scripts."""
 
 from __future__ import annotations
 
 import base64
-import html
 import itertools
 import posixpath
 import re
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
+
+from gan_ablate.reporting.page import fill_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ _MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
 @dataclass(frozen=True)
-class Sheet:
+class MarkdownPage:
     """One page of a report.
 
     Attributes:
@@ -41,53 +42,36 @@ class Sheet:
     markdown: str
 
 
-def render_html(sheets: Sequence[Sheet], root: Path) -> str:
+def render_html(pages: Sequence[MarkdownPage], root: Path) -> str:
     """Render a report: its first page open, the others folded below it.
 
     Args:
-        sheets: the pages.
+        pages: the front page first.
         root: the results folder, in which the pictures lie.
 
     Returns:
         A page that needs no other file, but for the tables it links to.
     """
     anchors: dict[str, str] = {}
-    for sheet in sheets:
-        anchor = "".join(c if c.isalnum() else "-" for c in sheet.path.removesuffix(".md"))
+    for page in pages:
+        anchor = "".join(c if c.isalnum() else "-" for c in page.path.removesuffix(".md"))
         while anchor in anchors.values():  # a-b and a_b are two grids
             anchor += "-2"
-        anchors[sheet.path] = anchor
-    bodies, entries = [], []
-    for sheet in sheets:
-        body, headings = _render(sheet, anchors, root)
-        if sheet is sheets[0]:
-            bodies.append(f'<section id="{anchors[sheet.path]}">\n{body}</section>')
-            entries += [_entry(anchor, text) for anchor, text in headings]
-        else:
-            summary = f"<summary>{html.escape(sheet.title)}</summary>"
-            # Inside what it unfolds: a link to it opens it.
-            bodies.append(f'<details>\n{summary}\n<section id="{anchors[sheet.path]}">\n{body}</section>\n</details>')
-            entries.append(_entry(anchors[sheet.path], sheet.title))
+        anchors[page.path] = anchor
+    sections, contents = [], []
+    for page in pages:
+        body, headings = _render(page, anchors, root)
+        sections.append((anchors[page.path], page.title, body))
+        contents += headings if page is pages[0] else [(anchors[page.path], page.title)]
     style = resources.files("gan_ablate.reporting").joinpath("report.css").read_text("utf-8")
-    listed, pages = "\n".join(entries), "\n".join(bodies)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(sheets[0].title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<nav aria-label="Contents"><ol>\n{listed}\n</ol></nav>\n<main>\n{pages}\n</main>\n</body>\n</html>\n'
-    )
+    return fill_template("report.html.j2", title=pages[0].title, style=style, contents=contents, sections=sections)
 
 
-def _entry(anchor: str, text: str) -> str:
-    return f'<li><a href="#{anchor}">{html.escape(text)}</a></li>'
-
-
-def _render(sheet: Sheet, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
+def _render(page: MarkdownPage, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(sheet.markdown)
-    headings = list(_give_headings_their_anchors(tokens, anchors[sheet.path]))
-    folder = posixpath.dirname(sheet.path)
+    tokens = parser.parse(page.markdown)
+    headings = list(_give_headings_their_anchors(tokens, anchors[page.path]))
+    folder = posixpath.dirname(page.path)
     for child in (child for token in tokens for child in token.children or ()):
         if child.type == "image":
             source = posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"]))))
@@ -96,7 +80,7 @@ def _render(sheet: Sheet, anchors: Mapping[str, str], root: Path) -> tuple[str, 
             content = base64.b64encode((root / source).read_bytes()).decode("ascii")
             child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
         elif child.type == "link_open":
-            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchors[sheet.path], anchors))
+            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchors[page.path], anchors))
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
     # A wide table scrolls in a box of its own instead of stretching the page.

@@ -16,7 +16,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Cell, Plan, plan
 from gan_ablate.execution.events import Silent
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.settling import settled_sentence
+from gan_ablate.reporting.run_sentences import settled_sentence
 from tests.synthetic import make_record, save_runs
 
 MOST = 30

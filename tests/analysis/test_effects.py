@@ -21,7 +21,7 @@ from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.planning import Cell, Intervals, plan
-from gan_ablate.reporting.wording import answer_sentence
+from gan_ablate.reporting.sentences import answer_sentence
 from tests.synthetic import make_results
 
 MARGIN = 0.1

@@ -22,8 +22,8 @@ from gan_ablate.analysis.trajectories import (
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import Plan, plan
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.reporting.caveats import unlevelled_sentence
-from gan_ablate.reporting.wording import course_sentence
+from gan_ablate.reporting.run_sentences import unlevelled_sentence
+from gan_ablate.reporting.sentences import trajectory_sentence
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
 from tests.synthetic import make_results, save_runs
 
@@ -179,7 +179,7 @@ def test_an_effect_is_estimated_at_every_point() -> None:
     assert course.holds_from == 300
     assert course.turned_at is None
     assert course.peak is None
-    assert course_sentence(course) is None
+    assert trajectory_sentence(course) is None
 
 
 @pytest.mark.parametrize(
@@ -209,16 +209,16 @@ def test_an_effect_is_estimated_at_every_point() -> None:
 def test_a_turn_is_told(changes: tuple[float, ...], noise: float, holds_from: int | None, sentence: str | None) -> None:
     course = courses_of(dict(zip(STEPS, changes, strict=True)), noise)
     assert course.holds_from == holds_from
-    assert course_sentence(course) == sentence
+    assert trajectory_sentence(course) == sentence
 
 
 def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
-    sentence = course_sentence(courses_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
+    sentence = trajectory_sentence(courses_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
     assert sentence is not None
     assert sentence.startswith("**dropout channels-25** shrinks: from -5")
     assert "at step 600 to -2" in sentence
     # Where intervals overlap, nobody knows that it has.
-    assert course_sentence(courses_of(dict(zip(STEPS, (-0.6, -0.7, -0.6, -0.6, -0.5), strict=True)), 0.1)) is None
+    assert trajectory_sentence(courses_of(dict(zip(STEPS, (-0.6, -0.7, -0.6, -0.6, -0.5), strict=True)), 0.1)) is None
 
 
 def test_variants_that_were_still_getting_better_are_found() -> None:

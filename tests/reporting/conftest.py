@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from pathlib import Path
 
 import pytest
 
-from gan_ablate.reporting import page, report
+from gan_ablate.reporting.plots import blocks, front, quality, representation, samples, training, trajectories
+from gan_ablate.reporting.plots.style import FigurePath
 
 PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
 """The smallest PNG."""
 
 
+def replace_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a pixel for every figure: drawing takes seconds."""
+
+    def write_pixel(*arguments: object) -> None:
+        paths = [argument.path for argument in arguments if isinstance(argument, FigurePath)]
+        path = paths[0] if paths else arguments[-1]  # pictures that are no figures have a plain path behind the others
+        assert isinstance(path, Path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PIXEL)
+
+    for module in (blocks, front, quality, representation, samples, training, trajectories):
+        for name in vars(module):
+            if name.startswith("plot_") or name in ("enlarge_picture", "write_animation"):
+                monkeypatch.setattr(module, name, write_pixel)
+
+
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words and tables alone: figures take seconds."""
-    monkeypatch.setattr(page, "_draw_figures", lambda *_, **__: [])
-    monkeypatch.setattr(page, "_draw_animations", lambda *_: [])
-    monkeypatch.setattr(report, "draw_front", lambda *_: _[-1].write_bytes(PIXEL))
+    """Replace every figure by a pixel."""
+    replace_figures(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's results folder with its report, without figures."""
+    from gan_ablate.reporting.report import write_report
+    from tests.reporting.example import make_example
+
+    out = tmp_path_factory.mktemp("example")
+    with pytest.MonkeyPatch.context() as patched:
+        replace_figures(patched)
+        write_report(make_example(out))
+    return out

@@ -7,12 +7,9 @@ import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
-from gan_ablate.errors import UserError
+from gan_ablate.design.planning import plan
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.cite import cite
 from gan_ablate.reporting.exports import write_tables
-from gan_ablate.reporting.formats import count, escape_latex
 from tests.synthetic import save_runs
 
 
@@ -61,49 +58,3 @@ def test_a_table_for_papers_has_the_numbers_and_no_character_that_latex_takes_fo
     assert f"& {change}".replace("-", "$-$") in rows[1]
     assert not re.search(r"(?<!\\)[%#]", "".join(rows))
     assert all(row.count("&") == rows[0].count("&") for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("50 % of a_b & c#", r"50 \% of a\_b \& c\#"),
-        ("β1 ≤ 0.5 × 2", r"$\beta$1 $\le$ 0.5 $\times$ 2"),
-        ("\\input{x}", r"\textbackslash{}input\{x\}"),
-    ],
-)
-def test_latex_prints_what_names_hold(text: str, escaped: str) -> None:
-    assert escape_latex(text) == escaped
-
-
-def test_one_seed_is_one() -> None:
-    assert [count(number, "seed") for number in (0, 1, 2, 1_000)] == ["0 seeds", "1 seed", "2 seeds", "1,000 seeds"]
-
-
-def sequential(planned: Plan) -> Plan:
-    return planned.model_copy(update={"intervals": "sequential"})
-
-
-def test_a_citation_names_what_was_done_and_no_more(results: GridResults) -> None:
-    text = cite(results.store.root)
-    paragraph, *entries = text.split("\n\n")
-    for words in (
-        "3 variants",
-        "15 runs over at most 5 seeds",
-        "1,500 generator steps",
-        "dddddddddddd",
-        "eeeeeeeeeeee",
-        "protocol 5",
-    ):
-        assert words in paragraph
-    cited = re.findall(r"\\cite\{(.+?)\}", paragraph)
-    assert [re.findall(r"@\w+\{(.+?),", entry)[0] for entry in entries] == list(dict.fromkeys(cited))
-    assert "holm1979" in cited
-    assert "lindon2022anytime" not in cited
-    results.store.save_plan(sequential(results.plan))
-    assert "lindon2022anytime" in cite(results.store.root)
-    assert "Student" not in cite(results.store.root)
-
-
-def test_there_is_nothing_to_cite_in_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run is finished in this folder yet"):
-        cite(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate.reporting.html import Sheet, render_html
+from gan_ablate.reporting.html import MarkdownPage, render_html
 
 FRONT = """# A <title> & more
 
@@ -49,8 +49,8 @@ class Page(HTMLParser):
 def page(tmp_path: Path) -> Page:
     (tmp_path / "grid").mkdir()
     Image.new("RGB", (3, 2)).save(tmp_path / "grid" / "a.png")
-    sheets = [Sheet("A <title>", "report.md", FRONT), Sheet("A & B", "grid/report.md", GRID)]
-    return Page(render_html(sheets, tmp_path))
+    pages = [MarkdownPage("A <title>", "report.md", FRONT), MarkdownPage("A & B", "grid/report.md", GRID)]
+    return Page(render_html(pages, tmp_path))
 
 
 def test_figures_are_inside(page: Page) -> None:

@@ -12,17 +12,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.allocation import settle
 from gan_ablate.design.grid import Factor, load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Store
-from gan_ablate.reporting import page
-from gan_ablate.reporting.plots import Style, enlarge_picture, plot_samples, quality, style, write_animation
+from gan_ablate.reporting.plots import blocks, quality, style, trajectories
 from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front
-from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS
-from gan_ablate.reporting.plots.style import log_ticks
-from tests.synthetic import save_runs
+from gan_ablate.reporting.plots.representation import enlarge_picture
+from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS, plot_samples, write_animation
+from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
+from tests.synthetic import make_results
 
 
 def save_sheet(folder: Path, step: int, level: int) -> Path:
@@ -44,7 +43,7 @@ def test_the_legend_names_a_pareto_front_where_one_is_drawn(
     labels: list[str] = []
     monkeypatch.setattr(quality, "draw_legend", lambda _, axes: labels.extend(axes.get_legend_handles_labels()[1]))
     runs = pd.DataFrame({"cell": ["a", "b"], "fid": [20.0, fid_of_b], "train_sec": [10.0, 15.0]})
-    quality.plot_cost(runs, Style(["a", "b"]), tmp_path / "cost.png")
+    quality.plot_cost(runs, Style(["a", "b"]), FigurePath(tmp_path / "cost.png"))
     assert ("Pareto front of the means" in labels) is has_line
     assert {"a", "b"} <= set(labels)
 
@@ -86,7 +85,7 @@ def test_sheets_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
     small = save_sheet(tmp_path / "a", 1, 0)
     large = tmp_path / "large.png"
     Image.new("RGB", (466, 466)).save(large)
-    plot_samples({"small": small, "large": large}, 4, tmp_path / "samples.png")
+    plot_samples({"small": small, "large": large}, 4, FigurePath(tmp_path / "samples.png"))
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.width == 990
 
@@ -117,21 +116,6 @@ def test_variants_of_one_panel_differ_and_the_baseline_is_grey_in_all() -> None:
     assert look.colours["baseline"] == "0.45"
 
 
-@pytest.mark.parametrize(
-    ("grid", "panels"),
-    [
-        ("bn_label_smooth", {"": 4}),
-        ("essentials", {"architecture": 2, "dropout": 4, "beta1": 3}),
-    ],
-)
-def test_many_variants_are_parted_by_factor(tmp_path: Path, grid: str, panels: dict[str, int]) -> None:
-    store, planned = Store(tmp_path), plan(load_grid(grid), seeds=1)
-    save_runs(store, planned, lambda *_: 20.0)
-    look = page.style_of(GridResults.load(store, grid))
-    assert {title: len(look.panels[title]) for title in panels} == panels
-    assert {label for panel in look.panels.values() for label in panel} == {cell.label for cell in planned.cells}
-
-
 def test_numbers_stand_in_their_order() -> None:
     levels: dict[str, dict[str, Any]] = {"0.5": {}, "0.9": {}, "0.0": {}}
     assert levels_in_order(Factor(baseline="0.5", levels=levels)) == ["0.0", "0.5", "0.9"]
@@ -139,8 +123,46 @@ def test_numbers_stand_in_their_order() -> None:
     assert levels_in_order(Factor(baseline="off", levels=words)) == ["off", "on"]
 
 
+def test_figure_is_also_written_as_pdf_where_that_is_wanted(tmp_path: Path) -> None:
+    for as_pdf in (False, True):
+        folder = FigurePath(tmp_path / str(as_pdf), as_pdf)
+        with style.open_figure(folder / "a" / "b.png", 1.0) as figure:
+            figure.text(0, 0, "b")
+        assert (tmp_path / str(as_pdf) / "a" / "b.png").is_file()
+        assert (tmp_path / str(as_pdf) / "a" / "b.pdf").exists() is as_pdf
+
+
+def test_figures_of_blocks_have_a_panel_a_block(tmp_path: Path) -> None:
+    results = {
+        dataset: make_results(plan(load_grid("beta1"), dataset=dataset, seeds=2), lambda _, seed: 20.0 + seed)
+        for dataset in ("mnist-10k", "fashion-mnist")
+    }
+    look = Style(next(iter(results.values())).labels)
+    effects = {name: of_block.verdicts.effects("fid") for name, of_block in results.items()}
+    blocks.plot_block_effects({**effects, "average": [None, effects["mnist-10k"][1]]}, FigurePath(tmp_path / "e.png"))
+    runs = {name: of_block.runs for name, of_block in results.items()}
+    blocks.plot_block_quality(runs, look, FigurePath(tmp_path / "q.png"))
+    curves = {name: of_block.curves for name, of_block in results.items()}
+    blocks.plot_block_curves(curves, look, FigurePath(tmp_path / "c.png"))
+    for name in "eqc":
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width == 990
+
+
+def test_looks_at_a_sequential_grid_are_a_figure(tmp_path: Path) -> None:
+    asked = plan(load_grid("dropout"), seeds=12)
+    noise = np.random.default_rng(0).normal(0, 0.04, (12, 4))
+    labels = [cell.label for cell in asked.cells]
+    results = make_results(asked, lambda cell, seed: 20 * math.exp(noise[seed, labels.index(cell.label)]))
+    looks = settle(asked, results.runs).looks
+    assert len(looks) > 1
+    trajectories.plot_looks(looks, FigurePath(tmp_path / "looks.png"))
+    with Image.open(tmp_path / "looks.png") as picture:
+        assert picture.width == 990
+
+
 def draw_figure(path: Path) -> None:
-    with style.also_as_pdf(wanted=True), style.open_figure(path, 1.0) as figure:
+    with style.open_figure(FigurePath(path, as_pdf=True), 1.0) as figure:
         figure.subplots().plot([0, 1])
 
 

@@ -11,17 +11,16 @@ from gan_ablate.reporting.plots.training import draw_curves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.reporting.plots.style import Style
+    from gan_ablate.reporting.plots.style import FigurePath, Style
 
 
-def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Path) -> None:
+def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: FigurePath) -> None:
     """Draw every effect on FID in every block, on one scale, as ``plot_effects`` does.
 
     Args:
@@ -37,7 +36,7 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Path
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
 
 
-def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: Path) -> None:
+def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
     """Draw the FID of every run, a panel a block with an axis of its own: their scales do not compare.
 
     Args:
@@ -51,7 +50,7 @@ def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: Pat
         figure.supxlabel("FID, log scale (lower is better); rings are seeds, bars 95 % intervals", fontsize=10)
 
 
-def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: Path) -> None:
+def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
     """Draw FID along training, a panel a block.
 
     Args:
@@ -72,7 +71,7 @@ def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: Pa
 
 @contextmanager
 def _open_panels(
-    path: Path, names: Sequence[str], height_inches: float, *, share_x: bool = True, share_y: bool = True
+    path: FigurePath, names: Sequence[str], height_inches: float, *, share_x: bool = True, share_y: bool = True
 ) -> Iterator[tuple[Figure, dict[str, Axes]]]:
     """Open a figure with a panel for each name, its title, at most three to a row."""
     with open_figure(path, -(-len(names) // 3) * height_inches + 0.4) as figure:

@@ -11,9 +11,9 @@ from gan_ablate.reporting.plots.style import ANSWER_STYLES, draw_answer, open_fi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from gan_ablate.analysis.effects import Effect
+    from gan_ablate.reporting.plots.style import FigurePath
 
 _ANSWER_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 
@@ -25,7 +25,7 @@ _FARTHEST = np.log(4.0)
 """An axis up to four times FID, or a quarter of it, shows what matters; longer bars are cut."""
 
 
-def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: Path) -> None:
+def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: FigurePath) -> None:
     """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
 
     Args:

@@ -23,11 +23,10 @@ from gan_ablate.reporting.plots.style import (
     open_figure,
     percent_axis,
 )
-from gan_ablate.reporting.wording import effect_name
+from gan_ablate.reporting.sentences import effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.grid import Factor
     from gan_ablate.design.outcomes import Outcome
+    from gan_ablate.reporting.plots.style import FigurePath
 
 
 FOREST_KEY = (
@@ -45,8 +45,10 @@ FOREST_KEY = (
 
 FID = OUTCOMES["fid"]
 
+INTERACTIONS_CAPTION = "Does it depend on the other factors? Lines in parallel do not interact"
 
-def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: Path, outcome: Outcome = FID) -> None:
+
+def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: FigurePath, outcome: Outcome = FID) -> None:
     """Draw the outcome of every run, a row per variant, with the mean and its interval: on a log scale, the geometric.
 
     Runs without a score are counted at the row's end.
@@ -87,7 +89,7 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
         log_axis(axes, "x")
 
 
-def plot_effects(effects: Sequence[Effect], path: Path) -> None:
+def plot_effects(effects: Sequence[Effect], path: FigurePath) -> None:
     """Draw every effect on one outcome, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
 
     A band marks the margin within which an effect does not matter; colours tell effects, negligible and open ones.
@@ -134,7 +136,7 @@ def plot_interactions(
     runs: pd.DataFrame,
     factors: Mapping[str, Factor],
     effects: Sequence[Effect],
-    path: Path,
+    path: FigurePath,
     outcome: Outcome = FID,
 ) -> None:
     """Draw an outcome at every pair of levels of every two factors: lines that are parallel do not interact.
@@ -181,7 +183,7 @@ def plot_interactions(
             axes.set_ylabel(f"{_axis_words(outcome)}, with 95 % interval")
 
 
-def plot_cost(runs: pd.DataFrame, style: Style, path: Path) -> None:
+def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
     """Draw FID against what the training of a run took, a point per variant with intervals, and the Pareto front.
 
     Args:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from gan_ablate.reporting.plots.style import FigurePath
+
 _LOOKS: dict[str, dict[str, Any]] = {
     "D's features": {"color": "#0072b2", "marker": "o"},
     "untrained D's": {"color": "#c44e00", "marker": "s"},
@@ -23,7 +25,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _SCALE = 2
 
 
-def plot_probes(probes: pd.DataFrame, path: Path) -> None:
+def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
     """Draw the accuracy of a linear classifier by its number of labelled images, a panel a variant.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sample sheets in, one picture of all variants out, or one variant's training as a small animation."""
+"""Sample grids: those of all variants side by side, and the training of one variant as a small animation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from gan_ablate.reporting.plots.style import FigurePath
+
 SHEET_ROWS = 8
 """Rows of images on a sample sheet."""
 
 FRAME_MS, LAST_FRAME_MS = 450, 1_800
 
 
-def plot_samples(sheets: Mapping[str, Path], num_rows: int, path: Path) -> None:
+def plot_samples(sheets: Mapping[str, Path], num_rows: int, path: FigurePath) -> None:
     """Set the sample sheets of all variants side by side; equal places have equal latents.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
@@ -75,21 +75,24 @@ class Style:
         }
 
 
-_also_as_pdf: ContextVar[bool] = ContextVar("also_as_pdf", default=False)
+@dataclass(frozen=True)
+class FigurePath:
+    """Where a figure is written, or a folder of figures.
+
+    Attributes:
+        path: of the PNG, or of the folder.
+        as_pdf: whether each figure is also written as PDF, for papers.
+    """
+
+    path: Path
+    as_pdf: bool = False
+
+    def __truediv__(self, name: str) -> FigurePath:
+        return FigurePath(self.path / name, self.as_pdf)
 
 
 @contextmanager
-def also_as_pdf(*, wanted: bool) -> Iterator[None]:
-    """Save every figure that is drawn inside also as PDF, for papers, if that is wanted."""
-    token = _also_as_pdf.set(wanted)
-    try:
-        yield
-    finally:
-        _also_as_pdf.reset(token)
-
-
-@contextmanager
-def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
+def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
     """Open a figure in the house style and save it on leaving: no display, no global state, no date in the file."""
     style: Any = {
         "text.parse_math": False,  # a title may hold any sign
@@ -103,11 +106,11 @@ def open_figure(path: Path, height_inches: float) -> Iterator[Figure]:
         yield figure
         drawn, paper = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", metadata={"Software": None})
-        if _also_as_pdf.get():
+        if path.as_pdf:
             figure.savefig(paper, format="pdf", metadata={"CreationDate": None})
-            write_atomically(path.with_suffix(".pdf"), paper.getvalue())
+            write_atomically(path.path.with_suffix(".pdf"), paper.getvalue())
     # 256 colours are enough for text and lines, at a third of the size.
-    save_picture(Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE), path, optimize=True)
+    save_picture(Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE), path.path, optimize=True)
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:

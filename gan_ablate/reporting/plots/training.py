@@ -19,13 +19,14 @@ from gan_ablate.reporting.plots.style import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from gan_ablate.reporting.plots.style import FigurePath
 
-def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: Path) -> None:
+
+def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: FigurePath) -> None:
     """Draw FID along training, against steps and against seconds: the mean over seeds, and their range as a band.
 
     Args:
@@ -53,7 +54,7 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
         draw_legend(figure, by_step)
 
 
-def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path: Path) -> None:
+def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path: FigurePath) -> None:
     """Draw FID against steps, a panel for each group of variants, the baseline in grey in all of them."""
     with open_figure(path, 2.6 * -(-len(style.panels) // 3) + 0.5) as figure:
         panels = lay_out_panels(figure, len(style.panels))
@@ -88,7 +89,7 @@ def draw_curves(
                 axes.plot(places, mean, color=colour, **line)
 
 
-def plot_losses(histories: pd.DataFrame, style: Style, path: Path) -> None:
+def plot_losses(histories: pd.DataFrame, style: Style, path: FigurePath) -> None:
     """Draw losses and D's outputs along training, the mean over seeds.
 
     Args:
@@ -131,7 +132,7 @@ def _draw_history(axes: Axes, histories: pd.DataFrame, column: str, style: Style
         axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
 
 
-def plot_stability(runs: pd.DataFrame, style: Style, path: Path) -> None:
+def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
     """Draw how steady every variant trains: rates of divergence and collapse, and what its curves and gradients show.
 
     Args:

@@ -1,4 +1,4 @@
-"""Figures of answers that take their course: as seeds come in, and along training, against the margin."""
+"""Figures of effects as seeds come in, and along training, against the margin."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gan_ablate.reporting.plots.style import lay_out_panels, open_figure, percen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
 
     from gan_ablate.analysis.allocation import Look
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.trajectories import Course
+    from gan_ablate.reporting.plots.style import FigurePath
 
 _FARTHEST = np.log(6.0)
 """First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""
 
 
-def plot_settling(looks: Sequence[Look], path: Path) -> None:
+def plot_looks(looks: Sequence[Look], path: FigurePath) -> None:
     """Draw the adjusted interval of every question on FID at every look, a panel each.
 
     Args:
@@ -37,7 +37,7 @@ def plot_settling(looks: Sequence[Look], path: Path) -> None:
     _draw(seeds, courses, settled, "seeds", "settled at {:,} seeds", path)
 
 
-def plot_courses(courses: Sequence[Course], path: Path) -> None:
+def plot_trajectories(courses: Sequence[Course], path: FigurePath) -> None:
     """Draw the adjusted interval of every effect on FID along training, a panel each.
 
     Args:
@@ -55,7 +55,7 @@ def _draw(
     marked: Sequence[int | None],
     what: str,
     mark_words: str,
-    path: Path,
+    path: FigurePath,
 ) -> None:
     num_columns = 2 if len(courses) <= 4 else 3
     num_rows = -(-len(courses) // min(num_columns, len(courses)))

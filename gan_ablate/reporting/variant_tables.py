@@ -1,4 +1,4 @@
-"""Summaries and setups in, Markdown tables out: what every variant scored and cost, and what it all rests on."""
+"""Markdown tables of variants: their scores, their stability, their cost, and what all of it rests on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
-from gan_ablate.reporting.formats import (
-    escape_markdown,
-    number,
-    rate_text,
-    seed_text,
-)
-from gan_ablate.reporting.tables.layout import lay_out
-from gan_ablate.reporting.wording import (
-    INTERVAL_WORDS,
-)
+from gan_ablate.reporting.formats import escape_markdown, number, rate_text, seed_text
+from gan_ablate.reporting.sentences import INTERVAL_WORDS
+from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -29,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import GridResults
 
 
-def variants_table(summary: pd.DataFrame) -> list[str]:
+def variants_table(summary: pd.DataFrame) -> str:
     """Tabulate every variant's scores, speed, time and divergences."""
     is_scored = bool(summary["fid"].notna().any())
     rows = []
@@ -51,7 +44,7 @@ def variants_table(summary: pd.DataFrame) -> list[str]:
     return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
-def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> list[str]:
+def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> str:
     """Tabulate what else the features tell, with the floor's values in the last row.
 
     Args:
@@ -64,12 +57,11 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> li
     )  # fmt: skip
     shown = [name for name in names if summary[name].notna().any()]
     rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
-    known = {name: floor.get(name) for name in shown}
-    rows.append(["*real images*", *("–" if (value := known[name]) is None else number(value) for name in shown)])
+    rows.append(["*real images*", *(number(floor.get(name)) for name in shown)])
     return lay_out(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
 
 
-def stability_table(summary: pd.DataFrame) -> list[str]:
+def stability_table(summary: pd.DataFrame) -> str:
     """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and what D thinks."""
     names = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
     is_told = bool(summary[list(names)].notna().any(axis=None))  # a program of somebody's own tells none of it
@@ -88,7 +80,7 @@ def stability_table(summary: pd.DataFrame) -> list[str]:
     return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in shown)])
 
 
-def cost_table(summary: pd.DataFrame) -> list[str]:
+def cost_table(summary: pd.DataFrame) -> str:
     """Tabulate what a step of every variant costs."""
     columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec")
     rows = [
@@ -99,7 +91,7 @@ def cost_table(summary: pd.DataFrame) -> list[str]:
     return lay_out(rows, [*headers, "process peak, MiB"])
 
 
-def setup_table(results: GridResults) -> list[str]:
+def setup_table(results: GridResults) -> str:
     """List what the numbers rest on; where runs differ, all values are listed."""
     plan, records = results.plan, results.records
     configs = [record.config for _, record in records]
@@ -153,7 +145,7 @@ def _percent(log_deviation: float) -> str:
     return "–" if not math.isfinite(log_deviation) else f"{percent_change(log_deviation):.3g} %"
 
 
-def definitions_table() -> list[str]:
+def definitions_table() -> str:
     """List every outcome with its better direction and definition."""
     rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
     return lay_out(rows, ["outcome", "", "definition"])

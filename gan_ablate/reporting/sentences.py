@@ -1,4 +1,4 @@
-"""Effects and verdicts in, sentences out: what a report says, and only as surely as its intervals allow."""
+"""Sentences on effects and verdicts. They say no more than the intervals allow."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gan_ablate.reporting.formats import change_text, count, p_text, percent_tex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.analysis.tests import RateComparison
@@ -50,7 +51,8 @@ def answer_sentence(
     events = rates_words(rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
-    only = f"**{name}**: {effect.outcome.title} {change_text(effect, _alone(effect.estimate))}"
+    alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
+    only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
         return f"{only} in the only seed; one seed says nothing about the next{events}."
     if not math.isfinite(effect.estimate.low):
@@ -65,10 +67,6 @@ def answer_sentence(
         cost = f"; {cost_words(step_time)}" if tells_cost else ""
         sentence = f"**{name}** {_effect_words(effect, interval)}{cost}"
     return sentence + with_diverged_words(effect) + events + "."
-
-
-def _alone(estimate: Estimate) -> Estimate:
-    return dataclasses.replace(estimate, low=math.nan, high=math.nan)
 
 
 def _range_text(effect: Effect) -> str:
@@ -170,9 +168,9 @@ def margin_words(effect: Effect) -> str:
     """Name the margin of an effect: ``within the margin of 10 %``."""
     if effect.margin is None:
         return ""
-    is_ratio = effect.outcome.scale == "ratio"
-    size = f"{percent_change(effect.margin):.3g} %" if is_ratio else f"{effect.margin:.3g}"
-    return f"within the margin of {size}"
+    if effect.outcome.scale == "difference":
+        return f"within the margin of {effect.margin:.3g}"
+    return f"within the margin of {percent_change(effect.margin):.3g} %"
 
 
 def seeds_words(effect: Effect) -> str:
@@ -215,7 +213,7 @@ def pairing_sentence(effects: Sequence[Effect]) -> str | None:
     return f"What pairing is worth: it {'; '.join(parts)}."
 
 
-def course_sentence(course: Course) -> str | None:
+def trajectory_sentence(course: Course) -> str | None:
     """Say where an effect turns along training, or shrinks; None where its course is that of its end."""
     last, name = course.effects[-1], course.effects[-1].name
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
@@ -243,10 +241,10 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
     spreads = [effect.estimate.std for effect in known]
     if len(known) < 2 or (len({e.answer for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
         return None
-    return f"**{known[0].name}**, level by level: {'; '.join(map(place_words, known))}."
+    return f"**{known[0].name}**, level by level: {'; '.join(map(simple_effect_words, known))}."
 
 
-def place_words(effect: Effect) -> str:
+def simple_effect_words(effect: Effect) -> str:
     """Say what a simple effect is where it is: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
     return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {answer_words(effect)}"
 
@@ -284,3 +282,45 @@ def cost_words(step_time: Effect | None) -> str:
 def adjusted_estimate(effect: Effect) -> Estimate:
     """Put the adjusted interval in the place of an effect's own."""
     return dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+
+
+def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
+    """Say a verdict, and what an open one would take."""
+    if judgement.verdict != "open":
+        small = ", by an effect too small to matter" if judgement.is_too_small else ""
+        return (
+            f"**{judgement.verdict}**{_which_words(judgement)}{small}"
+            if is_complete
+            else f"{judgement.verdict}{small}, provisionally: runs are missing"
+        )
+    verdicts = {finding.verdict for finding in judgement.decisive}
+    if judgement.claim.direction == "none" and any(finding.effect.is_found for finding in judgement.decisive):
+        return "open: it changes something, not certainly by more than the margin"
+    if max(finding.effect.estimate.num_seeds for finding in judgement.decisive) < 2:
+        return "open: too few seeds have a score to compare"
+    if {"supported", "refuted"} <= verdicts:
+        found = (f"**{verdict}** for {_levels_with(judgement, verdict)}" for verdict in ("supported", "refuted"))
+        return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
+    return f"open: {settling_words(judgement.needed_seeds)}"
+
+
+def _which_words(judgement: Judgement) -> str:
+    """Name the levels that bear a verdict, where a claim is of several and the others are open."""
+    if judgement.claim.direction == "none":
+        return ""
+    bearing = [finding.effect for finding in judgement.decisive if finding.verdict == judgement.verdict]
+    if len(bearing) == len(judgement.decisive) or any(len(effect.levels) != 1 for effect in bearing):
+        return ""
+    return f" for {_levels_with(judgement, judgement.verdict)}"
+
+
+def _levels_with(judgement: Judgement, verdict: str) -> str:
+    """Name the levels that a claim is right or wrong about."""
+    effects = (finding.effect for finding in judgement.decisive if finding.verdict == verdict)
+    return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
+
+
+def evidence_words(effect: Effect) -> str:
+    """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
+    change = change_text(effect, adjusted_estimate(effect))
+    return f"{effect.outcome.title}, {effect.name}: {change}, p {p_text(effect.test.p)}{with_diverged_words(effect)}"

@@ -12,12 +12,13 @@ from gan_ablate.analysis.estimates import Estimate, Interval
 from gan_ablate.analysis.tests import HolmTest, RateComparison
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.reporting.formats import change_text, number, p_text, percent, rate_text, seed_text, signed
-from gan_ablate.reporting.judgements import evidence_words, verdict_words
-from gan_ablate.reporting.wording import (
+from gan_ablate.reporting.formats import change_text
+from gan_ablate.reporting.sentences import (
     answer_sentence,
+    evidence_words,
     pairing_sentence,
     simple_effects_sentence,
+    verdict_words,
 )
 
 
@@ -203,40 +204,6 @@ def test_an_open_verdict_says_what_would_settle_it(judgement: Judgement, words: 
 def test_a_verdict_before_the_last_run_is_provisional() -> None:
     judgement = judgement_of("refuted", estimate=FIVE, needed=4)
     assert verdict_words(judgement, is_complete=False) == "refuted, provisionally: runs are missing"
-
-
-def test_a_rate_never_goes_without_its_exact_interval() -> None:
-    # Clopper-Pearson of none in five: 1 - 0.025^(1/5) = 52 %.
-    assert rate_text(0, 5) == "0/5 [0%, 52%]"
-    assert rate_text(0, 0) == "–"
-
-
-@pytest.mark.parametrize(("p", "text"), [
-        (0.0004, "< 0.001"), (0.0312, "= 0.031"), (1.0, "= 1"), (math.nan, "–"),
-        (0.0495, "= 0.0495"), (0.0504, "= 0.0504"), (0.05, "= 0.05"), (0.049, "= 0.049"),
-    ],
-)  # fmt: skip
-def test_p_values_are_as_precise_as_it_takes_to_see_on_which_side_of_a_level_they_lie(p: float, text: str) -> None:
-    assert p_text(p) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(-4.54, "-4.5"), (132.4, "+132"), (0.04, "0.0"), (1e6, "> +9,999"), (math.nan, "–")]
-)
-def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str) -> None:
-    assert percent(value) == text
-
-
-def test_numbers_have_three_digits() -> None:
-    assert [number(x) for x in (0.0517, 23.456, 1234.5, math.nan)] == ["0.0517", "23.5", "1,234", "–"]
-    assert signed(-0.04, 1) == "0.0"
-
-
-@pytest.mark.parametrize(
-    ("seeds", "text"), [({3}, "seed 3"), ({0, 1}, "seeds 0 to 1"), ({7, 2, 1, 0, 9, 10}, "seeds 0 to 2, 7, 9 to 10")]
-)
-def test_seeds_are_said_as_ranges(seeds: set[int], text: str) -> None:
-    assert seed_text(seeds) == text
 
 
 def test_it_is_said_where_pairing_pays_and_where_it_does_not() -> None:

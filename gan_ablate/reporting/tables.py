@@ -1,9 +1,12 @@
-"""Effects and verdicts in, Markdown tables out."""
+"""Markdown tables: how one is laid out, and those of effects and verdicts."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from tabulate import tabulate
 
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
@@ -15,18 +18,19 @@ from gan_ablate.reporting.formats import (
     percent,
     percent_text,
 )
-from gan_ablate.reporting.judgements import evidence_words, verdict_words
-from gan_ablate.reporting.settling import settled_text
-from gan_ablate.reporting.tables.layout import lay_out
-from gan_ablate.reporting.wording import (
+from gan_ablate.reporting.page import PAGE_NAME
+from gan_ablate.reporting.run_sentences import settled_text
+from gan_ablate.reporting.sentences import (
     adjusted_estimate,
     answer_words,
     effect_name,
+    evidence_words,
     rates_words,
+    verdict_words,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.allocation import Look
     from gan_ablate.analysis.claims import Judgement
@@ -38,19 +42,37 @@ if TYPE_CHECKING:
     from gan_ablate.design.claims import Claim
 
 
+def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Write a Markdown table, whatever its cells hold."""
+    # p(y|x) would end the cell, and a line end the table.
+    cells = [[" ".join(str(cell).replace("|", "\\|").split()) for cell in row] for row in rows]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+
+
+def picture_table(cells: Sequence[tuple[str, str]]) -> str:
+    """Lay captioned pictures out, three to a row."""
+    width = min(3, len(cells))
+    rows = []
+    for i in range(0, len(cells), width):
+        of_row = [*cells[i : i + width], *[("", "")] * (width - len(cells[i : i + width]))]
+        rows += [[label for label, _ in of_row], [picture for _, picture in of_row]]
+    return lay_out(rows[1:], rows[0])
+
+
 def verdicts_table(
-    judgements: Iterable[tuple[GridResults, Judgement]], places: Mapping[str, str], page_of: Callable[[str], str]
-) -> list[str]:
+    judgements: Iterable[tuple[GridResults, Judgement]], blocks: Mapping[str, str], *, to_root: str = ""
+) -> str:
     """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
         judgements: with the grids that gave them.
-        places: a grid's name → words for its block, where it is not the only one.
-        page_of: a grid's name → link of its page.
+        blocks: a plan's name → the name of its block, where its grid has several.
+        to_root: the way from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
     """
     rows = []
     for results, judgement in judgements:
-        place = f" ({escape_markdown(places[results.name])})" if places[results.name] else ""
+        block = blocks.get(results.name)
+        place = f" ({escape_markdown(block)})" if block else ""
         decisive = [finding.effect for finding in judgement.decisive]
         rows.append(
             [
@@ -58,13 +80,13 @@ def verdicts_table(
                 verdict_words(judgement, is_complete=results.is_complete),
                 _decided_texts(decisive),
                 _seeds_text(decisive),
-                f"[see]({page_of(results.name)})",
+                f"[see]({to_root}{_page_path(results)})",
             ]
         )
     return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "rests on", ""])
 
 
-def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[str]:
+def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> str:
     """Tabulate the verdicts of one grid with all that they rest on."""
     rows = []
     steps = results.plan.baseline.config.steps
@@ -82,10 +104,14 @@ def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> list[
     return lay_out(rows, ["claim", "verdict", "decided by [adjusted interval], Holm's p", "beside", "rests on"])
 
 
-def unjudged_table(unjudged: Iterable[tuple[GridResults, Claim, str]], page_of: Callable[[str], str]) -> list[str]:
-    """Tabulate the claims that have no verdict, and why."""
-    rows = [[claim_name(claim), reason, f"[see]({page_of(results.name)})"] for results, claim, reason in unjudged]
+def unjudged_table(unjudged: Iterable[tuple[GridResults, Claim, str]]) -> str:
+    """Tabulate the claims that have no verdict, and why, for the front page."""
+    rows = [[claim_name(claim), reason, f"[see]({_page_path(results)})"] for results, claim, reason in unjudged]
     return lay_out(rows, ["claim", "no verdict", ""])
+
+
+def _page_path(results: GridResults) -> str:
+    return f"{quote(results.name)}/{PAGE_NAME}"
 
 
 def claim_name(claim: Claim) -> str:
@@ -94,7 +120,7 @@ def claim_name(claim: Claim) -> str:
     return f"{claim.id}: {sentence}" if claim.id else sentence
 
 
-def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> list[str]:
+def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> str:
     """Tabulate every effect on an outcome with what it is called, and why.
 
     Args:
@@ -124,7 +150,7 @@ def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses
     return lay_out(rows, [*headers, *more])
 
 
-def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list[str]:
+def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> str:
     """Tabulate the tests of every effect, what pairing is worth, and its effect on the time of a step.
 
     Args:
@@ -151,7 +177,7 @@ def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> list
     return lay_out(rows, [*headers, *["change of step time"] * bool(step_times)])
 
 
-def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
+def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:
     """Tabulate the effects on outcomes beside FID, in bold where Holm's procedure finds one.
 
     Args:
@@ -159,7 +185,7 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> list[str]:
     """
     shown = {name: of_outcome for name, of_outcome in effects.items() if any(e.estimate.num_seeds for e in of_outcome)}
     if not shown:
-        return []
+        return ""
     rows = []
     for same in zip(*shown.values(), strict=True):
         texts = [change_text(effect, effect.estimate) for effect in same]

@@ -1,0 +1,143 @@
+"""The page of a grid across its blocks: which effects are the same in all blocks, and which differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from gan_ablate.files import write_atomically
+from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
+from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
+from gan_ablate.reporting.plots import blocks as figures
+from gan_ablate.reporting.plots.style import Style
+from gan_ablate.reporting.run_sentences import warning_sentences
+from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
+from gan_ablate.reporting.tables import lay_out
+
+if TYPE_CHECKING:
+    from gan_ablate.analysis.blocks import BlockedEffect, Blocks
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.reporting.plots.style import FigurePath
+
+_ANSWERS = {"differs": "yes", "alike": "no", "open": "open"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksPage(Page):
+    """The model of the page of a grid across its blocks.
+
+    Attributes:
+        answers: a sentence for every effect.
+        seeds: of each block.
+        shared_seeds: how many seeds all blocks have.
+        block_warnings: what a reader must know of each block before believing the answers.
+        effects: a table of the effects in every block, as Markdown.
+        pictures: the figures.
+    """
+
+    template: ClassVar[str] = "blocks_page.md.j2"
+
+    answers: list[str]
+    seeds: str
+    shared_seeds: str
+    block_warnings: list[str]
+    effects: str
+    pictures: list[Picture]
+
+
+def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPage:
+    """Write the figures and the table of a grid across its blocks, and make the page that shows them.
+
+    Args:
+        blocks: of one grid.
+        name: of the folder.
+        folder: the same below the results folder.
+    """
+    by_name = dict(zip(blocks.names, blocks.results, strict=True))
+    csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
+    write_atomically(folder.path / "blocks.csv", csv)
+    order = {"differs": 0, "alike": 1, "open": 2}
+    first = sorted(blocks.effects, key=lambda effect: (order[effect.answer], -abs(effect.pooled.estimate.value)))
+    shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
+    return BlocksPage(
+        title=f"{blocks.results[0].plan.grid.title}, across {', '.join(blocks.names)}",
+        path=f"{name}/{PAGE_NAME}",
+        sentences=[_sentence(effect) for effect in first[:3]],
+        answers=[_sentence(effect) for effect in blocks.effects],
+        seeds=", ".join(f"{escape_markdown(block)} {len(of.plan.seeds)}" for block, of in by_name.items()),
+        shared_seeds=count(shared, "seed"),
+        block_warnings=[
+            f"{escape_markdown(block)}: {warning}"
+            for block, results in by_name.items()
+            for warning in warning_sentences(results)
+        ],
+        effects=_effects_table(blocks),
+        pictures=_draw_figures(blocks, folder),
+    )
+
+
+def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
+    by_name = dict(zip(blocks.names, blocks.results, strict=True))
+    style = Style(blocks.results[0].labels)
+    panels: dict[str, list[Effect | None]] = {
+        name: [effect.within[name] for effect in blocks.effects] for name in blocks.names
+    }
+    if blocks.pooled:
+        panels["average"] = [None if effect.answer == "differs" else effect.pooled for effect in blocks.effects]
+    figures.plot_block_effects(panels, folder / "effects.png")
+    runs = {name: results.comparable.runs for name, results in by_name.items()}
+    figures.plot_block_quality(runs, style, folder / "quality.png")
+    curves = {name: results.curves for name, results in by_name.items()}
+    figures.plot_block_curves(curves, style, folder / "curves.png")
+    return [
+        Picture("All effects on FID, block by block", "effects.png"),
+        Picture("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
+        Picture("FID along training, block by block", "curves.png"),
+    ]
+
+
+def _sentence(effect: BlockedEffect) -> str:
+    name = effect.pooled.name
+    within = "; ".join(
+        f"{escape_markdown(block)} {percent_text(adjusted_estimate(at))}, {answer_words(at)}"
+        for block, at in effect.within.items()
+    )
+    found = [f"{_pair(pair)} {_difference_text(by)}" for pair, by in effect.differences.items() if by.is_found]
+    match effect.answer:
+        case "differs":
+            return f"**{name}** differs between blocks: {within}. The difference: {'; '.join(found)}."
+        case "alike":
+            common = "is the same in all blocks, within the margin"
+        case "open":
+            common = "may or may not differ between blocks"
+    over_all = f"{percent_text(adjusted_estimate(effect.pooled))}, {answer_words(effect.pooled)}"
+    return f"**{name}** {common}: {within}. On average {over_all}."
+
+
+def _effects_table(blocks: Blocks) -> str:
+    rows = []
+    for effect in blocks.effects:
+        differences = (
+            f"{_pair(pair) + ': ' if len(effect.differences) > 1 else ''}{_difference_text(by)}"
+            for pair, by in effect.differences.items()
+        )
+        rows.append(
+            [
+                effect_name(effect.pooled),
+                *(f"{percent_text(adjusted_estimate(at))}, {answer_words(at)}" for at in effect.within.values()),
+                _ANSWERS[effect.answer],
+                "; ".join(differences),
+                "–" if effect.answer == "differs" else percent_text(adjusted_estimate(effect.pooled)),
+            ]
+        )
+    pairs = list(blocks.effects[0].differences)
+    over = f"difference, {_pair(pairs[0])}" if len(pairs) == 1 else "differences"
+    return lay_out(rows, ["effect", *map(escape_markdown, blocks.names), "differs?", over, "average"])
+
+
+def _pair(pair: tuple[str, str]) -> str:
+    return escape_markdown(f"{pair[0]} against {pair[1]}")
+
+
+def _difference_text(effect: Effect) -> str:
+    return f"{percent_text(adjusted_estimate(effect))}, p {p_text(effect.test.p)}"

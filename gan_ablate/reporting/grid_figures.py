@@ -1,0 +1,179 @@
+"""The figures of a grid's page, in the order in which one doubts its answers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gan_ablate.analysis.trajectories import tabulate_histories
+from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
+from gan_ablate.reporting.page import Picture
+from gan_ablate.reporting.plots import quality, representation, samples, training, trajectories
+from gan_ablate.reporting.plots.style import MAX_LINES, Style
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.reporting.plots.style import FigurePath
+
+PROBES_FILE = "probes.png"
+
+_SHOWN_ROWS = 4
+"""Rows of images that are shown of a sample grid."""
+
+_RUN_PICTURES = {
+    INTERPOLATION_FILE: "Ways between two latents, a row each",
+    FILTERS_FILE: "Filters of D's last map that know a class best, a row each: images that activate it most, and what "
+    "in them does (guided gradients)",
+}
+
+
+def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
+    """Draw what the records allow.
+
+    Args:
+        results: of the grid, at least one run of which is over.
+        folder: the grid's.
+    """
+    style = style_of(results)
+    drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") else []
+    grids = find_sample_grids(results)
+    if grids:
+        titles = _sample_titles(results)
+        last = {titles.get(label, label): files[-1] for label, files in grids.items()}
+        samples.plot_samples(last, _SHOWN_ROWS, folder / "samples.png")
+        caption = f"Samples at the end of training, seed {results.plan.seeds[0]}"
+        caption += ", the same latents everywhere" if results.plan.grid.external is None else ""
+        drawn.insert(2, Picture(caption, "samples.png"))
+    return drawn + _draw_training(results, style, folder)
+
+
+def style_of(results: GridResults) -> Style:
+    """Part variants that are too many for one panel: by their factor, or by the levels of all factors but the last."""
+    plan, labels = results.plan, results.labels
+    if len(labels) <= MAX_LINES:
+        return Style(labels)
+    groups: dict[str, list[str]] = {}
+    for cell in plan.cells[1:]:
+        levels = cell.levels
+        if plan.grid.design == "one-at-a-time":
+            title = next(name for name, level in levels.items() if level != plan.baseline.levels[name])
+        else:
+            title = ", ".join(f"{name} {level}" for name, level in list(levels.items())[:-1])
+        groups.setdefault(title.replace("_", " "), []).append(cell.label)
+    most = MAX_LINES - 1  # and the baseline
+    parts = {
+        f"{title} ({i // most + 1})" if len(of_group) > most else title: of_group[i : i + most]
+        for title, of_group in groups.items()
+        for i in range(0, len(of_group), most)
+    }
+    return Style(labels, parts)
+
+
+def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list[Picture]:
+    drawn = []
+    scoring, runs = results.scored[0], results.comparable.runs
+    known = [effect for effect in results.verdicts.effects("fid") if math.isfinite(effect.estimate.value)]
+    if known:
+        quality.plot_effects(known, folder / "effects.png")
+        drawn.append(Picture("All effects on FID", "effects.png"))
+    floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
+    quality.plot_quality(runs, style, floor, folder / "quality.png")
+    drawn.append(Picture("Is it one lucky run? Quality of every variant", "quality.png"))
+    if results.courses:
+        trajectories.plot_trajectories(results.courses, folder / "courses.png")
+        drawn.append(Picture("Would it last? Effects along training, adjusted at each step", "courses.png"))
+    if not results.curves.empty:
+        target = results.yardsticks.target_fid
+        training.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
+        caption = "FID along training: geometric mean over seeds, band from the best to the worst seed"
+        drawn.append(Picture(caption, "curves.png"))
+    looks = results.looks
+    if looks:
+        trajectories.plot_looks(looks, folder / "settling.png")
+        caption = "Answers as seeds came in; shaded: the margin, and intervals for every look"
+        drawn.append(Picture(caption, "settling.png"))
+    if any(effect.is_interaction for effect in known):
+        quality.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
+        drawn.append(Picture(quality.INTERACTIONS_CAPTION, "interactions.png"))
+    if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
+        quality.plot_cost(runs, style, folder / "cost.png")
+        drawn.append(Picture("Quality against cost", "cost.png"))
+    return drawn
+
+
+def _draw_training(results: GridResults, style: Style, folder: FigurePath) -> list[Picture]:
+    histories = tabulate_histories(results.records)
+    if histories.empty:
+        return []
+    drawn = []
+    if results.plan.grid.external is None:
+        training.plot_stability(results.comparable.runs, style, folder / "stability.png")
+        drawn.append(Picture("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
+    if {"loss_d", "loss_g"} & {*histories.columns}:
+        training.plot_losses(histories, style, folder / "losses.png")
+        source = "and what D thinks before it learns, mean over seeds and 50 steps"
+        if results.plan.grid.external is not None:
+            source = "from the program's log, mean over seeds and five lines"
+        drawn.append(Picture(f"Losses {source}", "losses.png"))
+    return drawn
+
+
+def draw_animations(results: GridResults) -> list[tuple[str, str]]:
+    """Write an animation of the training of each variant's first run; return the variants' names with Markdown."""
+    animations = []
+    for i, (label, files) in enumerate(find_sample_grids(results).items()):
+        if len(files) == 1:  # all that was archived
+            continue
+        file = f"training-{i}.webp"
+        samples.write_animation(files, _SHOWN_ROWS, results.folder / file)
+        animations.append((label, f"![Training of {label}]({file})"))
+    return animations
+
+
+def draw_representation(results: GridResults, probes: pd.DataFrame, folder: FigurePath) -> list[Picture]:
+    """Draw the probes, and enlarge the pictures that the baseline's first run left; return those pictures.
+
+    Args:
+        results: of the grid.
+        probes: from ``tabulate_probes``.
+        folder: the grid's.
+    """
+    representation.plot_probes(probes, folder / PROBES_FILE)
+    baseline, seed = results.plan.baseline, results.plan.seeds[0]
+    pictures = []
+    for file, words in _RUN_PICTURES.items():
+        picture = results.store.picture(baseline.with_seed(seed).run_id, file)
+        if picture is not None:
+            representation.enlarge_picture(picture, results.folder / file)
+            pictures.append(Picture(f"{words}; {baseline.label}, seed {seed}", file))
+    return pictures
+
+
+def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
+    """Find the sample grids along training of each variant's first seed, under the variant's name."""
+    grids = {}
+    for cell in results.plan.cells:
+        record = results.store.load_record(cell.with_seed(results.plan.seeds[0]).run_id)
+        if record is None or record.status == "failed":
+            continue
+        files = results.store.sample_sheets(record.run_id)
+        note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
+        if files:
+            grids[cell.label + note] = files
+    return grids
+
+
+def _sample_titles(results: GridResults) -> dict[str, str]:
+    """Write what a sample grid's run scored, and its variant on average, behind the variant's name."""
+    summary = results.summary.set_index("cell")["fid"]
+    seed = results.plan.seeds[0]
+    own = results.comparable.runs.loc[results.comparable.runs["seed"] == seed].set_index("cell")["fid"].astype(float)
+    return {
+        label: f"{label}, FID {own[label]:.3g}, {summary[label]:.3g} over all seeds"
+        for label in results.labels
+        if len(results.plan.seeds) > 1 and math.isfinite(own.get(label, math.nan))
+    }

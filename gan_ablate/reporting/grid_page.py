@@ -1,0 +1,225 @@
+"""The page of a grid: its answers, and behind them the tables and figures that they rest on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from gan_ablate.analysis.estimates import mean_estimate
+from gan_ablate.analysis.trajectories import tabulate_probes
+from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
+from gan_ablate.reporting.page import PAGE_NAME, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.reporting.page import Picture
+    from gan_ablate.reporting.plots.style import FigurePath
+
+_BESIDE_FID = (
+    "kid", "precision", "recall", "coverage", "oscillation", "steps_to_fid", "fid_equal_time", "grad_norm_g",
+    "confidence_d",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What the networks learn besides drawing.
+
+    Attributes:
+        probes: a table of linear classifiers on D's features.
+        others: a table of latent arithmetic, single filters and D's outputs.
+        pictures: that runs left.
+    """
+
+    probes: str
+    others: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPage(Page):
+    """The model of a grid's page. Tables are Markdown; what a grid has not is empty.
+
+    Attributes:
+        results: of the grid.
+        answers: a sentence for every effect, then how they vary, whether they last, warnings and remarks.
+        verdicts: a table of the claims.
+        effects: a table of all effects on FID; without it, scores do not compare or there are none.
+        bill: what the answers took, where seeds were added one by one.
+        simple_effects: a table of the effects level by level.
+        pictures: the figures.
+        representation: what the networks learn besides drawing, or None where no run was asked for it.
+        animations: a table of the training of each variant's first run.
+        test_remarks: on pairing and on variance.
+        scores: a table of what the features tell beside FID and KID.
+        overhead: where the time of the runs went.
+        setup: a table of what the numbers rest on.
+    """
+
+    template: ClassVar[str] = "grid_page.md.j2"
+
+    results: GridResults
+    answers: list[str]
+    verdicts: str
+    effects: str
+    bill: str
+    simple_effects: str
+    pictures: list[Picture]
+    representation: Representation | None
+    variants: str
+    animations: str
+    tests: str
+    test_remarks: list[str]
+    scores: str
+    other_effects: str
+    stability: str
+    costs: str
+    overhead: str
+    setup: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedGridPage(Page):
+    """The model of the page of a grid without a run that is over.
+
+    Attributes:
+        results: of the grid.
+    """
+
+    template: ClassVar[str] = "unfinished_grid_page.md.j2"
+
+    results: GridResults
+
+
+def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> GridPage | UnfinishedGridPage:
+    """Write the tables and figures of a grid, and make the page that shows them.
+
+    Args:
+        results: of the grid.
+        title: of the page.
+        folder: the grid's.
+    """
+    path, warnings = f"{results.name}/{PAGE_NAME}", run_sentences.warning_sentences(results)
+    if not results.records:
+        return UnfinishedGridPage(
+            title=title, path=path, sentences=["No run is finished yet."], warnings=warnings, results=results
+        )
+    exports.write_tables(results)
+    verdicts, summary = results.verdicts, results.summary
+    effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
+    judgements = verdicts.judgements()
+    by_level = _simple_effects_sentences(simple)
+    turns = [sentence for one in results.courses if (sentence := sentences.trajectory_sentence(one)) is not None]
+    unlevelled = run_sentences.unlevelled_sentence(results.plan, results.unlevelled)
+    lasting = [*turns, *([unlevelled] if unlevelled else [])]
+    remarks = run_sentences.remark_sentences(results)
+    failures = [effect for effect in effects if verdicts.compares_failures(effect)]
+    found = sentences.findings_sentence([effect for effect in effects if effect not in failures])
+    found = " ".join(filter(None, (found, sentences.failures_sentence(failures)))) or "Nothing is scored yet."
+    return GridPage(
+        title=title,
+        path=path,
+        sentences=[found, *by_level[:1], *turns[:1]],
+        warnings=warnings,
+        results=results,
+        answers=[*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks],
+        verdicts=tables.claims_table(results, judgements) if judgements else "",
+        effects=tables.effects_table(effects, looks, results.courses) if effects else "",
+        bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
+        simple_effects=tables.effects_table(simple) if simple else "",
+        pictures=grid_figures.draw_figures(results, folder),
+        representation=_represent(results, folder),
+        variants=variant_tables.variants_table(summary),
+        animations=_tabulate_animations(results),
+        tests=tables.tests_table(effects, verdicts.effects("step_ms_median")) if effects else "",
+        test_remarks=_test_remarks(results, effects),
+        scores=variant_tables.scores_table(summary, results.scored[0].floor.as_row()) if effects else "",
+        other_effects=tables.other_effects_table({name: verdicts.effects(name) for name in _BESIDE_FID}),
+        stability=variant_tables.stability_table(summary),
+        costs=variant_tables.cost_table(summary),
+        overhead=run_sentences.overhead_sentence(results) or "",
+        setup=variant_tables.setup_table(results),
+    )
+
+
+def _answer_sentences(results: GridResults) -> list[str]:
+    """Say what every effect on FID comes to, and what it does to the time of a step."""
+    verdicts = results.verdicts
+    step_times = verdicts.effects("step_ms_median")
+    return [
+        sentences.answer_sentence(effect, step_times[i] if step_times else None, verdicts.rates(effect))
+        for i, effect in enumerate(verdicts.effects("fid"))
+    ]
+
+
+def _simple_effects_sentences(effects: Sequence[Effect]) -> list[str]:
+    """Say what each level does at each level of the others, those first that are answered differently there."""
+    by_level: dict[str, list[Effect]] = {}
+    for effect in effects:
+        by_level.setdefault(effect.name, []).append(effect)
+    in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.answer for effect in of_level}))
+    found = (sentences.simple_effects_sentence(of_level) for of_level in in_order)
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _test_remarks(results: GridResults, effects: Sequence[Effect]) -> list[str]:
+    if not effects:
+        return []
+    external = results.plan.grid.external
+    pairing = sentences.pairing_sentence(effects) if external is None or external.paired else None
+    remarks = pairing, run_sentences.variance_sentence(results)
+    return [remark for remark in remarks if remark is not None]
+
+
+def _tabulate_animations(results: GridResults) -> str:
+    animations = grid_figures.draw_animations(results)
+    return tables.picture_table(animations) if animations else ""
+
+
+def _represent(results: GridResults, folder: FigurePath) -> Representation | None:
+    probes = tabulate_probes(results.records)
+    if probes.empty:
+        return None
+    rows = []
+    for (cell, num), of_number in probes.groupby(["cell", "num_labels"], sort=False):
+        means = of_number.groupby("features", sort=False)["accuracy"].agg(list)
+        rows.append([str(cell), f"{num:,}", *map(_share_text, means)])
+    return Representation(
+        tables.lay_out(rows, ["variant", "labelled images", *dict.fromkeys(probes["features"])]),
+        tables.lay_out(_representation_rows(results), ["variant", "", "measured", "control"]),
+        grid_figures.draw_representation(results, probes, folder),
+    )
+
+
+def _representation_rows(results: GridResults) -> list[list[str]]:
+    rows = []
+    for cell in results.plan.cells:
+        learnt = [
+            record.scoring.representation
+            for label, record in results.records
+            if label == cell.label and record.scoring is not None and record.scoring.representation is not None
+        ]
+        runs = results.runs.loc[results.runs["cell"] == cell.label]
+        rows += [
+            [cell.label, "latents moved to another class: share drawn as it; control: shuffled classes",
+             _share_text(of.arithmetic for of in learnt), _share_text(of.arithmetic_shuffled for of in learnt)],
+            [cell.label, "area under the ROC curve of a filter for its best class; control: untrained",
+             _share_text(of.filter_auc for of in learnt), _share_text(of.filter_auc_untrained for of in learnt)],
+            [cell.label, "D(G(z)) at the end; control: D(x)",
+             _share_text(runs["d_fake_end"]), _share_text(runs["d_real_end"])],
+        ]  # fmt: skip
+    return rows
+
+
+def _share_text(values: Iterable[float | None]) -> str:
+    """Write a mean over seeds with its 95 % interval: ``0.912 [0.905, 0.919]``."""
+    estimate = mean_estimate(np.array(list(values), np.float64))  # None becomes NaN
+    if not np.isfinite(estimate.value):
+        return "–"
+    interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if np.isfinite(estimate.low) else ""
+    return f"{estimate.value:.3f}{interval}"

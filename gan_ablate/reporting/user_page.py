@@ -1,0 +1,253 @@
+"""The page on a table of runs that a user brings: effects on each outcome, figures, and the tables as files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
+from gan_ablate.analysis.estimates import mean_on_scale
+from gan_ablate.analysis.table import tabulate_effects
+from gan_ablate.analysis.tests import compare_event_rates
+from gan_ablate.design.blocks import file_name
+from gan_ablate.design.outcomes import percent_change
+from gan_ablate.errors import UserError
+from gan_ablate.files import write_atomically
+from gan_ablate.reporting import exports, sentences, tables
+from gan_ablate.reporting.formats import escape_markdown
+from gan_ablate.reporting.html import MarkdownPage, render_html
+from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
+from gan_ablate.reporting.plots import quality
+from gan_ablate.reporting.plots.style import FigurePath, Style
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.tabled import Table
+    from gan_ablate.design.outcomes import Outcome
+
+
+_ENDINGS = {"diverged": "diverged", "failed": "failed", "unfinished": "had not finished"}
+
+MAX_SHOWN = 60
+"""Effects and variants that a page shows: a figure has no room for more, and no reader either."""
+MAX_LEVELS_CROSSED = 20
+"""Levels of a factor in the figure of interactions."""
+
+
+@dataclass(frozen=True)
+class OutcomeSection:
+    """What the page says of one outcome. Tables are Markdown; what there is not is empty.
+
+    Attributes:
+        outcome: its title, its better direction and its scale.
+        num_blank: completed runs without it.
+        answers: a sentence for every effect.
+        effects: a table of them.
+        simple_effects: a table of the effects level by level.
+        pictures: the figures.
+        tests: a table of the tests.
+        pairing: where sharing seeds pays.
+    """
+
+    outcome: Outcome
+    num_blank: int
+    answers: list[str]
+    effects: str
+    simple_effects: str
+    pictures: list[Picture]
+    tests: str
+    pairing: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserPage(Page):
+    """The model of the page on a user's table.
+
+    Attributes:
+        table: of the runs.
+        baseline: its levels.
+        margin: within which a ratio does not matter.
+        intervals: how they are made.
+        ended: how runs ended that are not completed, in words → how many.
+        extent: which of many effects and variants are shown; empty where all are.
+        sections: one for each outcome.
+    """
+
+    template: ClassVar[str] = "user_page.md.j2"
+
+    table: Table
+    baseline: str
+    margin: str
+    intervals: str
+    ended: dict[str, int]
+    extent: str
+    sections: list[OutcomeSection]
+
+
+def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, *, title: str) -> Path:
+    """Write the page ``report.md``, the same as ``report.html``, its figures, and its tables as files.
+
+    Args:
+        table: of runs.
+        outcomes: what is judged, the most important one first.
+        folder: to write to; it is made where it is missing.
+        title: of the page.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: if no seed has values of two variants to compare, or the folder cannot be written to.
+    """
+    effects = {outcome.name: estimate_effects(table.design, table.runs, outcome) for outcome in outcomes}
+    for name, of_outcome in effects.items():
+        if not any(effect.estimate.num_seeds for effect in of_outcome):
+            raise UserError(
+                f"{table.source}: no seed has {name} for both sides of any comparison: runs are compared within a "
+                "seed; valid: the same seeds for every variant"
+            )
+    shown = {name: _select(of_outcome) for name, of_outcome in effects.items()}
+    out = folder.path
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sections = [
+            _make_section(table, outcome, shown[outcome.name], folder, number)
+            for number, outcome in enumerate(outcomes)
+        ]
+        _write_tables(effects, _summarise(table, outcomes), out)
+        page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
+        write_atomically(out / PAGE_NAME, page.markdown)
+        written = MarkdownPage(page.title, page.path, page.markdown)
+        write_atomically(out / "report.html", render_html([written], out))
+    except OSError as refused:
+        raise UserError(f"--out {out}: cannot be written to ({refused.strerror})") from None
+    return out / PAGE_NAME
+
+
+def _make_page(
+    table: Table, shown: dict[str, list[Effect]], num_effects: int, sections: list[OutcomeSection], title: str
+) -> UserPage:
+    design = table.design
+    found = (sentences.findings_sentence(of_outcome) for of_outcome in shown.values())
+    ended = table.runs["status"].value_counts()
+    return UserPage(
+        title=title,
+        path=PAGE_NAME,
+        sentences=[sentence for sentence in found if sentence],
+        table=table,
+        baseline=", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items()),
+        margin=f"{percent_change(design.log_margin):.3g} %",
+        intervals=sentences.INTERVAL_WORDS[design.intervals],
+        ended={words: int(ended[status]) for status, words in _ENDINGS.items() if ended.get(status)},
+        extent=_describe_extent(table, num_effects),
+        sections=sections,
+    )
+
+
+def _describe_extent(table: Table, num_effects: int) -> str:
+    """Say what of many effects and variants the page shows; nothing where it shows all."""
+    num_variants = len(table.design.cells)
+    if max(num_effects, num_variants) <= MAX_SHOWN:
+        return ""
+    words = f"{MAX_SHOWN} of them: effects with the smallest p, variants with the best mean"
+    return f"Of {num_effects:,} effects and {num_variants:,} variants this page shows at most {words}."
+
+
+def _select(effects: Sequence[Effect]) -> list[Effect]:
+    """Pick the effects that a page has room for, in their order: of the smallest p, then the largest."""
+
+    def rank(effect: Effect) -> tuple[float, float]:
+        p, size = effect.estimate.p, abs(effect.estimate.value)
+        return p if math.isfinite(p) else 2.0, -size if math.isfinite(size) else 0.0
+
+    kept = {id(effect) for effect in sorted(effects, key=rank)[:MAX_SHOWN]}
+    return [effect for effect in effects if id(effect) in kept]
+
+
+def _select_variants(table: Table, outcome: Outcome) -> list[str]:
+    """Pick the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
+    labels = [cell.label for cell in table.design.cells]
+    if len(labels) <= MAX_SHOWN:
+        return labels
+    means = table.runs.groupby("cell")[outcome.name].mean().dropna()
+    best = means.sort_values(ascending=outcome.better == "lower").index[: MAX_SHOWN - 1]
+    kept = {labels[0], *best}
+    return [label for label in labels if label in kept]
+
+
+def _make_section(
+    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, number: int
+) -> OutcomeSection:
+    """Say, tabulate and draw the effects on one outcome; the number tells files of similar names apart."""
+    design, runs = table.design, table.runs
+    simple = _select(estimate_simple_effects(design, runs, outcome))
+    has_diverged = (runs["status"] == "diverged").any()
+    answers = []
+    for effect in effects:
+        diverged = compare_event_rates(design, runs, effect.levels, "diverged") if has_diverged else None
+        rates = {"diverged": diverged} if diverged and (diverged.count or diverged.baseline_count) else {}
+        answers.append(sentences.answer_sentence(effect, None, rates, tells_cost=False))
+    slug = file_name(outcome.name)
+    return OutcomeSection(
+        outcome=outcome,
+        num_blank=int(((runs["status"] == "completed") & runs[outcome.name].isna()).sum()),
+        answers=answers,
+        effects=tables.effects_table(effects),
+        simple_effects=tables.effects_table(simple) if simple else "",
+        pictures=_draw_figures(table, outcome, effects, folder, f"{slug}-{number}" if number else slug),
+        tests=tables.tests_table(effects, []),
+        pairing=sentences.pairing_sentence(effects) or "",
+    )
+
+
+def _draw_figures(
+    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, prefix: str
+) -> list[Picture]:
+    design, runs = table.design, table.runs
+    title, drawn = escape_markdown(outcome.title), []
+    known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
+    if known:
+        file = f"{prefix}-effects.png"
+        quality.plot_effects(known, folder / file)
+        drawn.append(Picture(f"All effects on {title}", file))
+    file = f"{prefix}-runs.png"
+    quality.plot_quality(runs, Style(_select_variants(table, outcome)), "", folder / file, outcome)
+    drawn.append(Picture(f"Is it one lucky run? {title} of every run", file))
+    is_readable = all(len(factor.levels) <= MAX_LEVELS_CROSSED for factor in design.factors.values())
+    if is_readable and any(effect.is_interaction for effect in known):
+        file = f"{prefix}-interactions.png"
+        quality.plot_interactions(runs, design.factors, known, folder / file, outcome)
+        drawn.append(Picture(quality.INTERACTIONS_CAPTION, file))
+    return drawn
+
+
+def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """Make a row for every variant: its levels, each outcome's mean with interval, and how many runs have it."""
+    rows = []
+    by_cell = dict(iter(table.runs.groupby("cell")))
+    for cell in table.design.cells:
+        of_cell = by_cell[cell.label]
+        row: dict[str, object] = {**cell.levels, "variant": cell.label, "runs": len(of_cell)}
+        for outcome in outcomes:
+            values = of_cell[outcome.name].to_numpy(np.float64)
+            mean = mean_on_scale(values, is_ratio=outcome.scale == "ratio")
+            row |= {outcome.name: mean.value, f"{outcome.name}_low": mean.low, f"{outcome.name}_high": mean.high}
+            row[f"{outcome.name}_runs"] = mean.num_seeds
+        rows.append(row)
+    return rows
+
+
+def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> None:
+    import pandas as pd
+
+    every = [effect for of_outcome in effects.values() for effect in of_outcome]
+    write_atomically(out / "effects.csv", exports.effects_as_csv(tabulate_effects(every)))
+    write_atomically(out / "variants.csv", pd.DataFrame(variants).to_csv(index=False, lineterminator="\n"))
+    first = next(iter(effects.values()))
+    write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name))

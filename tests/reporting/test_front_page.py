@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.design.claims import Claim
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.grid import BudgetName, load_grid
+from gan_ablate.design.planning import Cell, Plan, plan
+from gan_ablate.execution.store import Record
+from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
+from gan_ablate.reporting.page import Page
+from gan_ablate.reporting.plots import front
+from gan_ablate.reporting.plots.style import FigurePath
+from tests.reporting.example import change_records, check_golden, scoring_of
+from tests.synthetic import make_results
+
+
+def make_front(*results: GridResults, has_figure: bool = True) -> FrontPage:
+    blocks = dict.fromkeys((of_grid.name for of_grid in results), "")
+    return make_front_page({of_grid.name: of_grid for of_grid in results}, blocks, [], [], has_figure=has_figure)
+
+
+def batch_norm_halves(cell: Cell, seed: int) -> float:
+    noise = math.sin(7 * seed + 3 * len(cell.label))
+    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+
+
+def alike(cell: Cell, seed: int) -> float:
+    return 20 + seed + len(cell.label) / 9
+
+
+def make_factorial(fid: Callable[[Cell, int], float], budget: BudgetName = "standard") -> GridResults:
+    return make_results(plan(load_grid("bn_label_smooth"), seeds=5, budget=budget), fid)
+
+
+def test_front_page_of_the_example_is_golden(example: Path) -> None:
+    """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden files anew."""
+    check_golden("front_page.md", (example / "report.md").read_text("utf-8"))
+
+
+def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
+    page = make_front(make_factorial(batch_norm_halves))
+    (used,) = page.ranking["Use"]
+    assert used.startswith("batch norm on rather than off: -50.0 % [")
+    assert page.ranking["Avoid"] == []
+    (indifferent,) = page.ranking["Does not matter"]
+    assert indifferent.startswith("label smoothing on rather than off: ")
+    assert (page.bases, page.datasets, page.steps) == ("`dcgan-28`", "mnist-10k", "after 1,500 steps")
+    assert page.baseline is not None
+    assert page.baseline[0] == "The baseline (batch norm off, label smoothing off)"
+    assert page.baseline[1] == pytest.approx(math.exp(sum(math.log(batch_norm_halves_off(s)) for s in range(5)) / 5))
+    assert page.falling == "4 of 4"
+    ((scoring, table),) = page.verdicts
+    assert scoring == "Scored with digits features of 10,000 images of mnist-10k at 28×28, after 1,500 steps"
+    (row,) = [line for line in table.splitlines() if line.startswith("| C2")]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:2] == ["C2: Batch norm steadies training so that samples get better", "**supported**"]
+    assert cells[2].startswith("FID -50.0 % [")
+    assert cells[3:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
+
+
+def batch_norm_halves_off(seed: int) -> float:
+    return 40 * math.exp(0.1 * seed + 0.005 * math.sin(7 * seed + 3 * len("batch norm off, label smoothing off")))
+
+
+def test_sections_are_which_to_use_verdicts_and_grids() -> None:
+    text = make_front(make_factorial(batch_norm_halves)).markdown
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Which to use", "Verdicts", "Grids"]
+    assert "- **Avoid**: nothing\n" in text
+
+
+def test_front_page_of_seven_grids_is_short_and_its_tables_narrow() -> None:
+    grids = ("activation", "architecture", "beta1", "bn_label_smooth", "dropout", "essentials", "precision")
+    text = make_front(*(make_results(plan(load_grid(grid)), alike) for grid in grids)).markdown
+    assert len(text.splitlines()) <= 150
+    assert all(line.count("|") <= 6 for line in text.splitlines())
+    assert text.count("[see]") == 6
+
+
+def test_effect_that_two_grids_share_is_ranked_once_where_it_is_surer() -> None:
+    """Both grids have β1 0.9, of the same runs; the one with fewer effects beside it has the narrower interval."""
+
+    def steep(cell: Cell, seed: int) -> float:
+        error = 0.01 * math.sin(7 * seed + sum(map(ord, str(cell.config.run_id))))
+        return 20 * math.exp(0.1 * seed + error + 0.4 * (cell.trained.beta1 == 0.9))
+
+    alone, among_many = (make_results(plan(load_grid(grid)), steep) for grid in ("beta1", "essentials"))
+    lines = [line for lines in make_front(alone, among_many).ranking.values() for line in lines]
+    (line,) = [line for line in lines if line.startswith("beta1 0.9 rather than 0.5")]
+    (effect,) = [effect for effect in alone.verdicts.effects("fid") if effect.name == "beta1 0.9"]
+    low, high = (f"{100 * math.expm1(end):+.1f}" for end in (effect.adjusted.low, effect.adjusted.high))
+    assert f"[{low}, {high}]" in line
+
+
+def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -> None:
+    def fid(cell: Cell, seed: int) -> float:
+        change = {"off": 0.5, "on": -0.9}[cell.levels["label_smoothing"]] * (cell.levels["batch_norm"] == "on")
+        return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(cell.label)))
+
+    page = make_front(make_factorial(fid))
+    (told,) = [line for line in page.ranking["Depends"] if line.startswith("batch norm on rather than off: ")]
+    assert re.search(
+        r"on average, 5 seeds; with label smoothing off \+.+, higher; with label smoothing on -.+, lower", told
+    )
+
+
+def test_effect_open_on_average_and_known_at_one_level_is_told_with_the_level() -> None:
+    """Without batch norm smoothing may do anything, beside it nothing."""
+
+    def fid(cell: Cell, seed: int) -> float:
+        spread = {"on": 0.005, "off": 0.4}[cell.levels["batch_norm"]]
+        return 20 * math.exp(np.random.default_rng([seed, *map(ord, cell.label)]).normal(0, spread))
+
+    lines = [line for lines in make_front(make_factorial(fid)).ranking.values() for line in lines]
+    (told,) = [line for line in lines if line.startswith("label smoothing on rather than off: ")]
+    assert " on average, 5 seeds" in told
+    assert re.search(r"with batch norm on .+, it does not matter$", told)
+
+
+def test_smoke_runs_alone_rank_nothing() -> None:
+    page = make_front(make_factorial(batch_norm_halves, budget="smoke"))
+    assert page.ranking == {}
+    assert "too short to answer anything" in page.markdown
+    assert "**Use**" not in page.markdown
+
+
+def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = {"elements-30": 0.4, "elements-50": 0.6}
+    results = make_results(
+        plan(load_grid("dropout")), lambda cell, seed: 20 * math.exp(worse.get(cell.levels["dropout"], 0) + seed / 99)
+    )
+    lines = [line for lines in make_front(results).ranking.values() for line in lines]
+    (line,) = [line for line in lines if line.startswith("dropout rather than none: elements-50")]
+    assert line.index("elements-50 +82") < line.index(" · elements-30 +49")
+    rows: list[str] = []
+    monkeypatch.setattr(front, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
+    draw_front({"dropout": results}, {"dropout": "Dropout"}, FigurePath(tmp_path / "x.png"))
+    assert rows == ["dropout channels-25 (vs none)", "dropout elements-30 (vs none)", "dropout elements-50 (vs none)"]
+
+
+def test_figure_leaves_smoke_runs_out_where_there_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(front, "plot_front", lambda groups, _: titles.extend(title for title, _ in groups))
+    results = {
+        "beta1": make_results(plan(load_grid("beta1")), alike),
+        "dropout": make_results(plan(load_grid("dropout"), budget="smoke"), alike),
+    }
+    assert draw_front(results, {"beta1": "Long", "dropout": "Smoke"}, FigurePath(tmp_path / "x.png"))
+    assert titles == ["Long"]
+
+
+def test_verdicts_scored_differently_share_no_table() -> None:
+    """Two grids, scored on different sample counts: two tables of verdicts, none of which has both."""
+
+    def score_fewer(record: Record) -> dict[str, object]:
+        scoring, final = scoring_of(record)
+        return {"scoring": scoring.model_copy(update={"final": final.model_copy(update={"num_samples": 5_000})})}
+
+    other = plan(load_grid("beta1"), overrides=["batch_size=32"])  # so that they share no run
+    fewer = change_records(make_results(other, lambda *_: 20.0), score_fewer)
+    verdicts = make_front(make_factorial(batch_norm_halves), fewer).verdicts
+    assert [("10,000 images" in scoring, "5,000 images" in scoring) for scoring, _ in verdicts] == [
+        (True, False),
+        (False, True),
+    ]
+    assert [("| C2" in table, "| C6" in table) for _, table in verdicts] == [(True, False), (False, True)]
+
+
+def test_ways_of_scoring_told_in_the_same_words_have_a_table_each() -> None:
+    """Two extractors of one name: the words above the tables are alike, and no table replaces the other."""
+    first = make_factorial(batch_norm_halves)
+    second = change_records(
+        make_results(plan(load_grid("beta1"), overrides=["batch_size=32"]), alike),
+        lambda record: {"scoring": scoring_of(record)[0].model_copy(update={"extractor_sha256": "f" * 64})},
+    )
+    verdicts = make_front(first, second).verdicts
+    assert len(verdicts) == 2
+    assert verdicts[0][0] == verdicts[1][0]
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_claim_on_what_needs_no_scores_is_judged_without_them(is_scored: bool) -> None:
+    claim = Claim(sentence="It is slow", levels=[{"beta1": "0.9"}], outcome="step_ms_median", direction="higher")
+    planned = plan(load_grid("beta1").model_copy(update={"claims": [claim]}))
+    results = make_results(planned, lambda _, seed: 20.0 + seed)
+
+    def slow_down(record: Record) -> dict[str, object]:
+        assert isinstance(record.config, RunConfig)
+        factor = 1.48 + record.config.seed / 100 if record.config.beta1 == 0.9 else 1.0
+        steps = record.throughput
+        assert steps is not None
+        times = {key: factor * getattr(steps, key) for key in ("step_ms_median", "step_ms_p10", "step_ms_p90")}
+        return {"throughput": steps.model_copy(update=times), **({} if is_scored else {"scoring": None})}
+
+    ((scoring, table),) = make_front(change_records(results, slow_down)).verdicts
+    assert "| It is slow | **supported** | step time +50.0 %" in re.sub(" +", " ", table)
+    assert scoring.startswith("Scored with" if is_scored else "Without scores")
+
+
+def test_blocks_of_a_claim_are_told_apart() -> None:
+    def planned(dataset: str) -> Plan:
+        return plan(load_grid("dropout"), dataset=dataset)
+
+    results = {
+        name: make_results(planned(name), lambda _, seed: 20.0 + seed) for name in ("mnist-10k", "fashion-mnist")
+    }
+    by_name = {of_grid.name: of_grid for of_grid in results.values()}
+    blocks = {of_grid.name: dataset for dataset, of_grid in results.items()}
+    text = make_front_page(by_name, blocks, [], [], has_figure=False).markdown
+    assert text.count("makes better samples (fashion-mnist)") == text.count("makes better samples (mnist-10k)") > 0
+    assert "![" not in text
+
+
+def test_pages_are_linked_with_what_they_found_and_their_warnings() -> None:
+    class Stub(Page):
+        template = "unfinished_grid_page.md.j2"
+
+    pages = [
+        Stub(title="a ] b", path="a@b/report.md", sentences=["Found."], warnings=["Careful."]),
+        Stub(title="Whole", path="whole/report.md", sentences=["Also found."]),
+    ]
+    results = make_factorial(batch_norm_halves)
+    page = make_front_page({results.name: results}, {results.name: ""}, pages, [pages[1]], has_figure=False)
+    assert "- **[a \\] b](a%40b/report.md)**\n  - Found.\n" in page.markdown
+    assert "Document by document: [Whole](whole/report.md).\n" in page.markdown
+    assert "## Before you believe this\n\n- [a \\] b](a%40b/report.md): Careful.\n" in page.markdown

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gan_ablate.analysis.allocation import settle
+from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.planning import Cell, plan
+from gan_ablate.execution.store import Record, Store
+from gan_ablate.reporting.grid_page import GridPage, UnfinishedGridPage, write_grid_page
+from gan_ablate.reporting.plots.style import FigurePath
+from tests.reporting.example import change_records, check_golden, scoring_of
+from tests.synthetic import make_results
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+
+def write_page(results: GridResults) -> GridPage:
+    page = write_grid_page(results, results.plan.grid.title, FigurePath(results.folder))
+    assert isinstance(page, GridPage)
+    return page
+
+
+def write_factorial(fid: Callable[[Cell, int], float | None], seeds: int = 5) -> GridPage:
+    return write_page(make_results(plan(load_grid("bn_label_smooth"), seeds=seeds), fid))
+
+
+def batch_norm_halves(cell: Cell, seed: int) -> float:
+    noise = math.sin(7 * seed + 3 * len(cell.label))
+    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+
+
+def make_equal_runs() -> GridResults:
+    """Two seeds of three variants that score nearly the same."""
+    planned = plan(load_grid("beta1"), seeds=2)
+    return make_results(planned, lambda cell, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, cell.label))))
+
+
+@pytest.mark.parametrize("grid", ["bn_label_smooth", "dropout", "precision", "representation"])
+def test_page_of_the_example_is_golden(example: Path, grid: str) -> None:
+    """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden files anew."""
+    check_golden(f"grid_page-{grid}.md", (example / grid / "report.md").read_text("utf-8"))
+
+
+def test_numbers_are_those_of_runs_csv_and_of_the_records() -> None:
+    page = write_factorial(batch_norm_halves)
+    runs = pd.read_csv(page.results.folder / "runs.csv")
+    of_variant = runs.loc[runs["cell"] == "batch norm on, label smoothing off", "fid"]
+    mean = math.exp(sum(math.log(fid) for fid in of_variant) / len(of_variant))
+    (row,) = [line for line in page.variants.splitlines() if line.startswith("| batch norm on, label smoothing off")]
+    assert float(row.split("|")[2].split("[")[0]) == pytest.approx(mean, rel=5e-3)
+    of_records = {record.run_id: scoring_of(record)[1].fid for _, record in page.results.records}
+    assert dict(zip(runs["run_id"], runs["fid"], strict=True)) == of_records
+
+
+def test_sentences_for_the_front_page_are_findings_then_one_level_by_level_then_one_along_training() -> None:
+    page = write_factorial(batch_norm_halves)
+    assert page.sentences[0].startswith("Lowers FID: **batch norm on** -50.0 % [")
+    assert len(page.sentences) <= 3
+
+
+def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what_that_took() -> None:
+    """Of three levels one is settled at once; the others, and the baseline, go on."""
+    asked = plan(load_grid("dropout"), seeds=12)
+    errors = {cell.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, cell in enumerate(asked.cells)}
+
+    def fid(cell: Cell, seed: int) -> float:
+        gain = 1.0 if cell.levels["dropout"] == "channels-25" else 0.0
+        return 20 * math.exp(gain + errors[cell.label][seed])
+
+    settling = settle(asked, make_results(asked, fid).runs)
+    page = write_page(make_results(settling.plan, fid))
+    first, last = settling.looks[0].num_seeds, settling.looks[-1].num_seeds
+    assert first < last
+    rows = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in page.effects.splitlines()}
+    assert rows["effect"] == "settled at"
+    assert rows["dropout channels-25"] == str(first)
+    assert rows["dropout elements-30"] in {str(number) for number in range(first, last + 1)}
+    num_runs = settling.plan.num_runs
+    assert num_runs < 4 * last
+    assert page.bill.startswith(f"These answers took {num_runs} runs, of at most {last} seeds a variant.")
+    assert page.warnings == []  # no run is missing
+    assert "valid at every look, as seeds were added after looking" in page.setup
+    assert {"settling.png", "courses.png"} <= {picture.file for picture in page.pictures}
+
+
+def test_effect_within_its_interval_is_not_called_one() -> None:
+    answers = write_factorial(lambda cell, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(cell.label)))).answers
+    assert any(answer.startswith("**batch norm on** does not matter: FID 0 %") for answer in answers)
+    assert any(answer.startswith("**batch norm on × label smoothing on**: whether they interact") for answer in answers)
+    assert not any("lowers FID" in answer for answer in answers)
+
+
+def test_one_seed_is_not_taken_for_an_answer() -> None:
+    page = write_factorial(batch_norm_halves, seeds=1)
+    assert "in the only seed; one seed says nothing about the next" in page.answers[0]
+    assert "interval nan" not in page.markdown
+
+
+def test_divergences_are_counted_with_exact_intervals_and_imputed() -> None:
+    def fid(cell: Cell, seed: int) -> float | None:
+        is_victim = cell.levels == {"batch_norm": "off", "label_smoothing": "off"} and seed < 2
+        return None if is_victim else batch_norm_halves(cell, seed)
+
+    page = write_factorial(fid)
+    assert "2 of 20 runs diverged: 2× batch norm off, label smoothing off." in page.answers
+    assert "| 2/5 " in page.variants
+    assert "| 2/5 [5%, 85%] " in page.stability  # Clopper-Pearson
+    assert "3 seeds" in page.answers[0]  # the effect rests on the seeds that every variant survived
+    assert "counting diverged runs as the worst that finished" in page.answers[0]
+    assert "diverged as worst" in page.tests
+
+
+def test_variant_without_any_score_leaves_the_others_standing() -> None:
+    page = write_factorial(lambda cell, seed: None if "smoothing on" in cell.label else batch_norm_halves(cell, seed))
+    assert any("no seed has a score for every variant that this compares" in answer for answer in page.answers)
+    assert any("10 of 20 runs diverged" in answer for answer in page.answers)
+
+
+def test_runs_without_scores_have_no_columns_of_scores() -> None:
+    results = change_records(make_equal_runs(), lambda _: {"scoring": None, "unscored_reason": "no extractor"})
+    page = write_page(results)
+    assert "Not scored: no extractor." in page.answers
+    assert page.sentences == ["Nothing is scored yet."]
+    assert (page.effects, page.tests, page.scores) == ("", "", "")
+    assert "FID |" not in page.markdown
+
+
+def test_scores_of_different_extractors_are_never_compared() -> None:
+    (_, first), *_ = make_equal_runs().records
+
+    def use_another(record: Record) -> dict[str, object]:
+        is_first = record.run_id == first.run_id
+        return {"scoring": scoring_of(record)[0].model_copy(update={"extractor_sha256": "f" * 64})} if is_first else {}
+
+    page = write_page(change_records(make_equal_runs(), use_another))
+    section = page.markdown[page.markdown.index("## Answers") :]
+    assert "scored in different ways" in section
+    for words in ("FID |", "KID |", "change of FID", "precision", "lowers", "target is"):
+        assert words not in section, words
+    summary = pd.read_csv(page.results.folder / "summary.csv")
+    assert summary[["fid", "kid", "oscillation", "precision"]].isna().all(axis=None)
+
+
+def test_times_of_different_machines_are_never_compared() -> None:
+    results = make_equal_runs()
+    run_id = results.plan.baseline.config.run_id
+
+    def run_elsewhere(record: Record) -> dict[str, object]:
+        if record.run_id != run_id:
+            return {}
+        assert record.throughput is not None
+        faster = record.throughput.model_copy(update={"step_ms_median": 0.001})
+        return {"device": "cuda", "environment": {**record.environment, "gpu": "A100"}, "throughput": faster}
+
+    page = write_page(change_records(results, run_elsewhere))
+    assert any(
+        ": 1 of 6 runs were computed on another machine or version, and theirs are left out" in a for a in page.answers
+    )
+    shared = "Within seed 0, runs of more than one machine are paired: they start from the same weights"
+    assert any(answer.startswith(shared) for answer in page.answers)
+    assert re.search(r"\| computed on +\| A100[^;]*: seed 0; [^;]+: seeds 0 to 1 +\|", page.setup)
+    runs = pd.read_csv(page.results.folder / "runs.csv")
+    assert runs.loc[~runs["has_comparable_times"], "run_id"].tolist() == [run_id]
+    assert page.results.summary["step_ms_median"].nunique() == 1
+    assert page.results.summary["fid"].notna().all()
+
+
+def test_times_of_a_run_that_shared_the_machine_are_left_out() -> None:
+    results = make_equal_runs()
+    slow = results.plan.cells[1].with_seed(0).run_id
+
+    def slow_down(record: Record) -> dict[str, object]:
+        assert record.throughput is not None
+        busy = record.throughput.model_copy(update={"step_ms_median": 90.0, "step_ms_p90": 200.0})
+        return {"throughput": busy} if record.run_id == slow else {}
+
+    page = write_page(change_records(results, slow_down))
+    assert any(answer.startswith("Something else used the machine during 1 of 6 runs") for answer in page.answers)
+    assert page.results.summary["step_ms_median"].tolist() == [20.0, 20.0, 20.0]
+    assert page.results.summary["fid"].notna().all()
+
+
+def test_variant_covers_as_many_classes_as_its_worst_seed() -> None:
+    results = make_equal_runs()
+    run_id = results.plan.baseline.with_seed(1).run_id
+
+    def lose_classes(record: Record) -> dict[str, object]:
+        scoring, final = scoring_of(record)
+        final = final.model_copy(update={"class_counts": (1_400,) * 6 + (1_600, 0, 0, 0)})
+        return {"scoring": scoring.model_copy(update={"final": final})} if record.run_id == run_id else {}
+
+    page = write_page(change_records(results, lose_classes))
+    columns = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.variants.splitlines()]
+    place = columns[0].index("classes, fewest")
+    assert [row[place] for row in columns[2:]] == ["7", "10", "10"]
+
+
+def test_figures_stand_in_the_order_of_doubt(example: Path) -> None:
+    text = (example / "bn_label_smooth" / "report.md").read_text("utf-8")
+    assert re.findall(r"^!\[.+\]\((\w+)\.png\)$", text, re.MULTILINE) == [
+        "effects", "quality", "samples", "courses", "curves", "interactions", "cost", "stability", "losses",
+    ]  # fmt: skip
+
+
+def test_grid_without_a_run_has_a_page_and_a_warning() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    results = GridResults(Store(Path("nowhere")), planned, [], tabulate_runs(planned, []))
+    page = write_grid_page(results, "Title", FigurePath(results.folder))
+    assert isinstance(page, UnfinishedGridPage)
+    assert page.sentences == ["No run is finished yet."]
+    assert page.warnings == ["0 of 6 runs are finished; the same command computes the others."]
+    assert not results.folder.exists()
