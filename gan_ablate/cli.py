@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -237,6 +238,9 @@ def sample(
 
 def main() -> None:
     """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # on Windows and in some containers these take no Greek letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     listen()
     try:
         app()

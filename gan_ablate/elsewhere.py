@@ -134,7 +134,7 @@ def score(
         scores = scorer.score(scorer.read(path), num)
         scored.append(scores)
         size = scores.image_size
-        of_set = {"set": str(path), "image_size": size, "num_images": scores.num_images}
+        of_set = {"set": _printable(path), "image_size": size, "num_images": scores.num_images}
         rows.append({**of_set, **_compare(scores, scored[0]), **scores.as_row()})
         of_real = {"set": f"real images, {size}×{size}", "image_size": size, "num_images": scores.floor.num_samples}
         floors.setdefault(size, {**of_real, **scores.floor.as_row()})
@@ -150,11 +150,16 @@ def score(
     console.print(f"All scores: {to}", soft_wrap=True)
 
 
+def _printable(path: Path) -> str:
+    """Write a path as UTF-8 can: names of files need not be UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def _describe(of_dataset: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
     """Say what is to be known of sets besides their scores, line by line."""
     lines = list(of_dataset)
     for path, scores in zip(paths, scored, strict=True):
-        name = shorten(str(path))
+        name = shorten(_printable(path))
         if scores.num_samples < scores.num_images:
             counts = f"{scores.num_samples:,} of {scores.num_images:,} images scored"
             lines.append(f"{name}: {counts}, as many as of the smallest set: FID depends on the number")

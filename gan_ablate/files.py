@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: if it cannot be written; what was there before still is.
     """
-    whole = content.encode("utf-8") if isinstance(content, str) else content
+    whole = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     if path.exists() and not path.is_file():
         path.write_bytes(whole)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import itertools
 import re
 import warnings
@@ -29,6 +30,9 @@ _OTHER_FILES = {
     b"PAR1": "Parquet",
 }  # fmt: skip
 """What a file begins with → what it is, if it is no text."""
+
+_CELL_ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
+"""What spreadsheets write into a cell without a value: a line that begins with one is no comment."""
 
 
 class LeftOutWarning(UserWarning):
@@ -149,7 +153,8 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, int]:
     """
     import pandas as pd
 
-    lines = _read_text(path).splitlines(keepends=True)
+    # Lines end as those of files do, not at every sign that Unicode calls a break.
+    lines = list(io.StringIO(_read_text(path), newline=""))
     told = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # what Excel writes for itself
     lines = lines[1:] if told else lines
     delimiter = told[1] if told else _find_delimiter(lines)
@@ -194,12 +199,17 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: not a CSV table: {kind}; valid: the same saved as CSV, UTF-8")
     try:
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as broken:
         line = content.count(b"\n", 0, broken.start) + 1
         raise UserError(
             f"{path}: not a CSV table: line {line} is no UTF-8; valid: the same saved as CSV, UTF-8"
         ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        reason = f"line {line} has a byte of zero, as UTF-16 without its mark, or a damaged file"
+        raise UserError(f"{path}: not a CSV table: {reason}; valid: the same saved as CSV, UTF-8")
+    return text
 
 
 def _find_delimiter(lines: Sequence[str]) -> str:
@@ -214,7 +224,7 @@ def _split_lines(path: Path, lines: Sequence[str], delimiter: str) -> tuple[list
     comments: list[str] = []
     rest = iter(lines)
     for line in rest:
-        if line.startswith("#"):
+        if line.startswith("#") and not line.upper().startswith(_CELL_ERRORS):
             comments.append(line)
             continue
         reader = csv.reader(itertools.chain([line], rest), delimiter=delimiter, skipinitialspace=True, strict=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -237,3 +238,11 @@ def test_a_home_that_nobody_has_is_one_line(
     assert call(monkeypatch, "status", "--out=~nobody-of-that-name/res") == 2
     words = "gan-ablate: ~nobody-of-that-name/res: there is no such home folder; valid: a path without ~"
     assert capsys.readouterr().err.strip() == words
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gan_ablate", "list"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path, check=True)
+
+    assert b"\\u03b2" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ def test_sets_are_scored_side_by_side_and_saved(
     warm(tmp_path / "results")
     digits = load_dataset("mnist-10k", 28, tmp_path).images[:1_280, 0].numpy()
     np.save("good.npy", digits)
-    np.savez("worse.npz", images=digits // 2)
-    assert call(monkeypatch, "score", "good.npy", "worse.npz", "--to", "mine.csv") == 0
+    worse = os.fsdecode(b"wors\xe9.npz")  # no UTF-8
+    np.savez(worse, images=digits // 2)
+    assert call(monkeypatch, "score", "good.npy", worse, "--to", "mine.csv") == 0
     shown = capsys.readouterr().out
     assert "real images, 28×28" in shown
     assert "FID against the first" in shown
     scores = pd.read_csv("mine.csv")
-    assert list(scores["set"]) == ["good.npy", "worse.npz", "real images, 28×28"]
+    assert list(scores["set"]) == ["good.npy", r"wors\udce9.npz", "real images, 28×28"]
     assert list(scores["num_samples"]) == [1_280] * 3
     assert scores["fid"][1] > 5
     assert scores["fid"][0] < 0.5

@@ -180,7 +180,7 @@ off,2,0,33,1,completed
         (",status", ",bn", {}, "two columns are called bn; rename one"),
         (ROWS, "", {}, "not a CSV table"),
         (ROWS, "bn,lr,seed,fid\n", {}, "no runs in it"),
-        (ROWS, "\x00\x01", {"factors": ["bn"]}, "no such column"),
+        (ROWS, "\x00\x01", {"factors": ["bn"]}, "line 1 has a byte of zero"),
         ("fid", "<script>", {"outcomes": ["<script>:lower"]}, "--outcome <script>:lower: the column has to be renamed"),
         ("bn", "variant", {"factors": ["variant", "lr"]}, "--factor variant: the column has to be renamed"),
         ("bn", "fid_low", {"factors": ["fid_low", "lr"]}, "--factor fid_low: the column has to be renamed"),
@@ -410,3 +410,68 @@ def test_outcomes_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> 
     page = judge(runs, factors=["batch_norm", "lr"], seed="run", outcomes=outcomes, out=tmp_path / "out")
     pictures = [line for line in page.read_text().splitlines() if line.startswith("![")]
     assert len(set(pictures)) == len(pictures) == 6
+
+
+def one_change(rows: list[tuple[str, str, str]]) -> str:
+    return "lr,seed,fid\n" + "".join(",".join(row) + "\n" for row in rows)
+
+
+def test_seeds_written_in_two_ways_are_paired(tmp_path: Path) -> None:
+    rows = [("a", str(seed), str(20 + seed)) for seed in range(3)]
+    rows += [("b", seed, fid) for seed, fid in (("0e0", "40"), ("01", "42"), ("2.00", "44"))]
+    effects, _ = effects_of_text(tmp_path / "runs.csv", one_change(rows), factors=["lr"])
+
+    assert effects["num_seeds"].tolist() == [3]
+    assert effects["percent_change"].tolist() == pytest.approx([100])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            one_change([(level, "1", "2.5") for level in ("1e-4", "0.0001", "1e-3")]),
+            "lr = '1e-4' and '0.0001': are the same number; valid: one spelling",
+        ),
+        (
+            one_change([("a", "1", "950"), ("b", "1", "1.020")]),
+            "row 2, fid = '1.020': a decimal point, or one of thousands? valid: 1.0200 or 1020",
+        ),
+        (one_change([("a", "1", "2"), ("b", "1", "3\0")]), "line 3 has a byte of zero, as UTF-16 without its mark"),
+        ("fid,lr,seed\n#DIV/0!,a,1\n2,b,1\n", "row 1, fid = '#DIV/0!': valid: a number, or nothing"),
+    ],
+)
+def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "runs.csv").write_text(text)
+
+    with pytest.raises(UserError) as refused:
+        judge(tmp_path / "runs.csv", factors=["lr"], out=tmp_path / "out")
+
+    assert message in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_levels_that_may_be_versions_stay_apart(tmp_path: Path) -> None:
+    rows = [(level, str(seed), str(fid + seed)) for level, fid in (("1.1", 2), ("1.10", 3)) for seed in range(3)]
+    effects, _ = effects_of_text(tmp_path / "runs.csv", one_change(rows), factors=["lr"])
+
+    assert effects["effect"].tolist() == ["lr 1.10"]
+
+
+def test_rows_end_where_lines_of_a_file_do(tmp_path: Path) -> None:
+    rows = [
+        (level, str(seed), f"{fid + seed},a\u2028b\x0cc") for level, fid in (("a", 2), ("b", 3)) for seed in range(3)
+    ]
+    effects, _ = effects_of_text(
+        tmp_path / "runs.csv", one_change(rows).replace("fid\n", "fid,notes\n"), factors=["lr"]
+    )
+
+    assert effects["num_seeds"].tolist() == [3]
+
+
+def test_a_title_that_is_no_unicode_is_written(tmp_path: Path) -> None:
+    rows = [(level, str(seed), str(fid + seed)) for level, fid in (("a", 2), ("b", 3)) for seed in range(3)]
+    (tmp_path / "runs.csv").write_text(one_change(rows))
+
+    page = judge(tmp_path / "runs.csv", factors=["lr"], out=tmp_path / "out", title="r\udce9sum\u00e9")
+
+    assert "udce9sum\u00e9" in page.read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,8 @@ _POINT = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"
 """``1,234.5``: commas between thousands."""
 _COMMA = r"[+-]?(\d+(,\d+)?|\d{1,3}(\.\d{3})+,\d+)([eE][+-]?\d+)?"
 """``0,5`` or ``1.234,5``: a decimal comma."""
+_GROUPED = r"[1-9]\d{0,2}(\.\d{3})+"
+"""``1.234``: beside whole numbers, it may be one, too, with a point between thousands."""
 
 
 def is_missing(value: Any) -> bool:
@@ -158,9 +161,38 @@ def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tupl
     return np.array([numbers.get(row, math.nan) for row in texts], np.float64)
 
 
+def check_spellings(factor: str, levels: Sequence[str], source: str) -> None:
+    """Refuse levels that are one level, written in two ways; ``1.1`` and ``1.10`` may be versions."""
+    alike: dict[str | Decimal, list[str]] = {}
+    for level in levels:
+        number = read_decimal(level)
+        alike.setdefault("".join(level.lower().split()) if number is None else number, []).append(level)
+    for key, spellings in alike.items():
+        if len(spellings) == 1 or all(re.fullmatch(r"\d+\.\d+", level) for level in spellings):
+            continue
+        reason = "differ in case or spaces only" if isinstance(key, str) else "are the same number"
+        shown = " and ".join(repr(shorten(level)) for level in spellings)
+        raise UserError(f"{source}: {factor} = {shown}: {reason}; valid: one spelling")
+
+
+def read_decimal(text: str) -> Decimal | None:
+    """Read a finite number to its last digit, or None where there is none."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
 def _choose_notation(texts: Mapping[Any, str], name: str, source: str) -> Callable[[str], str]:
     """Find how a whole column is to be rewritten for Python; a column that two notations fit is refused."""
     if all(_to_number(text) is not None for text in texts.values()):
+        grouped = [(row, text) for row, text in texts.items() if re.fullmatch(_GROUPED, text)]
+        is_whole = all(re.fullmatch(_GROUPED, text) or text.isdecimal() for text in texts.values())
+        if is_whole and 0 < len(grouped) < len(texts):
+            row, text = grouped[0]
+            advice = f"valid: {text}0 or {text.replace('.', '')}"
+            raise UserError(f"{source}: row {row}, {name} = {text!r}: a decimal point, or one of thousands? {advice}")
         return str
     with_comma = [text for text in texts.values() if "," in text]
     has_point = all(re.fullmatch(_POINT, text) or _to_number(text) is not None for text in texts.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +13,12 @@ import pandas as pd
 
 from gan_ablate.analysis.cleaning import (
     NO_RESULT,
+    check_spellings,
     drop_non_runs,
     drop_repeated,
     is_missing,
     left_out_words,
+    read_decimal,
     read_numbers,
     read_statuses,
 )
@@ -240,12 +241,15 @@ def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
 
 
 def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
-    """Write a seed: ``1`` and ``1.0`` are the same one."""
+    """Write a seed: ``1``, ``01``, ``1.0`` and ``1e0`` are the same one."""
     if is_missing(value):
         advice = "valid: a seed for every run, or nothing at all in the row"
         raise UserError(f"{source}: row {row}: {column} is empty; {advice}")
     text = _whole(value)
-    return text.removesuffix(".0") if re.fullmatch(r"\d+\.0", text) else text
+    number = read_decimal(text)
+    if number is None or abs(number) >= MAX_SIZE or number != number.to_integral_value():
+        return text
+    return str(int(number))
 
 
 def _whole(value: Any) -> str:
@@ -262,11 +266,7 @@ def _find_factors(
             raise UserError(f"--baseline {shorten(name)}: no such --factor; {choices(name, list(names))}")
     for name in names:
         levels = list(dict.fromkeys(runs[name]))
-        alike = Counter("".join(level.lower().split()) for level in levels)
-        if alike and (twin := alike.most_common(1)[0])[1] > 1:
-            spellings = [level for level in levels if "".join(level.lower().split()) == twin[0]]
-            advice = "differ in case or spaces only; valid: one spelling"
-            raise UserError(f"{source}: {name} = {' and '.join(map(repr, map(shorten, spellings)))}: {advice}")
+        check_spellings(name, levels, source)
         baseline = baselines.get(name, levels[0])
         if baseline not in levels:
             raise UserError(f"--baseline {name}={shorten(baseline)}: no such level; {choices(baseline, levels)}")

@@ -34,6 +34,9 @@ OTHER_IMAGE_SUFFIXES = (
 MAC_RESOURCES = "__MACOSX"
 """Where archives made on a Mac keep what belongs to each file, under the file's own name."""
 
+TRAINING_NAMES, TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
+"""Folders, in any case, by which a data set is split."""
+
 
 @dataclass(frozen=True)
 class FolderScan:
@@ -182,13 +185,16 @@ class KnownFolders:
             UserError: if it is no folder of images.
         """
         text = dataset.removeprefix(PREFIX)
-        if not text or not text.isprintable():
+        if not text:
             raise UserError(f"{origin} {shorten(dataset)}: which folder? valid: {PREFIX}PATH")
         try:
             folder = Path(text).expanduser()
         except RuntimeError:  # ~nobody has no home
             raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
         place = str(folder.resolve())
+        if not (text.isprintable() and place.isprintable()):  # a run's configuration, which names it, is UTF-8
+            reason = f"its path {place!a} has a name that is no UTF-8, or cannot be printed"
+            raise UserError(f"{origin} {shorten(dataset)}: {reason}; valid: {PREFIX}PATH, renamed")
         for identity, known in self.places.items():
             if known == place:
                 return identity
@@ -197,7 +203,11 @@ class KnownFolders:
             self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
         identity = folder_identity(folder, scan.images)
         self.places[identity] = place
-        self.images[identity] = scan.images
+        # From here on below the resolved folder, as classes are the folders directly below it.
+        self.images[identity] = [Path(place) / path.relative_to(folder) for path in scan.images]
+        split = _describe_split(folder, scan.images)
+        if split:
+            self.notes.append(split)
         return identity
 
     def count_images(self, dataset: str) -> int:
@@ -223,6 +233,17 @@ class KnownFolders:
                 raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
             self._num_classes[dataset] = len(names)
         return self._num_classes[dataset]
+
+
+def _describe_split(folder: Path, images: Sequence[Path]) -> str:
+    """Say that a folder holds training and test images, or nothing where it does not."""
+    parts = sorted({class_of(folder, path) for path in images})
+    if not any(part.lower() in TRAINING_NAMES for part in parts) or not any(
+        part.lower() in TEST_NAMES for part in parts
+    ):
+        return ""
+    advice = f"all are one data set; valid: {PREFIX}{folder}/{next(p for p in parts if p.lower() in TRAINING_NAMES)}"
+    return f"{PREFIX}{folder}: folders {', '.join(map(shorten, parts))} in it: {advice} for one of them"
 
 
 def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]:

@@ -103,7 +103,7 @@ class SetScorer:
         found = read_set(images, num_channels=count_channels(self._dataset))
         least = MIN_SAMPLES[self.kind]
         if len(found.images) < least:
-            counted = f"{found.source}: {len(found.images):,} images"
+            counted = f"{found.source}: {len(found.images):,} image{'' if len(found.images) == 1 else 's'}"
             raise UserError(f"{counted}; valid: at least {least:,} for {self.kind} features")
         return found
 

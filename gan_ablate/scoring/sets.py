@@ -92,8 +92,7 @@ def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = N
 def _read(images: Images, num_channels: int, size: int | None) -> tuple[Tensor, list[str]]:
     """Read images of any form, and say what was made of them."""
     if not isinstance(images, (str, Path)):
-        array = images.cpu().numpy() if isinstance(images, Tensor) else images
-        return _from_array(array, "images", num_channels, size)
+        return _from_array(_to_array(images), "images", num_channels, size)
     path = Path(images)
     if path.suffix.lower() in ARRAY_SUFFIXES:
         named = _read_named_array(path)
@@ -107,6 +106,21 @@ def _read(images: Images, num_channels: int, size: int | None) -> tuple[Tensor, 
     scan = scan_folder(path, "")
     tensor, notes = _from_files(scan.images, num_channels, size)
     return tensor, [*notes, *([f"left out: {scan.note()}"] if scan.skipped else [])]
+
+
+def _to_array(images: NDArray[np.generic] | Tensor) -> NDArray[np.generic]:
+    """Turn what a caller has into an array; a tensor may need a gradient, or have a type that NumPy has not.
+
+    Raises:
+        UserError: if it is neither an array nor a tensor.
+    """
+    if isinstance(images, Tensor):
+        dense = images.detach().to_dense() if images.layout != torch.strided else images.detach()
+        return (dense.float() if dense.is_floating_point() else dense).cpu().numpy()
+    if not isinstance(images, np.ndarray):
+        advice = "valid: an array or tensor of uint8, or the path of a folder, .npy or .npz file"
+        raise UserError(f"images: of type {type(images).__name__}; {advice}")
+    return images
 
 
 def _from_files(files: Sequence[Path], num_channels: int, size: int | None) -> tuple[Tensor, list[str]]:
@@ -185,8 +199,7 @@ def _from_array(
 ) -> tuple[Tensor, list[str]]:
     shape = " × ".join(map(str, array.shape))
     if array.dtype != np.uint8:
-        advice = 'valid: uint8 from 0 to 255; from [-1, 1] by ((x + 1) * 127.5).round().clip(0, 255).astype("uint8")'
-        raise UserError(f"{source}: numbers of type {array.dtype}; {advice}")
+        raise UserError(f"{source}: {_describe_numbers(array)}")
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3):
@@ -209,11 +222,33 @@ def _from_array(
     return grey, [*([MADE_GREY] if is_coloured else []), *notes]
 
 
+def _describe_numbers(array: NDArray[np.generic]) -> str:
+    """Say what numbers an array holds that is not of uint8, and how they become uint8."""
+    what, valid = f"numbers of type {array.dtype}", "valid: uint8 from 0 to 255"
+    if array.dtype.kind not in "biuf" or not array.size:
+        return f"{what}; {valid}"
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite((low, high)).all():
+        return f"{what}, some of them not finite; {valid}"
+    # A convention is told by its lowest and highest number: the formula of another one gives other pictures.
+    if array.dtype.kind == "f" and -1.01 <= low < 0 and high <= 1.01:
+        formula = 'from [-1, 1] by ((x + 1) * 127.5).round().clip(0, 255).astype("uint8")'
+    elif array.dtype.kind in "bf" and low >= 0 and high <= 1:
+        formula = 'from [0, 1] by (x * 255.0).round().astype("uint8")'
+    elif low >= 0 and high <= 255:
+        formula = 'from [0, 255] by x.round().astype("uint8")'
+    else:
+        formula = "clipped to the range they were made for, and scaled from it"
+    return f"{what} from {low:g} to {high:g}; {valid}; {formula}"
+
+
 def _describe_values(pixels: NDArray[np.uint8], reading: ReadingNotes) -> list[str]:
     """Say what is odd about pixels before they are made grey."""
-    brightest = int(pixels.max())
+    brightest, darkest = int(pixels.max()), int(pixels.min())
     if brightest <= DARKEST:
         return [describe_darkness(brightest, reading)]
+    if darkest in (127, 128) and brightest == 255:  # no chance: what 0 and 1 become
+        return [f"no pixel is darker than {darkest} of 255: were values in [0, 1] scaled as if they were in [-1, 1]?"]
     values = np.flatnonzero(np.bincount(pixels.reshape(-1), minlength=256)).tolist()
     if len(values) > MAX_FEW_VALUES:
         return []

@@ -68,7 +68,7 @@ def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> Non
     """
     if not broken:
         return
-    shown = [f"{shorten(name)} ({shorten(reason)})" for name, reason in list(broken.items())[:MAX_BROKEN]]
+    shown = [f"{shorten(name)} ({shorten(reason)})" for name, reason in sorted(broken.items())[:MAX_BROKEN]]
     shown += ["…"] * (len(broken) > MAX_BROKEN)
     raise UserError(
         f"{source}: {len(broken):,} of {num_files:,} files not readable as images: {'; '.join(shown)}; valid: mend "
@@ -138,6 +138,7 @@ def _to_rgb(image: Image.Image, notes: ReadingNotes) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # loading a TIFF turns it
     except Exception as broken:
+        image.load()  # of a file that is cut short, EXIF is not the trouble
         raise _unparsed_exif(broken) from None
     image.load()  # so that what fails next is the EXIF
     try:

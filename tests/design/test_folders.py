@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.folders import folder_identity, list_classes, list_images, scan_folder
+from gan_ablate.design.folders import KnownFolders, folder_identity, list_classes, list_images, scan_folder
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.planning import plan
 from gan_ablate.errors import UserError
@@ -169,3 +169,33 @@ def test_what_is_remembered_of_folders_is_written_whole(tmp_path: Path, monkeypa
     folder_identity(tmp_path / "one")
     assert memory.read_bytes() == before
     assert [path.name for path in memory.parent.iterdir()] == ["folders.json"]
+
+
+def test_a_folder_named_as_from_here_has_classes_and_tells_of_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("Train", "val"):
+        for name in ("cat", "dog"):
+            place = tmp_path / "pictures" / part / name
+            place.mkdir(parents=True)
+            (place / "1.png").write_bytes(f"{part} {name}".encode())
+    monkeypatch.chdir(tmp_path)
+    folders = KnownFolders()
+
+    whole = folders.name("folder:pictures", "--dataset")
+    part = folders.name("folder:pictures/Train", "--dataset")
+
+    assert folders.count_classes(part, "grid.toml") == 2
+    assert folders.count_classes(whole, "grid.toml") == 2
+    (note,) = folders.notes
+    assert "folders Train, val in it: all are one data set; valid: folder:pictures/Train for one of them" in note
+
+
+def test_a_link_to_a_folder_whose_name_is_no_unicode_is_refused_at_planning(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"ph\xe9")
+    place.mkdir()
+    (place / "1.png").write_bytes(b"")
+    (tmp_path / "link").symlink_to(place)
+
+    with pytest.raises(UserError, match=r"/link: its path '.*ph\\udce9' has a name that is no UTF-8.*renamed"):
+        KnownFolders().name(f"folder:{tmp_path}/link", "--dataset")

@@ -118,7 +118,7 @@ def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
         ("pass", "samples/*.png", "", r"left no samples/\*.png in work/"),
         ("np.save('images.npy', images[:99])", "images.npy", "", "left 99 images in images.npy; valid: scoring.num_s"),
         ("np.save('images.npy', images[:, :14])", "images.npy", "", "images.npy: 28×14 pixels; valid: 28×28"),
-        ("np.save('images.npy', images / 255)", "images.npy", "", "numbers of type float64; valid: uint8"),
+        ("np.save('images.npy', images / 255)", "images.npy", "", "numbers of type float64 from 0 to 1; valid: uint8"),
         ("np.save('images.npy', images.astype(object))", "images.npy", "", "images.npy: not a readable array"),
         ("Path('a.png').write_bytes(b'GIF89a no')", "*.png", "", "not readable as images: a.png"),
         ("Path('g.pt').write_bytes(b'junk')", "g.pt", "latent_shape = [8]", "g.pt: the saved generator cannot"),

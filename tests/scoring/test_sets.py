@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_colour_becomes_grey_as_pillow_makes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (GREY / 255, "images: numbers of type float64; valid: uint8 from 0 to 255"),
+        (GREY / 255, "images: numbers of type float64 from 0 to 1; valid: uint8 from 0 to 255"),
         (GREY[:, :14], "images: 28×14 pixels; valid: 28×28"),
         (GREY[0], r"images: an array of 28 × 28; valid: N × H × W"),
         (GREY[:0], "images: an array of 0 × 28 × 28"),
@@ -174,3 +175,57 @@ def test_copies_of_an_image_do_not_lie_side_by_side() -> None:
     assert torch.equal(ordered, order_by_content(images.flip(0)))
     shares = [part.float().mean().item() / 255 for part in ordered.tensor_split(10)]
     assert 0.25 < min(shares) <= max(shares) < 0.75
+
+
+@pytest.mark.parametrize(
+    ("values", "formula"),
+    [
+        (
+            [0.0, 0.25, 1.0],
+            'from 0 to 1; valid: uint8 from 0 to 255; from [0, 1] by (x * 255.0).round().astype("uint8")',
+        ),
+        ([-1.0, 0.25, 1.0], "from [-1, 1] by ((x + 1) * 127.5)"),
+        ([0.0, 12.0, 255.0], 'from [0, 255] by x.round().astype("uint8")'),
+        ([-2.1, 0.0, 2.6], "from -2.1 to 2.6; valid: uint8 from 0 to 255; clipped to the range"),
+        ([0.0, np.nan, 1.0], "some of them not finite"),
+    ],
+)
+def test_the_formula_is_that_of_the_numbers_own_range(values: list[float], formula: str) -> None:
+    images: Any = np.resize(np.array(values, np.float32), (6, 4, 4))
+
+    with pytest.raises(UserError) as refused:
+        read_set(images, num_channels=1)
+
+    assert formula in str(refused.value)
+
+
+def test_images_scaled_from_the_wrong_range_are_told() -> None:
+    x = np.linspace(0, 1, 6 * 16, dtype=np.float32).reshape(6, 4, 4)  # in [0, 1], scaled as if in [-1, 1]
+    images = ((x + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+
+    assert "scaled as if they were in [-1, 1]?" in " ".join(read_set(images, num_channels=1).notes)
+    assert not read_set((x * 255).round().astype(np.uint8), num_channels=1).notes
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(6, 1, 4, 4, requires_grad=True), "numbers of type float32"),
+        (torch.zeros(6, 1, 4, 4, dtype=torch.bfloat16), "numbers of type float32"),
+        ([np.zeros((4, 4), np.uint8)], "images: of type list; valid: an array or tensor of uint8"),
+    ],
+)
+def test_what_a_caller_has_at_hand_is_refused_in_words(images: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_set(images, num_channels=1)
+
+
+def test_a_picture_that_is_cut_short_is_not_blamed_on_exif(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
+
+    with pytest.raises(UserError, match=r"a\.png \(image file is truncated") as refused:
+        read_set(tmp_path, num_channels=1)
+
+    assert "EXIF" not in str(refused.value)
