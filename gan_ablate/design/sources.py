@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 import sysconfig
 import warnings
@@ -46,7 +47,7 @@ def list_module_files(module: str, folder: Path) -> list[Path]:
     Returns:
         The files; none if there is no such module.
     """
-    search = _Search([folder])
+    search = _Search([folder], with_data=True)
     return search.follow(search.locate(module.split("."), folder))
 
 
@@ -60,6 +61,11 @@ def list_script_files(script: Path, folder: Path) -> list[Path]:
 def is_installed(file: Path) -> bool:
     """Whether a file is part of Python or of an installed package, and no user's own."""
     return file.is_relative_to(sysconfig.get_path("stdlib")) or not _PACKAGES.isdisjoint(file.parts)
+
+
+def is_module(file: Path) -> bool:
+    """Whether Python imports a file, and does not only open it."""
+    return file.name.endswith((*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES))
 
 
 def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
@@ -76,6 +82,7 @@ def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
         UserError: naming the file and the other module.
     """
     elsewhere = [place for place in sys.path if Path(place or ".").resolve() != folder.resolve()]
+    files = list(filter(is_module, files))
     for name in sorted({path.relative_to(folder).parts[0].partition(".")[0] for path in files}):
         file = next(path for path in files if path.relative_to(folder).parts[0].partition(".")[0] == name)
         other = "of the standard library" if name in sys.stdlib_module_names else ""
@@ -110,10 +117,12 @@ class _Search:
 
     Args:
         roots: where modules are looked for, in this order; nothing outside them counts.
+        with_data: whether files count whose names are written out in a module, such as ``"nets.json"``.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], *, with_data: bool = False) -> None:
         self._roots = roots
+        self._with_data = with_data
         self._finders: dict[Path, FileFinder] = {}
 
     def follow(self, files: Iterable[Path]) -> list[Path]:
@@ -128,8 +137,11 @@ class _Search:
             if file.name == "__init__.py":
                 todo += file.parent.rglob("*.py")
             if file.suffix == ".py":
-                for level, parts in _read_imports(file):
+                nodes = _parse(file)
+                for level, parts in _read_imports(nodes):
                     todo += self._resolve(file, level, parts)
+                if self._with_data:
+                    todo += self._list_data(file, nodes)
         return sorted(found)
 
     def locate(self, parts: Sequence[str], folder: Path) -> list[Path]:
@@ -148,6 +160,17 @@ class _Search:
             folder = Path(spec.submodule_search_locations[0])
         return files
 
+    def _list_data(self, file: Path, nodes: Iterable[ast.AST]) -> list[Path]:
+        """List files, beside a module or in a root, whose names the module has as texts: it may open them.
+
+        Larger ones than ``MAX_SOURCE_BYTES`` are data sets, and do not count.
+        """
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        names = [text for text in texts if Path(text).suffix]
+        paths = [Path(os.path.normpath(place / name)) for name in names for place in (file.parent, *self._roots)]
+        found = [path for path in paths if any(map(path.is_relative_to, self._roots)) and os.path.isfile(path)]  # noqa: PTH113 (any text is a path to it)
+        return [path for path in found if path.stat().st_size <= MAX_SOURCE_BYTES]
+
     def _resolve(self, file: Path, level: int, parts: Sequence[str]) -> list[Path]:
         """Return what an import statement in a file stands for; a relative one starts from the file's own folder."""
         if level == 0:
@@ -157,18 +180,21 @@ class _Search:
         return self.locate(parts, parents[0]) if is_inside else []
 
 
-def _read_imports(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield what a file imports: the number of leading dots, and the names between dots.
-
-    Calls of ``import_module`` and ``__import__`` count where the name is written out. What Python cannot parse imports
-    nothing.
-    """
+def _parse(file: Path) -> list[ast.AST]:
+    """Return the nodes of a file's syntax tree; none where Python cannot parse it."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes that a user's strings do not escape
-            tree = ast.parse(file.read_bytes())
+            return list(ast.walk(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
+        return []
+
+
+def _read_imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, list[str]]]:
+    """Yield what the nodes of a file import: the number of leading dots, and the names between dots.
+
+    Calls of ``import_module`` and ``__import__`` count where the name is written out.
+    """
+    for node in nodes:
         match node:
             case ast.Import(names=names):
                 yield from ((0, alias.name.split(".")) for alias in names)

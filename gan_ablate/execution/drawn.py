@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution import saved
 from gan_ablate.execution.listening import Command, ProgramError, run_command
 from gan_ablate.execution.logs import Log
 from gan_ablate.files import write_atomically
 from gan_ablate.scoring.score import quantise
-from gan_ablate.scoring.sets import ARRAY_SUFFIXES, load_files, load_images, order_by_content
+from gan_ablate.scoring.sets import ARRAY_SUFFIXES, order_by_content, read_files, read_images
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -35,8 +36,14 @@ if TYPE_CHECKING:
 DRAW_SEC = 3_600.0
 """Seconds that sampling a saved generator may take, where ``external.timeout_sec`` does not say."""
 
+FAR_PIXEL = 3.0
+"""Linear outputs go a little beyond 1; pixels from 0 to 255 go this far."""
+
 SAMPLES_FILE = "samples.npz"
 """In a run's folder: the images that were scored."""
+
+NUM_LEFT = 3
+"""Names of files in a message."""
 
 _NUMBER = re.compile(r"([a-zA-Z]*)[^a-zA-Z0-9/]*([0-9]+)")
 _EPOCH_WORD = re.compile("e|ep|epochs?|(global)?steps?|it|iters?|iterations?|kimg|ckpt|checkpoint", re.IGNORECASE)
@@ -66,12 +73,21 @@ def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()
         links: names in it that stand for what lies beside the grid: no samples.
 
     Raises:
-        ProgramError: if there are none, several generators or arrays, or images of several epochs.
+        ProgramError: if there are none, several generators or arrays, images of several epochs, or links to elsewhere.
     """
-    matched = (path for path in work.glob(config.samples) if path.relative_to(work).parts[0] not in links)
+    linked = [work / name for name in links]
+    matched = (path for path in work.glob(config.samples) if not any(map(path.is_relative_to, linked)))
     found = sorted((path for path in matched if path.is_file()), key=_natural_key)
+    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each once, also beside a link
+    place = work.parent.resolve() / work.name
+    for path in found:
+        if not (real := path.resolve()).is_relative_to(place):  # it would be taken away after scoring
+            leads = f"{path.relative_to(work)} leads out of {{out}}, to {real}"
+            raise ProgramError(f"external.samples = {config.samples}: {leads}; valid: files that lie below {{out}}")
     if not found:
-        raise ProgramError(f"the program ended, and left no {config.samples} in {work.name}/ (external.samples)")
+        raise ProgramError(
+            f"the program ended, and left no {config.samples} in {work.name}/ (external.samples); {_list_left(work)}"
+        )
     is_one_file = config.latent_shape is not None or Path(config.samples).suffix.lower() in ARRAY_SUFFIXES
     if is_one_file and len(found) > 1:
         first, last = found[0].relative_to(work), found[-1].relative_to(work)
@@ -79,6 +95,13 @@ def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()
         raise ProgramError(f"external.samples = {config.samples}: {which}")
     _refuse_epochs(config, [path.relative_to(work).as_posix() for path in found])
     return found
+
+
+def _list_left(work: Path) -> str:
+    """Say what a script left instead of its samples."""
+    left = sorted((path.relative_to(work) for path in work.rglob("*") if path.is_file()), key=_natural_key)
+    names = ", ".join(shorten(path.as_posix()) for path in left[:NUM_LEFT])
+    return f"it left {names}{', …' if len(left) > NUM_LEFT else ''}" if left else "it left no file there"
 
 
 def _natural_key(path: Path) -> list[str | int]:
@@ -99,11 +122,22 @@ def _refuse_epochs(config: ExternalConfig, paths: Sequence[str]) -> None:
         if len(numbers) < 2 or num_images < 2 * len(numbers):
             continue  # one image each: it is the images that are counted
         first, last = numbers[min(numbers)][0], numbers[max(numbers)][0]
-        if _EPOCH_WORD.fullmatch(last[1][1]) or math.gcd(*numbers) >= _ROUND:
+        is_round = math.gcd(*numbers) >= _ROUND and not _count_on(numbers)
+        if _EPOCH_WORD.fullmatch(last[1][1]) or is_round:
             raise ProgramError(
                 f"external.samples = {config.samples}: it matches images of {len(numbers)} epochs or steps, "
                 f"{first[1][0]} to {last[1][0]}; valid: those of one, such as {_narrow(*last)}"
             )
+
+
+def _count_on(numbers: Mapping[int, Sequence[tuple[str, re.Match[str]]]]) -> bool:
+    """Whether images are numbered on from folder to folder: 001000 holds 001000.png to 001999.png."""
+    size = math.gcd(*numbers)
+    return all(
+        (stem := Path(path).stem).isdecimal() and "/" in path[match.end() :] and number <= int(stem) < number + size
+        for number, found in numbers.items()
+        for path, match in found
+    )
 
 
 def _narrow(path: str, match: re.Match[str]) -> str:
@@ -134,18 +168,20 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
     is_array = found[0].suffix.lower() in ARRAY_SUFFIXES
     try:
         if is_array:
-            images = load_images(found[0], num_channels=channels, size=size)
+            images, notes = read_images(found[0], num_channels=channels, size=size)
             num_found = len(images)
             images = images[_choose(num_found, num)]
         else:
             num_found = len(found)
-            images = load_files([found[i] for i in _choose(num_found, num)], num_channels=channels, size=size)
+            chosen = [found[i] for i in _choose(num_found, num)]
+            images, notes = read_files(chosen, num_channels=channels, size=size)
     except UserError as unreadable:
         raise ProgramError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
     if num_found < num:
         advice = f"valid: scoring.num_samples, {num:,}, or more"
         raise ProgramError(f"the program left {num_found:,} images in {config.samples}; {advice}")
-    notes = [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
+    notes = [note.replace(f"{work}{os.sep}", "") for note in notes]
+    notes += [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
     folders = list(dict.fromkeys(path.parent.relative_to(work).as_posix() for path in found))
     if len(folders) > 1:
         notes.append(f"images of {len(folders):,} folders, {folders[0]} to {folders[-1]}, scored together")
@@ -221,4 +257,17 @@ def draw_samples(
             shapes = (" × ".join(map(str, shape)) for shape in (drawn.shape, wanted))
             raise ProgramError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
         parts = np.array_split(drawn, -(-len(drawn) // saved.BATCH))
-        return Samples(torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts]))
+        images = torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts])
+        return Samples(images, _describe_pixels(float(drawn.min()), float(drawn.max())))
+
+
+def _describe_pixels(low: float, high: float) -> tuple[str, ...]:
+    """Say that a generator's pixels, from ``low`` to ``high``, look like none from -1 to 1."""
+    if low >= 0 and high > low:
+        advice = "images are in [-1, 1]; behind a sigmoid save one that gives 2 * x - 1"
+        return (f"the saved generator's pixels are from {low:.3g} to {high:.3g}, none below 0; {advice}",)
+    if low < -FAR_PIXEL or high > FAR_PIXEL:
+        return (
+            f"the saved generator's pixels are from {low:.3g} to {high:.3g}; images are in [-1, 1], so it is cut off",
+        )
+    return ()

@@ -27,6 +27,9 @@ MAX_STEP = 10**15
 MATCH_SEC = 1.0
 """Seconds that a log's pattern may take for one line: it may backtrack for ever."""
 
+_STYLES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")
+"""What terminals take for colours, movements of the cursor and titles; programs print it to pipes, too."""
+
 _NOT_FINITE = re.compile(r"\b(nan|non-?finite)\b", re.IGNORECASE)
 
 
@@ -87,7 +90,8 @@ class Log:
 
     def read(self, line: bytes, second: float) -> None:
         """Take in a line that came after so many seconds."""
-        text = line[:MAX_LINE_BYTES].decode("utf-8", "replace").strip()
+        text = line[:MAX_LINE_BYTES].decode("utf-8", "replace")
+        text = _STYLES.sub("", text).strip()
         if text:
             self.last_line = "".join(c if c.isprintable() else " " for c in text[:300])
         match = self._search(text, second)
@@ -106,13 +110,14 @@ class Log:
         """Search a line, and give the pattern up once it takes too long."""
         if self._pattern is None:
             return None
-        started = time.perf_counter()
         try:
             with _time_limit(MATCH_SEC):
+                started = time.perf_counter()  # of many short lines the limit takes longer than the search
                 match = self._pattern.search(text)
+                self._match_sec += time.perf_counter() - started
         except TimeoutError:
             match = None
-        self._match_sec += time.perf_counter() - started
+            self._match_sec += MATCH_SEC
         if self._match_sec > MATCH_SEC + 0.1 * second:
             self._pattern, self._problem = None, f"took longer than {MATCH_SEC:g} s, and was not searched for any more"
         return match

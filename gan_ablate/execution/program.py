@@ -33,7 +33,9 @@ from gan_ablate.execution.listening import Command, Ending, ProgramError, run_co
 from gan_ablate.execution.logs import Log
 from gan_ablate.execution.sheets import save_sheet
 from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
+from gan_ablate.scoring.oddities import describe_copies, describe_range
 from gan_ablate.scoring.score import NUM_SHEET_IMAGES, NonFiniteImagesError
+from gan_ablate.scoring.sets import order_by_content
 from gan_ablate.training.device import find_device
 from gan_ablate.training.throughput import Throughput
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.context import RunContext
     from gan_ablate.execution.store import Store
     from gan_ablate.scoring.score import Scorer
+    from gan_ablate.training.data import ImageDataset
 
 OUTPUT_FILE = "output.txt"
 """In a run's folder: what the program printed."""
@@ -52,7 +55,7 @@ OUTPUT_FILE = "output.txt"
 WORK_FOLDER = "work"
 """Beside it: ``{out}``, where the program runs and writes."""
 
-_QUOTED = re.compile(r"['\"]([^'\"]+)['\"]")
+_QUOTED = re.compile(r"(?<!\w)['\"]([^'\"]+)['\"]")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def execute_program(
     samples, output = trained.samples, trained.log
     if samples is not None:
         save_sheet(samples.images[:NUM_SHEET_IMAGES], 8, folder / "samples" / f"step-{config.steps:06d}.png")
-    notes = (*output.notes, *(() if samples is None else samples.notes))
+    notes = (*output.notes, *(() if samples is None else (*samples.notes, *describe_oddities(samples, dataset))))
     for note in notes:
         log.info("%s", note)
     return Record(
@@ -258,12 +261,23 @@ def make_environment(context: RunContext, here: Path, words: Sequence[str]) -> d
 
 
 def _advise(line: str, here: Path, work: Path) -> str:
-    """Say what would help a program that misses a file which lies beside the grid."""
-    for name in _QUOTED.findall(line):
+    """Say what would help a program that misses a file which lies beside the grid, or a folder to write to."""
+    for name in _QUOTED.findall(line.replace(f"{work.resolve()}{os.sep}", "")):
         first = Path(name).parts[0] if name and not Path(name).is_absolute() else ""
-        if first not in ("", ".", "..") and _exists(here / name) and not _exists(work / first):
+        if first in ("", ".", "..") or _exists(work / first):
+            continue
+        if _exists(here / name):
             return f'{first} lies beside the grid: valid: external.links = ["{first}"]; '
+        if "No such file" in line and (parent := Path(name).parent.as_posix()) != ".":
+            advice = f'os.makedirs("{parent}", exist_ok=True) in the program'
+            return f"there is no folder {parent} in {{out}}: valid: {advice}; "
     return ""
+
+
+def describe_oddities(samples: Samples, dataset: ImageDataset) -> list[str]:
+    """Say what is odd about samples beside a data set's images, as ``score`` does: copies, and values read wrongly."""
+    images = order_by_content(samples.images)
+    return [note for note in (describe_copies(images), describe_range(images, dataset.images)) if note]
 
 
 def _score(config: ExternalConfig, scorer: Scorer, samples: Samples | None) -> ScoringRecord:

@@ -65,7 +65,7 @@ def read_set(images: Images, *, num_channels: int) -> ImageSet:
     return ImageSet(source, order_by_content(tensor), tuple(notes))
 
 
-def load_images(images: Images, *, num_channels: int, size: int | None = None) -> Tensor:
+def read_images(images: Images, *, num_channels: int, size: int | None = None) -> tuple[Tensor, list[str]]:
     """Read images as scoring takes them.
 
     Args:
@@ -74,19 +74,17 @@ def load_images(images: Images, *, num_channels: int, size: int | None = None) -
         size: the side that they have to have; by default, whatever they all have.
 
     Returns:
-        (N, num_channels, S, S) uint8.
+        (N, num_channels, S, S) uint8, and notes: what was made of them, and what is odd about their values.
 
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    tensor, _ = _read(images, num_channels, size)
-    return tensor
+    return _read(images, num_channels, size)
 
 
-def load_files(files: Sequence[Path], *, num_channels: int, size: int | None = None) -> Tensor:
-    """Read pictures, one image a file; see ``load_images``."""
-    tensor, _ = _from_files(files, num_channels, size)
-    return tensor
+def read_files(files: Sequence[Path], *, num_channels: int, size: int | None = None) -> tuple[Tensor, list[str]]:
+    """Read pictures, one image a file; see ``read_images``."""
+    return _from_files(files, num_channels, size)
 
 
 def _read(images: Images, num_channels: int, size: int | None) -> tuple[Tensor, list[str]]:

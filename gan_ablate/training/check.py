@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,9 +47,8 @@ def check_own(config: RunConfig) -> None:
         seed_streams(0)
         for role, part in config.own_parts.items():
             _refuse_seeding_when_made(part, role)
-        _check_shapes(config)
-        _check_ranges(config)
-        _check_mixing(config)
+        for check in (_refuse_hidden_layers, _check_shapes, _check_ranges, _check_mixing):
+            _guard(functools.partial(check, config), _list_paths(config))
         _guard(lambda: _check_training(config), f"a training step ({_list_paths(config)})")
 
 
@@ -62,6 +62,28 @@ def _compare_streams(ends: Sequence[Mapping[str, Tensor]], what: str, consequenc
     for name, first in ends[0].items():
         if torch.equal(first, ends[1][name]):
             raise UserError(f"{what}: calls {SEEDING[name]} {consequence}; valid: without it")
+
+
+def _refuse_hidden_layers(config: RunConfig) -> None:
+    """Refuse layers in a plain list, tuple or dictionary: PyTorch neither trains nor saves those."""
+    for role, build in (("generator", build_generator), ("discriminator", build_discriminator)):
+        network = build(config)
+        known = {id(parameter) for parameter in network.parameters()}
+        for module in network.modules():
+            for name, held in vars(module).items():
+                if name.startswith("_") or not isinstance(held, (list, tuple, dict)):
+                    continue  # PyTorch keeps what it does see behind an underscore
+                values = held.values() if isinstance(held, dict) else held
+                layers = [layer for layer in values if isinstance(layer, nn.Module)]
+                parameters = [one for layer in layers for one in layer.parameters()]
+                parameters += [one for one in values if isinstance(one, nn.Parameter)]
+                if any(id(parameter) not in known for parameter in parameters):
+                    kind = "Dict" if isinstance(held, dict) else "List"
+                    raise UserError(
+                        f"{role} ({_path_of(config, role)}): {type(module).__name__}.{name} holds layers or parameters "
+                        f"in a {type(held).__name__}, where nothing trains or saves them; "
+                        f"valid: torch.nn.Module{kind} or torch.nn.Parameter{kind}"
+                    )
 
 
 def _check_shapes(config: RunConfig) -> None:

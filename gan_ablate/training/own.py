@@ -17,7 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_ablate.design.own import find_source
-from gan_ablate.design.sources import find_in, is_installed, name_files
+from gan_ablate.design.sources import find_in, is_installed, is_module, name_files
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.global_state import keeping_streams, read_streams, refusing_settings, seed_streams
@@ -282,7 +282,7 @@ def _prepare_import(source: Source, code: str) -> None:
 def _modules_of(source: Source) -> dict[str, Path]:
     """Name the modules that a source's files are, when they are imported from its root."""
     modules: dict[str, Path] = {}
-    for path in source.files:
+    for path in filter(is_module, source.files):
         *packages, file = path.relative_to(source.root).parts
         name = file.partition(".")[0]
         modules[".".join(packages if name == "__init__" else [*packages, name])] = path

@@ -87,3 +87,17 @@ def test_a_name_of_another_module_is_refused_where_the_code_imports_it(folder: P
     (folder / "late.py").write_text("import numpy", "utf-8")
     with pytest.raises(UserError, match=r"imports .*/numpy/__init__.py: its name is that of a module at .*site-packag"):
         refuse_shadows(list_module_files("nets", folder), folder, "g.toml")
+
+
+def test_a_file_that_a_module_names_counts(folder: Path) -> None:
+    (folder / "reader.py").write_text(
+        "from pathlib import Path\nA = Path(__file__).parent / 'random.json'\nB = '../x.txt'"
+    )
+    for name in ("random.json", "other.json", "../x.txt"):
+        (folder / name).write_text("{}")
+    files = list_module_files("reader", folder)
+    assert relative(files, folder) == ["random.json", "reader.py"]
+    refuse_shadows(files, folder, "path")  # data, so no module of that name
+    before = name_files(folder, files, "reader")
+    (folder / "random.json").write_text("[]")
+    assert name_files(folder, list_module_files("reader", folder), "reader") != before

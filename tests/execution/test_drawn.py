@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.execution import drawn
 from gan_ablate.execution.drawn import Samples, draw_samples, find_samples, load_samples, pack_samples
 from gan_ablate.execution.listening import ProgramError
 from gan_ablate.scoring.score import NonFiniteImagesError, quantise
@@ -114,6 +115,7 @@ def test_images_of_several_epochs_are_refused(tmp_path: Path, names: list[str], 
         [f"step_{i}.png" for i in range(0, 1000, 100)],
         [f"epoch_020/{i}.png" for i in range(9)],
         [f"64x64_{i}.png" for i in range(9)],
+        [f"{i - i % 1000:06d}/{i:06d}.png" for i in range(0, 3000, 100)],
     ],
 )
 def test_classes_and_numbered_images_are_no_epochs(tmp_path: Path, names: list[str]) -> None:
@@ -139,6 +141,75 @@ def test_links_to_what_lies_beside_the_grid_are_no_samples(tmp_path: Path) -> No
     (work / "data").symlink_to(tmp_path / "beside")
     found = find_samples(make_config("*/*.png"), work, ["data"])
     assert [path.relative_to(work).as_posix() for path in found] == ["out/y.png"]
+
+
+def test_samples_behind_a_nested_link_are_no_samples_and_stay(tmp_path: Path) -> None:
+    save_images(tmp_path / "beside" / "c", ["x.png"], images_of_classes(1)[:1])
+    work = tmp_path / "work"
+    save_images(work / "data" / "gen" / "c", ["y.png"], images_of_classes(1)[:1])
+    (work / "data" / "train").symlink_to(tmp_path / "beside")
+    found = find_samples(make_config("*/*/*/*.png"), work, ["data/train"])
+    assert [path.relative_to(work).as_posix() for path in found] == ["data/gen/c/y.png"]
+
+
+@pytest.mark.parametrize("pattern", ["out/*.png", "s.npy"])
+def test_samples_that_lead_out_of_the_run_are_refused_and_stay(tmp_path: Path, pattern: str) -> None:
+    outside, work = tmp_path / "precious", tmp_path / "work"
+    save_images(outside, ["x.png"], images_of_classes(1)[:1])
+    np.save(outside / "s.npy", images_of_classes(1))
+    work.mkdir()
+    (work / "out").symlink_to(outside)
+    (work / "s.npy").symlink_to(outside / "s.npy")
+    with pytest.raises(ProgramError, match=r"leads out of \{out\}, to .*precious.*; valid: files that lie below"):
+        find_samples(make_config(pattern), work)
+    assert len(list(outside.iterdir())) == 2
+
+
+def test_a_run_folder_that_became_a_link_is_refused(tmp_path: Path) -> None:
+    save_images(tmp_path / "precious", ["x.png"], images_of_classes(1)[:1])
+    (tmp_path / "work").symlink_to(tmp_path / "precious")
+    with pytest.raises(ProgramError, match=r"leads out of \{out\}"):
+        find_samples(make_config("*.png"), tmp_path / "work")
+
+
+def test_a_link_to_another_sample_is_no_sample(tmp_path: Path) -> None:
+    save_images(tmp_path, ["1.png", "2.png"], images_of_classes(1)[:2])
+    (tmp_path / "latest.png").symlink_to(tmp_path / "2.png")
+    assert [path.name for path in find_samples(make_config("*.png"), tmp_path)] == ["1.png", "2.png"]
+
+
+def test_what_was_left_instead_of_samples_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"left no s.npy in .*; it left no file there$"):
+        find_samples(make_config("s.npy"), tmp_path)
+    for name in ("x/s.npy", "a.txt", "b10.txt", "b9.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ProgramError, match=r"; it left a.txt, b9.txt, b10.txt, …$"):
+        find_samples(make_config("s.npy"), tmp_path)
+
+
+def test_odd_values_of_an_array_are_noted(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 2, (NUM, 4, 4), np.uint8)  # from 0 to 1, saved as uint8
+    np.savez(tmp_path / "s.npz", images=images, other=images)
+    notes = load(make_config("s.npz"), tmp_path).notes
+    assert any("left out: other" in note for note in notes)
+    assert any("s.npz" not in note and "1" in note for note in notes)
+    assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.02, 0.98, "none below 0"),
+        (0.0, 255.0, "none below 0"),
+        (-127.0, 127.0, "cut off"),
+        (-1.2, 1.3, ""),
+        (0, 0, ""),
+    ],
+)
+def test_pixels_of_another_range_are_noted(low: float, high: float, words: str) -> None:
+    notes = drawn._describe_pixels(low, high)
+    assert [words in note for note in notes] == ([True] if words else [])
 
 
 def test_what_was_scored_is_kept_in_one_file(tmp_path: Path) -> None:

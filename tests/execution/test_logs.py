@@ -98,6 +98,13 @@ def test_a_step_that_is_no_number_of_a_training_is_passed_over(number: str) -> N
     assert not log.notes
 
 
+def test_colours_are_no_part_of_a_line() -> None:
+    log = read(NO_TOTAL, "\x1b]0;title\x07epoch 1 \x1b[1;32mstep 7\x1b[0m D \x1b[31mnan\x1b[0m\x1b[K")
+    assert log.last_line == "epoch 1 step 7 D nan"
+    assert steps_of(log) == [7]
+    assert not log.is_finite
+
+
 def test_a_pattern_that_matches_nothing_is_said() -> None:
     log = read(r"Loss: (?P<loss_d>\S+)", "loss 1", "loss 2")
     assert log.notes == ("external.log matches no line of its output",)

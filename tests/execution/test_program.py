@@ -429,6 +429,27 @@ def test_a_script_opens_what_is_linked_and_is_told_of_what_is_not(tmp_path: Path
     assert linked.run_id != failed.run_id
 
 
+def test_a_script_that_misses_a_folder_to_write_to_is_told_how_to_make_it(tmp_path: Path) -> None:
+    failed = run_script(tmp_path, "open('images/fakes/0.png', 'wb')\n" + SAVE)
+    assert failed.message == (
+        "the program ended with exit code 1: FileNotFoundError: [Errno 2] No such file or directory: "
+        "'images/fakes/0.png'; there is no folder images/fakes in {out}: valid: "
+        'os.makedirs("images/fakes", exist_ok=True) in the program; all of its output is in output.txt'
+    )
+
+
+def test_a_script_beside_the_grid_that_another_one_starts_can_be_linked(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "real.py").write_text("")
+    failed = run_script(tmp_path, "import subprocess\nsys.exit(subprocess.call([sys.executable, 'real.py']))")
+    assert 'real.py lies beside the grid: valid: external.links = ["real.py"]' in failed.message
+
+
+def test_copies_among_samples_are_noted(tmp_path: Path) -> None:
+    record = run_script(tmp_path, 'np.save("images.npy", np.repeat(images[:1], num, 0))')
+    assert "1,279 of 1,280 images are exact copies of others; 1 distinct" in record.notes
+
+
 def test_a_module_beside_the_grid_is_started_by_its_name(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "mine", SAVE)
     path.write_text(path.read_text().replace('"python", "train.py"', '"python", "-m", "train"'))

@@ -11,11 +11,15 @@ import torch
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.sets import load_images, order_by_content, read_set
+from gan_ablate.scoring.sets import Images, order_by_content, read_images, read_set
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)
 COLOUR = RNG.integers(0, 256, (6, 28, 28, 3)).astype(np.uint8)
+
+
+def load_images(images: Images, *, num_channels: int) -> torch.Tensor:
+    return read_images(images, num_channels=num_channels)[0]
 
 
 def test_every_form_of_the_same_images_is_the_same(tmp_path: Path) -> None:

@@ -41,6 +41,24 @@ class Images(nn.Module):
         x = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "none": lambda x: x}[self.last](x)
         return x.view(-1, 1, 28, 28)
 
+class Other(Images):
+    """What people write, and PyTorch does not see or take."""
+    def __init__(self, what):
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        if what == "list":
+            self.first, self.layers = nn.Identity(), [nn.Linear(16, 16)]
+        if what == "dict":
+            self.first, self.scales = nn.Identity(), {"a": nn.Parameter(torch.ones(16))}
+        if what == "lazy":
+            self.first = nn.LazyLinear(16)
+        if what == "half":
+            self.first = nn.Linear(16, 16).half()
+        if what == "twice":
+            self.again = [self.first]
+    def forward(self, z):
+        return super().forward(self.first(z))
+
 class Logits(nn.Module):
     def __init__(self, last=None, norm=None, zero=False, wrap=None):
         super().__init__()
@@ -162,10 +180,20 @@ def logits(**arguments: Any) -> dict[str, Any]:
         {"generator": images(norm="old_weight"), "discriminator": logits(wrap="old"), "ema_decay": 0.9},
         {"generator": images(norm="weight"), "discriminator": logits(wrap="new"), "ema_decay": 0.9},
         {"discriminator": logits(norm="BatchNorm1d")},
+        {"generator": {"path": "checked_nets:Other", "what": "twice"}},
         {"discriminator": logits(norm="LayerNorm"), "penalty": {"kind": "r1", "gamma": 1.0}},
         {"loss": {"path": "checked_nets:AverageInBuffer"}},
     ],
-    ids=["plain", "unbounded and zero", "old norms", "parametrizations", "batch norm", "layer norm", "buffer"],
+    ids=[
+        "plain",
+        "unbounded and zero",
+        "old norms",
+        "parametrizations",
+        "batch norm",
+        "also in a list",
+        "layer norm",
+        "buffer",
+    ],
 )
 def test_networks_as_people_write_them_pass(folder: Path, parts: dict[str, Any]) -> None:
     check_own(with_code(folder, **parts))
@@ -178,6 +206,11 @@ def test_networks_as_people_write_them_pass(folder: Path, parts: dict[str, Any])
          r"discriminator \(checked_nets:Logits\): its outputs stay in \[0, 1\], as behind a sigmoid"),
         ({"generator": images(last="sigmoid")},
          r"generator \(checked_nets:Images\): its pixels are never below 0, at most 1, and images are in \[-1, 1\]"),
+        ({"generator": {"path": "checked_nets:Other", "what": "list"}},
+         r"generator \(checked_nets:Other\): Other.layers holds layers or parameters in a list, where nothing trains"),
+        ({"generator": {"path": "checked_nets:Other", "what": "dict"}}, "Other.scales .* in a dict, .*ModuleDict"),
+        ({"generator": {"path": "checked_nets:Other", "what": "lazy"}}, "checked_nets:Other: fails .* uninitialized"),
+        ({"generator": {"path": "checked_nets:Other", "what": "half"}}, "checked_nets:Other.*: fails .* same dtype"),
         ({"generator": images(last="relu")}, "its pixels are never below 0, at most .*, and images are"),
         ({"discriminator": logits(norm="BatchNorm1d"), "penalty": {"kind": "gradient"}},
          r"penalty = 'gradient': .* \(checked_nets:Logits\) mixes the images of a batch, as batch norm does"),
