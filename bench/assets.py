@@ -16,8 +16,8 @@ from torch.nn import functional
 from torchvision.datasets import MNIST, FashionMNIST
 
 from bench import command
-from gan_ablate.files import write_atomically
-from gan_ablate.scoring.features import EXTRACTION_BATCH, ClassifierName, ImageClassifier
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.scoring.extractors import EXTRACTION_BATCH, ClassifierName, ImageClassifier
 
 ASSETS = Path(__file__).parents[1] / "gan_ablate" / "assets"
 NUM_TRAIN_DIGITS = 10_000

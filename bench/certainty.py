@@ -24,10 +24,10 @@ from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import take_looks
 from gan_ablate.analysis.tests import POWER
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ import typer
 
 from bench import command
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
 from tests.execution.processes import list_processes, start_run
 from tests.execution.untimed import untimed_by_id

@@ -23,16 +23,16 @@ from bench.assets import train_classifier
 from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.variance import split_variance
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.execution.store import GENERATOR_FILE, Store
-from gan_ablate.files import write_atomically
 from gan_ablate.reporting.formats import percent_text
-from gan_ablate.scoring.features import ClassifierExtractor, FeatureExtractor
+from gan_ablate.scoring.extractors import ClassifierExtractor, FeatureExtractor
 from gan_ablate.scoring.metrics import frechet_distance
-from gan_ablate.scoring.score import sample_images, scoring_latents
-from gan_ablate.training.allocator import keep_memory
+from gan_ablate.scoring.scorer import sample_images, scoring_latents
 from gan_ablate.training.data import load_dataset
+from gan_ablate.training.device import keep_memory
 from gan_ablate.training.models import build_generator
 
 CPU = torch.device("cpu")

@@ -22,10 +22,10 @@ from bench import command
 from bench.plain import write_mnist
 from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec, time_packs
 from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run, choose_subjects
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.files import write_atomically
-from gan_ablate.training.graphs import GraphedStep
+from gan_ablate.training.cuda_graph import GraphedStep
 from gan_ablate.training.packed import find_obstacle
 from gan_ablate.training.precision import reproducible_float32
 

@@ -17,14 +17,14 @@ from tabulate import tabulate
 
 from bench import command
 from bench.machine import threads
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.files import write_atomically
-from gan_ablate.training.allocator import keep_memory
 from gan_ablate.training.data import load_dataset
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.device import keep_memory
+from gan_ablate.training.trainer import Trainer
 
 GRIDS = (
     "architecture", "bn_label_smooth", "normalisation", "activation", "dropout", "output", "upsampling", "downsampling",

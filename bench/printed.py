@@ -25,8 +25,8 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
 from gan_ablate.design.validation import choices
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import Scorer, sample_images, scoring_latents
+from gan_ablate.scoring.extractors import build_extractor
+from gan_ablate.scoring.scorer import Scorer, sample_images, scoring_latents
 from gan_ablate.training.data import load_dataset
 
 NUM_SAMPLES = 2_000

@@ -26,13 +26,13 @@ from gan_ablate.analysis.effects import Effect, estimate_effects
 from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, difference_estimate, mean_estimate
 from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.files import write_atomically
+from gan_ablate.execution.observer import Silent
 from gan_ablate.reporting.formats import p_text, percent_text
 from tests.configs import make_config
 

@@ -22,11 +22,11 @@ from bench import command
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
 from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.files import write_atomically
-from gan_ablate.training.graphs import NUM_EAGER_STEPS, choose_step
+from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, choose_step
 from gan_ablate.training.precision import has_native_bf16
-from gan_ablate.training.train import MEASURE_EVERY
+from gan_ablate.training.trainer import MEASURE_EVERY
 
 NUM_TURNS = 5
 TURN_SEC = 6.0

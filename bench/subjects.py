@@ -20,7 +20,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.step import StepTerms
-from gan_ablate.training.train import MEASURE_EVERY, Trainer
+from gan_ablate.training.trainer import MEASURE_EVERY, Trainer
 
 Step = Callable[[], object]
 """One iteration, whoever's."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.judging import estimate_effects, judge
 
 if TYPE_CHECKING:
     from gan_ablate.reporting.report import write_report
-    from gan_ablate.scoring.images import score_images
+    from gan_ablate.scoring.image_scores import score_images
 
 __version__ = metadata.version("gan-ablate")
 
@@ -41,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what brings PyTorch, pandas or matplotlib with it when it is first asked for: seconds that others save."""
     if name == "score_images":
-        from gan_ablate.scoring.images import score_images
+        from gan_ablate.scoring.image_scores import score_images
 
         return score_images
     if name == "write_report":

@@ -1,5 +1,5 @@
 """``python -m gan_ablate`` is ``gan-ablate``."""
 
-from gan_ablate.cli import main
+from gan_ablate.cli.app import main
 
 main()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.tabled import Table
+    from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.outcomes import Outcome
-    from gan_ablate.design.planning import Intervals
+    from gan_ablate.design.plan import Intervals
 
 MAX_TABLE_BYTES = 1_000_000_000
 _DELIMITERS = (",", ";", "\t")
@@ -76,7 +76,7 @@ def estimate_effects(
     """
     from gan_ablate.analysis.effects import estimate_effects as estimate
     from gan_ablate.analysis.table import tabulate_effects
-    from gan_ablate.analysis.tabled import read_table
+    from gan_ablate.analysis.user_table import read_table
 
     table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
     _tell_left_out(table)
@@ -118,7 +118,7 @@ def judge(
     Raises:
         UserError: if the file is not a table, or a column, row or value is not valid.
     """
-    from gan_ablate.analysis.tabled import read_table
+    from gan_ablate.analysis.user_table import read_table
     from gan_ablate.reporting.plots.style import FigurePath
     from gan_ablate.reporting.user_page import write_user_page
 
@@ -256,7 +256,7 @@ def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
     import numpy as np
 
     from gan_ablate.analysis.cleaning import read_numbers
-    from gan_ablate.analysis.tabled import RESERVED, parse_outcome
+    from gan_ablate.analysis.user_table import RESERVED, parse_outcome
 
     if not outcomes:
         raise UserError("--outcome: what was measured? valid: COLUMN:lower or COLUMN:higher")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gan_ablate import cli
+from gan_ablate.cli import app as cli
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_grids, load_grid, load_preset
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.design.validation import validate
 
 

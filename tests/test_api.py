@@ -15,10 +15,10 @@ from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.blocks import look_up
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.events import RunObserver, Silent
+from gan_ablate.execution.observer import RunObserver, Silent
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Record, Store
 from tests.synthetic import make_record, save_runs

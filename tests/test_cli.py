@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate import api, cli
+from gan_ablate import api
+from gan_ablate.cli import app as cli
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.store import Record, Store
 from tests.calls import call

@@ -44,7 +44,7 @@ def test_sets_of_different_numbers_are_scored_alike_and_of_different_sizes_not_c
     data = load_dataset("mnist-10k", 28, tmp_path)
     few = dataclasses.replace(data, images=data.images[:2_000], reference=data.reference[:1_500], sha256="f" * 64)
     sized = {28: few, 14: dataclasses.replace(few, images=resize(few.images, 14))}
-    monkeypatch.setattr("gan_ablate.scoring.images.load_dataset", lambda _, size, *__: sized[size])
+    monkeypatch.setattr("gan_ablate.scoring.image_scores.load_dataset", lambda _, size, *__: sized[size])
     np.save("first.npy", data.images[2_000:3_400, 0].numpy())
     np.save("fewer.npy", data.images[4_000:5_300, 0].numpy())
     np.save("small.npy", resize(data.images[6_000:7_300], 14)[:, 0].numpy())

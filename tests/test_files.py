@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.files import write_atomically
+from gan_ablate.atomic_io import write_atomically
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from torch import Tensor
 import gan_ablate
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets, load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.training.graphs import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.scoring.extractors import build_extractor
+from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.training.loop import TrainingState, TrainResult, train
 from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.step import AdversarialStep, Network
-from gan_ablate.training.train import Trainer, TrainingState, TrainResult, train
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_cells
 from tests.training.test_packed import DIFFERENCES
 from tests.training.test_state import MECHANISMS, SMALL

@@ -32,7 +32,7 @@ def test_the_process_that_waits_for_the_workers_does_without_torch(tiny_grid: Pa
 
 def modules_loaded_by(command: list[str]) -> set[str]:
     script = (
-        "import sys\nfrom gan_ablate.cli import app\n"
+        "import sys\nfrom gan_ablate.cli.app import app\n"
         f"try:\n    app({command!r})\nexcept BaseException:\n    pass\n"
         "print('\\n' + ' '.join(sys.modules))"
     )

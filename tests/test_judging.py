@@ -28,7 +28,7 @@ from tests.synthetic import save_runs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gan_ablate.analysis.tabled import Table
+    from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.outcomes import Outcome
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from gan_ablate import score_images
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
-from gan_ablate.design.study import load_grids
+from gan_ablate.design.plan import plan
+from gan_ablate.design.shipped import load_grids
 from gan_ablate.training.data import load_dataset
 from tests.calls import call
 from tests.features import warm
@@ -163,9 +163,9 @@ ANCHORS = {
 
 PROGRAM = """
 import torch
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.design.grid import load_grid
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 for cell in plan(load_grid("new.toml"), budget="smoke").cells:
     config = cell.config.model_copy(update={"batch_size": 4})
     row = Trainer(config, torch.zeros(9, 1, 28, 28, dtype=torch.uint8)).step()

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gan_ablate.atomic_io import seal_json
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_grids, load_grid, load_preset
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.files import seal_json
 from tests.configs import make_config
 from tests.synthetic import make_record
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.scoring.features import InceptionExtractor
+from gan_ablate.scoring.extractors import InceptionExtractor
 from gan_ablate.training.data import load_dataset
 from tests.calls import call
 from tests.synthetic import save_runs

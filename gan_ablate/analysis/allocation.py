@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.cost import Speed
-    from gan_ablate.design.planning import Plan
-    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.observer import RunObserver
     from gan_ablate.execution.store import Store
 
 

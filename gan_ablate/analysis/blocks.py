@@ -12,8 +12,8 @@ import pandas as pd
 from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
 from gan_ablate.analysis.estimates import contrast_values
 from gan_ablate.analysis.table import tabulate_effect
-from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.outcomes import OUTCOMES
+from gan_ablate.design.plan import name_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.planning import Intervals
+    from gan_ablate.design.plan import Intervals
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.design.claims import Claim, Expectation
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
 
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]

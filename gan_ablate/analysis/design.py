@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gan_ablate.design.grid import DesignKind, Factor
-    from gan_ablate.design.planning import Intervals
+    from gan_ablate.design.factors import DesignKind, Factor
+    from gan_ablate.design.plan import Intervals
 
 
 class Variant(Protocol):

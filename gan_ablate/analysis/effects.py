@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gan_ablate.analysis.design import Design
-    from gan_ablate.design.planning import Intervals
+    from gan_ablate.design.plan import Intervals
 
 
 DIFFERENCE = np.array([1.0, -1.0])

@@ -20,7 +20,7 @@ from gan_ablate.design.outcomes import OUTCOMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.store import Record, ScoringRecord, Store
 
 

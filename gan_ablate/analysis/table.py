@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
 
 
 MIN_OSCILLATION_POINTS = 4
@@ -203,7 +203,7 @@ def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float
     """Reduce a run's history to gradient norms, D's accuracy and confidence, and what D thinks at the end.
 
     Args:
-        history: column → values, see ``gan_ablate.training.train.Measurement``; it may be empty.
+        history: column → values, see ``gan_ablate.training.trainer.Measurement``; it may be empty.
     """
     names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
     if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.store import Record
 
     Records: TypeAlias = Sequence[tuple[str, Record]]

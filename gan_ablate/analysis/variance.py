@@ -12,7 +12,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.grid import Grid
-    from gan_ablate.design.planning import Plan
 
 
 TELLING = ("dataset", "preset")
@@ -112,24 +111,6 @@ def order_block(own: Mapping[str, str]) -> dict[str, str]:
     """Put what sets a block apart in an order that depends on nothing else."""
     first = {field: place for place, field in enumerate(("preset", "dataset"))}
     return dict(sorted(own.items(), key=lambda pair: (first.get(pair[0], len(first)), pair[0])))
-
-
-def name_blocks(plans: Sequence[Plan]) -> list[str]:
-    """Say what sets plans of one grid apart, in a few words each: ``fashion-mnist``; nothing where nothing does.
-
-    Args:
-        plans: of a block each.
-    """
-    fields = max((plan.baseline.block for plan in plans), key=len)
-    fields = {**fields, **{field: "" for plan in plans for field in plan.baseline.block}}
-    return [", ".join(_block_words(plan, field) for field in fields) for plan in plans]
-
-
-def _block_words(plan: Plan, field: str) -> str:
-    value: Any = plan.baseline.block.get(field)
-    if value is None:  # as the grid's file has it
-        value = plan.grid.base if field == "preset" else look_up(plan.baseline.config, field)
-    return str(value) if field in TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
 
 
 def look_up(config: AnyConfig, path: str) -> object:

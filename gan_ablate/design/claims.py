@@ -12,7 +12,7 @@ from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from gan_ablate.design.grid import Factor
+    from gan_ablate.design.factors import Factor
 
 Levels = Annotated[dict[str, str], Field(max_length=2)]
 """Factor → level that is compared with the factor's baseline; two of them for an interaction."""

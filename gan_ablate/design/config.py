@@ -1,179 +1,19 @@
-"""RunConfig: everything that changes a run's answer, checked when it is written down, with its content address."""
+"""RunConfig: everything that changes a run's answer, checked field by field and as a whole."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import model_validator
 
-from gan_ablate.design.addressed import Addressed
-from gan_ablate.design.combinations import check_combinations
-from gan_ablate.design.datasets import FeatureKind, count_channels
-from gan_ablate.design.folders import folder_revisions
-from gan_ablate.design.networks import Discriminator, Generator, Init
-from gan_ablate.design.objective import Loss, NoPenalty, Penalty
-from gan_ablate.design.own import PARTS, OwnPart
-from gan_ablate.design.validation import Model, Probability, Size, refusal
-
-MAX_STEPS = 10**9
-MAX_CLASSES = 1_000
-MAX_POINTS = 10_000
-"""Points of FID along training, and sample sheets: each is a file, or a set of images that is scored."""
-MAX_SEED = 2**63 - 1
-"""The largest that tables hold as a number."""
-
-Precision = Literal["fp32", "bf16"]
-LatentDistribution = Literal["normal", "uniform"]
-Augmentation = Literal["colour", "translation", "cutout"]
+from gan_ablate.design.checks import check_combinations
+from gan_ablate.design.run_fields import RunFields
 
 
-class Scoring(Model):
-    """How a run is scored; scores compare only where all of this is equal."""
-
-    features: FeatureKind
-    """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
-    num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
-    """How many images are scored at the end."""
-    curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000
-    """How many at each point along training."""
-    curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] = 10
-    """How many points along training there are, evenly spread."""
-    representation: bool = False
-    """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
-
-
-class RunConfig(Addressed):
+class RunConfig(RunFields):
     """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
-
-    dataset: str = "mnist-10k"
-    """What is learnt: a data set by name, or folder:PATH, whose pictures are turned upright as their EXIF says, laid on
-    white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
-    image_size: Annotated[int, Field(gt=0, le=1024)]
-    """Side of the training images, in pixels."""
-    latent_dim: Size
-    """How many numbers an image is drawn from."""
-    latent_distribution: LatentDistribution = "normal"
-    """Of each: N(0, 1), or uniform in [-1, 1]."""
-    conditional: bool = False
-    """G and D are told which class an image is of, or is to be of; D adds a term for it (arXiv:1802.05637, equation 3),
-    with a bias for each class that its authors' code does not have."""
-    num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = None
-    """How many there are; planning takes it from the data set."""
-    matching_aware: bool = True
-    """Where the run is conditional, D also learns to reject real images under a wrong class (arXiv:1605.05396)."""
-    generator: Generator
-    """Latents in, images out."""
-    discriminator: Discriminator
-    """Images in, logits out."""
-    init: Init
-    """The distribution of the initial weights."""
-    loss: Loss
-    """Adversarial, of D and of G."""
-    penalty: Penalty = NoPenalty(kind="none")
-    """Added to D's loss."""
-    mode_seeking_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of the term that pushes images of different latents apart (arXiv:1903.05628, equation 5), added to G's loss. The
-    authors' code adds it with weight 1 to the sum of G's losses on two batches, which is a weight of 0.5 here."""
-    augmentation: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ()
-    """What DiffAugment does to whatever D sees (arXiv:2006.10738, section 3). Shifts by up to an eighth of the side and
-    cuts of half of it are whole pixels, halves rounded up, as in the authors' code."""
-    ema_decay: Probability = 0.0
-    """Of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept."""
-    lr_g: PositiveFloat
-    """G's learning rate."""
-    lr_d: PositiveFloat
-    """D's learning rate."""
-    beta1: Probability
-    """Adam's decay of the mean gradient."""
-    beta2: Probability
-    """Adam's decay of the mean square."""
-    batch_size: Annotated[int, Field(ge=2, le=65_536)]
-    """Images a step, real ones and fakes each."""
-    d_steps_per_g_step: Size = 1
-    """D steps before each G step."""
-    g_steps_per_d_step: Size = 1
-    """G steps for each D step, where D is to learn less than G."""
-    generator_fakes: Literal["reused", "fresh"]
-    """Whether G learns from the fakes that D has just seen, or from fresh ones."""
-    update_order: Literal["discriminator_first", "generator_first"] = "discriminator_first"
-    """Which network goes first."""
-    generator_gradient: Literal["own", "accumulated"] = "own"
-    """Whether G steps along the gradient of its own loss, or along its sum with that of D's loss on the same fakes, as
-    where a loop neither detaches them in D's pass nor sets G's gradient to zero behind it."""
-    precision: Precision = "fp32"
-    """Of layers; weights, losses and updates are in float32."""
-    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
-    """G steps."""
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    """Of every random stream."""
-    scoring: Scoring
-    """How the run is judged."""
-    sheet_every: Size | None = None
-    """G steps between two sample sheets, beside those at the points of FID along training."""
-
-    @property
-    def revisions(self) -> tuple[str, ...]:
-        """Corrections that changed the numbers of runs like this one.
-
-        ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
-        ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
-        ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
-        ``own_parts_seeded``: a user's code is imported first and seeded then, with all streams that it may draw from.
-        ``folder_images_in_fixed_order``: images of a folder are held out by their content, whatever their names.
-        ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
-        """
-        part = self.discriminator
-        has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
-        has_minibatch_std = part.kind != "module" and part.minibatch_std
-        # Python's ``round`` takes a half to the even number: these are the sides at which that is down.
-        has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (
-            "cutout" in self.augmentation and self.image_size % 4 == 1
-        )
-        changed = {
-            "masks_after_networks": has_dropout,
-            "layer_behind_minibatch_std": has_minibatch_std,
-            "halves_round_up": has_halves,
-            "own_parts_seeded": bool(self.own_parts),
-        }
-        of_config = tuple(name for name, is_changed in changed.items() if is_changed)
-        return (*of_config, *folder_revisions(self.dataset))
-
-    @property
-    def own_parts(self) -> dict[str, OwnPart]:
-        """What of it is code of somebody's own: field → part."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return {name: part for name, part in parts.items() if isinstance(part, OwnPart)}
-
-    @property
-    def num_channels(self) -> int:
-        """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
-        return count_channels(self.dataset)
-
-    @property
-    def num_inputs_g(self) -> int:
-        """What G draws an image from: its latent, and where it is conditional a one-hot class behind it."""
-        return self.latent_dim + (self.num_classes or 0)
-
-    @property
-    def num_outputs_d(self) -> int:
-        """Logits an image: one, and where D is conditional one more for each class."""
-        return 1 + (self.num_classes or 0)
-
-    @property
-    def curve_steps(self) -> set[int]:
-        """The steps after which FID along training is taken."""
-        points = self.scoring.curve_points
-        return {round(self.steps * point / points) for point in range(1, points + 1)}
-
-    @property
-    def sheet_steps(self) -> set[int]:
-        """The steps after which a sample sheet is drawn, those of FID along training among them."""
-        return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        if self.sheet_every is not None and self.steps // self.sheet_every > MAX_POINTS:
-            advice = f"{self.steps // self.sheet_every:,} sample sheets; valid: at most {MAX_POINTS:,}"
-            raise refusal("sheet_every", self.sheet_every, advice, "steps")
         check_combinations(self)
         return self

@@ -1,8 +1,23 @@
-"""The data sets that there are by name, and which extractor judges which."""
+"""Data sets: their names and classes, and image folders, whose files are listed and hashed."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+import json
+import os
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 
 DATASETS: dict[str, str] = {
     "mnist-10k": "10,000 MNIST digits, embedded in the package: needs no network (the default)",
@@ -35,3 +50,255 @@ def default_features(dataset: str) -> FeatureKind:
 def count_channels(dataset: str) -> int:
     """Count the colour channels of a data set's images: 1 for the grey ones, 3 for the others."""
     return 1 if default_features(dataset) != "none" else 3
+
+
+HELD_OUT_SHARE = 6
+"""Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
+
+PREFIX = "folder:"
+IMAGE_SUFFIXES = (
+    ".bmp", ".jpe", ".jpeg", ".jpg", ".jfif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+OTHER_IMAGE_SUFFIXES = (
+    ".apng", ".avif", ".dcm", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".npy",
+    ".npz", ".pdf", ".pfm", ".psd", ".svg", ".tga",
+)  # fmt: skip
+"""Pictures that are not read: of several frames, of several sizes, without a white, or drawn by other programs."""
+MAC_RESOURCES = "__MACOSX"
+"""Where archives made on a Mac keep what belongs to each file, under the file's own name."""
+
+TRAINING_NAMES, TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
+"""Folders, in any case, by which a data set is split."""
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What a folder holds.
+
+    Attributes:
+        images: every image file below it, in an order that depends on the names alone.
+        skipped: what looks like images but is not read → how many there are.
+    """
+
+    images: list[Path]
+    skipped: dict[str, int]
+
+    def note(self) -> str:
+        """Say what is left out, or nothing where nothing is."""
+        return ", ".join(f"{num} {what}" for what, num in sorted(self.skipped.items()))
+
+
+def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
+    """List the images below ``folder``, and count what is passed over.
+
+    Args:
+        folder: where to look.
+        source: who named it as a data set, for the message; empty for a folder of samples.
+
+    Raises:
+        UserError: if the folder does not exist, or holds no image.
+    """
+    named = f"{source} {PREFIX}{folder}" if source else str(folder)
+    if not folder.is_dir():
+        raise UserError(f"{named}: no such folder")
+    images, skipped = [], Counter[str]()
+    for path in folder.rglob("*"):
+        suffix = path.suffix.lower()
+        clutter = _clutter(path.relative_to(folder))
+        if clutter:  # of editors, file managers and archives: .ipynb_checkpoints, ._1.png
+            skipped[clutter] += suffix in IMAGE_SUFFIXES
+        elif path.is_symlink() and path.is_dir():
+            skipped["links to folders"] += 1
+        elif suffix in IMAGE_SUFFIXES and path.is_file():
+            images.append(path)
+        elif suffix in IMAGE_SUFFIXES and path.is_symlink():
+            skipped["links to nowhere"] += 1
+        elif suffix in OTHER_IMAGE_SUFFIXES:
+            skipped[suffix] += 1
+    scan = FolderScan(sorted(images, key=lambda path: path.relative_to(folder).as_posix()), dict(+skipped))
+    if not images:
+        left_out = f" (left out: {scan.note()})" if skipped else ""
+        raise UserError(f"{named}: no image in it{left_out}; valid: {', '.join(IMAGE_SUFFIXES)}")
+    return scan
+
+
+def _clutter(path: Path) -> str:
+    """Name the kind of clutter that a path below a folder is, or nothing where it is none."""
+    if MAC_RESOURCES in path.parts:
+        return f"in {MAC_RESOURCES}"
+    return "hidden" if any(part.startswith(".") for part in path.parts) else ""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the images below ``folder``; see ``scan_folder``."""
+    return scan_folder(folder).images
+
+
+def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
+    """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and the files' bytes.
+
+    So the folder may move without its runs being lost, and other images under the same path are another data set. The
+    hash is remembered for as long as no file's name, size or time changes.
+
+    Args:
+        folder: the data set.
+        images: of it, where they have been listed already.
+    """
+    images = list_images(folder) if images is None else images
+    signature = hashlib.sha256()
+    for name, path in _named(folder, images):
+        stat = path.stat()
+        signature.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n".encode())
+    key, memory = str(folder.resolve()).encode("utf-8", "backslashreplace").decode(), _read_memory()
+    known = memory.get(key)
+    if isinstance(known, list) and len(known) == 2 and known[0] == signature.hexdigest():
+        return str(known[1])
+    digest = hashlib.sha256()
+    for name, path in _named(folder, images):
+        digest.update(name + f"\0{path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    shown = folder.resolve().name.encode("utf-8", "backslashreplace").decode()
+    identity = f"{PREFIX}{shown}@{digest.hexdigest()[:8]}"
+    place = _memory_path()
+    if place is None:
+        return identity
+    with suppress(OSError):  # a memory that cannot be kept costs time, no more
+        write_atomically(place, json.dumps({**memory, key: [signature.hexdigest(), identity]}))
+    return identity
+
+
+def folder_revisions(dataset: str) -> tuple[str, ...]:
+    """Name the corrections that changed the numbers of runs on image folders; other data sets have none."""
+    return ("folder_images_in_fixed_order", "folder_resized_bilinearly") if dataset.startswith(PREFIX) else ()
+
+
+def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Name the classes of a folder's images: the folders directly below it, if each image lies in one of at least two.
+
+    Args:
+        folder: the data set.
+        images: of it, from ``scan_folder``.
+
+    Returns:
+        The names in order, or none where the images have no classes.
+    """
+    names = {class_of(folder, path) for path in images}
+    return sorted(names) if len(names) > 1 and "" not in names else []
+
+
+def class_of(folder: Path, image: Path) -> str:
+    """Name the folder directly below ``folder`` that an image lies in, or nothing where it lies in none."""
+    parts = image.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+@dataclass
+class KnownFolders:
+    """The folders that a plan's runs learn from, each looked at once.
+
+    Attributes:
+        places: ``folder:NAME@HASH`` → where it lies on this machine.
+        notes: what is to be said of them before anything is trained.
+        images: ``folder:NAME@HASH`` → its images, listed once: a grid may ask for every variant.
+    """
+
+    places: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    images: dict[str, list[Path]] = field(default_factory=dict)
+    _num_classes: dict[str, int] = field(default_factory=dict)
+
+    def name(self, dataset: str, origin: str) -> str:
+        """Turn ``folder:PATH`` into ``folder:NAME@HASH``.
+
+        Args:
+            dataset: what somebody asked for.
+            origin: where, for the message.
+
+        Raises:
+            UserError: if it is no folder of images.
+        """
+        text = dataset.removeprefix(PREFIX)
+        if not text:
+            raise UserError(f"{origin} {shorten(dataset)}: which folder? valid: {PREFIX}PATH")
+        try:
+            folder = Path(text).expanduser()
+        except RuntimeError:  # ~nobody has no home
+            raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
+        place = str(folder.resolve())
+        if not (text.isprintable() and place.isprintable()):  # a run's configuration, which names it, is UTF-8
+            reason = f"its path {place!a} has a name that is no UTF-8, or cannot be printed"
+            raise UserError(f"{origin} {shorten(dataset)}: {reason}; valid: {PREFIX}PATH, renamed")
+        for identity, known in self.places.items():
+            if known == place:
+                return identity
+        scan = scan_folder(folder, origin)
+        if scan.skipped:
+            self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
+        identity = folder_identity(folder, scan.images)
+        self.places[identity] = place
+        # From here on below the resolved folder, as classes are the folders directly below it.
+        self.images[identity] = [Path(place) / path.relative_to(folder) for path in scan.images]
+        split = _describe_split(folder, scan.images)
+        if split:
+            self.notes.append(split)
+        return identity
+
+    def count_images(self, dataset: str) -> int:
+        """Count the images of a data set that are trained on."""
+        if dataset not in self.images:
+            return NUM_TRAINING_IMAGES[dataset]
+        num = len(self.images[dataset])
+        return num - num // HELD_OUT_SHARE
+
+    def count_classes(self, dataset: str, source: str) -> int:
+        """Count a data set's classes.
+
+        Raises:
+            UserError: if it is a folder without any.
+        """
+        if dataset not in self.images:
+            return 10  # all that are known by name have ten
+        if dataset not in self._num_classes:
+            folder = Path(self.places[dataset])
+            names = list_classes(folder, self.images[dataset])
+            if not names:
+                advice = "valid: a folder whose images lie in at least two folders, one a class"
+                raise UserError(f"{source}: conditional = true: {PREFIX}{folder} has no classes; {advice}")
+            self._num_classes[dataset] = len(names)
+        return self._num_classes[dataset]
+
+
+def _describe_split(folder: Path, images: Sequence[Path]) -> str:
+    """Say that a folder holds training and test images, or nothing where it does not."""
+    parts = sorted({class_of(folder, path) for path in images})
+    if not any(part.lower() in TRAINING_NAMES for part in parts) or not any(
+        part.lower() in TEST_NAMES for part in parts
+    ):
+        return ""
+    advice = f"all are one data set; valid: {PREFIX}{folder}/{next(p for p in parts if p.lower() in TRAINING_NAMES)}"
+    return f"{PREFIX}{folder}: folders {', '.join(map(shorten, parts))} in it: {advice} for one of them"
+
+
+def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]:
+    """Yield each image with its relative path as the file system has it: names need not be UTF-8."""
+    return ((os.fsencode(path.relative_to(folder).as_posix()), path) for path in images)
+
+
+def _memory_path() -> Path | None:
+    """Return the file of what is remembered, or None for a user without a home, as some containers have."""
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    return Path(home) / "gan-ablate" / "folders.json"
+
+
+def _read_memory() -> dict[str, object]:
+    place = _memory_path()
+    if place is None:
+        return {}
+    try:
+        memory = json.loads(place.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return memory if isinstance(memory, dict) else {}

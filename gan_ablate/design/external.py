@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from gan_ablate.design.addressed import Addressed
-from gan_ablate.design.combinations import check_dataset, check_features
-from gan_ablate.design.datasets import FeatureKind, count_channels
-from gan_ablate.design.folders import folder_revisions
-from gan_ablate.design.sources import list_module_files, list_script_files, name_files
+from gan_ablate.design.checks import check_dataset, check_features
+from gan_ablate.design.content_hash import Addressed
+from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
+from gan_ablate.design.source_files import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 

@@ -15,19 +15,18 @@ from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloa
 from pydantic_core import PydanticCustomError
 
 from gan_ablate.design.claims import Claim, check_claims
-from gan_ablate.design.config import MAX_POINTS, MAX_STEPS
+from gan_ablate.design.datasets import PREFIX
 from gan_ablate.design.external import External
-from gan_ablate.design.folders import PREFIX
+from gan_ablate.design.factors import DesignKind, Factor
 from gan_ablate.design.outcomes import RESULT_COLUMNS
+from gan_ablate.design.run_fields import MAX_POINTS, MAX_STEPS
 from gan_ablate.design.validation import Model, check_depth, choices, look_of, refuse_lookalikes, shorten, validate
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 BudgetName = Literal["smoke", "standard", "full"]
-DesignKind = Literal["factorial", "one-at-a-time"]
-"""Whether all factors are crossed, or each level is compared with the one baseline."""
 
 MAX_SEEDS = 10_000
 MAX_CHARACTERS = 1_000_000
@@ -86,13 +85,6 @@ def _name_by_path(value: Any) -> Any:
 
 
 BlockValue = StrictBool | StrictInt | StrictFloat | Annotated[str, Field(min_length=1, max_length=MAX_SENTENCE)]
-
-
-class Factor(Model):
-    """One thing that a grid varies: its levels, each a name and the fields it sets, and which one is the baseline."""
-
-    baseline: str
-    levels: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
 
 
 class Grid(Model):
@@ -289,12 +281,3 @@ def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
             yield from ({**baseline, name: level} for name, levels in others.items() for level in levels)
         case _:
             assert_never(grid.design)
-
-
-def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
-    """Name a cell: every level of a factorial design, the one changed level of a one-at-a-time design."""
-    if design == "factorial":
-        shown = dict(levels)
-    else:
-        shown = {name: level for name, level in levels.items() if level != factors[name].baseline}
-    return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in shown.items()) or "baseline"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from gan_ablate.design.own import OwnDiscriminator, OwnGenerator
+from gan_ablate.design.user_code import OwnDiscriminator, OwnGenerator
 from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone, refusal
 
 NormKind = Literal["none", "batch"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat
 
-from gan_ablate.design.own import OwnLoss, OwnPenalty
+from gan_ablate.design.user_code import OwnLoss, OwnPenalty
 from gan_ablate.design.validation import Model, kind_alone
 
 

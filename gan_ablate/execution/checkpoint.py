@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from gan_ablate.files import read_sealed, write_sealed
-from gan_ablate.training.train import MEASURE_EVERY, Measurement, TrainingState
+from gan_ablate.atomic_io import read_sealed, write_sealed
+from gan_ablate.training.loop import TrainingState
+from gan_ablate.training.trainer import MEASURE_EVERY, Measurement
 
 if TYPE_CHECKING:
     import logging
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.execution.observer import TrainingObserver
+    from gan_ablate.execution.recorder import TrainingObserver
     from gan_ablate.execution.store import Store
 
 LAYOUT = 1

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
 from gan_ablate.execution.store import RECORD_FILE
-from gan_ablate.files import check_seal, seal_json, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import default_features
 from gan_ablate.execution.store import Store
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.score import Scorer
-from gan_ablate.training.check import check_own
+from gan_ablate.scoring.extractors import build_extractor
+from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.device import find_device
+from gan_ablate.training.user_code_check import check_own
 
 if TYPE_CHECKING:
     import torch

@@ -1,117 +1,72 @@
-"""One training's measurements and snapshots in, its curves, sample sheets, log and progress out."""
+"""What happens to runs under way, and who may want to know. No PyTorch here: the process that listens does without."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
-from gan_ablate.execution.events import Progress
-from gan_ablate.execution.sheets import save_sheet
-from gan_ablate.scoring.score import NonFiniteImagesError, sample_images, scoring_latents, sheet_latents
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    import torch
-    from torch import Tensor, nn
-
-    from gan_ablate.design.config import RunConfig
-    from gan_ablate.scoring.score import Scorer
-    from gan_ablate.training.timer import StepTimer
-    from gan_ablate.training.train import Measurement
-
-PROGRESS_EVERY_SEC = 0.5
-
-SHEET_COLUMNS = 8
+    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.execution.store import Record
 
 
-class TrainingObserver:
-    """Listens to one training: keeps its curves, draws its sample sheets, writes its log, reports its progress.
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what a line of the display shows.
 
-    Attributes:
-        last_step: up to which the training has come.
-        curve_steps: where FID was taken.
-        curve_train_sec: the training seconds until there.
-        curve_fid: what it was.
-        curve_sec: what all of that took.
+    ``fid`` is the last one along training, taken at ``fid_step``; both are None before there is one.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        log: logging.Logger,
-        scorer: Scorer | None,
-        labels: Tensor | None,
-        device: torch.device,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._config, self._folder, self._log, self._scorer = config, folder, log, scorer
-        self._device, self._on_progress = device, on_progress
-        self._labels = labels
-        self._sheet_latents = sheet_latents(config)
-        self._reported_at = (time.perf_counter(), 0)
-        self.last_step = 0
-        self.curve_steps: list[int] = []
-        self.curve_train_sec: list[float] = []
-        self.curve_fid: list[float] = []
-        self.curve_sec = 0.0
+    run_id: str
+    step: int
+    steps_per_sec: float
+    loss_d: float
+    loss_g: float
+    fid: float | None
+    fid_step: int | None
 
-    def restore(self, curve: Sequence[tuple[int, float, float]], curve_sec: float, step: int) -> None:
-        """Go on where another process stopped.
 
-        Args:
-            curve: step, training seconds until there, FID.
-            curve_sec: what it took.
-            step: up to which the training has come.
-        """
-        self.curve_steps = [at for at, _, _ in curve]
-        self.curve_train_sec = [seconds for _, seconds, _ in curve]
-        self.curve_fid = [fid for _, _, fid in curve]
-        self.curve_sec = curve_sec
-        self.last_step = step
-        self._reported_at = (time.perf_counter(), step)
+class RunObserver(Protocol):
+    """What the display of a grid's progress has to understand."""
 
-    def on_measurement(self, row: Measurement) -> None:
-        """Report a row of the history, a few times a second."""
-        self.last_step = row.step
-        now = time.perf_counter()
-        since, step = self._reported_at
-        if now - since < PROGRESS_EVERY_SEC and row.step < self._config.steps:
-            return
-        self._reported_at = (now, row.step)
-        steps_per_sec = (row.step - step) / (now - since)
-        last_fid, last_step = (self.curve_fid[-1], self.curve_steps[-1]) if self.curve_fid else (None, None)
-        self._on_progress(
-            Progress(self._config.run_id, row.step, steps_per_sec, row.loss_d, row.loss_g, last_fid, last_step)
-        )
-        self._log.info(
-            "step %d: %.1f it/s, Loss_D %.4f, Loss_G %.4f, D(x) %.4f, D(G(z)) %.4f / %.4f",
-            *(row.step, steps_per_sec, row.loss_d, row.loss_g, row.d_real, row.d_fake_before, row.d_fake_after),
-        )
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Note that these runs, by their ids, will be computed, and about how long each takes."""
 
-    def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
-        """Draw a sheet, and where it is due take FID; return whether what was drawn was finite."""
-        self.last_step = step
-        started = time.perf_counter()
-        try:
-            sheet = sample_images(generator, self._sheet_latents, self._device)
-            # What an untrained generator scores says nothing and would stretch every axis.
-            if self._scorer is not None and step in self._config.curve_steps:
-                latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
-                fid = self._scorer.fid(sample_images(generator, latents, self._device))
-                self.curve_steps.append(step)
-                self.curve_train_sec.append(timer.total_sec())
-                self.curve_fid.append(fid)
-                self._log.info("step %d: FID %.3f on %d samples", step, fid, len(latents))
-        except NonFiniteImagesError:
-            return False
-        samples = self._folder / "samples"
-        samples.mkdir(exist_ok=True)
-        save_sheet(sheet, SHEET_COLUMNS, samples / f"step-{step:06d}.png")
-        # The pause for scoring is not the training's speed.
-        self._reported_at = (time.perf_counter(), step)
-        self.curve_sec += time.perf_counter() - started
-        return True
+    def started(self, config: AnyConfig) -> None:
+        """Note that a worker has taken up a run."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Note how far a run is."""
+
+    def noted(self, config: AnyConfig, words: str) -> None:
+        """Note what happened to a run that goes on, or will."""
+
+    def finished(self, record: Record) -> None:
+        """Note that a run is over."""
+
+    def tick(self) -> None:
+        """Note that time passes."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Ignore."""
+
+    def started(self, config: AnyConfig) -> None:
+        """Ignore."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Ignore."""
+
+    def noted(self, config: AnyConfig, words: str) -> None:
+        """Ignore."""
+
+    def finished(self, record: Record) -> None:
+        """Ignore."""
+
+    def tick(self) -> None:
+        """Ignore."""

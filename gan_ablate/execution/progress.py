@@ -1,28 +1,38 @@
-"""What happens to a grid's runs in, a display out: live on a terminal, plain lines now and then elsewhere."""
+"""The progress display: the console, a line for every run, and who observes."""
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.execution.observer import Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.execution.events import Progress as RunProgress
+    from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.observer import Progress as RunProgress
+    from gan_ablate.execution.observer import RunObserver
     from gan_ablate.execution.store import Record
+
+
+def open_console() -> Console:
+    """Print what comes from outside, titles, labels and paths, as it is: brackets in it are no markup."""
+    return Console(markup=False, emoji=False)
+
 
 PLAIN_EVERY_SEC = 15.0
 """Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""
@@ -204,3 +214,29 @@ def _cells_of_program(config: ExternalConfig, progress: RunProgress | None) -> l
     step = f"step {progress.step}/{config.steps}" if config.steps else f"step {progress.step}"
     told = [f"{name} {loss:.3f}" for name, loss in losses if math.isfinite(loss)]
     return [step, f"{progress.steps_per_sec:.1f} it/s", *told]
+
+
+@contextmanager
+def observing(
+    plans: Sequence[Plan], observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
+) -> Iterator[RunObserver]:
+    """Give the observer that was asked for, or else a bar where somebody can see it."""
+    if observer is not None:
+        yield observer
+        return
+    console = open_console()
+    if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
+        yield Silent()
+        return
+    title = ", ".join(plan.grid.title for plan in plans)
+    with Display(console, title, name_runs(plans), 0, num_jobs, is_calibrated=device == "cpu") as display:
+        yield display
+
+
+def name_runs(plans: Sequence[Plan]) -> dict[str, str]:
+    """Words for every run of some plans, by its id: its variant's label, behind its grid where there are several."""
+    names: dict[str, str] = {}
+    for plan in plans:
+        for run_id, words in plan.run_names.items():
+            names.setdefault(run_id, f"{plan.grid.name}: {words}" if len(plans) > 1 else words)
+    return names

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
 from gan_ablate.design.configs import AnyConfig
-from gan_ablate.design.planning import Plan
+from gan_ablate.design.plan import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.files import check_seal, seal_json, write_atomically
 from gan_ablate.scoring.scores import RepresentationScores, Scores
 from gan_ablate.training.throughput import Throughput
 
@@ -77,7 +77,7 @@ class Record(Model):
         status: ``completed``, ``diverged`` (a result: a loss, weight or pixel stopped being a number) or ``failed``.
         message: why, where it is not completed.
         diverged_at: the step at which divergence was found.
-        history: column name → values, a row every few steps; see ``gan_ablate.training.train.Measurement``.
+        history: column name → values, a row every few steps; see ``gan_ablate.training.trainer.Measurement``.
         throughput: what a step cost, or None where none was taken.
         num_parameters_g: trainable parameters of the generator.
         num_parameters_d: trainable parameters of the discriminator.

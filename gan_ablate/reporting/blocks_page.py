@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gan_ablate.files import write_atomically
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
 from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
 from gan_ablate.reporting.plots import blocks as figures

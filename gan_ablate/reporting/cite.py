@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.design.addressed import PROTOCOL_VERSION
+from gan_ablate.design.content_hash import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.page import fill_template

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gan_ablate.design.document import load_document
 from gan_ablate.design.grid import describe_preset, list_presets
-from gan_ablate.design.single import plan_run
-from gan_ablate.design.study import load_study
+from gan_ablate.design.shipped import load_document, load_study
+from gan_ablate.design.single_run import plan_run
 from gan_ablate.reporting.page import PAGE_NAME, Page
 from gan_ablate.reporting.tables import verdicts_table
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.document import Document
+    from gan_ablate.design.shipped import Document
 
 STUDY = "documents"
 FOLDER = "documents"

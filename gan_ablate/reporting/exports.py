@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gan_ablate.files import write_atomically
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.reporting.formats import change_text, escape_latex, number, p_text, rate_text
 from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.ranking import Ranking
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
     from gan_ablate.reporting.plots.style import FigurePath
 
     Ranked: TypeAlias = tuple[GridResults, Effect]

@@ -11,10 +11,10 @@ from gan_ablate.analysis.blocks import compare_blocks
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
-from gan_ablate.design.blocks import name_blocks
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.plan import name_blocks
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.files import write_atomically
 from gan_ablate.reporting.blocks_page import write_blocks_page
 from gan_ablate.reporting.document_pages import make_document_pages
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page

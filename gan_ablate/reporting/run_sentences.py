@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
 
 
 SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."

@@ -12,10 +12,10 @@ from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effect
 from gan_ablate.analysis.estimates import mean_on_scale
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.analysis.tests import compare_event_rates
+from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.blocks import file_name
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
-from gan_ablate.files import write_atomically
 from gan_ablate.reporting import exports, sentences, tables
 from gan_ablate.reporting.formats import escape_markdown
 from gan_ablate.reporting.html import MarkdownPage, render_html
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.tabled import Table
+    from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.outcomes import Outcome
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gan_ablate.scoring.features import FeatureExtractor
+    from gan_ablate.scoring.extractors import FeatureExtractor
 
 MIN_COPIED_SHARE = 0.01
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from gan_ablate.scoring.score import sample_images, scoring_latents
+from gan_ablate.scoring.scorer import sample_images, scoring_latents
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 from gan_ablate.training.data import take_batch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.scoring.features import FeatureExtractor
+    from gan_ablate.scoring.extractors import FeatureExtractor
     from gan_ablate.training.data import ImageDataset
 
 NUM_LABELS = (30, 100, 300, 1_000)

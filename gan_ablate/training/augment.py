@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gan_ablate.design.config import Augmentation
+    from gan_ablate.design.run_fields import Augmentation
 
 SHIFT_SHARE = 1 / 8
 """Images move by up to this share of their side."""

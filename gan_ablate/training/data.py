@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
+from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.decoded import find_decoded, keep_decoded
+from gan_ablate.training.image_cache import find_decoded, keep_decoded
 from gan_ablate.training.pictures import (
     DARKEST,
     ReadingNotes,

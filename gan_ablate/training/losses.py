@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from gan_ablate.errors import UserError
-from gan_ablate.training.own import find_own
+from gan_ablate.training.user_code import find_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         RelativisticLoss,
         WassersteinLoss,
     )
-    from gan_ablate.design.own import OwnLoss
+    from gan_ablate.design.user_code import OwnLoss
 
     AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | OwnLoss
 

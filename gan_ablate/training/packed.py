@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_ablate.training.step import AdversarialStep, Network
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 import torch
 
 from gan_ablate.errors import UserError
-from gan_ablate.training.own import find_own
+from gan_ablate.training.user_code import find_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable

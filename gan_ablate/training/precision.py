@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from gan_ablate.design.config import Precision
+    from gan_ablate.design.run_fields import Precision
 
 _LAYERS = (functional.linear, functional.conv2d, functional.conv_transpose2d)
 

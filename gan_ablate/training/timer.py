@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from gan_ablate.training.allocator import release_memory
+from gan_ablate.training.device import release_memory
 from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:

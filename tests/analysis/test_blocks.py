@@ -10,7 +10,7 @@ from scipy import stats
 from gan_ablate.analysis.blocks import Blocks, compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from gan_ablate.execution.store import Store
 from tests.synthetic import make_results, save_runs
 

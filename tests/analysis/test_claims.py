@@ -18,7 +18,7 @@ from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import list_grids, load_grid
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.design.planning import Cell, Plan, plan
+from gan_ablate.design.plan import Cell, Plan, plan
 from gan_ablate.execution.store import Store
 from tests.synthetic import make_results, save_runs
 

@@ -8,7 +8,7 @@ import pytest
 
 from gan_ablate.analysis.design import list_contrasts, list_simple_contrasts, pairing_gain
 from gan_ablate.design.grid import list_grids, load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 
 RNG = np.random.default_rng(0)
 

@@ -20,7 +20,7 @@ from gan_ablate.analysis.estimates import Estimate, Interval, mean_estimate
 from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.design.planning import Cell, Intervals, plan
+from gan_ablate.design.plan import Cell, Intervals, plan
 from gan_ablate.reporting.sentences import answer_sentence
 from tests.synthetic import make_results
 

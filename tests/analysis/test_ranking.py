@@ -12,7 +12,7 @@ from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.ranking import Ranking, rank_effects, surest_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from tests.synthetic import make_results
 
 Pairs = Sequence[tuple[GridResults, Effect]]

@@ -10,7 +10,7 @@ from scipy import stats
 from gan_ablate.analysis.results import summarise_variants
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from tests.synthetic import make_results
 
 FIRST_POINT = 150

@@ -20,7 +20,7 @@ from gan_ablate.analysis.tests import (
     sign_flip_test,
 )
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from tests.synthetic import make_results
 
 RNG = np.random.default_rng(0)

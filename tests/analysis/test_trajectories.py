@@ -20,7 +20,7 @@ from gan_ablate.analysis.trajectories import (
     tabulate_probes,
 )
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.run_sentences import unlevelled_sentence
 from gan_ablate.reporting.sentences import trajectory_sentence

@@ -7,7 +7,7 @@ import pytest
 
 from gan_ablate.analysis.variance import VarianceSplit, split_grid_variance, split_variance
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from tests.synthetic import make_results
 
 

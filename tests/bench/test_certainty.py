@@ -13,7 +13,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import seeds_to_settle
 from gan_ablate.analysis.tests import seeds_needed
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from tests.synthetic import save_runs

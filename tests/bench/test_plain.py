@@ -15,7 +15,7 @@ from bench.subjects import SUBJECTS, Subject
 from gan_ablate.design.grid import list_presets
 from gan_ablate.training.data import take_batch
 from gan_ablate.training.models.layers import Dropout
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 
 DOCUMENTS_PARAMETERS = {
     "mlp": (559_632, 533_505),

@@ -11,7 +11,7 @@ from bench.plain import dcgan_faces, mlp
 from bench.printed import main, train_as_printed, train_without_detaching
 from bench.subjects import SUBJECTS, Subject
 from gan_ablate.training.data import take_batch
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 
 
 def test_the_printed_mlp_loop_never_teaches_g() -> None:

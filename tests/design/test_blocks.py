@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_ablate.design.blocks import name_blocks
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import name_blocks, plan
 from gan_ablate.errors import UserError
 
 GRID = """

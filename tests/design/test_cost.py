@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.cost import Speed, estimate_run_sec, estimate_total_sec, gflop_per_step, step_key
 from gan_ablate.design.grid import list_presets
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, shipped_cells
 
 

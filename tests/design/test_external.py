@@ -8,7 +8,7 @@ import pytest
 
 from gan_ablate.design.external import ExternalConfig, is_unchanged
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 
 GRID = """

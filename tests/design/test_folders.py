@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.folders import KnownFolders, folder_identity, list_classes, list_images, scan_folder
+from gan_ablate.design.datasets import KnownFolders, folder_identity, list_classes, list_images, scan_folder
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 
 

@@ -10,8 +10,8 @@ import pytest
 from gan_ablate.design import grids as shipped
 from gan_ablate.design.grid import list_grids, list_presets, list_studies, load_grid, read_preset
 from gan_ablate.design.networks import NormalInit
-from gan_ablate.design.planning import Plan, plan
-from gan_ablate.design.study import load_grids, load_study
+from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.shipped import load_grids, load_study
 from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
 

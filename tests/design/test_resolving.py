@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design import resolving
-from gan_ablate.design.datasets import MIN_REFERENCE, NUM_FEATURES
-from gan_ablate.design.folders import KnownFolders
+from gan_ablate.design import resolve as resolving
+from gan_ablate.design.datasets import MIN_REFERENCE, NUM_FEATURES, KnownFolders
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
-from gan_ablate.design.single import plan_run
+from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.single_run import plan_run
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.features import ClassifierExtractor, InceptionExtractor
+from gan_ablate.scoring.extractors import ClassifierExtractor, InceptionExtractor
 from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
 
 

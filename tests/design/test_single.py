@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.document import load_document
-from gan_ablate.design.planning import plan
-from gan_ablate.design.single import plan_run
-from gan_ablate.design.study import load_grids
+from gan_ablate.design.plan import plan
+from gan_ablate.design.shipped import load_document, load_grids
+from gan_ablate.design.single_run import plan_run
 from gan_ablate.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.sources import list_module_files, list_script_files, name_files, refuse_shadows
+from gan_ablate.design.source_files import list_module_files, list_script_files, name_files, refuse_shadows
 from gan_ablate.errors import UserError
 
 FILES = {

@@ -4,9 +4,9 @@ import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.archive import archive
+from gan_ablate.execution.maintenance import archive
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report

@@ -13,10 +13,9 @@ import pytest
 
 from gan_ablate.design.cost import Speed, step_key
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
-from gan_ablate.execution import calibration
-from gan_ablate.execution.calibration import calibrate
-from gan_ablate.execution.schedule import estimate_seconds
+from gan_ablate.design.plan import Plan, plan
+from gan_ablate.execution import schedule as calibration
+from gan_ablate.execution.schedule import calibrate, estimate_seconds
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.synthetic import save_runs
@@ -133,7 +132,7 @@ def test_a_step_that_fails_leaves_its_variant_out(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr("gan_ablate.training.graphs.choose_step", refuse)
+    monkeypatch.setattr("gan_ablate.training.cuda_graph.choose_step", refuse)
     assert calibration._time_step(make_config("mlp")) is None
 
 
@@ -181,5 +180,5 @@ def test_a_step_without_memory_leaves_its_variant_out(failure: Exception, monkey
     def refuse(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("gan_ablate.training.graphs.choose_step", refuse)
+    monkeypatch.setattr("gan_ablate.training.cuda_graph.choose_step", refuse)
     assert calibration._time_step(make_config("mlp")) is None

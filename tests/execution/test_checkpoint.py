@@ -23,7 +23,7 @@ from gan_ablate.execution.executors.local import MULTIPROCESSING
 from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.training.train import TrainingState
+from gan_ablate.training.loop import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed
 from tests.features import warm

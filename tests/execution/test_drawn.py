@@ -17,11 +17,11 @@ from PIL import Image
 from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.execution import drawn
-from gan_ablate.execution.drawn import Samples, draw_samples, find_samples, load_samples, pack_samples
-from gan_ablate.execution.listening import ProgramError
-from gan_ablate.scoring.score import NonFiniteImagesError, quantise
-from gan_ablate.scoring.sets import order_by_content
+from gan_ablate.execution import external_samples as drawn
+from gan_ablate.execution.command import ProgramError
+from gan_ablate.execution.external_samples import Samples, draw_samples, find_samples, load_samples, pack_samples
+from gan_ablate.scoring.image_sets import order_by_content
+from gan_ablate.scoring.scorer import NonFiniteImagesError, quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 NUM = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution import index
 from gan_ablate.execution.index import Summary, summarise_runs

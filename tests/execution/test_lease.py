@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.execution.executors.local import MULTIPROCESSING
-from gan_ablate.execution.lease import lease
+from gan_ablate.execution.lock import lease
 
 
 def test_one_holds_it_at_a_time(tmp_path: Path) -> None:

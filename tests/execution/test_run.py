@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from gan_ablate.design.folders import folder_identity
+from gan_ablate.design.datasets import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.events import Progress
 from gan_ablate.execution.inputs import check_inputs
+from gan_ablate.execution.observer import Progress
+from gan_ablate.execution.pictures import draw_samples
 from gan_ablate.execution.run import execute
-from gan_ablate.execution.sample import draw_samples
 from gan_ablate.execution.store import Store
-from gan_ablate.scoring.score import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.device import find_device
 from gan_ablate.training.models import build_generator
 from tests.configs import make_config

@@ -11,12 +11,12 @@ from typing import NoReturn
 import pytest
 
 from gan_ablate.analysis.table import load_results
+from gan_ablate.atomic_io import check_seal, write_atomically
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.index import record_stamp
 from gan_ablate.execution.store import UNTIL_SETTLED, Record, Store
-from gan_ablate.files import check_seal, write_atomically
 from tests.configs import make_config
 from tests.synthetic import save_runs
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.execution.tracking import check_tensorboard, write_events
+from gan_ablate.execution.tensorboard import check_tensorboard, write_events
 from tests.synthetic import save_runs
 
 

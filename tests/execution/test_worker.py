@@ -10,10 +10,10 @@ import torch
 
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.events import Silent
 from gan_ablate.execution.executors.queue import ASK_AGAIN_SEC, RunQueue
 from gan_ablate.execution.executors.worker import check, compute
-from gan_ablate.execution.lease import lease
+from gan_ablate.execution.lock import lease
+from gan_ablate.execution.observer import Silent
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
 

@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.analysis.blocks import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from gan_ablate.reporting.blocks_page import BlocksPage, write_blocks_page
 from gan_ablate.reporting.plots.style import FigurePath
 from tests.reporting.example import check_golden

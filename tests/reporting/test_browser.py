@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
 from tests.synthetic import save_runs

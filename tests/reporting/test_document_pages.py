@@ -5,10 +5,9 @@ import math
 import pytest
 
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.design.document import load_document
 from gan_ablate.design.grid import list_presets
-from gan_ablate.design.planning import Cell, plan
-from gan_ablate.design.study import load_grids
+from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.shipped import load_document, load_grids
 from gan_ablate.reporting.document_pages import DocumentPage, make_document_pages
 from gan_ablate.reporting.front_page import make_front_page
 from tests.reporting.example import check_golden

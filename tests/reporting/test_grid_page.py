@@ -13,7 +13,7 @@ from gan_ablate.analysis.allocation import settle
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, plan
+from gan_ablate.design.plan import Cell, plan
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.grid_page import GridPage, UnfinishedGridPage, write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath

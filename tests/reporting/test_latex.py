@@ -9,7 +9,7 @@ import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.cite import cite
 from gan_ablate.reporting.exports import write_tables

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from gan_ablate.analysis.allocation import settle
-from gan_ablate.design.grid import Factor, load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.factors import Factor
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.reporting.plots import blocks, quality, style, trajectories
 from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Cell, Plan, plan
+from gan_ablate.design.plan import Cell, Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.report import write_report

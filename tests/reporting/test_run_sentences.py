@@ -9,7 +9,7 @@ from gan_ablate.analysis.allocation import settle
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import plan
+from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Record
 from gan_ablate.reporting.run_sentences import look_lines, settled_text, warning_sentences
 from tests.reporting.example import change_records

@@ -18,8 +18,8 @@ from torchvision.transforms.v2 import functional as vision
 
 from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
-from gan_ablate.scoring import features
-from gan_ablate.scoring.features import (
+from gan_ablate.scoring import extractors as features
+from gan_ablate.scoring.extractors import (
     ClassifierExtractor,
     ClassifierName,
     ImageClassifier,

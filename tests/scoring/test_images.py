@@ -12,16 +12,16 @@ from torchvision.utils import make_grid
 
 import gan_ablate
 from gan_ablate import score_images
+from gan_ablate.atomic_io import user_cache
 from gan_ablate.errors import UserError
-from gan_ablate.files import user_cache
-from gan_ablate.scoring import images as images_module
-from gan_ablate.scoring import score as score_module
-from gan_ablate.scoring.features import build_extractor
-from gan_ablate.scoring.images import SetScorer
+from gan_ablate.scoring import image_scores as images_module
+from gan_ablate.scoring import scorer as score_module
+from gan_ablate.scoring.extractors import build_extractor
+from gan_ablate.scoring.image_scores import SetScorer
+from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.metrics import build_manifold, neighbour_scores
-from gan_ablate.scoring.reference import load_real_features
-from gan_ablate.scoring.score import Scorer
-from gan_ablate.scoring.sets import order_by_content
+from gan_ablate.scoring.real_features import load_real_features
+from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.training.data import ImageDataset, load_dataset, resize
 from tests.features import warm
 

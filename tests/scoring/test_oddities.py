@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.utils import make_grid
 
-from gan_ablate.scoring.features import Features
+from gan_ablate.scoring.extractors import Features
 from gan_ablate.scoring.oddities import SampleGrid, describe_copies, describe_range, find_grid
 
 STREAM = torch.Generator().manual_seed(0)

@@ -23,7 +23,7 @@ from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE, Store
 from gan_ablate.scoring import representation
-from gan_ablate.scoring.features import Features
+from gan_ablate.scoring.extractors import Features
 from gan_ablate.scoring.representation import (
     NUM_FILTERS,
     NUM_IMAGES_PER_FILTER,
@@ -35,7 +35,7 @@ from gan_ablate.scoring.representation import (
     probe,
     study_representation,
 )
-from gan_ablate.scoring.score import sample_images, scoring_latents
+from gan_ablate.scoring.scorer import sample_images, scoring_latents
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
 from gan_ablate.training.data import ImageDataset
 from gan_ablate.training.models import build_discriminator, build_generator

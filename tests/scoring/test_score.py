@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan_ablate.scoring import score as score_module
-from gan_ablate.scoring.features import ClassifierExtractor, Features
+from gan_ablate.scoring import scorer as score_module
+from gan_ablate.scoring.extractors import ClassifierExtractor, Features
 from gan_ablate.scoring.metrics import (
     classifier_score,
     frechet_distance,
@@ -19,7 +19,7 @@ from gan_ablate.scoring.metrics import (
     kernel_distance,
     nearest_distance,
 )
-from gan_ablate.scoring.score import (
+from gan_ablate.scoring.scorer import (
     NonFiniteImagesError,
     Scorer,
     quantise,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.sets import Images, order_by_content, read_images, read_set
+from gan_ablate.scoring.image_sets import Images, order_by_content, read_images, read_set
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)

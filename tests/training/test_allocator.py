@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gan_ablate.training import allocator
+from gan_ablate.training import device as allocator
 
 
 @pytest.mark.parametrize("largest", [2**62, 2**25])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_ablate.design.config import Augmentation
+from gan_ablate.design.run_fields import Augmentation
 from gan_ablate.training.augment import augment
 
 KINDS: tuple[Augmentation, ...] = ("colour", "translation", "cutout")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.own import OwnCode
+from gan_ablate.design.user_code import OwnCode
 from gan_ablate.errors import UserError
-from gan_ablate.training.check import check_own
-from gan_ablate.training.own import allow_code
+from gan_ablate.training.user_code import allow_code
+from gan_ablate.training.user_code_check import check_own
 from tests.configs import make_config
 
 NETS = '''

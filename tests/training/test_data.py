@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from gan_ablate.assets import read_asset
-from gan_ablate.design.folders import folder_identity
+from gan_ablate.design.datasets import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_ablate.training.graphs import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
 from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.step import AdversarialStep
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images
 
 NUM_STEPS = NUM_EAGER_STEPS + 6

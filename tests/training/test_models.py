@@ -15,7 +15,7 @@ from torch.nn import functional
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.score import NUM_SHEET_IMAGES, sample_images, sheet_latents
+from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, sample_images, sheet_latents
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.models.init import initialise
@@ -29,7 +29,7 @@ from gan_ablate.training.models.layers import (
     NearestUpsampleConv2d,
     double_bilinearly,
 )
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, shipped_cells
 
 

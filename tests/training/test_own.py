@@ -19,16 +19,15 @@ from torch import nn
 from gan_ablate.api import run_grid
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.planning import Plan, plan
+from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.worker import check
-from gan_ablate.training.check import check_own
 from gan_ablate.training.global_state import read_streams, seed_streams, set_streams
 from gan_ablate.training.models import build_discriminator, build_generator
-from gan_ablate.training.own import allow_code
-from gan_ablate.training.state import capture_state, pack_weights, restore_state
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
+from gan_ablate.training.user_code import allow_code
+from gan_ablate.training.user_code_check import check_own
 from tests.features import warm
 
 NETS = """
@@ -435,7 +434,7 @@ def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_li
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
     warm(tmp_path / "out")
     # As the installed command starts: without the current folder among those that modules are looked for in.
-    command = [sys.executable, "-P", "-c", "from gan_ablate.cli import main; main()", "run", "--grid", "mine.toml"]
+    command = [sys.executable, "-P", "-c", "from gan_ablate.cli.app import main; main()", "run", "--grid", "mine.toml"]
     ended = subprocess.run(
         [*command, "--jobs", "1", "--allow-code", "--out", "out"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,

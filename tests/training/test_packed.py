@@ -9,7 +9,7 @@ from torch import nn
 from gan_ablate.design.config import RunConfig
 from gan_ablate.training import packed as packed_module
 from gan_ablate.training.packed import MappedBatchNorm, PackedAdam, PackedTrainer, find_obstacle
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images
 
 NUM_STEPS = 4

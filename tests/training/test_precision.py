@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_ablate.training import precision
 from gan_ablate.training.precision import EmulatedBFloat16, computing_in
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config
 
 SIZE = {"mlp": (28, 28), "dcgan-28": (28, 28), "dcgan-upsample": (32, 32)}

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gan_ablate.training.state import capture_state, restore_state
-from gan_ablate.training.train import Trainer
+from gan_ablate.training.trainer import Trainer, capture_state, restore_state
 from tests.configs import make_config, make_images
 
 NUM_IMAGES = 40

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.training import graphs as graphs_module
-from gan_ablate.training import train as train_module
+from gan_ablate.training import cuda_graph as graphs_module
+from gan_ablate.training import trainer as train_module
 from gan_ablate.training.data import take_batch
+from gan_ablate.training.loop import TrainResult, train
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.step import StepTerms
-from gan_ablate.training.train import Measurement, Trainer, TrainResult, train
+from gan_ablate.training.trainer import Measurement, Trainer
 from tests.configs import make_config
 
 if TYPE_CHECKING:

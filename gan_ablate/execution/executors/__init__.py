@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.observer import RunObserver
     from gan_ablate.execution.store import Record
 
 ExecutorName = Literal["local", "ray", "slurm"]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.design.planning import Plan
+    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.observer import RunObserver
     from gan_ablate.execution.store import Record
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:

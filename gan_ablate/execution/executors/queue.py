@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.execution.events import RunObserver
+    from gan_ablate.execution.observer import RunObserver
     from gan_ablate.execution.store import Record, Store
 
 MAX_ATTEMPTS = 2

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.configs import AnyConfig
     from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.events import Progress
+    from gan_ablate.execution.observer import Progress
     from gan_ablate.execution.store import Record
 
 Ending = Literal["record", "busy", "stopped", "refused"]
@@ -81,10 +81,10 @@ def compute(
     from pathlib import Path
 
     from gan_ablate.execution.checkpoint import RunStoppedError
-    from gan_ablate.execution.lease import lease
+    from gan_ablate.execution.lock import lease
     from gan_ablate.execution.run import execute
     from gan_ablate.execution.store import Store
-    from gan_ablate.training.own import allow_code
+    from gan_ablate.training.user_code import allow_code
 
     allow_code(context.folders)
 
@@ -114,7 +114,7 @@ def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
     """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
     import torch
 
-    from gan_ablate.training.allocator import keep_memory
+    from gan_ablate.training.device import keep_memory
 
     keep_memory()
     torch.set_num_threads(num_threads)
@@ -147,7 +147,7 @@ def _own_variant(config: AnyConfig) -> str:
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
     """Load what a run needs; return what is wrong with it, or None."""
     from gan_ablate.execution.inputs import check_inputs
-    from gan_ablate.training.own import allow_code
+    from gan_ablate.training.user_code import allow_code
 
     allow_code(context.folders)
     try:

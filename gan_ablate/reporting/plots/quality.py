@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.grid import Factor
+    from gan_ablate.design.factors import Factor
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 from gan_ablate.training.models.dcgan import build_dcgan_discriminator, build_dcgan_generator
 from gan_ablate.training.models.init import initialise, normalise_spectrally
 from gan_ablate.training.models.mlp import build_mlp_discriminator, build_mlp_generator
-from gan_ablate.training.own import build_own_discriminator, build_own_generator
+from gan_ablate.training.user_code import build_own_discriminator, build_own_generator
 
 if TYPE_CHECKING:
     from torch import nn

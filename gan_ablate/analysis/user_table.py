@@ -1,0 +1,311 @@
+"""A user's table of runs, a row each: the design that it shows, and its runs as effects need them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from gan_ablate.analysis.cleaning import (
+    NO_RESULT,
+    check_spellings,
+    drop_non_runs,
+    drop_repeated,
+    is_missing,
+    left_out_words,
+    read_decimal,
+    read_numbers,
+    read_statuses,
+)
+from gan_ablate.design.factors import Factor, label_levels
+from gan_ablate.design.grid import MAX_NAME
+from gan_ablate.design.outcomes import OUTCOMES, Outcome
+from gan_ablate.design.validation import choices, shorten
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from gan_ablate.design.factors import DesignKind
+    from gan_ablate.design.plan import Intervals
+
+RESERVED = ("cell", "status", "collapsed", "seed", "variant", "runs")
+"""Columns that tables of ours have beside the factors."""
+
+NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
+FACTORS, FACTORS_WORDS = r"[\w .,:+@%()/-]+", "letters, digits, spaces and _ . , : + @ % ( ) / -"
+LEVELS, LEVELS_WORDS = r"[\w .,:+@%()/='\[\]{}-]+", "letters, digits, spaces and _ . , : + @ % ( ) / = ' [ ] { } -"
+LINK = r"\]\s*[(\[:]"
+"""What Markdown would make a link of."""
+MAX_SIZE = 1e100
+"""Of a number: a figure's axis has to have room for it."""
+MAX_VARIANTS = 10_000
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class TabledVariant:
+    """A variant that a table has runs of.
+
+    Attributes:
+        label: words for it.
+        levels: a level for every factor.
+    """
+
+    label: str
+    levels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TabledDesign:
+    """What a table of runs compares; see ``Design``.
+
+    Attributes:
+        factors: name → levels, in the order in which they come, and the baseline.
+        kind: whether all combinations are there, or only single changes of the baseline.
+        cells: the variants, the baseline first.
+        seeds: counted from 0, in the order in which they come.
+        intervals: whether the number of seeds was settled beforehand.
+        log_margin: the log ratio within ± which an effect is negligible.
+    """
+
+    factors: dict[str, Factor]
+    kind: DesignKind
+    cells: tuple[TabledVariant, ...]
+    seeds: tuple[int, ...]
+    intervals: Intervals
+    log_margin: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of runs, read.
+
+    Attributes:
+        source: its name, for messages.
+        design: what it compares.
+        runs: its runs, with a column ``cell`` and a ``status`` each; ``seed`` is counted from 0, the index counts the
+            table's rows from 1.
+        left_out: what of its rows is no run, in words; empty where all are.
+    """
+
+    source: str
+    design: TabledDesign
+    runs: pd.DataFrame
+    left_out: str
+
+
+def read_table(
+    frame: pd.DataFrame,
+    *,
+    factors: Sequence[str],
+    seed: str,
+    source: str = "the table",
+    baselines: Mapping[str, str] | None = None,
+    margin: float | None = None,
+    intervals: Intervals = "fixed",
+    num_comments: int = 0,
+) -> Table:
+    """Find the design in a table of runs.
+
+    Args:
+        frame: a row per run. A column ``status`` or ``state``, if there is one, says how a run ended: ``completed``,
+            ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it.
+        factors: columns of what was varied.
+        seed: the column that says which runs share a seed, and are compared with each other.
+        source: what the table is called in messages.
+        baselines: factor → the level that the others are compared with; by default, that of the first row.
+        margin: the relative change of a ratio within which an effect is negligible; by default 0.1.
+        intervals: ``sequential`` if somebody looked, and added seeds.
+        num_comments: how many lines have been left out already.
+
+    Raises:
+        UserError: naming column, row and value that are not valid, and what would be.
+    """
+    frame = frame.set_axis(_columns(frame), axis="columns")
+    _check_columns(frame, factors, seed, source)
+    if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
+        raise UserError(f"--margin {margin:g}: valid: from 0.1 % to 100 %, or 0.001 to 1")
+    runs, left_out = drop_non_runs(frame)
+    left_out["comment{s}"] += num_comments
+    runs["status"] = read_statuses(runs, (*factors, seed), source)
+    # What crashed before it knew what it was has neither a result nor a place.
+    is_nameless = runs["status"].isin(NO_RESULT) & runs[[*factors, seed]].map(is_missing).any(axis="columns")
+    left_out["failed run{s} without a level or a seed"] = int(is_nameless.sum())
+    runs = runs.loc[~is_nameless].copy()
+    for name in factors:
+        runs[name] = [_name(value, name, row, source) for row, value in runs[name].items()]
+    runs["seed"] = [_seed(value, seed, row, source) for row, value in runs[seed].items()]
+    runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, [*factors, "seed"])
+    words = left_out_words(left_out)
+    if not len(runs):
+        raise UserError(f"{source}: no runs in it{words and f' (left out: {words})'}; valid: a row per run")
+    known = _find_factors(runs, factors, baselines or {}, source)
+    runs["seed"], seeds = pd.factorize(runs["seed"])
+    kind, cells = _find_cells(runs, known, source)
+    labels = {tuple(cell.levels.values()): cell.label for cell in cells}
+    runs["cell"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
+    twice = runs.duplicated(["cell", "seed"])
+    if twice.any():
+        row: Any = twice.idxmax()
+        where = f"{runs['cell'][row]}, {seed} {seeds[runs['seed'][row]]}"
+        advice = "valid: one row per variant and seed, or a column status that says which of them failed"
+        raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
+    runs["collapsed"] = None
+    design = TabledDesign(known, kind, tuple(cells), tuple(range(len(seeds))), intervals, math.log1p(margin))
+    return Table(source, design, runs, words)
+
+
+def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
+    """Read ``NAME``, ``NAME:lower`` or ``NAME:higher:difference``: a column, the better direction, and the scale.
+
+    What is known of the program's own outcomes need not be said. The scale of another one is that of ratios if all its
+    values are above zero, else that of differences.
+
+    Raises:
+        UserError: if there is no such column, it holds what is not a number, or the text says something else.
+    """
+    name, *given = text.split(":")
+    if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
+        raise UserError(f"--outcome {shorten(text)}: the column has to be renamed; valid: {NAMES_WORDS}")
+    advice = "valid: COLUMN:lower or COLUMN:higher, with :ratio or :difference behind it to choose the scale"
+    if name not in frame.columns:
+        raise UserError(f"--outcome {shorten(text)}: {source} has no such column; {choices(name, _columns(frame))}")
+    known = OUTCOMES.get(name)
+    better: Literal["lower", "higher"] | None = known.better if known else None
+    scale = known.scale if known else None
+    for word in given:
+        match word:
+            case "lower" | "higher":
+                better = word
+            case "ratio" | "difference":
+                scale = word
+            case _:
+                raise UserError(f"--outcome {shorten(text)}: {shorten(repr(word))}; {advice}")
+    if better is None:
+        raise UserError(f"--outcome {shorten(text)}: which is better? {advice}")
+    values = read_numbers(frame, name, source)
+    finite = values[np.isfinite(values)]
+    if (np.abs(finite) > MAX_SIZE).any():
+        place = int(np.flatnonzero(np.isfinite(values) & (np.abs(values) > MAX_SIZE))[0])
+        where = f"{source}: row {frame.index[place]}, {name} = {values[place]:g}"
+        raise UserError(f"{where}: valid: numbers up to {MAX_SIZE:g}")
+    if scale == "ratio" and (finite <= 0).any():
+        place = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
+        reason = f"row {frame.index[place]} has {values[place]:g}, and ratios need numbers above 0"
+        raise UserError(f"--outcome {shorten(text)}: {reason}; valid: {name}:{better}:difference")
+    if scale is None:
+        scale = "ratio" if len(finite) and (finite > 0).all() else "difference"
+    title = known.title if known else name.replace("_", " ")
+    return Outcome(name, title, better, scale, known.definition if known else f"The column {name}.")
+
+
+def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, source: str) -> None:
+    columns = _columns(frame)
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        raise UserError(f"{source}: two columns are called {shorten(twice)}; rename one")
+    if not factors:
+        raise UserError(f"--factor: what was varied? valid: {', '.join(map(shorten, columns))}")
+    for option, name in (*(("--factor", name) for name in factors), ("--seed", seed)):
+        if name not in columns:
+            near = next((column for column in columns if re.split(r"[/.]|^params_", column)[-1] == name), name)
+            raise UserError(f"{option} {shorten(name)}: {source} has no such column; {choices(near, columns)}")
+    if len({*factors, seed}) <= len(factors):
+        raise UserError(f"--factor {', '.join(factors)} and --seed {seed}: a column is named twice; valid: once each")
+    for name in factors:
+        is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
+        if is_taken or not re.fullmatch(FACTORS, name) or len(name) > MAX_NAME:
+            advice = f"valid: {FACTORS_WORDS}, but no {', '.join(RESERVED)}, …_low, _high, _runs"
+            raise UserError(f"--factor {shorten(name)}: the column has to be renamed; {advice}")
+
+
+def _columns(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.columns]
+
+
+def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
+    """Write a level as a name: whole numbers without a point."""
+    if is_missing(value):
+        advice = "valid: a level for every run, or nothing at all in the row"
+        raise UserError(f"{source}: row {row}: {factor} is empty; {advice}")
+    name = _whole(value)
+    if not re.fullmatch(LEVELS, name) or re.search(LINK, name) or len(name) > MAX_NAME:
+        advice = f"valid: at most {MAX_NAME} {LEVELS_WORDS}"
+        raise UserError(f"{source}: row {row}, {factor} = {shorten(repr(name))}: {advice}")
+    return name
+
+
+def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
+    """Write a seed: ``1``, ``01``, ``1.0`` and ``1e0`` are the same one."""
+    if is_missing(value):
+        advice = "valid: a seed for every run, or nothing at all in the row"
+        raise UserError(f"{source}: row {row}: {column} is empty; {advice}")
+    text = _whole(value)
+    number = read_decimal(text)
+    if number is None or abs(number) >= MAX_SIZE or number != number.to_integral_value():
+        return text
+    return str(int(number))
+
+
+def _whole(value: Any) -> str:
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value)) if is_whole else str(value).strip()
+
+
+def _find_factors(
+    runs: pd.DataFrame, names: Sequence[str], baselines: Mapping[str, str], source: str
+) -> dict[str, Factor]:
+    factors = {}
+    for name in baselines:
+        if name not in names:
+            raise UserError(f"--baseline {shorten(name)}: no such --factor; {choices(name, list(names))}")
+    for name in names:
+        levels = list(dict.fromkeys(runs[name]))
+        check_spellings(name, levels, source)
+        baseline = baselines.get(name, levels[0])
+        if baseline not in levels:
+            raise UserError(f"--baseline {name}={shorten(baseline)}: no such level; {choices(baseline, levels)}")
+        if len(levels) < 2:
+            raise UserError(f"--factor {name}: {source} has one level of it, {levels[0]}; valid: at least two")
+        ordered = [baseline, *(level for level in levels if level != baseline)]
+        factors[name] = Factor(baseline=baseline, levels={level: {} for level in ordered})
+    return factors
+
+
+def _find_cells(
+    runs: pd.DataFrame, factors: Mapping[str, Factor], source: str
+) -> tuple[DesignKind, list[TabledVariant]]:
+    """Tell a crossed design from single changes of a baseline, and list its variants."""
+    if math.prod(len(factor.levels) for factor in factors.values()) > MAX_VARIANTS:
+        raise UserError(f"{source}: more than {MAX_VARIANTS:,} variants; valid: fewer factors, or fewer levels")
+    present = set(runs[list(factors)].itertuples(index=False, name=None))
+    crossed = list(itertools.product(*(factor.levels for factor in factors.values())))
+    baseline = tuple(factor.baseline for factor in factors.values())
+    single = [levels for levels in crossed if sum(a != b for a, b in zip(levels, baseline, strict=True)) <= 1]
+    kind: DesignKind
+    if len(present) == len(crossed):
+        kind, found = "factorial", crossed
+    elif present <= set(single) and baseline in present:
+        kind, found = "one-at-a-time", [levels for levels in single if levels in present]
+    else:
+        absent = next(levels for levels in crossed if levels not in present)
+        words = ", ".join(f"{name} {level}" for name, level in zip(factors, absent, strict=True))
+        raise UserError(
+            f"{source}: no run of {shorten(words)}; valid: every combination of levels, or the baseline and single "
+            "changes of it (--baseline names it)"
+        )
+    cells = []
+    for levels in found:
+        of_cell = dict(zip(factors, levels, strict=True))
+        cells.append(TabledVariant(label_levels(kind, factors, of_cell), of_cell))
+    labels = [cell.label for cell in cells]
+    twin = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+    if twin is not None:
+        raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
+    return kind, cells

@@ -1,0 +1,272 @@
+"""The command line, ``gan-ablate run | plan | list | report | …``: commands, no logic of their own."""
+
+from __future__ import annotations
+
+import io
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from gan_ablate.api import run_single
+from gan_ablate.atomic_io import is_disk_failure
+from gan_ablate.cli import external as elsewhere
+from gan_ablate.cli import inspect as catalogue
+from gan_ablate.cli import store as housekeeping
+from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
+from gan_ablate.cli.run import check_code, compute, describe, show_forecast
+from gan_ablate.design.single_run import plan_run
+from gan_ablate.design.validation import printable, shorten
+from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
+from gan_ablate.execution.index import summarise_runs
+from gan_ablate.execution.progress import Display, name_runs, open_console
+from gan_ablate.execution.schedule import find_missing_ids, place_plans
+from gan_ablate.execution.store import Store
+from gan_ablate.execution.tensorboard import write_events
+from gan_ablate.signals import listen, stoppable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="gan-ablate",
+    help="Ablate GANs: train every variant of a grid over several seeds, score them, and report what helps.",
+    epilog="Start with: gan-ablate run --grid bn_label_smooth --budget smoke",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gan-ablate {metadata.version('gan-ablate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda wanted: _show_version(wanted=wanted), is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of every command; they are dealt with before any command runs."""
+
+
+MAX_LINE = 2_000
+"""Characters of an error message."""
+
+
+@app.command(
+    epilog="Examples: gan-ablate run --grid bn_label_smooth · gan-ablate run --grid my.toml --seeds 8 · "
+    "gan-ablate run --grid dropout --dataset fashion-mnist --set batch_size=128"
+)
+@takes_run_options
+def run(options: RunOptions) -> None:
+    """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
+    console = open_console()
+    plans, num_jobs = options.resolve()
+    store = Store(options.out)
+    store.check_writable()
+    labels = name_runs(plans)
+    num_missing = len(find_missing_ids(plans, store))
+    header = describe(options, plans, num_missing, num_jobs)
+    for block in (block for plan in plans for block in place_plans(plan, store)):
+        previous = store.find_plan(block.name)
+        if previous is not None and set(previous.run_ids) - labels.keys():
+            header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
+    num_done = 0 if options.until else len(labels) - num_missing
+    with (
+        stoppable(console),
+        Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display,
+    ):
+        computed, endings = compute(options, plans, display)
+    for ending in endings:
+        console.print(ending, highlight=False, soft_wrap=True)
+    _write_report(options.out, console)
+    if options.tensorboard:
+        blocks = [block for plan in computed for block in place_plans(plan, store)]
+        console.print(f"TensorBoard: tensorboard --logdir {write_events(store, blocks)}", soft_wrap=True)
+    ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))
+    num_failed = sum(run.status == "failed" for run in ended.values())
+    if num_failed:
+        raise RunFailedError(f"{num_failed} of {len(ended)} runs failed; {options.out}/runs/*/log.txt says why")
+
+
+@app.command("plan")
+@takes_run_options
+def plan_command(options: RunOptions) -> None:
+    """Show the variants of grids, what is done already and about how long the rest will take."""
+    plans, num_jobs = options.resolve()
+    store = Store(options.out)
+    store.check_writable()
+    check_code(plans)
+    show_forecast(open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
+
+
+@app.command(epilog="Example: gan-ablate train mlp --dataset mnist --epochs 10")
+def train(
+    preset: Annotated[str, typer.Argument(help="A shipped preset: one of the tutorials' models, at its own settings.")],
+    dataset: Annotated[str | None, typer.Option(help="As for run; by default the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps.  [default: 1500]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random stream.")] = 0,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="As for run.")] = None,
+    data_dir: Annotated[Path, typer.Option(help="As for run.", callback=expand_home)] = DATA,
+    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
+    inception_weights: Annotated[Path | None, typer.Option(help="As for run.", callback=expand_home)] = None,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="As for run.")] = False,
+    out: OutOption = RESULTS,
+) -> None:
+    """Train and score one preset as a document has it, once: no grid, no comparison, no place in the report."""
+    single = plan_run(
+        preset,
+        dataset=dataset,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+        features=None if inception_weights is None else "inception",
+        overrides=overrides or (),
+    )
+    console = open_console()
+    config = single.config
+    header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes])
+    with (
+        stoppable(console),
+        Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display,
+    ):
+        record = run_single(
+            single,
+            out,
+            data_dir=data_dir,
+            device=device,
+            inception_weights=inception_weights,
+            keep_checkpoints=keep_checkpoints,
+            observer=display,
+        )
+    folder = out / "runs" / config.run_id
+    final = record.scoring.final if record.scoring else None
+    if final is not None and record.scoring is not None:
+        console.print(f"FID {final.fid:.3g}, KID {final.kid:.3g}; real images: FID {record.scoring.floor.fid:.3g}")
+    if record.status == "failed":
+        raise RunFailedError(f"the run failed; {folder}/log.txt says why")
+    console.print(f"Samples, weights and record: {folder}", soft_wrap=True)
+
+
+@app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head · gan-ablate list claims")
+def list_command(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A field: what it means, and which grids vary it; or claims, and how they stand."),
+    ] = None,
+    out: OutOption = RESULTS,
+) -> None:
+    """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
+    console = open_console()
+    if what is None:
+        catalogue.show_all(console)
+    elif what == "claims":
+        catalogue.show_claims(console, Store(out))
+    else:
+        catalogue.show_field(console, what)
+
+
+@app.command(epilog="Example: gan-ablate report --figures pdf")
+def report(
+    out: OutOption = RESULTS,
+    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+) -> None:
+    """Rebuild the report, its tables and figures from the records, without training anything."""
+    _write_report(out, open_console(), figures_as_pdf=figures == "pdf")
+
+
+@app.command(epilog="Example: gan-ablate cite > methods.tex")
+def cite(out: OutOption = RESULTS) -> None:
+    """Write a paragraph for a paper's methods, with protocol, versions and hashes, and the BibTeX that it needs."""
+    from gan_ablate.reporting.cite import cite as write_citation
+
+    print(write_citation(out), end="")
+
+
+app.command(epilog="Example: gan-ablate judge runs.csv --factor batch_norm --factor lr --outcome fid:lower")(
+    elsewhere.judge
+)
+app.command(epilog="Example: gan-ablate score samples other.npz --dataset mnist --data-dir data")(elsewhere.score)
+
+
+@app.command(epilog="Example: gan-ablate archive study")
+def archive(
+    to: Annotated[Path, typer.Argument(help="The folder to copy to; runs that are there already stay as they are.")],
+    out: OutOption = RESULTS,
+) -> None:
+    """Copy what a report is made of, without weights and logs, and write the report there: a study to be kept."""
+    from gan_ablate.execution.maintenance import archive as copy_records
+
+    console = open_console()
+    console.print(f"{copy_records(Store(out), Store(to))} records added to {to}")
+    _write_report(to, console)
+
+
+app.command()(housekeeping.status)
+app.command()(housekeeping.verify)
+app.command(epilog="Example: gan-ablate clean --yes")(housekeeping.clean)
+
+
+@app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
+def sample(
+    run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
+    num: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
+    averaged: Annotated[bool, typer.Option("--averaged", help="With the average of its weights.")] = False,
+    to: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_home)] = Path("samples.png"),
+    out: OutOption = RESULTS,
+) -> None:
+    """Draw new images with the generator of a finished run."""
+    from gan_ablate.execution.pictures import draw_samples
+
+    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
+    open_console().print(f"{num} images of run {run_id}: {to}")
+
+
+def main() -> None:
+    """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # on Windows and in some containers these take no Greek letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    listen()
+    try:
+        app()
+    except UserError as wrong:
+        _end(str(wrong), 2)
+    except (MemoryError, RuntimeError) as failure:
+        if not is_out_of_memory(failure):
+            raise
+        _end(describe_out_of_memory(failure), 2)
+    except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
+        if is_disk_failure(refused):
+            _end(f"the disk: {refused.strerror}; make room, and the same command goes on", 2)
+        _end(f"{shorten(str(refused.filename or 'the system'))}: {refused.strerror or refused}", 2)
+    except RunFailedError as failure:
+        _end(str(failure), 1)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Leave with one line, whatever a name in it holds."""
+    line = printable(message)
+    print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) -> None:
+    from gan_ablate.reporting.report import (
+        write_report,  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
+    )
+
+    console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf)}")

@@ -1,0 +1,227 @@
+"""Commands for what was trained elsewhere: ``judge`` a table of runs, ``score`` sets of images."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.cli.options import DATA
+from gan_ablate.design.grid import read_percent
+from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+from gan_ablate.execution.progress import open_console
+from gan_ablate.judging import LeftOutWarning
+from gan_ablate.judging import judge as judge_table
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from gan_ablate.scoring.image_scores import ImageScores
+
+SCORE_TITLES = {
+    "fid": "FID",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "classifier_score": "classifier score",
+    "classes_covered": "classes",
+    "nearest_ratio": "nearest ratio",
+}
+"""Scores of a set of images, as a terminal has room for them; the file has all."""
+
+
+def judge(
+    table: Annotated[Path, typer.Argument(help="A CSV file with a row per run, whoever trained it.")],
+    factors: Annotated[list[str], typer.Option("--factor", help="A column of what was varied; repeatable.")],
+    outcomes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outcome",
+            help="COLUMN:lower or COLUMN:higher, whichever is better; :ratio or :difference behind it says how to "
+            "compare; repeatable.  [default: fid:lower]",
+        ),
+    ] = None,
+    seed: Annotated[str, typer.Option(help="The column that says which runs share a seed.")] = "seed",
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", help="FACTOR=LEVEL that others are compared with; by default the first row's."),
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help='The change of a ratio that does not matter.  [default: "10 %"]')
+    ] = None,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Seeds were added after looking at the answers: wider intervals.")
+    ] = False,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "",
+    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
+) -> None:
+    """Judge a table of anyone's runs: effects, verdicts, figures and a page, for any outcome."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", LeftOutWarning)
+        page = judge_table(
+            table,
+            factors=factors,
+            seed=seed,
+            outcomes=outcomes or ["fid:lower"],
+            baselines=dict(_read_baseline(text) for text in baselines or ()),
+            margin=None if margin is None else _read_margin(margin),
+            intervals="sequential" if sequential else "fixed",
+            out=out,
+            title=title,
+            figures_as_pdf=figures == "pdf",
+        )
+    for warning in told:
+        print(warning.message)
+    print(f"Report: {page}")
+
+
+def _read_baseline(text: str) -> tuple[str, str]:
+    name, equals, level = text.partition("=")
+    if not (name and equals and level):
+        raise UserError(f"--baseline {shorten(text)}: valid: FACTOR=LEVEL")
+    return name, level
+
+
+def _read_margin(text: str) -> float:
+    """Read ``10 %`` or ``0.1``."""
+    try:
+        return float(read_percent(text.strip()))
+    except ValueError:
+        raise UserError(f'--margin {shorten(text)}: valid: a share such as "5 %" or 0.05') from None
+
+
+def score(
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders of pictures, one image a file, or .npy or .npz files; each is a set.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Whose held-out images to compare with, as for run.")] = "mnist-10k",
+    data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
+    features: Annotated[Literal["inception"] | None, typer.Option(help="As for run.")] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
+    to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A results folder whose cache keeps real features.  [default: the user's own cache]"),
+    ] = None,
+) -> None:
+    """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
+    import pandas as pd
+
+    from gan_ablate.execution.context import check_context
+    from gan_ablate.scoring.image_scores import SetScorer
+
+    check_context(device, inception_weights)
+    scorer = SetScorer(
+        dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
+    )
+    # Read twice rather than held together: each set may fill the memory.
+    num = min(len(scorer.read(path).images) for path in images) if len(images) > 1 else None
+    rows: list[dict[str, object]] = []
+    floors: dict[int, dict[str, object]] = {}  # a size → what real images score
+    scored: list[ImageScores] = []
+    for path in images:
+        scores = scorer.score(scorer.read(path), num)
+        scored.append(scores)
+        size = scores.image_size
+        of_set = {"set": _printable(path), "image_size": size, "num_images": scores.num_images}
+        rows.append({**of_set, **_compare(scores, scored[0]), **scores.as_row()})
+        of_real = {"set": f"real images, {size}×{size}", "image_size": size, "num_images": scores.floor.num_samples}
+        floors.setdefault(size, {**of_real, **scores.floor.as_row()})
+    frame = pd.DataFrame([*rows, *floors.values()])
+    try:
+        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
+    except OSError as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
+    console = open_console()
+    console.print(_lay_out(frame.to_dict("records")))
+    for line in _describe(scorer.notes, images, scored):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"All scores: {to}", soft_wrap=True)
+
+
+def _printable(path: Path) -> str:
+    """Write a path as UTF-8 can: names of files need not be UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _describe(of_dataset: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
+    """Say what is to be known of sets besides their scores, line by line."""
+    lines = list(of_dataset)
+    for path, scores in zip(paths, scored, strict=True):
+        name = shorten(_printable(path))
+        if scores.num_samples < scores.num_images:
+            counts = f"{scores.num_samples:,} of {scores.num_images:,} images scored"
+            lines.append(f"{name}: {counts}, as many as of the smallest set: FID depends on the number")
+        lines += [f"{name}: {note}" for note in scores.notes]
+        reason = _incomparable(scores, scored[0])
+        if reason:
+            lines.append(f"{name}: not compared with the first: {reason}")
+    if any(_compare(scores, scored[0]) for scores in scored):
+        lines.append("Brackets: 95 % intervals of which images were drawn; another training seed moves FID by more.")
+    return lines
+
+
+def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
+    """Lay sets out side by side: scores are many, sets few."""
+    table = Table("", *(str(row["set"]) for row in rows))
+    table.add_row("images", *map(_count_text, rows))
+    for name, title in SCORE_TITLES.items():
+        texts = [_number(row[name]) for row in rows]
+        if any(texts):
+            table.add_row(title, *texts)
+    against = [_against_text(row) for row in rows]
+    if any(against):
+        table.add_row("FID against the first", *against)
+    return table
+
+
+def _count_text(row: Mapping[Hashable, Any]) -> str:
+    num, num_images = row["num_samples"], row["num_images"]
+    return f"{num:,} of {num_images:,}" if num_images > num else f"{num:,}"
+
+
+def _incomparable(scores: ImageScores, first: ImageScores) -> str:
+    """Say why a set's FID does not compare with the first one's, or nothing where it does."""
+    if scores.image_size != first.image_size:
+        sizes = f"{scores.image_size}×{scores.image_size}", f"{first.image_size}×{first.image_size}"
+        return "{} pixels against {}; valid: sets of one size".format(*sizes)
+    if min(scores.fid, first.fid) == 0 and scores is not first:
+        return "a FID of 0 has no ratio"
+    return ""
+
+
+def _compare(scores: ImageScores, first: ImageScores) -> dict[str, float]:
+    """Relate a set's FID to the first one's, with what the choice of images leaves open: log ratios."""
+    if scores is first or _incomparable(scores, first):
+        return {}
+    ratio = math.log(scores.fid / first.fid)
+    errors = scores.fid_sampling_error, first.fid_sampling_error
+    if None in errors:
+        return {"fid_log_ratio": ratio}
+    error = math.hypot(*(error for error in errors if error is not None))
+    return {"fid_log_ratio": ratio, "fid_log_ratio_error": error}
+
+
+def _against_text(row: Mapping[Hashable, Any]) -> str:
+    ratio, error = (float(row.get(name, math.nan)) for name in ("fid_log_ratio", "fid_log_ratio_error"))
+    if not math.isfinite(ratio):
+        return ""
+    change, low, high = (percent_change(ratio + z * error) for z in (0.0, -1.96, 1.96))
+    if not math.isfinite(error):
+        return f"{percent_change(ratio):+.1f} %"
+    return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4g}"

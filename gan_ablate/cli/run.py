@@ -1,0 +1,169 @@
+"""Compute what ``run`` was asked for, and say before how long it will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from gan_ablate.api import run_grids, run_until_settled
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
+from gan_ablate.design.plan import name_blocks
+from gan_ablate.execution.index import summarise_runs
+from gan_ablate.execution.progress import format_duration
+from gan_ablate.execution.schedule import calibrate, estimate_seconds, find_missing_ids, place_plans
+from gan_ablate.execution.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from gan_ablate.cli.options import RunOptions
+    from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.progress import Display
+
+
+def describe(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
+    """Say what is going to be computed, and what is to be known before."""
+    if options.until is None:
+        size = f"{count_seeds(plans)}, {num_missing} runs to compute"
+    else:
+        size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
+    title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
+    num_variants = len({cell.config.run_id for plan in plans for cell in plan.cells})
+    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    return "\n".join([f"{title}: {num_variants} variants × {size}, {num_jobs} at once", *notes])
+
+
+def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[list[Plan], list[str]]:
+    """Compute plans' runs, as many as are asked for; return plans of those, and what is to be said at the end."""
+    where: dict[str, Any] = {
+        "data_dir": options.data_dir,
+        "device": options.device,
+        "jobs": options.jobs,
+        "inception_weights": options.inception_weights,
+        "checkpoint_sec": options.checkpoint_sec,
+        "keep_checkpoints": options.keep_checkpoints,
+        "executor": options.choose_executor(),
+        "observer": display,
+    }
+    if options.until is None:
+        run_grids(plans, options.out, **where)
+        return plans, []
+    from gan_ablate.reporting.run_sentences import look_lines, settled_sentence
+
+    names: dict[str, str] = {}
+    for plan in plans:
+        placed = place_plans(plan, Store(options.out))
+        words = [plan.grid.title] * len(placed) if len(plans) > 1 and len(placed) == 1 else name_blocks(placed)
+        names |= {block.name: of_block for block, of_block in zip(placed, words, strict=True)}
+    settlings = run_until_settled(
+        plans,
+        options.out,
+        max_hours=options.max_hours,
+        on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
+        **where,
+    )
+    computed = [settling.plan for settling in settlings]
+    endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
+    store = Store(options.out)
+    needed = {run_id for one in computed for run_id in one.run_ids}
+    ended = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
+    others = {run_id for run_id, run in ended.items() if run.status != "failed"} - needed
+    if others:
+        endings.append(f"{len(others)} finished runs of other seeds were not needed, and are left out of the report.")
+    return computed, endings
+
+
+MAX_FILES = 12
+"""Of a user's code, that are listed."""
+
+
+def check_code(plans: Sequence[Plan]) -> None:
+    """Let a batch go through code of somebody's own that plans name.
+
+    Raises:
+        UserError: if it does not give what it should.
+    """
+    cells = [cell for plan in plans for cell in plan.cells if isinstance(cell.config, RunConfig)]
+    if not any(cell.trained.own_parts for cell in cells):
+        return
+    from gan_ablate.training.user_code import allow_code
+    from gan_ablate.training.user_code_check import check_own  # PyTorch: seconds that other plans need not pay
+
+    for plan in plans:
+        allow_code(plan.folders)
+    for cell in cells:
+        check_own(cell.trained)
+
+
+def show_forecast(
+    console: Console, plans: Sequence[Plan], store: Store, num_jobs: int, *, is_bound: bool, device: str
+) -> None:
+    """Print the variants of plans, how many of their runs there are, and about how long the rest takes.
+
+    Args:
+        console: where to.
+        plans: one a grid.
+        store: what there is.
+        num_jobs: how many runs will go on at once.
+        is_bound: whether the plans' seeds are the most that there may be.
+        device: where they will be trained.
+    """
+    with console.status("Timing some steps of every variant on this machine …"):
+        speed = calibrate(plans, store, num_jobs, device)
+    seconds = estimate_seconds(plans, store, speed)
+    missing = find_missing_ids(plans, store).keys()
+    for plan in plans:
+        table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
+        names = plan.run_names
+        for cell in plan.cells:
+            run_ids = [cell.run_id(seed) for seed in plan.seeds]
+            done = sum(run_id not in missing for run_id in run_ids)
+            takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
+            table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
+        console.print(table)
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+        console.print(note, soft_wrap=True)
+    sources = [files for plan in plans for files in plan.sources.values()]
+    if sources:
+        files = list(dict.fromkeys(name for of_one in sources for name in of_one))
+        console.print(f"Part of the runs' names: {_list(files)}", soft_wrap=True)
+    most = "at most " if is_bound else ""
+    time = "a time that the first runs will tell"
+    if speed is not None:
+        num_variants = sum(len(plan.cells) for plan in plans)
+        total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, num_variants, speed)
+        time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
+    numbers = sorted({plan.cells[0].config.steps for plan in plans} - {0})
+    steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
+    console.print(f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}")
+    emulated = {
+        cell.run_id(seed)
+        for plan in plans
+        for cell, seed in plan.places
+        if isinstance(cell.config, RunConfig) and cell.config.precision == "bf16"
+    } & missing
+    bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
+    if bf16_sec and device == "cpu":
+        from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
+
+        if not has_native_bf16():
+            console.print(
+                "This CPU has no bfloat16 arithmetic: runs with precision bf16 come to the same numbers by rounding; "
+                f"in float32 they would take about {format_duration(bf16_sec * (EMULATED_BF16_SLOWDOWN - 1))} less"
+            )
+
+
+def _list(files: Sequence[str]) -> str:
+    """Write ``a.py, b.py``, the last ones as a number where there are many."""
+    shown = ", ".join(files[:MAX_FILES]) or "no files"
+    return shown if len(files) <= MAX_FILES else f"{shown} and {len(files) - MAX_FILES:,} more"
+
+
+def count_seeds(plans: Sequence[Plan]) -> str:
+    """Write ``5 seeds``, or ``5 or 6 seeds`` where plans differ."""
+    numbers = sorted({len(plan.seeds) for plan in plans})
+    return "1 seed" if numbers == [1] else f"{' or '.join(map(str, numbers))} seeds"

@@ -1,0 +1,137 @@
+"""Resolve a run of a user's script: its command is filled in, and what may not be run is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_ablate.design.datasets import default_features
+from gan_ablate.design.external import (
+    GIVEN,
+    ExternalConfig,
+    check_links,
+    list_files,
+    list_uncounted_folders,
+    write_value,
+)
+from gan_ablate.design.layers import Layer, find_origin, merge
+from gan_ablate.design.resolve import lay_levels, name_dataset
+from gan_ablate.design.source_files import name_files
+from gan_ablate.design.validation import choices, shorten, validate
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gan_ablate.design.blocks import Block
+    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.datasets import KnownFolders
+    from gan_ablate.design.external import External
+    from gan_ablate.design.grid import Budget, Grid
+
+_FIELDS = ("dataset", "image_size", "scoring")
+"""What levels set besides what the command is filled with."""
+
+
+def resolve_program(
+    grid: Grid, levels: Mapping[str, str], block: Block, budget: Budget, options: list[Layer], folders: KnownFolders
+) -> ExternalConfig:
+    """Fill in what a program is called with for one cell of a grid.
+
+    A name in braces stands for what ``[set]``, a block, a level or an option sets under it, or else for the level of
+    the factor of that name.
+
+    Raises:
+        UserError: if a name stands for nothing, something is set that the command does not name, or the whole is not
+            valid.
+    """
+    external = grid.external
+    assert external is not None
+    source, layers = lay_levels(grid, levels, block)
+    layers += [*block.above, *options]
+    data: dict[str, Any] = {}
+    for place, change in layers:
+        for name in ("seed", "steps", "preset"):
+            if name in change:
+                raise UserError(f"{place}: {name}: valid: --seeds and --steps, or [budget.standard]; no presets here")
+        data = merge(data, change)
+    parameters = {name: value for name, value in data.items() if name not in _FIELDS}
+    for name, value in parameters.items():
+        origin = find_origin([name], layers) or source
+        if name not in external.names:
+            known = [known for known in external.names if known not in GIVEN] + list(_FIELDS)
+            raise UserError(f"{origin}: {shorten(name)}: the command does not name it; {choices(name, known)}")
+        try:
+            parameters[name] = write_value(value)
+        except ValueError as odd:
+            raise UserError(f"{origin}: {shorten(name)}: {odd}; valid: a text, a number, true or false") from None
+    filled = {**levels, **parameters}
+    for name in external.names:
+        if name not in filled and name not in GIVEN:
+            raise UserError(f"{grid.source}: external.command: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
+    given = data.get("dataset", ExternalConfig.model_fields["dataset"].default)
+    dataset = name_dataset(given, layers, source, folders)
+    scoring = data.get("scoring", {})
+    if isinstance(scoring, dict):
+        features = default_features(dataset) if isinstance(dataset, str) else "none"
+        scoring = {"features": features, "num_samples": budget.num_samples, **scoring}
+    content = {
+        **external.model_dump(exclude={"files", "paired"}),
+        "code": grid.name,
+        "parameters": {name: value for name, value in filled.items() if name in external.names},
+        "steps": budget.steps if "steps" in external.names else 0,
+        **{name: value for name, value in data.items() if name in _FIELDS},
+        "dataset": dataset,
+        "scoring": scoring,
+        "seed": 0,
+    }
+    config = validate(ExternalConfig, content, lambda fields: find_origin(fields, layers) or source)
+    here = grid_folder(grid)
+    files = list_files(external, config, here, grid.source)
+    names = tuple(path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path) for path in files)
+    return config.model_copy(update={"code": name_files(here, files, grid.name), "files": names})
+
+
+def grid_folder(grid: Grid) -> Path:
+    """Return the folder of a grid's file, beside which its program lies."""
+    return Path(grid.source).parent.resolve()
+
+
+def check_external(grid: Grid, external: External, steps: int | None, base: Sequence[str], *, allow_code: bool) -> None:
+    """Refuse to run a program that nobody allowed to run, or options that it does not understand.
+
+    Args:
+        grid: with ``[external]``.
+        external: of the grid.
+        steps: that an option asks for.
+        base: presets that an option asks for.
+        allow_code: whether programs may be run.
+
+    Raises:
+        UserError: naming the option, or what is missing beside the grid.
+    """
+    if not allow_code:
+        program = shorten(" ".join(external.command))
+        raise UserError(f"{grid.source}: [external] runs a program of yours: {program}; valid: with --allow-code")
+    if base:
+        raise UserError(f"--base {', '.join(base)}: {grid.source} has [external] instead of a preset")
+    if steps is not None and "steps" not in external.names:
+        raise UserError(f"--steps {steps}: external.command does not name {{steps}}; valid: what it does name")
+    check_links(external, grid_folder(grid), grid.source)
+
+
+def folder_notes(grid: Grid, configs: Iterable[AnyConfig]) -> list[str]:
+    """Say which folders a command names whose files may change without a run's name."""
+    own = [config for config in configs if isinstance(config, ExternalConfig)]
+    names = dict.fromkeys(name for config in own for name in list_uncounted_folders(config, grid_folder(grid)))
+    return [
+        f'{name}: a folder, whose files are no part of the runs\' names; external.files = ["{name}/**"] adds them'
+        for name in names
+    ]
+
+
+def unpaired_notes(grid: Grid) -> list[str]:
+    """Say that runs of a program are not paired, where the grid says so."""
+    if grid.external is None or grid.external.paired:
+        return []
+    return ["external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs."]

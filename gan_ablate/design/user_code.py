@@ -1,0 +1,164 @@
+"""Code of one's own as part of a model: a class or a function by its import path, and what it is called with."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from gan_ablate.design.source_files import is_installed, list_module_files, name_files, refuse_shadows
+from gan_ablate.design.validation import Model, shorten
+from gan_ablate.errors import UserError
+
+PARTS = ("generator", "discriminator", "loss", "penalty")
+"""Fields of a run that may be code of one's own."""
+
+_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+ImportPath = Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=200)]
+
+
+class OwnPart(Model):
+    """A class or a function of one's own; whatever else is set goes to it as keyword arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["module"]
+    path: ImportPath
+    """Where it is: ``mynets:Generator`` is Generator in mynets.py, beside the grid's file or installed."""
+    code: str = ""
+    """A name of its source by its content; planning takes it from the file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, data: Any) -> Any:
+        return data
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is called with."""
+        return dict(self.model_extra or {})
+
+
+class OwnGenerator(OwnPart):
+    """A generator of one's own: latents in, images in [-1, 1] out."""
+
+    latents: Literal["vectors", "maps"] = "vectors"
+    """How it takes latents: (B, N), or as maps of 1×1 pixels, (B, N, 1, 1)."""
+    initialised: Literal["by_init", "by_itself"] = "by_init"
+    """Whether ``init`` draws its linear, convolutional and batch norm layers anew, or they stay as it made them."""
+
+
+class OwnDiscriminator(OwnPart):
+    """A discriminator of one's own: images in [-1, 1] in, a logit each out; no sigmoid at its end."""
+
+    initialised: Literal["by_init", "by_itself"] = "by_init"
+    """Whether ``init`` draws its linear, convolutional and batch norm layers anew, or they stay as it made them."""
+    spectral_norm: bool = False
+    """Divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8)."""
+
+
+class OwnLoss(OwnPart):
+    """An adversarial loss of one's own, with two methods.
+
+    ``discriminator(logits_real, logits_fake)`` and ``generator(logits_fake)``, each of (B,) logits, give () losses.
+    """
+
+
+class OwnPenalty(OwnPart):
+    """A penalty of one's own: called with D as a function, real images and fake ones, it gives a () number."""
+
+
+@dataclass
+class OwnCode:
+    """Where the code of a plan's runs lies.
+
+    Attributes:
+        folder: beside which modules are looked for first.
+        is_allowed: whether they may be run.
+        places: ``NAME@HASH`` → the folder of the module, or nothing where it is installed.
+        files: ``NAME@HASH`` → the files that this is the name of.
+    """
+
+    folder: Path | None = None
+    is_allowed: bool = False
+    places: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def complete(self, data: dict[str, Any], source: str) -> dict[str, Any]:
+        """Name the source of every part that is code of one's own.
+
+        Args:
+            data: of a run, not checked yet.
+            source: where it comes from, for the message.
+
+        Raises:
+            UserError: if such code is not allowed, or there is no such module.
+        """
+        for part in PARTS:
+            given = data.get(part)
+            if not (isinstance(given, dict) and given.get("kind") == "module"):
+                continue
+            path = given.get("path")
+            if "code" in given:
+                raise UserError(f"{source}: {part}.code: planning sets it; valid: leave it out")
+            if not isinstance(path, str) or ":" not in path:
+                continue  # what is wrong with it is said with all else
+            if not self.is_allowed:
+                what = f"{part}.path = {shorten(repr(path))}"
+                raise UserError(f"{source}: {what}: code of yours; valid: with --allow-code")
+            data = {**data, part: {**given, "code": self._name(path.partition(":")[0], f"{source}: {part}.path")}}
+        return data
+
+    def _name(self, module: str, source: str) -> str:
+        found = find_source(module, self.folder)
+        if found is None:
+            where = "" if self.folder is None else f" in {self.folder}, nor installed"
+            raise UserError(f"{source} = {shorten(repr(module))}: no such module{where}")
+        if not found.is_installed:
+            refuse_shadows(found.files, found.root, f"{source} = {shorten(repr(module))}")
+        code = name_files(found.root, found.files, module)
+        self.places[code] = str(found.root) if found.root == self.folder else ""
+        self.files[code] = tuple(path.relative_to(found.root).as_posix() for path in found.files)
+        return code
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a module.
+
+    Attributes:
+        root: the folder that the module is imported from.
+        files: its own, and those below the root that it imports.
+        is_installed: whether it lies among Python's packages; then its package's files are all that count.
+    """
+
+    root: Path
+    files: list[Path]
+    is_installed: bool = False
+
+
+def find_source(module: str, folder: Path | None) -> Source | None:
+    """Find a module's files without running it.
+
+    Args:
+        module: its dotted name.
+        folder: in which it is looked for first; then where Python looks.
+    """
+    if folder is not None and (files := list_module_files(module, folder)):
+        return Source(folder, files)
+    first = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not (origin := Path(spec.origin)).is_file():
+        return None
+    is_package = origin.name == "__init__.py"
+    root = origin.parents[1] if is_package else origin.parent
+    if is_installed(origin):
+        return Source(root, sorted(origin.parent.rglob("*.py")) if is_package else [origin], is_installed=True)
+    files = list_module_files(module, root)
+    return Source(root, files) if files else None

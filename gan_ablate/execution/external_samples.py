@@ -1,0 +1,273 @@
+"""Samples: find the images that a user's script left, or sample its saved generator, as scoring takes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+from gan_ablate.execution import saved_generator as saved
+from gan_ablate.execution.command import Command, ProgramError, run_command
+from gan_ablate.execution.output_log import Log
+from gan_ablate.scoring.image_sets import ARRAY_SUFFIXES, order_by_content, read_files, read_images
+from gan_ablate.scoring.scorer import quantise
+from gan_ablate.seeding import SCORING_SEED, stream_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from torch import Tensor
+
+    from gan_ablate.design.external import ExternalConfig
+
+DRAW_SEC = 3_600.0
+"""Seconds that sampling a saved generator may take, where ``external.timeout_sec`` does not say."""
+
+FAR_PIXEL = 3.0
+"""Linear outputs go a little beyond 1; pixels from 0 to 255 go this far."""
+
+SAMPLES_FILE = "samples.npz"
+"""In a run's folder: the images that were scored."""
+
+NUM_LEFT = 3
+"""Names of files in a message."""
+
+_NUMBER = re.compile(r"([a-zA-Z]*)[^a-zA-Z0-9/]*([0-9]+)")
+_EPOCH_WORD = re.compile("e|ep|epochs?|(global)?steps?|it|iters?|iterations?|kimg|ckpt|checkpoint", re.IGNORECASE)
+_ROUND = 10
+"""Numbers that are all multiples of so much, or of more, are steps: classes are counted one by one."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is scored of a run.
+
+    Attributes:
+        images: (num_samples, C, S, S) uint8.
+        notes: what is to be known of the choice.
+    """
+
+    images: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()) -> list[Path]:
+    """List the files that a script left where it was to leave its samples, in natural order: 9 before 10.
+
+    Args:
+        config: the run.
+        work: the script's folder.
+        links: names in it that stand for what lies beside the grid: no samples.
+
+    Raises:
+        ProgramError: if there are none, several generators or arrays, images of several epochs, or links to elsewhere.
+    """
+    linked = [work / name for name in links]
+    matched = (path for path in work.glob(config.samples) if not any(map(path.is_relative_to, linked)))
+    found = sorted((path for path in matched if path.is_file()), key=_natural_key)
+    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each once, also beside a link
+    place = work.parent.resolve() / work.name
+    for path in found:
+        if not (real := path.resolve()).is_relative_to(place):  # it would be taken away after scoring
+            leads = f"{path.relative_to(work)} leads out of {{out}}, to {real}"
+            raise ProgramError(f"external.samples = {config.samples}: {leads}; valid: files that lie below {{out}}")
+    if not found:
+        raise ProgramError(
+            f"the program ended, and left no {config.samples} in {work.name}/ (external.samples); {_list_left(work)}"
+        )
+    is_one_file = config.latent_shape is not None or Path(config.samples).suffix.lower() in ARRAY_SUFFIXES
+    if is_one_file and len(found) > 1:
+        first, last = found[0].relative_to(work), found[-1].relative_to(work)
+        which = f"it matches {len(found):,} files, {first} to {last}; valid: one of them, such as {last}"
+        raise ProgramError(f"external.samples = {config.samples}: {which}")
+    _refuse_epochs(config, [path.relative_to(work).as_posix() for path in found])
+    return found
+
+
+def _list_left(work: Path) -> str:
+    """Say what a script left instead of its samples."""
+    left = sorted((path.relative_to(work) for path in work.rglob("*") if path.is_file()), key=_natural_key)
+    names = ", ".join(shorten(path.as_posix()) for path in left[:NUM_LEFT])
+    return f"it left {names}{', …' if len(left) > NUM_LEFT else ''}" if left else "it left no file there"
+
+
+def _natural_key(path: Path) -> list[str | int]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.as_posix()))]
+
+
+def _refuse_epochs(config: ExternalConfig, paths: Sequence[str]) -> None:
+    """Refuse images of several epochs or steps, of which all but the last are of an unfinished generator."""
+    places: dict[str, dict[int, list[tuple[str, re.Match[str]]]]] = {}
+    for path in paths:
+        stem = path.removesuffix(Path(path).suffix)
+        for match in _NUMBER.finditer(stem):
+            folder, slash, rest = stem[: match.start(2)].rpartition("/")
+            place = folder + slash + re.sub(r"[0-9]+", "#", rest)
+            places.setdefault(place, {}).setdefault(int(match[2]), []).append((path, match))
+    for numbers in places.values():
+        num_images = sum(map(len, numbers.values()))
+        if len(numbers) < 2 or num_images < 2 * len(numbers):
+            continue  # one image each: it is the images that are counted
+        first, last = numbers[min(numbers)][0], numbers[max(numbers)][0]
+        is_round = math.gcd(*numbers) >= _ROUND and not _count_on(numbers)
+        if _EPOCH_WORD.fullmatch(last[1][1]) or is_round:
+            raise ProgramError(
+                f"external.samples = {config.samples}: it matches images of {len(numbers)} epochs or steps, "
+                f"{first[1][0]} to {last[1][0]}; valid: those of one, such as {_narrow(*last)}"
+            )
+
+
+def _count_on(numbers: Mapping[int, Sequence[tuple[str, re.Match[str]]]]) -> bool:
+    """Whether images are numbered on from folder to folder: 001000 holds 001000.png to 001999.png."""
+    size = math.gcd(*numbers)
+    return all(
+        (stem := Path(path).stem).isdecimal() and "/" in path[match.end() :] and number <= int(stem) < number + size
+        for number, found in numbers.items()
+        for path, match in found
+    )
+
+
+def _narrow(path: str, match: re.Match[str]) -> str:
+    """Make a pattern of the images that share a path's number."""
+    head, rest = path[: match.end()], path[match.end() :]
+    if "/" not in rest:
+        return f"{head}*{Path(path).suffix}"
+    folder, _, below = rest.partition("/")
+    return f"{head}{folder}/{'**/' if '/' in below else ''}*{Path(path).suffix}"
+
+
+def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> Samples:
+    """Read the images that a script left.
+
+    Args:
+        config: the run.
+        work: the script's folder.
+        found: from ``find_samples``.
+
+    Returns:
+        As many as are scored. Where there are more, the choice is the same in every run, and spread evenly over the
+        names.
+
+    Raises:
+        ProgramError: if there are too few, or they are not images of the size that was agreed.
+    """
+    num, channels, size = config.scoring.num_samples, config.num_channels, config.image_size
+    is_array = found[0].suffix.lower() in ARRAY_SUFFIXES
+    try:
+        if is_array:
+            images, notes = read_images(found[0], num_channels=channels, size=size)
+            num_found = len(images)
+            images = images[_choose(num_found, num)]
+        else:
+            num_found = len(found)
+            chosen = [found[i] for i in _choose(num_found, num)]
+            images, notes = read_files(chosen, num_channels=channels, size=size)
+    except UserError as unreadable:
+        raise ProgramError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
+    if num_found < num:
+        advice = f"valid: scoring.num_samples, {num:,}, or more"
+        raise ProgramError(f"the program left {num_found:,} images in {config.samples}; {advice}")
+    notes = [note.replace(f"{work}{os.sep}", "") for note in notes]
+    notes += [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
+    folders = list(dict.fromkeys(path.parent.relative_to(work).as_posix() for path in found))
+    if len(folders) > 1:
+        notes.append(f"images of {len(folders):,} folders, {folders[0]} to {folders[-1]}, scored together")
+    return Samples(order_by_content(images), tuple(notes))
+
+
+def _choose(num_found: int, num: int) -> list[int]:
+    """Choose which images are scored, by a fixed permutation: the first ones by name may all be of one class."""
+    if num_found <= num:
+        return list(range(num_found))
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "samples"))
+    return torch.randperm(num_found, generator=stream)[:num].tolist()
+
+
+def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path) -> None:
+    """Keep the scored images in one compressed file, instead of what the script left of them.
+
+    Args:
+        samples: from ``load_samples``.
+        found: the files that they were read from, which are deleted, and folders that are empty then.
+        work: the script's folder.
+        path: the ``.npz`` to write.
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, images=samples.images.numpy())
+    write_atomically(path, content.getvalue())
+    for file in found:
+        file.unlink()
+    for folder in sorted({parent for file in found for parent in file.parents}, reverse=True):
+        if folder.is_relative_to(work) and folder != work and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def draw_samples(
+    config: ExternalConfig, path: Path, folder: Path, device: str, should_stop: Callable[[], bool]
+) -> Samples:
+    """Sample a saved generator, with the same latents in every run.
+
+    That is done in a process of its own, see ``saved``.
+
+    Args:
+        config: the run.
+        path: the generator's file.
+        folder: the run's.
+        device: which samples.
+        should_stop: asked a few times a second whether to end here.
+
+    Raises:
+        RunStoppedError: if it was asked to stop.
+        ProgramError: if it takes too long, or samples no images of the size that was agreed.
+        NonFiniteImagesError: if a pixel is not a finite number.
+    """
+    wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
+    seed = stream_seed(SCORING_SEED, "latent")
+    with tempfile.TemporaryDirectory(prefix=".drawn.", dir=folder) as place:
+        target = Path(place) / "images.npy"
+        order = json.dumps([str(path), str(target), wanted[0], config.latent_shape, seed, device])
+        command = Command(
+            words=[sys.executable, "-P", saved.__file__, order],
+            folder=Path(place),
+            output=Path(place) / "output.txt",
+            environment={**os.environ, "TMPDIR": place, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            timeout_sec=config.timeout_sec or DRAW_SEC,
+            name="sampling the saved generator",
+        )
+        log = Log()
+        ending = run_command(command, log, should_stop)
+        if ending.status != 0:
+            reason = log.last_line or ending.how
+            raise ProgramError(f"{path.name}: the saved generator cannot be sampled ({reason})")
+        drawn = np.load(target, mmap_mode="r", allow_pickle=False)
+        if drawn.shape != wanted:
+            shapes = (" × ".join(map(str, shape)) for shape in (drawn.shape, wanted))
+            raise ProgramError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
+        parts = np.array_split(drawn, -(-len(drawn) // saved.BATCH))
+        images = torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts])
+        return Samples(images, _describe_pixels(float(drawn.min()), float(drawn.max())))
+
+
+def _describe_pixels(low: float, high: float) -> tuple[str, ...]:
+    """Say that a generator's pixels, from ``low`` to ``high``, look like none from -1 to 1."""
+    if low >= 0 and high > low:
+        advice = "images are in [-1, 1]; behind a sigmoid save one that gives 2 * x - 1"
+        return (f"the saved generator's pixels are from {low:.3g} to {high:.3g}, none below 0; {advice}",)
+    if low < -FAR_PIXEL or high > FAR_PIXEL:
+        return (
+            f"the saved generator's pixels are from {low:.3g} to {high:.3g}; images are in [-1, 1], so it is cut off",
+        )
+    return ()

@@ -1,0 +1,193 @@
+"""Score sets of images from outside: against a data set's held-out images, with what real images of that size score."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gan_ablate.atomic_io import user_cache
+from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, KnownFolders, count_channels, default_features
+from gan_ablate.design.resolve import describe_reference
+from gan_ablate.design.validation import choices, shorten
+from gan_ablate.errors import UserError
+from gan_ablate.scoring.extractors import build_extractor
+from gan_ablate.scoring.image_sets import ImageSet, read_set
+from gan_ablate.scoring.oddities import describe_copies, describe_range, find_grid
+from gan_ablate.scoring.scorer import Scorer
+from gan_ablate.scoring.scores import Scores
+from gan_ablate.training.data import ImageDataset, load_dataset
+from gan_ablate.training.device import find_device
+
+if TYPE_CHECKING:
+    from gan_ablate.scoring.image_sets import Images
+
+
+class ImageScores(Scores):
+    """What a set of images scores, and what as many real training images of the same size do.
+
+    Attributes:
+        floor: of the real ones.
+        image_size: side of the images, in pixels.
+        num_images: how many there were; ``num_samples`` of them were scored.
+        notes: what was made of the images before they were scored, and what is odd about them.
+    """
+
+    floor: Scores
+    image_size: int
+    num_images: int
+    notes: tuple[str, ...]
+
+    def as_row(self) -> dict[str, float | int | None]:
+        """Return every score of the images under its name, for a row of a table."""
+        others = ("floor", "image_size", "num_images", "notes")
+        return {name: value for name, value in super().as_row().items() if name not in others}
+
+
+class SetScorer:
+    """Scores sets of images against one data set's held-out images.
+
+    Args:
+        dataset: by name, or ``folder:PATH``.
+        data_dir: where torchvision's data sets lie or are downloaded to.
+        features: score with Inception instead of the data set's own classifier; colour images have no other.
+        inception_weights: a copy of its weights (implies ``features="inception"``).
+        device: ``cpu``, ``cuda``…, which extracts features.
+        out: a results folder whose cache keeps the real images' features; by default the user's own cache does.
+
+    Attributes:
+        kind: of the features.
+        notes: what is to be known of the data set.
+
+    Raises:
+        UserError: if the data set, the extractor or the device cannot be had.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "mnist-10k",
+        *,
+        data_dir: str | Path = "data",
+        features: Literal["inception"] | None = None,
+        inception_weights: str | Path | None = None,
+        device: str = "cpu",
+        out: str | Path | None = None,
+    ) -> None:
+        self._device = find_device(device)
+        folders = KnownFolders()
+        if dataset.startswith(PREFIX):
+            dataset = folders.name(dataset, "--dataset")
+        elif dataset not in DATASETS:
+            raise UserError(f"--dataset {shorten(dataset)}: {choices(dataset, list(DATASETS))}")
+        kind = "inception" if features == "inception" or inception_weights is not None else default_features(dataset)
+        if kind == "none":
+            advice = "--features inception (downloads 95 MB) or --inception-weights PATH"
+            what = f"--dataset {shorten(dataset)}: colour images have no classifier of their own"
+            raise UserError(f"{what}; valid: {advice}")
+        few = describe_reference(dataset, kind, folders)
+        self.notes = (*folders.notes, *([few] if few else []))
+        self._dataset, self.kind, self._data_dir = dataset, kind, Path(data_dir)
+        place = folders.places.get(dataset)
+        self._place = None if place is None else Path(place)
+        self._weights = None if inception_weights is None else Path(inception_weights)
+        self._cache = user_cache() if out is None else Path(out) / "cache"
+        self._prepared: dict[int, tuple[ImageDataset, Scorer]] = {}
+
+    def read(self, images: Images) -> ImageSet:
+        """Read a set; see ``score_images``.
+
+        Raises:
+            UserError: if it cannot be read, or holds too few images.
+        """
+        found = read_set(images, num_channels=count_channels(self._dataset))
+        least = MIN_SAMPLES[self.kind]
+        if len(found.images) < least:
+            counted = f"{found.source}: {len(found.images):,} image{'' if len(found.images) == 1 else 's'}"
+            raise UserError(f"{counted}; valid: at least {least:,} for {self.kind} features")
+        return found
+
+    def score(self, found: ImageSet, num_samples: int | None = None) -> ImageScores:
+        """Score a set.
+
+        Args:
+            found: from ``read``.
+            num_samples: how many of its images, by default all. Which ones does not depend on their order.
+
+        Raises:
+            UserError: if the data set or the extractor cannot be had, or each picture holds many samples.
+        """
+        size, num_images = found.images.shape[-1], len(found.images)
+        data, scorer = self._prepare(size)
+        grid = find_grid(found.images, data.reference, scorer.extractor)
+        if grid is not None:
+            what = f"each picture is a grid of {grid.num}×{grid.num} samples of {grid.side}×{grid.side} pixels"
+            raise UserError(f"{found.source}: {size}×{size} pixels: {what}; valid: one image a picture")
+        odd = (describe_copies(found.images), describe_range(found.images, data.images))
+        chosen = found.images[:num_samples]
+        scores = scorer.score(chosen)
+        equal = "FID is 0 within rounding: these are the held-out images themselves" if scores.fid == 0 else ""
+        return ImageScores(
+            **dict(scores),
+            floor=scorer.floor(len(chosen)),
+            image_size=size,
+            num_images=num_images,
+            notes=(*found.notes, *(note for note in (*odd, equal) if note)),
+        )
+
+    def _prepare(self, size: int) -> tuple[ImageDataset, Scorer]:
+        """Load the data set at a size, and what scores against it, once."""
+        if size not in self._prepared:
+            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache)
+            extractor = build_extractor(self.kind, self._device, self._weights)
+            self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
+        return self._prepared[size]
+
+
+def score_images(
+    images: Images,
+    dataset: str = "mnist-10k",
+    *,
+    num_samples: int | None = None,
+    data_dir: str | Path = "data",
+    features: Literal["inception"] | None = None,
+    inception_weights: str | Path | None = None,
+    device: str = "cpu",
+    out: str | Path | None = None,
+) -> ImageScores:
+    """Score images that any program drew against a data set's held-out images, as runs are scored.
+
+    The order of the images does not matter. What is odd about them, or was made of them, is a warning, and in
+    ``.notes`` of the result.
+
+    Args:
+        images: an array or tensor, uint8, (N, H, W), (N, H, W, C) or (N, C, H, W) with one channel or three and
+            H = W; or the path of a folder of pictures, one a file, or of a ``.npy`` or ``.npz`` file with such an
+            array. Colour is made grey where the data set is grey, and the other way round. Pictures are turned
+            upright as EXIF says, transparent pixels laid on white, and 16 bits scaled to 8.
+        dataset: by name, or ``folder:PATH``.
+        num_samples: score so many of the images, by default all: FIDs compare where their numbers are the same.
+        data_dir: where torchvision's data sets lie or are downloaded to.
+        features: score with Inception instead of the data set's own classifier; colour images have no other.
+        inception_weights: a copy of its weights (implies ``features="inception"``).
+        device: ``cpu``, ``cuda``…, which extracts features.
+        out: a results folder whose cache keeps the real images' features; by default the user's own cache does.
+
+    Returns:
+        The scores, such as ``.fid``, ``.kid``, ``.recall``, and ``.floor``.
+
+    Raises:
+        UserError: if images or data cannot be read or do not go together, or there are too few.
+    """
+    scorer = SetScorer(
+        dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
+    )
+    found = scorer.read(images)
+    least = MIN_SAMPLES[scorer.kind]
+    if num_samples is not None and not least <= num_samples <= len(found.images):
+        raise UserError(
+            f"num_samples {num_samples}: valid: from {least:,} to the {len(found.images):,} images there are"
+        )
+    scores = scorer.score(found, num_samples)
+    for note in (*scorer.notes, *scores.notes):
+        warnings.warn(f"{found.source}: {note}", stacklevel=2)
+    return scores

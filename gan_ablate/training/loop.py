@@ -1,0 +1,129 @@
+"""The training loop: a run from its first step, or from a checkpoint, to its last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gan_ablate.training.cuda_graph import choose_step
+from gan_ablate.training.timer import StepTimer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from gan_ablate.design.config import RunConfig
+
+from gan_ablate.training.trainer import MEASURE_EVERY, Measurement, Trainer, capture_state, restore_state
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes:
+        generator: after the last step.
+        discriminator: likewise.
+        history: a row every ``MEASURE_EVERY`` steps and after the last one.
+        average: the generator with the moving average of its weights, where the run keeps one.
+        diverged_at: the step at which a loss, gradient, weight or pixel was found not to be finite, or None.
+        timer: the times of all steps.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    average: nn.Module | None
+    history: list[Measurement]
+    diverged_at: int | None
+    timer: StepTimer
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training is after ``step`` G steps: all that it needs to go on as if it had never stopped.
+
+    Attributes:
+        step: G steps taken.
+        tensors: from ``capture_state``.
+        history: the rows so far.
+        times_ms: what every step took.
+        peak_memory_bytes: so far.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    history: list[Measurement]
+    times_ms: list[float]
+    peak_memory_bytes: int
+
+
+class Checkpoints(Protocol):
+    """What keeps a training's states, and knows where it may go on."""
+
+    def load(self) -> TrainingState | None:
+        """Return the state to go on from, or None to begin."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether the state after this step is to be kept; asked after every step."""
+
+    def save(self, state: TrainingState) -> None:
+        """Keep a state in the place of the one before."""
+
+
+def train(
+    config: RunConfig,
+    images: Tensor,
+    on_measurement: Callable[[Measurement], None],
+    on_snapshot: Callable[[int, nn.Module, StepTimer], bool],
+    labels: Tensor | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> TrainResult:
+    """Train one run from its beginning, or where it stopped, to its end, or to the step at which it diverges.
+
+    Args:
+        config: the run.
+        images: (N, C, S, S) uint8 training images, on the device that trains.
+        on_measurement: called with every row of the history.
+        on_snapshot: called with the step, the generator and the timer, before the first step and then
+            after each of ``sheet_steps``, the last of which is the end. It leaves the generator as it was, and
+            returns whether what it drew was finite.
+        labels: (N,) int64 the images' classes, on the same device; only conditional runs need them.
+        checkpoints: where states are kept; without, none are.
+    """
+    trainer = Trainer(config, images, labels)
+    take_step = choose_step(trainer)
+    timer = StepTimer(images.device)
+    snapshots = config.sheet_steps
+    state = None if checkpoints is None else checkpoints.load()
+    if state is None:
+        step, history = 0, list[Measurement]()
+        with timer.paused():
+            is_finite = on_snapshot(0, trainer.generator, timer)
+    else:
+        step, history, is_finite = state.step, list(state.history), True
+        restore_state(trainer, state.tensors)
+        timer.restore(state.times_ms, state.peak_memory_bytes)
+    while is_finite and step < config.steps:
+        step += 1
+        with timer:
+            terms = take_step()
+        if step % MEASURE_EVERY == 0 or step == config.steps:
+            history.append(trainer.measure(step, terms))
+            on_measurement(history[-1])
+            is_finite = _is_finite(history[-1])
+        if step in snapshots:
+            with timer.paused():
+                is_finite = is_finite and trainer.is_finite() and on_snapshot(step, trainer.generator, timer)
+        if checkpoints is not None and is_finite and checkpoints.is_due(step):
+            with timer.paused():
+                tensors = capture_state(trainer)
+                peak = timer.peak_memory_bytes
+                checkpoints.save(TrainingState(step, tensors, history, timer.times_ms(), peak))
+    diverged_at = None if is_finite else step
+    return TrainResult(trainer.generator, trainer.discriminator, trainer.average, history, diverged_at, timer)
+
+
+def _is_finite(row: Measurement) -> bool:
+    values = (row.loss_d, row.loss_g, row.grad_norm_d, row.grad_norm_g)
+    return all(abs(value) < float("inf") for value in values)
