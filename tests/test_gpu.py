@@ -25,7 +25,7 @@ from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_cells
 from tests.training.test_packed import DIFFERENCES
-from tests.training.test_state import MECHANISMS, SMALL
+from tests.training.test_trainer import MECHANISMS, SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 

@@ -127,7 +127,7 @@ def test_any_bytes_in_a_record(tmp_path: Path, content: bytes, place: int, is_in
     assert read_record(store, record.run_id, path) in (None, record)  # as it was only where nothing has changed
 
 
-GRIDS = {name: (Path(__file__).parents[1] / "gan_ablate" / "design" / "grids" / f"{name}.toml").read_text("utf-8")
+GRIDS = {name: (Path(__file__).parents[2] / "gan_ablate" / "design" / "grids" / f"{name}.toml").read_text("utf-8")
          for name in list_grids()}  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def test_sample_refuses_a_run_that_is_not_there(
 
 
 def test_the_ci_script_can_be_run() -> None:
-    assert (Path(__file__).parents[1] / ".ci" / "run").stat().st_mode & stat.S_IXUSR
+    assert (Path(__file__).parents[2] / ".ci" / "run").stat().st_mode & stat.S_IXUSR
 
 
 def test_brackets_from_outside_are_text(
