@@ -92,7 +92,7 @@ class GridResults:
     @classmethod
     def of(cls, store: Store, plan: Plan) -> GridResults:
         """Read a plan's records."""
-        records = list(store.records(plan))
+        records = list(store.records(plan, with_earlier=True))
         return cls(store, plan, [(label, record) for _, label, record in records], tabulate_runs(plan, records))
 
     @property

@@ -45,7 +45,7 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     """
     store = Store(Path(out))
     plan = store.load_plan(grid)
-    return tabulate_runs(plan, list(store.records(plan)))
+    return tabulate_runs(plan, list(store.records(plan, with_earlier=True)))
 
 
 def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Record]]) -> pd.DataFrame:

@@ -196,6 +196,14 @@ class Store:
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
 
+    def find_record(self, config: AnyConfig) -> Record | None:
+        """Read a run's record under its name, or else under one that it had before a revision."""
+        record = self.load_record(config.run_id)
+        if record is not None or not config.revisions:
+            return record
+        earlier = (self.load_record(run_id) for run_id in sorted(config.known_run_ids - {config.run_id}))
+        return next((found for found in earlier if found is not None), None)
+
     def is_done(self, run_id: str) -> bool:
         """Whether a run has a result. A failed one has none: it will be tried again."""
         record = self.load_record(run_id)
@@ -259,10 +267,17 @@ class Store:
             raise UserError(f"--out {self.root}: not a folder")
         return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
 
-    def records(self, plan: Plan) -> Iterator[tuple[dict[str, str], str, Record]]:
-        """Yield the levels, the cell's label and the record of every run of a plan that is over."""
+    def records(self, plan: Plan, *, with_earlier: bool = False) -> Iterator[tuple[dict[str, str], str, Record]]:
+        """Yield the levels, the cell's label and the record of every run of a plan that is over.
+
+        Args:
+            plan: whose runs.
+            with_earlier: also read a record that its run left under an earlier name, before a revision, where there is
+                none under its present one. A report shows it; nothing that computes takes it for the run.
+        """
         for cell, seed in plan.places:
-            record = self.load_record(cell.run_id(seed))
+            config = cell.with_seed(seed) if with_earlier else None
+            record = self.load_record(cell.run_id(seed)) if config is None else self.find_record(config)
             if record is not None:
                 yield cell.levels, cell.label, record
 

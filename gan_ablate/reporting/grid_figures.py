@@ -157,7 +157,7 @@ def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
     """Find the sample grids along training of each variant's first seed, under the variant's name."""
     grids = {}
     for cell in results.plan.cells:
-        record = results.store.load_record(cell.with_seed(results.plan.seeds[0]).run_id)
+        record = results.store.find_record(cell.with_seed(results.plan.seeds[0]))
         if record is None or record.status == "failed":
             continue
         files = results.store.sample_sheets(record.run_id)

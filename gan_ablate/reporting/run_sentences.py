@@ -59,7 +59,19 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
-    return remarks + _note_sentences(results) + _machine_sentences(results)
+    return remarks + _earlier_sentences(results) + _note_sentences(results) + _machine_sentences(results)
+
+
+def _earlier_sentences(results: GridResults) -> list[str]:
+    """Say which runs were computed before a correction that changed their numbers."""
+    earlier = [label for label, record in results.records if record.run_id != record.config.run_id]
+    if not earlier:
+        return []
+    revised = (record.config.revisions for _, record in results.records if record.run_id != record.config.run_id)
+    names = ", ".join(sorted({name for of_run in revised for name in of_run}))
+    where = "; ".join(f"{num}× {escape_markdown(label)}" for label, num in Counter(earlier).items())
+    size = f"{len(earlier)} of {results.plan.num_runs} runs"
+    return [f"{size} were computed before a correction ({names}): {where}. Running the grid again computes them anew."]
 
 
 def _note_sentences(results: GridResults) -> list[str]:

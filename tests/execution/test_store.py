@@ -399,3 +399,19 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     """A temporary file is its owner's alone; a results folder is shared."""
     write_atomically(tmp_path / "record.json", "x")
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_record_under_an_earlier_name_is_shown_and_never_taken_for_the_run(tmp_path: Path) -> None:
+    planned = plan(load_grid("dropout"), seeds=2, budget="smoke")
+    config = next(cell for cell in planned.cells if cell.label == "dropout channels-25").with_seed(0)
+    (earlier,) = config.known_run_ids - {config.run_id}
+    store = Store(tmp_path)
+    store.save_record(Record(run_id=earlier, status="failed", message="of an earlier version", config=config))
+    store.save_plan(planned)
+    assert store.find_record(config) == store.load_record(earlier)
+    assert [record.run_id for _, _, record in store.records(planned, with_earlier=True)] == [earlier]
+    assert list(store.records(planned)) == []
+    assert not store.is_done(config.run_id)
+    assert load_results(tmp_path, "dropout")["run_id"].tolist() == [earlier]
+    store.save_record(Record(run_id=config.run_id, status="failed", message="of this one", config=config))
+    assert [record.run_id for _, _, record in store.records(planned, with_earlier=True)] == [config.run_id]

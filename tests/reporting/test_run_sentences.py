@@ -11,7 +11,7 @@ from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Record
-from gan_ablate.reporting.run_sentences import look_lines, settled_text, warning_sentences
+from gan_ablate.reporting.run_sentences import look_lines, remark_sentences, settled_text, warning_sentences
 from tests.reporting.example import change_records
 from tests.synthetic import make_results
 
@@ -55,3 +55,16 @@ def test_look_is_a_line_for_each_effect_with_its_adjusted_interval() -> None:
     (effect,) = [one for one in looks[-1].effects if one.name == "beta1 0.9" and one.outcome.name == "fid"]
     assert settled_text(effect, looks) == str(looks[0].num_seeds)
     assert settled_text(effect, ()) == "–"
+
+
+def test_runs_from_before_a_correction_are_said() -> None:
+    results = make_results(plan(load_grid("dropout"), seeds=2), lambda _, seed: 20.0 + seed)
+
+    def name_as_before(record: Record) -> dict[str, object]:
+        return {"run_id": min(record.config.known_run_ids - {record.config.run_id}, default=record.run_id)}
+
+    assert (
+        "6 of 8 runs were computed before a correction (masks_after_networks): 2× dropout channels-25; "
+        "2× dropout elements-30; 2× dropout elements-50. Running the grid again computes them anew."
+    ) in remark_sentences(change_records(results, name_as_before))
+    assert not [text for text in remark_sentences(results) if "correction" in text]
