@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, default_features
+from gan_ablate.design.run_fields import MAX_POINTS
 from gan_ablate.design.validation import choices, refusal
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def check_combinations(config: RunFields) -> None:
     _check_objective(config)
     _check_steps(config)
     _check_scoring(config)
+    if config.sheet_every is not None and config.steps // config.sheet_every > MAX_POINTS:
+        advice = f"{config.steps // config.sheet_every:,} sample sheets; valid: at most {MAX_POINTS:,}"
+        raise refusal("sheet_every", config.sheet_every, advice, "steps")
     if config.conditional != (config.num_classes is not None):
         advice = "comes from the data set; valid: conditional = true"
         raise refusal("num_classes", config.num_classes, advice, "conditional")
