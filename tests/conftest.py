@@ -28,7 +28,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands take this machine's speed for known: to time it takes seconds, and has tests of its own."""
-    for place in ("api", "forecast"):
+    for place in ("api", "cli.run"):
         monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
 
 
