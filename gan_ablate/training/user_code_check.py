@@ -1,4 +1,4 @@
-"""Checks of a user's networks, loss and penalty, on a few small batches, before anything is trained."""
+"""Checks of user code: try networks, loss and penalty on a few small batches before training."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def _guard(compute: Callable[[], Any], what: str, advice: str = "") -> Any:
         return compute()
     except UserError:
         raise
-    except (Exception, SystemExit) as broken:  # whatever somebody's code raises
+    except (Exception, SystemExit) as broken:  # user code may raise anything
         reason = str(broken).strip().partition("\n")[0][:300]
         raise UserError(f"{what}: fails ({type(broken).__name__}: {reason}){advice}") from None
 

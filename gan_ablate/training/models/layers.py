@@ -1,4 +1,4 @@
-"""The pieces that every architecture is made of: a layer, its norm, its activation and its dropout, under fixed names.
+"""Layers: the linear, convolutional, norm, activation and dropout layers of every architecture.
 
 The names matter: a parameter's initial values are drawn from a stream with its name, so a layer keeps its name
 whichever switches are on around it.
