@@ -59,7 +59,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench_gpu(session: nox.Session) -> None:
-    """Time every preset's training step on a GPU, alone and packed; write results/gpu.md."""
+    """Time every preset's training step on a GPU; write results/gpu.md."""
     run_in_environment(session, "python", "-m", "bench.gpu", *session.posargs)
 
 

@@ -1,6 +1,6 @@
 """Times every subject on a GPU and writes results/gpu.md: ``nox -s bench_gpu``.
 
-The plain loop, the package's step kernel by kernel and as one graph, and runs packed into one program.
+The plain loop, the package's step kernel by kernel and as one graph.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from tabulate import tabulate
 
 from bench import command
 from bench.plain import write_mnist
-from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec, time_packs
+from bench.speed import WARM_UP_STEPS, ratio_text, repeat, steps_per_sec
 from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.training.cuda_graph import GraphedStep
-from gan_ablate.training.packed import find_obstacle
 from gan_ablate.training.precision import reproducible_float32
 
 NUM_TURNS = 5
 TURN_SEC = 3.0
-PACK_SIZES = (1, 4, 16, 64)
-STANDARD_STEPS = 1500
 
 
 def main(
@@ -40,14 +37,13 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of each side; medians are taken over them.")] = NUM_TURNS,
     turn_sec: Annotated[float, typer.Option(help="Seconds of a turn.")] = TURN_SEC,
     subject: Annotated[list[str] | None, typer.Option(help="This one only; may be repeated.")] = None,
-    pack: Annotated[list[int] | None, typer.Option(help="Pack so many runs; may be repeated.")] = None,
     device: Annotated[
         str, typer.Option(help="Where; cpu tries the program out, without graphs, and needs --out.")
     ] = "cuda",
     out: Annotated[Path | None, typer.Option(help="Where gpu.md and gpu.json go; by default results.")] = None,
     add: Annotated[bool, typer.Option(help="Keep what gpu.json there has of other models.")] = False,
 ) -> None:
-    """Time every preset's training step on a GPU, alone and packed."""
+    """Time every preset's training step on a GPU."""
     if device == "cpu" and out is None:
         raise UserError("--device cpu: its numbers do not belong into results; name another folder with --out")
     if device != "cpu":
@@ -56,9 +52,7 @@ def main(
         torch.cuda.set_device(torch.device(device).index or 0)
     out = out or Path("results")
     names = choose_subjects(subject)
-    content: dict[str, Any] = {
-        "environment": describe_environment(torch.device(device)), "calls": [], "sides": [], "packs": [],
-    }  # fmt: skip
+    content: dict[str, Any] = {"environment": describe_environment(torch.device(device)), "calls": [], "sides": []}
     if add and (out / "gpu.json").exists():
         content = _keep_others(json.loads((out / "gpu.json").read_text("utf-8")), content["environment"], names)
     content["calls"].append({"turns": turns, "turn_sec": turn_sec, "models": []})
@@ -66,16 +60,7 @@ def main(
         sides = time_sides(SUBJECTS[name], device, turns, turn_sec)
         content["calls"][-1]["models"].append(name)
         content["sides"] += sides
-        content["packs"].append(
-            {"model": name, "alone, runs/h": _runs_an_hour(sides[0].get("graph, it/s", "no graph"))}
-        )
-        sizes = pack or PACK_SIZES
-        rates: dict[int, Any] = dict.fromkeys(sizes, "no")
-        if find_obstacle([SUBJECTS[name].config()]) is None:
-            with reproducible_float32():
-                rates = time_packs(SUBJECTS[name], sizes, turn_sec, device)
-        content["packs"][-1] |= {f"{num} packed, runs/h": _runs_an_hour(rate) for num, rate in rates.items()}
-        print(_table(sides, "simple"), _table(content["packs"][-1:], "simple"), sep="\n\n", flush=True)
+        print(_table(sides, "simple"), flush=True)
         write_atomically(out / "gpu.json", json.dumps(content, indent=1) + "\n")
         write_atomically(out / "gpu.md", write_page(content))
 
@@ -90,10 +75,11 @@ def _keep_others(content: dict[str, Any], environment: dict[str, str], names: Se
             )
     for call in content["calls"]:
         call["models"] = [name for name in call["models"] if name not in names]
-    content["calls"] = [call for call in content["calls"] if call["models"]]
-    for rows in ("sides", "packs"):
-        content[rows] = [row for row in content[rows] if row["model"] not in names]
-    return content
+    return {
+        "environment": content["environment"],
+        "calls": [call for call in content["calls"] if call["models"]],
+        "sides": [row for row in content["sides"] if row["model"] not in names],
+    }
 
 
 def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -> list[dict[str, Any]]:
@@ -131,12 +117,6 @@ def _precision_of(side: str) -> AbstractContextManager[None]:
     return nullcontext() if side == "plain" else reproducible_float32()
 
 
-def _runs_an_hour(rate: float | str | None) -> float | str:
-    if isinstance(rate, str):
-        return rate
-    return "out of memory" if rate is None else rate * 3600 / STANDARD_STEPS
-
-
 def write_page(content: dict[str, Any]) -> str:
     """Lay out what was measured, in one call or several."""
     environment = content["environment"]
@@ -156,15 +136,6 @@ against the loop that tutorials print, its networks moved to the device. All sid
 *Kernel by kernel* launches each operation of a step, *graph* launches the step as one CUDA graph, as a run on a GPU
 does. Brackets are the range over the turns. The plain loop has PyTorch's defaults, TF32 among them; our float32 has
 none.
-
-## Runs packed into one program
-
-{_table(content["packs"])}
-
-Runs of {STANDARD_STEPS:,} steps an hour, all of a pack together, in float32, training only. *alone* is the graph of the
-table above, which also takes a row of the history every ten steps. *no*: a model with dropout, which draws from one
-stream, cannot be packed. *–*: not measured. A replay also sets every run's random streams forward, one small launch
-each.
 """
 
 

@@ -24,7 +24,7 @@ from bench.machine import Peak, measure_peak, threads
 from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, choose_step
+from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS
 from gan_ablate.training.precision import has_native_bf16
 from gan_ablate.training.trainer import MEASURE_EVERY
 
@@ -33,9 +33,6 @@ TURN_SEC = 6.0
 WARM_UP_STEPS = NUM_EAGER_STEPS + 2
 PROFILED_STEPS = 5
 NUM_OPERATORS = 6
-PACKED_SUBJECTS = ("mlp", "dcgan-28")
-PACK_SIZES = (1, 4, 16)
-PACK_SEC = 5.0
 
 
 def main(
@@ -60,17 +57,10 @@ def main(
             rows.append(tabulate_contest(SUBJECTS[name], precision, contest, peaks))
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
-    packs = []
-    for name in names:
-        if name in PACKED_SUBJECTS:
-            with threads(1):
-                rates = time_packs(SUBJECTS[name], PACK_SIZES, PACK_SEC)
-            packs.append({"model": name, **{f"{num} packed, it/s": rate for num, rate in rates.items()}})
-    write_atomically(out / "speed.md", _page(rows, peaks, profiles, packs, precisions, turns))
+    write_atomically(out / "speed.md", _page(rows, peaks, profiles, precisions, turns))
     content = {
         "peaks": [asdict(peak) for peak in peaks],
         "contests": contests,
-        "packs": packs,
         "environment": describe_environment(torch.device("cpu")),
     }
     write_atomically(out / "speed.json", json.dumps(content, indent=1) + "\n")
@@ -119,27 +109,6 @@ def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
     total = sum(operator.self_cpu_time_total for operator in operators)
     largest = sorted(operators, key=lambda operator: -operator.self_cpu_time_total)[:NUM_OPERATORS]
     return [(operator.key, operator.self_cpu_time_total / total) for operator in largest]
-
-
-def time_packs(subject: Subject, sizes: Sequence[int], seconds: float, device: str = "cpu") -> dict[int, float | None]:
-    """Time runs packed into one program: iterations per second of all its runs; None where they need too much memory.
-
-    Args:
-        subject: what each run trains.
-        sizes: numbers of runs.
-        seconds: what each measurement lasts.
-        device: what trains.
-    """
-    rates: dict[int, float | None] = {}
-    for num_runs in sizes:
-        step: Step | None = None  # the pack before lets go of its memory
-        try:
-            step = choose_step(subject.pack(num_runs, device))
-            repeat(step, WARM_UP_STEPS)
-            rates[num_runs] = num_runs * steps_per_sec(step, seconds, device)
-        except torch.OutOfMemoryError:
-            rates[num_runs] = None
-    return rates
 
 
 def repeat(step: Step, num: int) -> None:
@@ -195,7 +164,6 @@ def _page(
     rows: Sequence[dict[str, object]],
     peaks: Sequence[Peak],
     profiles: Sequence[tuple[str, list[tuple[str, float]]]],
-    packs: Sequence[Mapping[str, object]],
     precisions: Sequence[str],
     num_turns: int,
 ) -> str:
@@ -207,18 +175,6 @@ def _page(
         {"model": name, "share of a step by operator": ", ".join(f"{key} {share:.0%}" for key, share in operators)}
         for name, operators in profiles
     ]
-    pack_section = (
-        f"""
-## Runs packed into one program
-
-{tabulate(packs, headers="keys", tablefmt="github", floatfmt=".3g")}
-
-`gan_ablate.training.packed` trains runs that differ in seeds and scalars as one program, on one thread here:
-iterations per second of all its runs together. A grid doesn't use it: a core is busy with one run already.
-"""
-        if packs
-        else ""
-    )
     cpu = describe_environment(torch.device("cpu"))["cpu"]
     bf16 = "" if "bf16" in precisions else " It has no bfloat16 arithmetic of its own, so all is in float32."
     return f"""# Speed
@@ -251,7 +207,7 @@ each: norms, activations, the optimiser. A convolution below the peak has a shap
 than its best one.
 
 {tabulate(profile_rows, headers="keys", tablefmt="github")}
-{pack_section}"""
+"""
 
 
 if __name__ == "__main__":

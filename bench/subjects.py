@@ -18,7 +18,6 @@ from gan_ablate.design.grid import load_preset
 from gan_ablate.design.validation import choices, validate
 from gan_ablate.errors import UserError
 from gan_ablate.training.data import load_dataset
-from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.step import StepTerms
 from gan_ablate.training.trainer import MEASURE_EVERY, Trainer
 
@@ -56,11 +55,6 @@ class Subject:
         """Build that run's trainer, on the embedded digits."""
         config = self.config(**changes)
         return Trainer(config, _load_images(config).to(device))
-
-    def pack(self, num_runs: int, device: str = "cpu") -> PackedTrainer:
-        """Build the trainer of so many runs at once, which differ in their seeds."""
-        configs = [self.config(seed=seed) for seed in range(num_runs)]
-        return PackedTrainer(configs, _load_images(configs[0]).to(device))
 
     def plain_step(self, root: Path, device: str = "cpu") -> Step:
         """Return an iteration of the plain loop, on the digits that ``write_mnist`` wrote to ``root``."""

@@ -1,4 +1,4 @@
-"""A Plan in, its missing runs computed and its table out."""
+"""Run plans from Python: compute the runs that are missing, and return their table."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def run_grid(
         device: ``cpu``, ``cuda``, ``cuda:1``…
         jobs: how many runs at once; by default one per core, or one on a GPU, which users' scripts take by themselves.
         inception_weights: a copy of the weights for runs that are scored with Inception.
-        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped goes on.
-        keep_checkpoints: keep the last one of every run, from which the same run of more steps goes on.
-        executor: who computes, from ``choose_executor``; by default worker processes on this machine.
-        observer: told of the progress.
-        progress: whether to show a bar; by default in a terminal or a notebook, if nobody else observes.
+        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
+        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
+        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
+        observer: receives the events of runs.
+        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
 
     Returns:
         One row per run, as ``load_results`` gives it; runs that failed are among them. Where the plan has several
@@ -100,16 +100,16 @@ def run_grids(
 
     Args:
         plans: from ``gan_ablate.plan``, one a grid.
-        out: as for ``run_grid``, like all below.
-        data_dir: likewise.
-        device: likewise.
-        jobs: likewise.
-        inception_weights: likewise.
-        checkpoint_sec: likewise.
-        keep_checkpoints: likewise.
-        executor: likewise.
-        observer: likewise.
-        progress: likewise.
+        out: the results folder; runs that are there already are not computed again.
+        data_dir: where torchvision's data sets lie or are downloaded to.
+        device: ``cpu``, ``cuda``, ``cuda:1``…
+        jobs: how many runs at once; by default one per core, or one on a GPU.
+        inception_weights: a copy of the weights for runs that are scored with Inception.
+        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
+        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
+        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
+        observer: receives the events of runs.
+        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
 
     Returns:
         The blocks of each plan, by whose names ``load_results`` finds their tables.
@@ -154,14 +154,14 @@ def run_single(
 
     Args:
         single: from ``plan_run``.
-        out: as for ``run_grid``, like all below.
-        data_dir: likewise.
-        device: likewise.
-        inception_weights: likewise.
-        checkpoint_sec: likewise.
-        keep_checkpoints: likewise.
-        executor: likewise.
-        observer: likewise.
+        out: the results folder; runs that are there already are not computed again.
+        data_dir: where torchvision's data sets lie or are downloaded to.
+        device: ``cpu``, ``cuda``, ``cuda:1``…
+        inception_weights: a copy of the weights for runs that are scored with Inception.
+        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
+        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
+        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
+        observer: receives the events of runs.
 
     Raises:
         UserError: as ``run_grid`` does.
@@ -195,7 +195,7 @@ def run_until_settled(
     progress: bool | None = None,
     on_look: Callable[[Plan, Look], None] | None = None,
 ) -> list[Settling]:
-    """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.settling``.
+    """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.allocation``.
 
     Every grid, and every block of one, is settled for itself.
 
@@ -203,15 +203,15 @@ def run_until_settled(
         plan: from ``gan_ablate.plan``, or several; its seeds are all that may be spent.
         out: the results folder; a plan that was stopped goes on.
         max_hours: after so many no other seed is begun.
-        data_dir: as for ``run_grid``, like all below.
-        device: likewise.
-        jobs: likewise.
-        inception_weights: likewise.
-        checkpoint_sec: likewise.
-        keep_checkpoints: likewise.
-        executor: likewise.
-        observer: likewise.
-        progress: likewise.
+        data_dir: where torchvision's data sets lie or are downloaded to.
+        device: ``cpu``, ``cuda``, ``cuda:1``…
+        jobs: how many runs at once; by default one per core, or one on a GPU.
+        inception_weights: a copy of the weights for runs that are scored with Inception.
+        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
+        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
+        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
+        observer: receives the events of runs.
+        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
         on_look: called with every look and its block's plan, in order, those at seeds that were there already among
             them.
 
@@ -255,7 +255,7 @@ def _compute(
     observer: RunObserver,
     more: Callable[[], Sequence[AnyConfig]] | None = None,
 ) -> Generator[Record]:
-    """Let whoever is to compute begin, if there is something to begin with; only this machine's cores are known."""
+    """Start the executor if any run is missing; the number of jobs is known for this machine only."""
     if not configs:
         return _compute_nothing()
     if executor is None:

@@ -1,4 +1,4 @@
-"""Whole files or none: written beside, synced and renamed; and bytes that say whether they are still whole."""
+"""Atomic writing: files that are whole or absent, and checksums that show damage."""
 
 from __future__ import annotations
 

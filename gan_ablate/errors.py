@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to read: one line that names what is wrong and what would be valid."""
+"""Exceptions for users: each is one line that names what is wrong and what is valid."""
 
 from __future__ import annotations
 

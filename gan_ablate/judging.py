@@ -1,4 +1,4 @@
-"""Effects, verdicts and a page from a user's table of runs, a row each."""
+"""Judge a user's table of runs: estimate effects, give verdicts and write a page."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def estimate_effects(
     margin: float | None = None,
     intervals: Intervals = "fixed",
 ) -> pd.DataFrame:
-    """Estimate what each level changes of an outcome, from a table of runs: ours or anyone's.
+    """Estimate what each level changes of an outcome, from a table of runs.
 
     Args:
-        frame: a row per run, as ``load_results`` gives it or likewise: a column per factor, one for the seed, one for
-            the outcome, missing where a run has none. A column ``status`` or ``state`` says how a run ended:
+        frame: a row per run, from ``load_results`` or elsewhere: a column per factor, one for the seed, one for the
+            outcome, missing where a run has none. A column ``status`` or ``state`` says how a run ended:
             ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
             failed or had not finished are no results. Rows that are no runs are left out, with a ``LeftOutWarning``.
         factors: columns of what was varied. Either every combination of levels is there, or a baseline and single
@@ -97,16 +97,16 @@ def judge(
     title: str = "",
     figures_as_pdf: bool = False,
 ) -> Path:
-    """Judge a table of anyone's runs: write a page with effects, verdicts and figures.
+    """Judge a table of runs: write a page with effects, verdicts and figures.
 
     Args:
-        runs: the path of a CSV file, or a table as for ``estimate_effects``.
-        factors: as for ``estimate_effects``, like ``seed``, ``baselines``, ``margin`` and ``intervals``.
-        seed: likewise.
-        outcomes: one or several, each as for ``estimate_effects``.
-        baselines: likewise.
-        margin: likewise.
-        intervals: likewise.
+        runs: the path of a CSV file, or a table with a row per run and a column per factor, seed and outcome.
+        factors: columns of what was varied.
+        seed: the column that says which runs share a seed, and are compared with each other.
+        outcomes: columns, each with what is better: ``"fid:lower"``, ``"accuracy:higher"``.
+        baselines: factor → level; by default that of the first row.
+        margin: the relative change within which a ratio does not matter; by default 0.1.
+        intervals: ``"fixed"``, or ``"sequential"`` if you looked at the answers and then added seeds.
         out: the folder to write to.
         title: of the page; by default made of the file's name.
         figures_as_pdf: whether each figure is also wanted as PDF, for papers.

@@ -1,4 +1,4 @@
-"""(seed, purpose) in, the seed of an independent random stream out.
+"""Seeds of independent random streams, each derived from a run's seed and a purpose.
 
 The level of a factor is never part of a purpose. So one seed gives every variant the same batches, the same latents and
 the same initial weights, and a layer that one variant has and another has not shifts nothing else.

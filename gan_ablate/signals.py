@@ -33,7 +33,7 @@ def describe_exit(code: int | None) -> str:
     """Say how a process ended: ``exit code 1``, ``signal SIGTERM``, ``signal SIGRTMIN+3``.
 
     Args:
-        code: its exit code; below zero, the number of the signal that ended it; None where nobody knows.
+        code: its exit code; below zero, the number of the signal that ended it; None where it is unknown.
     """
     if code is None or code >= 0:
         return f"exit code {code}"

@@ -19,12 +19,10 @@ from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
 from gan_ablate.training.loop import TrainingState, TrainResult, train
-from gan_ablate.training.packed import PackedTrainer
 from gan_ablate.training.precision import reproducible_float32
 from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_cells
-from tests.training.test_packed import DIFFERENCES
 from tests.training.test_trainer import MECHANISMS, SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -148,20 +146,6 @@ def test_a_training_that_goes_on_ends_at_the_same_bits(mechanism: str) -> None:
     timed = whole.timer.times_ms()
     assert len(timed) == config.steps
     assert min(timed) > 0
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])
-def test_runs_of_a_graphed_pack_are_lone_runs(preset: str) -> None:
-    configs = [make_config(preset, batch_size=8, **difference) for difference in DIFFERENCES]
-    packed = PackedTrainer(configs, make_images(configs[0], NUM_IMAGES).to(CUDA))
-    step, num = GraphedStep(packed), NUM_EAGER_STEPS + 2
-    together = [term.clone() for _ in range(num) for term in step.step()][-5:]
-    for index, config in enumerate(configs):
-        lone = make_trainer(config)
-        alone = [lone.step() for _ in range(num)][-1]
-        for term, expected in zip(together, alone, strict=True):
-            torch.testing.assert_close(term[index], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_classifier_sees_on_a_gpu_what_it_sees_on_a_cpu() -> None:

@@ -1,4 +1,4 @@
-"""The command line, ``gan-ablate run | plan | list | report | …``: commands, no logic of their own."""
+"""The command line ``gan-ablate``: its commands, which call the other modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands for what was trained elsewhere: ``judge`` a table of runs, ``score`` sets of images."""
+"""Commands for runs trained elsewhere: ``judge`` a table of runs, ``score`` sets of images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def judge(
     figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
 ) -> None:
-    """Judge a table of anyone's runs: effects, verdicts, figures and a page, for any outcome."""
+    """Judge a table of runs: effects, verdicts, figures and a page, for any outcome."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", LeftOutWarning)
         page = judge_table(

@@ -1,4 +1,4 @@
-"""What there is, as tables on a console: grids, presets, data sets, fields, and claims with how they stand."""
+"""Tables on the console: grids, presets, data sets, fields, and claims with their verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command line in, what ``run`` and ``plan`` are asked for out, checked."""
+"""Options of ``run`` and ``plan``: declare, check and resolve them into plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute what ``run`` was asked for, and say before how long it will take."""
+"""The ``run`` command: compute its runs, and estimate before how long they take."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ MAX_FILES = 12
 
 
 def check_code(plans: Sequence[Plan]) -> None:
-    """Let a batch go through code of somebody's own that plans name.
+    """Try the user code of plans on a small batch.
 
     Raises:
         UserError: if it does not give what it should.

@@ -1,4 +1,4 @@
-"""Commands that look after a results folder: ``status``, ``verify`` and ``clean``."""
+"""Commands for a results folder: ``status``, ``verify`` and ``clean``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is to be run, as checked data: a TOML grid comes in, a plan of run configurations goes out."""
+"""The design of experiments: read grids from TOML files and resolve them into plans of runs."""

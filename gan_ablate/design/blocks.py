@@ -1,4 +1,4 @@
-"""A Grid and what options set apart in, the blocks out: settings within each of which everything is compared."""
+"""Blocks: the settings, such as data sets and presets, within each of which variants are compared."""
 
 from __future__ import annotations
 

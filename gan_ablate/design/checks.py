@@ -1,4 +1,4 @@
-"""A run's fields in, each valid by itself; those that do not go together are refused, with the reason."""
+"""Checks across a run's fields: refuse combinations that do not work, and say why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid puts to the test, as its file states it: sentences, and the effects that would be seen were they true."""
+"""Claims: the sentences that a grid tests, and the effects that each one predicts."""
 
 from __future__ import annotations
 

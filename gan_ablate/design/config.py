@@ -1,4 +1,4 @@
-"""RunConfig: everything that changes a run's answer, checked field by field and as a whole."""
+"""RunConfig: every setting that affects the result of a run, checked field by field and as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any run's configuration: one that this program trains, or one of a program of one's own."""
+"""The configuration of any run: one that this package trains, or one of a user's script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A RunConfig and a machine's speed in, a run's duration out: what orders runs and says when a grid will be done."""
+"""Cost model: estimate how long a run takes from its configuration and the machine's speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORKER_SEC = 3.0  # of what a worker's first run does besides: data decoded, th
 _REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
 _REPRESENTATION_SEC = 15.0  # of what networks learn besides drawing, where it is measured
 _INCEPTION_GFLOP_PER_IMAGE = 11.4
-_UNKNOWN_MACS = 5e6  # stands for those of a network of somebody's own, about what dcgan-28 has
+_UNKNOWN_MACS = 5e6  # stands for those of a user's network, about what dcgan-28 has
 
 SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
 """Fields that leave a step's time as it is."""

@@ -1,4 +1,4 @@
-"""Data sets: their names and classes, and image folders, whose files are listed and hashed."""
+"""Data sets: their names and classes. Image folders: list the files and hash their content."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ class KnownFolders:
         """Turn ``folder:PATH`` into ``folder:NAME@HASH``.
 
         Args:
-            dataset: what somebody asked for.
+            dataset: the name that was asked for.
             origin: where, for the message.
 
         Raises:

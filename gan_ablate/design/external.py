@@ -1,4 +1,4 @@
-"""A program of one's own, as a grid's ``[external]`` table describes it; and one run of it, as a configuration."""
+"""External runs: a grid's ``[external]`` table for a user's script, and the configuration of one run of it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class ExternalScoring(Model):
 
 
 class ExternalConfig(Addressed):
-    """One run of a program of one's own."""
+    """One run of a user's script."""
 
     unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files", "keep_samples"})
 

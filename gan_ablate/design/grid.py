@@ -1,4 +1,4 @@
-"""A TOML grid file or a preset in, a checked Grid or the preset's fields out."""
+"""Grids and presets: read their TOML files and check every field."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Grid(Model):
     question: str = ""
     base: str = ""
     external: External | None = None
-    """A program of one's own that trains instead, where there is no ``base``."""
+    """A user's script that trains instead, where there is no ``base``."""
     design: DesignKind = "factorial"
     margin: Share = 0.1
     """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
@@ -155,7 +155,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def load_grid(name: str | Path) -> Grid:
-    """Load a shipped grid by name, or one's own by the path of its TOML file.
+    """Load a shipped grid by name, or another one by the path of its TOML file.
 
     Args:
         name: one of ``list_grids()``, or a path that ends in ``.toml``.

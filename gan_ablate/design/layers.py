@@ -1,4 +1,4 @@
-"""What preset, grid file and options set in, laid over one another; which of them set a field out."""
+"""Layers of settings: parse options, merge layers, and find the layer that sets a field."""
 
 from __future__ import annotations
 

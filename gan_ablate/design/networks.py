@@ -1,4 +1,4 @@
-"""What a run's networks are made of: the part of its configuration that says so."""
+"""The architecture of the generator and the discriminator: the fields of a run that describe it."""
 
 from __future__ import annotations
 

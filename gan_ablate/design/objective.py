@@ -1,4 +1,4 @@
-"""What a run minimises: its adversarial loss, and what is added to D's."""
+"""The objective: the adversarial loss of a run, and the penalty that is added to D's."""
 
 from __future__ import annotations
 

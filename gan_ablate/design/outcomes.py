@@ -1,4 +1,4 @@
-"""Outcomes: everything that is measured of a run, with its name, scale, better direction and definition.
+"""Outcomes: every measured quantity of a run, with its name, scale, better direction and definition.
 
 This list is the only one: an outcome added here is a column of a grid's table, may be claimed, gets effects and a line
 in the report's appendix. ``gan_ablate.analysis.table`` computes its values from records.
@@ -22,7 +22,7 @@ class Outcome:
         name: the column's name.
         title: what tables and figures call it.
         better: which direction is the better one, or None where neither is.
-        scale: ``ratio`` where effects are compared as log ratios and told in percent, ``difference`` elsewhere.
+        scale: ``ratio`` where effects are compared as log ratios and reported in percent, ``difference`` elsewhere.
         definition: one sentence.
         is_timed: whether it depends on the machine's speed, so that runs of different machines do not compare.
     """

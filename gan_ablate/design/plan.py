@@ -1,4 +1,4 @@
-"""A Grid and the options of a run in, a Plan out: the cells of the design and the RunConfig of every cell and seed."""
+"""Plans: resolve a grid and options into the variants of the design, with a RunConfig for each variant and seed."""
 
 from __future__ import annotations
 
@@ -195,17 +195,17 @@ def plan(
         seeds: how many seeds, instead of the budget's number; they count from 0.
         steps: generator steps of a run, instead of the budget's number.
         dataset: instead of the grid's and its preset's data set; several make a block each.
-        base: likewise, instead of the grid's base preset.
+        base: instead of the grid's base preset; several make a block each.
         features: score with this extractor instead of the data set's own.
         overrides: ``path=value`` settings for every cell, the value in TOML's notation or a bare word.
-        allow_code: that the grid names programs or modules of one's own, which will be run.
+        allow_code: allow the scripts and modules of users that the grid names to be run.
 
     What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels,
     the options.
 
     Raises:
         UserError: if any cell is not a valid configuration, or two cells are the same or have the same name; or if the
-            grid runs code of its own and that is not allowed.
+            grid runs user code and that is not allowed.
     """
     resolved = _resolve_budget(grid, budget, seeds, steps)
     if grid.external is not None:

@@ -149,7 +149,7 @@ def resolve_cell(
         own_budget: what the grid's own budget says of scoring.
         options: what options set.
         folders: of images, noted as they are met.
-        code: of somebody's own, likewise.
+        code: user code, noted as it is met.
 
     Raises:
         UserError: if it is not a valid configuration.

@@ -1,4 +1,4 @@
-"""Resolve a run of a user's script: its command is filled in, and what may not be run is refused."""
+"""Resolve a run of a user's script: fill in its command, and refuse what may not be run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def grid_folder(grid: Grid) -> Path:
 
 
 def check_external(grid: Grid, external: External, steps: int | None, base: Sequence[str], *, allow_code: bool) -> None:
-    """Refuse to run a program that nobody allowed to run, or options that it does not understand.
+    """Refuse a script that the user has not allowed to run, and options that it does not take.
 
     Args:
         grid: with ``[external]``.

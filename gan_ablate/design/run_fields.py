@@ -138,7 +138,7 @@ class RunFields(Addressed):
 
     @property
     def own_parts(self) -> dict[str, OwnPart]:
-        """What of it is code of somebody's own: field → part."""
+        """Its parts that are user code: field → part."""
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if isinstance(part, OwnPart)}
 

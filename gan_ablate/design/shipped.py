@@ -31,7 +31,7 @@ def load_study(name: str) -> Study:
 
 
 def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
-    """Load shipped grids by name, all grids of shipped studies, and one's own by path; each once.
+    """Load shipped grids by name, all grids of shipped studies, and other grids by path; each once.
 
     Raises:
         UserError: if one is not there or no grid, or two are named alike.
@@ -50,7 +50,7 @@ class Document(Model):
 
     title: str
     dataset: str
-    """What it learns; ``folder:PATH`` where that is a folder of one's own."""
+    """What it learns; ``folder:PATH`` where that is a user's folder."""
     epochs: int
     seed: int = 0
     claims: list[str]

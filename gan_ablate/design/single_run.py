@@ -1,4 +1,4 @@
-"""A preset's name and options in, one run that belongs to no grid out."""
+"""Single runs: resolve a preset and options into one run that belongs to no grid."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan_run(
         steps: or generator steps; by default those of the standard budget.
         seed: of every random stream.
         features: score with this extractor instead of the data set's own.
-        overrides: ``path=value`` settings, as for ``plan``.
+        overrides: ``path=value`` settings, the value in TOML's notation or a bare word.
 
     Raises:
         UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.

@@ -1,4 +1,4 @@
-"""Source files: which ones a module or a script of a user's is made of, and a name for their content."""
+"""Source files: list those that a user's module or script consists of, and hash their content."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def is_module(file: Path) -> bool:
 def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
     """Refuse files in a folder that have the name of a module which Python finds elsewhere.
 
-    Python would import one of the two for whoever asks, a user's code, PyTorch or the standard library.
+    Python would import one of the two for all code: a user's, PyTorch's and the standard library's.
 
     Args:
         files: that a user's code imports.

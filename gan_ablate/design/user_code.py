@@ -1,4 +1,4 @@
-"""Code of one's own as part of a model: a class or a function by its import path, and what it is called with."""
+"""User code as part of a model: a class or a function, named by its import path, and its arguments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError
 
 PARTS = ("generator", "discriminator", "loss", "penalty")
-"""Fields of a run that may be code of one's own."""
+"""Fields of a run that may be user code."""
 
 _NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 ImportPath = Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=200)]
 
 
 class OwnPart(Model):
-    """A class or a function of one's own; whatever else is set goes to it as keyword arguments."""
+    """A user's class or function; all other fields that are set go to it as keyword arguments."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -43,7 +43,7 @@ class OwnPart(Model):
 
 
 class OwnGenerator(OwnPart):
-    """A generator of one's own: latents in, images in [-1, 1] out."""
+    """A user's generator: it maps latents to images in [-1, 1]."""
 
     latents: Literal["vectors", "maps"] = "vectors"
     """How it takes latents: (B, N), or as maps of 1×1 pixels, (B, N, 1, 1)."""
@@ -52,7 +52,7 @@ class OwnGenerator(OwnPart):
 
 
 class OwnDiscriminator(OwnPart):
-    """A discriminator of one's own: images in [-1, 1] in, a logit each out; no sigmoid at its end."""
+    """A user's discriminator: it maps images in [-1, 1] to a logit each, without a sigmoid at its end."""
 
     initialised: Literal["by_init", "by_itself"] = "by_init"
     """Whether ``init`` draws its linear, convolutional and batch norm layers anew, or they stay as it made them."""
@@ -61,14 +61,14 @@ class OwnDiscriminator(OwnPart):
 
 
 class OwnLoss(OwnPart):
-    """An adversarial loss of one's own, with two methods.
+    """A user's adversarial loss, with two methods.
 
     ``discriminator(logits_real, logits_fake)`` and ``generator(logits_fake)``, each of (B,) logits, give () losses.
     """
 
 
 class OwnPenalty(OwnPart):
-    """A penalty of one's own: called with D as a function, real images and fake ones, it gives a () number."""
+    """A user's penalty: called with D as a function, real images and fake ones, it returns a () number."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class OwnCode:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def complete(self, data: dict[str, Any], source: str) -> dict[str, Any]:
-        """Name the source of every part that is code of one's own.
+        """Name the source of every part that is user code.
 
         Args:
             data: of a run, not checked yet.

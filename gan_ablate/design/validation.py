@@ -1,4 +1,4 @@
-"""Plain data in, a checked frozen model out, or one line that says what is wrong and what would be valid."""
+"""Validation: turn plain data into checked frozen models, or say in one line what is wrong and what is valid."""
 
 from __future__ import annotations
 

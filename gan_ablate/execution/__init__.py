@@ -1,1 +1,1 @@
-"""A plan's runs come in, their records go out: computed, kept on disk, and told of meanwhile."""
+"""Execution: compute the runs of a plan, keep their records on disk, and report progress."""

@@ -1,4 +1,4 @@
-"""A training's states in, one file a run out, from which the run goes on; the file says itself whether it is whole."""
+"""Checkpoints: save the state of a training in one file with a checksum, and resume from it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RunCheckpoints:
         every_sec: training seconds between two checkpoints.
         keeps_last: whether the state after the last step is kept in any case.
         should_stop: asked after every step whether the run is to end here.
-        log: told what was found and what could not be written.
+        log: receives what was found and what could not be written.
 
     Attributes:
         earlier_sec: what the run took before this process went on with it.
@@ -171,7 +171,7 @@ class RunCheckpoints:
         try:
             for name in names:
                 shutil.copyfile(sheets[name], samples / name)
-        except FileNotFoundError:  # somebody deletes the other run
+        except FileNotFoundError:  # another process deletes the other run
             return None
         return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])
 
@@ -183,7 +183,7 @@ class RunCheckpoints:
         return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
 
     def _read(self, path: Path) -> _Checkpoint | None:
-        """Read a checkpoint; one that is damaged, or of another origin, is told of and left alone."""
+        """Read a checkpoint; log one that is damaged or of another origin, and leave it alone."""
         try:
             found = _unpack(read_sealed(path))
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Where and how runs are computed: what changes nothing of their answer."""
+"""The run context: where and how runs are computed. It does not affect their results."""
 
 from __future__ import annotations
 

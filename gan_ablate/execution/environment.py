@@ -1,4 +1,4 @@
-"""The machine and the versions that a run's numbers were made with, in words."""
+"""The environment of a run: describe the machine and the versions of the software."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of a user's script: start it as agreed, read its log, and score what it leaves."""
+"""Runs of a user's script: start it, read its log, and score its images."""
 
 from __future__ import annotations
 

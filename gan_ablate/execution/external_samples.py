@@ -1,4 +1,4 @@
-"""Samples: find the images that a user's script left, or sample its saved generator, as scoring takes them."""
+"""Samples of external runs: load the images that a user's script saved, or sample its saved generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands ask of every run, whether it is over and what a step of it took, kept where it is found at once.
+"""The index of runs: whether each has finished and how long its steps took, without reading every record.
 
 The records are the truth. An entry counts only as long as its record's file has the size and the time that it had when
 it was read; deleting the index costs as long as reading them all once.

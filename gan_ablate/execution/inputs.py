@@ -1,4 +1,4 @@
-"""What a run needs besides its configuration, looked for once a process: device, images, and what scores them."""
+"""Inputs of runs, loaded once a process: the device, the data set and the scorer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_inputs(config: AnyConfig, context: RunContext) -> None:
     """Load what a run will need, so that what is missing is said before anything is trained.
 
     Raises:
-        UserError: if the data set, the extractor or the device cannot be had, or code of somebody's own does not give
-            what it should.
+        UserError: if the data set, the extractor or the device cannot be had, or user code does not give what it
+            should.
     """
     find_device(context.device)
     find_dataset(config, context)

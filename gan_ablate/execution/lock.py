@@ -1,4 +1,4 @@
-"""A run's file in, the right to compute it out: for one process at a time, on whichever machine."""
+"""Leases: lock a run's file, so that only one process at a time computes the run."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ def _is_held(store: Store, run_id: str) -> bool:
 
 
 def _list_abandoned(store: Store) -> Iterator[Path]:
-    """Files as ``write_atomically`` names them while it writes, folders likewise, in the places that the store owns."""
+    """Files and folders named as ``write_atomically`` names them while it writes, in the places that the store owns."""
     names = ("runs", "plans", "checkpoints", "cache", "records", "sheets", *store.list_plans())
     owned = [store.root / name for name in names]
     inside = (path for place in owned for path in sorted(place.rglob(".*")))

@@ -1,4 +1,4 @@
-"""What happens to runs under way, and who may want to know. No PyTorch here: the process that listens does without."""
+"""Observers: the events of runs, and the protocol of those who receive them. It does not import PyTorch."""
 
 from __future__ import annotations
 

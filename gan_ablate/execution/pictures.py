@@ -1,4 +1,4 @@
-"""Pictures of samples: the sheet of a run, and new samples from a finished run's generator."""
+"""Pictures of samples: save sample grids, and sample the generator of a finished run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress display: the console, a line for every run, and who observes."""
+"""The progress display: a table on the console with a line for every run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Display:
         labels: run id → the name of its cell.
         num_done: runs that were there already.
         jobs: how many runs go on at once.
-        is_calibrated: whether the runs' seconds rest on this machine; without, no time is told before some are over.
+        is_calibrated: whether the runs' seconds rest on this machine; without, no time is shown before some are over.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ def _cells(config: AnyConfig, progress: RunProgress | None) -> list[str]:
 
 
 def _cells_of_program(config: ExternalConfig, progress: RunProgress | None) -> list[str]:
-    """Say what a program's log has told, if it tells anything."""
+    """Show the steps and losses that a script's log has, if any."""
     if progress is None:
         return ["running"]
     losses = (("D", progress.loss_d), ("G", progress.loss_g))
@@ -220,7 +220,7 @@ def _cells_of_program(config: ExternalConfig, progress: RunProgress | None) -> l
 def observing(
     plans: Sequence[Plan], observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
 ) -> Iterator[RunObserver]:
-    """Give the observer that was asked for, or else a bar where somebody can see it."""
+    """Return the observer that was asked for, or else a display where there is a terminal or a notebook."""
     if observer is not None:
         yield observer
         return

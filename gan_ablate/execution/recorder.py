@@ -1,4 +1,4 @@
-"""One training's measurements and snapshots in, its curves, sample sheets, log and progress out."""
+"""The recorder: keep the curves of one training, save its sample grids, and report its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One configuration in, one record out: data, training and scoring. The only place that catches what they raise."""
+"""One run: load data, train, score, and return its record. Errors of a run are caught here only."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def execute(
                 record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
     except RunStoppedError:
         raise
-    except ProgramError as failure:  # what somebody's program did, in a line
+    except ProgramError as failure:  # what a user's script did, in a line
         log.info("failed: %s", failure)
         record = Record(
             run_id=config.run_id,

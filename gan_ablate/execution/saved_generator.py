@@ -1,4 +1,4 @@
-"""Saved generators: sample one. A script of its own with PyTorch alone, which ``drawn`` starts and may end.
+"""Saved generators: sample one, in a separate process that imports PyTorch alone.
 
 It neither unpickles nor starts anything: what a user's script saved may come from elsewhere.
 """
@@ -99,6 +99,6 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")  # that TorchScript is on its way out is no news to whoever uses it
     try:
         main(sys.argv[1])
-    except Exception as broken:  # whatever somebody's saved program raises
+    except Exception as broken:  # a user's saved program may raise anything
         print(str(broken).strip().partition("\n")[0][:300] or type(broken).__name__)
         sys.exit(1)

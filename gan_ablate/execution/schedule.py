@@ -1,4 +1,4 @@
-"""The schedule: which runs are missing, in which order, and how long they take on this machine."""
+"""The schedule: list missing runs, order them, and estimate how long they take on this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WARM_UP_STEPS, TIMED_STEPS, TIMED_SEC = 2, 4, 0.4
 """A variant takes so many steps beforehand, then so many at least, and more until so many seconds are over."""
 
 MAX_TIMED_VARIANTS = 24
-"""Of a plan; the time of any further ones is told from their arithmetic."""
+"""Of a plan; the time of any further ones is estimated from their arithmetic."""
 
 KEPT_SEC = 24 * 3600
 """A machine that was busy when it was measured is not called slow for ever."""
@@ -52,7 +52,7 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
         device: where they will be trained. On a GPU nothing is measured: what it takes shows with the first runs.
 
     Returns:
-        What is known; None on a GPU, where programs of somebody's own are run, and where the measurement failed.
+        What is known; None on a GPU, where users' scripts are run, and where the measurement failed.
     """
     if device != "cpu" or any(isinstance(cell.config, ExternalConfig) for plan in plans for cell in plan.cells):
         return None
@@ -149,7 +149,7 @@ def _time_step(config: RunConfig) -> float | None:
             started = time.perf_counter()
             take_step()
             times.append(time.perf_counter() - started)
-    except (RuntimeError, MemoryError, UserError):  # PyTorch's, of memory above all, or of code of somebody's own
+    except (RuntimeError, MemoryError, UserError):  # PyTorch's, of memory above all, or of user code
         return None
     return statistics.median(times) * 1e3
 
@@ -210,7 +210,7 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
 
 
 def _run_sec(config: AnyConfig, speed: Speed) -> float:
-    """Estimate the seconds of a run; of a program of somebody's nothing is known, and all count alike."""
+    """Estimate the seconds of a run; the cost of a user's script is unknown, so all its runs count alike."""
     return UNKNOWN_RUN_SEC if isinstance(config, ExternalConfig) else estimate_run_sec(config, speed)
 
 

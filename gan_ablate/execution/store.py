@@ -1,4 +1,4 @@
-"""Run folders and plans on disk: written atomically, read back as records."""
+"""The store: run folders and plans on disk, written atomically and read back as records."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Store:
         return self.root / "checkpoints" / training / f"{config.run_id}.checkpoint"
 
     def lease_path(self, run_id: str) -> Path:
-        """Return the file that whoever computes a run holds locked meanwhile."""
+        """Return the file that the process which computes a run holds locked."""
         return self.run_dir(run_id) / ".lease"
 
     def archived_record(self, run_id: str) -> Path:

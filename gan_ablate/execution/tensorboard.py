@@ -1,4 +1,4 @@
-"""Records in, TensorBoard's event files out: the same histories, curves, scores, sample sheets and factors."""
+"""TensorBoard: export the histories, curves, scores, sample grids and factors of runs as event files."""
 
 from __future__ import annotations
 

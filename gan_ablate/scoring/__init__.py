@@ -1,1 +1,1 @@
-"""A generator and real images come in, numbers go out."""
+"""Scoring: compare generated images with real ones."""

@@ -1,4 +1,4 @@
-"""uint8 images in, feature vectors out: the small image classifiers and Inception-v3 that scores are computed from."""
+"""Feature extractors: the small image classifiers and Inception-v3, from uint8 images to feature vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score sets of images from outside: against a data set's held-out images, with what real images of that size score."""
+"""Scores of external images: compare sets with held-out images, beside what real images of that number score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of images from outside: read from folders, files and arrays, checked, and put in an order of their own."""
+"""Sets of external images: read folders, files and arrays, check them, and order the images by content."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_set(images: Images, *, num_channels: int) -> ImageSet:
     """Read images from anywhere, and put them in an order that does not depend on where they lay.
 
     Args:
-        images: as for ``score_images``.
+        images: an array or a tensor, or the path of a folder, of a ``.npy`` or of a ``.npz`` file.
         num_channels: of the result: 1 makes colour grey, 3 repeats grey.
 
     Raises:
@@ -69,7 +69,7 @@ def read_images(images: Images, *, num_channels: int, size: int | None = None) -
     """Read images as scoring takes them.
 
     Args:
-        images: as for ``score_images``.
+        images: an array or a tensor, or the path of a folder, of a ``.npy`` or of a ``.npz`` file.
         num_channels: of the result: 1 makes colour grey, 3 repeats grey.
         size: the side that they have to have; by default, whatever they all have.
 

@@ -1,4 +1,4 @@
-"""Features of real and of generated images in, numbers out: FID, KID and what else the same features tell.
+"""Metrics: FID, KID and other scores, from the features of real and of generated images.
 
 Distances are computed by torchmetrics in float64; the other scores are written out beside their formulas.
 """

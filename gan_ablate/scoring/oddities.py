@@ -1,4 +1,4 @@
-"""What is odd about a set of images beside real ones: copies, values of another range, and grids of samples."""
+"""Oddities of a set of images: copies of real ones, another range of values, and grids of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set and an extractor in, all that scores need of the real images out, kept on disk between processes."""
+"""Features of real images: compute what scores need of a data set, and cache it on disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class RealFeatures:
         manifold: of at most ``NEIGHBOUR_SAMPLES`` of them, chosen at random, the same ones every time.
         training: features of all training images at the resolution of training, or None where the extractor is too
             slow to look at them all.
-        nearest_held_out: median distance of held-out images to the nearest training image, or None likewise.
+        nearest_held_out: median distance of held-out images to the nearest training image, or None where ``training``
+            is None.
     """
 
     reference: Tensor

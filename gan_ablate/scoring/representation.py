@@ -1,4 +1,4 @@
-"""A trained pair and labelled images in, what its networks have learnt besides drawing out.
+"""Representation: measure what the networks of a run have learnt besides generating images.
 
 The DCGAN paper (arXiv:1511.06434, sections 5 and 6) shows it by a classifier on D's features, by arithmetic on latents
 and by pictures of filters. Here each is a number that has a control in the same run.
@@ -90,7 +90,7 @@ def study_representation(
     Args:
         config: the run, unconditional, on a data set with classes.
         generator: after training, on the CPU.
-        discriminator: likewise.
+        discriminator: after training, on the CPU.
         dataset: its training images with their classes; D saw the images, never the classes.
         extractor: which tells the classes of generated images.
     """

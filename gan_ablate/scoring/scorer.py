@@ -1,4 +1,4 @@
-"""A generator in, its scores out: images as a saved picture would hold them, then features, then numbers."""
+"""The scorer: sample a generator, round its images to 8 bits, extract features and compute scores."""
 
 from __future__ import annotations
 

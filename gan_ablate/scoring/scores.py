@@ -1,4 +1,4 @@
-"""What one set of images comes to, as scores make it and as records keep it."""
+"""Scores: the numbers of one set of images, as metrics give them and as records keep them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Scores(Model):
         density: precision that does not trust outliers; 1 for real images.
         coverage: recall that does not trust outliers.
         classifier_score: between 1 and the number of classes, or None where the extractor has none.
-        class_counts: how many images fall into each class, or None likewise.
+        class_counts: how many images fall into each class, or None where the extractor has no classes.
         label_accuracy: share of the images that the classifier takes for the class they were asked to be of, or None
             where none was asked for.
         nearest_ratio: median distance to the nearest training image, over that of held-out real images: 0 for copies, 1

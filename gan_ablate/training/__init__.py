@@ -1,1 +1,1 @@
-"""A run's configuration and images come in, trained networks go out, with their history and what a step cost."""
+"""Training: train the networks of a run on its images, and measure the cost of a step."""

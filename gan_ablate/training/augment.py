@@ -1,4 +1,4 @@
-"""Images in, augmented images out, through which gradients flow: DiffAugment (arXiv:2006.10738, section 3).
+"""Differentiable augmentation of images: DiffAugment (arXiv:2006.10738, section 3).
 
 Its operations and their strengths are those of the paper, appendix A: each image gets its own draw, and real and
 generated images are augmented alike.

@@ -1,4 +1,4 @@
-"""A trainer's step in, the same step as one CUDA graph out."""
+"""CUDA graphs: capture a trainer's step and replay it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_EAGER_STEPS = 3
 
 
 def choose_step(trainer: AdversarialStep) -> Callable[[], StepTerms]:
-    """Return how a trainer's steps are taken where it lies: on a GPU as graphs, unless code of one's own takes part."""
+    """Return how a trainer's steps are taken where it lies: on a GPU as graphs, unless user code takes part."""
     is_graphed = trainer.images.device.type == "cuda" and not trainer.config.own_parts
     return GraphedStep(trainer).step if is_graphed else trainer.step
 
@@ -70,7 +70,7 @@ class GraphedStep:
     def _capture(self, batches: list[Tensor]) -> _Capture:
         """Record a step without taking it."""
         graph, captured = torch.cuda.CUDAGraph(), [indices.clone() for indices in batches]
-        for stream in self._trainer.random_streams():
+        for stream in self._trainer.streams.values():
             graph.register_generator_state(stream)
         with torch.cuda.graph(graph, stream=self._stream):
             terms = self._trainer.step_on(captured)

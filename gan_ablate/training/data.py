@@ -1,4 +1,4 @@
-"""A data set's name in, its images in memory out, with checksum and origin; and the order training meets them in."""
+"""Training data: load a data set into memory, with its checksum and origin, and order its images into batches."""
 
 from __future__ import annotations
 

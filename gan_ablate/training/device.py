@@ -1,4 +1,4 @@
-"""The device that computes: its check on this machine, and how its memory is allocated."""
+"""Devices: check that one works on this machine, and set how its memory is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state that PyTorch, NumPy and Python keep for a whole process: random streams, and settings."""
+"""Global state of PyTorch, NumPy and Python: their random streams and settings."""
 
 from __future__ import annotations
 

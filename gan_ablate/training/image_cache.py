@@ -1,4 +1,4 @@
-"""Decoded images in, the same images out as a file that all processes of a machine map into their memory."""
+"""The image cache: a file of decoded images that all processes of a machine map into memory."""
 
 from __future__ import annotations
 

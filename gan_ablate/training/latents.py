@@ -1,4 +1,4 @@
-"""A random stream in, what G draws images from out: latents, and behind them one-hot classes where a run has some."""
+"""Latents and classes: draw latents for G, put one-hot classes behind them, and select D's logits of a class."""
 
 from __future__ import annotations
 
@@ -38,3 +38,19 @@ def ask_for(config: RunConfig, z: Tensor, classes: Tensor) -> Tensor:
 def classes_in(config: RunConfig, latents: Tensor) -> Tensor | None:
     """Read back the one-hot classes, (B, num_classes), that (B, num_inputs_g) latents ask for, if they ask for any."""
     return latents[:, config.latent_dim :] if config.num_classes else None
+
+
+def select_logits(outputs: Tensor, classes: Tensor | None) -> Tensor:
+    """Return the logits of images, of the classes they are said to be of.
+
+    This is D(x, y) = ψ(φ(x)) + vᵧᵀφ(x) (arXiv:1802.05637, equation 3): D's last layer gives ψ first, then a term for
+    each class.
+
+    Args:
+        outputs: (B,) of a D without classes, or (B, 1 + num_classes).
+        classes: (B, num_classes) one-hot, or None.
+
+    Returns:
+        (B,) logits.
+    """
+    return outputs if classes is None else outputs[:, 0] + (outputs[:, 1:] * classes).sum(1)

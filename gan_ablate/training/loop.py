@@ -1,4 +1,4 @@
-"""The training loop: a run from its first step, or from a checkpoint, to its last."""
+"""The training loop: train a run from its first step, or from a checkpoint, to its last step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TrainResult:
 
     Attributes:
         generator: after the last step.
-        discriminator: likewise.
+        discriminator: after the last step.
         history: a row every ``MEASURE_EVERY`` steps and after the last one.
         average: the generator with the moving average of its weights, where the run keeps one.
         diverged_at: the step at which a loss, gradient, weight or pixel was found not to be finite, or None.

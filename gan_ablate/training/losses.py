@@ -1,4 +1,4 @@
-"""Logits in, adversarial losses out: pure functions."""
+"""Adversarial losses: pure functions of D's logits."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def mode_seeking_term(x_fake: Tensor, z: Tensor) -> Tensor:
 
 
 def _single(loss: object, source: str) -> Tensor:
-    """Check that code of somebody's own gave one number.
+    """Check that user code returned one number.
 
     Raises:
         UserError: if it did not.

@@ -1,4 +1,4 @@
-"""D's logits and the images they judge in, penalties on D's gradient out: pure functions."""
+"""Penalties on D's gradient: pure functions of its logits and of the images."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def discriminator_penalty(
 
     Args:
         penalty: which one, with its weight.
-        judge: D, images in, (B,) logits out.
+        judge: D, which maps images to (B,) logits.
         real: real images; for a penalty on their gradient, they require one.
-        fake: generated images, likewise.
-        draw_epsilon: images in, (B, 1, 1, 1) in [0, 1] out: where between real and fake ones to look.
+        fake: generated images; for a penalty on their gradient, they require one.
+        draw_epsilon: draws for images (B, 1, 1, 1) in [0, 1]: where between real and fake ones to look.
 
     Returns:
         () to be minimised.
@@ -71,7 +71,7 @@ def interpolated_gradient_penalty(
     """Return how far the norm of D's gradient between real and fake images is from ``target``.
 
     Args:
-        judge: D, images in, (B,) logits out; each logit depends on its own image alone.
+        judge: D, which maps images to (B,) logits; each logit depends on its own image alone.
         x_real: (B, C, S, S) real images.
         x_fake: (B, C, S, S) generated images.
         epsilon: (B, 1, 1, 1) in [0, 1], where between the two.

@@ -56,7 +56,7 @@ class ReadingNotes:
 
 
 def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> None:
-    """Name the files that cannot be read, all at once, so that nobody waits for the next one.
+    """Name the files that cannot be read, all at once.
 
     Args:
         source: what the files belong to.
@@ -132,7 +132,7 @@ def _to_rgb(image: Image.Image, notes: ReadingNotes) -> Image.Image:
     """Turn a picture upright, lay what is transparent on white, and make it 8-bit colour; 16-bit grey is scaled to it.
 
     Raises:
-        ValueError: if its pixels have more than 16 bits, of which nobody knows which are white.
+        ValueError: if its pixels have more than 16 bits, whose white is not known.
     """
     notes.num_of_several += getattr(image, "n_frames", 1) > 1
     try:

@@ -1,4 +1,4 @@
-"""A run's precision in, the numbers its layers compute with out, whatever the machine can do by itself."""
+"""Precision: the number formats that the layers of a run compute with, on any machine."""
 
 from __future__ import annotations
 

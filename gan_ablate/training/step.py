@@ -1,17 +1,22 @@
-"""One G step with its D steps, the mathematics of training: whose networks, images and latents, a subclass says."""
+"""The adversarial step of a run: its networks, optimisers and random streams, and one G step with its D steps."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import copy
 from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 import torch
 
-from gan_ablate.training.data import take_batch
-from gan_ablate.training.latents import classes_in
-from gan_ablate.training.losses import mode_seeking_term
+from gan_ablate.seeding import stream_seed
+from gan_ablate.training.augment import augment
+from gan_ablate.training.data import BatchOrder, take_batch
+from gan_ablate.training.global_state import seed_streams
+from gan_ablate.training.latents import ask_for, classes_in, draw_latents, one_hot, select_logits
+from gan_ablate.training.losses import discriminator_loss, generator_loss, mode_seeking_term
+from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.penalties import Judged, discriminator_penalty
 from gan_ablate.training.precision import computing_in
+from gan_ablate.training.user_code import keep_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
 
 Network = Literal["discriminator", "generator"]
+
+CLASS_STREAMS = ("classes/discriminator", "classes/generator", "classes/mismatched")
+"""Random streams of the classes of fakes, and of the wrong classes that D learns to reject."""
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -40,7 +48,7 @@ class GeneratorTerms(NamedTuple):
 
 
 class StepTerms(NamedTuple):
-    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached; of packed runs, R of each.
+    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached.
 
     Losses are the adversarial ones, without penalties. ``logits_fake_before`` are D's logits of its own fakes, before
     it learns from them, ``logits_fake_after`` those that G learns from, after D's update: the D(G(z)) before / after of
@@ -62,76 +70,49 @@ class Fakes(NamedTuple):
     latents: Tensor
 
 
-class Ingredients(ABC):
-    """What a step is made of, whatever the networks are: one run's, or those of many runs at once.
+class AdversarialStep:
+    """One run's networks, optimisers, data order and random streams, and the step that changes them.
 
-    Attributes:
-        config: the run, or one of the runs, for all that they share.
+    Args:
+        config: the run.
         images: (N, C, S, S) uint8 training images, on the device that trains.
-        generator: latents in, images out.
-        discriminator: images in, logits out.
-        optimizer_g: of the generator's parameters.
-        optimizer_d: of the discriminator's parameters.
-    """
+        labels: (N,) int64 their classes, on the same device; only conditional runs need them.
 
-    config: RunConfig
-    images: Tensor
-    generator: nn.Module
-    discriminator: nn.Module
-    optimizer_g: torch.optim.Optimizer
-    optimizer_d: torch.optim.Optimizer
-
-    @abstractmethod
-    def draw_latents(self, network: Network) -> Tensor:
-        """Draw the next latents of the fakes that a network learns from, with their classes if they have any."""
-
-    @abstractmethod
-    def random_streams(self) -> list[torch.Generator]:
-        """Return all that a step draws from on the device."""
-
-    @abstractmethod
-    def next_indices(self) -> Tensor:
-        """Return which images make the next batch of real ones."""
-
-    @abstractmethod
-    def discriminator_loss(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-        """Return D's loss, one number a run."""
-
-    @abstractmethod
-    def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
-        """Return G's loss, one number a run; real images' logits are there for a loss that compares the two."""
-
-    @abstractmethod
-    def classes_of(self, indices: Tensor) -> Tensor | None:
-        """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
-
-    @abstractmethod
-    def draw_other_classes(self, classes: Tensor) -> Tensor:
-        """Draw for each of (B, num_classes) one-hot classes another one."""
-
-    @abstractmethod
-    def augment(self, x: Tensor) -> Tensor:
-        """Return images as D is to see them."""
-
-    @abstractmethod
-    def draw_epsilon(self, x: Tensor) -> Tensor:
-        """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
-
-    @abstractmethod
-    def after_generator_step(self) -> None:
-        """Follow G's weights, where a run keeps their average."""
-
-
-class AdversarialStep(Ingredients):
-    """One G step with its D steps.
+    Weights, losses and updates are of PyTorch's default dtype, float32.
 
     Attributes:
         num_steps: G steps taken so far.
-        last_d: what the last D step left behind, once there was one.
+        last_d: the terms of the last D step; None before the first one.
+        order: the order in which real images are met.
+        streams: purpose → random stream on the device; dropout draws from PyTorch's global stream.
+        average: G with the moving average of its weights, where the run keeps one.
+        average_weight: () 1 - decayⁿ after n steps, by which that average is divided.
+        own_modules: the loss and the penalty, where they are user code and modules.
     """
 
-    num_steps: int = 0
-    last_d: DiscriminatorTerms | None = None
+    def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
+        self.config, self.images, self._device = config, images, images.device
+        self.num_steps = 0
+        self.last_d: DiscriminatorTerms | None = None
+        self._labels = labels if config.conditional else None
+        self.order = BatchOrder(images, config.batch_size, config.seed)
+        self.streams = {
+            purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
+            for purpose in ("latent/discriminator", "latent/generator", "penalty", *CLASS_STREAMS, *config.augmentation)
+        }
+        self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
+        self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
+        self.average_weight = torch.zeros((), device=self._device)
+        # Dropout is the one thing in training that draws from PyTorch's global stream. Seeded here, as the networks'
+        # constructors draw from it too: variants with other layers meet the same masks.
+        torch.manual_seed(stream_seed(config.seed, "dropout"))
+        self.own_modules: list[nn.Module] = []
+        if config.own_parts:
+            self.own_modules = keep_own(config.own_parts, config.seed, self._device)
+            seed_streams(stream_seed(config.seed, "dropout"))
+        self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
+        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it, on the next real images."""
@@ -177,6 +158,63 @@ class AdversarialStep(Ingredients):
         assert last is not None
         return StepTerms(last.loss, terms_g.loss, last.logits_real, last.logits_fake, terms_g.logits_fake)
 
+    def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
+        """Update D on a batch of real images and one of fakes."""
+        is_accumulated = self.config.generator_gradient == "accumulated"
+        x_real = take_batch(self.images, indices)
+        x_fake = fakes.images if is_accumulated else fakes.images.detach()
+        classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
+        penalty = self.config.penalty
+        if penalty.kind in ("r1", "r1_r2"):
+            x_real.requires_grad_()
+        if penalty.kind == "r1_r2":
+            x_fake.requires_grad_()
+        outputs_real, logits_fake = self._look_at(x_real), self._judge(x_fake, classes_fake)
+        logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
+        if classes_real is not None and self.config.matching_aware:
+            # arXiv:1605.05396, algorithm 1, line 10: fakes and mismatched pairs count half each.
+            mismatched = select_logits(outputs_real, self.draw_other_classes(classes_real))
+            logits_rejected = torch.cat((logits_fake, mismatched))
+        loss = discriminator_loss(self.config.loss, logits_real, logits_rejected)
+        total = loss + discriminator_penalty(
+            penalty,
+            lambda x: self._judge(x, classes_real),
+            Judged(x_real, logits_real),
+            Judged(x_fake, logits_fake),
+            self.draw_epsilon,
+        )
+        self.optimizer_d.zero_grad()
+        if is_accumulated:
+            self.optimizer_g.zero_grad()
+        total.backward(retain_graph=is_accumulated)  # G's step goes through the same fakes once more
+        self.optimizer_d.step()
+        if self.config.loss.kind == "wasserstein" and self.config.loss.weight_clip is not None:
+            _clip_weights(self.discriminator, self.config.loss.weight_clip)
+        return DiscriminatorTerms(loss.detach(), logits_real.detach(), logits_fake.detach())
+
+    def _step_generator(self, fakes: Fakes, indices: Tensor | None) -> GeneratorTerms:
+        """Update G through D's logits of its fakes; ``indices`` name real images for a loss that compares the two."""
+        # D's weights take no part in G's update: without their gradients the gradient of the images is the same.
+        self.discriminator.requires_grad_(False)
+        logits_real = None
+        if self.config.loss.kind == "relativistic":
+            assert indices is not None
+            with torch.no_grad():
+                logits_real = self._judge(take_batch(self.images, indices), self.classes_of(indices))
+        logits_fake = self._judge(fakes.images, classes_in(self.config, fakes.latents))
+        loss = generator_loss(self.config.loss, logits_fake, logits_real)
+        total = loss
+        if self.config.mode_seeking_weight:
+            z = fakes.latents[:, : self.config.latent_dim]
+            total = total + self.config.mode_seeking_weight * mode_seeking_term(fakes.images, z)
+        if self.config.generator_gradient == "own":
+            self.optimizer_g.zero_grad()
+        total.backward()
+        self.optimizer_g.step()
+        self.discriminator.requires_grad_(True)
+        self._move_average()
+        return GeneratorTerms(loss.detach(), logits_fake.detach())
+
     def _generate(self, network: Network, *, for_generator: bool) -> Fakes:
         """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
         z = self.draw_latents(network)
@@ -194,79 +232,62 @@ class AdversarialStep(Ingredients):
         """Return D's (B,) logits of images, of the classes they are said to be of."""
         return select_logits(self._look_at(x), classes)
 
-    def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
-        is_accumulated = self.config.generator_gradient == "accumulated"
-        x_real = take_batch(self.images, indices)
-        x_fake = fakes.images if is_accumulated else fakes.images.detach()
-        classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
-        penalty = self.config.penalty
-        if penalty.kind in ("r1", "r1_r2"):
-            x_real.requires_grad_()
-        if penalty.kind == "r1_r2":
-            x_fake.requires_grad_()
-        outputs_real, logits_fake = self._look_at(x_real), self._judge(x_fake, classes_fake)
-        logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
-        if classes_real is not None and self.config.matching_aware:
-            # arXiv:1605.05396, algorithm 1, line 10: fakes and mismatched pairs count half each.
-            mismatched = select_logits(outputs_real, self.draw_other_classes(classes_real))
-            logits_rejected = torch.cat((logits_fake, mismatched))
-        loss = self.discriminator_loss(logits_real, logits_rejected)
-        total = loss.sum() + discriminator_penalty(
-            penalty,
-            lambda x: self._judge(x, classes_real),
-            Judged(x_real, logits_real),
-            Judged(x_fake, logits_fake),
-            self.draw_epsilon,
-        )
-        self.optimizer_d.zero_grad()
-        if is_accumulated:
-            self.optimizer_g.zero_grad()
-        total.backward(retain_graph=is_accumulated)  # G's step goes through the same fakes once more
-        self.optimizer_d.step()
-        if self.config.loss.kind == "wasserstein" and self.config.loss.weight_clip is not None:
-            _clip_weights(self.discriminator, self.config.loss.weight_clip)
-        return DiscriminatorTerms(loss.detach(), logits_real.detach(), logits_fake.detach())
+    def draw_latents(self, network: Network) -> Tensor:
+        """Draw the next (B, num_inputs_g) latents of the fakes that a network learns from.
 
-    def _step_generator(self, fakes: Fakes, indices: Tensor | None) -> GeneratorTerms:
-        # D's weights take no part in G's update: without their gradients the gradient of the images is the same.
-        self.discriminator.requires_grad_(False)
-        logits_real = None
-        if self.config.loss.kind == "relativistic":
-            assert indices is not None
-            with torch.no_grad():
-                logits_real = self._judge(take_batch(self.images, indices), self.classes_of(indices))
-        logits_fake = self._judge(fakes.images, classes_in(self.config, fakes.latents))
-        loss = self.generator_loss(logits_fake, logits_real)
-        total = loss.sum()
-        if self.config.mode_seeking_weight:
-            z = fakes.latents[:, : self.config.latent_dim]
-            total = total + self.config.mode_seeking_weight * mode_seeking_term(fakes.images, z)
-        if self.config.generator_gradient == "own":
-            self.optimizer_g.zero_grad()
-        total.backward()
-        self.optimizer_g.step()
-        self.discriminator.requires_grad_(True)
-        self.after_generator_step()
-        return GeneratorTerms(loss.detach(), logits_fake.detach())
+        Where the run is conditional, their classes are as frequent as those of the training images.
+        """
+        z = draw_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
+        if self._labels is None:
+            return z
+        stream = self.streams[f"classes/{network}"]  # of their own: the latents are those of a run without classes
+        drawn = torch.randint(len(self._labels), (len(z),), generator=stream, device=self._device)
+        return ask_for(self.config, z, self._labels[drawn])
+
+    def next_indices(self) -> Tensor:
+        """Return which images make the next batch of real ones: (B,)."""
+        return self.order.next()
+
+    def classes_of(self, indices: Tensor) -> Tensor | None:
+        """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
+        return None if self._labels is None else one_hot(self.config, self._labels[indices])
+
+    def draw_other_classes(self, classes: Tensor) -> Tensor:
+        """Draw for each of (B, num_classes) one-hot classes another one, all others equally often."""
+        num, stream = classes.shape[1], self.streams["classes/mismatched"]
+        ahead = torch.randint(1, num, (len(classes),), generator=stream, device=self._device)
+        return one_hot(self.config, (classes.argmax(1) + ahead) % num)
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Return images as D is to see them."""
+        for kind in self.config.augmentation:
+            x = augment(x, (kind,), self.streams[kind])
+        return x
+
+    def draw_epsilon(self, x: Tensor) -> Tensor:
+        """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
+        return torch.rand((len(x), 1, 1, 1), generator=self.streams["penalty"], device=self._device)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        """Move the average of G's weights, and of its batch norms' averages, towards the present ones.
+
+        As in Adam (arXiv:1412.6980, section 3), what the average began with has no part in it: after n steps its weight
+        is 1 - decayⁿ, by which it is divided. All on the device, as a CUDA graph needs it.
+        """
+        if self.average is None:
+            return
+        new = 1 - self.config.ema_decay
+        self.average_weight.mul_(self.config.ema_decay).add_(new)
+        share = (new / self.average_weight).to(torch.get_default_dtype())
+        moved: set[int] = set()  # a tensor that the network has under two names moves once
+        for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
+            if mean.is_floating_point() and mean.data_ptr() not in moved:
+                moved.add(mean.data_ptr())
+                mean.lerp_(now, share)
 
     def _in_precision(self, x: Tensor) -> AbstractContextManager[None]:
         return computing_in(self.config.precision, x.device.type)
-
-
-def select_logits(outputs: Tensor, classes: Tensor | None) -> Tensor:
-    """Return the logits of images, of the classes they are said to be of.
-
-    This is D(x, y) = ψ(φ(x)) + vᵧᵀφ(x) (arXiv:1802.05637, equation 3): D's last layer gives ψ first, then a term for
-    each class.
-
-    Args:
-        outputs: (B,) of a D without classes, or (B, 1 + num_classes).
-        classes: (B, num_classes) one-hot, or None.
-
-    Returns:
-        (B,) logits.
-    """
-    return outputs if classes is None else outputs[:, 0] + (outputs[:, 1:] * classes).sum(1)
 
 
 @torch.no_grad()
@@ -274,3 +295,9 @@ def _clip_weights(network: nn.Module, bound: float) -> None:
     """Keep every weight in ±``bound`` (arXiv:1701.07875, algorithm 1, line 7)."""
     for parameter in network.parameters():
         parameter.clamp_(-bound, bound)
+
+
+def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
+    # Fused: the same formula for all parameters in one pass. A CUDA graph takes it only if it is said to be capturable.
+    betas = (config.beta1, config.beta2)
+    return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=device.type == "cuda")

@@ -1,4 +1,4 @@
-"""What a training step costs, as the timer measures it and as records keep it."""
+"""Throughput: the cost of a training step, as the timer measures it and as records keep it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Throughput(Model):
         num_timed_steps: how many steps the percentiles rest on.
         peak_memory_bytes: of the process while it trained, or on a GPU of its tensors; 0 where the system does not say.
 
-    Of a program of one's own, whose log does not tell of steps, only the last two are known.
+    Of a user's script whose log has no steps, only the last two are known.
     """
 
     step_ms_median: float | None = None

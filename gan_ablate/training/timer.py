@@ -1,4 +1,4 @@
-"""Training steps in, their times and peak memory out."""
+"""The timer: measure the time of each training step, and peak memory."""
 
 from __future__ import annotations
 

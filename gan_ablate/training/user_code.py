@@ -1,4 +1,4 @@
-"""A user's code: import it, and make the networks, the loss and the penalty of a run with it."""
+"""User code: import it, and build the networks, the loss and the penalty of a run with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.user_code import OwnDiscriminator, OwnGenerator, OwnPart, Source
 
 _places: dict[str, str] = {}
-"""``NAME@HASH`` → its folder, of the code that somebody has allowed this process to run."""
+"""``NAME@HASH`` → its folder, of the code that this process may run."""
 
 _named: dict[Path, dict[Path, str]] = {}
 """The folder of a user's modules → each file that was imported from it, and the ``NAME@HASH`` that it is part of."""

@@ -1,4 +1,4 @@
-"""Checks of a user's networks, loss and penalty, on a few small batches, before anything is trained."""
+"""Checks of user code: try networks, loss and penalty on a few small batches before training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 from gan_ablate.errors import UserError
 from gan_ablate.training.global_state import SEEDING, read_streams, seed_streams
+from gan_ablate.training.latents import select_logits
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.penalties import Judged, discriminator_penalty
-from gan_ablate.training.step import select_logits
 from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
 from gan_ablate.training.user_code import make_own, watching
 
@@ -220,7 +220,7 @@ def _guard(compute: Callable[[], Any], what: str, advice: str = "") -> Any:
         return compute()
     except UserError:
         raise
-    except (Exception, SystemExit) as broken:  # whatever somebody's code raises
+    except (Exception, SystemExit) as broken:  # user code may raise anything
         reason = str(broken).strip().partition("\n")[0][:300]
         raise UserError(f"{what}: fails ({type(broken).__name__}: {reason}){advice}") from None
 

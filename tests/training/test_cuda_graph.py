@@ -18,8 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
-from gan_ablate.training.packed import PackedTrainer
-from gan_ablate.training.step import AdversarialStep
+from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images
 
@@ -185,12 +184,6 @@ def test_replays_are_the_trainers_own_steps(preset: str, changes: dict[str, Any]
             assert torch.equal(tensor, twin)
 
 
-def test_packs_can_be_replayed() -> None:
-    changes = {**SMALL, "discriminator": {"kind": "dcgan", "base_channels": 4}}
-    configs = [make_config(seed=seed, beta1=beta1, **changes) for seed, beta1 in ((0, 0.5), (1, 0.9))]
-    assert_same_steps(*(PackedTrainer(configs, make_images(configs[0], NUM_IMAGES)) for _ in range(2)))
-
-
 def test_the_recorder_notices_what_a_graph_would_miss() -> None:
     """A count that Python keeps stands still in replays."""
     config = make_config("mlp", batch_size=8)
@@ -198,9 +191,9 @@ def test_the_recorder_notices_what_a_graph_would_miss() -> None:
     class Counting(Trainer):
         count = 0.0
 
-        def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
+        def draw_latents(self, network: Network) -> Tensor:
             self.count += 1
-            return super().generator_loss(logits_fake, logits_real) * self.count
+            return super().draw_latents(network) * self.count
 
     with pytest.raises(AssertionError):
         assert_same_steps(
@@ -212,10 +205,10 @@ def test_a_synchronisation_is_refused() -> None:
     config = make_config("mlp", batch_size=8)
 
     class Reading(Trainer):
-        def generator_loss(self, logits_fake: Tensor, logits_real: Tensor | None) -> Tensor:
-            loss = super().generator_loss(logits_fake, logits_real)
-            assert loss.item() > 0
-            return loss
+        def draw_latents(self, network: Network) -> Tensor:
+            z = super().draw_latents(network)
+            assert z.square().sum().item() > 0
+            return z
 
     step = GraphedStep(Reading(config, make_images(config, NUM_IMAGES)))
     for _ in range(NUM_EAGER_STEPS):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_ablate.training import cuda_graph as graphs_module
-from gan_ablate.training import trainer as train_module
+from gan_ablate.training import step as step_module
 from gan_ablate.training.data import take_batch
 from gan_ablate.training.loop import TrainResult, train
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.step import StepTerms
-from gan_ablate.training.trainer import Measurement, Trainer
+from gan_ablate.training.trainer import MEASURE_EVERY, Measurement, Trainer
 from tests.configs import make_config
 
 if TYPE_CHECKING:
@@ -155,15 +155,15 @@ def test_snapshots_are_spread_evenly_and_the_last_is_the_end() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits, __: logits.mean() * float("nan"))
+    monkeypatch.setattr(step_module, "generator_loss", lambda _, logits, __: logits.mean() * float("nan"))
     result = run(make_config(**SMALL, steps=40))
-    assert result.diverged_at == train_module.MEASURE_EVERY
+    assert result.diverged_at == MEASURE_EVERY
 
 
 def test_a_weight_that_is_no_number_ends_the_run_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
     finite = Measurement(3, *([0.5] * 8))
     monkeypatch.setattr(Trainer, "measure", lambda *_: finite)
-    monkeypatch.setattr(train_module, "generator_loss", lambda _, logits, __: logits.mean() * float("inf"))
+    monkeypatch.setattr(step_module, "generator_loss", lambda _, logits, __: logits.mean() * float("inf"))
     assert run(make_config(**SMALL)).diverged_at == 3
 
 
@@ -224,7 +224,7 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         images = SimpleNamespace(device=torch.device(device))
         trainer: Any = SimpleNamespace(images=images, step=lambda: None, config=make_config())
         assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
-        train_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
+        step_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
         assert built[-1]["capturable"] == is_graph
         # Code of somebody's own may do what no graph can hold.
         trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})

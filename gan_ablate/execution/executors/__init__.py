@@ -1,4 +1,4 @@
-"""Who computes runs: worker processes here, a Ray cluster, or Slurm. All take runs and give their records."""
+"""Executors: compute runs in local worker processes, on a Ray cluster or with Slurm."""
 
 from __future__ import annotations
 

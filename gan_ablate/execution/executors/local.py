@@ -1,4 +1,4 @@
-"""Runs in, their records out, computed by worker processes on this machine, one run a worker at a time."""
+"""The local executor: compute runs in worker processes on this machine, one run a worker at a time."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def run_local(
         configs: the runs, those that take longest first.
         context: where and how.
         jobs: how many workers, each with one thread.
-        observer: told what happens.
+        observer: receives the events of runs.
         more: asked for further runs whenever all have ended, until there are none.
 
     Raises:
@@ -249,7 +249,7 @@ def _receive(
             else:
                 run, worker.run = worker.run, None
                 assert run is not None
-                worker.is_leaving = kind == "stopped"  # somebody has stopped it: its end is no crash
+                worker.is_leaving = kind == "stopped"  # another process has stopped it: its end is no crash
                 yield from queue.take_in(kind, value, run)
     except (EOFError, ConnectionResetError):
         worker.process.join()
@@ -292,7 +292,7 @@ def _start_worker(context: RunContext, core: int | None) -> _Worker:
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
-    """Let workers end, those with a run at a checkpoint; whoever takes too long, or interrupts this, kills them."""
+    """Stop workers; those with a run write a checkpoint. Kill those that take too long, or all on an interrupt."""
     try:
         for worker in workers:
             if worker.run is None:

@@ -1,4 +1,4 @@
-"""Runs that wait, in order; those that another command has come back after a while, those that were lost, once."""
+"""The queue of runs: order them, ask again for runs that another command computes, and retry lost runs once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
 
 
 class RunQueue:
-    """What is still to be computed, and what becomes of what was not.
+    """The runs that are still to be computed, and what happens to those that were not.
 
     Args:
         configs: in the order in which they are to be begun.
         more: asked for further runs whenever all have ended, until there are none.
         store: where a run that is given up is recorded.
-        observer: told of runs that are put off or tried again.
+        observer: receives runs that are put off or tried again.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RunQueue:
         return self._pending.popleft() if self._pending else None
 
     def put_back(self, run: AnyConfig) -> None:
-        """Take back a run that was not begun, or stopped by somebody else, behind all others."""
+        """Take back a run that was not begun, or was stopped by another process, behind all others."""
         self._pending.append(run)
 
     def take_in(self, kind: str, value: Any, run: AnyConfig) -> Iterator[Record]:

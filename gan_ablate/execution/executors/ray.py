@@ -1,4 +1,4 @@
-"""Runs in, their records out, computed by the nodes of a Ray cluster, whether they share the results folder or not."""
+"""The Ray executor: compute runs on the nodes of a cluster, with or without a shared results folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Record
 
 TICK_SEC = 0.5
-"""How often the observer is told what nodes have said."""
+"""Seconds between two updates of the observer."""
 
 MAX_LOST = 3
 """How often Ray begins a task anew whose node or process was lost."""
@@ -79,7 +79,7 @@ def run_ray(
         configs: the runs, those that take longest first.
         context: where and how.
         jobs: how many tasks at once; by default as many as the cluster has CPUs, or GPUs.
-        observer: told what happens.
+        observer: receives the events of runs.
         more: asked for further runs whenever all have ended, until there are none.
         address: of a cluster, as ``ray.init`` takes it; without, one is started on this machine.
 

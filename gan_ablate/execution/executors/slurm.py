@@ -1,4 +1,4 @@
-"""Runs in, their records out, computed as the jobs of a Slurm array, through submitit, on one shared file system."""
+"""The Slurm executor: compute runs as jobs of an array, through submitit, on one shared file system."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def run_slurm(
         configs: the runs, those that take longest first.
         context: where and how.
         jobs: how many at once; by default as many as Slurm lets.
-        observer: told what happens.
+        observer: receives the events of runs.
         more: asked for further runs whenever all have ended, until there are none.
         settings: of sbatch, such as ``{"partition": "gpu", "time": "120"}``.
         cluster: ``"slurm"``; ``"local"`` for processes on this machine instead.

@@ -1,4 +1,4 @@
-"""The body of a worker process: runs in through a pipe; their progress, and how each ended, out."""
+"""The worker process: receive runs through a pipe, compute them, and send back their progress and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A RunConfig in, its two networks out, initialised from the run's seed."""
+"""Models: build the two networks of a run, initialised from its seed."""
 
 from __future__ import annotations
 

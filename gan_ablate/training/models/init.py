@@ -1,4 +1,4 @@
-"""Initial weights: every parameter tensor from a stream of its own, named after it."""
+"""Initial weights: draw every parameter tensor from a random stream named after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pieces that every architecture is made of: a layer, its norm, its activation and its dropout, under fixed names.
+"""Layers: the linear, convolutional, norm, activation and dropout layers of every architecture.
 
 The names matter: a parameter's initial values are drawn from a stream with its name, so a layer keeps its name
 whichever switches are on around it.
@@ -22,8 +22,8 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``, copied where it is laid out otherwise."""
-        # Spelt with views that can also be mapped over packed runs. One channel lies in memory alike in every layout,
-        # but a convolution goes by the strides, and only flattening gives them anew.
+        # One channel lies in memory alike in every layout, but a convolution goes by the strides, and only flattening
+        # gives them anew.
         shape = (*x.shape[2:], x.shape[1])
         y: Tensor = x.permute(0, 2, 3, 1).flatten(1).unflatten(1, shape)
         return y.permute(0, 3, 1, 2)
@@ -132,8 +132,7 @@ class GreyConv2d(nn.Conv2d):
     """A stride-2 convolution of one channel; its images' gradient is one matrix product, if that alone is wanted.
 
     A CPU's convolutions compute in blocks of channels, of which one channel fills little; for the weights' gradient
-    they are fast enough. As a 1×1 convolution of patches the sums are the same. Mapped over packed runs, where no layer
-    can tell whether it is frozen, it always goes by patches.
+    they are fast enough. As a 1×1 convolution of patches the sums are the same.
     """
 
     def __init__(self, out_channels: int, kernel_size: int, *, bias: bool) -> None:
