@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gan_ablate.design.external import fill_word
+from gan_ablate.design.external import fill_word, is_unchanged
 from gan_ablate.errors import UserError
 from gan_ablate.execution.command import Command, Ending, ProgramError, run_command
 from gan_ablate.execution.environment import describe_environment
@@ -130,6 +130,8 @@ def _train(
 ) -> _Trained:
     """Let the script train, and collect its samples."""
     work, here = folder / WORK_FOLDER, _find_here(config, context)
+    if not is_unchanged(config, here):
+        raise ProgramError("its files have changed since this run was planned; run the same command again")
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that did not end
     work.mkdir(parents=True)
     words = fill_command(config, context, work)

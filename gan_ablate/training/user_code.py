@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,6 +277,11 @@ def _prepare_import(source: Source, code: str) -> None:
     _BESIDE.folder, _BESIDE.names = source.root, frozenset(name.partition(".")[0] for name in _modules_of(source))
     if _BESIDE not in sys.meta_path:
         sys.meta_path.append(_BESIDE)
+    # Python takes compiled code for that of a file of the same size and second: an edit may be of both.
+    sys.dont_write_bytecode = True
+    with suppress(OSError):  # a folder that nobody may write to
+        for path in (path for path in files if path.suffix == ".py"):
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
     importlib.invalidate_caches()
 
 
