@@ -21,7 +21,7 @@ import torch
 from bench.plain import write_mnist
 from bench.subjects import SUBJECTS, Step, as_in_a_run
 from gan_ablate.execution.executors.worker import prepare
-from gan_ablate.training.timer import peak_memory_bytes
+from gan_ablate.training.trainer import peak_memory_bytes
 
 WARM_UP_STEPS = 3
 

@@ -21,8 +21,8 @@ from torchvision.datasets import MNIST
 from bench import command
 from bench.assets import train_classifier
 from gan_ablate.analysis.effects import estimate_effects
+from gan_ablate.analysis.estimates import split_variance
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.variance import split_variance
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.outcomes import percent_change
@@ -32,8 +32,8 @@ from gan_ablate.scoring.extractors import ClassifierExtractor, FeatureExtractor
 from gan_ablate.scoring.metrics import frechet_distance
 from gan_ablate.scoring.scorer import sample_images, scoring_latents
 from gan_ablate.training.data import load_dataset
-from gan_ablate.training.device import keep_memory
 from gan_ablate.training.models import build_generator
+from gan_ablate.training.runtime import keep_memory
 
 CPU = torch.device("cpu")
 

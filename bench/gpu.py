@@ -25,8 +25,8 @@ from bench.subjects import SUBJECTS, Step, Subject, as_in_a_run, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.training.cuda_graph import GraphedStep
-from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.loop import GraphedStep
+from gan_ablate.training.runtime import reproducible_float32
 
 NUM_TURNS = 5
 TURN_SEC = 3.0

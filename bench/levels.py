@@ -23,7 +23,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.environment import describe_environment
 from gan_ablate.training.data import load_dataset
-from gan_ablate.training.device import keep_memory
+from gan_ablate.training.runtime import keep_memory
 from gan_ablate.training.trainer import Trainer
 
 GRIDS = (

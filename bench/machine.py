@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from gan_ablate.training.device import keep_memory
+from gan_ablate.training.runtime import keep_memory
 
 NUM_REPETITIONS = 7
 

@@ -30,9 +30,8 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.observer import Silent
 from gan_ablate.reporting.formats import p_text, percent_text
 from tests.configs import make_config
 

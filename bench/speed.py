@@ -24,8 +24,8 @@ from bench.machine import Peak, measure_peak, threads
 from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.execution.environment import describe_environment
-from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS
-from gan_ablate.training.precision import has_native_bf16
+from gan_ablate.training.loop import NUM_EAGER_STEPS
+from gan_ablate.training.runtime import has_native_bf16
 from gan_ablate.training.trainer import MEASURE_EVERY
 
 NUM_TURNS = 5

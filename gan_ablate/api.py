@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.plan import Plan, name_blocks
-from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, check_context
+from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, Silent, check_context
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.observer import Silent
 from gan_ablate.execution.progress import observing
 from gan_ablate.execution.schedule import calibrate, estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Record, Store
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.allocation import Look, Settling
-    from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.design.single_run import SingleRun
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.resolve import SingleRun
+    from gan_ablate.execution.context import RunObserver
     from gan_ablate.execution.executors import Executor
-    from gan_ablate.execution.observer import RunObserver
 
 
 def run_grid(

@@ -12,7 +12,7 @@ import torch
 from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
 from gan_ablate.scoring import metrics
-from gan_ablate.training.device import keep_memory
+from gan_ablate.training.runtime import keep_memory
 from tests.features import warm
 
 keep_memory()

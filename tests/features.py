@@ -13,7 +13,7 @@ import torch
 from gan_ablate.atomic_io import user_cache
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
-from gan_ablate.scoring.real_features import load_real_features
+from gan_ablate.scoring.scorer import load_real_features
 from gan_ablate.training.data import load_dataset
 
 

@@ -12,13 +12,12 @@ from gan_ablate import api
 from gan_ablate.analysis.allocation import Look
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
-from gan_ablate.design.blocks import look_up
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.settings import look_up
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.observer import RunObserver, Silent
+from gan_ablate.execution.context import RunContext, RunObserver, Silent
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Record, Store
 from tests.synthetic import make_record, save_runs

@@ -1,11 +1,16 @@
+"""None"""
+
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from gan_ablate.atomic_io import write_atomically
+from gan_ablate.atomic_io import lease, write_atomically
+from gan_ablate.execution.executors.local import MULTIPROCESSING
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
@@ -37,3 +42,49 @@ def test_a_folder_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path / "scores.csv", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_one_holds_it_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "run" / ".lease"
+    with lease(path) as mine:
+        with lease(path) as theirs:
+            assert (mine, theirs) == (True, False)
+        with lease(path) as still_not:
+            assert not still_not
+    with lease(path) as afterwards:
+        assert afterwards
+
+
+def hold_until_killed(path: Path, sign: Path) -> None:
+    with lease(path) as is_ours:
+        sign.write_text(str(is_ours))
+        os.kill(os.getpid(), 9)
+
+
+def test_it_ends_with_its_holder(tmp_path: Path) -> None:
+    holder = MULTIPROCESSING.Process(target=hold_until_killed, args=(tmp_path / ".lease", tmp_path / "sign"))
+    holder.start()
+    holder.join()
+    assert (tmp_path / "sign").read_text() == "True"
+    with lease(tmp_path / ".lease") as is_ours:
+        assert is_ours
+
+
+def refuse_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_are_no_locks_everyone_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    refuse_with(monkeypatch, number)
+    with lease(tmp_path / ".lease") as mine, lease(tmp_path / ".lease") as theirs:
+        assert (mine, theirs) == (True, True)
+
+
+def test_another_refusal_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_with(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), lease(tmp_path / ".lease"):
+        raise AssertionError("it was given")

@@ -17,9 +17,8 @@ from gan_ablate.design.grid import list_presets, load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
-from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
-from gan_ablate.training.loop import TrainingState, TrainResult, train
-from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.loop import NUM_EAGER_STEPS, GraphedStep, TrainingState, TrainResult, train
+from gan_ablate.training.runtime import reproducible_float32
 from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_cells

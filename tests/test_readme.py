@@ -15,9 +15,8 @@ from PIL import Image
 
 from gan_ablate import score_images
 from gan_ablate.analysis.table import load_results
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import load_grid, load_grids
 from gan_ablate.design.plan import plan
-from gan_ablate.design.shipped import load_grids
 from gan_ablate.training.data import load_dataset
 from tests.calls import call
 from tests.features import warm

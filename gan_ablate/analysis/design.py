@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gan_ablate.design.factors import DesignKind, Factor
+    from gan_ablate.design.claims import DesignKind, Factor
     from gan_ablate.design.plan import Intervals
 
 

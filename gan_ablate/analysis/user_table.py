@@ -22,7 +22,7 @@ from gan_ablate.analysis.cleaning import (
     read_numbers,
     read_statuses,
 )
-from gan_ablate.design.factors import Factor, label_levels
+from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.validation import choices, shorten
@@ -31,7 +31,7 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from gan_ablate.design.factors import DesignKind
+    from gan_ablate.design.claims import DesignKind
     from gan_ablate.design.plan import Intervals
 
 RESERVED = ("cell", "status", "collapsed", "seed", "variant", "runs")

@@ -14,17 +14,17 @@ from gan_ablate.api import run_single
 from gan_ablate.atomic_io import is_disk_failure
 from gan_ablate.cli import external as elsewhere
 from gan_ablate.cli import inspect as catalogue
-from gan_ablate.cli import store as housekeeping
+from gan_ablate.cli import inspect as housekeeping
 from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
 from gan_ablate.cli.run import check_code, compute, describe, show_forecast
-from gan_ablate.design.single_run import plan_run
+from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store
-from gan_ablate.execution.tensorboard import write_events
+from gan_ablate.reporting.exports import write_events
 from gan_ablate.signals import listen, stoppable
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def report(
 @app.command(epilog="Example: gan-ablate cite > methods.tex")
 def cite(out: OutOption = RESULTS) -> None:
     """Write a paragraph for a paper's methods, with protocol, versions and hashes, and the BibTeX that it needs."""
-    from gan_ablate.reporting.cite import cite as write_citation
+    from gan_ablate.reporting.report import cite as write_citation
 
     print(write_citation(out), end="")
 
@@ -229,7 +229,7 @@ def sample(
     out: OutOption = RESULTS,
 ) -> None:
     """Draw new images with the generator of a finished run."""
-    from gan_ablate.execution.pictures import draw_samples
+    from gan_ablate.execution.recorder import draw_samples
 
     draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
     open_console().print(f"{num} images of run {run_id}: {to}")

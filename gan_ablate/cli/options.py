@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gan_ablate.design.grid import MAX_SEEDS, BudgetName
+from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grids
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.plan import plan as resolve_plan
-from gan_ablate.design.shipped import load_grids
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import CHECKPOINT_SEC, check_context
 from gan_ablate.execution.executors import ExecutorName, check_settings, choose_executor
 from gan_ablate.execution.executors.local import resolve_jobs
-from gan_ablate.execution.tensorboard import check_tensorboard
+from gan_ablate.reporting.exports import check_tensorboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

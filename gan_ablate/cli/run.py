@@ -148,7 +148,7 @@ def show_forecast(
     } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and device == "cpu":
-        from gan_ablate.training.precision import has_native_bf16  # PyTorch: seconds that other plans need not pay
+        from gan_ablate.training.runtime import has_native_bf16  # PyTorch: seconds that other plans need not pay
 
         if not has_native_bf16():
             console.print(

@@ -1,13 +1,177 @@
-"""RunConfig: every setting that affects the result of a run, checked field by field and as a whole."""
+"""RunConfig: the checked configuration of a run, and which of its fields do not go together."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.checks import check_combinations
-from gan_ablate.design.run_fields import RunFields
+from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, default_features
+from gan_ablate.design.run_fields import MAX_POINTS, RunFields
+from gan_ablate.design.validation import choices, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gan_ablate.design.datasets import FeatureKind
+
+
+def check_combinations(config: RunFields) -> None:
+    """Refuse what its authors, or arithmetic, rule out.
+
+    Raises:
+        PydanticCustomError: naming the field, and those that it does not go with.
+    """
+    check_dataset(config.dataset)
+    _check_size(config)
+    _check_objective(config)
+    _check_steps(config)
+    _check_scoring(config)
+    if config.sheet_every is not None and config.steps // config.sheet_every > MAX_POINTS:
+        advice = f"{config.steps // config.sheet_every:,} sample sheets; valid: at most {MAX_POINTS:,}"
+        raise refusal("sheet_every", config.sheet_every, advice, "steps")
+    if config.conditional != (config.num_classes is not None):
+        advice = "comes from the data set; valid: conditional = true"
+        raise refusal("num_classes", config.num_classes, advice, "conditional")
+    if not (config.conditional or config.matching_aware):
+        raise refusal("matching_aware", False, "needs classes; valid: conditional = true", "conditional")
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuse a data set that there is not by name, and that is no folder.
+
+    Raises:
+        PydanticCustomError: naming those that there are.
+    """
+    if dataset not in DATASETS and not dataset.startswith(PREFIX):
+        raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
+
+
+def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int]) -> None:
+    """Refuse features that cannot judge a data set, and fewer images than they need.
+
+    Args:
+        dataset: by name.
+        features: that are to judge it.
+        counts: field of ``scoring`` → how many images it asks for.
+
+    Raises:
+        PydanticCustomError: naming the field, and those that it does not go with.
+    """
+    if features in ("digits", "fashion") and default_features(dataset) != features:
+        advice = f"cannot judge {dataset}; valid: inception, none"
+        raise refusal("scoring.features", features, advice, "dataset")
+    for field, number in counts.items():
+        if number < MIN_SAMPLES[features]:
+            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            raise refusal(f"scoring.{field}", number, advice, "scoring.features")
+
+
+def _check_size(config: RunFields) -> None:
+    for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "dcgan":
+            side, num = network.smallest_side(config.image_size), network.num_scalings(config.image_size)
+            if num < 1 or config.image_size != side * 2**num:
+                valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
+                others = f"{part}.smallest_size", f"{part}.kind"
+                raise refusal("image_size", config.image_size, f"a DCGAN needs {valid}", *others)
+
+
+def _check_objective(config: RunFields) -> None:
+    clip = config.loss.weight_clip if config.loss.kind == "wasserstein" else None
+    if clip is not None and config.discriminator.spectral_norm:
+        advice = "spectral norm divides the clipped scale out again; use one of them"
+        raise refusal("loss.weight_clip", clip, advice, "discriminator.spectral_norm")
+    is_critic = config.loss.kind == "wasserstein"
+    if is_critic and clip is None and config.penalty.kind == "none" and not config.discriminator.spectral_norm:
+        advice = (
+            "nothing keeps D from growing without bound; "
+            "valid: with loss.weight_clip, a penalty or discriminator.spectral_norm = true"
+        )
+        raise refusal("loss", "wasserstein", advice, "loss.weight_clip", "penalty", "discriminator.spectral_norm")
+    if clip is not None and config.penalty.kind == "gradient":
+        advice = "clipped weights cannot reach the gradient norm that the penalty asks for; use one of them"
+        raise refusal("loss.weight_clip", clip, advice, "penalty")
+    is_of_gradient = config.penalty.kind in ("gradient", "r1", "r1_r2")
+    shipped = None if config.discriminator.kind == "module" else config.discriminator
+    if is_of_gradient and shipped is not None and shipped.norm == "batch":
+        # arXiv:1704.00028, section 4.
+        advice = "a penalty on each image's gradient has no meaning where batch norm mixes the images of a batch"
+        raise refusal(
+            "penalty", config.penalty.kind, f'{advice}; set discriminator.norm = "none"', "discriminator.norm"
+        )
+    if is_of_gradient and shipped is not None and shipped.minibatch_std:
+        advice = "a penalty on each image's gradient has no meaning where minibatch_std mixes the images of a batch"
+        raise refusal("penalty", config.penalty.kind, advice, "discriminator.minibatch_std")
+    if config.conditional:
+        for field, is_set in (
+            ("penalty", config.penalty.kind == "gradient"),
+            ("loss", config.loss.kind == "relativistic"),
+            ("mode_seeking_weight", config.mode_seeking_weight > 0),
+        ):
+            if is_set:
+                advice = "it pairs images, which here would be of different classes; valid: conditional = false"
+                raise refusal(field, getattr(config, field), advice, "conditional")
+    if len(set(config.augmentation)) < len(config.augmentation):
+        raise refusal("augmentation", list(config.augmentation), "valid: each kind once")
+
+
+def _check_steps(config: RunFields) -> None:
+    num = config.g_steps_per_d_step
+    if num > 1 and config.d_steps_per_g_step > 1:
+        raise refusal("g_steps_per_d_step", num, "valid: 1 where d_steps_per_g_step is above 1", "d_steps_per_g_step")
+    if num > 1 and config.loss.kind == "relativistic":
+        raise refusal("g_steps_per_d_step", num, "valid: 1, as each fake needs a real image beside it", "loss")
+    if config.generator_gradient == "accumulated":
+        _check_accumulation(config)
+
+
+def _check_accumulation(config: RunFields) -> None:
+    """Refuse what leaves no gradient of D's loss on the fakes that G learns from next, or more than that."""
+    keeps = "G's gradient keeps that of D's loss only where"
+    for field, value, is_wrong, advice in (
+        (
+            "generator_fakes",
+            config.generator_fakes,
+            config.generator_fakes != "reused",
+            f'{keeps} both learn from the same fakes; valid: "reused"',
+        ),
+        (
+            "update_order",
+            config.update_order,
+            config.update_order != "discriminator_first",
+            f"{keeps} D's step comes before G's; valid: \"discriminator_first\"",
+        ),
+        (
+            "g_steps_per_d_step",
+            config.g_steps_per_d_step,
+            config.g_steps_per_d_step > 1,
+            f"{keeps} each G step has a D step before it; valid: 1",
+        ),
+        (
+            "penalty",
+            config.penalty.kind,
+            config.penalty.kind == "r1_r2",
+            "at fakes that D does not detach, it would reach G; valid: a penalty of real images, as r1",
+        ),
+    ):
+        if is_wrong:
+            raise refusal(field, value, f'{advice}, or generator_gradient = "own"', "generator_gradient")
+
+
+def _check_scoring(config: RunFields) -> None:
+    features = config.scoring.features
+    counts = {"num_samples": config.scoring.num_samples, "curve_samples": config.scoring.curve_samples}
+    check_features(config.dataset, features, counts)
+    if config.scoring.representation:
+        advice = "it takes a classifier of the data set, and a D that sees images alone"
+        if features not in ("digits", "fashion"):
+            raise refusal("scoring.representation", True, advice, "scoring.features")
+        if config.conditional:
+            raise refusal("scoring.representation", True, f"{advice}; valid: conditional = false", "conditional")
+        if "module" in (config.discriminator.kind, config.generator.kind):
+            others = "discriminator.kind", "generator.kind"
+            raise refusal("scoring.representation", True, "it takes networks that are shipped", *others)
 
 
 class RunConfig(RunFields):

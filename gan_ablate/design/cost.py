@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.networks import DCGANDiscriminator, DCGANGenerator
-    from gan_ablate.design.objective import Penalty
+    from gan_ablate.design.gan import DCGANDiscriminator, DCGANGenerator, Penalty
 
 # Seen on one core of an AMD EPYC with AVX2, in float32, its other core at work as well. What is measured replaces them
 # or scales them.

@@ -8,19 +8,20 @@ import re
 import string
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from gan_ablate.design.checks import check_dataset, check_features
-from gan_ablate.design.content_hash import Addressed
+from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
+from gan_ablate.design.run_fields import Addressed
 from gan_ablate.design.source_files import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
 """What the command may name in braces besides the grid's factors, and what its levels set."""
@@ -332,3 +333,13 @@ def write_value(value: Any) -> str:
     if isinstance(value, (int, float, str)):
         return str(value)
     raise ValueError("a table or a list")
+
+
+def _kind_of(data: Any) -> str:
+    is_external = "command" in data if isinstance(data, dict) else isinstance(data, ExternalConfig)
+    return "external" if is_external else "trained"
+
+
+AnyConfig: TypeAlias = Annotated[
+    Annotated[RunConfig, Tag("trained")] | Annotated[ExternalConfig, Tag("external")], Discriminator(_kind_of)
+]

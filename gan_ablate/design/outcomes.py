@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from gan_ablate.design.validation import Model
+
 MAX_LOG = 700.0
 """Its exponential is about the largest float."""
 
@@ -162,3 +164,27 @@ RESULT_COLUMNS = (
 def percent_change(log_ratio: float) -> float:
     """Turn a log ratio into a change in percent: log 2 → +100, log ½ → -50; infinite where no float holds it."""
     return math.inf if log_ratio > MAX_LOG else 100 * math.expm1(log_ratio)
+
+
+class Throughput(Model):
+    """What a training step costs, warm-up, measurements and scoring excluded.
+
+    Attributes:
+        step_ms_median: milliseconds of one G step with its D steps.
+        step_ms_p10: the tenth percentile.
+        step_ms_p90: the ninetieth percentile.
+        steps_per_sec: 1000 / ``step_ms_median``.
+        images_per_sec: real images that D sees per second.
+        num_timed_steps: how many steps the percentiles rest on.
+        peak_memory_bytes: of the process while it trained, or on a GPU of its tensors; 0 where the system does not say.
+
+    Of a user's script whose log has no steps, only the last two are known.
+    """
+
+    step_ms_median: float | None = None
+    step_ms_p10: float | None = None
+    step_ms_p90: float | None = None
+    steps_per_sec: float | None = None
+    images_per_sec: float | None = None
+    num_timed_steps: int
+    peak_memory_bytes: int

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from gan_ablate.design.blocks import TELLING, Block, count_blocks, file_name, list_blocks, look_up, tell_apart
+from gan_ablate.design.claims import DesignKind, Factor, label_levels
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.configs import AnyConfig
 from gan_ablate.design.datasets import PREFIX, KnownFolders
-from gan_ablate.design.external import ExternalConfig
-from gan_ablate.design.factors import DesignKind, Factor, label_levels
+from gan_ablate.design.external import AnyConfig, ExternalConfig
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, count_cells, list_combinations
 from gan_ablate.design.resolve import budget_settings, list_options, reference_notes, resolve_cell, unscored_notes
 from gan_ablate.design.resolve_external import (
@@ -24,6 +22,7 @@ from gan_ablate.design.resolve_external import (
     unpaired_notes,
 )
 from gan_ablate.design.run_fields import MAX_STEPS
+from gan_ablate.design.settings import TELLING, Block, count_blocks, file_name, list_blocks, look_up, tell_apart
 from gan_ablate.design.user_code import OwnCode
 from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
@@ -31,7 +30,7 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gan_ablate.design.layers import Layer
+    from gan_ablate.design.settings import Layer
 
 MAX_CELLS = 10_000
 MAX_RUNS = 1_000_000

@@ -1,9 +1,10 @@
-"""Resolve a run: preset, budget, grid file and options are laid over one another."""
+"""Resolve a run: lay preset, budget, grid file and options over one another."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import (
@@ -16,8 +17,9 @@ from gan_ablate.design.datasets import (
     default_features,
     list_images,
 )
-from gan_ablate.design.grid import Budget, Grid, load_preset
-from gan_ablate.design.layers import Layer, find_origin, merge, parse_override
+from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, Grid, load_preset
+from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
+from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
 from gan_ablate.design.user_code import OwnCode
 from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError
@@ -25,9 +27,10 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.design.blocks import Block
-    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.datasets import FeatureKind
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.settings import Block
+
 
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
@@ -190,3 +193,65 @@ def resolve_run(
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
     data = (code or OwnCode()).complete(data, source)
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """A run that belongs to no grid.
+
+    Attributes:
+        config: all of it.
+        folders: where each ``folder:NAME@HASH`` lies on this machine.
+        notes: what is to be known before it is trained.
+    """
+
+    config: RunConfig
+    folders: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def plan_run(
+    preset: str,
+    *,
+    dataset: str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    features: Literal["inception"] | None = None,
+    overrides: Sequence[str] = (),
+) -> SingleRun:
+    """Resolve one preset into a run.
+
+    Args:
+        preset: a shipped one.
+        dataset: instead of the preset's.
+        epochs: passes over the training images; the last one's remainder of a batch is left out.
+        steps: or generator steps; by default those of the standard budget.
+        seed: of every random stream.
+        features: score with this extractor instead of the data set's own.
+        overrides: ``path=value`` settings, the value in TOML's notation or a bare word.
+
+    Raises:
+        UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.
+    """
+    for option, number, least, most in (("--steps", steps, 1, MAX_STEPS), ("--seed", seed, 0, MAX_SEED)):
+        if number is not None and not least <= number <= most:
+            raise UserError(f"{option} {number}: valid: a whole number from {least} to {most:,}")
+    if epochs is not None and steps is not None:
+        raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
+    common = budget_settings(DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {}))
+    layers = list_options(features, overrides)
+    if dataset is not None:
+        layers.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
+    folders = KnownFolders()
+    config = resolve_run(load_preset(preset, "preset"), "preset", common, layers, folders)
+    if epochs is not None:
+        num_images = folders.count_images(config.dataset)
+        steps = max(1, epochs * num_images // config.batch_size)
+        if steps > MAX_STEPS:
+            most = MAX_STEPS * config.batch_size // num_images
+            raise UserError(f"--epochs {epochs}: {steps:,} steps; valid: a whole number from 1 to {most:,}")
+        config = validate(RunConfig, {**config.model_dump(), "steps": steps}, f"--epochs {epochs}")
+    config = config.model_copy(update={"seed": seed})
+    notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
+    return SingleRun(config, folders.places, notes)

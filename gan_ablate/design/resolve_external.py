@@ -14,8 +14,8 @@ from gan_ablate.design.external import (
     list_uncounted_folders,
     write_value,
 )
-from gan_ablate.design.layers import Layer, find_origin, merge
 from gan_ablate.design.resolve import lay_levels, name_dataset
+from gan_ablate.design.settings import Layer, find_origin, merge
 from gan_ablate.design.source_files import name_files
 from gan_ablate.design.validation import choices, shorten, validate
 from gan_ablate.errors import UserError
@@ -23,11 +23,10 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.design.blocks import Block
-    from gan_ablate.design.configs import AnyConfig
     from gan_ablate.design.datasets import KnownFolders
-    from gan_ablate.design.external import External
+    from gan_ablate.design.external import AnyConfig, External
     from gan_ablate.design.grid import Budget, Grid
+    from gan_ablate.design.settings import Block
 
 _FIELDS = ("dataset", "image_size", "scoring")
 """What levels set besides what the command is filled with."""

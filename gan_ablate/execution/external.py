@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from gan_ablate.design.external import fill_word, is_unchanged
+from gan_ablate.design.outcomes import Throughput
 from gan_ablate.errors import UserError
-from gan_ablate.execution.command import Command, Ending, ProgramError, run_command
-from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.command import Command, Ending, Log, ProgramError, run_command
+from gan_ablate.execution.context import Progress
+from gan_ablate.execution.environment import (
+    describe_environment,
+    find_dataset,
+    find_scorer,
+    score_floor,
+    unscored_reason,
+)
 from gan_ablate.execution.external_samples import (
     SAMPLES_FILE,
     Samples,
@@ -28,16 +36,12 @@ from gan_ablate.execution.external_samples import (
     load_samples,
     pack_samples,
 )
-from gan_ablate.execution.inputs import find_dataset, find_scorer, score_floor, unscored_reason
-from gan_ablate.execution.observer import Progress
-from gan_ablate.execution.output_log import Log
-from gan_ablate.execution.pictures import save_sheet
+from gan_ablate.execution.recorder import save_sheet
 from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
+from gan_ablate.scoring.image_scores import describe_copies, describe_range
 from gan_ablate.scoring.image_sets import order_by_content
-from gan_ablate.scoring.oddities import describe_copies, describe_range
 from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, NonFiniteImagesError
-from gan_ablate.training.device import find_device
-from gan_ablate.training.throughput import Throughput
+from gan_ablate.training.runtime import find_device
 
 if TYPE_CHECKING:
     import logging

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gan_ablate.atomic_io import read_sealed, write_atomically
+from gan_ablate.atomic_io import lease, read_sealed, write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.index import INDEX_FILE, check_index, record_stamp
-from gan_ablate.execution.lock import lease
 from gan_ablate.execution.schedule import grow_plan
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE, RECORD_FILE
 
@@ -197,7 +196,7 @@ def _check_sealed(path: Path, advice: str) -> None:
 
 
 def _check_images(folder: Path, advice: str) -> None:
-    from gan_ablate.training.image_cache import read_decoded
+    from gan_ablate.training.data import read_decoded
 
     if read_decoded(folder) is None:
         raise ValueError(f"{folder}: it does not match its checksum; {advice}")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.execution.observer import Silent
+from gan_ablate.execution.context import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.observer import Progress as RunProgress
-    from gan_ablate.execution.observer import RunObserver
+    from gan_ablate.execution.context import Progress as RunProgress
+    from gan_ablate.execution.context import RunObserver
     from gan_ablate.execution.store import Record
 
 

@@ -1,26 +1,42 @@
-"""The recorder: keep the curves of one training, save its sample grids, and report its progress."""
+"""The recorder: keep the curves and sample grids of a training, and sample finished runs."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
+import re
 import time
 from typing import TYPE_CHECKING
 
-from gan_ablate.execution.observer import Progress
-from gan_ablate.execution.pictures import save_sheet
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
+from gan_ablate.execution.context import Progress
+from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
 from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_images, scoring_latents, sheet_latents
+from gan_ablate.seeding import stream_seed
+from gan_ablate.training.data import ask_for, draw_latents
+from gan_ablate.training.models import build_generator
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import torch
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.store import Store
     from gan_ablate.scoring.scorer import Scorer
-    from gan_ablate.training.timer import StepTimer
-    from gan_ablate.training.trainer import Measurement
+    from gan_ablate.training.trainer import Measurement, StepTimer
+
 
 PROGRESS_EVERY_SEC = 0.5
 
@@ -115,3 +131,93 @@ class TrainingObserver:
         self._reported_at = (time.perf_counter(), step)
         self.curve_sec += time.perf_counter() - started
         return True
+
+
+GAP = 2
+"""Black pixels around every image of a sheet."""
+
+
+def save_sheet(images: Tensor, num_columns: int, to: Path) -> None:
+    """Write images side by side, row by row.
+
+    Args:
+        images: (N, C, H, W) uint8, of one channel or three.
+        num_columns: images in a row; as many as there are, if they are fewer.
+        to: the picture, in the format that its name ends in.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if its name ends in no known format.
+    """
+    num, channels, height, width = images.shape
+    num_columns = min(num_columns, num)
+    num_rows = -(-num // num_columns)
+    sheet = images.new_zeros((num_rows * (height + GAP) + GAP, num_columns * (width + GAP) + GAP, channels))
+    for i, image in enumerate(images):
+        top, left = (
+            place * (side + GAP) + GAP for place, side in zip(divmod(i, num_columns), (height, width), strict=True)
+        )
+        sheet[top : top + height, left : left + width] = image.permute(1, 2, 0)
+    pixels = sheet.numpy()
+    Image.init()
+    kind = Image.registered_extensions().get(to.suffix.lower())
+    if kind is None:
+        raise ValueError(f"unknown file extension: {to.suffix}")
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(content, format=kind)
+    write_atomically(to, content.getvalue())
+
+
+def draw_samples(
+    store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
+) -> None:
+    """Draw images with a saved generator and write them as one picture, about as wide as high.
+
+    Args:
+        store: where the run lies.
+        run_id: which run.
+        num: how many images.
+        seed: of the latents.
+        to: the picture to write.
+        label: the class to draw, with a conditional generator; without it, each class in turn.
+        averaged: draw with the moving average of G's weights instead of its last ones.
+
+    Raises:
+        UserError: if there is no such finished run, it knows no such class or keeps no average, or the picture cannot
+            be written.
+    """
+    record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
+    weights = store.run_dir(run_id) / GENERATOR_FILE
+    if record is None or not weights.is_file():
+        raise UserError(
+            f"{shorten(run_id)}: no finished run of that id in {store.root}; {store.root}/*/runs.csv lists them"
+        )
+    config = record.config
+    if isinstance(config, ExternalConfig):
+        raise UserError(f"{run_id}: a run of a program of its own; valid: runs that gan-ablate has trained")
+    if label is not None and not 0 <= label < (config.num_classes or 0):
+        known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
+        raise UserError(f"--label {label}: {known}")
+    if averaged:
+        if not config.ema_decay:
+            raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")
+        weights = weights.with_name(AVERAGE_FILE)
+    generator = build_generator(config)
+    try:
+        content = weights.read_bytes()
+        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it does not match its record's checksum")
+        generator.load_state_dict(load(content))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
+        reason = str(broken).partition("\n")[0]
+        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
+    stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
+    latents = draw_latents(config, num, stream)
+    if config.num_classes:
+        classes = torch.arange(num) % config.num_classes if label is None else torch.full((num,), label)
+        latents = ask_for(config, latents, classes)
+    images = sample_images(generator, latents, torch.device("cpu"))
+    try:
+        save_sheet(images, math.ceil(math.sqrt(num)), to)
+    except (OSError, ValueError) as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused})") from None

@@ -18,11 +18,15 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.command import ProgramError
-from gan_ablate.execution.environment import describe_environment
+from gan_ablate.execution.environment import (
+    describe_environment,
+    find_dataset,
+    find_scorer,
+    score_floor,
+    unscored_reason,
+)
 from gan_ablate.execution.external import execute_program
-from gan_ablate.execution.inputs import find_dataset, find_scorer, score_floor, unscored_reason
-from gan_ablate.execution.pictures import save_sheet
-from gan_ablate.execution.recorder import TrainingObserver
+from gan_ablate.execution.recorder import TrainingObserver, save_sheet
 from gan_ablate.execution.store import (
     AVERAGE_FILE,
     FILTERS_FILE,
@@ -33,9 +37,8 @@ from gan_ablate.execution.store import (
     Store,
 )
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
-from gan_ablate.training.device import find_device
 from gan_ablate.training.loop import TrainResult, train
-from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.runtime import find_device, reproducible_float32
 from gan_ablate.training.trainer import Measurement, pack_weights
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -46,9 +49,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.observer import Progress
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.execution.context import Progress, RunContext
     from gan_ablate.scoring.scores import RepresentationScores, Scores
     from gan_ablate.training.data import ImageDataset
 

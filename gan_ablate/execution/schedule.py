@@ -14,9 +14,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.blocks import order_block
 from gan_ablate.design.cost import Speed, estimate_run_sec, gflop_per_step, step_key
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.settings import order_block
 from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
 from gan_ablate.execution.executors.worker import follow_parent, prepare
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Cell, Plan
     from gan_ablate.execution.store import Store
 
@@ -134,7 +134,7 @@ def _time_step(config: RunConfig) -> float | None:
     """Return the median milliseconds of a step on made-up images, or None where it fails: its run will tell why."""
     import torch
 
-    from gan_ablate.training.cuda_graph import choose_step
+    from gan_ablate.training.loop import choose_step
     from gan_ablate.training.trainer import Trainer
 
     num_images = 2 * config.batch_size

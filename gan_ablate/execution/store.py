@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
-from gan_ablate.design.configs import AnyConfig
+from gan_ablate.design.external import AnyConfig
+from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.validation import Model, ModelT, choices, validate
 from gan_ablate.errors import UserError
 from gan_ablate.scoring.scores import RepresentationScores, Scores
-from gan_ablate.training.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

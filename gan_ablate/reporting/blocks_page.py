@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.reporting.formats import count, escape_markdown, p_text, percent_text
-from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
-from gan_ablate.reporting.plots import blocks as figures
+from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape_markdown, p_text, percent_text
+from gan_ablate.reporting.plots import quality as figures
 from gan_ablate.reporting.plots.style import Style
 from gan_ablate.reporting.run_sentences import warning_sentences
 from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
-    from gan_ablate.analysis.blocks import BlockedEffect, Blocks
     from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.pooling import BlockedEffect, Blocks
     from gan_ablate.reporting.plots.style import FigurePath
 
 _ANSWERS = {"differs": "yes", "alike": "no", "open": "open"}

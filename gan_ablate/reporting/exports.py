@@ -1,21 +1,38 @@
-"""Tables as files: CSV for programs, LaTeX for papers."""
+"""Exports: pages as HTML, tables as CSV and LaTeX, runs as TensorBoard event files."""
 
 from __future__ import annotations
 
+import base64
+import itertools
+import posixpath
+import re
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
+from markdown_it import MarkdownIt
+from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.reporting.formats import change_text, escape_latex, number, p_text, rate_text
+from gan_ablate.errors import UserError
+from gan_ablate.reporting.formats import change_text, escape_latex, fill_template, number, p_text, rate_text
 from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from markdown_it.token import Token
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.store import Record, Store
 
 
 def write_tables(results: GridResults) -> None:
@@ -95,3 +112,164 @@ def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
         hrules=True, column_format="l" * len(table.columns), caption=escape_latex(caption), label=f"tab:{label}"
     )
     return text.replace(r"\begin{table}", "\\begin{table}\n\\centering\\small")
+
+
+_INTERVAL = re.compile(r"((?:[+-]?[\d.,]+ (?:% )?)?\[[+-]?[\d.,]+ ?%?, [^\[\]<>]{1,30}\](?: %)?)")
+"""An estimate with its interval, which no line break may part."""
+
+_MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
+
+
+@dataclass(frozen=True)
+class MarkdownPage:
+    """One page of a report.
+
+    Attributes:
+        title: of it.
+        path: of its Markdown below the results folder, with forward slashes.
+        markdown: with GitHub's tables; its links and pictures are relative to its own folder.
+    """
+
+    title: str
+    path: str
+    markdown: str
+
+
+def render_html(pages: Sequence[MarkdownPage], root: Path) -> str:
+    """Render a report: its first page open, the others folded below it.
+
+    Args:
+        pages: the front page first.
+        root: the results folder, in which the pictures lie.
+
+    Returns:
+        A page that needs no other file, but for the tables it links to.
+    """
+    anchors: dict[str, str] = {}
+    for page in pages:
+        anchor = "".join(c if c.isalnum() else "-" for c in page.path.removesuffix(".md"))
+        while anchor in anchors.values():  # a-b and a_b are two grids
+            anchor += "-2"
+        anchors[page.path] = anchor
+    sections, contents = [], []
+    for page in pages:
+        body, headings = _render(page, anchors, root)
+        sections.append((anchors[page.path], page.title, body))
+        contents += headings if page is pages[0] else [(anchors[page.path], page.title)]
+    style = resources.files("gan_ablate.reporting").joinpath("report.css").read_text("utf-8")
+    return fill_template("report.html.j2", title=pages[0].title, style=style, contents=contents, sections=sections)
+
+
+def _render(page: MarkdownPage, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(page.markdown)
+    headings = list(_give_headings_their_anchors(tokens, anchors[page.path]))
+    folder = posixpath.dirname(page.path)
+    for child in (child for token in tokens for child in token.children or ()):
+        if child.type == "image":
+            source = posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"]))))
+            if source.startswith(("..", "/")) or Path(source).suffix not in _MEDIA_TYPES:
+                continue  # no picture of ours
+            content = base64.b64encode((root / source).read_bytes()).decode("ascii")
+            child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
+        elif child.type == "link_open":
+            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchors[page.path], anchors))
+    body = str(parser.renderer.render(tokens, parser.options, {}))
+    body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
+    # A wide table scrolls in a box of its own instead of stretching the page.
+    body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
+    return body, headings
+
+
+def _target(link: str, folder: str, own: str, anchors: Mapping[str, str]) -> str:
+    """Lead a link to its place in the page, or to the file beside it."""
+    path, _, fragment = unquote(link).partition("#")
+    if "://" in path:
+        return link
+    if not path:
+        return f"#{own}--{fragment}"
+    path = posixpath.normpath(posixpath.join(folder, path))
+    return f"#{anchors[path]}" if path in anchors else path
+
+
+def _give_headings_their_anchors(tokens: Sequence[Token], page: str) -> Iterator[tuple[str, str]]:
+    """Give every section a link target, and yield it with its title."""
+    for opening, inline in itertools.pairwise(tokens):
+        if opening.type == "heading_open" and opening.tag == "h2":
+            text = inline.content
+            slug = "".join(c for c in text.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+            opening.attrSet("id", f"{page}--{slug}")
+            yield f"{page}--{slug}", text
+
+
+FOLDER = "tensorboard"
+"""In the results folder: grid, then variant, then seed."""
+
+
+def check_tensorboard() -> None:
+    """Look for the package before anything is trained.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    try:
+        import tensorboard  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError(
+            "--tensorboard: needs the package tensorboard; valid: pip install 'gan-ablate[tensorboard]'"
+        ) from None
+
+
+def write_events(store: Store, plans: Sequence[Plan]) -> Path:
+    """Write an event file for every run of some plans that is over, in the place of those that were there.
+
+    Returns:
+        The folder to give to ``tensorboard --logdir``.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.plugins.hparams import summary_v2
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    root = store.root / FOLDER
+    for plan in plans:
+        shutil.rmtree(root / plan.name, ignore_errors=True)
+        for levels, label, record in store.records(plan):
+            folder = root / plan.name / label.replace("/", "-") / f"seed-{record.config.seed}"
+            writer = EventFileWriter(str(folder))
+            # Its clock is that of the training: an event file's x-axis may be steps or seconds.
+            factors = {**levels, "seed": record.config.seed}
+            writer.add_event(
+                Event(step=0, wall_time=0.0, summary=summary_v2.hparams_pb(factors, trial_id=record.run_id))
+            )
+            for step, value in _values(store, record):
+                event = Event(step=step, wall_time=0.0)
+                event.summary.value.append(value)
+                writer.add_event(event)
+            writer.close()
+    return root
+
+
+def _values(store: Store, record: Record) -> Iterator[tuple[int, Any]]:
+    """Give every value of a run with its step."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    steps = [int(step) for step in record.history.get("step", [])]
+    for name, values in record.history.items():
+        if name != "step":
+            for step, value in zip(steps, values, strict=True):
+                yield step, Summary.Value(tag=f"training/{name}", simple_value=value)
+    if record.scoring is not None:
+        for step, fid in zip(record.scoring.curve_steps, record.scoring.curve_fid, strict=True):
+            yield step, Summary.Value(tag="fid_along_training", simple_value=fid)
+        if record.scoring.final is not None:
+            for name, score in record.scoring.final.as_row().items():
+                yield record.config.steps, Summary.Value(tag=f"scores/{name}", simple_value=score)
+    for sheet in store.sample_sheets(record.run_id):
+        with Image.open(sheet) as picture:
+            image = Summary.Image(
+                height=picture.height,
+                width=picture.width,
+                colorspace=len(picture.getbands()),
+                encoded_image_string=sheet.read_bytes(),
+            )
+        yield int(sheet.stem.removeprefix("step-")), Summary.Value(tag="samples", image=image)

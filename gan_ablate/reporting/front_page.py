@@ -7,11 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from gan_ablate.analysis.ranking import rank_effects, surest_effects
+from gan_ablate.analysis.pooling import rank_effects, surest_effects
 from gan_ablate.reporting import tables
-from gan_ablate.reporting.formats import count, escape_markdown, percent_text
-from gan_ablate.reporting.page import PAGE_NAME, Page
-from gan_ablate.reporting.plots import front
+from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, percent_text
+from gan_ablate.reporting.plots import effects as front
 from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 from gan_ablate.reporting.sentences import adjusted_estimate, leaning, simple_effect_words
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.ranking import Ranking
+    from gan_ablate.analysis.pooling import Ranking
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.plan import Plan
     from gan_ablate.reporting.plots.style import FigurePath

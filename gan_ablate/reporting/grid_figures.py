@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.trajectories import tabulate_histories
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
-from gan_ablate.reporting.page import Picture
-from gan_ablate.reporting.plots import quality, representation, samples, training, trajectories
+from gan_ablate.reporting.formats import Picture
+from gan_ablate.reporting.plots import effects as trajectories
+from gan_ablate.reporting.plots import quality, training
+from gan_ablate.reporting.plots import training as representation
+from gan_ablate.reporting.plots import training as samples
 from gan_ablate.reporting.plots.style import MAX_LINES, Style
 
 if TYPE_CHECKING:

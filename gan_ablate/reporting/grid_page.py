@@ -10,14 +10,14 @@ import numpy as np
 from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
-from gan_ablate.reporting.page import PAGE_NAME, Page
+from gan_ablate.reporting.formats import PAGE_NAME, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.reporting.page import Picture
+    from gan_ablate.reporting.formats import Picture
     from gan_ablate.reporting.plots.style import FigurePath
 
 _BESIDE_FID = (

@@ -1,34 +1,117 @@
-"""The report of a results folder: the front page, a page a grid, and all that they show, from the records alone."""
+"""The report of a results folder: its front page, a page per grid and document, and a paragraph for papers."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from dataclasses import dataclass
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gan_ablate.analysis.blocks import compare_blocks
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
+from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
 from gan_ablate.design.plan import name_blocks
+from gan_ablate.design.resolve import plan_run
+from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import write_blocks_page
-from gan_ablate.reporting.document_pages import make_document_pages
+from gan_ablate.reporting.exports import MarkdownPage, render_html
+from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
-from gan_ablate.reporting.html import MarkdownPage, render_html
-from gan_ablate.reporting.page import Page
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import definitions_table
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.analysis.blocks import Blocks
+    from gan_ablate.analysis.pooling import Blocks
+    from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.grid import Document
+
+
+STUDY = "documents"
+FOLDER = "documents"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentPage(Page):
+    """The model of the page on a document.
+
+    Attributes:
+        preset: the name of the document's model.
+        description: of the preset.
+        document: its command, and what was repaired.
+        config: of the preset.
+        score: the columns of a summary, ``steps`` and ``dataset`` of the model at its own settings; None where no grid
+            has it.
+        verdicts: a table of the document's claims, as Markdown; empty where none was judged.
+    """
+
+    template: ClassVar[str] = "document_page.md.j2"
+
+    preset: str
+    description: str
+    document: Document
+    config: RunConfig
+    score: Mapping[str, object] | None
+    verdicts: str
+
+
+def make_document_pages(results: Mapping[str, GridResults]) -> list[DocumentPage]:
+    """Make the pages; none where not every grid of the documents' study was run into the folder.
+
+    Args:
+        results: of every grid, by its folder's name.
+    """
+    if not set(load_study(STUDY).grids) <= results.keys():
+        return []
+    documents = ((name, document) for name in list_presets() if (document := load_document(name)) is not None)
+    return [_make_page(name, document, results) for name, document in documents]
+
+
+def _make_page(preset: str, document: Document, results: Mapping[str, GridResults]) -> DocumentPage:
+    return DocumentPage(
+        title=document.title,
+        path=f"{FOLDER}/{preset}/{PAGE_NAME}",
+        preset=preset,
+        description=describe_preset(preset),
+        document=document,
+        config=plan_run(preset).config,
+        score=_find_score(preset, results),
+        verdicts=_tabulate_verdicts(document, results),
+    )
+
+
+def _find_score(preset: str, results: Mapping[str, GridResults]) -> Mapping[str, object] | None:
+    for of_grid in results.values():
+        plan = of_grid.plan
+        run_id = plan_run(preset, steps=plan.baseline.config.steps).config.run_id
+        for place, cell in enumerate(plan.cells):
+            row = of_grid.summary.iloc[place]
+            if cell.config.run_id == run_id and math.isfinite(row["fid"]):
+                return {**row, "steps": cell.config.steps, "dataset": cell.config.dataset}
+    return None
+
+
+def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -> str:
+    judgements = [
+        (of_grid, judgement)
+        for of_grid in results.values()
+        for judgement in of_grid.verdicts.judgements()
+        if judgement.claim.id in document.claims and not of_grid.plan.baseline.block
+    ]
+    judgements.sort(key=lambda pair: pair[1].claim.order)
+    return verdicts_table(judgements, {}, to_root="../../") if judgements else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +191,68 @@ def _name_blocks(results: Mapping[str, GridResults]) -> dict[str, str]:
         plans = [other.plan for other in results.values() if other.plan.grid.name == of_grid.plan.grid.name]
         block_of[name] = dict(zip((plan.name for plan in plans), name_blocks(plans), strict=True))[name]
     return block_of
+
+
+@dataclass(frozen=True)
+class CitedGrid:
+    """What is said of a grid.
+
+    Attributes:
+        results: of the grid, at least one run of which is over.
+        dataset_sha256: the first digits.
+        num_seeds: at most of a variant.
+    """
+
+    results: GridResults
+    dataset_sha256: str
+    num_seeds: int
+
+
+def cite(out: str | Path) -> str:
+    r"""Write how the runs of a results folder were made, scored and compared, for the methods section of a paper.
+
+    Args:
+        out: the results folder.
+
+    Returns:
+        LaTeX with ``\cite`` commands, and below it the BibTeX entries that they name.
+
+    Raises:
+        UserError: if nothing was run into that folder yet.
+    """
+    store = Store(Path(out))
+    every = [GridResults.load(store, name) for name in store.list_plans()]
+    every = [results for results in every if results.records]
+    if not every:
+        raise UserError(f"--out {out}: no run is finished in this folder yet; gan-ablate run --grid NAME does that")
+    text = " ".join(_write_paragraph(every).split())
+    bib = resources.files("gan_ablate.reporting").joinpath("references.bib").read_text("utf-8")
+    known = {key: entry for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry)}
+    cited = [key for keys in re.findall(r"\\cite\{(.+?)\}", text) for key in keys.split(",")]
+    return "\n\n".join([text, *(known[key].strip() for key in dict.fromkeys(cited))]) + "\n"
+
+
+def _write_paragraph(every: list[GridResults]) -> str:
+    environments = [record.environment for results in every for _, record in results.records]
+    known = {
+        name: _join(environment.get(name) for environment in environments)
+        for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
+    }
+    return fill_template(
+        "citation.tex.j2",
+        version=metadata.version("gan-ablate"),
+        protocol=PROTOCOL_VERSION,
+        known=known,
+        machine=known["gpu"] or known["cpu"],
+        grids=[_describe_grid(results) for results in every],
+        intervals={results.plan.intervals for results in every},
+    )
+
+
+def _describe_grid(results: GridResults) -> CitedGrid:
+    shas = _join(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
+    return CitedGrid(results, shas, max(results.runs.groupby("cell")["seed"].nunique()))
+
+
+def _join(values: Iterable[str | None]) -> str:
+    return " and ".join(dict.fromkeys(value for value in values if value))

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.comparability import machine_of, name_machine
+from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.tests import POWER, seeds_needed
-from gan_ablate.analysis.variance import split_grid_variance
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import change_text, escape_markdown, seed_text
 from gan_ablate.reporting.sentences import adjusted_estimate, answer_words

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
+    PAGE_NAME,
     change_text,
     count,
     escape_markdown,
@@ -18,7 +19,6 @@ from gan_ablate.reporting.formats import (
     percent,
     percent_text,
 )
-from gan_ablate.reporting.page import PAGE_NAME
 from gan_ablate.reporting.run_sentences import settled_text
 from gan_ablate.reporting.sentences import (
     adjusted_estimate,

@@ -13,13 +13,12 @@ from gan_ablate.analysis.estimates import mean_on_scale
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.analysis.tests import compare_event_rates
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.blocks import file_name
 from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.settings import file_name
 from gan_ablate.errors import UserError
 from gan_ablate.reporting import exports, sentences, tables
-from gan_ablate.reporting.formats import escape_markdown
-from gan_ablate.reporting.html import MarkdownPage, render_html
-from gan_ablate.reporting.page import PAGE_NAME, Page, Picture
+from gan_ablate.reporting.exports import MarkdownPage, render_html
+from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
 from gan_ablate.reporting.plots import quality
 from gan_ablate.reporting.plots.style import FigurePath, Style
 

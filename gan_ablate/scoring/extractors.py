@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gan_ablate.assets import read_asset
 from gan_ablate.errors import UserError
-from gan_ablate.training.precision import reproducible_float32
+from gan_ablate.training.runtime import reproducible_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

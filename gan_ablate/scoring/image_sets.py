@@ -15,7 +15,7 @@ from torch import Tensor
 from gan_ablate.design.datasets import scan_folder
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
-from gan_ablate.training.pictures import DARKEST, ReadingNotes, describe_darkness, read_picture, refuse_broken
+from gan_ablate.training.images import DARKEST, ReadingNotes, describe_darkness, read_picture, refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

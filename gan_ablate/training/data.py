@@ -1,13 +1,17 @@
-"""Training data: load a data set into memory, with its checksum and origin, and order its images into batches."""
+"""What a step is fed: batches of real images in a fixed order, latents and classes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
+import json
+import shutil
 import struct
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 import torch
@@ -18,8 +22,7 @@ from gan_ablate.assets import read_asset
 from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.image_cache import find_decoded, keep_decoded
-from gan_ablate.training.pictures import (
+from gan_ablate.training.images import (
     DARKEST,
     ReadingNotes,
     describe_darkness,
@@ -29,7 +32,76 @@ from gan_ablate.training.pictures import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from gan_ablate.design.config import RunConfig
+
+
+LAYOUT = 2
+"""Raised when files are written, or images decoded, in another way."""
+
+Arrays = dict[str, "Tensor"]
+
+
+def find_decoded(cache: Path, key: str) -> Arrays | None:
+    """Map what was kept under a key, or return None where nothing was, or not what was written.
+
+    Args:
+        cache: the results folder's cache.
+        key: what the images depend on.
+    """
+    return read_decoded(_folder(cache, key))
+
+
+def read_decoded(folder: Path) -> Arrays | None:
+    """Map what was kept in a folder, or return None where nothing was, or not what was written."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        # Copy on write: processes share the pages as long as nobody writes to them, and nobody does.
+        arrays = {name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in meta["arrays"]}
+    except Exception:  # whatever NumPy and JSON raise on a damaged file: it is made anew
+        return None
+    return arrays if meta.get("sha256") == checksum(arrays) else None
+
+
+def keep_decoded(cache: Path, key: str, arrays: Arrays) -> Arrays:
+    """Write arrays under a key, whole or not at all, and map them; on a disk that takes none, return them as they are.
+
+    Args:
+        cache: the results folder's cache.
+        key: what they depend on.
+        arrays: name → tensor.
+    """
+    folder = _folder(cache, key)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+            for name, tensor in arrays.items():
+                np.save(Path(temporary) / f"{name}.npy", tensor.contiguous().numpy())
+            meta = {"arrays": list(arrays), "sha256": checksum(arrays), "key": key}
+            (Path(temporary) / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
+            if folder.exists():  # damaged, or another process was faster
+                known = find_decoded(cache, key)
+                if known is not None:
+                    return known
+                shutil.rmtree(folder, ignore_errors=True)
+            Path(temporary).replace(folder)
+            Path(temporary).mkdir()  # which the context wants to remove
+    except OSError:
+        return find_decoded(cache, key) or arrays
+    return find_decoded(cache, key) or arrays
+
+
+def checksum(arrays: Arrays) -> str:
+    """SHA-256 of all arrays, shapes included."""
+    digest = hashlib.sha256()
+    for name, tensor in arrays.items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _folder(cache: Path, key: str) -> Path:
+    return cache / "images" / hashlib.sha256(f"{LAYOUT}/{key}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
 
 _TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
 
@@ -233,3 +305,47 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     names = list_classes(folder, paths)
     labels = torch.tensor([names.index(class_of(folder, path)) for path in paths]) if names else None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def draw_latents(config: RunConfig, num: int, stream: torch.Generator) -> Tensor:
+    """Draw latents from a run's own distribution: (num, latent_dim), on the stream's device."""
+    shape = (num, config.latent_dim)
+    match config.latent_distribution:
+        case "normal":
+            return torch.randn(shape, generator=stream, device=stream.device)
+        case "uniform":
+            return torch.rand(shape, generator=stream, device=stream.device).mul_(2).sub_(1)
+        case _:
+            assert_never(config.latent_distribution)
+
+
+def one_hot(config: RunConfig, classes: Tensor) -> Tensor:
+    """Turn (B,) int64 classes into (B, num_classes) of PyTorch's default dtype."""
+    known = torch.arange(config.num_classes or 0, device=classes.device)
+    return (classes[:, None] == known).to(torch.get_default_dtype())
+
+
+def ask_for(config: RunConfig, z: Tensor, classes: Tensor) -> Tensor:
+    """Put behind (B, latent_dim) latents the classes, (B,) int64, that G is to draw: (B, num_inputs_g)."""
+    return torch.cat((z, one_hot(config, classes)), 1)
+
+
+def classes_in(config: RunConfig, latents: Tensor) -> Tensor | None:
+    """Read back the one-hot classes, (B, num_classes), that (B, num_inputs_g) latents ask for, if they ask for any."""
+    return latents[:, config.latent_dim :] if config.num_classes else None
+
+
+def select_logits(outputs: Tensor, classes: Tensor | None) -> Tensor:
+    """Return the logits of images, of the classes they are said to be of.
+
+    This is D(x, y) = ψ(φ(x)) + vᵧᵀφ(x) (arXiv:1802.05637, equation 3): D's last layer gives ψ first, then a term for
+    each class.
+
+    Args:
+        outputs: (B,) of a D without classes, or (B, 1 + num_classes).
+        classes: (B, num_classes) one-hot, or None.
+
+    Returns:
+        (B,) logits.
+    """
+    return outputs if classes is None else outputs[:, 0] + (outputs[:, 1:] * classes).sum(1)

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 import torch
 
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.augment import augment
-from gan_ablate.training.data import BatchOrder, take_batch
-from gan_ablate.training.global_state import seed_streams
-from gan_ablate.training.latents import ask_for, classes_in, draw_latents, one_hot, select_logits
-from gan_ablate.training.losses import discriminator_loss, generator_loss, mode_seeking_term
+from gan_ablate.training.data import BatchOrder, ask_for, classes_in, draw_latents, one_hot, select_logits, take_batch
+from gan_ablate.training.images import augment
+from gan_ablate.training.losses import (
+    Judged,
+    discriminator_loss,
+    discriminator_penalty,
+    generator_loss,
+    mode_seeking_term,
+)
 from gan_ablate.training.models import build_discriminator, build_generator
-from gan_ablate.training.penalties import Judged, discriminator_penalty
-from gan_ablate.training.precision import computing_in
+from gan_ablate.training.runtime import computing_in, seed_streams
 from gan_ablate.training.user_code import keep_own
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from gan_ablate.design.source_files import find_in, is_installed, is_module, nam
 from gan_ablate.design.user_code import find_source
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.global_state import keeping_streams, read_streams, refusing_settings, seed_streams
+from gan_ablate.training.runtime import keeping_streams, read_streams, refusing_settings, seed_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

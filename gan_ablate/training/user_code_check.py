@@ -10,11 +10,10 @@ from safetensors.torch import load
 from torch import nn
 
 from gan_ablate.errors import UserError
-from gan_ablate.training.global_state import SEEDING, read_streams, seed_streams
-from gan_ablate.training.latents import select_logits
-from gan_ablate.training.losses import discriminator_loss, generator_loss
+from gan_ablate.training.data import select_logits
+from gan_ablate.training.losses import Judged, discriminator_loss, discriminator_penalty, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
-from gan_ablate.training.penalties import Judged, discriminator_penalty
+from gan_ablate.training.runtime import SEEDING, read_streams, seed_streams
 from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
 from gan_ablate.training.user_code import make_own, watching
 

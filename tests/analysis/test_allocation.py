@@ -14,7 +14,7 @@ from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Cell, Plan, plan
-from gan_ablate.execution.observer import Silent
+from gan_ablate.execution.context import Silent
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.run_sentences import settled_sentence
 from tests.synthetic import make_record, save_runs

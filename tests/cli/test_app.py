@@ -120,7 +120,7 @@ def test_plan_and_status_say_how_far_things_are(
 def test_plan_says_where_bfloat16_is_emulated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
 ) -> None:
-    monkeypatch.setattr("gan_ablate.training.precision.has_native_bf16", lambda: is_native)
+    monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: is_native)
     assert call(monkeypatch, "plan", "--grid", "precision") == 0
     output = " ".join(capsys.readouterr().out.split())
     assert ("in float32 they would take about" in output) is not is_native

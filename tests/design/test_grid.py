@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 
 from gan_ablate.design import grids as shipped
-from gan_ablate.design.grid import list_grids, list_presets, list_studies, load_grid, read_preset
-from gan_ablate.design.networks import NormalInit
+from gan_ablate.design.gan import NormalInit
+from gan_ablate.design.grid import (
+    list_grids,
+    list_presets,
+    list_studies,
+    load_grid,
+    load_grids,
+    load_study,
+    read_preset,
+)
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.design.shipped import load_grids, load_study
 from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
 

@@ -21,11 +21,9 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.execution import command as listening
 from gan_ablate.execution.checkpoint import RunStoppedError
-from gan_ablate.execution.command import ProgramError
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.command import Log, ProgramError
+from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.external import execute_program, fill_command, list_links, make_environment
-from gan_ablate.execution.observer import Progress
-from gan_ablate.execution.output_log import Log
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Record, Store
 from gan_ablate.reporting.report import write_report

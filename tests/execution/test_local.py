@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.configs import AnyConfig
+from gan_ablate.design.external import AnyConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.context import Progress, RunContext, Silent
 from gan_ablate.execution.executors import local
 from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
-from gan_ablate.execution.observer import Progress, Silent
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
 from tests.execution.untimed import untimed_by_id

@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from gan_ablate.atomic_io import read_sealed
+from gan_ablate.atomic_io import lease, read_sealed
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.lock import lease
 from gan_ablate.execution.maintenance import find_waste, remove, verify
-from gan_ablate.execution.pictures import draw_samples
+from gan_ablate.execution.recorder import draw_samples
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring import metrics
-from gan_ablate.training.image_cache import keep_decoded
+from gan_ablate.training.data import keep_decoded
 from tests.configs import make_config
 from tests.synthetic import save_runs
 

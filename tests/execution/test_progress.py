@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from gan_ablate.execution import progress as progress_module
-from gan_ablate.execution.observer import Progress
+from gan_ablate.execution.context import Progress
 from gan_ablate.execution.progress import Display, format_duration
 from gan_ablate.execution.store import Record
 from tests.configs import make_config

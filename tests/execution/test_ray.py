@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.configs import AnyConfig
+from gan_ablate.design.external import AnyConfig
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.observer import Progress, Silent
+from gan_ablate.execution.context import Progress, RunContext, Silent
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
 from tests.execution.untimed import compute_alone, untimed_by_id

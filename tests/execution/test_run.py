@@ -11,15 +11,14 @@ from safetensors.torch import load_file
 from gan_ablate.design.datasets import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
-from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.inputs import check_inputs
-from gan_ablate.execution.observer import Progress
-from gan_ablate.execution.pictures import draw_samples
+from gan_ablate.execution.context import Progress, RunContext
+from gan_ablate.execution.environment import check_inputs
+from gan_ablate.execution.recorder import draw_samples
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
-from gan_ablate.training.device import find_device
 from gan_ablate.training.models import build_generator
+from gan_ablate.training.runtime import find_device
 from tests.configs import make_config
 from tests.features import warm
 

@@ -132,7 +132,7 @@ def test_a_step_that_fails_leaves_its_variant_out(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr("gan_ablate.training.cuda_graph.choose_step", refuse)
+    monkeypatch.setattr("gan_ablate.training.loop.choose_step", refuse)
     assert calibration._time_step(make_config("mlp")) is None
 
 
@@ -180,5 +180,5 @@ def test_a_step_without_memory_leaves_its_variant_out(failure: Exception, monkey
     def refuse(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("gan_ablate.training.cuda_graph.choose_step", refuse)
+    monkeypatch.setattr("gan_ablate.training.loop.choose_step", refuse)
     assert calibration._time_step(make_config("mlp")) is None

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from gan_ablate.atomic_io import lease
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.executors.queue import ASK_AGAIN_SEC, RunQueue
+from gan_ablate.execution.context import RunContext, Silent
+from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
 from gan_ablate.execution.executors.worker import check, compute
-from gan_ablate.execution.lock import lease
-from gan_ablate.execution.observer import Silent
 from gan_ablate.execution.store import Record, Store
 from tests.configs import make_config
 
@@ -175,7 +174,7 @@ def test_want_of_memory_is_said_alike_wherever_it_is_wanted(
 
 
 def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_ablate.execution.inputs.find_dataset", fail_to_allocate_an_array)
+    monkeypatch.setattr("gan_ablate.execution.environment.find_dataset", fail_to_allocate_an_array)
     problem = check(make_config(), context)
     assert isinstance(problem, UserError)
     assert str(problem).startswith("--dataset mnist-10k: out of memory (Unable to allocate 7.11 PiB")

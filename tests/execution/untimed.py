@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors.local import run_local
-from gan_ablate.execution.observer import Silent
 from gan_ablate.execution.store import Record
 from tests.features import warm
 

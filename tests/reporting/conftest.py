@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.reporting.plots import blocks, front, quality, representation, samples, training, trajectories
+from gan_ablate.reporting.plots import effects as front
+from gan_ablate.reporting.plots import effects as trajectories
+from gan_ablate.reporting.plots import quality, training
+from gan_ablate.reporting.plots import quality as blocks
+from gan_ablate.reporting.plots import training as representation
+from gan_ablate.reporting.plots import training as samples
 from gan_ablate.reporting.plots.style import FigurePath
 
 PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.blocks import compare_blocks
+from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Cell, plan

@@ -1,15 +1,26 @@
+"""None"""
+
+from __future__ import annotations
+
 import math
 import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
+from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.exports import write_tables
+from gan_ablate.reporting.exports import MarkdownPage, check_tensorboard, render_html, write_events, write_tables
+from gan_ablate.reporting.report import cite
 from tests.synthetic import save_runs
 
 
@@ -58,3 +69,176 @@ def test_a_table_for_papers_has_the_numbers_and_no_character_that_latex_takes_fo
     assert f"& {change}".replace("-", "$-$") in rows[1]
     assert not re.search(r"(?<!\\)[%#]", "".join(rows))
     assert all(row.count("&") == rows[0].count("&") for row in rows)
+
+
+FRONT = """# A <title> & more
+
+See [the end](#the-end-1--2), [the grid](grid/report.md), [the table](grid/runs.csv) and [a place](https://example.org).
+
+## A table
+
+| a | b |
+|---|---|
+| **1** | -50.7 % [-67.6, -24.9] |
+
+## The end: 1 × 2?
+
+<script>alert(1)</script>
+"""
+GRID = """# A grid
+
+[All answers](../report.md), [the table](runs.csv)
+
+![A picture](a.png)
+
+## The end: 1 × 2?
+"""
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    (tmp_path / "grid").mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / "grid" / "a.png")
+    pages = [MarkdownPage("A <title>", "report.md", FRONT), MarkdownPage("A & B", "grid/report.md", GRID)]
+    return Page(render_html(pages, tmp_path))
+
+
+def test_figures_are_inside(page: Page) -> None:
+    (image,) = page.all("img")
+    assert (image["src"] or "").startswith("data:image/png;base64,iVBORw0KGgo")
+    assert image["alt"] == "A picture"
+
+
+def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Page) -> None:
+    places = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    links = [attrs["href"] or "" for attrs in page.all("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= places
+    assert {"grid/runs.csv", "https://example.org"} == {link for link in links if not link.startswith("#")}
+    assert {"#report--the-end-1--2", "#grid-report", "#report"} <= set(links)
+
+
+def test_all_but_the_first_page_is_folded_and_a_link_to_it_opens_it(page: Page) -> None:
+    names = [name for name, _ in page.tags]
+    details = names.index("details")
+    assert [name for name in names[details:] if name in ("summary", "section")] == ["summary", "section"]
+    assert next(attrs for name, attrs in page.tags[details:] if name == "section")["id"] == "grid-report"
+    assert "section" in names[:details]
+
+
+def test_an_interval_is_not_parted_by_a_line_break(page: Page) -> None:
+    assert {"class": "number"} in page.all("span")
+
+
+def test_nothing_is_fetched_or_run(page: Page) -> None:
+    assert not page.all("script")
+    assert all((attrs.get("href") or "").startswith("data:") for attrs in page.all("link"))
+
+
+def test_the_contents_list_leads_to_the_front_s_sections_and_to_every_page(page: Page) -> None:
+    links = [attrs["href"] for attrs in page.all("a")]
+    assert links[:3] == ["#report--a-table", "#report--the-end-1--2", "#grid-report"]
+    anchors = [attrs["id"] for attrs in page.all("h2")]
+    assert len(set(anchors)) == len(anchors) == 3
+
+
+def test_a_wide_table_scrolls_in_a_box_of_its_own(page: Page) -> None:
+    names = [name for name, _ in page.tags]
+    table = names.index("table")
+    assert page.tags[table - 1] == ("div", {"class": "table", "tabindex": "0"})
+
+
+def test_it_reads_on_a_telephone(page: Page) -> None:
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+
+
+def test_event_files_hold_what_the_records_do(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra: pip install gan-ablate[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
+    save_runs(store, planned, lambda cell, _: None if cell.label.endswith("0.9") else 20.0)
+    for _ in range(2):  # the second time in the place of the first
+        assert write_events(store, [planned]) == tmp_path / "tensorboard"
+    folders = sorted({path.parent for path in (tmp_path / "tensorboard").rglob("events.*")})
+    assert len(folders) == 6
+    (folder,) = [path for path in folders if path.parent.name == planned.baseline.label and path.name == "seed-1"]
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    record = store.load_record(planned.baseline.run_id(1))
+    assert record is not None
+    assert record.scoring is not None
+    loss = events.Scalars("training/loss_d")
+    assert [event.step for event in loss] == record.history["step"]
+    assert [event.value for event in loss] == pytest.approx(record.history["loss_d"])
+    curve = events.Scalars("fid_along_training")
+    assert [event.value for event in curve] == pytest.approx(record.scoring.curve_fid)
+    assert [event.value for event in events.Scalars("scores/fid")] == [pytest.approx(20.0)]
+    images = events.Images("samples")
+    assert [image.step for image in images] == [0, 1500]
+    assert (images[0].width, images[0].height) == (242, 242)
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    diverged = EventAccumulator(str(next(path for path in folders if path.parent.name.endswith("0.9"))))
+    diverged.Reload()
+    assert "scores/fid" not in diverged.Tags()["scalars"]
+
+
+def test_the_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UserError, match="--tensorboard: needs the package tensorboard; valid: pip install"):
+        check_tensorboard()
+
+
+PAPER = r"""
+\documentclass{article}
+\usepackage[margin=2cm]{geometry}
+\usepackage{booktabs}
+\begin{document}
+BODY
+\end{document}
+"""
+ODDLY_NAMED_GRID = """
+title = "50 % of #1 & {more}_or $less"
+base = "dcgan-28"
+[factors.beta_1]
+baseline = "a_b"
+levels."a_b" = { beta1 = 0.5 }
+levels."0.9: +1" = { beta1 = 0.9 }
+"""
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX")
+def test_tables_and_the_paragraph_are_typeset(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(ODDLY_NAMED_GRID)
+    store = Store(tmp_path)
+    body = []
+    for grid in (tmp_path / "mine.toml", "essentials"):
+        planned = plan(load_grid(grid))
+        save_runs(store, planned, lambda cell, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(cell.label))))
+        results = GridResults.load(store, planned.name)
+        write_tables(results)
+        body += [rf"\input{{{results.folder / name}}}" for name in ("summary.tex", "effects.tex")]
+    paragraph, *entries = cite(tmp_path).split("\n\n")
+    (tmp_path / "gan.bib").write_text("\n".join(entries), "utf-8")
+    body += [paragraph, r"\bibliographystyle{plain}", r"\bibliography{gan}"]
+    (tmp_path / "paper.tex").write_text(PAPER.replace("BODY", "\n".join(body)), "utf-8")
+    for command in ("pdflatex", "bibtex", "pdflatex", "pdflatex"):
+        options = ["-interaction=nonstopmode", "-halt-on-error"] if command == "pdflatex" else []
+        done = subprocess.run([command, *options, "paper"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2_000:]
+    log = (tmp_path / "paper.log").read_text("utf-8", "replace")
+    assert "Overfull" not in log
+    assert "undefined" not in log
+    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")

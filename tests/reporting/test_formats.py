@@ -1,10 +1,19 @@
+"""None"""
+
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+import jinja2
 import pytest
 
+from gan_ablate import reporting
 from gan_ablate.reporting.formats import (
+    Page,
     count,
     escape_latex,
     escape_markdown,
@@ -69,3 +78,24 @@ def test_one_seed_is_one() -> None:
 
 def test_markdown_shows_what_names_hold() -> None:
     assert escape_markdown("*a* | [b](c) <i> `d`") == r"\*a\* \| \[b\](c) \<i\> \`d\`"
+
+
+TEMPLATES = Path(reporting.__path__[0]) / "templates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods(Page):
+    template: ClassVar[str] = "methods_page.md.j2"
+    definitions: str = "| a |"
+
+
+def test_value_that_a_model_lacks_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="has no attribute 'confidence'"):
+        _ = Methods(title="Methods", path="methods.md").markdown
+
+
+@pytest.mark.parametrize("template", sorted(path.name for path in TEMPLATES.iterdir()))
+def test_template_can_be_read_and_holds_no_control_characters(template: str) -> None:
+    text = (TEMPLATES / template).read_text("utf-8")
+    jinja2.Environment().parse(text)
+    assert not re.search(r"[\t\r]| $", text, re.MULTILINE)

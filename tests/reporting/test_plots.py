@@ -13,15 +13,16 @@ import pytest
 from PIL import Image
 
 from gan_ablate.analysis.allocation import settle
-from gan_ablate.design.factors import Factor
+from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.plots import blocks, quality, style, trajectories
+from gan_ablate.reporting.plots import effects as trajectories
+from gan_ablate.reporting.plots import quality, style
+from gan_ablate.reporting.plots import quality as blocks
 from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front
-from gan_ablate.reporting.plots.representation import enlarge_picture
-from gan_ablate.reporting.plots.samples import FRAME_MS, LAST_FRAME_MS, plot_samples, write_animation
 from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
+from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
 
 

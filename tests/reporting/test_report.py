@@ -1,8 +1,11 @@
+"""None"""
+
 from __future__ import annotations
 
 import math
 import re
 from html import escape
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +13,17 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import load_results
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import list_presets, load_document, load_grid, load_grids
 from gan_ablate.design.plan import Cell, Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Record, Store
-from gan_ablate.reporting.report import write_report
+from gan_ablate.reporting.front_page import make_front_page
+from gan_ablate.reporting.report import DocumentPage, cite, make_document_pages, write_report
 from tests.reporting.conftest import PIXEL
 from tests.reporting.example import check_golden
-from tests.synthetic import make_record, save_runs
+from tests.synthetic import make_record, make_results, save_runs
 
 
 def batch_norm_halves(cell: Cell, seed: int) -> float:
@@ -208,3 +213,119 @@ def test_collapsed_runs_are_neither_to_be_used_nor_without_effect(tmp_path: Path
     assert re.search(r"\*\*Not known yet\*\*\n  - norm off .* seeds; most of the runs that it compares collapsed", text)
     assert "No answer, as most runs collapsed on both sides: **norm off**." in text
     assert "Lowers FID" not in text
+
+
+def fid(cell: Cell, seed: int) -> float:
+    worse = sum(level != cell.config.dataset for level in cell.levels.values()) * (len(cell.label) % 5)
+    return (60.0 if cell.trained.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
+
+
+def make_results_of(grids: list[str]) -> dict[str, GridResults]:
+    results = (make_results(plan(grid, seeds=2), fid) for grid in load_grids(grids))
+    return {of_grid.name: of_grid for of_grid in results}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, GridResults]:
+    return make_results_of(["documents"])
+
+
+@pytest.fixture(scope="module")
+def pages(results: dict[str, GridResults]) -> dict[str, DocumentPage]:
+    return {page.preset: page for page in make_document_pages(results)}
+
+
+def test_page_of_the_mlp_is_golden(pages: dict[str, DocumentPage]) -> None:
+    """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden file anew."""
+    check_golden("document_page.md", pages["mlp"].markdown)
+
+
+def test_each_document_has_a_page_with_its_command_and_verdicts(pages: dict[str, DocumentPage]) -> None:
+    documents = {preset: document for preset in list_presets() if (document := load_document(preset)) is not None}
+    assert pages.keys() == documents.keys()
+    for preset, document in documents.items():
+        page = pages[preset]
+        assert page.path == f"documents/{preset}/report.md"
+        assert f"    {document.command(preset)}\n" in page.markdown
+        assert document.repaired in page.markdown
+        assert all(f"{claim}: " in page.verdicts for claim in document.claims if claim[:3] not in ("C16", "C17", "C18"))
+
+
+def test_pages_say_what_differs_from_the_printed_code(pages: dict[str, DocumentPage]) -> None:
+    assert "`--set loss.computed_from=probabilities` computes it as printed" in pages["mlp"].markdown
+    assert "`--set generator_gradient=accumulated` steps along the sum, as printed" in pages["dcgan-faces"].markdown
+    assert "batches of 100, Adam at 0.0002 with β1 = 0.9" in pages["mlp-dropout"].markdown
+
+
+def test_front_page_lists_every_claim_of_the_documents_and_their_pages(
+    results: dict[str, GridResults], pages: dict[str, DocumentPage]
+) -> None:
+    front = make_front_page(results, dict.fromkeys(results, ""), [], list(pages.values()), has_figure=False).markdown
+    rows = [line for line in front.splitlines() if line.startswith("| C")]
+    assert len(rows) == 24  # C12 in two parts, C20 in four
+    assert all(f"(documents/{preset}/report.md)" in front for preset in pages)
+
+
+def test_score_is_that_of_the_model_at_its_own_settings(
+    results: dict[str, GridResults], pages: dict[str, DocumentPage]
+) -> None:
+    score = pages["mlp"].score
+    assert score is not None
+    assert (score["steps"], score["dataset"], score["completed"]) == (1_500, "mnist-10k", 2)
+    summary = results["architecture"].summary.set_index("cell")
+    assert score["fid"] == summary.loc["architecture mlp", "fid"]
+
+
+def test_few_grids_have_no_pages_on_documents() -> None:
+    assert make_document_pages(make_results_of(["dropout", "beta1"])) == []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    save_runs(store, plan(load_grid("beta1")), lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    return store
+
+
+def test_citation_of_the_example_is_golden(example: Path) -> None:
+    """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden file anew."""
+    check_golden("citation.tex", cite(example).replace(metadata.version("gan-ablate"), "VERSION"))
+
+
+def test_citation_names_what_was_done_and_no_more(store: Store) -> None:
+    paragraph, *entries = cite(store.root).split("\n\n")
+    for words in (
+        "3 variants",
+        "15 runs over at most 5 seeds",
+        "1,500 generator steps",
+        "dddddddddddd",
+        "eeeeeeeeeeee",
+        "protocol 5",
+    ):
+        assert words in paragraph
+    cited = re.findall(r"\\cite\{(.+?)\}", paragraph)
+    assert [re.findall(r"@\w+\{(.+?),", entry)[0] for entry in entries] == list(dict.fromkeys(cited))
+    assert "holm1979" in cited
+    assert "lindon2022anytime" not in cited
+    assert "Student's $t$" in paragraph
+    store.save_plan(store.load_plan("beta1").model_copy(update={"intervals": "sequential"}))
+    assert "lindon2022anytime" in cite(store.root)
+    assert "Student" not in cite(store.root)
+
+
+def test_runs_without_scores_cite_no_metric(store: Store) -> None:
+    for _, config in store.load_plan("beta1").runs:
+        record = store.load_record(config.run_id)
+        assert record is not None
+        environment = {"torch": "2.11.0", "cpu": "A_1 & co", "revision": "abc"}
+        store.save_record(record.model_copy(update={"scoring": None, "environment": environment}))
+    text = cite(store.root)
+    assert "(commit abc), protocol 5, on PyTorch 2.11.0~\\cite{paszke2019pytorch}" in text
+    assert ", on A\\_1 \\& co. In \\emph{Adam's $\\beta$1}, " in text
+    assert "They were not scored." in text
+    assert "heusel2017fid" not in text
+
+
+def test_empty_folder_has_nothing_to_cite(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run is finished in this folder yet"):
+        cite(tmp_path)

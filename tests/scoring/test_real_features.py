@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_ablate.scoring import real_features as reference
+from gan_ablate.scoring import scorer as reference
 from gan_ablate.scoring.extractors import Features
 from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
-from gan_ablate.scoring.real_features import load_real_features
+from gan_ablate.scoring.scorer import load_real_features
 from gan_ablate.training.data import ImageDataset, resize
 
 

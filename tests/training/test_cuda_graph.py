@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_ablate.training.cuda_graph import NUM_EAGER_STEPS, GraphedStep
+from gan_ablate.training.loop import NUM_EAGER_STEPS, GraphedStep
 from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images

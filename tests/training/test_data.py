@@ -18,7 +18,7 @@ from gan_ablate.design.datasets import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
-from gan_ablate.training.pictures import ReadingNotes, fit_picture, read_picture
+from gan_ablate.training.images import ReadingNotes, fit_picture, read_picture
 
 
 def write_images(folder: Path, num: int, size: tuple[int, int] = (40, 32)) -> None:

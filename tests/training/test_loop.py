@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_ablate.training import cuda_graph as graphs_module
+from gan_ablate.training import loop as graphs_module
 from gan_ablate.training import step as step_module
 from gan_ablate.training.data import take_batch
 from gan_ablate.training.loop import TrainResult, train
@@ -19,7 +19,7 @@ from gan_ablate.training.trainer import MEASURE_EVERY, Measurement, Trainer
 from tests.configs import make_config
 
 if TYPE_CHECKING:
-    from gan_ablate.training.timer import StepTimer
+    from gan_ablate.training.trainer import StepTimer
 
 IMAGES = torch.randint(0, 256, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
 SMALL = {

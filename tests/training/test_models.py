@@ -17,8 +17,7 @@ from gan_ablate.design.grid import list_presets
 from gan_ablate.errors import UserError
 from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, sample_images, sheet_latents
 from gan_ablate.training.data import load_dataset
-from gan_ablate.training.models import build_discriminator, build_generator
-from gan_ablate.training.models.init import initialise
+from gan_ablate.training.models import build_discriminator, build_generator, initialise
 from gan_ablate.training.models.layers import (
     BilinearUpsampleConv2d,
     Dropout,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan_ablate.training.data import take_batch
-from gan_ablate.training.latents import select_logits
+from gan_ablate.training.data import select_logits, take_batch
 from gan_ablate.training.losses import discriminator_loss
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images

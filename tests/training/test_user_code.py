@@ -23,8 +23,8 @@ from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.worker import check
-from gan_ablate.training.global_state import read_streams, seed_streams, set_streams
 from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.runtime import read_streams, seed_streams, set_streams
 from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
 from gan_ablate.training.user_code import allow_code
 from gan_ablate.training.user_code_check import check_own

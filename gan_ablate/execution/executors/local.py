@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError
-from gan_ablate.execution.executors.queue import RunQueue
+from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import list_inputs, serve
 from gan_ablate.execution.store import Store
 from gan_ablate.signals import describe_exit
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from gan_ablate.design.configs import AnyConfig
+    from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.observer import RunObserver
+    from gan_ablate.execution.context import RunContext, RunObserver
     from gan_ablate.execution.store import Record
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:

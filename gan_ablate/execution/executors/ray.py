@@ -17,16 +17,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.execution.executors.queue import RunQueue
+from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import check, compute, list_inputs, prepare
 from gan_ablate.execution.store import RECORD_FILE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.observer import RunObserver
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.execution.context import RunContext, RunObserver
     from gan_ablate.execution.store import Record
 
 TICK_SEC = 0.5

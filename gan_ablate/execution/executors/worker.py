@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from gan_ablate.design.configs import AnyConfig
-    from gan_ablate.execution.context import RunContext
-    from gan_ablate.execution.observer import Progress
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.execution.context import Progress, RunContext
     from gan_ablate.execution.store import Record
 
 Ending = Literal["record", "busy", "stopped", "refused"]
@@ -80,8 +79,8 @@ def compute(
     """
     from pathlib import Path
 
+    from gan_ablate.atomic_io import lease
     from gan_ablate.execution.checkpoint import RunStoppedError
-    from gan_ablate.execution.lock import lease
     from gan_ablate.execution.run import execute
     from gan_ablate.execution.store import Store
     from gan_ablate.training.user_code import allow_code
@@ -114,7 +113,7 @@ def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
     """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
     import torch
 
-    from gan_ablate.training.device import keep_memory
+    from gan_ablate.training.runtime import keep_memory
 
     keep_memory()
     torch.set_num_threads(num_threads)
@@ -146,7 +145,7 @@ def _own_variant(config: AnyConfig) -> str:
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
     """Load what a run needs; return what is wrong with it, or None."""
-    from gan_ablate.execution.inputs import check_inputs
+    from gan_ablate.execution.environment import check_inputs
     from gan_ablate.training.user_code import allow_code
 
     allow_code(context.folders)

@@ -1,24 +1,30 @@
-"""Figures of what happens along training: FID against steps and seconds, losses, and how steady it all is."""
+"""Figures of training: curves, losses, stability, probes of D's features, and sample grids."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from PIL import Image, ImageDraw
 
 from gan_ablate.analysis.estimates import Estimate, mean_on_scale, rate_interval
 from gan_ablate.design.outcomes import OUTCOMES
+from gan_ablate.errors import UserError
 from gan_ablate.reporting.plots.style import (
+    WIDTH_INCHES,
     Style,
     draw_interval,
     draw_legend,
     lay_out_panels,
     log_axis,
     open_figure,
+    save_picture,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -180,3 +186,113 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
                 draw_interval(axes, estimate, row + offset, colour, "X" if name == "diverged" else "o", size=5)
     axes.set_xlim(-0.03, 1.03)
     axes.set_title("✖ diverged, ● collapsed: rate")
+
+
+_LOOKS: dict[str, dict[str, Any]] = {
+    "D's features": {"color": "#0072b2", "marker": "o"},
+    "untrained D's": {"color": "#c44e00", "marker": "s"},
+    "raw pixels": {"color": "0.4", "marker": "^"},
+}
+
+_SCALE = 2
+
+
+def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
+    """Draw the accuracy of a linear classifier by its number of labelled images, a panel a variant.
+
+    Args:
+        probes: from ``tabulate_probes``.
+        path: the PNG to write.
+    """
+    cells = list(dict.fromkeys(probes["cell"]))
+    numbers = sorted(set(probes["num_labels"]))
+    with open_figure(path, 3.2 * -(-len(cells) // 2) + 0.5) as figure:
+        for axes, cell in zip(lay_out_panels(figure, len(cells), 2, share_y=True), cells, strict=True):
+            of_cell = probes[probes["cell"] == cell]
+            for name, look in _LOOKS.items():
+                shown = of_cell[of_cell["features"] == name]
+                axes.plot(shown["num_labels"], shown["accuracy"], ls="", alpha=0.4, ms=4, **look)
+                means = shown.groupby("num_labels")["accuracy"].mean()
+                axes.plot(means.index, means, lw=1.5, ms=5, label=name, **look)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(FixedLocator(numbers))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
+            axes.set_title(cell, fontsize=9)
+        figure.supxlabel("labelled images", fontsize=10)
+        figure.supylabel("accuracy of a linear classifier", fontsize=10)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+
+
+def enlarge_picture(source: Path, path: Path) -> None:
+    """Write a run's picture twice as large, pixel by pixel."""
+    with Image.open(source) as picture:
+        size = (picture.width * _SCALE, picture.height * _SCALE)
+        save_picture(picture.resize(size, Image.Resampling.NEAREST), path)
+
+
+SHEET_ROWS = 8
+"""Rows of images on a sample sheet."""
+
+FRAME_MS, LAST_FRAME_MS = 450, 1_800
+
+
+def plot_samples(sheets: Mapping[str, Path], num_rows: int, path: FigurePath) -> None:
+    """Set the sample sheets of all variants side by side; equal places have equal latents.
+
+    Args:
+        sheets: variant → its sample sheet, eight images wide.
+        num_rows: rows of images to show of each.
+        path: the PNG to write.
+
+    Raises:
+        UserError: if a sheet cannot be read.
+    """
+    num_columns = min(len(sheets), 2 if len(sheets) <= 4 else 3)
+    lines = -(-len(sheets) // num_columns)
+    pictures = {label: np.asarray(_open(sheet)) for label, sheet in sheets.items()}
+    shape = next(iter(pictures.values())).shape
+    shown = round(shape[0] * num_rows / SHEET_ROWS)
+    panel = WIDTH_INCHES / num_columns
+    with open_figure(path, lines * (panel * shown / shape[1] + 0.45)) as figure:
+        grid = figure.subplots(lines, num_columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (label, picture) in zip(grid.flat, pictures.items(), strict=False):
+            axes.imshow(picture[: round(picture.shape[0] * num_rows / SHEET_ROWS)], interpolation="nearest")
+            axes.set_title(label.replace(", ", "\n"), fontsize=9)
+
+
+def write_animation(sheets: Sequence[Path], num_rows: int, path: Path) -> None:
+    """Write sample sheets along training as a looping WebP, each frame with its step.
+
+    Args:
+        sheets: of one run, in order, named ``step-N.png``.
+        num_rows: rows of images to show.
+        path: the file to write.
+
+    Raises:
+        UserError: if a sheet cannot be read.
+    """
+    frames = []
+    for sheet in sheets:
+        picture = _open(sheet)
+        shown = round(picture.height * num_rows / SHEET_ROWS)
+        frame = Image.new("RGB", (picture.width, shown + 14), "white")
+        frame.paste(picture.crop((0, 0, picture.width, shown)), (0, 14))
+        ImageDraw.Draw(frame).text((2, 1), f"step {int(sheet.stem.removeprefix('step-')):,}", fill="black")
+        frames.append(frame)
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+    options = {"duration": durations, "loop": 0, "quality": 60, "method": 4}
+    save_picture(frames[0], path, save_all=True, append_images=frames[1:], **options)
+
+
+def _open(sheet: Path) -> Image.Image:
+    try:
+        with Image.open(sheet) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError) as broken:
+        run = sheet.parent.parent
+        raise UserError(f"{sheet}: cannot be read ({broken}); delete {run} to run it again") from None

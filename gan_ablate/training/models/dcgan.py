@@ -1,7 +1,4 @@
-"""The convolutional GAN of Radford et al., "Unsupervised representation learning with DCGANs" (arXiv:1511.06434).
-
-Batch norm goes where the paper puts it, on every layer but G's output and D's input, unless a run says otherwise.
-"""
+"""The architectures: the convolutional GAN (arXiv:1511.06434) and the fully connected GAN (arXiv:1406.2661)."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from gan_ablate.training.models.layers import (
 
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.networks import BiasRule, DCGANDiscriminator, DCGANGenerator
+    from gan_ablate.design.gan import BiasRule, DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:
@@ -156,3 +153,39 @@ def _build_pooling(discriminator: DCGANDiscriminator) -> list[nn.Module]:
 
 def _has_bias(rule: BiasRule, *, has_norm: bool) -> bool:
     return rule == "all" or (rule == "unnormalised" and not has_norm)
+
+
+def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequential:
+    """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
+    shape = (config.num_channels, config.image_size, config.image_size)
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    width = config.num_inputs_g
+    for depth, size in enumerate(generator.hidden_sizes, 1):
+        norm = build_norm(generator.norm, size, spatial=False)
+        parts[f"hidden{depth}"] = build_block(nn.Linear(width, size, bias=norm is None), norm, generator.activation)
+        width = size
+    parts["output"] = nn.Linear(width, shape[0] * shape[1] * shape[2])
+    parts.update(build_output_activation(generator.output_activation))
+    parts["unflatten"] = nn.Unflatten(1, shape)
+    return nn.Sequential(parts)
+
+
+def build_mlp_discriminator(config: RunConfig, discriminator: MLPDiscriminator) -> nn.Sequential:
+    """Build (B, C, S, S) → (B, num_outputs_d) logits, or (B,) where there is one."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    width = config.num_channels * config.image_size**2
+    for depth, size in enumerate(discriminator.hidden_sizes, 1):
+        norm = build_norm(discriminator.norm, size, spatial=False)
+        parts[f"hidden{depth}"] = build_block(
+            nn.Linear(width, size, bias=norm is None),
+            norm,
+            discriminator.activation,
+            *build_dropouts(discriminator.dropout),
+        )
+        width = size
+    if discriminator.minibatch_std:
+        parts["minibatch_std"] = build_minibatch_std(nn.Linear(width + 1, width), discriminator.activation)
+    parts["output"] = nn.Linear(width, config.num_outputs_d)
+    if config.num_outputs_d == 1:
+        parts["squeeze"] = nn.Flatten(0)
+    return nn.Sequential(parts)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from gan_ablate.design.networks import LeakyReLU, NormKind, OutputActivation, ReLU
+    from gan_ablate.design.gan import LeakyReLU, NormKind, OutputActivation, ReLU
 
 
 class ChannelsLast(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_ablate.execution.pictures import save_sheet
+from gan_ablate.execution.recorder import save_sheet
 
 
 def test_images_lie_row_by_row_with_a_black_gap_around_each(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gan_ablate.design.run_fields import Augmentation
-from gan_ablate.training.augment import augment
+from gan_ablate.training.images import augment
 
 KINDS: tuple[Augmentation, ...] = ("colour", "translation", "cutout")
 

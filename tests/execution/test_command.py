@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.execution.output_log import MATCH_SEC, Log
+from gan_ablate.execution.command import MATCH_SEC, Log
 
 README = Path(__file__).parents[2] / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"

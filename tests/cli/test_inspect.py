@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from gan_ablate.cli.inspect import NOT_IN_LEVELS, find_field, find_levels, list_fields
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.fields import NOT_IN_LEVELS, find_field, find_levels, list_fields
 from gan_ablate.errors import UserError
 
 

@@ -1,0 +1,246 @@
+"""The runtime of a process: its device, its precision, and the global state of PyTorch, NumPy and Python."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import random
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from gan_ablate.design.validation import check_device_name
+from gan_ablate.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from gan_ablate.design.run_fields import Precision
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device; a GPU is made the current one.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``…
+
+    Raises:
+        UserError: if it is not supported, or this machine has none.
+    """
+    check_device_name(name)
+    device = torch.device(name)
+    if device.type == "cuda":
+        num = torch.cuda.device_count()
+        if (device.index or 0) >= num:
+            devices = "CUDA device" if num == 1 else "CUDA devices"
+            raise UserError(f"--device {name}: this machine has {num} {devices}; use cpu")
+        torch.cuda.set_device(device.index or 0)  # where events are recorded
+    return device
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_NEVER = 2**30
+_LARGEST_BEFORE_2_35 = 2**25
+
+
+def keep_memory() -> None:
+    """Make this process reuse freed blocks instead of handing them back and faulting them in again, page by page.
+
+    It changes no result, only where memory comes from. Only glibc is known to need it; elsewhere nothing happens.
+    """
+    libc = _load_glibc()
+    if libc is not None:
+        # glibc before 2.35 refuses more than half of its largest heap, and would keep to its 128 KB.
+        _ = libc.mallopt(_M_MMAP_THRESHOLD, _NEVER) or libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BEFORE_2_35)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def release_memory() -> None:
+    """Hand back all freed blocks once, so that what the process holds afterwards is what it uses."""
+    libc = _load_glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _load_glibc() -> ctypes.CDLL | None:
+    """Return the C library, or None where it is another one."""
+    if sys.platform != "linux":
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
+    return libc if hasattr(libc, "malloc_trim") else None
+
+
+_LAYERS = (functional.linear, functional.conv2d, functional.conv_transpose2d)
+
+
+@contextmanager
+def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
+    """Make layers compute in a run's precision; weights, losses and updates stay in float32.
+
+    ``bf16`` is PyTorch's autocast. A CPU that has no bfloat16 arithmetic would take about fifteen times as long for it
+    as for float32, and comes to the same numbers by a shorter way, up to the order of sums.
+    """
+    with ExitStack() as stack:
+        if precision == "bf16":
+            stack.enter_context(torch.autocast(device_type, torch.bfloat16))
+            if device_type == "cpu" and not has_native_bf16():
+                stack.enter_context(EmulatedBFloat16())
+        yield
+
+
+@contextmanager
+def reproducible_float32() -> Iterator[None]:
+    """Let a GPU compute float32 as such, and convolutions the same way every time.
+
+    By default its convolutions round to TF32, which is another precision, and may add up in whatever order threads end.
+    """
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+@functools.cache
+def has_native_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; oneDNN also accepts it where AVX-512 has to emulate it."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 (it has no public name)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
+class EmulatedBFloat16(TorchFunctionMode):
+    """Layers under autocast multiply values rounded to bfloat16, add up in float32 and round what comes out.
+
+    This is what bfloat16 units do, forwards and, as the rounding is part of the graph, backwards.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Call ``func``; if it is a layer, on rounded arguments."""
+        kwargs = kwargs or {}
+        if func not in _LAYERS or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            rounded = {name: _round(value) for name, value in kwargs.items()}
+            return func(*map(_round, args), **rounded).bfloat16()
+
+
+def _round(value: Any) -> Any:
+    return value.bfloat16().float() if isinstance(value, Tensor) else value
+
+
+SEEDING = {"torch": "torch.manual_seed", "numpy": "numpy.random.seed", "python": "random.seed"}
+"""Random stream → what seeds it."""
+
+
+def seed_streams(seed: int) -> None:
+    """Seed PyTorch's, NumPy's and Python's streams."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (a user's code draws from this one)
+    random.seed(seed)
+
+
+def read_streams() -> dict[str, Tensor]:
+    """Return the position of each stream on the CPU, as tensors."""
+    _, keys, *position = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.tensor([*map(int, keys), *position], dtype=torch.float64),
+        "python": torch.tensor([version, *words, np.inf if gauss is None else gauss], dtype=torch.float64),
+    }
+
+
+def set_streams(streams: Mapping[str, Tensor]) -> None:
+    """Put each stream where ``read_streams`` found it."""
+    torch.set_rng_state(streams["torch"])
+    *keys, pos, has_gauss, cached = streams["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), int(pos), int(has_gauss), cached))  # noqa: NPY002
+    version, *words, gauss = streams["python"].tolist()
+    random.setstate((int(version), tuple(map(int, words)), None if np.isinf(gauss) else gauss))
+
+
+@contextmanager
+def keeping_streams() -> Iterator[None]:
+    """Undo what is drawn from the streams, and how they are seeded."""
+    before = read_streams()
+    try:
+        yield
+    finally:
+        set_streams(before)
+
+
+class _Setting(NamedTuple):
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+def _attribute(owner: Any, name: str, path: str) -> _Setting:
+    return _Setting(f"{path}.{name}", lambda: getattr(owner, name), lambda value: setattr(owner, name, value))
+
+
+_SETTINGS = (
+    _Setting("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _Setting(  # naming the CPU would leave every call of PyTorch a detour
+        "torch.set_default_device",
+        torch.get_default_device,
+        lambda device: torch.set_default_device(None if device.type == "cpu" else device),
+    ),
+    _Setting("torch.set_num_threads", torch.get_num_threads, torch.set_num_threads),
+    _Setting(
+        "torch.use_deterministic_algorithms",
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    _Setting("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Setting("torch.autograd.set_detect_anomaly", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    _Setting(
+        "torch.set_float32_matmul_precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    ),
+    *(
+        _attribute(torch.backends.cudnn, name, "torch.backends.cudnn")
+        for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+    ),
+    _Setting("os.chdir", os.getcwd, os.chdir),
+)
+
+
+@contextmanager
+def refusing_settings(code: str) -> Iterator[None]:
+    """Refuse code that changes a setting of the process; the setting is put back.
+
+    Args:
+        code: what runs inside, for the message.
+
+    Raises:
+        UserError: naming the setting, and its value before and after.
+    """
+    before = [setting.read() for setting in _SETTINGS]
+    changes: list[str] = []
+    try:
+        yield
+    finally:
+        for setting, old in zip(_SETTINGS, before, strict=True):
+            new = setting.read()
+            if new != old:
+                setting.write(old)
+                changes.append(f"{setting.name} = {new} (it was {old})")
+    if changes:
+        raise UserError(f"{code}: sets {', '.join(changes)} for all that this process trains; valid: without that")
