@@ -10,10 +10,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import run_grid, run_grids, run_until_settled
+from gan_ablate.api import estimate_effects, judge, run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.judging import estimate_effects, judge
 
 if TYPE_CHECKING:
     from gan_ablate.reporting.report import write_report

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_ablate.analysis.cleaning import read_csv
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.plan import Plan, name_blocks
+from gan_ablate.design.validation import shorten
+from gan_ablate.errors import UserError
 from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, Silent, check_context
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.execution.progress import observing
 from gan_ablate.execution.schedule import calibrate, estimate_seconds, grow_plan, missing_runs, place_plans
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     import pandas as pd
 
     from gan_ablate.analysis.allocation import Look, Settling
+    from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.outcomes import Outcome
+    from gan_ablate.design.plan import Intervals
     from gan_ablate.design.resolve import SingleRun
     from gan_ablate.execution.context import RunObserver
     from gan_ablate.execution.executors import Executor
+    from gan_ablate.execution.records import Record
 
 
 def run_grid(
@@ -304,3 +312,140 @@ def _prepare(
         keeps_checkpoints=keeps_checkpoints,
     )
     return store, context
+
+
+class LeftOutWarning(UserWarning):
+    """Rows of a table are no runs, and were left out."""
+
+
+def estimate_effects(
+    frame: pd.DataFrame,
+    *,
+    factors: Sequence[str],
+    seed: str = "seed",
+    outcome: str = "fid",
+    baselines: Mapping[str, str] | None = None,
+    margin: float | None = None,
+    intervals: Intervals = "fixed",
+) -> pd.DataFrame:
+    """Estimate what each level changes of an outcome, from a table of runs.
+
+    Args:
+        frame: a row per run, from ``load_results`` or elsewhere: a column per factor, one for the seed, one for the
+            outcome, missing where a run has none. A column ``status`` or ``state`` says how a run ended:
+            ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
+            failed or had not finished are no results. Rows that are no runs are left out, with a ``LeftOutWarning``.
+        factors: columns of what was varied. Either every combination of levels is there, or a baseline and single
+            changes of it.
+        seed: the column that says which runs share a seed, and are compared with each other.
+        outcome: a column, and what is better: ``"fid:lower"``, ``"accuracy:higher"``; with ``:ratio`` or
+            ``:difference`` behind it, how it is compared: by default as ratios if all values are above zero. Outcomes
+            of the program itself, such as ``"fid"``, need no more than their name.
+        baselines: factor → level; by default that of the first row.
+        margin: the relative change within which a ratio does not matter; by default 0.1.
+        intervals: ``"fixed"``, or ``"sequential"`` if you looked at the answers and then added seeds.
+
+    Returns:
+        One row per effect, main effects first, then interactions: ``effect``, ``answer`` (``lower``, ``higher``,
+        ``negligible`` or ``open``), ``value``, ``low`` and ``high`` (log ratios, or differences), ``percent_change``,
+        ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
+
+    Raises:
+        UserError: naming column, row and value that are not valid.
+    """
+    from gan_ablate.analysis.effects import estimate_effects as estimate
+    from gan_ablate.analysis.table import tabulate_effects
+    from gan_ablate.analysis.user_table import read_table
+
+    table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
+    _tell_left_out(table)
+    of_outcome = _read_outcomes(table, [outcome])
+    return tabulate_effects([effect for one in of_outcome for effect in estimate(table.design, table.runs, one)])
+
+
+def judge(
+    runs: str | Path | pd.DataFrame,
+    *,
+    factors: Sequence[str],
+    seed: str = "seed",
+    outcomes: Sequence[str] = ("fid",),
+    baselines: Mapping[str, str] | None = None,
+    margin: float | None = None,
+    intervals: Intervals = "fixed",
+    out: str | Path = "judged",
+    title: str = "",
+    figures_as_pdf: bool = False,
+) -> Path:
+    """Judge a table of runs: write a page with effects, verdicts and figures.
+
+    Args:
+        runs: the path of a CSV file, or a table with a row per run and a column per factor, seed and outcome.
+        factors: columns of what was varied.
+        seed: the column that says which runs share a seed, and are compared with each other.
+        outcomes: columns, each with what is better: ``"fid:lower"``, ``"accuracy:higher"``.
+        baselines: factor → level; by default that of the first row.
+        margin: the relative change within which a ratio does not matter; by default 0.1.
+        intervals: ``"fixed"``, or ``"sequential"`` if you looked at the answers and then added seeds.
+        out: the folder to write to.
+        title: of the page; by default made of the file's name.
+        figures_as_pdf: whether each figure is also wanted as PDF, for papers.
+
+    Returns:
+        The path of the page, ``report.md``; ``report.html``, ``effects.csv``, ``effects.tex`` and ``variants.csv``
+        lie beside it.
+
+    Raises:
+        UserError: if the file is not a table, or a column, row or value is not valid.
+    """
+    from gan_ablate.analysis.user_table import read_table
+    from gan_ablate.reporting.plots.style import FigurePath
+    from gan_ablate.reporting.user_page import write_user_page
+
+    source = str(runs) if isinstance(runs, (str, Path)) else "the table"
+    frame, num_comments = read_csv(Path(runs)) if isinstance(runs, (str, Path)) else (runs, 0)
+    table = read_table(
+        frame,
+        factors=factors,
+        seed=seed,
+        source=source,
+        baselines=baselines,
+        margin=margin,
+        intervals=intervals,
+        num_comments=num_comments,
+    )
+    _tell_left_out(table)
+    found = _read_outcomes(table, outcomes)
+    words = title or f"What {', '.join(factors)} change{'s' if len(factors) == 1 else ''}: {Path(source).name}"
+    return write_user_page(table, found, FigurePath(Path(out), as_pdf=figures_as_pdf), title=words)
+
+
+def _tell_left_out(table: Table) -> None:
+    """Warn the caller of rows that are no runs."""
+    if table.left_out:
+        warnings.warn(f"{table.source}: left out: {table.left_out}", LeftOutWarning, stacklevel=3)
+
+
+def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
+    """Find the outcomes' columns, and put numbers into them."""
+    import numpy as np
+
+    from gan_ablate.analysis.cleaning import read_numbers
+    from gan_ablate.analysis.user_table import RESERVED, parse_outcome
+
+    if not outcomes:
+        raise UserError("--outcome: what was measured? valid: COLUMN:lower or COLUMN:higher")
+    found: list[Outcome] = []
+    for text in outcomes:
+        if text.partition(":")[0] in (*RESERVED, *table.design.factors):
+            raise UserError(f"--outcome {shorten(text)}: it says which run it is; valid: a column of results")
+        outcome = parse_outcome(text, table.runs, table.source)
+        if outcome.name in {other.name for other in found}:
+            raise UserError(f"--outcome {shorten(text)}: it is named twice; valid: once")
+        found.append(outcome)
+    for outcome in found:
+        values = read_numbers(table.runs, outcome.name, table.source)
+        is_infinite = np.isinf(values) & (table.runs["status"] == "completed").to_numpy()
+        table.runs.loc[is_infinite, "status"] = "diverged"
+        is_over = np.isfinite(values) & (table.runs["status"] == "completed").to_numpy()
+        table.runs[outcome.name] = np.where(is_over, values, np.nan)
+    return found

@@ -1,8 +1,9 @@
-"""Exceptions for users: each is one line that names what is wrong and what is valid."""
+"""Errors: exceptions for users, each a line that names what is wrong and what is valid, and how a process ended."""
 
 from __future__ import annotations
 
 import errno
+import signal
 
 OUT_OF_MEMORY = "out of memory"
 """How a message begins that says so."""
@@ -31,3 +32,24 @@ def describe_out_of_memory(failure: BaseException) -> str:
     """Say that memory was too little, and what asked for it."""
     reason = str(failure).strip().partition("\n")[0]
     return f"{OUT_OF_MEMORY}{f' ({reason})' if reason else ''}; valid: fewer --jobs, or a smaller run"
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended: ``exit code 1``, ``signal SIGTERM``, ``signal SIGRTMIN+3``.
+
+    Args:
+        code: its exit code; below zero, the number of the signal that ended it; None where it is unknown.
+    """
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    name = _name_signal(-code)
+    return f"signal {name}; out of memory?" if name == "SIGKILL" else f"signal {name}"
+
+
+def _name_signal(number: int) -> str:
+    """Name a signal as ``kill -l`` does; Python knows only the first and the last of the real-time signals."""
+    known = {one.value: one.name for one in signal.Signals}
+    first = getattr(signal, "SIGRTMIN", None)
+    if number in known or first is None or number < first:
+        return known.get(number, str(number))
+    return f"SIGRTMIN+{number - first}"

@@ -12,7 +12,8 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.plan import Cell, Plan
-from gan_ablate.execution.store import Record, ScoringRecord, Store
+from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import Scores
 
 

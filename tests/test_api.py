@@ -18,8 +18,9 @@ from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.settings import look_up
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver, Silent
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.schedule import missing_runs
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 from tests.synthetic import make_record, save_runs
 
 

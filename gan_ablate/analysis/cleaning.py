@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
+import itertools
 import math
 import re
 from collections import Counter
@@ -16,6 +20,8 @@ from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+
 
 STATUS_COLUMNS = ("status", "state")
 """Names, in any case, of columns that say how a run ended."""
@@ -214,3 +220,125 @@ def _to_number(text: str) -> float | None:
         return None if "_" in text else float(text)
     except ValueError:
         return None
+
+
+MAX_TABLE_BYTES = 1_000_000_000
+
+
+_DELIMITERS = (",", ";", "\t")
+
+
+_OTHER_FILES = {
+    b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"\x1f\x8b": "compressed",
+    b"PAR1": "Parquet",
+}  # fmt: skip
+"""What a file begins with → what it is, if it is no text."""
+
+
+_CELL_ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
+"""What spreadsheets write into a cell without a value: a line that begins with one is no comment."""
+
+
+def read_csv(path: Path) -> tuple[pd.DataFrame, int]:
+    """Read a table whose levels stay as they are written: ``0.50`` is no ``0.5``.
+
+    Columns are separated by commas, semicolons or tabs. Lines that begin with ``#`` are comments.
+
+    Returns:
+        The table, and how many comments were left out.
+
+    Raises:
+        UserError: if there is no such file, or it is no table.
+    """
+    import pandas as pd
+
+    # Lines end as those of files do, not at every sign that Unicode calls a break.
+    lines = list(io.StringIO(_read_text(path), newline=""))
+    told = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # what Excel writes for itself
+    lines = lines[1:] if told else lines
+    delimiter = told[1] if told else _find_delimiter(lines)
+    rows, comments = _split_lines(path, lines, delimiter)
+    if not rows:
+        raise UserError(
+            f"{path}: not a CSV table: no line in it but comments; valid: a line of names, then a row per run"
+        )
+    names, num_comments = rows[0], len(comments)
+    if comments and any(_is_number(cell) for cell in names):  # numbers name no columns: NumPy writes the names so
+        first, _ = _split_lines(path, [comments[-1].lstrip("# ")], delimiter)
+        if first and len(first[0]) == len(names):
+            names, num_comments = first[0], num_comments - 1
+            rows.insert(0, names)
+    named = [place for place, name in enumerate(names) if name]
+    twice = next((names[place] for i, place in enumerate(named) if names[place] in names[: named[i]]), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are called {shorten(twice)}; rename one")
+    for number, row in enumerate(rows[1:], 1):
+        if any(row[len(names) :]):
+            advice = "valid: one cell a column; quotes around what holds a comma, or semicolons between columns"
+            raise UserError(f"{path}: row {number}: {len(row):,} cells for {len(names):,} columns; {advice}")
+    # Only what is empty is nothing: a level may be called None.
+    cells = [[row[place] if place < len(row) and row[place] else None for place in named] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=[names[place] for place in named], dtype=object), num_comments
+
+
+def _read_text(path: Path) -> str:
+    """Read a text file of UTF-8, or of UTF-16 with its mark, as Excel writes it.
+
+    Raises:
+        UserError: if there is no such file, or it is something else.
+    """
+    try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes; valid: at most {MAX_TABLE_BYTES:,}")
+        content = path.read_bytes()
+    except OSError as unreadable:
+        raise UserError(f"{path}: {unreadable.strerror or unreadable}") from None
+    kind = next((kind for start, kind in _OTHER_FILES.items() if content.startswith(start)), None)
+    if kind is not None:
+        raise UserError(f"{path}: not a CSV table: {kind}; valid: the same saved as CSV, UTF-8")
+    try:
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as broken:
+        line = content.count(b"\n", 0, broken.start) + 1
+        raise UserError(
+            f"{path}: not a CSV table: line {line} is no UTF-8; valid: the same saved as CSV, UTF-8"
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        reason = f"line {line} has a byte of zero, as UTF-16 without its mark, or a damaged file"
+        raise UserError(f"{path}: not a CSV table: {reason}; valid: the same saved as CSV, UTF-8")
+    return text
+
+
+def _find_delimiter(lines: Sequence[str]) -> str:
+    """Find what separates the names of the first line that is no comment: the sign that gives most of them."""
+    header = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+
+
+def _split_lines(path: Path, lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[str]]:
+    """Split lines into cells, one list a row, and comments; a cell in quotes may go on in the next line."""
+    rows: list[list[str]] = []
+    comments: list[str] = []
+    rest = iter(lines)
+    for line in rest:
+        if line.startswith("#") and not line.upper().startswith(_CELL_ERRORS):
+            comments.append(line)
+            continue
+        reader = csv.reader(itertools.chain([line], rest), delimiter=delimiter, skipinitialspace=True, strict=True)
+        try:
+            row = [cell.strip() for cell in next(reader)]
+        except csv.Error as broken:
+            raise UserError(f"{path}: not a CSV table: row {len(rows)}: {shorten(str(broken))}") from None
+        if row:
+            rows.append(row)
+    return rows, comments
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

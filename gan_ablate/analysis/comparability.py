@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 
 Machine = tuple[str | None, ...]

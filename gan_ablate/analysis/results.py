@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.store import Record, ScoringRecord, Store
+    from gan_ablate.execution.records import Record, ScoringRecord
+    from gan_ablate.execution.store import Store
 
 
 def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gan_ablate.analysis.comparability import find_timed_machine, is_unsteady, machine_of
 from gan_ablate.design.outcomes import MAX_LOG, RESULT_COLUMNS, percent_change
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.records import Record
 
 
 MIN_OSCILLATION_POINTS = 4

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
     Records: TypeAlias = Sequence[tuple[str, Record]]
     """Of runs that are over, with their variants' labels."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -20,14 +22,14 @@ from gan_ablate.cli.run import check_code, compute, describe, show_forecast
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
-from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
-from gan_ablate.execution.store import Store
+from gan_ablate.execution.store import Store, summarise_runs
 from gan_ablate.reporting.exports import write_events
-from gan_ablate.signals import listen, stoppable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 app = typer.Typer(
@@ -270,3 +272,29 @@ def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) 
     )
 
     console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf)}")
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does; its number."""
+
+
+def listen() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    raise _TerminatedError(number)
+
+
+@contextmanager
+def stoppable(console: Console) -> Iterator[None]:
+    """Say that the same command goes on, where this one is stopped, and leave as the system expects it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        console.print("Stopped. The same command goes on where it was.")
+        number = stop.args[0] if isinstance(stop, _TerminatedError) else signal.SIGINT
+        raise typer.Exit(128 + number) from None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from gan_ablate.api import LeftOutWarning
+from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.cli.options import DATA
 from gan_ablate.design.grid import read_percent
@@ -17,8 +19,6 @@ from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.progress import open_console
-from gan_ablate.judging import LeftOutWarning
-from gan_ablate.judging import judge as judge_table
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -16,9 +16,8 @@ from gan_ablate.design.grid import describe_preset, list_grids, list_presets, li
 from gan_ablate.design.settings import merge
 from gan_ablate.design.validation import choices, printable
 from gan_ablate.errors import RunFailedError, UserError
-from gan_ablate.execution.index import summarise_runs
 from gan_ablate.execution.progress import open_console
-from gan_ablate.execution.store import Store
+from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import re
 import string
 import warnings
@@ -15,12 +13,11 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
 from gan_ablate.design.run_fields import Addressed
-from gan_ablate.design.source_files import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
@@ -29,11 +26,6 @@ GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_d
 GENERATOR_SUFFIXES = (".pt", ".pt2")
 """A saved generator: of TorchScript, or of torch.export."""
 
-_OF_RUN = frozenset({"out", "data_dir", "device", "python"})
-"""Of these, those that name nothing beside the grid."""
-
-_SEED = "\0"
-"""Stands for any seed where files are looked for; no path holds it."""
 
 LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
 """What a log's regular expression may find."""
@@ -242,84 +234,6 @@ def check_links(external: External, folder: Path, source: str) -> None:
     for name in external.links:
         if not (folder / name).exists():
             raise UserError(f"{source}: external.links = {shorten(repr(name))}: no such file or folder in {folder}")
-
-
-def list_files(external: External, config: ExternalConfig, folder: Path, source: str) -> list[Path]:
-    """List what a program is made of: files that its command names, what scripts among them import, and ``files``.
-
-    Args:
-        external: the program.
-        config: of one variant, which fills in the command.
-        folder: the grid's.
-        source: the grid, for the message.
-
-    Raises:
-        UserError: if a pattern of ``files`` matches nothing, or is none.
-    """
-    words = _fill_words(config, folder)
-    found = [path for name in _list_names(words) for path in _find_named(folder, name) if path.is_file()]
-    scripts = [path for path in found if path.suffix == ".py"]
-    found += [path for script in scripts for path in list_script_files(script, folder)]
-    for option, module in itertools.pairwise(words):
-        if option == "-m":  # Python's: a module, or a package with a __main__.py
-            found += list_module_files(module, folder)
-    for pattern in external.files:
-        matched = [] if Path(pattern).is_absolute() else _glob(f"{glob.escape(str(folder))}/{pattern}")
-        matched = [path for path in matched if path.is_file()]
-        if not matched:
-            raise UserError(f"{source}: external.files = {shorten(repr(pattern))}: no such file in {folder}")
-        found += matched
-    return list(dict.fromkeys(found))
-
-
-def list_uncounted_folders(config: ExternalConfig, folder: Path) -> list[str]:
-    """List the folders that a run's command names beside the grid and none of whose files count."""
-    places = [path for name in _list_names(_fill_words(config, folder)) for path in _find_named(folder, name)]
-    below = [path.relative_to(folder).as_posix() for path in places if path.is_dir() and folder in path.parents]
-    return [name for name in dict.fromkeys(below) if not any(file.startswith(f"{name}/") for file in config.files)]
-
-
-def is_unchanged(config: ExternalConfig, folder: Path) -> bool:
-    """Whether a program's files, below a folder, are still those that name the run."""
-    try:
-        now = name_files(folder, [folder / name for name in config.files], config.code.rpartition("@")[0])
-    except UserError:  # one is gone
-        return False
-    return now == config.code or not config.files
-
-
-def _fill_words(config: ExternalConfig, folder: Path) -> list[str]:
-    """Fill in the words of a command, one mark for all seeds; words that name a place of the run's own are empty."""
-    known = {
-        **config.parameters,
-        "here": str(folder),
-        "seed": _SEED,
-        "steps": str(config.steps),
-        "num_samples": str(config.scoring.num_samples),
-        "dataset": config.dataset,
-        "image_size": str(config.image_size),
-    }
-    return ["" if _OF_RUN & {*_names_in(word, "")} else fill_word(word, known) for word in config.command]
-
-
-def _list_names(words: Sequence[str]) -> list[str]:
-    """List what may be paths: words, and what stands behind an option's "=", as in --config=configs/bn.yaml."""
-    return [name for word in words for name in (word, word.partition("=")[2]) if name]
-
-
-def _find_named(folder: Path, name: str) -> list[Path]:
-    """Return what a command names beside the grid, or by a full path: one for each seed, if a seed is in it."""
-    parts = str(folder / name).split(_SEED)
-    found = _glob("*".join(map(glob.escape, parts)))
-    return [path for path in found if re.fullmatch("[0-9]+".join(map(re.escape, parts)), str(path))]
-
-
-def _glob(pattern: str) -> list[Path]:
-    try:
-        found = glob.glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 (Path.glob takes no full paths)
-    except (OSError, ValueError, re.error):  # no path at all
-        return []
-    return [Path(path) for path in sorted(found)]
 
 
 def write_value(value: Any) -> str:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from gan_ablate.design.external import compile_log
+from gan_ablate.errors import describe_exit
 from gan_ablate.execution.checkpoint import RunStoppedError
-from gan_ablate.signals import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

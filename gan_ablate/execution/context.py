@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gan_ablate.design.external import AnyConfig
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 
 CHECKPOINT_SEC = 60.0

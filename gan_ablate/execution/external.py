@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gan_ablate.design.external import fill_word, is_unchanged
+from gan_ablate.design.external import fill_word
 from gan_ablate.design.outcomes import Throughput
+from gan_ablate.design.resolve_external import is_unchanged
 from gan_ablate.errors import UserError
 from gan_ablate.execution.command import Command, Ending, Log, ProgramError, run_command
 from gan_ablate.execution.context import Progress
@@ -37,7 +38,8 @@ from gan_ablate.execution.external_samples import (
     pack_samples,
 )
 from gan_ablate.execution.recorder import save_sheet
-from gan_ablate.execution.store import RECORD_FILE, Record, ScoringRecord
+from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.scoring.image_scores import describe_copies, describe_range
 from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, NonFiniteImagesError

@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import lease, read_sealed, write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.execution.index import INDEX_FILE, check_index, record_stamp
 from gan_ablate.execution.schedule import grow_plan
-from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE, RECORD_FILE
+from gan_ablate.execution.store import (
+    FILTERS_FILE,
+    INDEX_FILE,
+    INTERPOLATION_FILE,
+    RECORD_FILE,
+    check_index,
+    record_stamp,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import Progress as RunProgress
     from gan_ablate.execution.context import RunObserver
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 
 def open_console() -> Console:

@@ -27,15 +27,8 @@ from gan_ablate.execution.environment import (
 )
 from gan_ablate.execution.external import execute_program
 from gan_ablate.execution.recorder import TrainingObserver, save_sheet
-from gan_ablate.execution.store import (
-    AVERAGE_FILE,
-    FILTERS_FILE,
-    GENERATOR_FILE,
-    INTERPOLATION_FILE,
-    Record,
-    ScoringRecord,
-    Store,
-)
+from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.loop import TrainResult, train
 from gan_ablate.training.runtime import find_device, reproducible_float32

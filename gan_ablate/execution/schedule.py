@@ -20,7 +20,7 @@ from gan_ablate.design.settings import order_block
 from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
 from gan_ablate.execution.executors.worker import follow_parent, prepare
-from gan_ablate.execution.index import summarise_runs
+from gan_ablate.execution.store import summarise_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,30 +1,30 @@
-"""The store: run folders and plans on disk, written atomically and read back as records."""
+"""The store: run folders and plans on disk, written atomically, read back as records, and summarised in an index."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
+import os
 import tempfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
-from gan_ablate.design.external import AnyConfig
-from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.plan import Plan
-from gan_ablate.design.validation import Model, ModelT, choices, validate
+from gan_ablate.design.validation import ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.scores import RepresentationScores, Scores
+from gan_ablate.execution.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-Status = Literal["completed", "diverged", "failed"]
+    from gan_ablate.design.external import AnyConfig
+    from gan_ablate.execution.records import Status
+
 
 RECORD_FILE = "record.json"
 """In a run's folder, written last."""
@@ -40,73 +40,6 @@ INTERPOLATION_FILE, FILTERS_FILE = "interpolation.png", "filters.png"
 
 UNTIL_SETTLED = 0
 """Stands for a number of seeds that answers say."""
-
-
-class ScoringRecord(Model):
-    """All scores of a run and the protocol they were made with.
-
-    ``final`` judges the generator with batch norm's running averages, ``fid_batch_stats`` with each batch's own
-    statistics, ``fid_ema`` the moving average of its weights, if there is one, and ``floor`` real training images.
-    ``curve_steps`` and ``curve_fid`` are FID along training, on fewer samples, so they compare with each other but not
-    with the final score. ``resolution`` is what the images had when they were drawn. ``sampling_sec`` is what drawing
-    the images of ``final`` took, ``curve_sec`` all that FID along training took. ``representation`` is what the
-    networks have learnt besides, where that was asked for.
-    """
-
-    extractor: str
-    extractor_sha256: str
-    num_reference: int
-    resolution: int
-    final: Scores | None
-    fid_batch_stats: float | None
-    fid_ema: float | None = None
-    floor: Scores
-    sampling_sec: float
-    curve_sec: float
-    curve_samples: int
-    curve_steps: list[int]
-    curve_train_sec: list[float]
-    curve_fid: list[float]
-    representation: RepresentationScores | None = None
-
-
-class Record(Model):
-    """Everything that one run leaves behind, ``runs/<run_id>/record.json``: its presence means that the run is over.
-
-    Attributes:
-        status: ``completed``, ``diverged`` (a result: a loss, weight or pixel stopped being a number) or ``failed``.
-        message: why, where it is not completed.
-        diverged_at: the step at which divergence was found.
-        history: column name → values, a row every few steps; see ``gan_ablate.training.trainer.Measurement``.
-        throughput: what a step cost, or None where none was taken.
-        num_parameters_g: trainable parameters of the generator.
-        num_parameters_d: trainable parameters of the discriminator.
-        weights_sha256: file beside the record → its SHA-256.
-        train_sec: seconds in training steps, warm-up included.
-        total_sec: seconds of the whole run, scoring included.
-        unscored_reason: why there are no scores, where there are none.
-        notes: what is to be known of the run besides, such as how many of its images were scored.
-    """
-
-    run_id: str
-    status: Status
-    message: str = ""
-    diverged_at: int | None = None
-    config: AnyConfig
-    dataset_sha256: str = ""
-    dataset_origin: str = ""
-    history: dict[str, list[float]] = {}
-    scoring: ScoringRecord | None = None
-    unscored_reason: str = ""
-    throughput: Throughput | None = None
-    num_parameters_g: int = 0
-    num_parameters_d: int = 0
-    weights_sha256: dict[str, str] = {}
-    train_sec: float = 0.0
-    total_sec: float = 0.0
-    device: str = "cpu"
-    environment: dict[str, str] = {}
-    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 @dataclass(frozen=True)
@@ -307,3 +240,86 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
         raise UserError(f"{path}: cannot be read ({broken}); {advice}") from None
     except UserError as other_layout:
         raise UserError(f"{other_layout}; {advice}") from None
+
+
+INDEX_FILE = "index.json"
+"""In the cache."""
+
+LAYOUT = 1
+"""Raised when entries are written otherwise than before."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an index knows of a run that is over.
+
+    Attributes:
+        status: how it ended.
+        step_ms: median milliseconds of a step, or None where none was timed.
+    """
+
+    status: Status
+    step_ms: float | None
+
+
+def record_stamp(store: Store, run_id: str) -> tuple[int, int] | None:
+    """Return the nanoseconds and the bytes of a run's record file, or None where the run is not over."""
+    # Not by pathlib: there may be a hundred thousand of them.
+    for path in (f"{store.root}/runs/{run_id}/{RECORD_FILE}", f"{store.root}/records/{run_id}.json.gz"):
+        with suppress(OSError):
+            status = os.stat(path)  # noqa: PTH116
+            return status.st_mtime_ns, status.st_size
+    return None
+
+
+def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
+    """Look up runs, and read the records of those that the index does not know.
+
+    Args:
+        store: where they lie.
+        run_ids: whatever runs; those that are not over are left out.
+
+    Raises:
+        UserError: if a record has to be read and cannot be.
+    """
+    path = store.cache_dir / INDEX_FILE
+    known, found = _read_index(path), dict[str, Summary]()
+    is_new = False
+    for run_id in run_ids:
+        stamp = record_stamp(store, run_id)
+        if stamp is None:
+            continue
+        entry = known.get(run_id)
+        if entry is None or entry[:2] != list(stamp):
+            record = store.load_record(run_id)
+            if record is None:
+                continue
+            entry = [*stamp, record.status, None if record.throughput is None else record.throughput.step_ms_median]
+            known[run_id], is_new = entry, True
+        found[run_id] = Summary(entry[2], entry[3])
+    if is_new:
+        with suppress(OSError):  # a cache that cannot be written is read from the records again
+            write_atomically(path, seal_json(json.dumps({"layout": LAYOUT, "runs": known})))
+    return found
+
+
+def _read_index(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = path.read_bytes()
+        check_seal(content, is_due=True)
+        index = json.loads(content)
+    except (OSError, ValueError):
+        return {}
+    return dict(index["runs"]) if index.get("layout") == LAYOUT else {}
+
+
+def check_index(path: Path) -> None:
+    """Check an index against its checksum.
+
+    Raises:
+        ValueError: if it is not what was written.
+    """
+    try:
+        check_seal(path.read_bytes(), is_due=True)
+    except ValueError as broken:
+        raise ValueError(f"{path}: {broken}; it will be made anew") from None

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.store import Record, Store
+    from gan_ablate.execution.records import Record
+    from gan_ablate.execution.store import Store
 
 
 def write_tables(results: GridResults) -> None:

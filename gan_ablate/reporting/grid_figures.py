@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.trajectories import tabulate_histories
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
 from gan_ablate.reporting.formats import Picture
-from gan_ablate.reporting.plots import effects as trajectories
-from gan_ablate.reporting.plots import quality, training
+from gan_ablate.reporting.plots import effects, quality, training
 from gan_ablate.reporting.plots import training as representation
 from gan_ablate.reporting.plots import training as samples
 from gan_ablate.reporting.plots.style import MAX_LINES, Style
@@ -81,13 +80,13 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     scoring, runs = results.scored[0], results.comparable.runs
     known = [effect for effect in results.verdicts.effects("fid") if math.isfinite(effect.estimate.value)]
     if known:
-        quality.plot_effects(known, folder / "effects.png")
+        effects.plot_effects(known, folder / "effects.png")
         drawn.append(Picture("All effects on FID", "effects.png"))
     floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
     quality.plot_quality(runs, style, floor, folder / "quality.png")
     drawn.append(Picture("Is it one lucky run? Quality of every variant", "quality.png"))
     if results.courses:
-        trajectories.plot_trajectories(results.courses, folder / "courses.png")
+        effects.plot_trajectories(results.courses, folder / "courses.png")
         drawn.append(Picture("Would it last? Effects along training, adjusted at each step", "courses.png"))
     if not results.curves.empty:
         target = results.yardsticks.target_fid
@@ -96,11 +95,11 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
         drawn.append(Picture(caption, "curves.png"))
     looks = results.looks
     if looks:
-        trajectories.plot_looks(looks, folder / "settling.png")
+        effects.plot_looks(looks, folder / "settling.png")
         caption = "Answers as seeds came in; shaded: the margin, and intervals for every look"
         drawn.append(Picture(caption, "settling.png"))
     if any(effect.is_interaction for effect in known):
-        quality.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
+        effects.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
         drawn.append(Picture(quality.INTERACTIONS_CAPTION, "interactions.png"))
     if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
         quality.plot_cost(runs, style, folder / "cost.png")

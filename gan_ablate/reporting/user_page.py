@@ -19,6 +19,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.reporting import exports, sentences, tables
 from gan_ablate.reporting.exports import MarkdownPage, render_html
 from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
+from gan_ablate.reporting.plots import effects as effect_figures
 from gan_ablate.reporting.plots import quality
 from gan_ablate.reporting.plots.style import FigurePath, Style
 
@@ -213,7 +214,7 @@ def _draw_figures(
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
         file = f"{prefix}-effects.png"
-        quality.plot_effects(known, folder / file)
+        effect_figures.plot_effects(known, folder / file)
         drawn.append(Picture(f"All effects on {title}", file))
     file = f"{prefix}-runs.png"
     quality.plot_quality(runs, Style(_select_variants(table, outcome)), "", folder / file, outcome)
@@ -221,7 +222,7 @@ def _draw_figures(
     is_readable = all(len(factor.levels) <= MAX_LEVELS_CROSSED for factor in design.factors.values())
     if is_readable and any(effect.is_interaction for effect in known):
         file = f"{prefix}-interactions.png"
-        quality.plot_interactions(runs, design.factors, known, folder / file, outcome)
+        effect_figures.plot_interactions(runs, design.factors, known, folder / file, outcome)
         drawn.append(Picture(quality.INTERACTIONS_CAPTION, file))
     return drawn
 

@@ -5,7 +5,7 @@ import pytest
 from gan_ablate.analysis.comparability import Comparability, machine_of
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
-from gan_ablate.execution.store import Record
+from gan_ablate.execution.records import Record
 from tests.synthetic import make_results
 
 

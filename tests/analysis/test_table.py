@@ -21,7 +21,8 @@ from gan_ablate.analysis.table import (
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import RESULT_COLUMNS
 from gan_ablate.design.plan import Cell, Plan, plan
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
 from tests.synthetic import make_record, save_runs
 

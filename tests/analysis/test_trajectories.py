@@ -21,7 +21,8 @@ from gan_ablate.analysis.trajectories import (
 )
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.run_sentences import unlevelled_sentence
 from gan_ablate.reporting.sentences import trajectory_sentence
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores

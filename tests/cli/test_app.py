@@ -16,7 +16,8 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from tests.calls import call
 from tests.synthetic import save_runs
 

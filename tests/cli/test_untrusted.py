@@ -17,7 +17,8 @@ from gan_ablate.design.grid import list_grids, load_grid, load_preset
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.synthetic import make_record
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.external import ExternalConfig, is_unchanged
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.resolve_external import is_unchanged
 from gan_ablate.errors import UserError
 
 GRID = """

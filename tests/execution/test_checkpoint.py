@@ -21,8 +21,9 @@ from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.local import MULTIPROCESSING
 from gan_ablate.execution.executors.worker import prepare
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 from gan_ablate.training.loop import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed

@@ -24,8 +24,9 @@ from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.command import Log, ProgramError
 from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.external import execute_program, fill_command, list_links, make_environment
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
 from tests.features import warm
 

@@ -19,7 +19,8 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress, RunContext, Silent
 from gan_ablate.execution.executors import local
 from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.untimed import untimed_by_id
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from gan_ablate.execution import progress as progress_module
 from gan_ablate.execution.context import Progress
 from gan_ablate.execution.progress import Display, format_duration
-from gan_ablate.execution.store import Record
+from gan_ablate.execution.records import Record
 from tests.configs import make_config
 
 CONFIG = make_config(steps=100)

@@ -14,7 +14,8 @@ import pytest
 from gan_ablate.design.external import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress, RunContext, Silent
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.untimed import compute_alone, untimed_by_id
 

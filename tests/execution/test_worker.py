@@ -13,7 +13,8 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
 from gan_ablate.execution.executors.worker import check, compute
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from tests.configs import make_config
 
 pytestmark = pytest.mark.usefixtures("quick_kid")

@@ -9,7 +9,7 @@ from typing import Any
 from gan_ablate.design.config import RunConfig
 from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors.local import run_local
-from gan_ablate.execution.store import Record
+from gan_ablate.execution.records import Record
 from tests.features import warm
 
 

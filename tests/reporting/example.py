@@ -15,7 +15,8 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Cell, plan
-from gan_ablate.execution.store import FILTERS_FILE, Record, ScoringRecord, Store
+from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.store import FILTERS_FILE, Store
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores, Scores
 from tests.reporting.conftest import PIXEL
 from tests.synthetic import make_record, save_runs

@@ -13,7 +13,7 @@ from gan_ablate.design.claims import Claim
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import BudgetName, load_grid
 from gan_ablate.design.plan import Cell, Plan, plan
-from gan_ablate.execution.store import Record
+from gan_ablate.execution.records import Record
 from gan_ablate.reporting.formats import Page
 from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
 from gan_ablate.reporting.plots import effects as front

@@ -14,7 +14,8 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Cell, plan
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.grid_page import GridPage, UnfinishedGridPage, write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
 from tests.reporting.example import change_records, check_golden, scoring_of

@@ -20,8 +20,8 @@ from gan_ablate.errors import UserError
 from gan_ablate.reporting.plots import effects as trajectories
 from gan_ablate.reporting.plots import quality, style
 from gan_ablate.reporting.plots import quality as blocks
-from gan_ablate.reporting.plots.quality import levels_in_order, pareto_front
-from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
+from gan_ablate.reporting.plots.quality import pareto_front
+from gan_ablate.reporting.plots.style import FigurePath, Style, levels_in_order, log_ticks
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
 

@@ -18,7 +18,8 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import list_presets, load_document, load_grid, load_grids
 from gan_ablate.design.plan import Cell, Plan, plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.store import Record, Store
+from gan_ablate.execution.records import Record
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting.front_page import make_front_page
 from gan_ablate.reporting.report import DocumentPage, cite, make_document_pages, write_report
 from tests.reporting.conftest import PIXEL

@@ -10,7 +10,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
-from gan_ablate.execution.store import Record
+from gan_ablate.execution.records import Record
 from gan_ablate.reporting.run_sentences import look_lines, remark_sentences, settled_text, warning_sentences
 from tests.reporting.example import change_records
 from tests.synthetic import make_results

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import RunContext, RunObserver
-    from gan_ablate.execution.store import Record, Store
+    from gan_ablate.execution.records import Record
+    from gan_ablate.execution.store import Store
 
 
 ExecutorName = Literal["local", "ray", "slurm"]

@@ -14,11 +14,10 @@ from multiprocessing import connection, context, forkserver, reduction, resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, describe_exit
 from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import list_inputs, serve
 from gan_ablate.execution.store import Store
-from gan_ablate.signals import describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import RunContext, RunObserver
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 # Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
 # a fork of this process would inherit threads and CUDA in an undefined state. The server is our own. The one that

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import RunContext, RunObserver
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 TICK_SEC = 0.5
 """Seconds between two updates of the observer."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import Progress, RunContext
-    from gan_ablate.execution.store import Record
+    from gan_ablate.execution.records import Record
 
 Ending = Literal["record", "busy", "stopped", "refused"]
 """How a run ended here: with a record; left to another command that has it; at a checkpoint; or for want of a disk."""

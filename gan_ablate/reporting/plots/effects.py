@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gan_ablate.reporting.plots.style import ANSWER_STYLES, draw_answer, lay_out_panels, open_figure, percent_axis
+from gan_ablate.analysis.estimates import Estimate, mean_estimate
+from gan_ablate.reporting.formats import change_text
+from gan_ablate.reporting.plots.style import (
+    ANSWER_STYLES,
+    FID,
+    _axis_words,
+    draw_answer,
+    lay_out_panels,
+    levels_in_order,
+    log_axis,
+    open_figure,
+    percent_axis,
+)
+from gan_ablate.reporting.sentences import effect_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from gan_ablate.analysis.allocation import Look
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.trajectories import Course
+    from gan_ablate.design.claims import Factor
+    from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 
 
@@ -143,3 +161,112 @@ def _draw_course(axes: Axes, places: Sequence[int], effects: Sequence[Effect]) -
 
 def _first(places: Sequence[int], effects: Sequence[Effect]) -> int | None:
     return next((place for place, effect in zip(places, effects, strict=True) if effect.answer != "open"), None)
+
+
+def plot_effects(effects: Sequence[Effect], path: FigurePath) -> None:
+    """Draw every effect on one outcome, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
+
+    A band marks the margin within which an effect does not matter; colours tell effects, negligible and open ones.
+
+    Args:
+        effects: main effects and interactions.
+        path: the PNG to write.
+    """
+    with open_figure(path, 0.42 * len(effects) + 1.3) as figure:
+        axes = figure.add_subplot()
+        draw_forest(axes, effects)
+        axes.set_title(FOREST_KEY, fontsize=8, color="0.35", loc="right")
+
+
+def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 9) -> None:
+    """Draw a row for every effect, an empty one where there is none to be told."""
+    axes.axvline(0, color="0.3", lw=1)
+    known = [effect for effect in effects if effect is not None]
+    margin = known[0].margin if known else None
+    outcome = known[0].outcome if known else FID
+    is_ratio = outcome.scale == "ratio"
+    if margin is not None:
+        axes.axvspan(-margin, margin, color="0.92", zorder=0)
+    for row, effect in enumerate(effects):
+        if effect is None:
+            continue
+        draw_answer(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
+    names = ["" if effect is None else effect_name(effect) for effect in effects]
+    axes.set_yticks(range(len(effects)), names)
+    axes.set_ylim(len(effects) - 0.5, -0.5)
+    if is_ratio:
+        low, high = axes.get_xlim()
+        # Two seeds may leave anything possible; the axis need not show all of it.
+        axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
+        percent_axis(axes, "x", most_ticks)
+    axes.set_xlabel(f"change of {outcome.title}")
+    left, right = ("worse", "better") if outcome.better == "higher" else ("better", "worse")
+    for words, side in ((f"← {left} ", "right"), (f" {right} →", "left")):
+        at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
+        axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
+
+
+def plot_interactions(
+    runs: pd.DataFrame,
+    factors: Mapping[str, Factor],
+    effects: Sequence[Effect],
+    path: FigurePath,
+    outcome: Outcome = FID,
+) -> None:
+    """Draw an outcome at every pair of levels of every two factors: lines that are parallel do not interact.
+
+    Args:
+        runs: columns of the factors, seed and the outcome's.
+        factors: of a factorial design, at least two.
+        effects: with the interactions, whose estimates are the panels' titles.
+        path: the PNG to write.
+        outcome: which.
+    """
+    pairs = list(itertools.combinations(factors, 2))
+    num_columns = min(2, len(pairs))
+    num_rows = -(-len(pairs) // num_columns)
+    with open_figure(path, 3.4 * num_rows) as figure:
+        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(pairs) :]:
+            axes.set_axis_off()
+        for axes, (first, second) in zip(grid.flat, pairs, strict=False):
+            levels, lines = levels_in_order(factors[first]), levels_in_order(factors[second])
+            palette = sns.color_palette("colorblind", len(lines))
+            for i, line in enumerate(lines):
+                estimates = [_cell_mean(runs, {first: level, second: line}, outcome) for level in levels]
+                places = np.arange(len(levels)) + 0.04 * (i - (len(lines) - 1) / 2)
+                values = [estimate.value for estimate in estimates]
+                bars = np.array([(e.value - e.low, e.high - e.value) for e in estimates]).T
+                style = {"marker": "osD^v"[i % 5], "ls": ("-", "--", ":", "-.")[i % 4]}
+                label = f"{second.replace('_', ' ')} {line}"
+                axes.errorbar(
+                    places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
+                )
+            axes.set_xticks(range(len(levels)), levels)
+            axes.set_xlim(-0.4, len(levels) - 0.6)
+            if outcome.scale == "ratio":
+                log_axis(axes, "y")
+            axes.legend(frameon=False, fontsize=8)
+            found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
+            words = [change_text(e, e.estimate) for e in found if e.estimate.num_seeds]
+            pair = f"{first} × {second}".replace("_", " ")
+            # A title holds one interaction; of more levels, the effects' own figure has them all.
+            axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
+            axes.set_xlabel(first.replace("_", " "))
+        for axes in grid[:, 0]:
+            axes.set_ylabel(f"{_axis_words(outcome)}, with 95 % interval")
+
+
+def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str], outcome: Outcome) -> Estimate:
+    """Mean over seeds at these levels, averaged within each seed over all other factors: of ratios, the geometric."""
+    chosen = np.logical_and.reduce([runs[factor] == level for factor, level in levels.items()])
+    values = runs.loc[chosen].dropna(subset=outcome.name).set_index("seed")[outcome.name]
+    if outcome.scale == "difference":
+        return mean_estimate(values.groupby("seed").mean().to_numpy(np.float64))
+    return mean_estimate(np.log(values).groupby("seed").mean().to_numpy(np.float64)).as_ratio()
+
+
+FOREST_KEY = (
+    "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
+    "hollow: open · band: the margin"
+)

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
+from gan_ablate.analysis.estimates import Estimate
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Answer, Effect
     from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.design.claims import Factor
+    from gan_ablate.design.outcomes import Outcome
 
 WIDTH_INCHES = 9.0
 DPI = 110
@@ -238,3 +241,18 @@ def lay_out_panels(
     for axes in grid.flat[max(0, num_panels - num_columns) : num_panels]:  # the lowest panel of each column
         axes.tick_params(labelbottom=True)
     return list(grid.flat[:num_panels])
+
+
+FID = OUTCOMES["fid"]
+
+
+def _axis_words(outcome: Outcome) -> str:
+    return f"{outcome.title}, log scale" if outcome.scale == "ratio" else outcome.title
+
+
+def levels_in_order(factor: Factor) -> list[str]:
+    """The levels of a factor: numbers in their order, names as they stand, the baseline first."""
+    try:
+        return sorted(factor.levels, key=float)
+    except ValueError:
+        return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
