@@ -64,12 +64,12 @@ def main(
 def _page(results: GridResults, num_studies: int) -> list[str]:
     plan = results.plan
     runs = results.comparable.runs
-    by_seed = runs.pivot_table(index="seed", columns="cell", values="fid").reindex(columns=results.labels)
+    by_seed = runs.pivot_table(index="seed", columns="variant", values="fid").reindex(columns=results.labels)
     scores = np.log(by_seed.to_numpy(np.float64))
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(scores) < MIN_SEEDS:
         raise UserError(f"{results.folder}: {len(scores)} seeds with all variants; valid: at least {MIN_SEEDS}")
-    minutes = runs.groupby("cell")["train_sec"].median().reindex(results.labels).to_numpy(np.float64) / 60
+    minutes = runs.groupby("variant")["train_sec"].median().reindex(results.labels).to_numpy(np.float64) / 60
     margin, steps = plan.grid.log_margin, plan.baseline.config.steps
     lines = [
         "# What certainty costs",

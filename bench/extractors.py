@@ -66,10 +66,10 @@ def _report(results: GridResults, extractors: list[FeatureExtractor], names: lis
     data = load_dataset(config.dataset, config.image_size, Path())
     references = [extractor(data.reference).vectors for extractor in extractors]
     fid = np.array([_scores(results, str(run_id), extractors, references, data.labels) for run_id in runs["run_id"]])
-    shape = len(results.plan.cells), len(results.plan.seeds), len(extractors)
+    shape = len(results.plan.variants), len(results.plan.seeds), len(extractors)
     scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
     for row, values in zip(runs.to_dict("records"), fid, strict=True):
-        place = results.labels.index(row["cell"]), results.plan.seeds.index(row["seed"])
+        place = results.labels.index(row["variant"]), results.plan.seeds.index(row["seed"])
         scores[place], errors[place] = np.log(values), row["fid_sampling_error"]
     split = split_variance(scores, errors)
     shares = split.shares()

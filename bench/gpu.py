@@ -142,12 +142,12 @@ none.
 def _table(rows: Sequence[dict[str, object]], layout: str = "github") -> str:
     """Tabulate with three digits, and with all of those before the point."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    cells = [{name: _cell(row.get(name)) for name in columns} for row in rows]
+    variants = [{name: _variant(row.get(name)) for name in columns} for row in rows]
     align = ["left" if isinstance(rows[0].get(name), str) else "right" for name in columns]
-    return tabulate(cells, headers="keys", tablefmt=layout, disable_numparse=True, colalign=align)
+    return tabulate(variants, headers="keys", tablefmt=layout, disable_numparse=True, colalign=align)
 
 
-def _cell(value: object) -> str:
+def _variant(value: object) -> str:
     if value is None:
         return "–"
     if not isinstance(value, float):

@@ -63,16 +63,16 @@ def main(
 
 def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:
     """Let the variants of a grid take turns."""
-    cells = plan(load_grid(name)).cells
-    trainers = {cell.label: build_trainer(cell.trained) for cell in cells}
-    times: dict[str, list[float]] = {cell.label: [] for cell in cells}
+    variants = plan(load_grid(name)).variants
+    trainers = {variant.label: build_trainer(variant.trained) for variant in variants}
+    times: dict[str, list[float]] = {variant.label: [] for variant in variants}
     for turn in range(num_turns):
         for label in random.Random(turn).sample(list(trainers), len(trainers)):
             started = time.perf_counter()
             for _ in range(num_steps):
                 trainers[label].step()
             times[label].append((time.perf_counter() - started) / num_steps * 1e3)
-    first = times[cells[0].label]
+    first = times[variants[0].label]
     rows = []
     for label, of_label in times.items():
         ratios = [mine / base for mine, base in zip(of_label, first, strict=True)]

@@ -78,7 +78,7 @@ def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def rates_and_ratios(contest: Mapping[Side, Sequence[Sequence[Turn]]]) -> dict[str, object]:
-    """Put a contest's sides and what they come to into the cells of a row."""
+    """Put a contest's sides and what they come to into the variants of a row."""
     rates = {side: per_sec(turns) for side, turns in contest.items()}
     return {
         **{f"{side}, it/s": median(of_side) for side, of_side in rates.items()},

@@ -240,7 +240,7 @@ def run_until_settled(
         speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
         allocation = Allocation(blocks, store, speed, max_hours, on_look, watching)
         first = allocation.list_runs()
-        num_jobs = min(num_jobs, max(len(first), sum(len(one.cells) for one in plans)))
+        num_jobs = min(num_jobs, max(len(first), sum(len(one.variants) for one in plans)))
         records = _compute(executor, first, context, jobs, num_jobs, watching, allocation.next_runs)
         with closing(records):
             allocation.keep()  # now that all that the runs need is there

@@ -27,13 +27,13 @@ def make_images(config: RunConfig, num: int) -> torch.Tensor:
 
 
 @functools.cache
-def shipped_cells() -> dict[str, RunConfig]:
+def shipped_variants() -> dict[str, RunConfig]:
     """Every variant of every shipped grid, once, under the first grid's and its own name."""
-    cells: dict[str, RunConfig] = {}
+    variants: dict[str, RunConfig] = {}
     known = set()
     for name in list_grids():
-        for cell in plan(load_grid(name), budget="smoke").cells:
-            if cell.config.run_id not in known:
-                known.add(cell.config.run_id)
-                cells[f"{name}: {cell.label}"] = cell.trained
-    return cells
+        for variant in plan(load_grid(name), budget="smoke").variants:
+            if variant.config.run_id not in known:
+                known.add(variant.config.run_id)
+                variants[f"{name}: {variant.label}"] = variant.trained
+    return variants

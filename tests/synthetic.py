@@ -11,7 +11,7 @@ from PIL import Image
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.outcomes import Throughput
-from gan_ablate.design.plan import Cell, Plan
+from gan_ablate.design.plan import Plan, Variant
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import Scores
@@ -20,15 +20,17 @@ from gan_ablate.scoring.scores import Scores
 def save_runs(
     store: Store,
     plan: Plan,
-    fid: Callable[[Cell, int], float | None],
+    fid: Callable[[Variant, int], float | None],
     *,
-    step_ms: Callable[[Cell], float] = lambda _: 20.0,
+    step_ms: Callable[[Variant], float] = lambda _: 20.0,
     extractor_sha256: str = "e" * 64,
 ) -> None:
     """Save a plan and a record of each of its runs; one without a FID diverged."""
     store.save_plan(plan)
-    for cell, config in plan.runs:
-        store.save_record(make_record(cell, config.seed, fid(cell, config.seed), step_ms(cell), extractor_sha256))
+    for variant, config in plan.runs:
+        store.save_record(
+            make_record(variant, config.seed, fid(variant, config.seed), step_ms(variant), extractor_sha256)
+        )
         sheet = np.full((242, 242, 3), 40 * (config.seed % 5 + 1), np.uint8)
         samples = store.run_dir(config.run_id) / "samples"
         samples.mkdir(exist_ok=True)
@@ -37,21 +39,22 @@ def save_runs(
 
 
 def make_results(
-    plan: Plan, fid: Callable[[Cell, int], float | None], *, step_ms: Callable[[Cell], float] = lambda _: 20.0
+    plan: Plan, fid: Callable[[Variant, int], float | None], *, step_ms: Callable[[Variant], float] = lambda _: 20.0
 ) -> GridResults:
     """Make a grid's results of records that lie nowhere, which is quick; a run without a FID diverged."""
     records = [
-        (cell.levels, cell.label, make_record(cell, seed, fid(cell, seed), step_ms(cell))) for cell, seed in plan.places
+        (variant.levels, variant.label, make_record(variant, seed, fid(variant, seed), step_ms(variant)))
+        for variant, seed in plan.places
     ]
     labelled = [(label, record) for _, label, record in records]
     return GridResults(Store(Path("nowhere")), plan, labelled, tabulate_runs(plan, records))
 
 
 def make_record(
-    cell: Cell, seed: int, fid: float | None, step_ms: float = 20.0, extractor_sha256: str = "e" * 64
+    variant: Variant, seed: int, fid: float | None, step_ms: float = 20.0, extractor_sha256: str = "e" * 64
 ) -> Record:
     """Make the record of a run; one without a FID diverged."""
-    config = cell.with_seed(seed)
+    config = variant.with_seed(seed)
     steps = [float(step) for step in range(0, config.steps + 1, max(1, config.steps // 5))]
     curve_steps = [] if fid is None else [config.steps * point // 10 for point in range(1, 11)]
     columns = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "accuracy_d", "grad_norm_d")

@@ -58,7 +58,7 @@ class Pretender:
     """Stands in for the workers: saves invented records in an order of its own, and is stopped after so many."""
 
     def __init__(self, planned: Plan, *, order: int = 0, stop_after: int | None = None, fails: int = 0) -> None:
-        self._cells = {config.run_id: cell for cell, config in planned.runs}
+        self._variants = {config.run_id: variant for variant, config in planned.runs}
         self._rng, self._left, self._fails = np.random.default_rng(order), stop_after, fails
         self.computed: list[str] = []
 
@@ -82,12 +82,14 @@ class Pretender:
             pending = () if more is None else more()
 
     def _record(self, config: RunConfig) -> Record:
-        cell = self._cells[config.run_id]
+        variant = self._variants[config.run_id]
         if self._fails:
             self._fails -= 1
             return Record(run_id=config.run_id, status="failed", message="planted", config=config)
-        error = np.random.default_rng([config.seed, len(cell.label)]).normal(0, 0.04)
-        return make_record(cell, config.seed, 20 * math.exp(error + 0.4 * (cell.levels["dropout"] == "channels-25")))
+        error = np.random.default_rng([config.seed, len(variant.label)]).normal(0, 0.04)
+        return make_record(
+            variant, config.seed, 20 * math.exp(error + 0.4 * (variant.levels["dropout"] == "channels-25"))
+        )
 
 
 def test_stopped_and_started_again_it_comes_to_the_same_answers(
@@ -279,7 +281,7 @@ class Plain(Pretender):
     """The same for any grid: all runs score alike."""
 
     def _record(self, config: RunConfig) -> Record:
-        return make_record(self._cells[config.run_id], config.seed, 20.0)
+        return make_record(self._variants[config.run_id], config.seed, 20.0)
 
 
 def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid: Path) -> None:

@@ -21,7 +21,7 @@ from gan_ablate.training.loop import NUM_EAGER_STEPS, GraphedStep, TrainingState
 from gan_ablate.training.runtime import reproducible_float32
 from gan_ablate.training.step import AdversarialStep, Network
 from gan_ablate.training.trainer import Trainer
-from tests.configs import make_config, make_images, shipped_cells
+from tests.configs import make_config, make_images, shipped_variants
 from tests.training.test_trainer import MECHANISMS, SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 CUDA = torch.device("cuda", 0)
 NUM_IMAGES = 200
 """So few that epochs end between two replays."""
-ALL_CELLS = {**shipped_cells(), **{f"preset {name}": make_config(name) for name in list_presets()}}
+ALL_VARIANTS = {**shipped_variants(), **{f"preset {name}": make_config(name) for name in list_presets()}}
 
 
 def make_trainer(config: RunConfig, device: torch.device = CUDA) -> Trainer:
@@ -56,18 +56,18 @@ def assert_equal_bits(ours: list[list[Tensor]], expected: list[list[Tensor]]) ->
             torch.testing.assert_close(tensor, twin, rtol=0, atol=0, equal_nan=True, msg=f"place {place}")
 
 
-@pytest.mark.parametrize("cell", ALL_CELLS)
-def test_a_graph_takes_the_trainers_own_steps(cell: str) -> None:
-    graphed, lone = make_trainer(ALL_CELLS[cell]), make_trainer(ALL_CELLS[cell])
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
+def test_a_graph_takes_the_trainers_own_steps(variant: str) -> None:
+    graphed, lone = make_trainer(ALL_VARIANTS[variant]), make_trainer(ALL_VARIANTS[variant])
     num = NUM_EAGER_STEPS + 5
     assert_equal_bits(steps_of(graphed, GraphedStep(graphed).step, num), steps_of(lone, lone.step, num))
 
 
-@pytest.mark.parametrize("cell", ALL_CELLS)
-def test_nothing_adds_up_in_an_order_of_its_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
+def test_nothing_adds_up_in_an_order_of_its_own(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice come the same bits, and PyTorch, asked to refuse what it can only do in any order, refuses nothing."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    one, other, strict = (make_trainer(ALL_CELLS[cell]) for _ in range(3))
+    one, other, strict = (make_trainer(ALL_VARIANTS[variant]) for _ in range(3))
     assert_equal_bits(steps_of(one, one.step, 2), steps_of(other, other.step, 2))
     torch.use_deterministic_algorithms(True)
     try:

@@ -46,8 +46,8 @@ def test_the_grid_file_plans(tmp_path: Path) -> None:
     path = tmp_path / "latent.toml"
     (shown,) = blocks("Your own question", "toml")
     path.write_text(shown, "utf-8")
-    cells = plan(load_grid(path)).cells
-    assert [(c.trained.latent_dim, c.trained.init.kind) for c in cells] == [
+    variants = plan(load_grid(path)).variants
+    assert [(c.trained.latent_dim, c.trained.init.kind) for c in variants] == [
         (100, "normal"), (100, "default"), (10, "normal"), (10, "default"),
     ]  # fmt: skip
 
@@ -165,10 +165,10 @@ import torch
 from gan_ablate.design.plan import plan
 from gan_ablate.design.grid import load_grid
 from gan_ablate.training.trainer import Trainer
-for cell in plan(load_grid("new.toml"), budget="smoke").cells:
-    config = cell.config.model_copy(update={"batch_size": 4})
+for variant in plan(load_grid("new.toml"), budget="smoke").variants:
+    config = variant.config.model_copy(update={"batch_size": 4})
     row = Trainer(config, torch.zeros(9, 1, 28, 28, dtype=torch.uint8)).step()
-    print(cell.label, config.run_id, bool(row.loss_d.isfinite() and row.loss_g.isfinite()))
+    print(variant.label, config.run_id, bool(row.loss_d.isfinite() and row.loss_g.isfinite()))
 """
 
 

@@ -92,16 +92,17 @@ def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
     """
     most = len(plan.seeds)
     num_seeds = min(most, first_look(plan))
-    counts = {cell.label: num_seeds for cell in plan.cells}
-    present = set(zip(runs["cell"], runs["seed"], strict=True))
+    counts = {variant.label: num_seeds for variant in plan.variants}
+    present = set(zip(runs["variant"], runs["seed"], strict=True))
     positions = {seed: number for number, seed in enumerate(plan.seeds)}
     looks: list[Look] = []
     while True:
         now = _cut(plan, num_seeds, counts)
-        if any((cell.label, config.seed) not in present for cell, config in now.runs):
+        if any((variant.label, config.seed) not in present for variant, config in now.runs):
             return Settling(now, tuple(looks), is_over=False)
         asked = [
-            positions.get(seed, most) < counts[cell] for cell, seed in zip(runs["cell"], runs["seed"], strict=True)
+            positions.get(seed, most) < counts[variant]
+            for variant, seed in zip(runs["variant"], runs["seed"], strict=True)
         ]
         look = Look(num_seeds, tuple(_questions(now, runs.loc[asked])))
         looks.append(look)
@@ -139,7 +140,7 @@ def _list_compared(plan: Plan, effects: list[Effect]) -> list[str]:
     """List the variants that the effects compare, the baseline always among them."""
     wanted = [effect.levels for effect in effects]
     weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
-    return [cell.label for i, cell in enumerate(plan.cells) if i == 0 or any(weight[i] for weight in weights)]
+    return [variant.label for i, variant in enumerate(plan.variants) if i == 0 or any(weight[i] for weight in weights)]
 
 
 class Allocation:

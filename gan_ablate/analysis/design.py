@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Intervals
 
 
-class Variant(Protocol):
-    """One cell of a design."""
+class VariantProtocol(Protocol):
+    """One variant of a design."""
 
     @property
     def label(self) -> str:
-        """What the table's column ``cell`` calls it."""
+        """What the table's column ``variant`` calls it."""
 
     @property
     def levels(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Design(Protocol):
         """Whether all factors are crossed, or each level is compared with the one baseline."""
 
     @property
-    def cells(self) -> Sequence[Variant]:
+    def variants(self) -> Sequence[VariantProtocol]:
         """The variants, the baseline first."""
 
     @property
@@ -63,11 +63,11 @@ class Design(Protocol):
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of cells within a seed.
+    """A difference of variants within a seed.
 
     Attributes:
         levels: factor → level that is compared with the factor's baseline; two of them for an interaction.
-        weights: (cells,) summing to zero.
+        weights: (variants,) summing to zero.
         within: factor → level at which all others stand still, for a simple effect; empty for an average over them.
     """
 
@@ -85,10 +85,10 @@ def iterate_contrasts(design: Design) -> Iterator[Contrast]:
     """Yield main effects, then two-way interactions: the weights of all at once may not fit into memory.
 
     In a factorial design a main effect is averaged over the levels of the other factors; in a one-at-a-time design it
-    compares one cell with the baseline, and there are no interactions.
+    compares one variant with the baseline, and there are no interactions.
     """
     singles = _list_levels(design)
-    columns = {name: np.array([cell.levels[name] for cell in design.cells]) for name in design.factors}
+    columns = {name: np.array([variant.levels[name] for variant in design.variants]) for name in design.factors}
     match design.kind:
         case "one-at-a-time":
             yield from (Contrast(single, _weights_from_baseline(columns, single)) for single in singles)
@@ -115,16 +115,16 @@ def iterate_simple_contrasts(design: Design) -> Iterator[Contrast]:
     """Yield what ``list_simple_contrasts`` lists, one at a time."""
     if design.kind != "factorial" or len(design.factors) == 1:
         return
-    places = {tuple(cell.levels.items()): i for i, cell in enumerate(design.cells)}
+    places = {tuple(variant.levels.items()): i for i, variant in enumerate(design.variants)}
     for levels in _list_levels(design):
         ((name, level),) = levels.items()
-        for cell in design.cells:
-            if cell.levels[name] == level:
-                weights = np.zeros(len(design.cells))
-                baseline = {**cell.levels, name: design.factors[name].baseline}
-                weights[places[tuple(cell.levels.items())]] = 1
+        for variant in design.variants:
+            if variant.levels[name] == level:
+                weights = np.zeros(len(design.variants))
+                baseline = {**variant.levels, name: design.factors[name].baseline}
+                weights[places[tuple(variant.levels.items())]] = 1
                 weights[places[tuple(baseline.items())]] = -1
-                within = {other: at for other, at in cell.levels.items() if other != name}
+                within = {other: at for other, at in variant.levels.items() if other != name}
                 yield Contrast(levels, weights, within)
 
 
@@ -144,8 +144,8 @@ def _weights_from_baseline(columns: Mapping[str, NDArray[np.str_]], levels: dict
 def _factorial_weights(
     design: Design, columns: Mapping[str, NDArray[np.str_]], levels: dict[str, str]
 ) -> NDArray[np.float64]:
-    """Weigh cells by the product of ±1 over the compared factors, averaged over the levels of all others."""
-    weights = np.ones(len(design.cells))
+    """Weigh variants by the product of ±1 over the compared factors, averaged over the levels of all others."""
+    weights = np.ones(len(design.variants))
     for name, level in levels.items():
         baseline = design.factors[name].baseline
         weights *= (columns[name] == level).astype(np.float64) - (columns[name] == baseline)

@@ -214,7 +214,7 @@ def estimate_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome 
 
     Args:
         design: a plan, or what a table shows of one; its margin, and whether its intervals have to hold at every look.
-        runs: a row per run with columns cell, seed, status and the outcome's, as ``load_results`` returns.
+        runs: a row per run with columns variant, seed, status and the outcome's, as ``load_results`` returns.
         outcome: a name in ``OUTCOMES``, or an outcome of the user's table.
     """
     return _estimate(design, runs, _find(outcome), iterate_contrasts(design))
@@ -246,11 +246,11 @@ def estimate_against(
 def estimate_simple_effects(design: Design, runs: pd.DataFrame, outcome: str | Outcome = "fid") -> list[Effect]:
     """Estimate each level's effect at every combination of the other factors' levels: a family of its own.
 
-    Each rests on its own two cells, and no spread is shared: it may differ tenfold between them.
+    Each rests on its own two variants, and no spread is shared: it may differ tenfold between them.
 
     Args:
         design: a factorial one; others have none.
-        runs: a row per run with columns cell, seed, status and the outcome's, as ``load_results`` returns.
+        runs: a row per run with columns variant, seed, status and the outcome's, as ``load_results`` returns.
         outcome: a name in ``OUTCOMES``, or an outcome of the user's table.
     """
     return _estimate(design, runs, _find(outcome), iterate_simple_contrasts(design))
@@ -278,7 +278,7 @@ def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: I
 
 
 def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:
-    """Lay a column out as (seeds, cells), logarithms on the ratio scale, NaN where a run has no value."""
+    """Lay a column out as (seeds, variants), logarithms on the ratio scale, NaN where a run has no value."""
     values = _table(design, runs, outcome.name)
     match outcome.scale:
         case "difference":
@@ -291,9 +291,9 @@ def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.
 
 def _table(design: Design, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
     rows = {seed: row for row, seed in enumerate(design.seeds)}
-    columns = {cell.label: number for number, cell in enumerate(design.cells)}
+    columns = {variant.label: number for number, variant in enumerate(design.variants)}
     table = np.full((len(rows), len(columns)), np.nan)
-    for seed, label, value in zip(runs["seed"], runs["cell"], runs[column].astype(float), strict=True):
+    for seed, label, value in zip(runs["seed"], runs["variant"], runs[column].astype(float), strict=True):
         if seed in rows and label in columns:
             table[rows[seed], columns[label]] = value
     return table

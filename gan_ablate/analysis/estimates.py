@@ -287,11 +287,13 @@ def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.floa
 
 def split_grid_variance(plan: Plan, runs: pd.DataFrame) -> VarianceSplit:
     """Split the variance of log FID between training seeds and the choice of the scored images."""
-    shape = (len(plan.cells), len(plan.seeds), 1)
+    shape = (len(plan.variants), len(plan.seeds), 1)
     scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
-    positions = {(cell.label, seed): (i, j) for i, cell in enumerate(plan.cells) for j, seed in enumerate(plan.seeds)}
+    positions = {
+        (variant.label, seed): (i, j) for i, variant in enumerate(plan.variants) for j, seed in enumerate(plan.seeds)
+    }
     for row in runs.to_dict("records"):
-        position = positions[row["cell"], row["seed"]]
+        position = positions[row["variant"], row["seed"]]
         if pd.notna(row["fid"]) and pd.notna(row["fid_sampling_error"]):
             scores[position], errors[position] = np.log(row["fid"]), row["fid_sampling_error"]
     return split_variance(scores, errors)

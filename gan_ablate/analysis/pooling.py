@@ -201,7 +201,8 @@ def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]
     (weights,) = (contrast.weights for contrast in list_contrasts(plan) if contrast.levels == effect.levels)
     sides = (weights > 0, weights < 0)
     return frozenset(
-        frozenset(cell.config.run_id for cell, counts in zip(plan.cells, side, strict=True) if counts) for side in sides
+        frozenset(variant.config.run_id for variant, counts in zip(plan.variants, side, strict=True) if counts)
+        for side in sides
     )
 
 

@@ -38,11 +38,11 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
         first_point: the step of the first point of FID along training.
     """
     rows = []
-    for cell in plan.cells:
-        of_cell = runs.loc[runs["cell"] == cell.label]
-        row: dict[str, object] = {**cell.levels, "cell": cell.label}
+    for variant in plan.variants:
+        of_variant = runs.loc[runs["variant"] == variant.label]
+        row: dict[str, object] = {**variant.levels, "variant": variant.label}
         for name, outcome in OUTCOMES.items():
-            values = np.array(of_cell[name], np.float64)  # None becomes NaN
+            values = np.array(of_variant[name], np.float64)  # None becomes NaN
             if outcome.scale == "ratio":
                 estimate = mean_estimate(log_scores(values))
                 if name == "fid":
@@ -51,20 +51,20 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
             else:
                 estimate = mean_estimate(values)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        row["fid_reached"] = int(of_cell["fid_reached"].eq(True).sum())  # None is neither
-        is_late = bool(of_cell["fid_reached"].eq(False).any())
-        is_early = bool((of_cell["steps_to_fid"].astype(float) <= first_point).any())
+        row["fid_reached"] = int(of_variant["fid_reached"].eq(True).sum())  # None is neither
+        is_late = bool(of_variant["fid_reached"].eq(False).any())
+        is_early = bool((of_variant["steps_to_fid"].astype(float) <= first_point).any())
         row["steps_to_fid_bound"] = {(0, 0): "", (0, 1): "≤", (1, 0): "≥", (1, 1): "~"}[is_late, is_early]
         for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):
-            row[column] = of_cell[column].median()
+            row[column] = of_variant[column].median()
         for column in ("train_sec", "scoring_sec", "total_sec"):
-            row[column] = of_cell[column].mean()
-        row["classes_covered_fewest"] = of_cell["classes_covered"].min()
-        row["peak_memory_mib"] = of_cell["peak_memory_mib"].median()
-        row["is_collapse_known"] = bool(of_cell["collapsed"].notna().any())
-        row["collapsed"] = int((of_cell["collapsed"] == True).sum())  # noqa: E712 (None is not False)
-        row |= {status: int((of_cell["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
-        row["planned"] = len(plan.seeds_of(cell))
+            row[column] = of_variant[column].mean()
+        row["classes_covered_fewest"] = of_variant["classes_covered"].min()
+        row["peak_memory_mib"] = of_variant["peak_memory_mib"].median()
+        row["is_collapse_known"] = bool(of_variant["collapsed"].notna().any())
+        row["collapsed"] = int((of_variant["collapsed"] == True).sum())  # noqa: E712 (None is not False)
+        row |= {status: int((of_variant["status"] == status).sum()) for status in ("completed", "diverged", "failed")}
+        row["planned"] = len(plan.seeds_of(variant))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -109,7 +109,7 @@ class GridResults:
     @property
     def labels(self) -> list[str]:
         """Names of all variants, in the plan's order."""
-        return [cell.label for cell in self.plan.cells]
+        return [variant.label for variant in self.plan.variants]
 
     @property
     def scored(self) -> list[ScoringRecord]:
@@ -134,7 +134,7 @@ class GridResults:
     @functools.cached_property
     def whole_curves(self) -> pd.DataFrame:
         """The same of runs that were completed, where scores compare: what is compared along training."""
-        completed = self.runs.loc[self.runs["status"] == "completed", ["cell", "seed"]]
+        completed = self.runs.loc[self.runs["status"] == "completed", ["variant", "seed"]]
         return self.curves.merge(completed if len(self.comparable.protocols) == 1 else completed.iloc[:0])
 
     @functools.cached_property

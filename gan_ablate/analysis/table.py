@@ -38,7 +38,7 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
         grid: the grid's name.
 
     Returns:
-        One row per run that is over: a column per factor, ``cell``, ``seed``, ``status``, the scores, the costs.
+        One row per run that is over: a column per factor, ``variant``, ``seed``, ``status``, the scores, the costs.
         Scores are missing where a run diverged, failed or was not scored.
 
     Raises:
@@ -77,7 +77,7 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
 
     Args:
         plan: whose baseline.
-        records: of the plan's runs, with their cells' labels.
+        records: of the plan's runs, with their variants' labels.
     """
     log_middles: list[float] = []
     seconds: dict[str, list[float]] = {}
@@ -93,7 +93,7 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
             log_middles.append(math.log(scoring.curve_fid[scoring.curve_steps.index(middle)]))
     return Yardsticks(
         target_fid=math.exp(sum(log_middles) / len(log_middles)) if log_middles else None,
-        equal_sec=min((sum(of_cell) / len(of_cell) for of_cell in seconds.values()), default=None),
+        equal_sec=min((sum(of_variant) / len(of_variant) for of_variant in seconds.values()), default=None),
     )
 
 
@@ -103,7 +103,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
     final = scoring.final if scoring else None
     row: dict[str, Any] = {
         **levels,
-        "cell": label,
+        "variant": label,
         "seed": record.config.seed,
         "run_id": record.run_id,
         "status": record.status,

@@ -159,10 +159,14 @@ def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, st
     """
     happened: list[list[bool]] = []
     for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
-        cells = [cell.label for cell in design.cells if all(cell.levels[f] == level for f, level in wanted.items())]
+        variants = [
+            variant.label
+            for variant in design.variants
+            if all(variant.levels[f] == level for f, level in wanted.items())
+        ]
         if design.kind == "one-at-a-time" and wanted is not levels:
-            cells = [design.cells[0].label]
-        over = runs.loc[runs["cell"].isin(cells) & runs["status"].isin(["completed", "diverged"])]
+            variants = [design.variants[0].label]
+        over = runs.loc[runs["variant"].isin(variants) & runs["status"].isin(["completed", "diverged"])]
         if event == "collapsed":
             over = over.loc[over["collapsed"].notna()]
             happened.append([bool(value) for value in over["collapsed"]])

@@ -29,7 +29,7 @@ def first_point(records: Records) -> int:
 
 
 def tabulate_curves(records: Records, untimed: Collection[str]) -> pd.DataFrame:
-    """FID along training: columns cell, seed, step, train_sec (missing where times do not compare), fid."""
+    """FID along training: columns variant, seed, step, train_sec (missing where times do not compare), fid."""
     rows = []
     for label, record in records:
         if record.scoring is None:
@@ -38,13 +38,13 @@ def tabulate_curves(records: Records, untimed: Collection[str]) -> pd.DataFrame:
         scoring = record.scoring
         for step, sec, fid in zip(scoring.curve_steps, scoring.curve_train_sec, scoring.curve_fid, strict=True):
             rows.append((label, record.config.seed, step, sec if has_time else np.nan, fid))
-    return pd.DataFrame(rows, columns=["cell", "seed", "step", "train_sec", "fid"])
+    return pd.DataFrame(rows, columns=["variant", "seed", "step", "train_sec", "fid"])
 
 
 def tabulate_histories(records: Records) -> pd.DataFrame:
-    """The histories of all runs, one below the other, with columns cell and seed."""
+    """The histories of all runs, one below the other, with columns variant and seed."""
     parts = [
-        pd.DataFrame(record.history).assign(cell=label, seed=record.config.seed)
+        pd.DataFrame(record.history).assign(variant=label, seed=record.config.seed)
         for label, record in records
         if record.history
     ]
@@ -52,9 +52,15 @@ def tabulate_histories(records: Records) -> pd.DataFrame:
 
 
 def tabulate_probes(records: Records) -> pd.DataFrame:
-    """What linear classifiers made of features: columns cell, seed, num_labels, features, accuracy."""
+    """What linear classifiers made of features: columns variant, seed, num_labels, features, accuracy."""
     rows = [
-        {"cell": label, "seed": record.config.seed, "num_labels": probe.num_labels, "features": name, "accuracy": value}
+        {
+            "variant": label,
+            "seed": record.config.seed,
+            "num_labels": probe.num_labels,
+            "features": name,
+            "accuracy": value,
+        }
         for label, record in records
         if record.scoring is not None and record.scoring.representation is not None
         for probe in record.scoring.representation.probes
@@ -62,7 +68,7 @@ def tabulate_probes(records: Records) -> pd.DataFrame:
             ("D's features", probe.trained), ("untrained D's", probe.untrained), ("raw pixels", probe.pixels),
         )
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["cell", "seed", "num_labels", "features", "accuracy"])
+    return pd.DataFrame(rows, columns=["variant", "seed", "num_labels", "features", "accuracy"])
 
 
 SHRUNK_TO = 0.5
@@ -144,11 +150,11 @@ def find_unlevelled(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
         curves: from ``tabulate_curves``.
     """
     falling = {}
-    for cell in plan.cells:
-        of_cell = curves.loc[curves["cell"] == cell.label]
-        changes = [_last_third(of_seed) for _, of_seed in of_cell.groupby("seed")]
+    for variant in plan.variants:
+        of_variant = curves.loc[curves["variant"] == variant.label]
+        changes = [_last_third(of_seed) for _, of_seed in of_variant.groupby("seed")]
         if changes and np.mean(changes) < -plan.grid.log_margin:
-            falling[cell.label] = float(np.mean(changes))
+            falling[variant.label] = float(np.mean(changes))
     return falling
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.claims import DesignKind
     from gan_ablate.design.plan import Intervals
 
-RESERVED = ("cell", "status", "collapsed", "seed", "variant", "runs")
+RESERVED = ("variant", "status", "collapsed", "seed", "runs")
 """Columns that tables of ours have beside the factors."""
 
 NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
@@ -49,7 +49,7 @@ _MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class TabledVariant:
+class DesignVariant:
     """A variant that a table has runs of.
 
     Attributes:
@@ -68,7 +68,7 @@ class TabledDesign:
     Attributes:
         factors: name → levels, in the order in which they come, and the baseline.
         kind: whether all combinations are there, or only single changes of the baseline.
-        cells: the variants, the baseline first.
+        variants: the variants, the baseline first.
         seeds: counted from 0, in the order in which they come.
         intervals: whether the number of seeds was settled beforehand.
         log_margin: the log ratio within ± which an effect is negligible.
@@ -76,7 +76,7 @@ class TabledDesign:
 
     factors: dict[str, Factor]
     kind: DesignKind
-    cells: tuple[TabledVariant, ...]
+    variants: tuple[DesignVariant, ...]
     seeds: tuple[int, ...]
     intervals: Intervals
     log_margin: float
@@ -89,8 +89,8 @@ class Table:
     Attributes:
         source: its name, for messages.
         design: what it compares.
-        runs: its runs, with a column ``cell`` and a ``status`` each; ``seed`` is counted from 0, the index counts the
-            table's rows from 1.
+        runs: its runs, with a column ``variant`` and a ``status`` each; ``seed`` is counted from 0, and the index
+            counts the table's rows from 1.
         left_out: what of its rows is no run, in words; empty where all are.
     """
 
@@ -147,17 +147,17 @@ def read_table(
         raise UserError(f"{source}: no runs in it{words and f' (left out: {words})'}; valid: a row per run")
     known = _find_factors(runs, factors, baselines or {}, source)
     runs["seed"], seeds = pd.factorize(runs["seed"])
-    kind, cells = _find_cells(runs, known, source)
-    labels = {tuple(cell.levels.values()): cell.label for cell in cells}
-    runs["cell"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
-    twice = runs.duplicated(["cell", "seed"])
+    kind, variants = _find_variants(runs, known, source)
+    labels = {tuple(variant.levels.values()): variant.label for variant in variants}
+    runs["variant"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
+    twice = runs.duplicated(["variant", "seed"])
     if twice.any():
         row: Any = twice.idxmax()
-        where = f"{runs['cell'][row]}, {seed} {seeds[runs['seed'][row]]}"
+        where = f"{runs['variant'][row]}, {seed} {seeds[runs['seed'][row]]}"
         advice = "valid: one row per variant and seed, or a column status that says which of them failed"
         raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
     runs["collapsed"] = None
-    design = TabledDesign(known, kind, tuple(cells), tuple(range(len(seeds))), intervals, math.log1p(margin))
+    design = TabledDesign(known, kind, tuple(variants), tuple(range(len(seeds))), intervals, math.log1p(margin))
     return Table(source, design, runs, words)
 
 
@@ -278,9 +278,9 @@ def _find_factors(
     return factors
 
 
-def _find_cells(
+def _find_variants(
     runs: pd.DataFrame, factors: Mapping[str, Factor], source: str
-) -> tuple[DesignKind, list[TabledVariant]]:
+) -> tuple[DesignKind, list[DesignVariant]]:
     """Tell a crossed design from single changes of a baseline, and list its variants."""
     if math.prod(len(factor.levels) for factor in factors.values()) > MAX_VARIANTS:
         raise UserError(f"{source}: more than {MAX_VARIANTS:,} variants; valid: fewer factors, or fewer levels")
@@ -300,12 +300,12 @@ def _find_cells(
             f"{source}: no run of {shorten(words)}; valid: every combination of levels, or the baseline and single "
             "changes of it (--baseline names it)"
         )
-    cells = []
+    variants = []
     for levels in found:
-        of_cell = dict(zip(factors, levels, strict=True))
-        cells.append(TabledVariant(label_levels(kind, factors, of_cell), of_cell))
-    labels = [cell.label for cell in cells]
+        of_variant = dict(zip(factors, levels, strict=True))
+        variants.append(DesignVariant(label_levels(kind, factors, of_variant), of_variant))
+    labels = [variant.label for variant in variants]
     twin = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
     if twin is not None:
         raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
-    return kind, cells
+    return kind, variants

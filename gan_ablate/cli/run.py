@@ -31,7 +31,7 @@ def describe(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs:
     else:
         size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
     title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
-    num_variants = len({cell.config.run_id for plan in plans for cell in plan.cells})
+    num_variants = len({variant.config.run_id for plan in plans for variant in plan.variants})
     notes = dict.fromkeys(note for plan in plans for note in plan.notes)
     return "\n".join([f"{title}: {num_variants} variants × {size}, {num_jobs} at once", *notes])
 
@@ -86,16 +86,16 @@ def check_code(plans: Sequence[Plan]) -> None:
     Raises:
         UserError: if it does not give what it should.
     """
-    cells = [cell for plan in plans for cell in plan.cells if isinstance(cell.config, RunConfig)]
-    if not any(cell.trained.own_parts for cell in cells):
+    variants = [variant for plan in plans for variant in plan.variants if isinstance(variant.config, RunConfig)]
+    if not any(variant.trained.own_parts for variant in variants):
         return
     from gan_ablate.training.user_code import allow_code
     from gan_ablate.training.user_code_check import check_own  # PyTorch: seconds that other plans need not pay
 
     for plan in plans:
         allow_code(plan.folders)
-    for cell in cells:
-        check_own(cell.trained)
+    for variant in variants:
+        check_own(variant.trained)
 
 
 def show_forecast(
@@ -118,8 +118,8 @@ def show_forecast(
     for plan in plans:
         table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
         names = plan.run_names
-        for cell in plan.cells:
-            run_ids = [cell.run_id(seed) for seed in plan.seeds]
+        for variant in plan.variants:
+            run_ids = [variant.run_id(seed) for seed in plan.seeds]
             done = sum(run_id not in missing for run_id in run_ids)
             takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
             table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
@@ -133,17 +133,17 @@ def show_forecast(
     most = "at most " if is_bound else ""
     time = "a time that the first runs will tell"
     if speed is not None:
-        num_variants = sum(len(plan.cells) for plan in plans)
+        num_variants = sum(len(plan.variants) for plan in plans)
         total_sec = estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, num_variants, speed)
         time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
-    numbers = sorted({plan.cells[0].config.steps for plan in plans} - {0})
+    numbers = sorted({plan.variants[0].config.steps for plan in plans} - {0})
     steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
     console.print(f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}")
     emulated = {
-        cell.run_id(seed)
+        variant.run_id(seed)
         for plan in plans
-        for cell, seed in plan.places
-        if isinstance(cell.config, RunConfig) and cell.config.precision == "bf16"
+        for variant, seed in plan.places
+        if isinstance(variant.config, RunConfig) and variant.config.precision == "bf16"
     } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and device == "cpu":

@@ -27,7 +27,7 @@ class Factor(Model):
 
 
 def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
-    """Name a cell: every level of a factorial design, the one changed level of a one-at-a-time design."""
+    """Name a variant: every level of a factorial design, the one changed level of a one-at-a-time design."""
     if design == "factorial":
         shown = dict(levels)
     else:

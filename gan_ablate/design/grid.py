@@ -260,14 +260,14 @@ def _shipped(folder: str) -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
-def count_cells(grid: Grid) -> int:
+def count_variants(grid: Grid) -> int:
     """Count the variants of a grid's design."""
     counts = [len(factor.levels) for factor in grid.factors.values()]
     return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
 
 
 def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
-    """Yield a level for every factor, the all-baseline cell first."""
+    """Yield a level for every factor, the all-baseline variant first."""
     baseline = {name: factor.baseline for name, factor in grid.factors.items()}
     others = {
         name: [level for level in factor.levels if level != factor.baseline] for name, factor in grid.factors.items()

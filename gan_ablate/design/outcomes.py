@@ -147,7 +147,7 @@ _OTHER_COLUMNS = {
 """Outcome → columns behind it."""
 
 RESULT_COLUMNS = (
-    "cell",
+    "variant",
     "seed",
     "run_id",
     "status",

@@ -6,14 +6,22 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from gan_ablate.design.claims import DesignKind, Factor, label_levels
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import PREFIX, KnownFolders
 from gan_ablate.design.external import AnyConfig, ExternalConfig
-from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, Budget, BudgetName, Grid, count_cells, list_combinations
-from gan_ablate.design.resolve import budget_settings, list_options, reference_notes, resolve_cell, unscored_notes
+from gan_ablate.design.grid import (
+    DEFAULT_BUDGETS,
+    MAX_SEEDS,
+    Budget,
+    BudgetName,
+    Grid,
+    count_variants,
+    list_combinations,
+)
+from gan_ablate.design.resolve import budget_settings, list_options, reference_notes, resolve_variant, unscored_notes
 from gan_ablate.design.resolve_external import (
     check_external,
     folder_notes,
@@ -32,14 +40,14 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.settings import Layer
 
-MAX_CELLS = 10_000
+MAX_VARIANTS = 10_000
 MAX_RUNS = 1_000_000
 """Of a plan: all of their names are held at once."""
 
 Intervals = Literal["fixed", "sequential"]
 
 
-class Cell(Model):
+class Variant(Model):
     """One variant: a level for every factor, and the configuration it stands for (with the plan's first seed)."""
 
     label: str
@@ -64,12 +72,14 @@ class Cell(Model):
 
 
 class Plan(Model):
-    """Everything a grid will train: its cells, the baseline first, times its seeds."""
+    """Everything a grid will train: its variants, the baseline first, times its seeds."""
 
     grid: Grid
     budget: BudgetName
     seeds: Annotated[tuple[int, ...], Field(strict=False)]
-    cells: Annotated[tuple[Cell, ...], Field(strict=False)]
+    variants: Annotated[
+        tuple[Variant, ...], Field(strict=False, validation_alias=AliasChoices("variants", "cells"))  # its earlier name
+    ]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
     sources: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
@@ -110,50 +120,50 @@ class Plan(Model):
     @property
     def blocks(self) -> tuple[Plan, ...]:
         """A plan for each block, within which its variants are compared; of one block, itself."""
-        by_block: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
-        for cell in self.cells:
-            by_block.setdefault(tuple(cell.block.items()), []).append(cell)
-        return tuple(self.model_copy(update={"cells": tuple(cells)}) for cells in by_block.values())
+        by_block: dict[tuple[tuple[str, str], ...], list[Variant]] = {}
+        for variant in self.variants:
+            by_block.setdefault(tuple(variant.block.items()), []).append(variant)
+        return tuple(self.model_copy(update={"variants": tuple(variants)}) for variants in by_block.values())
 
     @property
     def run_names(self) -> dict[str, str]:
         """Words for every run, by its id: its variant's label, behind its block where there are several."""
         blocks = self.blocks
         return {
-            cell.run_id(seed): f"{words}: {cell.label}" if len(blocks) > 1 else cell.label
+            variant.run_id(seed): f"{words}: {variant.label}" if len(blocks) > 1 else variant.label
             for block, words in zip(blocks, name_blocks(blocks), strict=True)
-            for cell, seed in block.places
+            for variant, seed in block.places
         }
 
     @property
-    def runs(self) -> Iterator[tuple[Cell, AnyConfig]]:
+    def runs(self) -> Iterator[tuple[Variant, AnyConfig]]:
         """Every run: seeds outermost, so that an unfinished grid has whole seeds to compare."""
-        return ((cell, cell.with_seed(seed)) for cell, seed in self.places)
+        return ((variant, variant.with_seed(seed)) for variant, seed in self.places)
 
     @property
-    def places(self) -> Iterator[tuple[Cell, int]]:
-        """The cell and the seed of every run, in the same order."""
-        num_seeds = [(cell, len(self.seeds_of(cell))) for cell in self.cells]
-        return ((cell, seed) for number, seed in enumerate(self.seeds) for cell, num in num_seeds if number < num)
+    def places(self) -> Iterator[tuple[Variant, int]]:
+        """The variant and the seed of every run, in the same order."""
+        num_seeds = [(variant, len(self.seeds_of(variant))) for variant in self.variants]
+        return ((variant, seed) for number, seed in enumerate(self.seeds) for variant, num in num_seeds if number < num)
 
     @property
     def run_ids(self) -> Iterator[str]:
         """The name of every run, in the same order."""
-        return (cell.run_id(seed) for cell, seed in self.places)
+        return (variant.run_id(seed) for variant, seed in self.places)
 
     @property
     def num_runs(self) -> int:
         """How many there are."""
-        return sum(len(self.seeds_of(cell)) for cell in self.cells)
+        return sum(len(self.seeds_of(variant)) for variant in self.variants)
 
-    def seeds_of(self, cell: Cell) -> tuple[int, ...]:
+    def seeds_of(self, variant: Variant) -> tuple[int, ...]:
         """Return the seeds of one variant."""
-        return self.seeds[: self.stopped.get(cell.label, len(self.seeds))]
+        return self.seeds[: self.stopped.get(variant.label, len(self.seeds))]
 
     @property
-    def baseline(self) -> Cell:
-        """The cell in which every factor is at its baseline."""
-        return self.cells[0]
+    def baseline(self) -> Variant:
+        """The variant in which every factor is at its baseline."""
+        return self.variants[0]
 
 
 def name_blocks(plans: Sequence[Plan]) -> list[str]:
@@ -186,7 +196,7 @@ def plan(
     overrides: Sequence[str] = (),
     allow_code: bool = False,
 ) -> Plan:
-    """Resolve every cell of a grid into configurations of runs.
+    """Resolve every variant of a grid into configurations of runs.
 
     Args:
         grid: what to resolve.
@@ -196,14 +206,14 @@ def plan(
         dataset: instead of the grid's and its preset's data set; several make a block each.
         base: instead of the grid's base preset; several make a block each.
         features: score with this extractor instead of the data set's own.
-        overrides: ``path=value`` settings for every cell, the value in TOML's notation or a bare word.
+        overrides: ``path=value`` settings for every variant, the value in TOML's notation or a bare word.
         allow_code: allow the scripts and modules of users that the grid names to be run.
 
     What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels,
     the options.
 
     Raises:
-        UserError: if any cell is not a valid configuration, or two cells are the same or have the same name; or if the
+        UserError: if any variant is not a valid configuration, or two are the same or have the same name; or if the
             grid runs user code and that is not allowed.
     """
     resolved = _resolve_budget(grid, budget, seeds, steps)
@@ -219,53 +229,55 @@ def plan(
     is_file = Path(grid.source).suffix == ".toml"
     code = OwnCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
-    num_cells = count_blocks(grid, datasets, bases) * count_cells(grid)
-    if num_cells > MAX_CELLS:
-        raise UserError(f"{grid.source}: {num_cells:,} variants; valid: at most {MAX_CELLS:,}")
+    num_variants = count_blocks(grid, datasets, bases) * count_variants(grid)
+    if num_variants > MAX_VARIANTS:
+        raise UserError(f"{grid.source}: {num_variants:,} variants; valid: at most {MAX_VARIANTS:,}")
 
     def resolve(levels: Mapping[str, str], block: Block) -> AnyConfig:
         if grid.external is not None:
             return resolve_program(grid, levels, block, resolved, options, folders)
-        return resolve_cell(grid, levels, block, common, own_budget, options, folders, code)
+        return resolve_variant(grid, levels, block, common, own_budget, options, folders, code)
 
-    cells = [cell for block in list_blocks(grid, datasets, bases) for cell in _resolve_block(grid, block, resolve)]
-    _refuse_equal_cells(grid, cells)
-    for cell in cells:
-        if isinstance(cell.config, ExternalConfig):
-            code.places[cell.config.code] = str(grid_folder(grid))
-            code.files[cell.config.code] = cell.config.files
+    variants = [
+        variant for block in list_blocks(grid, datasets, bases) for variant in _resolve_block(grid, block, resolve)
+    ]
+    _refuse_equal_variants(grid, variants)
+    for variant in variants:
+        if isinstance(variant.config, ExternalConfig):
+            code.places[variant.config.code] = str(grid_folder(grid))
+            code.files[variant.config.code] = variant.config.files
     folders.places.update(code.places)
     num_seeds = resolved.seeds or 1
-    if len(cells) * num_seeds > MAX_RUNS:
-        size = f"{len(cells):,} variants × {num_seeds:,} seeds are {len(cells) * num_seeds:,} runs"
-        advice = f"valid: at most {MAX_RUNS:,}, here {MAX_RUNS // len(cells):,} seeds"
+    if len(variants) * num_seeds > MAX_RUNS:
+        size = f"{len(variants):,} variants × {num_seeds:,} seeds are {len(variants) * num_seeds:,} runs"
+        advice = f"valid: at most {MAX_RUNS:,}, here {MAX_RUNS // len(variants):,} seeds"
         raise UserError(f"{grid.source}: {size}; {advice}")
     return Plan(
         grid=grid,
         budget=budget,
         seeds=tuple(range(num_seeds)),
-        cells=tuple(cells),
+        variants=tuple(variants),
         folders=folders.places,
         sources=code.files,
         notes=(
             *folders.notes,
-            *folder_notes(grid, (cell.config for cell in cells)),
-            *unscored_notes(cell.config for cell in cells),
-            *reference_notes((cell.config for cell in cells), folders),
+            *folder_notes(grid, (variant.config for variant in variants)),
+            *unscored_notes(variant.config for variant in variants),
+            *reference_notes((variant.config for variant in variants), folders),
             *unpaired_notes(grid),
         ),
     )
 
 
-def _resolve_block(grid: Grid, block: Block, resolve: Callable[[Mapping[str, str], Block], AnyConfig]) -> list[Cell]:
-    """Resolve every cell of a block, and say what sets the block apart."""
+def _resolve_block(grid: Grid, block: Block, resolve: Callable[[Mapping[str, str], Block], AnyConfig]) -> list[Variant]:
+    """Resolve every variant of a block, and say what sets the block apart."""
     every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
     apart: dict[str, str] = {}
     if block.fields:
         baseline, config = every[0]
         apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
     return [
-        Cell(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
+        Variant(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
         for levels, config in every
     ]
 
@@ -286,17 +298,17 @@ def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int 
     return DEFAULT_BUDGETS[name].model_copy(update={**own, **given})
 
 
-def _refuse_equal_cells(grid: Grid, cells: list[Cell]) -> None:
-    by_run_id: dict[str, Cell] = {}
-    by_label: dict[tuple[str, ...], Cell] = {}
-    for cell in cells:
-        twin = by_run_id.setdefault(cell.config.run_id, cell)
-        if twin is not cell:
+def _refuse_equal_variants(grid: Grid, variants: list[Variant]) -> None:
+    by_run_id: dict[str, Variant] = {}
+    by_label: dict[tuple[str, ...], Variant] = {}
+    for variant in variants:
+        twin = by_run_id.setdefault(variant.config.run_id, variant)
+        if twin is not variant:
             raise UserError(
-                f"{grid.source}: {shorten(repr(twin.label))} and {shorten(repr(cell.label))} are the same "
+                f"{grid.source}: {shorten(repr(twin.label))} and {shorten(repr(variant.label))} are the same "
                 "configuration: do levels and blocks set different values, or do --set or --dataset override them?"
             )
-        if by_label.setdefault((cell.label, *cell.block.values()), cell) is not cell:
+        if by_label.setdefault((variant.label, *variant.block.values()), variant) is not variant:
             raise UserError(
-                f"{grid.source}: two variants are called {shorten(repr(cell.label))}: rename a factor or a level"
+                f"{grid.source}: two variants are called {shorten(repr(variant.label))}: rename a factor or a level"
             )

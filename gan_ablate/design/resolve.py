@@ -42,7 +42,7 @@ def budget_settings(budget: Budget) -> dict[str, Any]:
 
 
 def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
-    """List what options set for every cell."""
+    """List what options set for every variant."""
     options: list[Layer] = []
     if features is not None:
         options.append((f"--features {features}", {"scoring": {"features": features}}))
@@ -104,7 +104,7 @@ def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolder
 
 
 def lay_levels(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str, list[Layer]]:
-    """List what a grid's file sets for one cell, from the bottom; and name the cell, for messages.
+    """List what a grid's file sets for one variant, from the bottom; and name the variant, for messages.
 
     Its own layers are the last ones, of that name.
     """
@@ -132,7 +132,7 @@ def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownF
     return folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
 
 
-def resolve_cell(
+def resolve_variant(
     grid: Grid,
     levels: Mapping[str, str],
     block: Block,
@@ -142,10 +142,10 @@ def resolve_cell(
     folders: KnownFolders,
     code: OwnCode,
 ) -> RunConfig:
-    """Lay everything that has a say over one cell of a grid.
+    """Lay everything that has a say over one variant of a grid.
 
     Args:
-        grid: whose cell.
+        grid: whose variant.
         levels: a level for every factor.
         block: in which it lies.
         common: what the budget sets.

@@ -31,7 +31,7 @@ _FIELDS = ("dataset", "image_size", "scoring")
 def resolve_program(
     grid: Grid, levels: Mapping[str, str], block: Block, budget: Budget, options: list[Layer], folders: KnownFolders
 ) -> ExternalConfig:
-    """Fill in what a program is called with for one cell of a grid.
+    """Fill in what a program is called with for one variant of a grid.
 
     A name in braces stands for what ``[set]``, a block, a level or an option sets under it, or else for the level of
     the factor of that name.

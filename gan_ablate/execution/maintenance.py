@@ -67,8 +67,8 @@ def archive(store: Store, to: Store) -> int:
             packed = gzip.compress(record.model_dump_json().encode("utf-8"), mtime=0)
             write_atomically(to.archived_record(config.run_id), packed)
             num_added += 1
-        for cell in plan.cells:
-            run_id = cell.with_seed(plan.seeds[0]).run_id
+        for variant in plan.variants:
+            run_id = variant.with_seed(plan.seeds[0]).run_id
             sheets = store.sample_sheets(run_id)
             if sheets and not to.sample_sheets(run_id):
                 write_atomically(to.archived_sheet(run_id, sheets[-1].name), sheets[-1].read_bytes())
@@ -90,7 +90,9 @@ def _larger(to: Store, plan: Plan) -> Plan:
     previous = to.find_plan(plan.name)
     if previous is None:
         return plan
-    mine, theirs = ({cell.run_id(seed) for cell in one.cells for seed in one.seeds} for one in (plan, previous))
+    mine, theirs = (
+        {variant.run_id(seed) for variant in one.variants for seed in one.seeds} for one in (plan, previous)
+    )
     if mine >= theirs:
         return plan
     if mine < theirs:

@@ -44,7 +44,7 @@ class Display:
     Args:
         console: where to write; live if it is a terminal.
         header: printed first, once all that the runs need is known to be there.
-        labels: run id → the name of its cell.
+        labels: run id → the name of its variant.
         num_done: runs that were there already.
         jobs: how many runs go on at once.
         is_calibrated: whether the runs' seconds rest on this machine; without, no time is shown before some are over.
@@ -146,13 +146,13 @@ class Display:
         )
 
     def tick(self) -> None:
-        """Redraw, or print a line for every running cell if the last ones are old."""
+        """Redraw, or print a line for every running variant if the last ones are old."""
         if self._live is not None:
             self._live.update(self.render())
         elif time.monotonic() - self._printed_at > PLAIN_EVERY_SEC:
             self._printed_at = time.monotonic()
             for config, progress in self._running.values():
-                line = f"{self._name(config)}: {', '.join(_cells(config, progress))}"
+                line = f"{self._name(config)}: {', '.join(_texts(config, progress))}"
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def render(self) -> RenderableType:
@@ -160,7 +160,7 @@ class Display:
         self._bar.update(self._task, left=self._left_text("{} left"))
         table = Table.grid(padding=(0, 2))
         for config, progress in self._running.values():
-            table.add_row(self._name(config), *_cells(config, progress))
+            table.add_row(self._name(config), *_texts(config, progress))
         return Group(self._bar, table)
 
     def _name(self, config: AnyConfig) -> str:
@@ -188,9 +188,9 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _cells(config: AnyConfig, progress: RunProgress | None) -> list[str]:
+def _texts(config: AnyConfig, progress: RunProgress | None) -> list[str]:
     if isinstance(config, ExternalConfig):
-        return _cells_of_program(config, progress)
+        return _texts_of_external(config, progress)
     if progress is None:
         return ["starting"]
     if progress.step == config.steps:
@@ -206,7 +206,7 @@ def _cells(config: AnyConfig, progress: RunProgress | None) -> list[str]:
     ]
 
 
-def _cells_of_program(config: ExternalConfig, progress: RunProgress | None) -> list[str]:
+def _texts_of_external(config: ExternalConfig, progress: RunProgress | None) -> list[str]:
     """Show the steps and losses that a script's log has, if any."""
     if progress is None:
         return ["running"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
-    from gan_ablate.design.plan import Cell, Plan
+    from gan_ablate.design.plan import Plan, Variant
     from gan_ablate.execution.store import Store
 
 
@@ -54,12 +54,14 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
     Returns:
         What is known; None on a GPU, where users' scripts are run, and where the measurement failed.
     """
-    if device != "cpu" or any(isinstance(cell.config, ExternalConfig) for plan in plans for cell in plan.cells):
+    if device != "cpu" or any(
+        isinstance(variant.config, ExternalConfig) for plan in plans for variant in plan.variants
+    ):
         return None
     place = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(place, machine)
-    variants = {id(cell): cell.trained for cell, _ in find_missing_ids(plans, store).values()}
+    variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
     untimed = {step_key(config): config for config in variants.values()}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
@@ -178,13 +180,13 @@ def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None
     A run that several plans share is listed once.
     """
     seconds = estimate_seconds(plans, store, speed)
-    missing = [cell.with_seed(seed) for cell, seed in find_missing_ids(plans, store).values()]
+    missing = [variant.with_seed(seed) for variant, seed in find_missing_ids(plans, store).values()]
     return sorted(missing, key=lambda config: (config.seed, -seconds[config.run_id]))
 
 
-def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Cell, int]]:
+def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Variant, int]]:
     """Name the same runs, in the plans' order, with the variant and the seed of each."""
-    places = {cell.run_id(seed): (cell, seed) for plan in plans for cell, seed in plan.places}
+    places = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.places}
     known = summarise_runs(store, places)
     return {
         run_id: place for run_id, place in places.items() if run_id not in known or known[run_id].status == "failed"
@@ -201,11 +203,11 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
     """
     known = speed or Speed(step_ms=_seen_step_ms(plans, store))
     return {
-        cell.run_id(seed): seconds
+        variant.run_id(seed): seconds
         for plan in plans
-        for cell in plan.cells
-        for seconds in (_run_sec(cell.config, known),)
-        for seed in plan.seeds_of(cell)
+        for variant in plan.variants
+        for seconds in (_run_sec(variant.config, known),)
+        for seed in plan.seeds_of(variant)
     }
 
 
@@ -218,13 +220,13 @@ def _seen_step_ms(plans: Sequence[Plan], store: Store) -> dict[str, float]:
     """Look up the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
     runs = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
     seen = {}
-    for one, cell in ((plan, cell) for plan in plans for cell in plan.cells):
-        if isinstance(cell.config, ExternalConfig):
+    for one, variant in ((plan, variant) for plan in plans for variant in plan.variants):
+        if isinstance(variant.config, ExternalConfig):
             continue
-        ended = [runs[run_id] for seed in one.seeds_of(cell) if (run_id := cell.run_id(seed)) in runs]
+        ended = [runs[run_id] for seed in one.seeds_of(variant) if (run_id := variant.run_id(seed)) in runs]
         times = [run.step_ms for run in ended if run.step_ms is not None]
         if times:
-            seen[step_key(cell.config)] = statistics.median(times)
+            seen[step_key(variant.config)] = statistics.median(times)
     return seen
 
 
@@ -245,8 +247,8 @@ def _apart_from(previous: Plan | None, plan: Plan) -> Plan:
         own["preset"] = plan.grid.base
     if "dataset" not in own and dataset != previous.baseline.config.dataset:
         own["dataset"] = dataset
-    cells = tuple(cell.model_copy(update={"block": order_block(own)}) for cell in plan.cells)
-    return plan.model_copy(update={"cells": cells})
+    variants = tuple(variant.model_copy(update={"block": order_block(own)}) for variant in plan.variants)
+    return plan.model_copy(update={"variants": variants})
 
 
 def grow_plan(plan: Plan, store: Store) -> Plan:

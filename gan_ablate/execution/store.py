@@ -170,7 +170,7 @@ class Store:
             raise UserError(f"{path}: cannot be read ({broken}); delete it") from None
 
     def _seeds_path(self, plan: Plan) -> Path:
-        run_ids = " ".join(cell.config.run_id for cell in plan.cells)
+        run_ids = " ".join(variant.config.run_id for variant in plan.variants)
         return self.root / "plans" / "seeds" / f"{hashlib.sha256(run_ids.encode()).hexdigest()[:12]}.json"
 
     def load_plan(self, grid: str) -> Plan:
@@ -201,18 +201,18 @@ class Store:
         return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
 
     def records(self, plan: Plan, *, with_earlier: bool = False) -> Iterator[tuple[dict[str, str], str, Record]]:
-        """Yield the levels, the cell's label and the record of every run of a plan that is over.
+        """Yield the levels, the variant's label and the record of every run of a plan that is over.
 
         Args:
             plan: whose runs.
             with_earlier: also read a record that its run left under an earlier name, before a revision, where there is
                 none under its present one. A report shows it; nothing that computes takes it for the run.
         """
-        for cell, seed in plan.places:
-            config = cell.with_seed(seed) if with_earlier else None
-            record = self.load_record(cell.run_id(seed)) if config is None else self.find_record(config)
+        for variant, seed in plan.places:
+            config = variant.with_seed(seed) if with_earlier else None
+            record = self.load_record(variant.run_id(seed)) if config is None else self.find_record(config)
             if record is not None:
-                yield cell.levels, cell.label, record
+                yield variant.levels, variant.label, record
 
     def _plan_path(self, grid: str) -> Path:
         return self.root / "plans" / f"{grid}.json"

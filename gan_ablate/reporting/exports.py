@@ -78,7 +78,7 @@ def _paper_summary(results: GridResults) -> pd.DataFrame:
         collapsed = f"{row['collapsed']}/{row['completed']}" if row["is_collapse_known"] else "–"
         rows.append(
             {
-                "variant": row["cell"],
+                "variant": row["variant"],
                 **scores,
                 "ms a step": number(row["step_ms_median"]),
                 "diverged": rate_text(row["diverged"], over).split(" ")[0],

@@ -215,9 +215,9 @@ def _cost_words(results: GridResults, effect: Effect) -> str:
 
 def _count_falling(every: Sequence[GridResults]) -> str:
     """Count the variants, of which grids may share some, whose FID was still falling at the end of training."""
-    variants = [(results, cell) for results in every for cell in results.plan.cells]
-    falling = {cell.config.run_id for results, cell in variants if cell.label in results.unlevelled}
-    return f"{len(falling)} of {len({cell.config.run_id for _, cell in variants})}" if falling else ""
+    variants = [(results, variant) for results in every for variant in results.plan.variants]
+    falling = {variant.config.run_id for results, variant in variants if variant.label in results.unlevelled}
+    return f"{len(falling)} of {len({variant.config.run_id for _, variant in variants})}" if falling else ""
 
 
 def _base_of(plan: Plan) -> str:

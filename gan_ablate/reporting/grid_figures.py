@@ -59,13 +59,13 @@ def style_of(results: GridResults) -> Style:
     if len(labels) <= MAX_LINES:
         return Style(labels)
     groups: dict[str, list[str]] = {}
-    for cell in plan.cells[1:]:
-        levels = cell.levels
+    for variant in plan.variants[1:]:
+        levels = variant.levels
         if plan.grid.design == "one-at-a-time":
             title = next(name for name, level in levels.items() if level != plan.baseline.levels[name])
         else:
             title = ", ".join(f"{name} {level}" for name, level in list(levels.items())[:-1])
-        groups.setdefault(title.replace("_", " "), []).append(cell.label)
+        groups.setdefault(title.replace("_", " "), []).append(variant.label)
     most = MAX_LINES - 1  # and the baseline
     parts = {
         f"{title} ({i // most + 1})" if len(of_group) > most else title: of_group[i : i + most]
@@ -101,7 +101,7 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     if any(effect.is_interaction for effect in known):
         effects.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
         drawn.append(Picture(quality.INTERACTIONS_CAPTION, "interactions.png"))
-    if set(runs.loc[runs["fid"].notna(), "cell"]) & set(runs.loc[runs["train_sec"].notna(), "cell"]):
+    if set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"]):
         quality.plot_cost(runs, style, folder / "cost.png")
         drawn.append(Picture("Quality against cost", "cost.png"))
     return drawn
@@ -158,22 +158,22 @@ def draw_representation(results: GridResults, probes: pd.DataFrame, folder: Figu
 def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
     """Find the sample grids along training of each variant's first seed, under the variant's name."""
     grids = {}
-    for cell in results.plan.cells:
-        record = results.store.find_record(cell.with_seed(results.plan.seeds[0]))
+    for variant in results.plan.variants:
+        record = results.store.find_record(variant.with_seed(results.plan.seeds[0]))
         if record is None or record.status == "failed":
             continue
         files = results.store.sample_sheets(record.run_id)
         note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
         if files:
-            grids[cell.label + note] = files
+            grids[variant.label + note] = files
     return grids
 
 
 def _sample_titles(results: GridResults) -> dict[str, str]:
     """Write what a sample grid's run scored, and its variant on average, behind the variant's name."""
-    summary = results.summary.set_index("cell")["fid"]
+    summary = results.summary.set_index("variant")["fid"]
     seed = results.plan.seeds[0]
-    own = results.comparable.runs.loc[results.comparable.runs["seed"] == seed].set_index("cell")["fid"].astype(float)
+    own = results.comparable.runs.loc[results.comparable.runs["seed"] == seed].set_index("variant")["fid"].astype(float)
     return {
         label: f"{label}, FID {own[label]:.3g}, {summary[label]:.3g} over all seeds"
         for label in results.labels

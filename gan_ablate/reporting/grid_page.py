@@ -186,9 +186,9 @@ def _represent(results: GridResults, folder: FigurePath) -> Representation | Non
     if probes.empty:
         return None
     rows = []
-    for (cell, num), of_number in probes.groupby(["cell", "num_labels"], sort=False):
+    for (variant, num), of_number in probes.groupby(["variant", "num_labels"], sort=False):
         means = of_number.groupby("features", sort=False)["accuracy"].agg(list)
-        rows.append([str(cell), f"{num:,}", *map(_share_text, means)])
+        rows.append([str(variant), f"{num:,}", *map(_share_text, means)])
     return Representation(
         tables.lay_out(rows, ["variant", "labelled images", *dict.fromkeys(probes["features"])]),
         tables.lay_out(_representation_rows(results), ["variant", "", "measured", "control"]),
@@ -198,19 +198,19 @@ def _represent(results: GridResults, folder: FigurePath) -> Representation | Non
 
 def _representation_rows(results: GridResults) -> list[list[str]]:
     rows = []
-    for cell in results.plan.cells:
+    for variant in results.plan.variants:
         learnt = [
             record.scoring.representation
             for label, record in results.records
-            if label == cell.label and record.scoring is not None and record.scoring.representation is not None
+            if label == variant.label and record.scoring is not None and record.scoring.representation is not None
         ]
-        runs = results.runs.loc[results.runs["cell"] == cell.label]
+        runs = results.runs.loc[results.runs["variant"] == variant.label]
         rows += [
-            [cell.label, "latents moved to another class: share drawn as it; control: shuffled classes",
+            [variant.label, "latents moved to another class: share drawn as it; control: shuffled classes",
              _share_text(of.arithmetic for of in learnt), _share_text(of.arithmetic_shuffled for of in learnt)],
-            [cell.label, "area under the ROC curve of a filter for its best class; control: untrained",
+            [variant.label, "area under the ROC curve of a filter for its best class; control: untrained",
              _share_text(of.filter_auc for of in learnt), _share_text(of.filter_auc_untrained for of in learnt)],
-            [cell.label, "D(G(z)) at the end; control: D(x)",
+            [variant.label, "D(G(z)) at the end; control: D(x)",
              _share_text(runs["d_fake_end"]), _share_text(runs["d_real_end"])],
         ]  # fmt: skip
     return rows

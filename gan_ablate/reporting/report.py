@@ -96,10 +96,10 @@ def _find_score(preset: str, results: Mapping[str, GridResults]) -> Mapping[str,
     for of_grid in results.values():
         plan = of_grid.plan
         run_id = plan_run(preset, steps=plan.baseline.config.steps).config.run_id
-        for place, cell in enumerate(plan.cells):
+        for place, variant in enumerate(plan.variants):
             row = of_grid.summary.iloc[place]
-            if cell.config.run_id == run_id and math.isfinite(row["fid"]):
-                return {**row, "steps": cell.config.steps, "dataset": cell.config.dataset}
+            if variant.config.run_id == run_id and math.isfinite(row["fid"]):
+                return {**row, "steps": variant.config.steps, "dataset": variant.config.dataset}
     return None
 
 
@@ -251,7 +251,7 @@ def _write_paragraph(every: list[GridResults]) -> str:
 
 def _describe_grid(results: GridResults) -> CitedGrid:
     shas = _join(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
-    return CitedGrid(results, shas, max(results.runs.groupby("cell")["seed"].nunique()))
+    return CitedGrid(results, shas, max(results.runs.groupby("variant")["seed"].nunique()))
 
 
 def _join(values: Iterable[str | None]) -> str:

@@ -110,11 +110,11 @@ def _machine_sentences(results: GridResults) -> list[str]:
 
 
 def _count_runs(results: GridResults, is_one: pd.Series[bool], words: str) -> list[str]:
-    cells = results.runs.loc[is_one, "cell"]
-    if not len(cells):
+    variants = results.runs.loc[is_one, "variant"]
+    if not len(variants):
         return []
-    where = "; ".join(f"{count}× {label}" for label, count in cells.value_counts(sort=False).items())
-    return [f"{len(cells)} of {results.plan.num_runs} runs {words}: {where}."]
+    where = "; ".join(f"{count}× {label}" for label, count in variants.value_counts(sort=False).items())
+    return [f"{len(variants)} of {results.plan.num_runs} runs {words}: {where}."]
 
 
 def variance_sentence(results: GridResults) -> str | None:
@@ -154,7 +154,9 @@ def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
     if not falling:
         return None
     least, most = (f"{-percent_change(change):.0f}" for change in (max(falling.values()), min(falling.values())))
-    which = "every variant" if len(falling) == len(plan.cells) else f"{len(falling)} of {len(plan.cells)} variants"
+    which = (
+        "every variant" if len(falling) == len(plan.variants) else f"{len(falling)} of {len(plan.variants)} variants"
+    )
     size = f"{least} %" if least == most else f"{least} to {most} %"
     return (
         f"FID was still falling in {which}, by {size} over the last third of training: what is better at "
@@ -217,7 +219,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[Look]) -> str:
     if look.open_effects:
         sentence += f" Still open: {', '.join(effect.name for effect in look.open_effects)}."
     if known and len(known) == len(look.effects):
-        runs = max(known) * len(plan.cells)
+        runs = max(known) * len(plan.variants)
         sentence += (
             f" Had one known beforehand how large the effects are, {max(known):,} seeds of every variant, {runs:,} "
             f"runs, would have settled each with a chance of {POWER:.0%}."

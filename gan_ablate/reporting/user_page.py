@@ -152,7 +152,7 @@ def _make_page(
 
 def _describe_extent(table: Table, num_effects: int) -> str:
     """Say what of many effects and variants the page shows; nothing where it shows all."""
-    num_variants = len(table.design.cells)
+    num_variants = len(table.design.variants)
     if max(num_effects, num_variants) <= MAX_SHOWN:
         return ""
     words = f"{MAX_SHOWN} of them: effects with the smallest p, variants with the best mean"
@@ -172,10 +172,10 @@ def _select(effects: Sequence[Effect]) -> list[Effect]:
 
 def _select_variants(table: Table, outcome: Outcome) -> list[str]:
     """Pick the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
-    labels = [cell.label for cell in table.design.cells]
+    labels = [variant.label for variant in table.design.variants]
     if len(labels) <= MAX_SHOWN:
         return labels
-    means = table.runs.groupby("cell")[outcome.name].mean().dropna()
+    means = table.runs.groupby("variant")[outcome.name].mean().dropna()
     best = means.sort_values(ascending=outcome.better == "lower").index[: MAX_SHOWN - 1]
     kept = {labels[0], *best}
     return [label for label in labels if label in kept]
@@ -230,12 +230,12 @@ def _draw_figures(
 def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     """Make a row for every variant: its levels, each outcome's mean with interval, and how many runs have it."""
     rows = []
-    by_cell = dict(iter(table.runs.groupby("cell")))
-    for cell in table.design.cells:
-        of_cell = by_cell[cell.label]
-        row: dict[str, object] = {**cell.levels, "variant": cell.label, "runs": len(of_cell)}
+    by_variant = dict(iter(table.runs.groupby("variant")))
+    for variant in table.design.variants:
+        of_variant = by_variant[variant.label]
+        row: dict[str, object] = {**variant.levels, "variant": variant.label, "runs": len(of_variant)}
         for outcome in outcomes:
-            values = of_cell[outcome.name].to_numpy(np.float64)
+            values = of_variant[outcome.name].to_numpy(np.float64)
             mean = mean_on_scale(values, is_ratio=outcome.scale == "ratio")
             row |= {outcome.name: mean.value, f"{outcome.name}_low": mean.low, f"{outcome.name}_high": mean.high}
             row[f"{outcome.name}_runs"] = mean.num_seeds

@@ -39,7 +39,7 @@ def variants_table(summary: pd.DataFrame) -> str:
             ]
         minutes = number(row["total_sec"] / 60)
         diverged = f"{row['diverged']}/{row['planned']}"
-        rows.append([row["cell"], *scores, number(row["steps_per_sec"]), minutes, diverged])
+        rows.append([row["variant"], *scores, number(row["steps_per_sec"]), minutes, diverged])
     scores = ["FID", "spread over seeds", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
     return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
@@ -56,7 +56,7 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> st
         "label_accuracy", "fid_ema",
     )  # fmt: skip
     shown = [name for name in names if summary[name].notna().any()]
-    rows = [[row["cell"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
+    rows = [[row["variant"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
     rows.append(["*real images*", *(number(floor.get(name)) for name in shown)])
     return lay_out(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
 
@@ -76,7 +76,7 @@ def stability_table(summary: pd.DataFrame) -> str:
             texts["steps_to_fid"] = f"{bound} {texts['steps_to_fid']} {reached}".strip()
             texts["sec_to_fid"] = f"{bound} {texts['sec_to_fid']}".strip()
         collapsed = rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–"
-        rows.append([row["cell"], rate_text(row["diverged"], over), collapsed, *texts.values()])
+        rows.append([row["variant"], rate_text(row["diverged"], over), collapsed, *texts.values()])
     return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in shown)])
 
 
@@ -84,7 +84,7 @@ def cost_table(summary: pd.DataFrame) -> str:
     """Tabulate what a step of every variant costs."""
     columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec")
     rows = [
-        [row["cell"], *(number(row[column]) for column in (*columns, "peak_memory_mib"))]
+        [row["variant"], *(number(row[column]) for column in (*columns, "peak_memory_mib"))]
         for row in summary.to_dict("records")
     ]
     headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]

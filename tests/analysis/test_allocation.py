@@ -13,7 +13,7 @@ from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, Plan, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.context import Silent
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.run_sentences import settled_sentence
@@ -25,15 +25,17 @@ MOST = 30
 def scored(grid: str, gains: dict[str, float], noise: float = 0.06) -> tuple[Plan, pd.DataFrame]:
     """A plan of as many seeds as may be spent, and what all of its runs would score."""
     planned = plan(load_grid(grid), seeds=MOST)
-    errors = {cell.label: np.random.default_rng(i).normal(0, noise, MOST) for i, cell in enumerate(planned.cells)}
+    errors = {
+        variant.label: np.random.default_rng(i).normal(0, noise, MOST) for i, variant in enumerate(planned.variants)
+    }
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        gain = sum(gains.get(f"{factor}:{level}", 0.0) for factor, level in cell.levels.items())
-        return None if math.isnan(gain) else 20 * math.exp(gain + errors[cell.label][seed])
+    def fid(variant: Variant, seed: int) -> float | None:
+        gain = sum(gains.get(f"{factor}:{level}", 0.0) for factor, level in variant.levels.items())
+        return None if math.isnan(gain) else 20 * math.exp(gain + errors[variant.label][seed])
 
     records = [
-        (cell.levels, cell.label, make_record(cell, config.seed, fid(cell, config.seed)))
-        for cell, config in planned.runs
+        (variant.levels, variant.label, make_record(variant, config.seed, fid(variant, config.seed)))
+        for variant, config in planned.runs
     ]
     return planned, tabulate_runs(planned, records)
 
@@ -42,12 +44,12 @@ def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[
     """Give the runs that are asked for, and no others, until none is."""
     given: set[tuple[str, int]] = set()
     waves: list[set[tuple[str, int]]] = []
-    keys = pd.Series(list(zip(runs["cell"], runs["seed"], strict=True)))
+    keys = pd.Series(list(zip(runs["variant"], runs["seed"], strict=True)))
     while True:
         settling = settle(planned, runs.loc[keys.isin(given)])
         if settling.is_over:
             return settling, waves
-        wanted = {(cell.label, config.seed) for cell, config in settling.plan.runs} - given
+        wanted = {(variant.label, config.seed) for variant, config in settling.plan.runs} - given
         assert wanted
         waves.append(wanted)
         given |= wanted
@@ -185,7 +187,7 @@ def test_where_only_a_comparison_with_a_value_is_open_the_baseline_alone_goes_on
     first, *later = settling.looks
     assert [effect.name for effect in first.open_effects] == ["the baseline against 0.3"]
     assert later
-    others = {cell.label: first_look(planned) for cell in planned.cells[1:]}
+    others = {variant.label: first_look(planned) for variant in planned.variants[1:]}
     assert settling.plan.stopped == others
 
 
@@ -193,7 +195,7 @@ def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_with
     store, planned = Store(tmp_path), plan(load_grid("dropout"), seeds=MOST)
     twin = planned.model_copy(update={"grid": planned.grid.model_copy(update={"name": "twin"})})
     few = planned.model_copy(update={"seeds": planned.seeds[:5]})
-    save_runs(store, few, lambda cell, seed: 20.0 + 5 * math.sin(7 * seed + len(cell.label)))
+    save_runs(store, few, lambda variant, seed: 20.0 + 5 * math.sin(7 * seed + len(variant.label)))
     first = make_record(planned.baseline, 0, None).model_copy(update={"status": "failed"})
     store.save_record(first)
     allocation = Allocation((planned, twin), store, None, None, None, Silent())

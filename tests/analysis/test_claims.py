@@ -18,7 +18,7 @@ from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import list_grids, load_grid
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.design.plan import Cell, Plan, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.store import Store
 from tests.synthetic import make_results, save_runs
 
@@ -30,8 +30,10 @@ def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float 
     """Effects with a spread at which one of nothing is open; at a fifth of it, it is negligible."""
     planned = plan(load_grid("dropout"), seeds=seeds)
 
-    def fid(cell: Cell, seed: int) -> float:
-        return 30 * math.exp(log_effects.get(cell.levels["dropout"], 0) + noise * math.sin(7 * seed + len(cell.label)))
+    def fid(variant: Variant, seed: int) -> float:
+        return 30 * math.exp(
+            log_effects.get(variant.levels["dropout"], 0) + noise * math.sin(7 * seed + len(variant.label))
+        )
 
     return estimate_effects(planned, make_results(planned, fid).runs)
 
@@ -125,7 +127,9 @@ def test_a_claim_of_which_a_part_was_not_measured_is_not_judged() -> None:
 
 def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"))
-    save_runs(Store(tmp_path), planned, lambda cell, seed: None if cell.levels["batch_norm"] == "off" else 20.0 + seed)
+    save_runs(
+        Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
+    )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
     (batch_norm, _) = results.verdicts.judgements()
     assert batch_norm.verdict == "open"
@@ -135,8 +139,8 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
 
 
 def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_path: Path) -> None:
-    def fid(cell: Cell, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
-        return 20 * (3.0 if cell.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
+    def fid(variant: Variant, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
+        return 20 * (3.0 if variant.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
 
     save_runs(Store(tmp_path), plan(load_grid("head")), fid)
     results = GridResults.load(Store(tmp_path), "head")
@@ -188,7 +192,7 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     path.write_text(text)
     planned, store = plan(load_grid(path)), Store(tmp_path)
     save_runs(
-        store, planned, lambda cell, seed: (20 + seed) * (2 if cell.levels["latent"] == "10" else 1.0 + seed / 50)
+        store, planned, lambda variant, seed: (20 + seed) * (2 if variant.levels["latent"] == "10" else 1.0 + seed / 50)
     )
     (judgement,) = GridResults.load(store, "mine").verdicts.judgements()
     assert (judgement.claim.sentence, judgement.verdict) == ("Ten are worse", "supported")
@@ -269,9 +273,9 @@ def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
     """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
     rng = np.random.default_rng(0)
     planned = plan(load_grid("bn_label_smooth"))
-    fid = {(cell.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for cell, seed in planned.places}
+    fid = {(variant.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for variant, seed in planned.places}
     results = make_results(
-        planned, lambda cell, seed: fid[cell.label, seed] * (0.5 if cell.levels["batch_norm"] == "on" else 1.0)
+        planned, lambda variant, seed: fid[variant.label, seed] * (0.5 if variant.levels["batch_norm"] == "on" else 1.0)
     )
     judgement = results.verdicts.judgements()[0]
     assert (judgement.claim.id, judgement.verdict) == ("C2", "supported")
@@ -291,19 +295,19 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def verdicts_of(grid: str, log_fid: Callable[[Cell, int], float], seeds: int = 5) -> Verdicts:
+def verdicts_of(grid: str, log_fid: Callable[[Variant, int], float], seeds: int = 5) -> Verdicts:
     """Verdicts on runs with this log FID; where it is NaN they diverged."""
     planned = plan(load_grid(grid), seeds=seeds)
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        at = log_fid(cell, seed)
+    def fid(variant: Variant, seed: int) -> float | None:
+        at = log_fid(variant, seed)
         return None if math.isnan(at) else 20 * math.exp(at)
 
     return Verdicts(planned, make_results(planned, fid).runs, FIRST_POINT)
 
 
-def noise(cell: Cell, seed: int, size: float = 0.02) -> float:
-    return float(np.random.default_rng([seed, *cell.label.encode()]).normal(0, size))
+def noise(variant: Variant, seed: int, size: float = 0.02) -> float:
+    return float(np.random.default_rng([seed, *variant.label.encode()]).normal(0, size))
 
 
 def row_of(effect: Effect) -> dict[str, object]:
@@ -319,9 +323,9 @@ def numbers(row: dict[str, object], *names: str) -> list[float]:
 def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     """Of nine seeds, and a tenth that diverged at β1 0.9, the first of two effects; by SciPy."""
 
-    def log_fid(cell: Cell, seed: int) -> float:
-        is_high = cell.levels["beta1"] == "0.9"
-        return math.nan if is_high and seed == 9 else 0.6 * is_high + 0.3 * math.sin(seed) + noise(cell, seed, 0.1)
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_high = variant.levels["beta1"] == "0.9"
+        return math.nan if is_high and seed == 9 else 0.6 * is_high + 0.3 * math.sin(seed) + noise(variant, seed, 0.1)
 
     verdicts = verdicts_of("beta1", log_fid, seeds=10)
     effect = next(effect for effect in verdicts.effects("fid") if effect.levels == {"beta1": "0.9"})
@@ -414,7 +418,7 @@ def test_an_outcome_that_no_run_has_has_no_effects() -> None:
 
 def collapsing(runs: pd.DataFrame, planned: Plan) -> pd.DataFrame:
     """Two runs of β1 0.9 collapsed, and one of the baseline."""
-    collapsed = (runs["beta1"] == "0.9") & (runs["seed"] < 2) | (runs["cell"] == planned.baseline.label) & (
+    collapsed = (runs["beta1"] == "0.9") & (runs["seed"] < 2) | (runs["variant"] == planned.baseline.label) & (
         runs["seed"] == 0
     )
     return runs.assign(collapsed=collapsed)
@@ -443,7 +447,7 @@ def test_a_run_of_which_nobody_knows_whether_it_collapsed_is_not_counted() -> No
 
 
 def test_a_comparison_with_a_value_has_no_rates() -> None:
-    verdicts = verdicts_of("beta1", lambda cell, seed: math.nan if seed == 0 else noise(cell, seed))
+    verdicts = verdicts_of("beta1", lambda variant, seed: math.nan if seed == 0 else noise(variant, seed))
     effect = estimate_against(verdicts.plan, verdicts.runs, "recall", 0.5, 0.1)
     assert effect is not None
     assert (effect.levels, effect.within, effect.outcome.name) == ({}, {}, "recall")
@@ -462,9 +466,9 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
     ],
 )
 def test_an_effect_varies_where_places_give_other_answers(smoothed: float, spread: float, varies: bool) -> None:
-    def log_fid(cell: Cell, seed: int) -> float:
-        gain = {"off": -0.5, "on": smoothed}[cell.levels["label_smoothing"]]
-        return gain * (cell.levels["batch_norm"] == "on") + noise(cell, seed, spread)
+    def log_fid(variant: Variant, seed: int) -> float:
+        gain = {"off": -0.5, "on": smoothed}[variant.levels["label_smoothing"]]
+        return gain * (variant.levels["batch_norm"] == "on") + noise(variant, seed, spread)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
@@ -478,9 +482,9 @@ def test_an_effect_varies_where_places_give_other_answers(smoothed: float, sprea
 
 
 def test_a_place_that_is_open_does_not_make_an_effect_vary() -> None:
-    def log_fid(cell: Cell, seed: int) -> float:
-        is_noisy = cell.levels == {"batch_norm": "on", "label_smoothing": "on"}
-        return -0.5 * (cell.levels["batch_norm"] == "on") + noise(cell, seed, 0.6 if is_noisy else 0.01)
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_noisy = variant.levels == {"batch_norm": "on", "label_smoothing": "on"}
+        return -0.5 * (variant.levels["batch_norm"] == "on") + noise(variant, seed, 0.6 if is_noisy else 0.01)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def planted(planned: Plan) -> tuple[dict[tuple[str, str], float], dict[frozenset[tuple[str, str]], float], list[float]]:
-    """Draw what each level adds and each two of them beside, nothing at baselines, and sum them for every cell."""
+    """Draw what each level adds and each two of them beside, nothing at baselines, and sum them for every variant."""
     levels = [
         (name, level)
         for name, factor in planned.grid.factors.items()
@@ -24,8 +24,8 @@ def planted(planned: Plan) -> tuple[dict[tuple[str, str], float], dict[frozenset
     alone = {level: float(RNG.normal()) for level in levels}
     together = {frozenset((a, b)): float(RNG.normal()) for a in levels for b in levels if a[0] < b[0]}
     values = []
-    for cell in planned.cells:
-        at = set(cell.levels.items())
+    for variant in planned.variants:
+        at = set(variant.levels.items())
         values.append(
             7.0
             + sum(size for level, size in alone.items() if level in at)

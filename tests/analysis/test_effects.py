@@ -20,7 +20,7 @@ from gan_ablate.analysis.estimates import Estimate, Interval, mean_estimate
 from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
-from gan_ablate.design.plan import Cell, Intervals, plan
+from gan_ablate.design.plan import Intervals, Variant, plan
 from gan_ablate.reporting.sentences import answer_sentence
 from tests.synthetic import make_results
 
@@ -141,19 +141,19 @@ SEED_FACTOR = (1.0, 5.0, 2.0, 9.0, 3.0)
 def effects_of(grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome: str = "fid") -> dict[str, Effect]:
     planned = plan(load_grid(grid), budget="standard")
 
-    def fid(cell: Cell, seed: int) -> float:
-        active = [key for key in log_fid if all(f"{f}:{v}" in levels(cell) for f, v in parts(key))]
+    def fid(variant: Variant, seed: int) -> float:
+        active = [key for key in log_fid if all(f"{f}:{v}" in levels(variant) for f, v in parts(key))]
         return SEED_FACTOR[seed] * math.exp(
             sum(log_fid[key] for key in active) + noise * math.sin(7 * seed + len(active))
         )
 
-    def levels(cell: Cell) -> set[str]:
-        return {f"{factor}:{level}" for factor, level in cell.levels.items()}
+    def levels(variant: Variant) -> set[str]:
+        return {f"{factor}:{level}" for factor, level in variant.levels.items()}
 
     def parts(key: str) -> list[tuple[str, str]]:
         return [(part.split(":")[0], part.split(":")[1]) for part in key.split("*")]
 
-    results = make_results(planned, fid, step_ms=lambda cell: 20.0 if "batch_norm:off" in levels(cell) else 30.0)
+    results = make_results(planned, fid, step_ms=lambda variant: 20.0 if "batch_norm:off" in levels(variant) else 30.0)
     return {effect.name: effect for effect in estimate_effects(planned, results.runs, outcome)}
 
 
@@ -214,8 +214,8 @@ def test_an_effect_carries_its_tests() -> None:
 def test_diverged_runs_are_left_out_and_counted_as_the_worst() -> None:
     planned = plan(load_grid("beta1"))
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        if cell.levels["beta1"] == "0.9":
+    def fid(variant: Variant, seed: int) -> float | None:
+        if variant.levels["beta1"] == "0.9":
             return None if seed < 2 else 20.0
         return 40.0 if seed == 4 else 20.0
 
@@ -251,10 +251,10 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
     planned = plan(load_grid("bn_label_smooth"))
     gains = {("off", "off"): 0.0, ("on", "off"): -0.7, ("off", "on"): 0.2, ("on", "on"): -0.6}
 
-    def fid(cell: Cell, seed: int) -> float:
-        at = cell.levels["batch_norm"], cell.levels["label_smoothing"]
+    def fid(variant: Variant, seed: int) -> float:
+        at = variant.levels["batch_norm"], variant.levels["label_smoothing"]
         spread = 0.3 if at == ("off", "on") else 0.001
-        return SEED_FACTOR[seed] * math.exp(gains[at] + spread * math.sin(7 * seed + len(cell.label)))
+        return SEED_FACTOR[seed] * math.exp(gains[at] + spread * math.sin(7 * seed + len(variant.label)))
 
     runs = make_results(planned, fid).runs
     effects = estimate_simple_effects(planned, runs)
@@ -274,8 +274,8 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
     planned = plan(load_grid("dropout"))
     gains = {"none": 0.0, "channels-25": 0.5, "elements-30": 0.05, "elements-50": 0.0}
 
-    def fid(cell: Cell, seed: int) -> float:
-        level = cell.levels["dropout"]
+    def fid(variant: Variant, seed: int) -> float:
+        level = variant.levels["dropout"]
         return SEED_FACTOR[seed] * math.exp(gains[level] + 0.002 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
     runs = make_results(planned, fid).runs
@@ -292,7 +292,7 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
 def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look() -> None:
     fixed = plan(load_grid("beta1"))
     runs = make_results(
-        fixed, lambda cell, seed: 20 + seed + math.sin(7 * float(cell.levels["beta1"]) * (seed + 1))
+        fixed, lambda variant, seed: 20 + seed + math.sin(7 * float(variant.levels["beta1"]) * (seed + 1))
     ).runs
     sequential = estimate_effects(fixed.model_copy(update={"intervals": "sequential"}), runs)
     for wide, narrow in zip(sequential, estimate_effects(fixed, runs), strict=True):
@@ -304,9 +304,9 @@ def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look
 def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
     planned = plan(load_grid("architecture"), seeds=14).model_copy(update={"intervals": "sequential"})
 
-    def fid(cell: Cell, seed: int) -> float:
-        is_changed = cell.levels["architecture"] == "dcgan" and seed >= 7
-        return 20 * math.exp(0.9 * is_changed + 0.01 * math.sin(7 * seed + len(cell.label)))
+    def fid(variant: Variant, seed: int) -> float:
+        is_changed = variant.levels["architecture"] == "dcgan" and seed >= 7
+        return 20 * math.exp(0.9 * is_changed + 0.01 * math.sin(7 * seed + len(variant.label)))
 
     runs = make_results(planned, fid).runs
     for num_seeds in range(8, 15):
@@ -318,7 +318,7 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
 
 def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand() -> None:
     planned = plan(load_grid("beta1"))
-    runs = make_results(planned, lambda cell, seed: 20.0 + seed + math.sin(len(cell.label) * seed)).runs
+    runs = make_results(planned, lambda variant, seed: 20.0 + seed + math.sin(len(variant.label) * seed)).runs
     assert estimate_effects(planned, runs)[0].sign_flip.p > 0
     (sequential, _) = estimate_effects(planned.model_copy(update={"intervals": "sequential"}), runs)
     assert math.isnan(sequential.sign_flip.p)
@@ -335,8 +335,8 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level() -
         "elements-50": 0.0714,
     }  # the last takes the noise's mean away
 
-    def fid(cell: Cell, seed: int) -> float:
-        level = cell.levels["dropout"]
+    def fid(variant: Variant, seed: int) -> float:
+        level = variant.levels["dropout"]
         return 20 * math.exp(gains[level] + 0.07 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
     runs = make_results(planned, fid).runs
@@ -377,7 +377,7 @@ def test_seeds_are_counted_at_the_strictest_level_of_the_family() -> None:
 def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better() -> None:
     planned = plan(load_grid("dropout"), seeds=3)
     runs = make_results(
-        planned, lambda cell, seed: None if (cell.label, seed) == ("dropout elements-50", 0) else 20.0
+        planned, lambda variant, seed: None if (variant.label, seed) == ("dropout elements-50", 0) else 20.0
     ).runs
     recall = np.where(runs["dropout"] == "none", 0.9, 0.5 + 0.01 * runs["seed"])
     runs["recall"] = np.where(runs["status"] == "completed", recall, np.nan)
@@ -389,7 +389,9 @@ def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better() -> None:
 
 def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_is_better() -> None:
     planned = plan(load_grid("beta1"), seeds=3)
-    runs = make_results(planned, lambda cell, seed: None if (cell.levels["beta1"], seed) == ("0.9", 0) else 20.0).runs
+    runs = make_results(
+        planned, lambda variant, seed: None if (variant.levels["beta1"], seed) == ("0.9", 0) else 20.0
+    ).runs
     assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "fid")] == [False, False]
     assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "grad_norm_g")] == [True, True]
     none_left = runs.assign(fid=np.nan)
@@ -399,7 +401,7 @@ def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_i
 def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
     """It is imputed where it is missing, and only there."""
     planned = plan(load_grid("beta1"), seeds=2)
-    runs = make_results(planned, lambda cell, seed: 20.0 * 2 ** (seed + (cell.levels["beta1"] == "0.9"))).runs
+    runs = make_results(planned, lambda variant, seed: 20.0 * 2 ** (seed + (variant.levels["beta1"] == "0.9"))).runs
     runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 0), "status"] = "diverged"
     high = next(effect for effect in estimate_effects(planned, runs) if effect.levels == {"beta1": "0.9"})
     assert high.with_diverged is not None
@@ -408,8 +410,8 @@ def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
 
 def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> None:
     planned = plan(load_grid("beta1"), seeds=3)
-    runs = make_results(planned, lambda cell, seed: 20.0 + seed + len(cell.label) * math.sin(seed)).runs
-    strangers = runs.assign(cell="a stranger", fid=1.0)
+    runs = make_results(planned, lambda variant, seed: 20.0 + seed + len(variant.label) * math.sin(seed)).runs
+    strangers = runs.assign(variant="a stranger", fid=1.0)
     fewer = planned.model_copy(update={"seeds": (1, 2)})
     expected = estimate_effects(fewer, runs.loc[runs["seed"] > 0])
     found = estimate_effects(fewer, pd.concat([strangers, runs.iloc[::-1]]))

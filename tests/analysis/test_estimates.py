@@ -80,7 +80,7 @@ def test_seeds_that_agree_to_the_last_digit_leave_nothing_to_test(value: float) 
 
 
 def test_rounding_noise_is_no_effect() -> None:
-    """Thirds do not cancel exactly: six equal cells of a 2×3 design, contrasted."""
+    """Thirds do not cancel exactly: six equal variants of a 2×3 design, contrasted."""
     values = RNG.normal(3, 1, size=(5, 1)).repeat(6, axis=1) / 3
     weights = np.array([-1 / 3, -1 / 3, -1 / 3, 1 / 3, 1 / 3, 1 / 3])
     assert contrast_values(values, weights).tolist() == [0.0] * 5
@@ -304,12 +304,12 @@ def test_two_extractors_that_disagree_about_seeds_are_told_from_the_seeds() -> N
 
 def test_a_grids_variance_is_of_log_fid_within_variants() -> None:
     planned = plan(load_grid("beta1"), seeds=3)
-    fids = {cell.label: 20 * np.exp([0.0, 0.1 * i, 0.3 * i]) for i, cell in enumerate(planned.cells, 1)}
-    runs = make_results(planned, lambda cell, seed: float(fids[cell.label][seed])).runs
+    fids = {variant.label: 20 * np.exp([0.0, 0.1 * i, 0.3 * i]) for i, variant in enumerate(planned.variants, 1)}
+    runs = make_results(planned, lambda variant, seed: float(fids[variant.label][seed])).runs
     runs["fid_sampling_error"] = 0.01 * (1 + runs["seed"])
     split = split_grid_variance(planned, runs.sample(frac=1, random_state=0))
     assert split.sampling == pytest.approx((0.01**2 + 0.02**2 + 0.03**2) / 3)
-    between = np.mean([np.var(np.log(of_cell), ddof=1) for of_cell in fids.values()])
+    between = np.mean([np.var(np.log(of_variant), ddof=1) for of_variant in fids.values()])
     assert split.seed == pytest.approx(between - split.sampling)
     assert math.isnan(split.extractor)
 
@@ -317,10 +317,10 @@ def test_a_grids_variance_is_of_log_fid_within_variants() -> None:
 @pytest.mark.parametrize("column", ["fid", "fid_sampling_error"])
 def test_a_grids_variants_with_runs_that_lack_a_score_or_its_error_are_left_out(column: str) -> None:
     planned = plan(load_grid("beta1"), seeds=3)
-    runs = make_results(planned, lambda cell, seed: 20.0 * (1 + seed * len(cell.label))).runs
-    others = runs.loc[runs["cell"] != planned.cells[2].label]
+    runs = make_results(planned, lambda variant, seed: 20.0 * (1 + seed * len(variant.label))).runs
+    others = runs.loc[runs["variant"] != planned.variants[2].label]
     expected = split_grid_variance(planned, others)
-    runs.loc[(runs["cell"] == planned.cells[2].label) & (runs["seed"] == 1), column] = np.nan
+    runs.loc[(runs["variant"] == planned.variants[2].label) & (runs["seed"] == 1), column] = np.nan
     found = split_grid_variance(planned, runs)
     assert (found.seed, found.sampling) == (expected.seed, expected.sampling)
     assert found.seed > 0

@@ -16,7 +16,7 @@ from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.pooling import Blocks, Ranking, compare_blocks, rank_effects, surest_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.execution.store import Store
 from tests.synthetic import make_results, save_runs
 
@@ -34,12 +34,12 @@ def compare(
     for number, dataset in enumerate(datasets):
         planned = plan(load_grid("beta1"), seeds=seeds[number] if seeds else 6, dataset=dataset)
 
-        def fid(cell: Cell, seed: int, number: int = number, dataset: str = dataset) -> float:
+        def fid(variant: Variant, seed: int, number: int = number, dataset: str = dataset) -> float:
             # A block has a level, and a seed a luck, of its own: neither may reach an effect.
             luck = np.random.default_rng(seed).normal(0, 0.5) + 2 * number
-            draw = np.random.default_rng([seed, number, len(cell.label), cell.levels["beta1"] == "0.9"])
+            draw = np.random.default_rng([seed, number, len(variant.label), variant.levels["beta1"] == "0.9"])
             error = draw.normal(0, noise)
-            return math.exp(3 + luck + error + effect(dataset, seed) * (cell.levels["beta1"] == "0.9"))
+            return math.exp(3 + luck + error + effect(dataset, seed) * (variant.levels["beta1"] == "0.9"))
 
         results.append(make_results(planned, fid))
     (blocks,) = compare_blocks(results)
@@ -171,10 +171,10 @@ def test_intervals_hold_at_every_look_where_those_of_any_block_do(grows: tuple[b
     for dataset, does_grow in zip(("mnist-10k", "fashion-mnist"), grows, strict=True):
         planned = plan(load_grid("beta1"), seeds=5, dataset=dataset)
         noise = np.random.default_rng(len(dataset)).normal(0, 0.05, (5, 3))
-        labels = [cell.label for cell in planned.cells]
+        labels = [variant.label for variant in planned.variants]
 
-        def fid(cell: Cell, seed: int, noise: NDArray[np.float64] = noise, labels: list[str] = labels) -> float:
-            return 20 * math.exp(float(noise[seed, labels.index(cell.label)]))
+        def fid(variant: Variant, seed: int, noise: NDArray[np.float64] = noise, labels: list[str] = labels) -> float:
+            return 20 * math.exp(float(noise[seed, labels.index(variant.label)]))
 
         intervals = "sequential" if does_grow else "fixed"
         results.append(make_results(planned.model_copy(update={"intervals": intervals}), fid))
@@ -233,21 +233,21 @@ UNSURE = {"0.0": -0.3, "0.9": -0.3}
 
 
 def results_of(
-    grid: str | Path, gain: Callable[[Cell], float], noise: float = 0.005, seeds: int = 6, **options: Any
+    grid: str | Path, gain: Callable[[Variant], float], noise: float = 0.005, seeds: int = 6, **options: Any
 ) -> GridResults:
     """Results of runs whose log FID has this gain and so much noise; where it is NaN they diverged."""
     planned = plan(load_grid(grid), seeds=seeds, **options)
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        error = np.random.default_rng([seed, *cell.label.encode()]).normal(0, noise)
-        return None if math.isnan(gain(cell)) else 20 * math.exp(gain(cell) + error)
+    def fid(variant: Variant, seed: int) -> float | None:
+        error = np.random.default_rng([seed, *variant.label.encode()]).normal(0, noise)
+        return None if math.isnan(gain(variant)) else 20 * math.exp(gain(variant) + error)
 
     return make_results(planned, fid)
 
 
-def gains(**of_levels: dict[str, float]) -> Callable[[Cell], float]:
+def gains(**of_levels: dict[str, float]) -> Callable[[Variant], float]:
     """Factor → level → what it adds to log FID."""
-    return lambda cell: sum(of_levels.get(factor, {}).get(level, 0.0) for factor, level in cell.levels.items())
+    return lambda variant: sum(of_levels.get(factor, {}).get(level, 0.0) for factor, level in variant.levels.items())
 
 
 def names(pairs: Pairs) -> list[tuple[str, str]]:
@@ -275,8 +275,14 @@ def test_effects_are_listed_by_what_they_say_the_largest_first() -> None:
 
 
 def test_what_turns_with_another_factors_level_depends() -> None:
-    def gain(cell: Cell) -> float:
-        return 0.0 if cell.levels["batch_norm"] == "off" else -0.7 if cell.levels["label_smoothing"] == "off" else 0.4
+    def gain(variant: Variant) -> float:
+        return (
+            0.0
+            if variant.levels["batch_norm"] == "off"
+            else -0.7
+            if variant.levels["label_smoothing"] == "off"
+            else 0.4
+        )
 
     ranking = rank_effects([results_of("bn_label_smooth", gain)])
     assert {name for _, name in names(ranking.depends)} == {"batch norm on", "label smoothing on"}

@@ -24,7 +24,7 @@ def planned_runs(num_seeds: int) -> tuple[Plan, pd.DataFrame]:
 
 def baseline_row(planned: Plan, runs: pd.DataFrame, **columns: list[object]) -> pd.Series:
     """Summarise with these values for the baseline's runs, a value per seed."""
-    is_baseline = runs["cell"] == planned.baseline.label
+    is_baseline = runs["variant"] == planned.baseline.label
     for name, values in columns.items():
         changed = runs[name].astype(object)
         changed[is_baseline] = values
@@ -35,7 +35,7 @@ def baseline_row(planned: Plan, runs: pd.DataFrame, **columns: list[object]) -> 
 def test_variants_are_listed_in_the_plans_order_with_their_levels() -> None:
     planned, runs = planned_runs(2)
     summary = summarise_variants(planned, runs, FIRST_POINT)
-    assert summary["cell"].tolist() == [cell.label for cell in planned.cells]
+    assert summary["variant"].tolist() == [variant.label for variant in planned.variants]
     assert summary["beta1"].tolist() == ["0.5", "0.0", "0.9"]
 
 
@@ -103,7 +103,7 @@ def test_runs_are_counted_by_how_they_ended() -> None:
 
 def test_a_variant_that_was_stopped_early_had_fewer_runs_planned() -> None:
     planned, runs = planned_runs(4)
-    stopped = planned.model_copy(update={"stopped": {planned.cells[1].label: 3}})
+    stopped = planned.model_copy(update={"stopped": {planned.variants[1].label: 3}})
     assert summarise_variants(stopped, runs, FIRST_POINT)["planned"].tolist() == [4, 3, 4]
 
 

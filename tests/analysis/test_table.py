@@ -20,7 +20,7 @@ from gan_ablate.analysis.table import (
 )
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import RESULT_COLUMNS
-from gan_ablate.design.plan import Cell, Plan, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
@@ -33,8 +33,8 @@ def save(out: Path) -> None:
     save_runs(
         Store(out),
         plan(load_grid("beta1"), seeds=2),
-        lambda cell, _: BETAS[cell.levels["beta1"]],
-        step_ms=lambda cell: 10.0 if cell.levels["beta1"] == "0.0" else 20.0,
+        lambda variant, _: BETAS[variant.levels["beta1"]],
+        step_ms=lambda variant: 10.0 if variant.levels["beta1"] == "0.0" else 20.0,
     )
 
 
@@ -100,8 +100,8 @@ def test_a_run_of_few_kinds_of_images_has_collapsed(
 def test_runs_that_diverged_or_failed_keep_their_rows(tmp_path: Path) -> None:
     planned = plan(load_grid("beta1"), seeds=2)
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        return None if (cell.levels["beta1"], seed) == ("0.9", 0) else 20.0
+    def fid(variant: Variant, seed: int) -> float | None:
+        return None if (variant.levels["beta1"], seed) == ("0.9", 0) else 20.0
 
     store = Store(tmp_path)
     save_runs(store, planned, fid)
@@ -124,7 +124,7 @@ def test_the_target_is_a_geometric_mean_of_seeds(tmp_path: Path) -> None:
 def test_a_run_that_shared_the_machine_does_not_say_how_fast_a_variant_is(tmp_path: Path) -> None:
     save(tmp_path)
     store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    (fastest,) = (cell for cell in planned.cells if cell.levels["beta1"] == "0.0")
+    (fastest,) = (variant for variant in planned.variants if variant.levels["beta1"] == "0.0")
     record = store.load_record(fastest.run_id(0))
     assert record is not None
     assert record.throughput is not None
@@ -169,7 +169,7 @@ def test_every_column_of_a_run_holds_what_its_record_says() -> None:
     assert row == pytest.approx(
         {
             "beta1": "0.5",
-            "cell": planned.baseline.label,
+            "variant": planned.baseline.label,
             "seed": 3,
             "run_id": planned.baseline.run_id(3),
             "status": "completed",
@@ -263,7 +263,7 @@ def test_a_grids_target_is_read_next_to_half_way_and_of_two_as_near_at_the_earli
 
 def test_yardsticks_are_of_whole_runs_the_target_of_the_baseline_and_the_time_of_the_fastest_variant() -> None:
     planned = plan(load_grid("beta1"), seeds=2)
-    usual, low, high = planned.cells
+    usual, low, high = planned.variants
     diverged = make_record(usual, 1, 5.0, step_ms=1.0).model_copy(update={"status": "diverged"})
     unscored = make_record(usual, 1, 5.0, step_ms=1.0).model_copy(update={"scoring": None})
     pointless = rescored(make_record(usual, 1, 5.0, step_ms=1.0), curve_steps=[], curve_train_sec=[], curve_fid=[])

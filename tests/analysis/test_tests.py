@@ -20,7 +20,7 @@ from gan_ablate.analysis.tests import (
     sign_flip_test,
 )
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from tests.synthetic import make_results
 
 RNG = np.random.default_rng(0)
@@ -174,9 +174,9 @@ def test_the_fewest_seeds_are_two_or_more_and_none_that_nobody_runs(enough: int,
 def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
     """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
     planned = plan(load_grid("essentials"), seeds=4)
-    runs = make_results(planned, lambda cell, seed: None if "beta1 0.9" in cell.label and seed < 2 else 20.0).runs
-    runs.loc[(runs["cell"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
-    runs.loc[(runs["cell"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
+    runs = make_results(planned, lambda variant, seed: None if "beta1 0.9" in variant.label and seed < 2 else 20.0).runs
+    runs.loc[(runs["variant"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
+    runs.loc[(runs["variant"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
     rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
     assert (rates.count, rates.total) == (2, 3)
     assert (rates.baseline_count, rates.baseline_total) == (1, 4)
@@ -186,9 +186,9 @@ def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> No
     """Runs diverge with batch norm, and one without; with one level alone they count on neither side."""
     planned = plan(load_grid("bn_label_smooth"), seeds=4)
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        has_norm, is_smooth = cell.levels["batch_norm"] == "on", cell.levels["label_smoothing"] == "on"
-        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (cell.config.seed + seed == 0)
+    def fid(variant: Variant, seed: int) -> float | None:
+        has_norm, is_smooth = variant.levels["batch_norm"] == "on", variant.levels["label_smoothing"] == "on"
+        diverges = (has_norm and is_smooth and seed < 3) or (has_norm != is_smooth) or (variant.config.seed + seed == 0)
         return None if diverges else 20.0
 
     runs = make_results(planned, fid).runs

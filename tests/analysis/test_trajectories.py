@@ -74,7 +74,7 @@ def test_a_curve_is_a_row_per_point_and_has_seconds_only_where_they_compare(
     curves = tabulate_curves(changed, {last.run_id})
     expected = pd.DataFrame(
         {
-            "cell": ["second", "second", "third"],
+            "variant": ["second", "second", "third"],
             "seed": [1, 1, 2],
             "step": [100, 400, 200],
             "train_sec": [1.0, 4.0, math.nan],
@@ -96,7 +96,7 @@ def test_histories_stand_one_below_the_other(records: list[tuple[str, Record]]) 
         {
             "step": [1.0, 2.0, 3.0],
             "loss_g": [0.1, 0.2, 0.3],
-            "cell": ["first", "first", "third"],
+            "variant": ["first", "first", "third"],
             "seed": [0, 0, 2],
         }
     )
@@ -122,7 +122,7 @@ def test_probes_are_a_row_per_number_of_labels_and_features(records: list[tuple[
     features = ["D's features", "untrained D's", "raw pixels"]
     expected = pd.DataFrame(
         {
-            "cell": ["third"] * 6,
+            "variant": ["third"] * 6,
             "seed": [2] * 6,
             "num_labels": [100] * 3 + [1_000] * 3,
             "features": features * 2,
@@ -149,17 +149,17 @@ def curves_of(planned: Plan, log_fid: Callable[[str, int], float], noise: float 
     rng = np.random.default_rng(0)
     rows = [
         (
-            cell.label,
+            variant.label,
             seed,
             step,
             0.01 * step,
-            20 * math.exp(log_fid(cell.levels["dropout"], step) + rng.normal(0, noise)),
+            20 * math.exp(log_fid(variant.levels["dropout"], step) + rng.normal(0, noise)),
         )
-        for cell in planned.cells
+        for variant in planned.variants
         for seed in planned.seeds
         for step in STEPS
     ]
-    return pd.DataFrame(rows, columns=["cell", "seed", "step", "train_sec", "fid"])
+    return pd.DataFrame(rows, columns=["variant", "seed", "step", "train_sec", "fid"])
 
 
 def courses_of(changes: dict[int, float], noise: float = 0.01) -> Course:

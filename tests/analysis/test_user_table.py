@@ -67,7 +67,9 @@ def test_an_outcome_of_ones_own_may_be_better_higher() -> None:
 def test_our_own_tables_give_our_own_effects(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"), seeds=4)
     save_runs(
-        Store(tmp_path), planned, lambda cell, seed: 20 + 5 * seed + len(cell.label) + 0.1 * seed * len(cell.label)
+        Store(tmp_path),
+        planned,
+        lambda variant, seed: 20 + 5 * seed + len(variant.label) + 0.1 * seed * len(variant.label),
     )
     runs = load_results(tmp_path, "bn_label_smooth")
     ours = of_plans.estimate_effects(planned, runs)

@@ -13,7 +13,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import seeds_to_settle
 from gan_ablate.analysis.tests import seeds_needed
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from tests.synthetic import save_runs
@@ -66,8 +66,10 @@ def test_an_effect_that_nothing_settles_says_so() -> None:
 def test_the_page_has_a_row_for_every_effect(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"), seeds=12)
 
-    def fid(cell: Cell, seed: int) -> float:
-        return 20 * math.exp(0.1 * math.sin(7 * seed + len(cell.label)) + 0.5 * (cell.levels["batch_norm"] == "off"))
+    def fid(variant: Variant, seed: int) -> float:
+        return 20 * math.exp(
+            0.1 * math.sin(7 * seed + len(variant.label)) + 0.5 * (variant.levels["batch_norm"] == "off")
+        )
 
     save_runs(Store(tmp_path), planned, fid)
     lines = _page(GridResults.load(Store(tmp_path), "bn_label_smooth"), 200)

@@ -202,7 +202,7 @@ def test_list_shows_how_every_claim_stands(
     save_runs(
         Store(tmp_path / "results"),
         planned,
-        lambda cell, seed: 20.0 + seed / 9 + 20 * (cell.levels["batch_norm"] == "off"),
+        lambda variant, seed: 20.0 + seed / 9 + 20 * (variant.levels["batch_norm"] == "off"),
     )
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)

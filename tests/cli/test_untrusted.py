@@ -180,7 +180,7 @@ def read_grid(path: Path) -> str:
         assert_one_line(refused)
         return "one line"
     assert isinstance(planned, Plan)
-    assert planned.cells
+    assert planned.variants
     return "a plan"
 
 

@@ -56,7 +56,7 @@ IN_A_FILE = [
     ('title = "T"', 'margin = "-5 %"', 'margin = "-5 %": should be a valid number'),
     ('title = "T"', 'design = "latin"', "design = \"latin\": should be 'factorial' or 'one-at-a-time'"),
     ("smoothing]", "seed]", "factors.seed: results have a column of that name; rename the factor"),
-    ("smoothing]", "cell]", "factors.cell: results have a column of that name; rename the factor"),
+    ("smoothing]", "variant]", "factors.variant: results have a column of that name; rename the factor"),
     ("smoothing]", f'"{"x" * 100}"]', "valid: at most 80 characters"),
     ("levels.on", f'levels."{"y" * 100}"', "valid: at most 80 characters"),
     ("[factors", "[budget.huge]\nsteps=3\n[factors", "budget.huge = {\"steps\": 3}: should be 'smoke', 'standard'"),

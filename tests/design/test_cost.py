@@ -8,7 +8,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.cost import Speed, estimate_run_sec, estimate_total_sec, gflop_per_step, step_key
 from gan_ablate.design.grid import list_presets
 from gan_ablate.training.trainer import Trainer
-from tests.configs import make_config, shipped_cells
+from tests.configs import make_config, shipped_variants
 
 
 @pytest.mark.parametrize("preset", list_presets())
@@ -18,7 +18,7 @@ def test_the_count_is_near_pytorchs_own(preset: str, changes: dict[str, object])
     assert gflop_per_step(config) == pytest.approx(count_gflop(config), rel=0.25)
 
 
-@pytest.mark.parametrize("config", shipped_cells().values(), ids=shipped_cells())
+@pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_the_count_of_every_shipped_level_is_near_pytorchs_own(config: RunConfig) -> None:
     config = config.model_copy(update={"batch_size": 4})
     assert gflop_per_step(config) == pytest.approx(count_gflop(config), rel=0.3)

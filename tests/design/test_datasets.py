@@ -113,7 +113,7 @@ def test_a_plan_says_what_is_left_out_and_knows_the_classes(tmp_path: Path) -> N
     assert left_out == f"folder:{tmp_path}: 2 images; left out: 1 .gif"
     assert "these runs will not be scored" in unscored
     assert "--inception-weights PATH" in unscored
-    assert {cell.trained.num_classes for cell in planned.cells} == {None, 2}
+    assert {variant.trained.num_classes for variant in planned.variants} == {None, 2}
     (tmp_path / "stray.png").write_bytes(b"x")
     with pytest.raises(UserError, match="has no classes; valid: a folder"):
         plan(load_grid("conditional"), budget="smoke", dataset=f"folder:{tmp_path}")
@@ -135,8 +135,8 @@ def test_a_plan_of_many_variants_lists_a_folder_once(tmp_path: Path, monkeypatch
         dataset=f"folder:{tmp_path / 'pets'}",
         overrides=["conditional=true", "scoring.features=none"],
     )
-    assert {cell.trained.num_classes for cell in planned.cells} == {2}
-    assert len(planned.cells) == 4
+    assert {variant.trained.num_classes for variant in planned.variants} == {2}
+    assert len(planned.variants) == 4
     assert listed == [tmp_path / "pets"]
 
 

@@ -41,7 +41,7 @@ def resolve(folder: Path, text: str = GRID, script: str = "print()", **options: 
 
 def test_factors_fill_in_their_levels_or_what_these_set(tmp_path: Path) -> None:
     planned = resolve(tmp_path)
-    configs = [cell.config for cell in planned.cells]
+    configs = [variant.config for variant in planned.variants]
     assert [config.parameters for config in configs if isinstance(config, ExternalConfig)] == [
         {"batch_norm": "on", "lr": "0.0002"},
         {"batch_norm": "on", "lr": "0.001"},
@@ -78,7 +78,7 @@ def test_a_run_is_named_by_its_command_its_files_and_its_scoring_and_not_by_its_
 
 
 def counted(planned: Plan) -> list[tuple[str, ...]]:
-    return [cell.config.files for cell in planned.cells if isinstance(cell.config, ExternalConfig)]
+    return [variant.config.files for variant in planned.variants if isinstance(variant.config, ExternalConfig)]
 
 
 def test_files_add_to_those_that_the_command_names(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_files_of_a_level_count_for_its_variants(tmp_path: Path) -> None:
     assert counted(before) == [("train.py", f"configs/{level}.yaml", *always) for level in ("on", "on", "off", "off")]
     (tmp_path / "configs" / "off.yaml").write_text("changed")
     after = resolve(tmp_path, text)
-    changed = [old.run_id(0) != new.run_id(0) for old, new in zip(before.cells, after.cells, strict=True)]
+    changed = [old.run_id(0) != new.run_id(0) for old, new in zip(before.variants, after.variants, strict=True)]
     assert changed == [False, False, True, True]
-    old, new = before.cells[2].config, after.cells[2].config
+    old, new = before.variants[2].config, after.variants[2].config
     assert isinstance(old, ExternalConfig)
     assert isinstance(new, ExternalConfig)
     assert not is_unchanged(old, tmp_path)
@@ -220,7 +220,7 @@ def test_a_grid_without_either_is_refused(tmp_path: Path) -> None:
 def test_blocks_of_data_sets_are_told_apart(tmp_path: Path) -> None:
     planned = resolve(tmp_path, dataset=["mnist-10k", "fashion-mnist"])
     assert [block.name for block in planned.blocks] == ["mine", "mine@fashion-mnist"]
-    assert {cell.config.dataset for cell in planned.blocks[1].cells} == {"fashion-mnist"}
+    assert {variant.config.dataset for variant in planned.blocks[1].variants} == {"fashion-mnist"}
 
 
 def test_only_runs_whose_images_come_in_an_order_have_new_names(tmp_path: Path) -> None:

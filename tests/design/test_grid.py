@@ -45,10 +45,10 @@ def write(tmp_path: Path, text: str, name: str = "mine.toml") -> Path:
 @pytest.mark.parametrize("name", list_grids())
 def test_every_shipped_grid_plans_at_every_budget(name: str) -> None:
     smoke, standard, full = (plan(load_grid(name), budget=budget) for budget in ("smoke", "standard", "full"))
-    costs = [len(p.seeds) * p.cells[0].config.steps for p in (smoke, standard, full)]
+    costs = [len(p.seeds) * p.variants[0].config.steps for p in (smoke, standard, full)]
     assert costs == sorted(costs)
     assert len(standard.seeds) >= 3
-    assert len({config.run_id for _, config in standard.runs}) == len(standard.cells) * len(standard.seeds)
+    assert len({config.run_id for _, config in standard.runs}) == len(standard.variants) * len(standard.seeds)
 
 
 def test_the_shipped_grids_are_those_of_the_design() -> None:
@@ -58,26 +58,31 @@ def test_the_shipped_grids_are_those_of_the_design() -> None:
 
 def test_a_factorial_design_has_every_combination_the_baseline_first(tmp_path: Path) -> None:
     planned = plan(load_grid(write(tmp_path, FACTORIAL)))
-    assert [tuple(cell.levels.values()) for cell in planned.cells] == [
+    assert [tuple(variant.levels.values()) for variant in planned.variants] == [
         ("x", "n"), ("x", "m"), ("y", "n"), ("y", "m"), ("z", "n"), ("z", "m"),
     ]  # fmt: skip
-    assert planned.cells[5].trained.beta1 == 0.9
-    assert planned.cells[5].trained.init == NormalInit(kind="normal", std=0.05)
+    assert planned.variants[5].trained.beta1 == 0.9
+    assert planned.variants[5].trained.init == NormalInit(kind="normal", std=0.05)
 
 
-def test_a_one_at_a_time_design_changes_one_factor_a_cell(tmp_path: Path) -> None:
+def test_a_one_at_a_time_design_changes_one_factor_a_variant(tmp_path: Path) -> None:
     planned = plan(load_grid(write(tmp_path, 'design = "one-at-a-time"\n' + FACTORIAL)))
-    assert [tuple(cell.levels.values()) for cell in planned.cells] == [("x", "n"), ("y", "n"), ("z", "n"), ("x", "m")]
-    assert [cell.label for cell in planned.cells] == ["baseline", "a y", "a z", "b m"]
+    assert [tuple(variant.levels.values()) for variant in planned.variants] == [
+        ("x", "n"),
+        ("y", "n"),
+        ("z", "n"),
+        ("x", "m"),
+    ]
+    assert [variant.label for variant in planned.variants] == ["baseline", "a y", "a z", "b m"]
 
 
-def test_two_grids_share_the_runs_of_a_common_cell() -> None:
+def test_two_grids_share_the_runs_of_a_common_variant() -> None:
     dropout, beta1 = (plan(load_grid(name)) for name in ("dropout", "beta1"))
     assert dropout.baseline.config.run_id == beta1.baseline.config.run_id
 
 
 def test_a_level_may_name_another_preset() -> None:
-    mlp = next(c for c in plan(load_grid("architecture")).cells if c.levels["architecture"] == "mlp")
+    mlp = next(c for c in plan(load_grid("architecture")).variants if c.levels["architecture"] == "mlp")
     assert mlp.trained.generator.kind == "mlp"
     assert mlp.trained.generator_fakes == "fresh"
 
@@ -325,7 +330,7 @@ def test_a_preset_is_parsed_once_for_all_variants(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("gan_ablate.design.grid.tomllib", SimpleNamespace(loads=count))
     first, second = plan(grid), plan(grid)
     assert len(parsed) <= 1
-    assert first.cells == second.cells
+    assert first.variants == second.variants
 
 
 def test_more_runs_than_can_be_held_are_refused(tmp_path: Path) -> None:

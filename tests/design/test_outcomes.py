@@ -18,7 +18,7 @@ def test_every_outcome_is_a_column() -> None:
 
 def test_columns_of_runs_csv_keep_their_order() -> None:
     assert RESULT_COLUMNS == (
-    "cell", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
+    "variant", "seed", "run_id", "status", "fid", "fid_sampling_error", "kid", "precision", "recall", "density",
     "coverage", "classifier_score", "classes_covered", "class_divergence", "collapsed", "nearest_ratio",
     "fid_batch_stats", "fid_ema", "label_accuracy", "fid_floor", "kid_floor", "num_samples", "extractor",
     "best_curve_fid", "oscillation", "steps_to_fid", "fid_reached", "sec_to_fid", "fid_equal_time", "grad_norm_g",

@@ -52,7 +52,7 @@ def test_blocks_of_several_fields_are_crossed(tmp_path: Path) -> None:
         "mlp, mnist-10k",
         "mlp, fashion-mnist",
     ]
-    assert {cell.trained.generator.kind for cell, _ in blocks[2].places} == {"mlp"}
+    assert {variant.trained.generator.kind for variant, _ in blocks[2].places} == {"mlp"}
 
 
 @pytest.mark.parametrize("tail", ["[blocks]\nbatch_size = [64, 128]", '[blocks]\n"batch_size" = [64, 128]'])
@@ -128,7 +128,9 @@ def test_a_block_at_a_field_s_default_is_the_grid_itself(tmp_path: Path) -> None
     grid = load_grid(write_grid(tmp_path, tail='[blocks]\nprecision = ["fp32", "bf16"]\ninit = ["normal", "default"]'))
     blocks = plan(grid).blocks
     assert blocks[0].name == "mine"
-    assert [cell.config.run_id for cell in blocks[0].cells] == [cell.config.run_id for cell in alone.cells]
+    assert [variant.config.run_id for variant in blocks[0].variants] == [
+        variant.config.run_id for variant in alone.variants
+    ]
     assert len({block.name for block in blocks}) == 4
 
 

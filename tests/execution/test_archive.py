@@ -16,7 +16,7 @@ from tests.synthetic import save_runs
 @pytest.fixture
 def stores(tmp_path: Path) -> tuple[Store, Store]:
     store = Store(tmp_path / "results")
-    save_runs(store, plan(load_grid("beta1"), seeds=3), lambda cell, seed: 20.0 + seed + len(cell.label))
+    save_runs(store, plan(load_grid("beta1"), seeds=3), lambda variant, seed: 20.0 + seed + len(variant.label))
     store.note_seeds(plan(load_grid("beta1"), seeds=3))
     for folder in (store.root / "runs").iterdir():
         (folder / "generator.safetensors").write_bytes(bytes(1_000))
@@ -93,7 +93,7 @@ def test_a_run_that_failed_is_archived_once_it_has_not(stores: tuple[Store, Stor
 def test_fewer_seeds_take_none_away_and_make_no_fixed_number_of_more(stores: tuple[Store, Store]) -> None:
     store, study = stores
     more = Store(store.root.parent / "more")
-    save_runs(more, plan(load_grid("beta1"), seeds=5), lambda cell, seed: 20.0 + seed + len(cell.label))
+    save_runs(more, plan(load_grid("beta1"), seeds=5), lambda variant, seed: 20.0 + seed + len(variant.label))
     archive(more, study)
     archive(store, study)
     kept = study.load_plan("beta1")
@@ -107,9 +107,9 @@ def test_answers_that_were_settled_early_make_a_plan_no_smaller(stores: tuple[St
     store, study = stores
     archive(store, study)
     longer = plan(load_grid("beta1"), seeds=5)
-    settled = longer.model_copy(update={"stopped": {longer.cells[1].label: 2}})
+    settled = longer.model_copy(update={"stopped": {longer.variants[1].label: 2}})
     assert settled.num_runs == 12
-    save_runs(store, settled, lambda cell, seed: 20.0 + seed + len(cell.label))
+    save_runs(store, settled, lambda variant, seed: 20.0 + seed + len(variant.label))
     archive(store, study)
     kept = study.load_plan("beta1")
     assert len(kept.seeds) == 5

@@ -61,7 +61,7 @@ def test_a_terminal_sees_the_bar() -> None:
         assert words in output.getvalue()
 
 
-def test_the_live_table_has_a_line_per_running_cell() -> None:
+def test_the_live_table_has_a_line_per_running_variant() -> None:
     output = io.StringIO()
     console = Console(file=output, width=140)
     display = display_on(console, num_done=0)

@@ -59,7 +59,7 @@ def planned(tiny_grid: Path) -> Plan:
 def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) -> None:
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
-    assert {step_key(cell.trained) for cell in planned.cells} == set(speed.step_ms)
+    assert {step_key(variant.trained) for variant in planned.variants} == set(speed.step_ms)
     # Nothing that this small takes as long as one of the default model's steps, or no time at all.
     assert all(0.1 < ms < 1_000 for ms in speed.step_ms.values())
     assert 0 < speed.classifier_ms < 100

@@ -267,7 +267,7 @@ def test_a_records_stamp_changes_with_its_file(tmp_path: Path) -> None:
 def test_numbers_of_seeds_add_up_for_the_same_variants(tmp_path: Path, tiny_grid: Path) -> None:
     store, few, many = Store(tmp_path), *(plan(load_grid(tiny_grid), budget="smoke", seeds=num) for num in (12, 3))
     until_settled = few.model_copy(update={"until_settled": True})
-    others = few.model_copy(update={"cells": few.cells[:1]})
+    others = few.model_copy(update={"variants": few.variants[:1]})
     assert store.known_seeds(few) == set()
     store.note_seeds(few)
     store.note_seeds(many)
@@ -285,7 +285,7 @@ def test_numbers_of_seeds_add_up_for_the_same_variants(tmp_path: Path, tiny_grid
 def test_numbers_of_seeds_that_earlier_versions_noted_are_found(tmp_path: Path, tiny_grid: Path) -> None:
     """In a file that is called by twelve digits of the SHA-256 of the first seed's runs."""
     planned = plan(load_grid(tiny_grid), budget="smoke")
-    first, second = (cell.run_id(0) for cell in planned.cells)
+    first, second = (variant.run_id(0) for variant in planned.variants)
     name = hashlib.sha256(f"{first} {second}".encode("ascii")).hexdigest()[:12]
     write_atomically(tmp_path / "plans" / "seeds" / f"{name}.json", "[2, 30]\n")
     assert Store(tmp_path).known_seeds(planned) == {2, 30}
@@ -327,9 +327,9 @@ def test_a_plan_that_cannot_be_written_names_the_folder(
 def test_the_records_of_a_plan_are_those_of_its_runs_that_are_over(tmp_path: Path, tiny_grid: Path) -> None:
     store, planned = Store(tmp_path), plan(load_grid(tiny_grid), budget="smoke")
     save_runs(store, planned, lambda _, seed: 10.0 + seed)
-    (store.run_dir(planned.cells[1].run_id(0)) / "record.json").unlink()
+    (store.run_dir(planned.variants[1].run_id(0)) / "record.json").unlink()
     found = [(levels, label, record.config.seed) for levels, label, record in store.records(planned)]
-    off, on = planned.cells
+    off, on = planned.variants
     assert found == [(off.levels, off.label, 0), (off.levels, off.label, 1), (on.levels, on.label, 1)]
 
 
@@ -407,7 +407,7 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
 
 def test_a_record_under_an_earlier_name_is_shown_and_never_taken_for_the_run(tmp_path: Path) -> None:
     planned = plan(load_grid("dropout"), seeds=2, budget="smoke")
-    config = next(cell for cell in planned.cells if cell.label == "dropout channels-25").with_seed(0)
+    config = next(variant for variant in planned.variants if variant.label == "dropout channels-25").with_seed(0)
     (earlier,) = config.known_run_ids - {config.run_id}
     store = Store(tmp_path)
     store.save_record(Record(run_id=earlier, status="failed", message="of an earlier version", config=config))
@@ -424,7 +424,7 @@ def test_a_record_under_an_earlier_name_is_shown_and_never_taken_for_the_run(tmp
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     planned = plan(load_grid("beta1"), seeds=2)
-    save_runs(Store(tmp_path), planned, lambda cell, _: None if cell.label.endswith("0.9") else 20.0)
+    save_runs(Store(tmp_path), planned, lambda variant, _: None if variant.label.endswith("0.9") else 20.0)
     return Store(tmp_path)
 
 

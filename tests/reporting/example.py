@@ -14,7 +14,7 @@ from gan_ablate.analysis.allocation import settle
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import FILTERS_FILE, Store
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores, Scores
@@ -35,7 +35,7 @@ def check_golden(name: str, text: str) -> None:
 
 def change_records(results: GridResults, change: Callable[[Record], dict[str, object]]) -> GridResults:
     """Return the same results of records with other fields; no fields leave a record as it is."""
-    levels = {cell.label: cell.levels for cell in results.plan.cells}
+    levels = {variant.label: variant.levels for variant in results.plan.variants}
     records = [(label, record.model_copy(update=change(record))) for label, record in results.records]
     runs = tabulate_runs(results.plan, [(levels[label], label, record) for label, record in records])
     return GridResults(results.store, results.plan, records, runs)
@@ -47,8 +47,8 @@ def scoring_of(record: Record) -> tuple[ScoringRecord, Scores]:
     return record.scoring, record.scoring.final
 
 
-def noise(cell: Cell, seed: int, salt: str = "") -> float:
-    return math.sin(7 * seed + sum(map(ord, cell.label + salt)))
+def noise(variant: Variant, seed: int, salt: str = "") -> float:
+    return math.sin(7 * seed + sum(map(ord, variant.label + salt)))
 
 
 def make_example(out: Path) -> Path:
@@ -58,7 +58,7 @@ def make_example(out: Path) -> Path:
     save_sequential(store)
     save_blocks(store)
     save_representation(store)
-    save_runs(store, plan(load_grid("activation"), budget="smoke"), lambda cell, seed: 90 + noise(cell, seed))
+    save_runs(store, plan(load_grid("activation"), budget="smoke"), lambda variant, seed: 90 + noise(variant, seed))
     store.save_plan(plan(load_grid("precision"), seeds=2))
     return out
 
@@ -67,25 +67,27 @@ def save_factorial(store: Store) -> None:
     """Save four seeds: batch norm halves FID, smoothing raises it beside batch norm; one run diverged, one failed."""
     planned = plan(load_grid("bn_label_smooth"), seeds=4)
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        norm, smoothing = (cell.levels[name] == "on" for name in ("batch_norm", "label_smoothing"))
+    def fid(variant: Variant, seed: int) -> float | None:
+        norm, smoothing = (variant.levels[name] == "on" for name in ("batch_norm", "label_smoothing"))
         if smoothing and not norm and seed == 0:
             return None
         effect = (-0.7 if norm else 0.0) + (0.5 if norm and smoothing else 0.0)
-        return 40 * math.exp(effect + 0.1 * seed + (0.01 if norm else 0.1) * noise(cell, seed))
+        return 40 * math.exp(effect + 0.1 * seed + (0.01 if norm else 0.1) * noise(variant, seed))
 
-    save_runs(store, planned, fid, step_ms=lambda cell: 25.0 if cell.levels["batch_norm"] == "on" else 20.0)
-    broken = planned.cells[-1].with_seed(3)
+    save_runs(store, planned, fid, step_ms=lambda variant: 25.0 if variant.levels["batch_norm"] == "on" else 20.0)
+    broken = planned.variants[-1].with_seed(3)
     store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
 
 
 def save_sequential(store: Store) -> None:
     """Save twelve seeds of which only as many are planned as settle each level; one level does nothing."""
     asked = plan(load_grid("dropout"), seeds=12)
-    errors = {cell.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, cell in enumerate(asked.cells)}
+    errors = {variant.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, variant in enumerate(asked.variants)}
     gains = {"channels-25": 1.0}
     save_runs(
-        store, asked, lambda cell, seed: 20 * math.exp(gains.get(cell.levels["dropout"], 0) + errors[cell.label][seed])
+        store,
+        asked,
+        lambda variant, seed: 20 * math.exp(gains.get(variant.levels["dropout"], 0) + errors[variant.label][seed]),
     )
     store.save_plan(settle(asked, tabulate_runs(asked, list(store.records(asked)))).plan)
 
@@ -95,9 +97,9 @@ def save_blocks(store: Store) -> None:
     turned = {"mnist-10k": 0.5, "fashion-mnist": -0.5}
     for dataset, turn in turned.items():
 
-        def fid(cell: Cell, seed: int, dataset: str = dataset, turn: float = turn) -> float:
-            change = {"0.9": turn, "0.0": 0.3}.get(cell.levels["beta1"], 0.0)
-            return 20 * math.exp(change + 0.004 * noise(cell, seed, dataset))
+        def fid(variant: Variant, seed: int, dataset: str = dataset, turn: float = turn) -> float:
+            change = {"0.9": turn, "0.0": 0.3}.get(variant.levels["beta1"], 0.0)
+            return 20 * math.exp(change + 0.004 * noise(variant, seed, dataset))
 
         save_runs(store, plan(load_grid("beta1"), dataset=dataset), fid)
 
@@ -106,8 +108,8 @@ def save_representation(store: Store) -> None:
     """Save two seeds with probes of D's features, and the picture that the first one left."""
     planned = plan(load_grid("representation"), seeds=2)
     store.save_plan(planned)
-    for cell, config in planned.runs:
-        record = make_record(cell, config.seed, 20.0 + config.seed + noise(cell, config.seed))
+    for variant, config in planned.runs:
+        record = make_record(variant, config.seed, 20.0 + config.seed + noise(variant, config.seed))
         assert record.scoring is not None
         learnt = RepresentationScores(
             probes=[

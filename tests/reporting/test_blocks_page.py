@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.reporting.blocks_page import BlocksPage, write_blocks_page
 from gan_ablate.reporting.plots.style import FigurePath
 from tests.reporting.example import check_golden
@@ -19,9 +19,9 @@ TURNED = {"mnist-10k": 0.5, "fashion-mnist": -0.5}
 
 
 def make_block(dataset: str) -> GridResults:
-    def fid(cell: Cell, seed: int) -> float:
-        error = 0.004 * math.sin(7 * seed + sum(map(ord, cell.label + dataset)))
-        change = {"0.9": TURNED[dataset], "0.0": 0.3}.get(cell.levels["beta1"], 0.0)
+    def fid(variant: Variant, seed: int) -> float:
+        error = 0.004 * math.sin(7 * seed + sum(map(ord, variant.label + dataset)))
+        change = {"0.9": TURNED[dataset], "0.0": 0.3}.get(variant.levels["beta1"], 0.0)
         return 20 * math.exp(error + change)
 
     return make_results(plan(load_grid("beta1"), dataset=dataset), fid)

@@ -61,7 +61,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
     for grid in ("bn_label_smooth", "essentials"):
         planned = plan(load_grid(grid), seeds=3)
-        save_runs(Store(out), planned, lambda cell, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(cell.label))))
+        save_runs(
+            Store(out), planned, lambda variant, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(variant.label)))
+        )
     write_report(out)
     return out / "report.html"
 

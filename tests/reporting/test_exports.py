@@ -27,7 +27,9 @@ from tests.synthetic import save_runs
 @pytest.fixture
 def results(tmp_path: Path) -> GridResults:
     store, planned = Store(tmp_path), plan(load_grid("beta1"))
-    save_runs(store, planned, lambda cell, seed: 20 * math.exp(0.1 * math.sin(7 * seed + sum(map(ord, cell.label)))))
+    save_runs(
+        store, planned, lambda variant, seed: 20 * math.exp(0.1 * math.sin(7 * seed + sum(map(ord, variant.label))))
+    )
     return GridResults.load(store, "beta1")
 
 
@@ -169,7 +171,7 @@ def test_event_files_hold_what_the_records_do(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     store, planned = Store(tmp_path), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda cell, _: None if cell.label.endswith("0.9") else 20.0)
+    save_runs(store, planned, lambda variant, _: None if variant.label.endswith("0.9") else 20.0)
     for _ in range(2):  # the second time in the place of the first
         assert write_events(store, [planned]) == tmp_path / "tensorboard"
     folders = sorted({path.parent for path in (tmp_path / "tensorboard").rglob("events.*")})
@@ -226,7 +228,7 @@ def test_tables_and_the_paragraph_are_typeset(tmp_path: Path) -> None:
     body = []
     for grid in (tmp_path / "mine.toml", "essentials"):
         planned = plan(load_grid(grid))
-        save_runs(store, planned, lambda cell, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(cell.label))))
+        save_runs(store, planned, lambda variant, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(variant.label))))
         results = GridResults.load(store, planned.name)
         write_tables(results)
         body += [rf"\input{{{results.folder / name}}}" for name in ("summary.tex", "effects.tex")]

@@ -12,7 +12,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import BudgetName, load_grid
-from gan_ablate.design.plan import Cell, Plan, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.reporting.formats import Page
 from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
@@ -27,16 +27,16 @@ def make_front(*results: GridResults, has_figure: bool = True) -> FrontPage:
     return make_front_page({of_grid.name: of_grid for of_grid in results}, blocks, [], [], has_figure=has_figure)
 
 
-def batch_norm_halves(cell: Cell, seed: int) -> float:
-    noise = math.sin(7 * seed + 3 * len(cell.label))
-    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+def batch_norm_halves(variant: Variant, seed: int) -> float:
+    noise = math.sin(7 * seed + 3 * len(variant.label))
+    return (20.0 if variant.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
 
 
-def alike(cell: Cell, seed: int) -> float:
-    return 20 + seed + len(cell.label) / 9
+def alike(variant: Variant, seed: int) -> float:
+    return 20 + seed + len(variant.label) / 9
 
 
-def make_factorial(fid: Callable[[Cell, int], float], budget: BudgetName = "standard") -> GridResults:
+def make_factorial(fid: Callable[[Variant, int], float], budget: BudgetName = "standard") -> GridResults:
     return make_results(plan(load_grid("bn_label_smooth"), seeds=5, budget=budget), fid)
 
 
@@ -60,10 +60,10 @@ def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     ((scoring, table),) = page.verdicts
     assert scoring == "Scored with digits features of 10,000 images of mnist-10k at 28×28, after 1,500 steps"
     (row,) = [line for line in table.splitlines() if line.startswith("| C2")]
-    cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    assert cells[:2] == ["C2: Batch norm steadies training so that samples get better", "**supported**"]
-    assert cells[2].startswith("FID -50.0 % [")
-    assert cells[3:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
+    variants = [variant.strip() for variant in row.split("|")[1:-1]]
+    assert variants[:2] == ["C2: Batch norm steadies training so that samples get better", "**supported**"]
+    assert variants[2].startswith("FID -50.0 % [")
+    assert variants[3:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
 
 
 def batch_norm_halves_off(seed: int) -> float:
@@ -87,9 +87,9 @@ def test_front_page_of_seven_grids_is_short_and_its_tables_narrow() -> None:
 def test_effect_that_two_grids_share_is_ranked_once_where_it_is_surer() -> None:
     """Both grids have β1 0.9, of the same runs; the one with fewer effects beside it has the narrower interval."""
 
-    def steep(cell: Cell, seed: int) -> float:
-        error = 0.01 * math.sin(7 * seed + sum(map(ord, str(cell.config.run_id))))
-        return 20 * math.exp(0.1 * seed + error + 0.4 * (cell.trained.beta1 == 0.9))
+    def steep(variant: Variant, seed: int) -> float:
+        error = 0.01 * math.sin(7 * seed + sum(map(ord, str(variant.config.run_id))))
+        return 20 * math.exp(0.1 * seed + error + 0.4 * (variant.trained.beta1 == 0.9))
 
     alone, among_many = (make_results(plan(load_grid(grid)), steep) for grid in ("beta1", "essentials"))
     lines = [line for lines in make_front(alone, among_many).ranking.values() for line in lines]
@@ -100,9 +100,9 @@ def test_effect_that_two_grids_share_is_ranked_once_where_it_is_surer() -> None:
 
 
 def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -> None:
-    def fid(cell: Cell, seed: int) -> float:
-        change = {"off": 0.5, "on": -0.9}[cell.levels["label_smoothing"]] * (cell.levels["batch_norm"] == "on")
-        return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(cell.label)))
+    def fid(variant: Variant, seed: int) -> float:
+        change = {"off": 0.5, "on": -0.9}[variant.levels["label_smoothing"]] * (variant.levels["batch_norm"] == "on")
+        return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
 
     page = make_front(make_factorial(fid))
     (told,) = [line for line in page.ranking["Depends"] if line.startswith("batch norm on rather than off: ")]
@@ -114,9 +114,9 @@ def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -
 def test_effect_open_on_average_and_known_at_one_level_is_told_with_the_level() -> None:
     """Without batch norm smoothing may do anything, beside it nothing."""
 
-    def fid(cell: Cell, seed: int) -> float:
-        spread = {"on": 0.005, "off": 0.4}[cell.levels["batch_norm"]]
-        return 20 * math.exp(np.random.default_rng([seed, *map(ord, cell.label)]).normal(0, spread))
+    def fid(variant: Variant, seed: int) -> float:
+        spread = {"on": 0.005, "off": 0.4}[variant.levels["batch_norm"]]
+        return 20 * math.exp(np.random.default_rng([seed, *map(ord, variant.label)]).normal(0, spread))
 
     lines = [line for lines in make_front(make_factorial(fid)).ranking.values() for line in lines]
     (told,) = [line for line in lines if line.startswith("label smoothing on rather than off: ")]
@@ -136,7 +136,8 @@ def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_basel
 ) -> None:
     worse = {"elements-30": 0.4, "elements-50": 0.6}
     results = make_results(
-        plan(load_grid("dropout")), lambda cell, seed: 20 * math.exp(worse.get(cell.levels["dropout"], 0) + seed / 99)
+        plan(load_grid("dropout")),
+        lambda variant, seed: 20 * math.exp(worse.get(variant.levels["dropout"], 0) + seed / 99),
     )
     lines = [line for lines in make_front(results).ranking.values() for line in lines]
     (line,) = [line for line in lines if line.startswith("dropout rather than none: elements-50")]

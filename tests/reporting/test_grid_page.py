@@ -13,7 +13,7 @@ from gan_ablate.analysis.allocation import settle
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Cell, plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.grid_page import GridPage, UnfinishedGridPage, write_grid_page
@@ -30,19 +30,19 @@ def write_page(results: GridResults) -> GridPage:
     return page
 
 
-def write_factorial(fid: Callable[[Cell, int], float | None], seeds: int = 5) -> GridPage:
+def write_factorial(fid: Callable[[Variant, int], float | None], seeds: int = 5) -> GridPage:
     return write_page(make_results(plan(load_grid("bn_label_smooth"), seeds=seeds), fid))
 
 
-def batch_norm_halves(cell: Cell, seed: int) -> float:
-    noise = math.sin(7 * seed + 3 * len(cell.label))
-    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+def batch_norm_halves(variant: Variant, seed: int) -> float:
+    noise = math.sin(7 * seed + 3 * len(variant.label))
+    return (20.0 if variant.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
 
 
 def make_equal_runs() -> GridResults:
     """Two seeds of three variants that score nearly the same."""
     planned = plan(load_grid("beta1"), seeds=2)
-    return make_results(planned, lambda cell, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, cell.label))))
+    return make_results(planned, lambda variant, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, variant.label))))
 
 
 @pytest.mark.parametrize("grid", ["bn_label_smooth", "dropout", "precision", "representation"])
@@ -54,7 +54,7 @@ def test_page_of_the_example_is_golden(example: Path, grid: str) -> None:
 def test_numbers_are_those_of_runs_csv_and_of_the_records() -> None:
     page = write_factorial(batch_norm_halves)
     runs = pd.read_csv(page.results.folder / "runs.csv")
-    of_variant = runs.loc[runs["cell"] == "batch norm on, label smoothing off", "fid"]
+    of_variant = runs.loc[runs["variant"] == "batch norm on, label smoothing off", "fid"]
     mean = math.exp(sum(math.log(fid) for fid in of_variant) / len(of_variant))
     (row,) = [line for line in page.variants.splitlines() if line.startswith("| batch norm on, label smoothing off")]
     assert float(row.split("|")[2].split("[")[0]) == pytest.approx(mean, rel=5e-3)
@@ -71,11 +71,11 @@ def test_sentences_for_the_front_page_are_findings_then_one_level_by_level_then_
 def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what_that_took() -> None:
     """Of three levels one is settled at once; the others, and the baseline, go on."""
     asked = plan(load_grid("dropout"), seeds=12)
-    errors = {cell.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, cell in enumerate(asked.cells)}
+    errors = {variant.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, variant in enumerate(asked.variants)}
 
-    def fid(cell: Cell, seed: int) -> float:
-        gain = 1.0 if cell.levels["dropout"] == "channels-25" else 0.0
-        return 20 * math.exp(gain + errors[cell.label][seed])
+    def fid(variant: Variant, seed: int) -> float:
+        gain = 1.0 if variant.levels["dropout"] == "channels-25" else 0.0
+        return 20 * math.exp(gain + errors[variant.label][seed])
 
     settling = settle(asked, make_results(asked, fid).runs)
     page = write_page(make_results(settling.plan, fid))
@@ -94,7 +94,9 @@ def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what
 
 
 def test_effect_within_its_interval_is_not_called_one() -> None:
-    answers = write_factorial(lambda cell, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(cell.label)))).answers
+    answers = write_factorial(
+        lambda variant, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(variant.label)))
+    ).answers
     assert any(answer.startswith("**batch norm on** does not matter: FID 0 %") for answer in answers)
     assert any(answer.startswith("**batch norm on × label smoothing on**: whether they interact") for answer in answers)
     assert not any("lowers FID" in answer for answer in answers)
@@ -107,9 +109,9 @@ def test_one_seed_is_not_taken_for_an_answer() -> None:
 
 
 def test_divergences_are_counted_with_exact_intervals_and_imputed() -> None:
-    def fid(cell: Cell, seed: int) -> float | None:
-        is_victim = cell.levels == {"batch_norm": "off", "label_smoothing": "off"} and seed < 2
-        return None if is_victim else batch_norm_halves(cell, seed)
+    def fid(variant: Variant, seed: int) -> float | None:
+        is_victim = variant.levels == {"batch_norm": "off", "label_smoothing": "off"} and seed < 2
+        return None if is_victim else batch_norm_halves(variant, seed)
 
     page = write_factorial(fid)
     assert "2 of 20 runs diverged: 2× batch norm off, label smoothing off." in page.answers
@@ -121,7 +123,9 @@ def test_divergences_are_counted_with_exact_intervals_and_imputed() -> None:
 
 
 def test_variant_without_any_score_leaves_the_others_standing() -> None:
-    page = write_factorial(lambda cell, seed: None if "smoothing on" in cell.label else batch_norm_halves(cell, seed))
+    page = write_factorial(
+        lambda variant, seed: None if "smoothing on" in variant.label else batch_norm_halves(variant, seed)
+    )
     assert any("no seed has a score for every variant that this compares" in answer for answer in page.answers)
     assert any("10 of 20 runs diverged" in answer for answer in page.answers)
 
@@ -177,7 +181,7 @@ def test_times_of_different_machines_are_never_compared() -> None:
 
 def test_times_of_a_run_that_shared_the_machine_are_left_out() -> None:
     results = make_equal_runs()
-    slow = results.plan.cells[1].with_seed(0).run_id
+    slow = results.plan.variants[1].with_seed(0).run_id
 
     def slow_down(record: Record) -> dict[str, object]:
         assert record.throughput is not None
@@ -200,7 +204,7 @@ def test_variant_covers_as_many_classes_as_its_worst_seed() -> None:
         return {"scoring": scoring.model_copy(update={"final": final})} if record.run_id == run_id else {}
 
     page = write_page(change_records(results, lose_classes))
-    columns = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.variants.splitlines()]
+    columns = [[variant.strip() for variant in line.split("|")[1:-1]] for line in page.variants.splitlines()]
     place = columns[0].index("classes, fewest")
     assert [row[place] for row in columns[2:]] == ["7", "10", "10"]
 

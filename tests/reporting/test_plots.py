@@ -44,7 +44,7 @@ def test_the_legend_names_a_pareto_front_where_one_is_drawn(
 ) -> None:
     labels: list[str] = []
     monkeypatch.setattr(quality, "draw_legend", lambda _, axes: labels.extend(axes.get_legend_handles_labels()[1]))
-    runs = pd.DataFrame({"cell": ["a", "b"], "fid": [20.0, fid_of_b], "train_sec": [10.0, 15.0]})
+    runs = pd.DataFrame({"variant": ["a", "b"], "fid": [20.0, fid_of_b], "train_sec": [10.0, 15.0]})
     quality.plot_cost(runs, Style(["a", "b"]), FigurePath(tmp_path / "cost.png"))
     assert ("Pareto front of the means" in labels) is has_line
     assert {"a", "b"} <= set(labels)
@@ -154,8 +154,8 @@ def test_figures_of_blocks_have_a_panel_a_block(tmp_path: Path) -> None:
 def test_looks_at_a_sequential_grid_are_a_figure(tmp_path: Path) -> None:
     asked = plan(load_grid("dropout"), seeds=12)
     noise = np.random.default_rng(0).normal(0, 0.04, (12, 4))
-    labels = [cell.label for cell in asked.cells]
-    results = make_results(asked, lambda cell, seed: 20 * math.exp(noise[seed, labels.index(cell.label)]))
+    labels = [variant.label for variant in asked.variants]
+    results = make_results(asked, lambda variant, seed: 20 * math.exp(noise[seed, labels.index(variant.label)]))
     looks = settle(asked, results.runs).looks
     assert len(looks) > 1
     trajectories.plot_looks(looks, FigurePath(tmp_path / "looks.png"))

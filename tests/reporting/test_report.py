@@ -16,7 +16,7 @@ from PIL import Image
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import list_presets, load_document, load_grid, load_grids
-from gan_ablate.design.plan import Cell, Plan, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
@@ -27,9 +27,9 @@ from tests.reporting.example import check_golden
 from tests.synthetic import make_record, make_results, save_runs
 
 
-def batch_norm_halves(cell: Cell, seed: int) -> float:
-    noise = math.sin(7 * seed + 3 * len(cell.label))
-    return (20.0 if cell.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+def batch_norm_halves(variant: Variant, seed: int) -> float:
+    noise = math.sin(7 * seed + 3 * len(variant.label))
+    return (20.0 if variant.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a whole report, figures included, also as PDF; one run diverged, and one failed."""
     store, planned = Store(tmp_path_factory.mktemp("whole")), plan(load_grid("bn_label_smooth"))
 
-    def fid(cell: Cell, seed: int) -> float | None:
-        is_victim = cell.label == "batch norm off, label smoothing on" and seed == 0
-        return None if is_victim else batch_norm_halves(cell, seed)
+    def fid(variant: Variant, seed: int) -> float | None:
+        is_victim = variant.label == "batch norm off, label smoothing on" and seed == 0
+        return None if is_victim else batch_norm_halves(variant, seed)
 
     save_runs(store, planned, fid)
-    broken = planned.cells[0].with_seed(3)
+    broken = planned.variants[0].with_seed(3)
     store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
     write_report(store.root, figures_as_pdf=True)
     return store.root
@@ -61,7 +61,7 @@ def read(front: Path) -> str:
 def save_equal_runs(out: Path) -> tuple[Store, Plan]:
     """Two seeds of three variants that score nearly the same."""
     store, planned = Store(out), plan(load_grid("beta1"), seeds=2)
-    save_runs(store, planned, lambda cell, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, cell.label))))
+    save_runs(store, planned, lambda variant, seed: 20.0 + 0.01 * math.sin(7 * seed + sum(map(ord, variant.label))))
     return store, planned
 
 
@@ -163,7 +163,7 @@ def test_a_title_is_text_whatever_it_holds(tmp_path: Path, title: str, no_figure
     grid = load_grid("beta1").model_copy(update={"title": title, "question": title})
     planned = plan(grid, seeds=2)
     store = Store(tmp_path / "out")
-    save_runs(store, planned, lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    save_runs(store, planned, lambda variant, seed: 20.0 + seed + len(variant.label) / 9)
     Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
     write_report(tmp_path / "out")
     for path in (tmp_path / "out" / "report.md", tmp_path / "out" / "beta1" / "report.md"):
@@ -184,8 +184,10 @@ def save_script(tmp_path: Path, name: str, fid: float, *, recall: float) -> None
     path.write_text(f"[external]\n{command}\n[factors.norm]\n{factor}", "utf-8")
     store, planned = Store(tmp_path / "out"), plan(load_grid(path), allow_code=True)
 
-    def score(cell: Cell, seed: int) -> float:
-        return fid * (0.7 if cell.levels["norm"] == "off" else 1.0) * (1 + 0.01 * math.sin(seed + len(cell.label)))
+    def score(variant: Variant, seed: int) -> float:
+        return (
+            fid * (0.7 if variant.levels["norm"] == "off" else 1.0) * (1 + 0.01 * math.sin(seed + len(variant.label)))
+        )
 
     save_runs(store, planned, score)
     for _, _, record in list(store.records(planned)):
@@ -216,9 +218,9 @@ def test_collapsed_runs_are_neither_to_be_used_nor_without_effect(tmp_path: Path
     assert "Lowers FID" not in text
 
 
-def fid(cell: Cell, seed: int) -> float:
-    worse = sum(level != cell.config.dataset for level in cell.levels.values()) * (len(cell.label) % 5)
-    return (60.0 if cell.trained.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
+def fid(variant: Variant, seed: int) -> float:
+    worse = sum(level != variant.config.dataset for level in variant.levels.values()) * (len(variant.label) % 5)
+    return (60.0 if variant.trained.generator.kind == "mlp" else 20.0) * math.exp(0.1 * worse + 0.01 * math.sin(seed))
 
 
 def make_results_of(grids: list[str]) -> dict[str, GridResults]:
@@ -273,7 +275,7 @@ def test_score_is_that_of_the_model_at_its_own_settings(
     score = pages["mlp"].score
     assert score is not None
     assert (score["steps"], score["dataset"], score["completed"]) == (1_500, "mnist-10k", 2)
-    summary = results["architecture"].summary.set_index("cell")
+    summary = results["architecture"].summary.set_index("variant")
     assert score["fid"] == summary.loc["architecture mlp", "fid"]
 
 
@@ -284,7 +286,7 @@ def test_few_grids_have_no_pages_on_documents() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
-    save_runs(store, plan(load_grid("beta1")), lambda cell, seed: 20.0 + seed + len(cell.label) / 9)
+    save_runs(store, plan(load_grid("beta1")), lambda variant, seed: 20.0 + seed + len(variant.label) / 9)
     return store
 
 

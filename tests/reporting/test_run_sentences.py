@@ -22,7 +22,9 @@ SENTENCE = "All 4 scored runs collapsed: what failures have in common is no answ
     ("collapsed", "is_told"), [([True] * 4, True), ([True] * 3 + [False], False), ([None] * 4, False)]
 )
 def test_a_grid_of_collapsed_runs_answers_nothing(collapsed: list[bool | None], is_told: bool) -> None:
-    results = make_results(plan(load_grid("activation"), seeds=1), lambda cell, seed: 20.0 + seed + len(cell.label))
+    results = make_results(
+        plan(load_grid("activation"), seeds=1), lambda variant, seed: 20.0 + seed + len(variant.label)
+    )
     assert len(results.runs) == 4
     changed = dataclasses.replace(results, runs=results.runs.assign(collapsed=pd.Series(collapsed, dtype=object)))
     assert (SENTENCE in warning_sentences(changed)) == is_told
@@ -31,7 +33,7 @@ def test_a_grid_of_collapsed_runs_answers_nothing(collapsed: list[bool | None], 
 def test_failures_and_missing_runs_are_said() -> None:
     results = make_results(plan(load_grid("beta1"), seeds=2), lambda _, seed: 20.0 + seed)
     failed, missing = (record.run_id for _, record in results.records[:2])
-    levels = {cell.label: cell.levels for cell in results.plan.cells}
+    levels = {variant.label: variant.levels for variant in results.plan.variants}
 
     def fail(record: Record) -> dict[str, object]:
         return {"status": "failed", "scoring": None} if record.run_id == failed else {}
@@ -46,7 +48,9 @@ def test_failures_and_missing_runs_are_said() -> None:
 
 def test_look_is_a_line_for_each_effect_with_its_adjusted_interval() -> None:
     planned = plan(load_grid("beta1"), seeds=4)
-    results = make_results(planned, lambda cell, seed: 20.0 + seed / 10 + (20.0 if cell.label == "beta1 0.9" else 0.0))
+    results = make_results(
+        planned, lambda variant, seed: 20.0 + seed / 10 + (20.0 if variant.label == "beta1 0.9" else 0.0)
+    )
     looks = settle(planned, results.runs).looks
     title, *lines = look_lines(looks[-1], "mnist")
     assert title == f"mnist, after {looks[-1].num_seeds} seeds:"

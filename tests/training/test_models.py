@@ -29,7 +29,7 @@ from gan_ablate.training.models.layers import (
     double_bilinearly,
 )
 from gan_ablate.training.trainer import Trainer
-from tests.configs import make_config, shipped_cells
+from tests.configs import make_config, shipped_variants
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -60,7 +60,7 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
     assert build_discriminator(config)(images).shape == (5,)
 
 
-@pytest.mark.parametrize("config", shipped_cells().values(), ids=shipped_cells())
+@pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
     """Twenty steps at tiny widths, and as many of its images as a sheet holds."""
     few = narrow(config)

@@ -122,14 +122,14 @@ def resolve(folder: Path, level: str = MINE, nets: str = NETS) -> Plan:
 
 
 def config_of(folder: Path, level: str = MINE, nets: str = NETS) -> RunConfig:
-    return resolve(folder, level, nets).cells[1].trained
+    return resolve(folder, level, nets).variants[1].trained
 
 
 def test_nothing_is_run_that_is_not_allowed(tmp_path: Path) -> None:
     path = write(tmp_path, nets="raise SystemExit('it was run')")
     with pytest.raises(UserError, match=r"generator.path = 'my_nets:Generator': code of yours; valid: with"):
         plan(load_grid(path))
-    config = plan(load_grid(path), allow_code=True).cells[1].trained  # which does not run it either
+    config = plan(load_grid(path), allow_code=True).variants[1].trained  # which does not run it either
     with pytest.raises(UserError, match=r"my_nets@[0-9a-f]{8}, which this command was not allowed to run"):
         build_generator(config)
 
@@ -234,11 +234,11 @@ def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Pat
 def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path, level: str, message: str) -> None:
     planned = resolve(tmp_path / "mine", level)
     with pytest.raises(UserError, match=message) as wrong:
-        check_own(planned.cells[1].trained)
+        check_own(planned.variants[1].trained)
     assert "\n" not in str(wrong.value)
     context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
-    assert str(check(planned.cells[1].config, context)) == str(wrong.value)
-    assert check(planned.cells[0].config, context) is None
+    assert str(check(planned.variants[1].config, context)) == str(wrong.value)
+    assert check(planned.variants[0].config, context) is None
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_helper_of_the_module_counts(tmp_path: Path) -> None:
         "        self.size = size\n", "        self.size = size\n        from my_package.sizes import width\n"
     )
     planned = resolve(tmp_path, nets=nets)
-    first = planned.cells[1].trained
+    first = planned.variants[1].trained
     assert list(planned.sources.values()) == [("my_nets.py", "my_package/sizes.py")]
     assert len(build_generator(first).state_dict()) > 5  # imported when it was called, from the grid's folder
     (tmp_path / "my_package" / "sizes.py").write_text("width = 33")
@@ -327,7 +327,7 @@ def test_what_a_module_keeps_of_its_imports_draws_is_the_same_in_every_process(t
 
 def test_runs_of_a_users_code_have_a_name_of_their_own(tmp_path: Path) -> None:
     planned = resolve(tmp_path)
-    assert [cell.config.revisions for cell in planned.cells] == [(), ("own_parts_seeded",)]
+    assert [variant.config.revisions for variant in planned.variants] == [(), ("own_parts_seeded",)]
 
 
 SHARED = """

@@ -45,7 +45,7 @@ def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: FigurePath,
     Runs without a score are counted at the row's end.
 
     Args:
-        runs: a row per run with columns cell, status and the outcome's.
+        runs: a row per run with columns variant, status and the outcome's.
         style: whose labels are the rows.
         floor: what real images score, in words; empty where that is not known.
         path: the PNG to write.
@@ -62,12 +62,12 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
     """Draw the outcome of every run into a panel; see ``plot_quality``."""
     labels = list(style.colours)
     for row, label in enumerate(labels):
-        of_cell = runs.loc[runs["cell"] == label]
-        values = of_cell[outcome.name].to_numpy(np.float64)
+        of_variant = runs.loc[runs["variant"] == label]
+        values = of_variant[outcome.name].to_numpy(np.float64)
         colour = style.colours[label]
         axes.plot(values, np.full(len(values), row), "o", ms=5, mfc="none", color=colour, alpha=0.7, zorder=2)
         draw_interval(axes, mean_on_scale(values, is_ratio=outcome.scale == "ratio"), row, colour, style.markers[label])
-        ended = [(status, int((of_cell["status"] == status).sum())) for status in ("diverged", "failed")]
+        ended = [(status, int((of_variant["status"] == status).sum())) for status in ("diverged", "failed")]
         words = ", ".join(f"{count} {status}" for status, count in ended if count)
         axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
     axes.set_yticks(range(len(labels)), labels)
@@ -80,7 +80,7 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
     """Draw FID against what the training of a run took, a point per variant with intervals, and the Pareto front.
 
     Args:
-        runs: columns cell, fid, train_sec.
+        runs: columns variant, fid, train_sec.
         style: of the variants.
         path: the PNG to write.
     """
@@ -105,7 +105,7 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
 def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> None:
     points: list[tuple[float, float]] = []
     for label in labels:
-        rows = runs.loc[runs["cell"] == label]
+        rows = runs.loc[runs["variant"] == label]
         fid = mean_on_scale(rows["fid"].to_numpy(np.float64), is_ratio=True)
         seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
         if fid.num_seeds == 0 or seconds.num_seeds == 0:
@@ -167,7 +167,7 @@ def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: Fi
     """Draw FID along training, a panel a block.
 
     Args:
-        curves: block → columns cell, seed, step, fid.
+        curves: block → columns variant, seed, step, fid.
         style: of the variants.
         path: the PNG to write.
     """

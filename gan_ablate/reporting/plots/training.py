@@ -36,7 +36,7 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
     """Draw FID along training, against steps and against seconds: the mean over seeds, and their range as a band.
 
     Args:
-        curves: columns cell, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
+        curves: columns variant, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
         style: of the variants.
         target: the FID whose reaching is timed, a dotted line.
         num_samples: images behind each point.
@@ -82,7 +82,7 @@ def draw_curves(
     """
     for label in style.colours if labels is None else labels:
         colour = style.colours[label]
-        grouped = curves.loc[curves["cell"] == label].groupby("step")
+        grouped = curves.loc[curves["variant"] == label].groupby("step")
         if grouped.ngroups == 0:
             continue
         fid = grouped["fid"]
@@ -99,7 +99,7 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: FigurePath) -> None
     """Draw losses and D's outputs along training, the mean over seeds.
 
     Args:
-        histories: columns cell, seed, step and those of the history.
+        histories: columns variant, seed, step and those of the history.
         style: of the variants.
         path: the PNG to write.
     """
@@ -130,7 +130,7 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: FigurePath) -> None
 
 def _draw_history(axes: Axes, histories: pd.DataFrame, column: str, style: Style, labels: Sequence[str]) -> None:
     for label in labels:
-        rows = histories.loc[histories["cell"] == label]
+        rows = histories.loc[histories["variant"] == label]
         mean = rows.groupby("step")[column].mean().rolling(5, min_periods=1, center=True).mean()
         axes.plot(mean.index, mean, color=style.colours[label], ls=style.dashes[label], lw=1.4, label=label)
     if column.startswith("d_"):
@@ -154,7 +154,7 @@ def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
         for axes, name in zip(grid.flat[1:], names, strict=True):
             outcome = OUTCOMES[name]
             for row, label in enumerate(labels):
-                values = runs.loc[runs["cell"] == label, name].to_numpy(np.float64)
+                values = runs.loc[runs["variant"] == label, name].to_numpy(np.float64)
                 colour, mean = style.colours[label], mean_on_scale(values, is_ratio=outcome.scale == "ratio")
                 axes.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color=colour, alpha=0.6)
                 draw_interval(axes, mean, row, colour, style.markers[label], size=5)
@@ -169,13 +169,13 @@ def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
 
 def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
     for row, label in enumerate(style.colours):
-        of_cell = runs.loc[runs["cell"] == label]
-        over = of_cell["status"].isin(["completed", "diverged"])
+        of_variant = runs.loc[runs["variant"] == label]
+        over = of_variant["status"].isin(["completed", "diverged"])
         counts = {
-            "diverged": (int((of_cell["status"] == "diverged").sum()), int(over.sum())),
+            "diverged": (int((of_variant["status"] == "diverged").sum()), int(over.sum())),
             "collapsed": (
-                int((of_cell["collapsed"] == True).sum()),  # noqa: E712 (None is not False)
-                int(of_cell["collapsed"].notna().sum()),
+                int((of_variant["collapsed"] == True).sum()),  # noqa: E712 (None is not False)
+                int(of_variant["collapsed"].notna().sum()),
             ),
         }
         for offset, (name, (count, total)) in zip((-0.18, 0.18), counts.items(), strict=True):
@@ -204,13 +204,13 @@ def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
         probes: from ``tabulate_probes``.
         path: the PNG to write.
     """
-    cells = list(dict.fromkeys(probes["cell"]))
+    variants = list(dict.fromkeys(probes["variant"]))
     numbers = sorted(set(probes["num_labels"]))
-    with open_figure(path, 3.2 * -(-len(cells) // 2) + 0.5) as figure:
-        for axes, cell in zip(lay_out_panels(figure, len(cells), 2, share_y=True), cells, strict=True):
-            of_cell = probes[probes["cell"] == cell]
+    with open_figure(path, 3.2 * -(-len(variants) // 2) + 0.5) as figure:
+        for axes, variant in zip(lay_out_panels(figure, len(variants), 2, share_y=True), variants, strict=True):
+            of_variant = probes[probes["variant"] == variant]
             for name, look in _LOOKS.items():
-                shown = of_cell[of_cell["features"] == name]
+                shown = of_variant[of_variant["features"] == name]
                 axes.plot(shown["num_labels"], shown["accuracy"], ls="", alpha=0.4, ms=4, **look)
                 means = shown.groupby("num_labels")["accuracy"].mean()
                 axes.plot(means.index, means, lw=1.5, ms=5, label=name, **look)
@@ -219,7 +219,7 @@ def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
-            axes.set_title(cell, fontsize=9)
+            axes.set_title(variant, fontsize=9)
         figure.supxlabel("labelled images", fontsize=10)
         figure.supylabel("accuracy of a linear classifier", fontsize=10)
         handles, labels = figure.axes[0].get_legend_handles_labels()
