@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
-from gan_ablate.design.run_fields import Addressed
+from gan_ablate.design.run_fields import HashedConfig
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 from gan_ablate.errors import UserError
 
@@ -108,7 +108,7 @@ class ExternalScoring(Model):
     """How many images are scored."""
 
 
-class ExternalConfig(Addressed):
+class ExternalConfig(HashedConfig):
     """One run of a user's script."""
 
     unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files", "keep_samples"})

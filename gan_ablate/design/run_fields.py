@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 5
 """Raised whenever every configuration would give other numbers than before, or a field gets another default.
 
-Where only some would, ``Addressed.revisions`` names them anew.
+Where only some would, ``HashedConfig.revisions`` names them anew.
 """
 
 
-class Addressed(Model):
+class HashedConfig(Model):
     """What every run's configuration has: a seed, and a name made of its content."""
 
     if TYPE_CHECKING:
@@ -51,32 +51,32 @@ class Addressed(Model):
     @property
     def known_run_ids(self) -> frozenset[str]:
         """The name of this configuration, and those that it had before each of its ``revisions``."""
-        names = [self._name_around_seed(self.revisions[:num]) for num in range(len(self.revisions) + 1)]
+        names = [self._write_hash_parts(self.revisions[:num]) for num in range(len(self.revisions) + 1)]
         return frozenset(_shorten_digest(str(self.seed).join(name)) for name in names)
 
     def run_id_of(self, seed: int) -> str:
         """Name the same run with another seed, without making its configuration: grids may have 100,000 runs."""
-        return _shorten_digest(str(seed).join(self._around_seed))
+        return _shorten_digest(str(seed).join(self._hash_parts))
 
     def with_seed(self, seed: int) -> Self:
         """Return the same run with another seed."""
         other = self.model_copy(update={"seed": seed})
-        other.__dict__["_around_seed"] = self._around_seed
+        other.__dict__["_hash_parts"] = self._hash_parts
         return other
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy as pydantic does, without what was derived from the fields that change."""
         other = super().model_copy(update=update, deep=deep)
-        for name in ("run_id", "_around_seed"):
+        for name in ("run_id", "_hash_parts"):
             other.__dict__.pop(name, None)
         return other
 
     @functools.cached_property
-    def _around_seed(self) -> tuple[str, str]:
+    def _hash_parts(self) -> tuple[str, str]:
         """All that names this configuration, before its seed and behind it."""
-        return self._name_around_seed(self.revisions)
+        return self._write_hash_parts(self.revisions)
 
-    def _name_around_seed(self, revisions: tuple[str, ...]) -> tuple[str, str]:
+    def _write_hash_parts(self, revisions: tuple[str, ...]) -> tuple[str, str]:
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.unnamed_fields))
         del content["seed"]
         whole: dict[str, Any] = {"protocol": PROTOCOL_VERSION}
@@ -122,7 +122,7 @@ class Scoring(Model):
     """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
 
 
-class RunFields(Addressed):
+class RunFields(HashedConfig):
     """Everything that changes a run's answer, each field valid by itself; see ``RunConfig``."""
 
     dataset: str = "mnist-10k"
