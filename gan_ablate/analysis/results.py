@@ -14,7 +14,7 @@ from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
-from gan_ablate.analysis.trajectories import Course, find_unlevelled, first_point, follow_effects, tabulate_curves
+from gan_ablate.analysis.trajectories import Trajectory, find_unlevelled, first_point, follow_effects, tabulate_curves
 from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class GridResults:
         return self.curves.merge(completed if len(self.comparable.protocols) == 1 else completed.iloc[:0])
 
     @functools.cached_property
-    def courses(self) -> list[Course]:
+    def trajectories(self) -> list[Trajectory]:
         """Every effect of the design along training; none where there is a single point."""
         return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
 

@@ -76,7 +76,7 @@ SHRUNK_TO = 0.5
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """One effect on FID along training.
 
     Attributes:
@@ -128,7 +128,7 @@ class Course:
         return (step, largest) if is_apart and is_half else None
 
 
-def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Course]:
+def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Trajectory]:
     """Estimate every effect of the design at every point of FID along training.
 
     Args:
@@ -139,7 +139,7 @@ def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Course]:
     by_step = [
         estimate_effects(plan, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
     ]
-    return [Course(steps, effects) for effects in zip(*by_step, strict=True)]
+    return [Trajectory(steps, effects) for effects in zip(*by_step, strict=True)]
 
 
 def find_unlevelled(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:

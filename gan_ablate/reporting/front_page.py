@@ -201,7 +201,7 @@ def _size_words(results: GridResults, effect: Effect) -> str:
 
 def _shrinking_words(results: GridResults, effect: Effect) -> str:
     """Say how large an effect was, where it shrinks: it may be about speed, and gone in a longer training."""
-    peaks = [course.peak for course in results.courses if course.effects[-1].levels == effect.levels]
+    peaks = [trajectory.peak for trajectory in results.trajectories if trajectory.effects[-1].levels == effect.levels]
     peak = next((peak for peak in peaks if peak is not None), None)
     return "" if peak is None else f"; shrinking, from {percent_text(peak[1].estimate)} at step {peak[0]:,}"
 

@@ -85,8 +85,8 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
     quality.plot_quality(runs, style, floor, folder / "quality.png")
     drawn.append(Picture("Is it one lucky run? Quality of every variant", "quality.png"))
-    if results.courses:
-        effects.plot_trajectories(results.courses, folder / "courses.png")
+    if results.trajectories:
+        effects.plot_trajectories(results.trajectories, folder / "courses.png")
         drawn.append(Picture("Would it last? Effects along training, adjusted at each step", "courses.png"))
     if not results.curves.empty:
         target = results.yardsticks.target_fid

@@ -114,7 +114,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
     judgements = verdicts.judgements()
     by_level = _simple_effects_sentences(simple)
-    turns = [sentence for one in results.courses if (sentence := sentences.trajectory_sentence(one)) is not None]
+    turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
     unlevelled = run_sentences.unlevelled_sentence(results.plan, results.unlevelled)
     lasting = [*turns, *([unlevelled] if unlevelled else [])]
     remarks = run_sentences.remark_sentences(results)
@@ -129,7 +129,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         results=results,
         answers=[*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks],
         verdicts=tables.claims_table(results, judgements) if judgements else "",
-        effects=tables.effects_table(effects, looks, results.courses) if effects else "",
+        effects=tables.effects_table(effects, looks, results.trajectories) if effects else "",
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
         simple_effects=tables.effects_table(simple) if simple else "",
         pictures=grid_figures.draw_figures(results, folder),

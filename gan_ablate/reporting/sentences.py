@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.analysis.tests import RateComparison
-    from gan_ablate.analysis.trajectories import Course
+    from gan_ablate.analysis.trajectories import Trajectory
 
 
 INTERVAL_WORDS = {
@@ -213,20 +213,20 @@ def pairing_sentence(effects: Sequence[Effect]) -> str | None:
     return f"What pairing is worth: it {'; '.join(parts)}."
 
 
-def trajectory_sentence(course: Course) -> str | None:
-    """Say where an effect turns along training, or shrinks; None where its course is that of its end."""
-    last, name = course.effects[-1], course.effects[-1].name
+def trajectory_sentence(trajectory: Trajectory) -> str | None:
+    """Say where an effect turns along training, or shrinks; None where its trajectory is that of its end."""
+    last, name = trajectory.effects[-1], trajectory.effects[-1].name
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
-    if course.turned_at is not None:
-        turned = course.effects[course.steps.index(course.turned_at)].answer
+    if trajectory.turned_at is not None:
+        turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].answer
         after = verbs.get(last.answer) or {"negligible": "does not matter", "open": "is open"}[last.answer]
-        holds = "" if course.holds_from is None else f" from step {course.holds_from:,} on"
-        return f"**{name}** {verbs[turned]} until step {course.turned_at:,}, and {after}{holds} at the end."
-    if course.peak is not None:
-        step, largest = course.peak
+        holds = "" if trajectory.holds_from is None else f" from step {trajectory.holds_from:,} on"
+        return f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}, and {after}{holds} at the end."
+    if trajectory.peak is not None:
+        step, largest = trajectory.peak
         return (
             f"**{name}** shrinks: from {percent_text(largest.estimate)} at step {step:,} to "
-            f"{percent_text(last.estimate)} at step {course.steps[-1]:,}."
+            f"{percent_text(last.estimate)} at step {trajectory.steps[-1]:,}."
         )
     return None
 

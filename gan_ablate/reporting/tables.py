@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.estimates import Estimate, Interval
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.tests import SignFlip
-    from gan_ablate.analysis.trajectories import Course
+    from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Claim
 
 
@@ -120,13 +120,15 @@ def claim_name(claim: Claim) -> str:
     return f"{claim.id}: {sentence}" if claim.id else sentence
 
 
-def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses: Sequence[Course] = ()) -> str:
+def effects_table(
+    effects: Sequence[Effect], looks: Sequence[Look] = (), trajectories: Sequence[Trajectory] = ()
+) -> str:
     """Tabulate every effect on an outcome with what it is called, and why.
 
     Args:
         effects: on FID, or another outcome.
         looks: at which they were settled, where seeds were added one by one.
-        courses: of the same effects along training, in the same order.
+        trajectories: of the same effects along training, in the same order.
     """
     rows = []
     for i, effect in enumerate(effects):
@@ -137,16 +139,16 @@ def effects_table(effects: Sequence[Effect], looks: Sequence[Look] = (), courses
             answer_words(effect),
             str(effect.estimate.num_seeds),
         ]
-        if courses:
-            is_same = courses[i].effects[-1].answer == effect.answer  # it rests on other images
-            holds_from = courses[i].holds_from if is_same else None
+        if trajectories:
+            is_same = trajectories[i].effects[-1].answer == effect.answer  # it rests on other images
+            holds_from = trajectories[i].holds_from if is_same else None
             row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:
             row.append(settled_text(effect, looks))
         rows.append(row)
     title = effects[0].outcome.title if effects else ""
     headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "answer", "seeds"]
-    more = ["holds from step"] * bool(courses) + ["settled at"] * bool(looks)
+    more = ["holds from step"] * bool(trajectories) + ["settled at"] * bool(looks)
     return lay_out(rows, [*headers, *more])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.trajectories import (
-    Course,
+    Trajectory,
     find_unlevelled,
     first_point,
     follow_effects,
@@ -162,25 +162,25 @@ def curves_of(planned: Plan, log_fid: Callable[[str, int], float], noise: float 
     return pd.DataFrame(rows, columns=["variant", "seed", "step", "train_sec", "fid"])
 
 
-def courses_of(changes: dict[int, float], noise: float = 0.01) -> Course:
+def trajectory_of(changes: dict[int, float], noise: float = 0.01) -> Trajectory:
     planned = plan(load_grid("dropout"))
     curves = curves_of(planned, lambda level, step: changes[step] if level == "channels-25" else 0.0, noise)
-    course, *others = follow_effects(planned, curves)
-    assert course.effects[0].levels == {"dropout": "channels-25"}
+    trajectory, *others = follow_effects(planned, curves)
+    assert trajectory.effects[0].levels == {"dropout": "channels-25"}
     assert len(others) == 2
-    return course
+    return trajectory
 
 
 def test_an_effect_is_estimated_at_every_point() -> None:
     changes = dict(zip(STEPS, (-0.1, -0.5, -0.6, -0.7, -0.8), strict=True))
-    course = courses_of(changes)
-    assert course.steps == STEPS
-    for effect, change in zip(course.effects, changes.values(), strict=True):
+    trajectory = trajectory_of(changes)
+    assert trajectory.steps == STEPS
+    for effect, change in zip(trajectory.effects, changes.values(), strict=True):
         assert effect.estimate.value == pytest.approx(change, abs=0.03)
-    assert course.holds_from == 300
-    assert course.turned_at is None
-    assert course.peak is None
-    assert trajectory_sentence(course) is None
+    assert trajectory.holds_from == 300
+    assert trajectory.turned_at is None
+    assert trajectory.peak is None
+    assert trajectory_sentence(trajectory) is None
 
 
 @pytest.mark.parametrize(
@@ -208,18 +208,20 @@ def test_an_effect_is_estimated_at_every_point() -> None:
     ],
 )
 def test_a_turn_is_told(changes: tuple[float, ...], noise: float, holds_from: int | None, sentence: str | None) -> None:
-    course = courses_of(dict(zip(STEPS, changes, strict=True)), noise)
-    assert course.holds_from == holds_from
-    assert trajectory_sentence(course) == sentence
+    trajectory = trajectory_of(dict(zip(STEPS, changes, strict=True)), noise)
+    assert trajectory.holds_from == holds_from
+    assert trajectory_sentence(trajectory) == sentence
 
 
 def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
-    sentence = trajectory_sentence(courses_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
+    sentence = trajectory_sentence(trajectory_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
     assert sentence is not None
     assert sentence.startswith("**dropout channels-25** shrinks: from -5")
     assert "at step 600 to -2" in sentence
     # Where intervals overlap, nobody knows that it has.
-    assert trajectory_sentence(courses_of(dict(zip(STEPS, (-0.6, -0.7, -0.6, -0.6, -0.5), strict=True)), 0.1)) is None
+    assert (
+        trajectory_sentence(trajectory_of(dict(zip(STEPS, (-0.6, -0.7, -0.6, -0.6, -0.5), strict=True)), 0.1)) is None
+    )
 
 
 def test_variants_that_were_still_getting_better_are_found() -> None:
@@ -246,7 +248,7 @@ def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
     results = GridResults.load(store, "dropout")
     assert len(results.curves) == 4 * 2 * 10
     assert len(results.whole_curves) == len(results.curves) - 10
-    assert [course.effects[-1].estimate.num_seeds for course in results.courses] == [1, 1, 1]
+    assert [trajectory.effects[-1].estimate.num_seeds for trajectory in results.trajectories] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -263,13 +265,13 @@ def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
 def test_only_an_answer_that_a_neighbouring_point_repeats_is_a_turn(
     changes: tuple[float, ...], turned_at: int | None
 ) -> None:
-    assert courses_of(dict(zip(STEPS, changes, strict=True))).turned_at == turned_at
+    assert trajectory_of(dict(zip(STEPS, changes, strict=True))).turned_at == turned_at
 
 
 def test_the_last_point_is_not_its_own_neighbour() -> None:
-    course = courses_of(dict(zip(STEPS, (0.0, -0.9, -0.9, 0.0, 0.0), strict=True)))
-    early, _, _, late, _ = course.effects
-    cut = dataclasses.replace(course, steps=STEPS[:2], effects=(course.effects[1], late))
+    trajectory = trajectory_of(dict(zip(STEPS, (0.0, -0.9, -0.9, 0.0, 0.0), strict=True)))
+    early, _, _, late, _ = trajectory.effects
+    cut = dataclasses.replace(trajectory, steps=STEPS[:2], effects=(trajectory.effects[1], late))
     assert cut.turned_at is None
-    whole = dataclasses.replace(course, steps=STEPS[:3], effects=(*course.effects[1:3], early))
+    whole = dataclasses.replace(trajectory, steps=STEPS[:3], effects=(*trajectory.effects[1:3], early))
     assert whole.turned_at == STEPS[1]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.allocation import Look
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.trajectories import Course
+    from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Factor
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
@@ -103,37 +103,37 @@ def plot_looks(looks: Sequence[Look], path: FigurePath) -> None:
     """
     seeds = [look.num_seeds for look in looks]
     questions = zip(*(look.effects for look in looks), strict=True)
-    courses = [effects for effects in questions if effects[0].outcome.name == "fid"]
-    settled = [_first(seeds, effects) for effects in courses]
-    _draw(seeds, courses, settled, "seeds", "settled at {:,} seeds", path)
+    trajectories = [effects for effects in questions if effects[0].outcome.name == "fid"]
+    settled = [_first(seeds, effects) for effects in trajectories]
+    _draw(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)
 
 
-def plot_trajectories(courses: Sequence[Course], path: FigurePath) -> None:
+def plot_trajectories(trajectories: Sequence[Trajectory], path: FigurePath) -> None:
     """Draw the adjusted interval of every effect on FID along training, a panel each.
 
     Args:
-        courses: at least one, all at the same steps.
+        trajectories: at least one, all at the same steps.
         path: the PNG to write.
     """
-    holds = [course.holds_from for course in courses]
-    effects = [course.effects for course in courses]
-    _draw(courses[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
+    holds = [trajectory.holds_from for trajectory in trajectories]
+    effects = [trajectory.effects for trajectory in trajectories]
+    _draw(trajectories[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
 
 
 def _draw(
     places: Sequence[int],
-    courses: Sequence[Sequence[Effect]],
+    trajectories: Sequence[Sequence[Effect]],
     marked: Sequence[int | None],
     what: str,
     mark_words: str,
     path: FigurePath,
 ) -> None:
-    num_columns = 2 if len(courses) <= 4 else 3
-    num_rows = -(-len(courses) // min(num_columns, len(courses)))
+    num_columns = 2 if len(trajectories) <= 4 else 3
+    num_rows = -(-len(trajectories) // min(num_columns, len(trajectories)))
     with open_figure(path, (2.7 if num_columns == 2 else 2.0) * num_rows + 0.4) as figure:
-        panels = lay_out_panels(figure, len(courses), num_columns, share_y=False)
-        for axes, effects, mark in zip(panels, courses, marked, strict=True):
-            _draw_course(axes, places, effects)
+        panels = lay_out_panels(figure, len(trajectories), num_columns, share_y=False)
+        for axes, effects, mark in zip(panels, trajectories, marked, strict=True):
+            _draw_trajectory(axes, places, effects)
             words = f"{effects[0].name}\n{effects[-1].answer}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
@@ -144,7 +144,7 @@ def _draw(
         figure.supylabel("change of FID", fontsize=10)
 
 
-def _draw_course(axes: Axes, places: Sequence[int], effects: Sequence[Effect]) -> None:
+def _draw_trajectory(axes: Axes, places: Sequence[int], effects: Sequence[Effect]) -> None:
     margin = effects[0].margin
     if margin is not None:
         axes.axhspan(-margin, margin, color="0.92", zorder=0)
