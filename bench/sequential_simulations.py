@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from tabulate import tabulate
 
 from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
-from gan_ablate.analysis.sequential import PRIOR_SEEDS, take_looks
+from gan_ablate.analysis.sequential import PRIOR_SEEDS, estimate_at_looks
 from gan_ablate.analysis.tests import holm, seeds_needed
 
 
@@ -81,8 +81,8 @@ def follow(values: NDArray[np.float64], margin: float | None) -> Course:
         margin: of every effect.
     """
     num_seeds, num_effects = values.shape
-    p = np.stack([take_looks(column).p for column in values.T], axis=1)
-    bounds = [take_looks(column, 1 - (1 - CONFIDENCE) / num_effects) for column in values.T]
+    p = np.stack([estimate_at_looks(column).p for column in values.T], axis=1)
+    bounds = [estimate_at_looks(column, 1 - (1 - CONFIDENCE) / num_effects) for column in values.T]
     found, negligible = np.zeros((2, num_seeds, num_effects), dtype=bool)
     for look in range(1, num_seeds):
         for effect, test in enumerate(holm(list(p[look]))):
@@ -166,7 +166,7 @@ def coverage(population: Population, num_repetitions: int) -> float:
     truth = 0.7
     held = []
     for _ in range(num_repetitions):
-        looks = take_looks(population.draw(rng, (MOST,)) + truth)
+        looks = estimate_at_looks(population.draw(rng, (MOST,)) + truth)
         held.append(bool(looks.low[-1] <= truth <= looks.high[-1]))
     return float(np.mean(held))
 
@@ -184,7 +184,7 @@ def seeds_until_settled(effect: float, std: float, margin: float, num_tests: int
     rng = np.random.default_rng(2)
     settled = []
     for _ in range(num_repetitions):
-        looks = take_looks(rng.normal(effect, std, 2 * MOST), 1 - (1 - CONFIDENCE) / num_tests)
+        looks = estimate_at_looks(rng.normal(effect, std, 2 * MOST), 1 - (1 - CONFIDENCE) / num_tests)
         answers = (looks.low > 0) | (looks.high < 0) | ((looks.low > -margin) & (looks.high < margin))
         settled.append(int(answers.argmax()) + 1 if answers.any() else 2 * MOST + 1)
     median = float(np.median(settled))

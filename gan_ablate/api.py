@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.allocation import Look, Settling
+    from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
     from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.outcomes import Outcome
@@ -200,8 +200,8 @@ def run_until_settled(
     executor: Executor | None = None,
     observer: RunObserver | None = None,
     progress: bool | None = None,
-    on_look: Callable[[Plan, Look], None] | None = None,
-) -> list[Settling]:
+    on_look: Callable[[Plan, InterimAnalysis], None] | None = None,
+) -> list[SequentialState]:
     """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.allocation``.
 
     Every grid, and every block of one, is settled for itself.
@@ -246,7 +246,7 @@ def run_until_settled(
             allocation.keep()  # now that all that the runs need is there
             for _ in records:
                 pass
-    return allocation.settlings
+    return allocation.states
 
 
 def _compute_nothing() -> Generator[Record]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_ablate import api
-from gan_ablate.analysis.allocation import Look
+from gan_ablate.analysis.allocation import InterimAnalysis
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
@@ -98,7 +98,7 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
     planned = plan(load_grid("dropout"), seeds=30)
     in_one_go = Pretender(planned)
     monkeypatch.setattr(api, "run_local", in_one_go)
-    looks: list[Look] = []
+    looks: list[InterimAnalysis] = []
     (expected,) = run_until_settled(planned, tmp_path / "a", on_look=lambda _, look: looks.append(look))
     assert expected.is_over
     assert [look.num_seeds for look in looks] == [look.num_seeds for look in expected.looks]
@@ -109,7 +109,7 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
         pretender = Pretender(planned, order=number, stop_after=25)
         monkeypatch.setattr(api, "run_local", pretender)
         try:
-            (settling,) = run_until_settled(planned, tmp_path / "b")
+            (state,) = run_until_settled(planned, tmp_path / "b")
         except KeyboardInterrupt:
             continue
         finally:
@@ -117,8 +117,8 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
         break
     assert number >= 1
     assert sorted(computed) == sorted(in_one_go.computed)
-    assert settling.plan == expected.plan == Store(tmp_path / "b").load_plan("dropout")
-    for mine, theirs in zip(settling.looks, expected.looks, strict=True):
+    assert state.plan == expected.plan == Store(tmp_path / "b").load_plan("dropout")
+    for mine, theirs in zip(state.looks, expected.looks, strict=True):
         assert [e.adjusted for e in mine.effects] == [e.adjusted for e in theirs.effects]
 
 
@@ -128,8 +128,8 @@ def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
     planned = plan(load_grid("dropout"), seeds=30)
     pretender = Pretender(planned, fails=1)
     monkeypatch.setattr(api, "run_local", pretender)
-    (settling,) = run_until_settled(planned, tmp_path)
-    assert settling.is_over
+    (state,) = run_until_settled(planned, tmp_path)
+    assert state.is_over
     assert len(set(pretender.computed)) == len(pretender.computed)
     again = Pretender(planned)
     monkeypatch.setattr(api, "run_local", again)
@@ -155,10 +155,10 @@ def test_grids_that_grow_together_tell_of_a_shared_run_once(tmp_path: Path, monk
 def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30)
     monkeypatch.setattr(api, "run_local", Pretender(planned))
-    (settling,) = run_until_settled(planned, tmp_path, max_hours=1e-9)
-    assert not settling.is_over
-    (settling,) = run_until_settled(planned, tmp_path)
-    assert settling.is_over
+    (state,) = run_until_settled(planned, tmp_path, max_hours=1e-9)
+    assert not state.is_over
+    (state,) = run_until_settled(planned, tmp_path)
+    assert state.is_over
 
 
 def test_what_is_not_scored_cannot_be_settled(tmp_path: Path) -> None:
@@ -249,8 +249,8 @@ def test_every_block_is_settled_for_itself(tmp_path: Path, monkeypatch: pytest.M
     assert fashion.is_over
     assert told.count("dropout") == len(digits.looks)
     assert told.count("dropout@fashion-mnist") == len(fashion.looks)
-    for settling in (digits, fashion):
-        assert Store(tmp_path).load_plan(settling.plan.name) == settling.plan
+    for state in (digits, fashion):
+        assert Store(tmp_path).load_plan(state.plan.name) == state.plan
 
 
 @pytest.mark.parametrize(

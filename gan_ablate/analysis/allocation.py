@@ -43,7 +43,7 @@ EQUAL_SEEDS = 4
 
 
 @dataclass(frozen=True)
-class Look:
+class InterimAnalysis:
     """What the first ``num_seeds`` seeds say of the grid's questions, of each an effect."""
 
     num_seeds: int
@@ -55,7 +55,7 @@ class Look:
         return [effect for effect in self.effects if effect.answer == "open" and not self._is_futile(effect)]
 
     @property
-    def hopeless_effects(self) -> list[Effect]:
+    def futile_effects(self) -> list[Effect]:
         """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
         return [effect for effect in self.effects if effect.answer == "open" and self._is_futile(effect)]
 
@@ -65,7 +65,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Settling:
+class SequentialState:
     """How far a grid is on its way to answers.
 
     Attributes:
@@ -75,11 +75,11 @@ class Settling:
     """
 
     plan: Plan
-    looks: tuple[Look, ...]
+    looks: tuple[InterimAnalysis, ...]
     is_over: bool
 
 
-def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
+def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
     """Replay a grid seed by seed: after each look, only variants that an open question needs get another seed.
 
     The questions are all main effects on FID and what decides the claims that the grid is shipped to test. A question
@@ -95,19 +95,19 @@ def settle(plan: Plan, runs: pd.DataFrame) -> Settling:
     counts = {variant.label: num_seeds for variant in plan.variants}
     present = set(zip(runs["variant"], runs["seed"], strict=True))
     positions = {seed: number for number, seed in enumerate(plan.seeds)}
-    looks: list[Look] = []
+    looks: list[InterimAnalysis] = []
     while True:
         now = _cut(plan, num_seeds, counts)
         if any((variant.label, config.seed) not in present for variant, config in now.runs):
-            return Settling(now, tuple(looks), is_over=False)
+            return SequentialState(now, tuple(looks), is_over=False)
         asked = [
             positions.get(seed, most) < counts[variant]
             for variant, seed in zip(runs["variant"], runs["seed"], strict=True)
         ]
-        look = Look(num_seeds, tuple(_questions(now, runs.loc[asked])))
+        look = InterimAnalysis(num_seeds, tuple(_questions(now, runs.loc[asked])))
         looks.append(look)
         if not look.open_effects or num_seeds == most:
-            return Settling(now, tuple(looks), is_over=True)
+            return SequentialState(now, tuple(looks), is_over=True)
         num_seeds += 1
         for label in _list_compared(plan, look.open_effects):
             counts[label] = num_seeds
@@ -157,7 +157,7 @@ class Allocation:
         observer: told which runs are to be expected.
 
     Attributes:
-        settlings: how far each block is, once ``list_runs`` was called.
+        states: how far each block is, once ``list_runs`` was called.
 
     Raises:
         UserError: if the runs are not scored, or were scored in different ways.
@@ -169,7 +169,7 @@ class Allocation:
         store: Store,
         speed: Speed | None,
         max_hours: float | None,
-        on_look: Callable[[Plan, Look], None] | None,
+        on_look: Callable[[Plan, InterimAnalysis], None] | None,
         observer: RunObserver,
     ) -> None:
         for config in (block.baseline.config for block in blocks):
@@ -181,17 +181,17 @@ class Allocation:
         self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
         self._attempted: set[str] = set()
         self._num_reported = [0] * len(blocks)
-        self.settlings: list[Settling] = []
+        self.states: list[SequentialState] = []
 
     def list_runs(self) -> list[AnyConfig]:
         """Take every look that the runs allow, and return what the next looks need: nothing once all is over."""
-        self.settlings = [settle(block, self._read_runs(block)) for block in self._blocks]
+        self.states = [replay_looks(block, self._read_runs(block)) for block in self._blocks]
         self._report_looks()
         is_late = self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
         missing: dict[str, AnyConfig] = {}
-        for settling in self.settlings:
-            if not settling.is_over and not is_late:
-                missing |= {run.run_id: run for run in missing_runs([settling.plan], self._store, self._speed)}
+        for state in self.states:
+            if not state.is_over and not is_late:
+                missing |= {run.run_id: run for run in missing_runs([state.plan], self._store, self._speed)}
         runs = {run_id: config for run_id, config in missing.items() if run_id not in self._attempted}
         self._attempted.update(runs)
         seconds = estimate_seconds(self._blocks, self._store, self._speed)
@@ -206,16 +206,16 @@ class Allocation:
 
     def keep(self) -> None:
         """Let the report cover what was needed so far."""
-        for settling in self.settlings:
-            self._store.save_plan(settling.plan)
-            self._store.note_seeds(settling.plan)
+        for state in self.states:
+            self._store.save_plan(state.plan)
+            self._store.note_seeds(state.plan)
 
     def _report_looks(self) -> None:
-        for number, (block, settling) in enumerate(zip(self._blocks, self.settlings, strict=True)):
+        for number, (block, state) in enumerate(zip(self._blocks, self.states, strict=True)):
             if self._on_look is not None:
-                for look in settling.looks[self._num_reported[number] :]:
+                for look in state.looks[self._num_reported[number] :]:
                     self._on_look(block, look)
-            self._num_reported[number] = len(settling.looks)
+            self._num_reported[number] = len(state.looks)
 
     def _read_runs(self, block: Plan) -> pd.DataFrame:
         """Read what is there; a run that failed is tried once, and then its seed does without."""

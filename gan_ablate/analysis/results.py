@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.allocation import Look, settle
+from gan_ablate.analysis.allocation import InterimAnalysis, replay_looks
 from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
@@ -158,10 +158,10 @@ class GridResults:
         return Verdicts(self.plan, self.comparable.runs, first_point(self.records))
 
     @functools.cached_property
-    def looks(self) -> tuple[Look, ...]:
+    def looks(self) -> tuple[InterimAnalysis, ...]:
         """The looks at a grid whose seeds were added one by one; none where their number was fixed beforehand."""
         is_sequential = self.plan.until_settled and self.verdicts.effects("fid")
-        return settle(self.plan, self.comparable.runs).looks if is_sequential else ()
+        return replay_looks(self.plan, self.comparable.runs).looks if is_sequential else ()
 
     @property
     def is_complete(self) -> bool:

@@ -25,7 +25,7 @@ PRIOR_SEEDS = 0.3
 
 
 @dataclass(frozen=True)
-class Looks:
+class SequentialEstimates:
     """What each look at a growing number of seeds shows: arrays of (seeds,), the first look at one seed.
 
     Attributes:
@@ -40,8 +40,8 @@ class Looks:
     p: NDArray[np.float64]
 
 
-def take_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Looks:
-    """Look at one seed more each time, with intervals and p-values all of which hold together.
+def estimate_at_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> SequentialEstimates:
+    """InterimAnalysis at one seed more each time, with intervals and p-values all of which hold together.
 
     The t statistic's Bayes factor against zero, under a normal mixture over standardised effects, is a martingale when
     there is no effect (Lindon et al., arXiv:2210.08589, section 3, for one mean): with n seeds and ν = n - 1
@@ -74,7 +74,7 @@ def take_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> L
     p = np.exp(-np.maximum.accumulate(np.maximum(evidence, 0.0)))
     if len(crossed):  # later seeds contradict earlier ones: they are not alike, and nothing that rests on that holds
         low[crossed[0] :], high[crossed[0] :], p[crossed[0] :] = -math.inf, math.inf, 1.0
-    return Looks(low, high, p)
+    return SequentialEstimates(low, high, p)
 
 
 def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
@@ -90,7 +90,7 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
     fixed = mean_estimate(values)
     if not fixed.std > 0:
         return fixed
-    looks = take_looks(values[np.isfinite(values)], confidence)
+    looks = estimate_at_looks(values[np.isfinite(values)], confidence)
     return replace(fixed, low=float(looks.low[-1]), high=float(looks.high[-1]), p=float(looks.p[-1]))
 
 

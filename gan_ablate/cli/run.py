@@ -58,15 +58,15 @@ def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[l
         placed = place_plans(plan, Store(options.out))
         words = [plan.grid.title] * len(placed) if len(plans) > 1 and len(placed) == 1 else name_blocks(placed)
         names |= {block.name: of_block for block, of_block in zip(placed, words, strict=True)}
-    settlings = run_until_settled(
+    states = run_until_settled(
         plans,
         options.out,
         max_hours=options.max_hours,
         on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
         **where,
     )
-    computed = [settling.plan for settling in settlings]
-    endings = [settled_sentence(settling, names.get(settling.plan.name, "")) for settling in settlings]
+    computed = [state.plan for state in states]
+    endings = [settled_sentence(state, names.get(state.plan.name, "")) for state in states]
     store = Store(options.out)
     needed = {run_id for one in computed for run_id in one.run_ids}
     ended = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))

@@ -217,7 +217,7 @@ def _run_sec(config: AnyConfig, speed: Speed) -> float:
 
 
 def _seen_step_ms(plans: Sequence[Plan], store: Store) -> dict[str, float]:
-    """Look up the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
+    """InterimAnalysis up the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
     runs = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
     seen = {}
     for one, variant in ((plan, variant) for plan in plans for variant in plan.variants):

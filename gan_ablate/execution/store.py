@@ -273,7 +273,7 @@ def record_stamp(store: Store, run_id: str) -> tuple[int, int] | None:
 
 
 def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
-    """Look up runs, and read the records of those that the index does not know.
+    """InterimAnalysis up runs, and read the records of those that the index does not know.
 
     Args:
         store: where they lie.

@@ -208,7 +208,7 @@ FOLDER = "tensorboard"
 
 
 def check_tensorboard() -> None:
-    """Look for the package before anything is trained.
+    """InterimAnalysis for the package before anything is trained.
 
     Raises:
         UserError: if it is not there.

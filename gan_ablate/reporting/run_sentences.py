@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gan_ablate.analysis.allocation import Look, Settling
+    from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
@@ -164,7 +164,7 @@ def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
     )
 
 
-def look_lines(look: Look, block: str = "") -> list[str]:
+def look_lines(look: InterimAnalysis, block: str = "") -> list[str]:
     """Say what a look at the first seeds shows: a line for every question, with its interval against the margin."""
     where = f"{block}, after" if block else "After"
     width = max(len(effect.name) for effect in look.effects)
@@ -175,30 +175,30 @@ def look_lines(look: Look, block: str = "") -> list[str]:
     ]
 
 
-def settled_sentence(settling: Settling, block: str = "") -> str:
+def settled_sentence(state: SequentialState, block: str = "") -> str:
     """Say how a grid that was to be settled ended, or a block of it."""
     if block:
-        return f"{block}: {settled_sentence(settling)}"
-    look = settling.looks[-1] if settling.looks else None
+        return f"{block}: {settled_sentence(state)}"
+    look = state.looks[-1] if state.looks else None
     if look is None:
         return "Stopped before a first look was possible. The same command goes on."
     still = [effect.name for effect in look.open_effects]
     given_up = given_up_words(look)
     if not still:
-        return f"Settled after {look.num_seeds} seeds and {settling.plan.num_runs} runs{given_up}."
-    why = "no seed is left" if settling.is_over else "the time is over; the same command goes on"
+        return f"Settled after {look.num_seeds} seeds and {state.plan.num_runs} runs{given_up}."
+    why = "no seed is left" if state.is_over else "the time is over; the same command goes on"
     return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}{given_up}."
 
 
-def given_up_words(look: Look) -> str:
+def given_up_words(look: InterimAnalysis) -> str:
     """Name the questions that no other seed would settle; nothing where there is none."""
-    names = [effect.name for effect in look.hopeless_effects]
+    names = [effect.name for effect in look.futile_effects]
     if not names:
         return ""
     return f"; given up, as its runs have no scores or the same ones: {', '.join(names)}"
 
 
-def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[Look]) -> str:
+def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -> str:
     """Say what the answers of a grid took, and what as much certainty would have taken with a fixed number of seeds.
 
     Args:
@@ -227,7 +227,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[Look]) -> str:
     return sentence
 
 
-def settled_text(effect: Effect, looks: Sequence[Look]) -> str:
+def settled_text(effect: Effect, looks: Sequence[InterimAnalysis]) -> str:
     """Write at how many seeds an effect was settled; a dash where it is not, or was no question."""
     for look in looks:
         for seen in look.effects:

@@ -83,12 +83,12 @@ def _effect_words(effect: Effect, interval: str) -> str:
         case "negligible":
             return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
         case "open":
-            settling = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
+            state = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
             side = leaning(effect)
             if side is not None:
                 sure = "sure by itself, not among all effects of its grid"
-                return f"leans to a {side} {title}: {change} ({interval}): {sure}{settling}"
-            return f"is open: {title} {change} ({interval}){settling}"
+                return f"leans to a {side} {title}: {change} ({interval}): {sure}{state}"
+            return f"is open: {title} {change} ({interval}){state}"
         case _:
             assert_never(effect.answer)
 

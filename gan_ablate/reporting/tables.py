@@ -32,7 +32,7 @@ from gan_ablate.reporting.sentences import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.analysis.allocation import Look
+    from gan_ablate.analysis.allocation import InterimAnalysis
     from gan_ablate.analysis.claims import Judgement
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate, Interval
@@ -121,7 +121,7 @@ def claim_name(claim: Claim) -> str:
 
 
 def effects_table(
-    effects: Sequence[Effect], looks: Sequence[Look] = (), trajectories: Sequence[Trajectory] = ()
+    effects: Sequence[Effect], looks: Sequence[InterimAnalysis] = (), trajectories: Sequence[Trajectory] = ()
 ) -> str:
     """Tabulate every effect on an outcome with what it is called, and why.
 

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.allocation import FUTILE_SEEDS, Allocation, Look, Settling, first_look, settle
+from gan_ablate.analysis.allocation import (
+    FUTILE_SEEDS,
+    Allocation,
+    InterimAnalysis,
+    SequentialState,
+    first_look,
+    replay_looks,
+)
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
@@ -40,16 +47,16 @@ def scored(grid: str, gains: dict[str, float], noise: float = 0.06) -> tuple[Pla
     return planned, tabulate_runs(planned, records)
 
 
-def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[str, int]]]]:
+def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[SequentialState, list[set[tuple[str, int]]]]:
     """Give the runs that are asked for, and no others, until none is."""
     given: set[tuple[str, int]] = set()
     waves: list[set[tuple[str, int]]] = []
     keys = pd.Series(list(zip(runs["variant"], runs["seed"], strict=True)))
     while True:
-        settling = settle(planned, runs.loc[keys.isin(given)])
-        if settling.is_over:
-            return settling, waves
-        wanted = {(variant.label, config.seed) for variant, config in settling.plan.runs} - given
+        state = replay_looks(planned, runs.loc[keys.isin(given)])
+        if state.is_over:
+            return state, waves
+        wanted = {(variant.label, config.seed) for variant, config in state.plan.runs} - given
         assert wanted
         waves.append(wanted)
         given |= wanted
@@ -57,28 +64,28 @@ def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[Settling, list[set[tuple[
 
 def test_seeds_are_added_until_every_main_effect_has_an_answer() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
-    settling, waves = reveal(planned, runs)
-    assert settling.looks[-1].open_effects == []
-    assert len(settling.looks[-1].effects) == 3
-    answers = {effect.levels["dropout"]: effect.answer for effect in settling.looks[-1].effects}
+    state, waves = reveal(planned, runs)
+    assert state.looks[-1].open_effects == []
+    assert len(state.looks[-1].effects) == 3
+    answers = {effect.levels["dropout"]: effect.answer for effect in state.looks[-1].effects}
     assert answers == {"channels-25": "higher", "elements-30": "negligible", "elements-50": "negligible"}
-    assert first_look(planned) < len(settling.plan.seeds) < MOST
-    assert len(waves) == len(settling.looks)
+    assert first_look(planned) < len(state.plan.seeds) < MOST
+    assert len(waves) == len(state.looks)
 
 
 def test_only_variants_that_an_open_effect_needs_get_another_seed() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
-    settling, waves = reveal(planned, runs)
-    names = [[effect.name for effect in look.open_effects] for look in settling.looks]
+    state, waves = reveal(planned, runs)
+    names = [[effect.name for effect in look.open_effects] for look in state.looks]
     number = next(number for number, of_look in enumerate(names) if "dropout channels-25" not in of_look)
-    at = settling.looks[number].num_seeds
-    assert at < settling.looks[-1].num_seeds
+    at = state.looks[number].num_seeds
+    assert at < state.looks[-1].num_seeds
     later = [wanted for wanted in waves if min(seed for _, seed in wanted) >= at]
     assert later
     assert all("dropout channels-25" not in {label for label, _ in wanted} for wanted in later)
     assert all(planned.baseline.label in {label for label, _ in wanted} for wanted in later)
-    assert settling.plan.stopped["dropout channels-25"] == at
-    assert settling.plan.num_runs == sum(map(len, waves))
+    assert state.plan.stopped["dropout channels-25"] == at
+    assert state.plan.num_runs == sum(map(len, waves))
 
 
 def test_nothing_is_looked_at_before_anything_could_be_settled() -> None:
@@ -93,7 +100,7 @@ def test_nothing_is_looked_at_before_anything_could_be_settled() -> None:
 def test_runs_that_no_look_asked_for_change_nothing() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     step_by_step, _ = reveal(planned, runs)
-    at_once = settle(planned, runs.sample(frac=1, random_state=0))
+    at_once = replay_looks(planned, runs.sample(frac=1, random_state=0))
     assert at_once.plan == step_by_step.plan
     for mine, theirs in zip(at_once.looks, step_by_step.looks, strict=True):
         assert [e.adjusted for e in mine.effects] == [e.adjusted for e in theirs.effects]
@@ -101,44 +108,44 @@ def test_runs_that_no_look_asked_for_change_nothing() -> None:
 
 def test_no_more_seeds_are_spent_than_allowed() -> None:
     planned, runs = scored("dropout", {}, noise=1.0)
-    settling, _ = reveal(planned.model_copy(update={"seeds": planned.seeds[:8]}), runs)
-    assert settling.is_over
-    assert len(settling.plan.seeds) == 8
-    assert len(settling.looks[-1].open_effects) == 3
+    state, _ = reveal(planned.model_copy(update={"seeds": planned.seeds[:8]}), runs)
+    assert state.is_over
+    assert len(state.plan.seeds) == 8
+    assert len(state.looks[-1].open_effects) == 3
 
 
 def test_what_a_claim_rests_on_is_a_question_too() -> None:
     planned, runs = scored("beta1", {"beta1:0.9": 0.5, "beta1:0.0": 0.5}, noise=0.01)
-    questions = {(effect.outcome.name, effect.name) for effect in settle(planned, runs).looks[0].effects}
+    questions = {(effect.outcome.name, effect.name) for effect in replay_looks(planned, runs).looks[0].effects}
     assert questions == {("fid", "beta1 0.0"), ("fid", "beta1 0.9"), ("oscillation", "beta1 0.9")}
 
 
 def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": math.nan}, noise=0.01)
-    settling, _ = reveal(planned, runs)
-    assert settling.is_over
-    assert len(settling.plan.seeds) == FUTILE_SEEDS
-    assert [effect.name for effect in settling.looks[-1].hopeless_effects] == ["dropout channels-25"]
-    assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(settling)
+    state, _ = reveal(planned, runs)
+    assert state.is_over
+    assert len(state.plan.seeds) == FUTILE_SEEDS
+    assert [effect.name for effect in state.looks[-1].futile_effects] == ["dropout channels-25"]
+    assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(state)
 
 
 def test_levels_that_score_alike_to_the_last_digit_get_no_more_seeds() -> None:
     planned = plan(load_grid("dropout"), seeds=MOST)
     records = [(c.levels, c.label, make_record(c, config.seed, 20.0 + config.seed)) for c, config in planned.runs]
-    settling = settle(planned, tabulate_runs(planned, records))
-    assert settling.is_over
-    assert len(settling.plan.seeds) == first_look(planned)
-    assert len(settling.looks[-1].hopeless_effects) == 3
+    state = replay_looks(planned, tabulate_runs(planned, records))
+    assert state.is_over
+    assert len(state.plan.seeds) == first_look(planned)
+    assert len(state.looks[-1].futile_effects) == 3
 
 
 @pytest.mark.parametrize("design", ["bn_label_smooth", "conditional"])
 def test_interactions_are_told_and_not_waited_for(design: str) -> None:
     planned, runs = scored(design, {})
-    assert not any(effect.is_interaction for effect in settle(planned, runs).looks[0].effects)
+    assert not any(effect.is_interaction for effect in replay_looks(planned, runs).looks[0].effects)
 
 
 @pytest.mark.parametrize(
-    ("of_look", "with_value", "std", "is_hopeless"),
+    ("of_look", "with_value", "std", "is_futile"),
     [
         (10, 5, 0.1, False),  # half of the seeds have a value
         (10, 4, 0.1, True),
@@ -148,31 +155,31 @@ def test_interactions_are_told_and_not_waited_for(design: str) -> None:
     ],
 )
 def test_an_effect_is_given_up_where_few_seeds_have_values_or_enough_agree(
-    of_look: int, with_value: int, std: float, *, is_hopeless: bool
+    of_look: int, with_value: int, std: float, *, is_futile: bool
 ) -> None:
     planned, runs = scored("dropout", {}, noise=1.0)
-    effect = settle(planned, runs).looks[0].effects[0]
+    effect = replay_looks(planned, runs).looks[0].effects[0]
     assert effect.answer == "open"
     estimate = dataclasses.replace(effect.estimate, num_seeds=with_value, std=std)
-    look = Look(of_look, (dataclasses.replace(effect, estimate=estimate),))
-    assert len(look.hopeless_effects) == is_hopeless
-    assert len(look.open_effects) == (not is_hopeless)
+    look = InterimAnalysis(of_look, (dataclasses.replace(effect, estimate=estimate),))
+    assert len(look.futile_effects) == is_futile
+    assert len(look.open_effects) == (not is_futile)
 
 
 def test_before_any_run_there_is_no_look_and_all_of_the_first_is_wanted() -> None:
     planned, runs = scored("dropout", {})
-    settling = settle(planned, runs.iloc[:0])
-    assert (settling.looks, settling.is_over) == ((), False)
-    assert settling.plan.num_runs == 4 * first_look(planned)
-    assert settling.plan.intervals == "sequential"
-    assert settling.plan.until_settled
+    state = replay_looks(planned, runs.iloc[:0])
+    assert (state.looks, state.is_over) == ((), False)
+    assert state.plan.num_runs == 4 * first_look(planned)
+    assert state.plan.intervals == "sequential"
+    assert state.plan.until_settled
 
 
 def test_runs_of_seeds_that_are_not_the_plans_are_not_looked_at() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     fewer = planned.model_copy(update={"seeds": planned.seeds[:8]})
-    expected = settle(fewer, runs.loc[runs["seed"] < 8])
-    for mine, theirs in zip(settle(fewer, runs).looks, expected.looks, strict=True):
+    expected = replay_looks(fewer, runs.loc[runs["seed"] < 8])
+    for mine, theirs in zip(replay_looks(fewer, runs).looks, expected.looks, strict=True):
         assert [e.estimate for e in mine.effects] == [e.estimate for e in theirs.effects]
 
 
@@ -183,12 +190,12 @@ def test_where_only_a_comparison_with_a_value_is_open_the_baseline_alone_goes_on
     )
     planned = planned.model_copy(update={"grid": planned.grid.model_copy(update={"claims": [claim]})})
     runs["d_fake_end"] = 0.3 + np.random.default_rng(0).normal(0, 0.05, len(runs))
-    settling = settle(planned, runs)
-    first, *later = settling.looks
+    state = replay_looks(planned, runs)
+    first, *later = state.looks
     assert [effect.name for effect in first.open_effects] == ["the baseline against 0.3"]
     assert later
     others = {variant.label: first_look(planned) for variant in planned.variants[1:]}
-    assert settling.plan.stopped == others
+    assert state.plan.stopped == others
 
 
 def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_without_it(tmp_path: Path) -> None:
@@ -200,6 +207,6 @@ def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_with
     store.save_record(first)
     allocation = Allocation((planned, twin), store, None, None, None, Silent())
     assert [config.run_id for config in allocation.list_runs()] == [first.run_id]
-    assert [settling.looks for settling in allocation.settlings] == [(), ()]
+    assert [state.looks for state in allocation.states] == [(), ()]
     assert {config.seed for config in allocation.list_runs()} == {5}
-    assert all(settling.looks[-1].num_seeds == 5 for settling in allocation.settlings)
+    assert all(state.looks[-1].num_seeds == 5 for state in allocation.states)

@@ -11,9 +11,9 @@ from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.sequential import (
     PRIOR_SEEDS,
     critical_t,
+    estimate_at_looks,
     seeds_to_settle,
     sequential_estimate,
-    take_looks,
 )
 
 RNG = np.random.default_rng(0)
@@ -147,7 +147,7 @@ def test_seeds_that_contradict_earlier_ones_leave_everything_open() -> None:
     """Seven seeds in which nothing happens, then a collapse in each: not draws of one distribution."""
     values = np.concatenate([RNG.normal(0, 0.01, 7), RNG.normal(0.9, 0.05, 20)])
     assert sequential_estimate(values[:7]).high < math.log(1.1)
-    looks = take_looks(values)
+    looks = estimate_at_looks(values)
     contradicted = int(np.flatnonzero(np.isinf(looks.low) & (np.arange(len(values)) > 6))[0])
     assert (looks.p[contradicted:] == 1).all()
     assert np.isinf(looks.high[contradicted:]).all()
@@ -160,7 +160,7 @@ def test_seeds_that_contradict_earlier_ones_leave_everything_open() -> None:
 @pytest.mark.parametrize("start", [2.0, 0.0])
 def test_the_first_look_and_those_at_seeds_that_agree_exclude_nothing(start: float) -> None:
     values = start + np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.05])
-    looks = take_looks(values)
+    looks = estimate_at_looks(values)
     assert looks.low[:4].tolist() == [-math.inf] * 4
     assert looks.high[:4].tolist() == [math.inf] * 4
     assert looks.p[:4].tolist() == [1.0] * 4
@@ -175,14 +175,14 @@ def test_the_first_look_and_those_at_seeds_that_agree_exclude_nothing(start: flo
 @pytest.mark.parametrize("shift", [1e6, -1e9])
 def test_the_looks_at_what_lies_far_from_zero_are_the_same_further_on(shift: float) -> None:
     values = np.random.default_rng(4).normal(0, 1, 12)
-    near, far = take_looks(values), take_looks(values + shift)
+    near, far = estimate_at_looks(values), estimate_at_looks(values + shift)
     assert far.low[3:] - shift == pytest.approx(near.low[3:], abs=1e-5)
     assert far.high[3:] - shift == pytest.approx(near.high[3:], abs=1e-5)
 
 
 def test_looks_do_not_depend_on_the_unit() -> None:
     values = np.random.default_rng(5).normal(1, 1, 12)
-    near, small = take_looks(values), take_looks(1e-9 * values)
+    near, small = estimate_at_looks(values), estimate_at_looks(1e-9 * values)
     assert small.p == pytest.approx(near.p)
     assert 1e9 * small.low[3:] == pytest.approx(near.low[3:])
 

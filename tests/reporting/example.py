@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.allocation import settle
+from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
@@ -89,7 +89,7 @@ def save_sequential(store: Store) -> None:
         asked,
         lambda variant, seed: 20 * math.exp(gains.get(variant.levels["dropout"], 0) + errors[variant.label][seed]),
     )
-    store.save_plan(settle(asked, tabulate_runs(asked, list(store.records(asked)))).plan)
+    store.save_plan(replay_looks(asked, tabulate_runs(asked, list(store.records(asked)))).plan)
 
 
 def save_blocks(store: Store) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.allocation import settle
+from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
@@ -77,15 +77,15 @@ def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what
         gain = 1.0 if variant.levels["dropout"] == "channels-25" else 0.0
         return 20 * math.exp(gain + errors[variant.label][seed])
 
-    settling = settle(asked, make_results(asked, fid).runs)
-    page = write_page(make_results(settling.plan, fid))
-    first, last = settling.looks[0].num_seeds, settling.looks[-1].num_seeds
+    state = replay_looks(asked, make_results(asked, fid).runs)
+    page = write_page(make_results(state.plan, fid))
+    first, last = state.looks[0].num_seeds, state.looks[-1].num_seeds
     assert first < last
     rows = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in page.effects.splitlines()}
     assert rows["effect"] == "settled at"
     assert rows["dropout channels-25"] == str(first)
     assert rows["dropout elements-30"] in {str(number) for number in range(first, last + 1)}
-    num_runs = settling.plan.num_runs
+    num_runs = state.plan.num_runs
     assert num_runs < 4 * last
     assert page.bill.startswith(f"These answers took {num_runs} runs, of at most {last} seeds a variant.")
     assert page.warnings == []  # no run is missing

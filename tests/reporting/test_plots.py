@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gan_ablate.analysis.allocation import settle
+from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
@@ -156,7 +156,7 @@ def test_looks_at_a_sequential_grid_are_a_figure(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.04, (12, 4))
     labels = [variant.label for variant in asked.variants]
     results = make_results(asked, lambda variant, seed: 20 * math.exp(noise[seed, labels.index(variant.label)]))
-    looks = settle(asked, results.runs).looks
+    looks = replay_looks(asked, results.runs).looks
     assert len(looks) > 1
     trajectories.plot_looks(looks, FigurePath(tmp_path / "looks.png"))
     with Image.open(tmp_path / "looks.png") as picture:

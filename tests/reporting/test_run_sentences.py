@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from gan_ablate.analysis.allocation import settle
+from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.grid import load_grid
@@ -51,7 +51,7 @@ def test_look_is_a_line_for_each_effect_with_its_adjusted_interval() -> None:
     results = make_results(
         planned, lambda variant, seed: 20.0 + seed / 10 + (20.0 if variant.label == "beta1 0.9" else 0.0)
     )
-    looks = settle(planned, results.runs).looks
+    looks = replay_looks(planned, results.runs).looks
     title, *lines = look_lines(looks[-1], "mnist")
     assert title == f"mnist, after {looks[-1].num_seeds} seeds:"
     (line,) = [line for line in lines if line.startswith("  beta1 0.9  FID +")]

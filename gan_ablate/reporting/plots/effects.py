@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.allocation import Look
+    from gan_ablate.analysis.allocation import InterimAnalysis
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Factor
@@ -94,7 +94,7 @@ _SEEDS_REACH = np.log(6.0)
 """First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""
 
 
-def plot_looks(looks: Sequence[Look], path: FigurePath) -> None:
+def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
     """Draw the adjusted interval of every question on FID at every look, a panel each.
 
     Args:
