@@ -52,12 +52,12 @@ class InterimAnalysis:
     @property
     def open_effects(self) -> list[Effect]:
         """The questions that need another seed."""
-        return [effect for effect in self.effects if effect.answer == "open" and not self._is_futile(effect)]
+        return [effect for effect in self.effects if effect.decision == "open" and not self._is_futile(effect)]
 
     @property
     def futile_effects(self) -> list[Effect]:
         """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
-        return [effect for effect in self.effects if effect.answer == "open" and self._is_futile(effect)]
+        return [effect for effect in self.effects if effect.decision == "open" and self._is_futile(effect)]
 
     def _is_futile(self, effect: Effect) -> bool:
         has_few_values = self.num_seeds >= FUTILE_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds

@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ClaimVerdict:
     """A claim's verdict and what it rests on.
 
     Attributes:
@@ -81,7 +81,7 @@ def list_claims(plan: Plan) -> list[Claim]:
     return [] if plan.budget == "smoke" else plan.grid.claims
 
 
-def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) -> Judgement | None:
+def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) -> ClaimVerdict | None:
     """Give the verdict on a claim, or None where its grid did not measure all that decides it.
 
     Args:
@@ -108,7 +108,7 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
         verdict = "supported"
     elif verdicts <= {"refuted", "negligible"}:
         verdict = "refuted" if "refuted" in verdicts else "negligible"
-    return Judgement(claim, verdict, decisive, beside)
+    return ClaimVerdict(claim, verdict, decisive, beside)
 
 
 def measure(expectation: Expectation, effects: Effects, against: Against) -> Effect | None:
@@ -119,7 +119,7 @@ def measure(expectation: Expectation, effects: Effects, against: Against) -> Eff
 
 
 def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
-    answer = effect.answer
+    answer = effect.decision
     if expectation.direction == "none":
         if answer == "negligible" or effect.is_too_small:
             return "supported"
@@ -167,7 +167,7 @@ class Verdicts:
 
     def varies(self, effect: Effect) -> bool:
         """Whether one answer is given at some level of the other factors, or on average, and another elsewhere."""
-        answers = {effect.answer, *(simple.answer for simple in self.simple_effects_of(effect))}
+        answers = {effect.decision, *(simple.decision for simple in self.simple_effects_of(effect))}
         return len(answers - {"open"}) > 1
 
     @functools.cached_property
@@ -197,20 +197,20 @@ class Verdicts:
             and min(rates.count / max(rates.total, 1), rates.baseline_count / max(rates.baseline_total, 1)) > 0.5
         )
 
-    def judgements(self) -> list[Judgement]:
+    def claim_verdicts(self) -> list[ClaimVerdict]:
         """Judge the claims that this grid decides, once; none where it is only a smoke run."""
         return self._judgements
 
     @functools.cached_property
-    def _judgements(self) -> list[Judgement]:
+    def _judgements(self) -> list[ClaimVerdict]:
         against = functools.partial(estimate_against, self.plan, self.runs)
         judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
-        return [judgement for judgement in judged if judgement is not None]
+        return [claim_verdict for claim_verdict in judged if claim_verdict is not None]
 
     def unjudged(self) -> list[tuple[Claim, str]]:
         """List the other claims of this grid, and why they have no verdict."""
         reason = "smoke runs judge nothing" if self.plan.budget == "smoke" else "no run has what would decide it"
-        judged = [judgement.claim for judgement in self.judgements()]
+        judged = [claim_verdict.claim for claim_verdict in self.claim_verdicts()]
         return [(claim, reason) for claim in self.plan.grid.claims if claim not in judged]
 
     def all_effects(self) -> pd.DataFrame:

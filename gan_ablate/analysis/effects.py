@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 DIFFERENCE = np.array([1.0, -1.0])
 """The contrast of two sides."""
 
-Answer = Literal["lower", "higher", "negligible", "open"]
+Decision = Literal["lower", "higher", "negligible", "open"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Effect:
         return pairing_gain(self.sides)
 
     @property
-    def answer(self) -> Answer:
+    def decision(self) -> Decision:
         """What the adjusted interval allows to say: a direction, that it does not matter, or nothing yet."""
         if not self.is_steady:
             return "open"
@@ -126,7 +126,7 @@ class Effect:
     @property
     def is_found(self) -> bool:
         """Whether it is certainly an effect."""
-        return self.answer in ("lower", "higher")
+        return self.decision in ("lower", "higher")
 
     @property
     def is_too_small(self) -> bool:

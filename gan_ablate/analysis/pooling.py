@@ -42,11 +42,11 @@ class BlockedEffect:
     pooled: Effect
 
     @property
-    def answer(self) -> Literal["differs", "alike", "open"]:
+    def decision(self) -> Literal["differs", "alike", "open"]:
         """Whether the blocks differ by more than the margin may hide, certainly do not, or nothing is known yet."""
         if any(effect.is_found and not effect.is_too_small for effect in self.differences.values()):
             return "differs"
-        is_small = (effect.answer == "negligible" or effect.is_too_small for effect in self.differences.values())
+        is_small = (effect.decision == "negligible" or effect.is_too_small for effect in self.differences.values())
         return "alike" if all(is_small) else "open"
 
 
@@ -67,7 +67,7 @@ class Blocks:
     @property
     def pooled(self) -> list[Effect]:
         """What the blocks have in common: the effects of which it is not known that they differ."""
-        return [effect.pooled for effect in self.effects if effect.answer != "differs"]
+        return [effect.pooled for effect in self.effects if effect.decision != "differs"]
 
     def tabulate(self) -> pd.DataFrame:
         """Tabulate every effect in every block, every difference, and what may be pooled."""
@@ -78,7 +78,7 @@ class Blocks:
                 {"block": name, "against": other, **tabulate_effect(by)}
                 for (name, other), by in effect.differences.items()
             ]
-            if effect.answer != "differs":
+            if effect.decision != "differs":
                 rows.append({"block": "all", "against": "", **tabulate_effect(effect.pooled)})
         return pd.DataFrame(rows)
 
@@ -219,7 +219,7 @@ def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
 
 
 def _surety(effect: Effect) -> tuple[bool, int, float]:
-    return effect.answer != "open", effect.estimate.num_seeds, -effect.test.p
+    return effect.decision != "open", effect.estimate.num_seeds, -effect.test.p
 
 
 def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tuple[GridResults, Effect]]:
@@ -227,8 +227,8 @@ def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tup
         return ranking.unknown
     if results.verdicts.varies(effect):
         return ranking.depends
-    if effect.answer == "open":
+    if effect.decision == "open":
         return ranking.unknown
-    if effect.answer == "negligible" or effect.is_too_small:
+    if effect.decision == "negligible" or effect.is_too_small:
         return ranking.indifferent
-    return ranking.use if effect.answer == "lower" else ranking.avoid
+    return ranking.use if effect.decision == "lower" else ranking.avoid

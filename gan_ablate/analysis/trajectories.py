@@ -93,7 +93,7 @@ class Trajectory:
         last = self.effects[-1].answer
         if last == "open":
             return None
-        others = [step for step, effect in zip(self.steps, self.effects, strict=True) if effect.answer != last]
+        others = [step for step, effect in zip(self.steps, self.effects, strict=True) if effect.decision != last]
         later = [step for step in self.steps if not others or step > others[-1]]
         return later[0]
 
@@ -107,7 +107,7 @@ class Trajectory:
         turned = [
             step
             for step, (before, effect) in zip(self.steps[1:], itertools.pairwise(self.effects), strict=True)
-            if effect.is_found and effect.answer == before.answer != last
+            if effect.is_found and effect.decision == before.decision != last
         ]
         return turned[-1] if turned else None
 
@@ -118,7 +118,7 @@ class Trajectory:
         same = [
             (step, effect)
             for step, effect in zip(self.steps, self.effects, strict=True)
-            if effect.answer == last.answer and last.is_found
+            if effect.decision == last.decision and last.is_found
         ]
         if not same:
             return None

@@ -93,9 +93,9 @@ def show_claims(console: Console, store: Store) -> None:
         results = GridResults.of(store, plan.model_copy(update={"grid": grid}))
         left = plan.num_runs - len(results.runs)
         missing[name] = f"{left} of {plan.num_runs} runs are missing" if left else "no scores to judge it by"
-        for judgement in results.verdicts.judgements():
-            words = verdict_words(judgement, is_complete=results.is_complete)
-            verdicts[name, judgement.claim.sentence] = words.replace("**", "").replace("`", "")
+        for claim_verdict in results.verdicts.claim_verdicts():
+            words = verdict_words(claim_verdict, is_complete=results.is_complete)
+            verdicts[name, claim_verdict.claim.sentence] = words.replace("**", "").replace("`", "")
     table = Table("id", "claim", "grid", f"verdict in {store.root}", title="Claims", title_justify="left")
     claims = sorted(
         ((claim, name) for name in list_grids() for claim in load_grid(name).claims), key=lambda pair: pair[0].order

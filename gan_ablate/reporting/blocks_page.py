@@ -10,7 +10,7 @@ from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape
 from gan_ablate.reporting.plots import quality as figures
 from gan_ablate.reporting.plots.style import Style
 from gan_ablate.reporting.run_sentences import warning_sentences
-from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
+from gan_ablate.reporting.sentences import adjusted_estimate, decision_words, effect_name
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.pooling import BlockedEffect, Blocks
     from gan_ablate.reporting.plots.style import FigurePath
 
-_ANSWERS = {"differs": "yes", "alike": "no", "open": "open"}
+_DECISIONS = {"differs": "yes", "alike": "no", "open": "open"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
     csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
     write_atomically(folder.path / "blocks.csv", csv)
     order = {"differs": 0, "alike": 1, "open": 2}
-    first = sorted(blocks.effects, key=lambda effect: (order[effect.answer], -abs(effect.pooled.estimate.value)))
+    first = sorted(blocks.effects, key=lambda effect: (order[effect.decision], -abs(effect.pooled.estimate.value)))
     shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
     return BlocksPage(
         title=f"{blocks.results[0].plan.grid.title}, across {', '.join(blocks.names)}",
@@ -82,7 +82,7 @@ def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
         name: [effect.within[name] for effect in blocks.effects] for name in blocks.names
     }
     if blocks.pooled:
-        panels["average"] = [None if effect.answer == "differs" else effect.pooled for effect in blocks.effects]
+        panels["average"] = [None if effect.decision == "differs" else effect.pooled for effect in blocks.effects]
     figures.plot_block_effects(panels, folder / "effects.png")
     runs = {name: results.comparable.runs for name, results in by_name.items()}
     figures.plot_block_quality(runs, style, folder / "quality.png")
@@ -98,18 +98,18 @@ def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
 def _sentence(effect: BlockedEffect) -> str:
     name = effect.pooled.name
     within = "; ".join(
-        f"{escape_markdown(block)} {percent_text(adjusted_estimate(at))}, {answer_words(at)}"
+        f"{escape_markdown(block)} {percent_text(adjusted_estimate(at))}, {decision_words(at)}"
         for block, at in effect.within.items()
     )
     found = [f"{_pair(pair)} {_difference_text(by)}" for pair, by in effect.differences.items() if by.is_found]
-    match effect.answer:
+    match effect.decision:
         case "differs":
             return f"**{name}** differs between blocks: {within}. The difference: {'; '.join(found)}."
         case "alike":
             common = "is the same in all blocks, within the margin"
         case "open":
             common = "may or may not differ between blocks"
-    over_all = f"{percent_text(adjusted_estimate(effect.pooled))}, {answer_words(effect.pooled)}"
+    over_all = f"{percent_text(adjusted_estimate(effect.pooled))}, {decision_words(effect.pooled)}"
     return f"**{name}** {common}: {within}. On average {over_all}."
 
 
@@ -123,10 +123,10 @@ def _effects_table(blocks: Blocks) -> str:
         rows.append(
             [
                 effect_name(effect.pooled),
-                *(f"{percent_text(adjusted_estimate(at))}, {answer_words(at)}" for at in effect.within.values()),
-                _ANSWERS[effect.answer],
+                *(f"{percent_text(adjusted_estimate(at))}, {decision_words(at)}" for at in effect.within.values()),
+                _DECISIONS[effect.decision],
                 "; ".join(differences),
-                "–" if effect.answer == "differs" else percent_text(adjusted_estimate(effect.pooled)),
+                "–" if effect.decision == "differs" else percent_text(adjusted_estimate(effect.pooled)),
             ]
         )
     pairs = list(blocks.effects[0].differences)

@@ -21,7 +21,7 @@ from PIL import Image
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.reporting.formats import change_text, escape_latex, fill_template, number, p_text, rate_text
-from gan_ablate.reporting.sentences import adjusted_estimate, answer_words, effect_name
+from gan_ablate.reporting.sentences import adjusted_estimate, decision_words, effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +98,7 @@ def _paper_effects(effects: Sequence[Effect]) -> pd.DataFrame:
                     "-", "−"
                 ),  # minus, no hyphen
                 "p (Holm)": p_text(effect.test.p).removeprefix("= "),
-                "answer": answer_words(effect),
+                "answer": decision_words(effect),
                 "seeds": str(effect.estimate.num_seeds),
             }
             for effect in effects

@@ -17,7 +17,7 @@ from gan_ablate.reporting.sentences import adjusted_estimate, leaning, simple_ef
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import Ranking
     from gan_ablate.analysis.results import GridResults
@@ -184,12 +184,12 @@ def _ranked_words(same: Sequence[Ranked], block: str, *, of_other_base: bool) ->
 def _size_words(results: GridResults, effect: Effect) -> str:
     """Say how large an effect is and what it rests on, where it varies, what would tell, and what it costs."""
     simple = results.verdicts.simple_effects_of(effect)
-    says_more = any(other.answer not in ("open", effect.answer) for other in simple)
+    says_more = any(other.decision not in ("open", effect.decision) for other in simple)
     average = " on average" if says_more else ""
     words = f"{percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if results.verdicts.compares_failures(effect):
         return f"{words}; most of the runs that it compares collapsed"
-    if effect.answer == "open":
+    if effect.decision == "open":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
         if effect.needed_seeds is not None:
@@ -245,12 +245,12 @@ def _find_baseline(every: Sequence[GridResults]) -> tuple[str, float, float] | N
 
 
 def _tabulate_verdicts(every: Sequence[GridResults], blocks: Mapping[str, str]) -> list[tuple[str, str]]:
-    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, Judgement]]] = {}
+    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
     for results in every:
-        for judgement in results.verdicts.judgements():
+        for claim_verdict in results.verdicts.claim_verdicts():
             protocols = results.comparable.protocols  # without one, claims on what needs no scores are left
             protocol = next(iter(protocols)) if len(protocols) == 1 else ()
-            by_protocol.setdefault(protocol, []).append((results, judgement))
+            by_protocol.setdefault(protocol, []).append((results, claim_verdict))
     verdicts = []
     for protocol, of_protocol in by_protocol.items():
         in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)

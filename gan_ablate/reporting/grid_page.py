@@ -112,7 +112,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     exports.write_tables(results)
     verdicts, summary = results.verdicts, results.summary
     effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
-    judgements = verdicts.judgements()
+    claim_verdicts = verdicts.claim_verdicts()
     by_level = _simple_effects_sentences(simple)
     turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
     unlevelled = run_sentences.unlevelled_sentence(results.plan, results.unlevelled)
@@ -128,7 +128,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         warnings=warnings,
         results=results,
         answers=[*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks],
-        verdicts=tables.claims_table(results, judgements) if judgements else "",
+        verdicts=tables.claims_table(results, claim_verdicts) if claim_verdicts else "",
         effects=tables.effects_table(effects, looks, results.trajectories) if effects else "",
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
         simple_effects=tables.effects_table(simple) if simple else "",
@@ -152,7 +152,7 @@ def _answer_sentences(results: GridResults) -> list[str]:
     verdicts = results.verdicts
     step_times = verdicts.effects("step_ms_median")
     return [
-        sentences.answer_sentence(effect, step_times[i] if step_times else None, verdicts.rates(effect))
+        sentences.decision_sentence(effect, step_times[i] if step_times else None, verdicts.rates(effect))
         for i, effect in enumerate(verdicts.effects("fid"))
     ]
 
@@ -162,7 +162,7 @@ def _simple_effects_sentences(effects: Sequence[Effect]) -> list[str]:
     by_level: dict[str, list[Effect]] = {}
     for effect in effects:
         by_level.setdefault(effect.name, []).append(effect)
-    in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.answer for effect in of_level}))
+    in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.decision for effect in of_level}))
     found = (sentences.simple_effects_sentence(of_level) for of_level in in_order)
     return [sentence for sentence in found if sentence is not None]
 

@@ -104,14 +104,14 @@ def _find_score(preset: str, results: Mapping[str, GridResults]) -> Mapping[str,
 
 
 def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -> str:
-    judgements = [
-        (of_grid, judgement)
+    claim_verdicts = [
+        (of_grid, claim_verdict)
         for of_grid in results.values()
-        for judgement in of_grid.verdicts.judgements()
-        if judgement.claim.id in document.claims and not of_grid.plan.baseline.block
+        for claim_verdict in of_grid.verdicts.claim_verdicts()
+        if claim_verdict.claim.id in document.claims and not of_grid.plan.baseline.block
     ]
-    judgements.sort(key=lambda pair: pair[1].claim.order)
-    return verdicts_table(judgements, {}, to_root="../../") if judgements else ""
+    claim_verdicts.sort(key=lambda pair: pair[1].claim.order)
+    return verdicts_table(claim_verdicts, {}, to_root="../../") if claim_verdicts else ""
 
 
 @dataclass(frozen=True, kw_only=True)

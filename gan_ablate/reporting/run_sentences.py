@@ -11,7 +11,7 @@ from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import change_text, escape_markdown, seed_text
-from gan_ablate.reporting.sentences import adjusted_estimate, answer_words
+from gan_ablate.reporting.sentences import adjusted_estimate, decision_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +170,7 @@ def look_lines(look: InterimAnalysis, block: str = "") -> list[str]:
     width = max(len(effect.name) for effect in look.effects)
     return [f"{where} {look.num_seeds} seeds:"] + [
         f"  {effect.name:{width}}  {effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}: "
-        f"{answer_words(effect)}"
+        f"{decision_words(effect)}"
         for effect in look.effects
     ]
 
@@ -210,7 +210,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
     fixed = [
         seeds_needed(effect.estimate, 1 - effect.test.confidence, effect.margin)
         for effect in look.effects
-        if effect.answer != "open" and math.isfinite(effect.test.confidence)
+        if effect.decision != "open" and math.isfinite(effect.test.confidence)
     ]
     known = [number for number in fixed if number is not None]
     sentence = (
@@ -231,6 +231,6 @@ def settled_text(effect: Effect, looks: Sequence[InterimAnalysis]) -> str:
     """Write at how many seeds an effect was settled; a dash where it is not, or was no question."""
     for look in looks:
         for seen in look.effects:
-            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.answer != "open":
+            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "open":
                 return str(look.num_seeds)
     return "–"

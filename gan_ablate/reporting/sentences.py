@@ -12,7 +12,7 @@ from gan_ablate.reporting.formats import change_text, count, p_text, percent_tex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.analysis.tests import RateComparison
@@ -33,10 +33,10 @@ PAIRING_PAYS = 1.5
 UNEVEN_SPREAD = 2.0
 """An average over levels hides something where the differences at one spread so many times as far as at another."""
 
-_ANSWERS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
+_DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
 
-def answer_sentence(
+def decision_sentence(
     effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison], *, tells_cost: bool = True
 ) -> str:
     """Say what an effect on an outcome comes to.
@@ -76,9 +76,9 @@ def _range_text(effect: Effect) -> str:
 
 def _effect_words(effect: Effect, interval: str) -> str:
     title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
-    match effect.answer:
+    match effect.decision:
         case "lower" | "higher":
-            verb = "lowers" if effect.answer == "lower" else "raises"
+            verb = "lowers" if effect.decision == "lower" else "raises"
             return f"{verb} {title} by {change.lstrip('+-')} ({interval}){too_small_words(effect)}"
         case "negligible":
             return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
@@ -90,15 +90,15 @@ def _effect_words(effect: Effect, interval: str) -> str:
                 return f"leans to a {side} {title}: {change} ({interval}): {sure}{state}"
             return f"is open: {title} {change} ({interval}){state}"
         case _:
-            assert_never(effect.answer)
+            assert_never(effect.decision)
 
 
 def _interaction_words(effect: Effect, interval: str) -> str:
     title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
-    match effect.answer:
+    match effect.decision:
         case "lower" | "higher":
             return (
-                f" interact: with both, {title} is {change.lstrip('+-')} {effect.answer} than their separate effects "
+                f" interact: with both, {title} is {change.lstrip('+-')} {effect.decision} than their separate effects "
                 "would make it "
                 f"({interval}){too_small_words(effect)}"
             )
@@ -107,7 +107,7 @@ def _interaction_words(effect: Effect, interval: str) -> str:
         case "open":
             return f": whether they interact is open: {change} ({interval})"
         case _:
-            assert_never(effect.answer)
+            assert_never(effect.decision)
 
 
 def findings_sentence(effects: Sequence[Effect]) -> str | None:
@@ -125,7 +125,9 @@ def findings_sentence(effects: Sequence[Effect]) -> str | None:
         told = [
             effect
             for effect in effects
-            if effect.answer == answer and (effect.is_found or not effect.is_interaction) and effect.estimate.num_seeds
+            if effect.decision == answer
+            and (effect.is_found or not effect.is_interaction)
+            and effect.estimate.num_seeds
         ]
         if told:
             largest = sorted(told, key=lambda effect: -abs(effect.estimate.value))
@@ -149,19 +151,19 @@ def _finding_words(effect: Effect) -> str:
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
     """Tell to which side an open effect leans: its own interval excludes zero, the adjusted one does not."""
-    if effect.answer != "open" or not effect.is_steady:
+    if effect.decision != "open" or not effect.is_steady:
         return None
     if effect.estimate.high < 0:
         return "lower"
     return "higher" if effect.estimate.low > 0 else None
 
 
-def answer_words(effect: Effect) -> str:
+def decision_words(effect: Effect) -> str:
     """Say an effect's answer in a word or two."""
     side = leaning(effect)
     if side is not None:
         return f"open, leaning {side}"
-    return f"{_ANSWERS[effect.answer]}{', too small to matter' if effect.is_too_small else ''}"
+    return f"{_DECISIONS[effect.decision]}{', too small to matter' if effect.is_too_small else ''}"
 
 
 def margin_words(effect: Effect) -> str:
@@ -219,7 +221,7 @@ def trajectory_sentence(trajectory: Trajectory) -> str | None:
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
     if trajectory.turned_at is not None:
         turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].answer
-        after = verbs.get(last.answer) or {"negligible": "does not matter", "open": "is open"}[last.answer]
+        after = verbs.get(last.decision) or {"negligible": "does not matter", "open": "is open"}[last.decision]
         holds = "" if trajectory.holds_from is None else f" from step {trajectory.holds_from:,} on"
         return f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}, and {after}{holds} at the end."
     if trajectory.peak is not None:
@@ -239,14 +241,14 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
     """
     known = [effect for effect in effects if math.isfinite(effect.estimate.low)]
     spreads = [effect.estimate.std for effect in known]
-    if len(known) < 2 or (len({e.answer for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
+    if len(known) < 2 or (len({e.decision for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
         return None
     return f"**{known[0].name}**, level by level: {'; '.join(map(simple_effect_words, known))}."
 
 
 def simple_effect_words(effect: Effect) -> str:
     """Say what a simple effect is where it is: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
-    return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {answer_words(effect)}"
+    return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {decision_words(effect)}"
 
 
 def effect_name(effect: Effect) -> str:
@@ -284,39 +286,39 @@ def adjusted_estimate(effect: Effect) -> Estimate:
     return dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
 
 
-def verdict_words(judgement: Judgement, *, is_complete: bool) -> str:
+def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
     """Say a verdict, and what an open one would take."""
-    if judgement.verdict != "open":
-        small = ", by an effect too small to matter" if judgement.is_too_small else ""
+    if claim_verdict.verdict != "open":
+        small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
         return (
-            f"**{judgement.verdict}**{_which_words(judgement)}{small}"
+            f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
             if is_complete
-            else f"{judgement.verdict}{small}, provisionally: runs are missing"
+            else f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
         )
-    verdicts = {finding.verdict for finding in judgement.decisive}
-    if judgement.claim.direction == "none" and any(finding.effect.is_found for finding in judgement.decisive):
+    verdicts = {finding.verdict for finding in claim_verdict.decisive}
+    if claim_verdict.claim.direction == "none" and any(finding.effect.is_found for finding in claim_verdict.decisive):
         return "open: it changes something, not certainly by more than the margin"
-    if max(finding.effect.estimate.num_seeds for finding in judgement.decisive) < 2:
+    if max(finding.effect.estimate.num_seeds for finding in claim_verdict.decisive) < 2:
         return "open: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
-        found = (f"**{verdict}** for {_levels_with(judgement, verdict)}" for verdict in ("supported", "refuted"))
+        found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
-    return f"open: {settling_words(judgement.needed_seeds)}"
+    return f"open: {settling_words(claim_verdict.needed_seeds)}"
 
 
-def _which_words(judgement: Judgement) -> str:
+def _which_words(claim_verdict: ClaimVerdict) -> str:
     """Name the levels that bear a verdict, where a claim is of several and the others are open."""
-    if judgement.claim.direction == "none":
+    if claim_verdict.claim.direction == "none":
         return ""
-    bearing = [finding.effect for finding in judgement.decisive if finding.verdict == judgement.verdict]
-    if len(bearing) == len(judgement.decisive) or any(len(effect.levels) != 1 for effect in bearing):
+    bearing = [finding.effect for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict]
+    if len(bearing) == len(claim_verdict.decisive) or any(len(effect.levels) != 1 for effect in bearing):
         return ""
-    return f" for {_levels_with(judgement, judgement.verdict)}"
+    return f" for {_levels_with(claim_verdict, claim_verdict.verdict)}"
 
 
-def _levels_with(judgement: Judgement, verdict: str) -> str:
+def _levels_with(claim_verdict: ClaimVerdict, verdict: str) -> str:
     """Name the levels that a claim is right or wrong about."""
-    effects = (finding.effect for finding in judgement.decisive if finding.verdict == verdict)
+    effects = (finding.effect for finding in claim_verdict.decisive if finding.verdict == verdict)
     return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
 
 

@@ -22,7 +22,7 @@ from gan_ablate.reporting.formats import (
 from gan_ablate.reporting.run_sentences import settled_text
 from gan_ablate.reporting.sentences import (
     adjusted_estimate,
-    answer_words,
+    decision_words,
     effect_name,
     evidence_words,
     rates_words,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.allocation import InterimAnalysis
-    from gan_ablate.analysis.claims import Judgement
+    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate, Interval
     from gan_ablate.analysis.results import GridResults
@@ -60,24 +60,24 @@ def picture_table(cells: Sequence[tuple[str, str]]) -> str:
 
 
 def verdicts_table(
-    judgements: Iterable[tuple[GridResults, Judgement]], blocks: Mapping[str, str], *, to_root: str = ""
+    claim_verdicts: Iterable[tuple[GridResults, ClaimVerdict]], blocks: Mapping[str, str], *, to_root: str = ""
 ) -> str:
     """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
-        judgements: with the grids that gave them.
+        claim_verdicts: with the grids that gave them.
         blocks: a plan's name → the name of its block, where its grid has several.
         to_root: the way from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
     """
     rows = []
-    for results, judgement in judgements:
+    for results, claim_verdict in claim_verdicts:
         block = blocks.get(results.name)
         place = f" ({escape_markdown(block)})" if block else ""
-        decisive = [finding.effect for finding in judgement.decisive]
+        decisive = [finding.effect for finding in claim_verdict.decisive]
         rows.append(
             [
-                claim_name(judgement.claim) + place,
-                verdict_words(judgement, is_complete=results.is_complete),
+                claim_name(claim_verdict.claim) + place,
+                verdict_words(claim_verdict, is_complete=results.is_complete),
                 _decided_texts(decisive),
                 _seeds_text(decisive),
                 f"[see]({to_root}{_page_path(results)})",
@@ -86,18 +86,18 @@ def verdicts_table(
     return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "rests on", ""])
 
 
-def claims_table(results: GridResults, judgements: Iterable[Judgement]) -> str:
+def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -> str:
     """Tabulate the verdicts of one grid with all that they rest on."""
     rows = []
     steps = results.plan.baseline.config.steps
-    for judgement in judgements:
-        decisive = [finding.effect for finding in judgement.decisive]
+    for claim_verdict in claim_verdicts:
+        decisive = [finding.effect for finding in claim_verdict.decisive]
         rows.append(
             [
-                claim_name(judgement.claim),
-                verdict_words(judgement, is_complete=results.is_complete),
+                claim_name(claim_verdict.claim),
+                verdict_words(claim_verdict, is_complete=results.is_complete),
                 "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
-                "; ".join(evidence_words(finding.effect) for finding in judgement.beside) or "–",
+                "; ".join(evidence_words(finding.effect) for finding in claim_verdict.beside) or "–",
                 _seeds_text(decisive) + (f" × {steps:,} steps" if steps else ""),
             ]
         )
@@ -136,11 +136,11 @@ def effects_table(
             effect_name(effect),
             change_text(effect, effect.estimate),
             _interval_text(effect, effect.adjusted),
-            answer_words(effect),
+            decision_words(effect),
             str(effect.estimate.num_seeds),
         ]
         if trajectories:
-            is_same = trajectories[i].effects[-1].answer == effect.answer  # it rests on other images
+            is_same = trajectories[i].effects[-1].answer == effect.decision  # it rests on other images
             holds_from = trajectories[i].holds_from if is_same else None
             row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:

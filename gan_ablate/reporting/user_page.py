@@ -192,7 +192,7 @@ def _make_section(
     for effect in effects:
         diverged = compare_event_rates(design, runs, effect.levels, "diverged") if has_diverged else None
         rates = {"diverged": diverged} if diverged and (diverged.count or diverged.baseline_count) else {}
-        answers.append(sentences.answer_sentence(effect, None, rates, tells_cost=False))
+        answers.append(sentences.decision_sentence(effect, None, rates, tells_cost=False))
     slug = file_name(outcome.name)
     return OutcomeSection(
         outcome=outcome,

@@ -67,7 +67,7 @@ def test_seeds_are_added_until_every_main_effect_has_an_answer() -> None:
     state, waves = reveal(planned, runs)
     assert state.looks[-1].open_effects == []
     assert len(state.looks[-1].effects) == 3
-    answers = {effect.levels["dropout"]: effect.answer for effect in state.looks[-1].effects}
+    answers = {effect.levels["dropout"]: effect.decision for effect in state.looks[-1].effects}
     assert answers == {"channels-25": "higher", "elements-30": "negligible", "elements-50": "negligible"}
     assert first_look(planned) < len(state.plan.seeds) < MOST
     assert len(waves) == len(state.looks)
@@ -159,7 +159,7 @@ def test_an_effect_is_given_up_where_few_seeds_have_values_or_enough_agree(
 ) -> None:
     planned, runs = scored("dropout", {}, noise=1.0)
     effect = replay_looks(planned, runs).looks[0].effects[0]
-    assert effect.answer == "open"
+    assert effect.decision == "open"
     estimate = dataclasses.replace(effect.estimate, num_seeds=with_value, std=std)
     look = InterimAnalysis(of_look, (dataclasses.replace(effect, estimate=estimate),))
     assert len(look.futile_effects) == is_futile

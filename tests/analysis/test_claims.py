@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gan_ablate.analysis.claims import Judgement, Verdicts, judge
+from gan_ablate.analysis.claims import ClaimVerdict, Verdicts, judge
 from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_effect
@@ -50,12 +50,12 @@ def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float 
 )
 def test_a_verdict_follows_from_the_adjusted_interval(change: float, noise: float, verdict: str) -> None:
     effects = dropout_effects({"elements-50": change}, noise=noise)
-    judgement = judge(HELPS, lambda _: effects)
-    assert judgement is not None
-    assert judgement.verdict == verdict
-    assert (judgement.needed_seeds is None) is (verdict != "open")
-    assert tuple(finding.expectation for finding in judgement.decisive) == HELPS.decisive
-    assert judgement.is_too_small is (change == 0.09)  # real, and within log 1.1 = 0.095
+    claim_verdict = judge(HELPS, lambda _: effects)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == verdict
+    assert (claim_verdict.needed_seeds is None) is (verdict != "open")
+    assert tuple(finding.expectation for finding in claim_verdict.decisive) == HELPS.decisive
+    assert claim_verdict.is_too_small is (change == 0.09)  # real, and within log 1.1 = 0.095
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_verdict_follows_from_the_adjusted_interval(change: float, noise: floa
 def test_a_claim_of_no_difference_rests_on_the_margin(change: float, noise: float, verdict: str) -> None:
     claim = HELPS.model_copy(update={"direction": "none"})
     effects = dropout_effects({"elements-50": change}, noise=noise)
-    judgement = judge(claim, lambda _: effects)
-    assert judgement is not None
-    assert judgement.verdict == verdict
+    claim_verdict = judge(claim, lambda _: effects)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_a_claim_of_no_difference_rests_on_the_margin(change: float, noise: floa
 def test_several_levels_decide_together(log_effects: dict[str, float], noise: float, verdict: str) -> None:
     (claim,) = load_grid("dropout").claims
     effects = dropout_effects(log_effects, noise=noise)
-    judgement = judge(claim, lambda _: effects)
-    assert judgement is not None
-    assert judgement.verdict == verdict
-    assert len(judgement.decisive) == 3
+    claim_verdict = judge(claim, lambda _: effects)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == verdict
+    assert len(claim_verdict.decisive) == 3
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_several_levels_decide_together(log_effects: dict[str, float], noise: fl
 def test_that_nothing_matters_is_said_of_all_levels(log_effects: dict[str, float], noise: float, verdict: str) -> None:
     (claim,) = load_grid("dropout").claims
     effects = dropout_effects(log_effects, noise=noise)
-    judgement = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
-    assert judgement is not None
-    assert judgement.verdict == verdict
-    needed = [finding.effect.needed_seeds for finding in judgement.decisive if finding.verdict == "open"]
+    claim_verdict = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == verdict
+    needed = [finding.effect.needed_seeds for finding in claim_verdict.decisive if finding.verdict == "open"]
     if verdict == "open":  # it takes as many as the last of its levels does
-        assert judgement.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
+        assert claim_verdict.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
 
 
 def test_a_claim_of_which_a_part_was_not_measured_is_not_judged() -> None:
@@ -131,7 +131,7 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
         Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
-    (batch_norm, _) = results.verdicts.judgements()
+    (batch_norm, _) = results.verdicts.claim_verdicts()
     assert batch_norm.verdict == "open"
     rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
@@ -144,7 +144,7 @@ def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_
 
     save_runs(Store(tmp_path), plan(load_grid("head")), fid)
     results = GridResults.load(Store(tmp_path), "head")
-    judged = {judgement.claim.id: judgement for judgement in results.verdicts.judgements()}
+    judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts()}
     assert judged["C12b"].verdict == "supported"
     (slower,) = judged["C12b"].decisive
     assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
@@ -161,9 +161,9 @@ def test_a_claim_without_its_effect_is_not_judged() -> None:
 
 def test_one_seed_settles_nothing() -> None:
     effects = dropout_effects({"elements-50": -2}, seeds=1)
-    judgement = judge(HELPS, lambda _: effects)
-    assert judgement is not None
-    assert judgement.verdict == "open"
+    claim_verdict = judge(HELPS, lambda _: effects)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == "open"
 
 
 def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
@@ -178,8 +178,8 @@ def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:
     for budget, known in (("smoke", []), ("standard", ["C2", "C9"])):
         planned = plan(load_grid("bn_label_smooth"), budget=budget)  # type: ignore[arg-type]
         save_runs(Store(tmp_path / budget), planned, lambda *_: 20.0)
-        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.judgements()
-        assert [judgement.claim.id for judgement in judged] == known
+        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.claim_verdicts()
+        assert [claim_verdict.claim.id for claim_verdict in judged] == known
 
 
 def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     save_runs(
         store, planned, lambda variant, seed: (20 + seed) * (2 if variant.levels["latent"] == "10" else 1.0 + seed / 50)
     )
-    (judgement,) = GridResults.load(store, "mine").verdicts.judgements()
-    assert (judgement.claim.sentence, judgement.verdict) == ("Ten are worse", "supported")
+    (claim_verdict,) = GridResults.load(store, "mine").verdicts.claim_verdicts()
+    assert (claim_verdict.claim.sentence, claim_verdict.verdict) == ("Ten are worse", "supported")
 
 
-def compare_with(value: float, *, spread: float, **claim: object) -> Judgement | None:
+def compare_with(value: float, *, spread: float, **claim: object) -> ClaimVerdict | None:
     """Judge where D(G(z)) lies at the end, of runs in which it is about 0.3."""
     planned = plan(load_grid("dropout"))
     runs = make_results(planned, lambda *_: 1.0).runs
@@ -224,10 +224,10 @@ def compare_with(value: float, *, spread: float, **claim: object) -> Judgement |
 def test_a_baseline_is_compared_with_a_value(
     value: float, spread: float, claim: dict[str, object], verdict: str
 ) -> None:
-    judgement = compare_with(value, spread=spread, **claim)
-    assert judgement is not None
-    assert judgement.verdict == verdict
-    (finding,) = judgement.decisive
+    claim_verdict = compare_with(value, spread=spread, **claim)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == verdict
+    (finding,) = claim_verdict.decisive
     assert finding.effect.estimate.value == pytest.approx(0.3 - value)
     assert finding.effect.name == f"the baseline against {value:g}"
 
@@ -243,7 +243,7 @@ def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
     planned = plan(load_grid("representation"), seeds=3)
     save_runs(Store(tmp_path), planned, lambda *_: 1.0)
     verdicts = GridResults.load(Store(tmp_path), "representation").verdicts
-    judged = [judgement.claim.id for judgement in verdicts.judgements()]
+    judged = [claim_verdict.claim.id for claim_verdict in verdicts.claim_verdicts()]
     reasons = {claim.id: reason for claim, reason in verdicts.unjudged()}
     assert not set(judged) & reasons.keys()
     assert {*judged, *reasons} == {"C16", "C17", "C18", "C19"}
@@ -263,10 +263,10 @@ def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(direction: str, 
     needed = {"elements-50": 40, "elements-30": 10}
     billed = [dataclasses.replace(effect, needed_seeds=needed.get(effect.levels["dropout"])) for effect in effects]
     claim = HELPS.model_copy(update={"levels": levels, "direction": direction})
-    judgement = judge(claim, lambda _: billed)
-    assert judgement is not None
-    assert judgement.verdict == "open"
-    assert judgement.needed_seeds == expected
+    claim_verdict = judge(claim, lambda _: billed)
+    assert claim_verdict is not None
+    assert claim_verdict.verdict == "open"
+    assert claim_verdict.needed_seeds == expected
 
 
 def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
@@ -277,10 +277,10 @@ def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
     results = make_results(
         planned, lambda variant, seed: fid[variant.label, seed] * (0.5 if variant.levels["batch_norm"] == "on" else 1.0)
     )
-    judgement = results.verdicts.judgements()[0]
-    assert (judgement.claim.id, judgement.verdict) == ("C2", "supported")
-    (beside,) = judgement.beside
-    assert beside.expectation == judgement.claim.beside[0]
+    claim_verdict = results.verdicts.claim_verdicts()[0]
+    assert (claim_verdict.claim.id, claim_verdict.verdict) == ("C2", "supported")
+    (beside,) = claim_verdict.beside
+    assert beside.expectation == claim_verdict.claim.beside[0]
     assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "open")
 
 
@@ -488,7 +488,7 @@ def test_a_place_that_is_open_does_not_make_an_effect_vary() -> None:
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
-    answers = {simple.place: simple.answer for simple in verdicts.simple_effects_of(effect)}
+    answers = {simple.place: simple.decision for simple in verdicts.simple_effects_of(effect)}
     assert answers == {"label smoothing off": "lower", "label smoothing on": "open"}
     assert not verdicts.varies(effect)
 

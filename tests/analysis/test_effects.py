@@ -21,7 +21,7 @@ from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import Intervals, Variant, plan
-from gan_ablate.reporting.sentences import answer_sentence
+from gan_ablate.reporting.sentences import decision_sentence
 from tests.synthetic import make_results
 
 MARGIN = 0.1
@@ -61,7 +61,7 @@ def test_a_familys_intervals_are_students_at_the_levels_of_holm_and_bonferroni()
         half = half_width(std, 6, 1 - 0.05 / 3)
         assert (effect.strictest.low, effect.strictest.high) == pytest.approx((mean - half, mean + half))
         assert (effect.adjusted.low, effect.adjusted.high) == pytest.approx((mean - half, mean + half))
-    assert [effect.answer for effect in (large, open_, small)] == ["higher", "open", "negligible"]
+    assert [effect.decision for effect in (large, open_, small)] == ["higher", "open", "negligible"]
     assert [effect.needed_seeds is None for effect in (large, open_, small)] == [True, False, True]
     assert (large.levels, large.within, large.place, large.with_diverged) == ({"x": "0"}, {"y": "off"}, "y off", None)
     assert (large.margin, large.is_fixed, large.outcome.name) == (MARGIN, True, "fid")
@@ -69,14 +69,14 @@ def test_a_familys_intervals_are_students_at_the_levels_of_holm_and_bonferroni()
 
 def test_what_is_small_needs_the_seeds_that_bring_it_within_the_margin() -> None:
     (effect,) = family_of(spread(0.02, 0.3))
-    assert effect.answer == "open"
+    assert effect.decision == "open"
     expected = next(num for num in range(2, 10_000) if 0.02 + critical_t(num) * 0.3 / math.sqrt(num) <= MARGIN)
     assert effect.needed_seeds == expected
 
 
 def test_without_a_margin_nothing_is_negligible() -> None:
     (small,) = family_of(spread(0.01, 0.02), margin=None)
-    assert small.answer == "open"
+    assert small.decision == "open"
     assert not small.is_beyond_margin
     assert small.needed_seeds is not None
 
@@ -109,7 +109,7 @@ def test_a_single_seed_has_a_value_and_no_bounds() -> None:
     assert effect.estimate.value == pytest.approx(0.5)
     bounds = (effect.adjusted.low, effect.adjusted.high, effect.strictest.low, effect.strictest.high)
     assert all(math.isnan(bound) for bound in bounds)
-    assert (effect.answer, effect.needed_seeds) == ("open", None)
+    assert (effect.decision, effect.needed_seeds) == ("open", None)
 
 
 def test_nothing_to_compare_is_an_empty_family() -> None:
@@ -280,11 +280,11 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
 
     runs = make_results(planned, fid).runs
     large, small, none = estimate_effects(planned, runs)
-    assert (large.answer, large.is_too_small, large.is_beyond_margin) == ("higher", False, True)
-    assert (small.answer, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
-    assert (none.answer, none.is_too_small, none.needed_seeds) == ("negligible", False, None)
+    assert (large.decision, large.is_too_small, large.is_beyond_margin) == ("higher", False, True)
+    assert (small.decision, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
+    assert (none.decision, none.is_too_small, none.needed_seeds) == ("negligible", False, None)
     # Differences have no margin.
-    assert [effect.answer for effect in estimate_effects(planned, runs, "kid")][-1] == "open"
+    assert [effect.decision for effect in estimate_effects(planned, runs, "kid")][-1] == "open"
     strict = planned.model_copy(update={"grid": planned.grid.model_copy(update={"margin": 0.001})})
     assert estimate_effects(strict, runs)[-1].answer == "open"
 
@@ -311,9 +311,9 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
     runs = make_results(planned, fid).runs
     for num_seeds in range(8, 15):
         (effect,) = estimate_effects(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]}), runs)
-        assert effect.answer == "open"
+        assert effect.decision == "open"
         assert not effect.is_too_small
-    assert "of which later ones contradict earlier ones" in answer_sentence(effect, None, {})
+    assert "of which later ones contradict earlier ones" in decision_sentence(effect, None, {})
 
 
 def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand() -> None:
@@ -347,7 +347,7 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level() -
     assert none.adjusted == none.strictest
     # At Holm's level, which is its own 95 % interval here, it would be called negligible.
     assert max(abs(none.estimate.low), abs(none.estimate.high)) < math.log(1.1)
-    assert none.answer == "open"
+    assert none.decision == "open"
 
 
 def test_an_effect_that_is_found_has_the_interval_of_holms_level() -> None:

@@ -49,8 +49,8 @@ def compare(
 def test_an_effect_that_all_blocks_have_is_pooled() -> None:
     blocks = compare(lambda *_: 0.4, noise=0.01)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
-    assert effect.answer == "alike"
-    assert effect.pooled.answer == "higher"
+    assert effect.decision == "alike"
+    assert effect.pooled.decision == "higher"
     assert effect.pooled.estimate.value == pytest.approx(0.4, abs=0.02)
     within = [at.estimate.value for at in effect.within.values()]
     assert effect.pooled.estimate.value == pytest.approx(np.mean(within))
@@ -62,8 +62,8 @@ def test_an_effect_that_all_blocks_have_is_pooled() -> None:
 def test_an_effect_that_turns_is_not_pooled() -> None:
     blocks = compare(lambda dataset, _: 0.4 if dataset == "mnist-10k" else -0.4)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
-    assert effect.answer == "differs"
-    assert [at.answer for at in effect.within.values()] == ["higher", "lower"]
+    assert effect.decision == "differs"
+    assert [at.decision for at in effect.within.values()] == ["higher", "lower"]
     assert effect.differences["fashion-mnist", "mnist-10k"].estimate.value == pytest.approx(-0.8, abs=0.05)
     assert effect.pooled not in blocks.pooled
     table = blocks.tabulate()
@@ -73,7 +73,7 @@ def test_an_effect_that_turns_is_not_pooled() -> None:
 
 def test_what_few_seeds_leave_open_is_neither_different_nor_alike() -> None:
     blocks = compare(lambda *_: 0.4, noise=0.3)
-    assert {effect.answer for effect in blocks.effects} == {"open"}
+    assert {effect.decision for effect in blocks.effects} == {"open"}
     assert len(blocks.pooled) == len(blocks.effects)
 
 
@@ -106,7 +106,7 @@ def test_of_three_blocks_every_two_are_compared() -> None:
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
     found = {frozenset(pair) for pair, by in effect.differences.items() if by.is_found}
     assert found == {frozenset(("mnist", "mnist-10k")), frozenset(("mnist", "fashion-mnist"))}
-    assert effect.answer == "differs"
+    assert effect.decision == "differs"
 
 
 def test_blocks_are_alike_only_if_every_two_are() -> None:
@@ -115,8 +115,8 @@ def test_blocks_are_alike_only_if_every_two_are() -> None:
     wild = np.random.default_rng(0).normal(0, 1, 6)
     blocks = compare(lambda name, seed: wild[seed] * (name == "mnist"), datasets, noise=0.005)
     effect = next(e for e in blocks.effects if e.pooled.levels == {"beta1": "0.9"})
-    assert [by.answer for by in effect.differences.values()].count("negligible") == 1
-    assert effect.answer == "open"
+    assert [by.decision for by in effect.differences.values()].count("negligible") == 1
+    assert effect.decision == "open"
 
 
 def test_runs_of_other_lengths_and_of_other_grids_are_no_blocks(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_effects_that_are_the_same_are_seldom_said_to_differ() -> None:
     num_wrong = 0
     for number in range(60):
         blocks = compare(lambda *_: 0.1, noise=0.1 + number / 1e3)
-        num_wrong += any(effect.answer == "differs" for effect in blocks.effects)
+        num_wrong += any(effect.decision == "differs" for effect in blocks.effects)
     assert num_wrong <= stats.binom.ppf(0.999, 60, 0.05)
 
 
@@ -149,7 +149,7 @@ def test_the_table_has_every_block_every_difference_and_what_may_be_pooled() -> 
     blocks = compare(lambda dataset, _: 0.5 * (dataset == "fashion-mnist"))
     table = blocks.tabulate()
     shared, turned = blocks.effects
-    assert (shared.answer != "differs", turned.answer) == (True, "differs")
+    assert (shared.decision != "differs", turned.decision) == (True, "differs")
     by_place = {(row["effect"], row["block"], row["against"]): row["value"] for row in table.to_dict("records")}
     one, other = "mnist-10k", "fashion-mnist"
     expected = {

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.claims import Finding, Judgement, Verdict
+from gan_ablate.analysis.claims import ClaimVerdict, Finding, Verdict
 from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.estimates import Estimate, Interval
 from gan_ablate.analysis.tests import HolmTest, RateComparison
@@ -14,7 +14,7 @@ from gan_ablate.design.claims import Claim
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.sentences import (
-    answer_sentence,
+    decision_sentence,
     evidence_words,
     pairing_sentence,
     simple_effects_sentence,
@@ -93,7 +93,7 @@ def test_a_sentence_says_no_more_than_its_test(
     percents: tuple[float, float, float], is_rejected: bool, sentence: str
 ) -> None:
     effect = make_effect(of_percent(*percents), is_rejected=is_rejected)
-    assert answer_sentence(effect, SAME_TIME, {}) == sentence + "step time +0.1 % [-1.0, +1.2], no certain change."
+    assert decision_sentence(effect, SAME_TIME, {}) == sentence + "step time +0.1 % [-1.0, +1.2], no certain change."
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
@@ -103,19 +103,19 @@ def test_a_cost_is_claimed_outside_its_interval_only() -> None:
         (False, "[+9.0, +19.0], no certain change."),
     ):
         slower = make_effect(of_percent(14, 9, 19), is_rejected=is_rejected, outcome="step_ms_median")
-        assert answer_sentence(effect, slower, {}).endswith(words)
-    assert answer_sentence(effect, None, {}).endswith("its cost is not known.")
+        assert decision_sentence(effect, slower, {}).endswith(words)
+    assert decision_sentence(effect, None, {}).endswith("its cost is not known.")
 
 
 def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
-    assert "with both, FID is 59 % higher than their separate effects" in answer_sentence(effect, SAME_TIME, {})
+    assert "with both, FID is 59 % higher than their separate effects" in decision_sentence(effect, SAME_TIME, {})
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": no interaction that matters: +1 %, certainly within the margin of 10 %" in answer_sentence(
+    assert ": no interaction that matters: +1 %, certainly within the margin of 10 %" in decision_sentence(
         small, SAME_TIME, {}
     )
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": whether they interact is open: +1 %" in answer_sentence(unknown, SAME_TIME, {})
+    assert ": whether they interact is open: +1 %" in decision_sentence(unknown, SAME_TIME, {})
 
 
 def test_simple_effects_are_told_where_they_differ() -> None:
@@ -136,22 +136,22 @@ def test_simple_effects_are_told_where_they_differ() -> None:
 
 def test_rates_stand_beside_the_effect() -> None:
     effect = make_effect(of_percent(-45, -58, -27), is_rejected=True)
-    sentence = answer_sentence(effect, SAME_TIME, {"diverged": RateComparison(0, 10, 7, 10, 0.0031)})
+    sentence = decision_sentence(effect, SAME_TIME, {"diverged": RateComparison(0, 10, 7, 10, 0.0031)})
     assert sentence.endswith("; diverged 0/10 runs against 7/10 (Fisher's p = 0.0031).")
     nothing = make_effect(Estimate(math.nan, math.nan, math.nan, 0), is_rejected=False)
-    words = answer_sentence(nothing, None, {"diverged": RateComparison(0, 5, 5, 5, 0.0079)})
+    words = decision_sentence(nothing, None, {"diverged": RateComparison(0, 5, 5, 5, 0.0079)})
     assert words.startswith("**bn on**: no seed has a score")
     assert "5/5" in words
 
 
 def test_huge_changes_are_not_told_to_the_digit() -> None:
     effect = make_effect(Estimate(20.0, 1.0, 39.0, 5), is_rejected=True)
-    assert "raises FID by > +9,999 %" in answer_sentence(effect, SAME_TIME, {})
+    assert "raises FID by > +9,999 %" in decision_sentence(effect, SAME_TIME, {})
 
 
 def test_seeds_that_agree_to_the_last_digit_are_told_as_such() -> None:
     effect = make_effect(Estimate(0.0, math.nan, math.nan, 5), is_rejected=False)
-    assert answer_sentence(effect, SAME_TIME, {}) == (
+    assert decision_sentence(effect, SAME_TIME, {}) == (
         "**bn on**: FID 0.0 % in each of 5 seeds alike; there is nothing to test."
     )
 
@@ -163,47 +163,47 @@ def test_outcomes_are_told_on_their_own_scale() -> None:
     assert evidence_words(fid) == "FID, bn on: -45.0 % [-58.2, -27.0], p = 0.012"
 
 
-def judgement_of(*verdicts: Verdict, estimate: Estimate, needed: int | None) -> Judgement:
+def claim_verdict_of(*verdicts: Verdict, estimate: Estimate, needed: int | None) -> ClaimVerdict:
     effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
     claim = Claim(sentence="bn helps", levels=[{"bn": "on"}], direction="lower")
     findings = tuple(Finding(claim.decisive[0], effect, verdict) for verdict in verdicts)
     overall = verdicts[0] if len(set(verdicts)) == 1 else "open"
-    return Judgement(claim, overall, findings, ())
+    return ClaimVerdict(claim, overall, findings, ())
 
 
 FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
 
 
 @pytest.mark.parametrize(
-    ("judgement", "words"),
+    ("claim_verdict", "words"),
     [
-        (judgement_of("supported", estimate=FIVE, needed=4), "**supported**"),
-        (judgement_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
+        (claim_verdict_of("supported", estimate=FIVE, needed=4), "**supported**"),
+        (claim_verdict_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
-            judgement_of("open", estimate=FIVE, needed=24),
+            claim_verdict_of("open", estimate=FIVE, needed=24),
             "open: about 24 seeds in all settle it, if it is as large as it seems",
         ),
         (
-            judgement_of("open", estimate=FIVE, needed=None),
+            claim_verdict_of("open", estimate=FIVE, needed=None),
             "open: no number of seeds in reach would settle it, if it is as large as it seems",
         ),
         (
-            judgement_of("open", estimate=ONE, needed=None),
+            claim_verdict_of("open", estimate=ONE, needed=None),
             "open: too few seeds have a score to compare",
         ),
         (
-            judgement_of("supported", "refuted", "open", estimate=FIVE, needed=4),
+            claim_verdict_of("supported", "refuted", "open", estimate=FIVE, needed=4),
             "**supported** for on, **refuted** for on",
         ),
     ],
 )
-def test_an_open_verdict_says_what_would_settle_it(judgement: Judgement, words: str) -> None:
-    assert verdict_words(judgement, is_complete=True) == words
+def test_an_open_verdict_says_what_would_settle_it(claim_verdict: ClaimVerdict, words: str) -> None:
+    assert verdict_words(claim_verdict, is_complete=True) == words
 
 
 def test_a_verdict_before_the_last_run_is_provisional() -> None:
-    judgement = judgement_of("refuted", estimate=FIVE, needed=4)
-    assert verdict_words(judgement, is_complete=False) == "refuted, provisionally: runs are missing"
+    claim_verdict = claim_verdict_of("refuted", estimate=FIVE, needed=4)
+    assert verdict_words(claim_verdict, is_complete=False) == "refuted, provisionally: runs are missing"
 
 
 def test_it_is_said_where_pairing_pays_and_where_it_does_not() -> None:

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
-    ANSWER_STYLES,
+    DECISION_STYLES,
     FID,
     _axis_words,
-    draw_answer,
+    draw_decision,
     lay_out_panels,
     levels_in_order,
     log_axis,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gan_ablate.reporting.plots.style import FigurePath
 
 
-_ANSWER_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
+_DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 
 _ROW_INCHES = 0.23
 MAX_TITLE = 60
@@ -69,9 +69,9 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
             if effect is not None:
                 if effect.margin is not None:  # each grid has its own
                     quality.fill_betweenx([row - 0.5, row + 0.5], -effect.margin, effect.margin, color="0.9", zorder=0)
-                draw_answer(quality, effect, row, _FRONT_REACH)
+                draw_decision(quality, effect, row, _FRONT_REACH)
             if time is not None and np.isfinite(time.estimate.value):
-                draw_answer(cost, time, row, np.log(2.0), size=4)
+                draw_decision(cost, time, row, np.log(2.0), size=4)
         quality.set_yticks(range(len(rows)), [f"{title}" for title, _, _ in rows], fontsize=8)
         for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if effect is None else "normal")
@@ -85,7 +85,8 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
             percent_axis(axes, "x", 9 if axes is quality else 3)
             axes.set_xlabel(words)
         handles = [
-            Line2D([], [], ls="", ms=6, label=_ANSWER_WORDS[answer], **style) for answer, style in ANSWER_STYLES.items()
+            Line2D([], [], ls="", ms=6, label=_DECISION_WORDS[answer], **style)
+            for answer, style in DECISION_STYLES.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
 
@@ -160,7 +161,7 @@ def _draw_trajectory(axes: Axes, places: Sequence[int], effects: Sequence[Effect
 
 
 def _first(places: Sequence[int], effects: Sequence[Effect]) -> int | None:
-    return next((place for place, effect in zip(places, effects, strict=True) if effect.answer != "open"), None)
+    return next((place for place, effect in zip(places, effects, strict=True) if effect.decision != "open"), None)
 
 
 def plot_effects(effects: Sequence[Effect], path: FigurePath) -> None:
@@ -190,7 +191,7 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
     for row, effect in enumerate(effects):
         if effect is None:
             continue
-        draw_answer(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
+        draw_decision(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
     names = ["" if effect is None else effect_name(effect) for effect in effects]
     axes.set_yticks(range(len(effects)), names)
     axes.set_ylim(len(effects) - 0.5, -0.5)

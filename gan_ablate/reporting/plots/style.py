@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from gan_ablate.analysis.effects import Answer, Effect
+    from gan_ablate.analysis.effects import Decision, Effect
     from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.design.claims import Factor
     from gan_ablate.design.outcomes import Outcome
@@ -38,7 +38,7 @@ _MARKERS = "oDs^vPd*<>hX"
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
-ANSWER_STYLES: dict[str, dict[str, Any]] = {
+DECISION_STYLES: dict[str, dict[str, Any]] = {
     "lower": {"color": "#0072b2", "marker": "o"},
     "higher": {"color": "#c44e00", "marker": "s"},
     "negligible": {"color": "#007a5a", "marker": "D"},
@@ -136,12 +136,12 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
     axes.plot(estimate.value, row, marker, color=colour, ms=size, zorder=4)
 
 
-def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
+def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
     """Draw an effect in the colour and shape of its answer: thick its own interval, thin the adjusted one.
 
     What lies beyond ``farthest`` ends there, with an arrow.
     """
-    style = ANSWER_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
+    style = DECISION_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
     colour = style["color"]
     for bounds, width in ((effect.adjusted, 1.0), (effect.estimate, 2.4)):
         if np.isfinite(bounds.low):
@@ -161,10 +161,10 @@ def draw_answer(axes: Axes, effect: Effect, row: float, farthest: float, size: f
     axes.plot(value, row, ls="", ms=size, zorder=4, **style)
 
 
-def _as_if_lower_were_better(effect: Effect) -> Answer:
+def _as_if_lower_were_better(effect: Effect) -> Decision:
     if effect.outcome.better == "higher" and effect.is_found:
-        return "higher" if effect.answer == "lower" else "lower"
-    return effect.answer
+        return "higher" if effect.decision == "lower" else "lower"
+    return effect.decision
 
 
 def error_bar(estimate: Estimate) -> list[list[float]] | None:
