@@ -31,11 +31,11 @@ def save_runs(
         store.save_record(
             make_record(variant, config.seed, fid(variant, config.seed), step_ms(variant), extractor_sha256)
         )
-        sheet = np.full((242, 242, 3), 40 * (config.seed % 5 + 1), np.uint8)
+        sample_grid = np.full((242, 242, 3), 40 * (config.seed % 5 + 1), np.uint8)
         samples = store.run_dir(config.run_id) / "samples"
         samples.mkdir(exist_ok=True)
         for step in (0, config.steps):
-            Image.fromarray(sheet + step // 100).save(samples / f"step-{step:06d}.png")
+            Image.fromarray(sample_grid + step // 100).save(samples / f"step-{step:06d}.png")
 
 
 def make_results(

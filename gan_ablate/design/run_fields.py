@@ -98,7 +98,7 @@ def _shorten_digest(text: str) -> str:
 MAX_STEPS = 10**9
 MAX_CLASSES = 1_000
 MAX_POINTS = 10_000
-"""Points of FID along training, and sample sheets: each is a file, or a set of images that is scored."""
+"""Points of FID along training, and sample grids: each is a file, or a set of images that is scored."""
 MAX_SEED = 2**63 - 1
 """The largest that tables hold as a number."""
 
@@ -189,7 +189,7 @@ class RunFields(HashedConfig):
     scoring: Scoring
     """How the run is judged."""
     sheet_every: Size | None = None
-    """G steps between two sample sheets, beside those at the points of FID along training."""
+    """G steps between two sample grids, beside those at the points of FID along training."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -247,5 +247,5 @@ class RunFields(HashedConfig):
 
     @property
     def sheet_steps(self) -> set[int]:
-        """The steps after which a sample sheet is drawn, those of FID along training among them."""
+        """The steps after which a sample grid is drawn, those of FID along training among them."""
         return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))

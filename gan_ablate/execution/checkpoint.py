@@ -95,8 +95,8 @@ class RunCheckpoints:
         """Return the state to go on from, with the observer put where it was, or None to begin."""
         own = self._store.checkpoint_path(self._config)
         found = self._read(own)
-        if found is not None and not self._has_sheets(found.state.step):
-            self._log.warning("%s: its run's sheets are gone; begins anew", own)
+        if found is not None and not self._has_sample_grids(found.state.step):
+            self._log.warning("%s: its run's sample_grids are gone; begins anew", own)
             found = None
         if found is None:
             found = self._find_shorter(own)
@@ -145,16 +145,16 @@ class RunCheckpoints:
         with suppress(OSError):  # the same run of another length has one there
             path.parent.rmdir()
 
-    def _has_sheets(self, step: int) -> bool:
-        """Whether all sheets up to a step are there."""
-        known = {sheet.name for sheet in self._store.sample_sheets(self._config.run_id)}
-        return known >= set(self._sheets_until(step))
+    def _has_sample_grids(self, step: int) -> bool:
+        """Whether all sample_grids up to a step are there."""
+        known = {sample_grid.name for sample_grid in self._store.sample_grids(self._config.run_id)}
+        return known >= set(self._sample_grids_until(step))
 
-    def _sheets_until(self, step: int) -> list[str]:
+    def _sample_grids_until(self, step: int) -> list[str]:
         return [f"step-{at:06d}.png" for at in self._config.sheet_steps if at <= step]
 
     def _find_shorter(self, own: Path) -> _Checkpoint | None:
-        """Find the same run of fewer steps that came furthest, and take over the sheets that it has drawn."""
+        """Find the same run of fewer steps that came furthest, and take over the sample_grids that it has drawn."""
         others = [path for path in own.parent.glob(f"*{own.suffix}") if path != own]
         usable = [
             (found, path) for path in others if (found := self._read(path)) is not None and self._leads_here(found)
@@ -162,15 +162,15 @@ class RunCheckpoints:
         if not usable:
             return None
         found, path = max(usable, key=lambda pair: pair[0].state.step)
-        sheets = {sheet.name: sheet for sheet in self._store.sample_sheets(path.stem)}
-        names = self._sheets_until(found.state.step)
-        if not sheets.keys() >= set(names):
+        sample_grids = {sample_grid.name: sample_grid for sample_grid in self._store.sample_grids(path.stem)}
+        names = self._sample_grids_until(found.state.step)
+        if not sample_grids.keys() >= set(names):
             return None
         samples = self._store.run_dir(self._config.run_id) / "samples"
         samples.mkdir(parents=True, exist_ok=True)
         try:
             for name in names:
-                shutil.copyfile(sheets[name], samples / name)
+                shutil.copyfile(sample_grids[name], samples / name)
         except FileNotFoundError:  # another process deletes the other run
             return None
         return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])

@@ -37,12 +37,12 @@ from gan_ablate.execution.external_samples import (
     load_samples,
     pack_samples,
 )
-from gan_ablate.execution.recorder import save_sheet
+from gan_ablate.execution.recorder import save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.scoring.image_scores import describe_copies, describe_range
 from gan_ablate.scoring.image_sets import order_by_content
-from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, NonFiniteImagesError
+from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, NonFiniteImagesError
 from gan_ablate.training.runtime import find_device
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def execute_program(
     trained = _train(config, context, folder, log, on_progress, should_stop)
     samples, output = trained.samples, trained.log
     if samples is not None:
-        save_sheet(samples.images[:NUM_SHEET_IMAGES], 8, folder / "samples" / f"step-{config.steps:06d}.png")
+        save_sample_grid(
+            samples.images[:NUM_SAMPLE_GRID_IMAGES], 8, folder / "samples" / f"step-{config.steps:06d}.png"
+        )
     notes = (*output.notes, *(() if samples is None else (*samples.notes, *describe_oddities(samples, dataset))))
     for note in notes:
         log.info("%s", note)

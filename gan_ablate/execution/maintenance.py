@@ -37,7 +37,7 @@ def archive(store: Store, to: Store) -> int:
     """Copy what the report of a results folder is made of to another one, whose report then says the same.
 
     Runs that are there already are left as they are, and seeds can be added to an archive as to any results folder.
-    Weights, logs and all but the last sample sheet of each variant's first seed stay behind.
+    Weights, logs and all but the last sample grid of each variant's first seed stay behind.
 
     Args:
         store: to be archived.
@@ -69,13 +69,13 @@ def archive(store: Store, to: Store) -> int:
             num_added += 1
         for variant in plan.variants:
             run_id = variant.with_seed(plan.seeds[0]).run_id
-            sheets = store.sample_sheets(run_id)
-            if sheets and not to.sample_sheets(run_id):
-                write_atomically(to.archived_sheet(run_id, sheets[-1].name), sheets[-1].read_bytes())
+            sample_grids = store.sample_grids(run_id)
+            if sample_grids and not to.sample_grids(run_id):
+                write_atomically(to.archived_sample_grid(run_id, sample_grids[-1].name), sample_grids[-1].read_bytes())
             for file in (INTERPOLATION_FILE, FILTERS_FILE):
                 picture = store.picture(run_id, file)
                 if picture is not None and to.picture(run_id, file) is None:
-                    write_atomically(to.archived_sheet(run_id, file), picture.read_bytes())
+                    write_atomically(to.archived_sample_grid(run_id, file), picture.read_bytes())
         to.adopt_seeds(plan, store.known_seeds(plan))
         to.note_seeds(plan)
         to.save_plan(grow_plan(kept[name].model_copy(update={"folders": {}}), to))  # where data lay on this machine

@@ -20,7 +20,7 @@ from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress
 from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
-from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_images, scoring_latents, sheet_latents
+from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_grid_latents, sample_images, scoring_latents
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.data import ask_for, draw_latents
 from gan_ablate.training.models import build_generator
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 PROGRESS_EVERY_SEC = 0.5
 
-SHEET_COLUMNS = 8
+SAMPLE_GRID_COLUMNS = 8
 
 
 class TrainingObserver:
-    """Listens to one training: keeps its curves, draws its sample sheets, writes its log, reports its progress.
+    """Listens to one training: keeps its curves, draws its sample grids, writes its log, reports its progress.
 
     Attributes:
         last_step: up to which the training has come.
@@ -67,7 +67,7 @@ class TrainingObserver:
         self._config, self._folder, self._log, self._scorer = config, folder, log, scorer
         self._device, self._on_progress = device, on_progress
         self._labels = labels
-        self._sheet_latents = sheet_latents(config)
+        self._sample_grid_latents = sample_grid_latents(config)
         self._reported_at = (time.perf_counter(), 0)
         self.last_step = 0
         self.curve_steps: list[int] = []
@@ -109,11 +109,11 @@ class TrainingObserver:
         )
 
     def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
-        """Draw a sheet, and where it is due take FID; return whether what was drawn was finite."""
+        """Draw a sample_grid, and where it is due take FID; return whether what was drawn was finite."""
         self.last_step = step
         started = time.perf_counter()
         try:
-            sheet = sample_images(generator, self._sheet_latents, self._device)
+            sample_grid = sample_images(generator, self._sample_grid_latents, self._device)
             # What an untrained generator scores says nothing and would stretch every axis.
             if self._scorer is not None and step in self._config.curve_steps:
                 latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
@@ -126,7 +126,7 @@ class TrainingObserver:
             return False
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
-        save_sheet(sheet, SHEET_COLUMNS, samples / f"step-{step:06d}.png")
+        save_sample_grid(sample_grid, SAMPLE_GRID_COLUMNS, samples / f"step-{step:06d}.png")
         # The pause for scoring is not the training's speed.
         self._reported_at = (time.perf_counter(), step)
         self.curve_sec += time.perf_counter() - started
@@ -134,10 +134,10 @@ class TrainingObserver:
 
 
 GAP = 2
-"""Black pixels around every image of a sheet."""
+"""Black pixels around every image of a sample_grid."""
 
 
-def save_sheet(images: Tensor, num_columns: int, to: Path) -> None:
+def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
     """Write images side by side, row by row.
 
     Args:
@@ -152,13 +152,13 @@ def save_sheet(images: Tensor, num_columns: int, to: Path) -> None:
     num, channels, height, width = images.shape
     num_columns = min(num_columns, num)
     num_rows = -(-num // num_columns)
-    sheet = images.new_zeros((num_rows * (height + GAP) + GAP, num_columns * (width + GAP) + GAP, channels))
+    sample_grid = images.new_zeros((num_rows * (height + GAP) + GAP, num_columns * (width + GAP) + GAP, channels))
     for i, image in enumerate(images):
         top, left = (
             place * (side + GAP) + GAP for place, side in zip(divmod(i, num_columns), (height, width), strict=True)
         )
-        sheet[top : top + height, left : left + width] = image.permute(1, 2, 0)
-    pixels = sheet.numpy()
+        sample_grid[top : top + height, left : left + width] = image.permute(1, 2, 0)
+    pixels = sample_grid.numpy()
     Image.init()
     kind = Image.registered_extensions().get(to.suffix.lower())
     if kind is None:
@@ -218,6 +218,6 @@ def draw_samples(
         latents = ask_for(config, latents, classes)
     images = sample_images(generator, latents, torch.device("cpu"))
     try:
-        save_sheet(images, math.ceil(math.sqrt(num)), to)
+        save_sample_grid(images, math.ceil(math.sqrt(num)), to)
     except (OSError, ValueError) as refused:
         raise UserError(f"--to {to}: cannot be written ({refused})") from None

@@ -26,7 +26,7 @@ from gan_ablate.execution.environment import (
     unscored_reason,
 )
 from gan_ablate.execution.external import execute_program
-from gan_ablate.execution.recorder import TrainingObserver, save_sheet
+from gan_ablate.execution.recorder import TrainingObserver, save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
@@ -252,8 +252,8 @@ def _study_representation(
 
     generator, discriminator = result.generator.cpu(), result.discriminator.cpu()
     found = study_representation(config, generator, discriminator, dataset, scorer.extractor)
-    save_sheet(found.interpolation, NUM_PATH_STEPS, folder / "samples" / INTERPOLATION_FILE)
-    save_sheet(found.filters, 2 * NUM_IMAGES_PER_FILTER, folder / "samples" / FILTERS_FILE)
+    save_sample_grid(found.interpolation, NUM_PATH_STEPS, folder / "samples" / INTERPOLATION_FILE)
+    save_sample_grid(found.filters, 2 * NUM_IMAGES_PER_FILTER, folder / "samples" / FILTERS_FILE)
     return found.scores
 
 

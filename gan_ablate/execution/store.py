@@ -36,7 +36,7 @@ AVERAGE_FILE = "generator-ema.safetensors"
 """Beside them: their moving average, where the run keeps one."""
 
 INTERPOLATION_FILE, FILTERS_FILE = "interpolation.png", "filters.png"
-"""Beside a run's sample sheets: ways between latents, and what D's filters see, where that was asked for."""
+"""Beside a run's sample grids: ways between latents, and what D's filters see, where that was asked for."""
 
 UNTIL_SETTLED = 0
 """Stands for a number of seeds that answers say."""
@@ -68,18 +68,18 @@ class Store:
         """Return the file of one run's compressed record."""
         return self.root / "records" / f"{run_id}.json.gz"
 
-    def archived_sheet(self, run_id: str, name: str) -> Path:
-        """Return the file of one run's sample sheet that was kept."""
+    def archived_sample_grid(self, run_id: str, name: str) -> Path:
+        """Return the file of one run's sample grid that was kept."""
         return self.root / "sheets" / run_id / name
 
-    def sample_sheets(self, run_id: str) -> list[Path]:
-        """List a run's sample sheets, in the order of training."""
+    def sample_grids(self, run_id: str) -> list[Path]:
+        """List a run's sample grids, in the order of training."""
         places = (self.run_dir(run_id) / "samples", self.root / "sheets" / run_id)
         return next((found for place in places if (found := sorted(place.glob("step-*.png"), key=_step_of))), [])
 
     def picture(self, run_id: str, name: str) -> Path | None:
-        """Return a picture beside a run's sample sheets, or None where it has none of that name."""
-        places = (self.run_dir(run_id) / "samples" / name, self.archived_sheet(run_id, name))
+        """Return a picture beside a run's sample grids, or None where it has none of that name."""
+        places = (self.run_dir(run_id) / "samples" / name, self.archived_sample_grid(run_id, name))
         return next((place for place in places if place.is_file()), None)
 
     @property
@@ -218,10 +218,10 @@ class Store:
         return self.root / "plans" / f"{grid}.json"
 
 
-def _step_of(sheet: Path) -> tuple[int, str]:
-    """Sort sheets by their steps: from a million on they have another digit."""
-    digits = sheet.stem.removeprefix("step-")
-    return (int(digits) if digits.isdecimal() else -1), sheet.name
+def _step_of(sample_grid: Path) -> tuple[int, str]:
+    """Sort sample_grids by their steps: from a million on they have another digit."""
+    digits = sample_grid.stem.removeprefix("step-")
+    return (int(digits) if digits.isdecimal() else -1), sample_grid.name
 
 
 def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:

@@ -265,12 +265,12 @@ def _values(store: Store, record: Record) -> Iterator[tuple[int, Any]]:
         if record.scoring.final is not None:
             for name, score in record.scoring.final.as_row().items():
                 yield record.config.steps, Summary.Value(tag=f"scores/{name}", simple_value=score)
-    for sheet in store.sample_sheets(record.run_id):
-        with Image.open(sheet) as picture:
+    for sample_grid in store.sample_grids(record.run_id):
+        with Image.open(sample_grid) as picture:
             image = Summary.Image(
                 height=picture.height,
                 width=picture.width,
                 colorspace=len(picture.getbands()),
-                encoded_image_string=sheet.read_bytes(),
+                encoded_image_string=sample_grid.read_bytes(),
             )
-        yield int(sheet.stem.removeprefix("step-")), Summary.Value(tag="samples", image=image)
+        yield int(sample_grid.stem.removeprefix("step-")), Summary.Value(tag="samples", image=image)

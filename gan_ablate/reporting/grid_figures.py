@@ -162,7 +162,7 @@ def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
         record = results.store.find_record(variant.with_seed(results.plan.seeds[0]))
         if record is None or record.status == "failed":
             continue
-        files = results.store.sample_sheets(record.run_id)
+        files = results.store.sample_grids(record.run_id)
         note = f", diverged at step {record.diverged_at}" if record.status == "diverged" else ""
         if files:
             grids[variant.label + note] = files

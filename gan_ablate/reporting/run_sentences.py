@@ -144,7 +144,7 @@ def overhead_sentence(results: GridResults) -> str | None:
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
         f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
-        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
+        f"sample grids, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
         "with batch statistics and into the floor."
     )
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from gan_ablate.training.data import ImageDataset
 
 
-NUM_SHEET_IMAGES = 64
-"""Images on a sample sheet, from the same latents in every run."""
+NUM_SAMPLE_GRID_IMAGES = 64
+"""Images on a sample grid, from the same latents in every run."""
 
 
 class NonFiniteImagesError(Exception):
@@ -152,10 +152,10 @@ def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -
     return ask_for(config, z, classes), classes
 
 
-def sheet_latents(config: RunConfig) -> Tensor:
-    """Draw what a sample sheet shows, (NUM_SHEET_IMAGES, num_inputs_g); a conditional run draws each class in turn."""
+def sample_grid_latents(config: RunConfig) -> Tensor:
+    """Draw what a sample grid shows, (NUM_SAMPLE_GRID_IMAGES, num_inputs_g); a conditional run draws each class in turn."""
     unconditional = config.model_copy(update={"conditional": False})
-    z, _ = scoring_latents(unconditional, NUM_SHEET_IMAGES)
+    z, _ = scoring_latents(unconditional, NUM_SAMPLE_GRID_IMAGES)
     return ask_for(config, z, torch.arange(len(z)) % config.num_classes) if config.num_classes else z
 
 

@@ -112,7 +112,7 @@ def test_a_checkpoint_whose_run_has_lost_its_sheets_is_not_used(tmp_path: Path) 
     stop_midway(config, context)
     shutil.rmtree(Store(tmp_path).run_dir(config.run_id))
     execute(config, context, lambda _: None)
-    assert [path.name for path in Store(tmp_path).sample_sheets(config.run_id)] == [
+    assert [path.name for path in Store(tmp_path).sample_grids(config.run_id)] == [
         "step-000000.png", "step-000010.png", "step-000020.png", "step-000030.png",
     ]  # fmt: skip
 
@@ -187,7 +187,7 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
     log = (Store(tmp_path / "out").run_dir(long.run_id) / "log.txt").read_text()
     assert (f"goes on from step {shorter}" in log) == is_used
     samples = [
-        sorted(path.name for path in Store(tmp_path / place).sample_sheets(long.run_id)) for place in ("out", "whole")
+        sorted(path.name for path in Store(tmp_path / place).sample_grids(long.run_id)) for place in ("out", "whole")
     ]
     assert samples[0] == samples[1]
 

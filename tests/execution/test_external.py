@@ -100,7 +100,7 @@ def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
     assert 0.2 < record.train_sec < record.total_sec
     store = Store(tmp_path / "out")
     assert "this line tells nothing" in (store.run_dir(record.run_id) / "output.txt").read_text()
-    assert [sheet.name for sheet in store.sample_sheets(record.run_id)] == ["step-000000.png"]
+    assert [sample_grid.name for sample_grid in store.sample_grids(record.run_id)] == ["step-000000.png"]
     assert store.load_record(record.run_id) == record
 
 

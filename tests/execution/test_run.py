@@ -63,9 +63,9 @@ def test_the_saved_generator_draws_the_saved_sheet(context: RunContext) -> None:
     generator = build_generator(config)
     generator.load_state_dict(load_file(folder / "generator.safetensors"))
     images = sample_images(generator, scoring_latents(config, 64)[0], torch.device("cpu"))
-    sheet = np.asarray(Image.open(folder / "samples" / "step-000003.png").convert("L"))
-    assert sheet.shape == (242, 242)  # eight by eight images of 28 pixels, two pixels between
-    assert np.abs(sheet[2:30, 32:60].astype(int) - images[1, 0].numpy().astype(int)).max() <= 1
+    sample_grid = np.asarray(Image.open(folder / "samples" / "step-000003.png").convert("L"))
+    assert sample_grid.shape == (242, 242)  # eight by eight images of 28 pixels, two pixels between
+    assert np.abs(sample_grid[2:30, 32:60].astype(int) - images[1, 0].numpy().astype(int)).max() <= 1
 
 
 def test_the_same_configuration_leaves_the_same_record_wherever_it_runs(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_conditional_run_is_scored_by_its_labels_and_an_average_beside_its_wei
     assert scoring.fid_ema != scoring.final.fid
     assert scoring.curve_steps == [12]
     folder = Store(Path(context.out)).run_dir(config.run_id)
-    sheets = [path.name for path in sorted((folder / "samples").iterdir())]
-    assert sheets == [f"step-{step:06d}.png" for step in (0, 5, 10, 12)]
+    sample_grids = [path.name for path in sorted((folder / "samples").iterdir())]
+    assert sample_grids == [f"step-{step:06d}.png" for step in (0, 5, 10, 12)]
     names = [load_file(folder / f"generator{suffix}.safetensors").keys() for suffix in ("", "-ema")]
     assert names[0] == names[1]
 
@@ -199,15 +199,15 @@ def test_a_conditional_generator_draws_the_class_asked_for(context: RunContext, 
     config = make_config("mlp", conditional=True, num_classes=10)
     execute(config, context, ignore)
     store = Store(Path(context.out))
-    sheets = {}
+    sample_grids = {}
     for label in (None, 3, 7):
         draw_samples(store, config.run_id, 10, 0, tmp_path / "sheet.png", label)
-        sheets[label] = np.asarray(Image.open(tmp_path / "sheet.png"))
-    mixed, threes = sheets[None], sheets[3]
+        sample_grids[label] = np.asarray(Image.open(tmp_path / "sheet.png"))
+    mixed, threes = sample_grids[None], sample_grids[3]
     side = 30  # 28 pixels and two between, four images to a row; the fourth is a three in both
     assert np.array_equal(mixed[2:30, 2 + 3 * side : 30 + 3 * side], threes[2:30, 2 + 3 * side : 30 + 3 * side])
     assert not np.array_equal(mixed[2:30, 2:30], threes[2:30, 2:30])
-    assert not np.array_equal(threes, sheets[7])
+    assert not np.array_equal(threes, sample_grids[7])
     with pytest.raises(UserError, match="--label 10: valid: 0 to 9"):
         draw_samples(store, config.run_id, 4, 0, tmp_path / "sheet.png", 10)
     plain = make_config("mlp")

@@ -80,23 +80,23 @@ def touch(path: Path) -> Path:
 
 def test_sample_sheets_are_in_the_order_of_training(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.sample_sheets("abc") == []
+    assert store.sample_grids("abc") == []
     archived = touch(tmp_path / "sheets" / "abc" / "step-000007.png")
-    assert store.sample_sheets("abc") == [archived]
+    assert store.sample_grids("abc") == [archived]
     samples = tmp_path / "runs" / "abc" / "samples"
     names = ("step-1000000.png", "step-000000.png", "step-999999.png", "step-last.png")
-    sheets = {name: touch(samples / name) for name in names}
+    sample_grids = {name: touch(samples / name) for name in names}
     for name in ("interpolation.png", "step-000001.png.part"):
         touch(samples / name)
     expected = ["step-last.png", "step-000000.png", "step-999999.png", "step-1000000.png"]
-    assert store.sample_sheets("abc") == [sheets[name] for name in expected]
+    assert store.sample_grids("abc") == [sample_grids[name] for name in expected]
 
 
 def test_sheets_of_the_same_step_are_in_the_order_of_their_names(tmp_path: Path) -> None:
     samples = tmp_path / "runs" / "abc" / "samples"
     for name in ("step-5.png", "step-0005.png", "step-05.png", "step-b.png", "step-a.png"):
         touch(samples / name)
-    found = [sheet.name for sheet in Store(tmp_path).sample_sheets("abc")]
+    found = [sample_grid.name for sample_grid in Store(tmp_path).sample_grids("abc")]
     assert found == ["step-a.png", "step-b.png", "step-0005.png", "step-05.png", "step-5.png"]
 
 

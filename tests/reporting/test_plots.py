@@ -26,7 +26,7 @@ from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge
 from tests.synthetic import make_results
 
 
-def save_sheet(folder: Path, step: int, level: int) -> Path:
+def save_sample_grid(folder: Path, step: int, level: int) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{step:06d}.png"
     Image.fromarray(np.full((242, 242, 3), level, np.uint8)).save(path)
@@ -67,8 +67,8 @@ def test_a_variant_looks_the_same_in_every_figure() -> None:
 
 
 def test_an_animation_shows_the_steps_in_order_and_rests_on_the_last(tmp_path: Path) -> None:
-    sheets = [save_sheet(tmp_path / "run", step, 30 * i) for i, step in enumerate((0, 50, 1_000))]
-    write_animation(sheets, 4, tmp_path / "grid" / "training.webp")
+    sample_grids = [save_sample_grid(tmp_path / "run", step, 30 * i) for i, step in enumerate((0, 50, 1_000))]
+    write_animation(sample_grids, 4, tmp_path / "grid" / "training.webp")
     with Image.open(tmp_path / "grid" / "training.webp") as animation:
         assert animation.size == (242, 121 + 14)
         levels: list[int] = []
@@ -84,7 +84,7 @@ def test_an_animation_shows_the_steps_in_order_and_rests_on_the_last(tmp_path: P
 
 
 def test_sheets_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
-    small = save_sheet(tmp_path / "a", 1, 0)
+    small = save_sample_grid(tmp_path / "a", 1, 0)
     large = tmp_path / "large.png"
     Image.new("RGB", (466, 466)).save(large)
     plot_samples({"small": small, "large": large}, 4, FigurePath(tmp_path / "samples.png"))
@@ -93,11 +93,11 @@ def test_sheets_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_broken_sheet_is_named_with_a_way_out(tmp_path: Path) -> None:
-    sheet = tmp_path / "runs" / "abc" / "samples" / "step-000001.png"
-    sheet.parent.mkdir(parents=True)
-    sheet.write_bytes(b"")
+    sample_grid = tmp_path / "runs" / "abc" / "samples" / "step-000001.png"
+    sample_grid.parent.mkdir(parents=True)
+    sample_grid.write_bytes(b"")
     with pytest.raises(UserError, match=r"step-000001\.png: cannot be read .*; delete .*abc to run it again"):
-        write_animation([sheet], 4, tmp_path / "x.webp")
+        write_animation([sample_grid], 4, tmp_path / "x.webp")
     assert not (tmp_path / "x.webp").exists()
 
 

@@ -115,8 +115,8 @@ def test_an_animation_shows_every_sheet_of_a_run(whole: Path) -> None:
 
 def test_a_sheet_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     store, planned = save_equal_runs(tmp_path)
-    (sheet, *_) = (store.run_dir(planned.baseline.config.run_id) / "samples").iterdir()
-    sheet.write_bytes(b"not a picture")
+    (sample_grid, *_) = (store.run_dir(planned.baseline.config.run_id) / "samples").iterdir()
+    sample_grid.write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"step-.*png: cannot be read .* delete .* to run it again"):
         write_report(tmp_path)
 

@@ -404,7 +404,7 @@ def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytes
     assert store.load_record(config.run_id) == record
     assert store.picture(config.run_id, FILTERS_FILE) is not None
     assert store.picture(config.run_id, INTERPOLATION_FILE) is not None
-    assert len(store.sample_sheets(config.run_id)) == 2
+    assert len(store.sample_grids(config.run_id)) == 2
     assert NUM_FILTERS == 8
 
 

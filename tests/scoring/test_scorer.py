@@ -23,9 +23,9 @@ from gan_ablate.scoring.scorer import (
     NonFiniteImagesError,
     Scorer,
     quantise,
+    sample_grid_latents,
     sample_images,
     scoring_latents,
-    sheet_latents,
 )
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.training.data import ImageDataset, load_dataset, resize, take_batch
@@ -363,8 +363,8 @@ def test_a_conditional_run_is_asked_for_classes_as_frequent_as_the_images() -> N
     assert (classes == 7).float().mean().item() == pytest.approx(0.25, abs=0.03)
     # Beside a run that is not conditional, the latents are the same.
     assert torch.equal(latents[:, :100], scoring_latents(make_config(), 4_000)[0])
-    assert sheet_latents(config)[:, 100:].argmax(1).tolist() == [place % 10 for place in range(64)]
-    assert torch.equal(sheet_latents(config)[:, :100], sheet_latents(make_config()))
+    assert sample_grid_latents(config)[:, 100:].argmax(1).tolist() == [place % 10 for place in range(64)]
+    assert torch.equal(sample_grid_latents(config)[:, :100], sample_grid_latents(make_config()))
     again = scoring_latents(config, 4_000, labels)
     assert torch.equal(again[0], latents)
 
@@ -375,7 +375,7 @@ def test_latents_are_those_of_earlier_records() -> None:
     latents, classes = scoring_latents(make_config(), 64)
     assert classes is None
     assert torch.equal(latents, torch.randn(64, 100, generator=stream))
-    assert torch.equal(sheet_latents(make_config()), latents)
+    assert torch.equal(sample_grid_latents(make_config()), latents)
 
 
 def test_scoring_draws_from_the_runs_own_distribution() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
 from gan_ablate.errors import UserError
-from gan_ablate.scoring.scorer import NUM_SHEET_IMAGES, sample_images, sheet_latents
+from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, sample_grid_latents, sample_images
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator, initialise
 from gan_ablate.training.models.layers import (
@@ -62,7 +62,7 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
 
 @pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
-    """Twenty steps at tiny widths, and as many of its images as a sheet holds."""
+    """Twenty steps at tiny widths, and as many of its images as a sample_grid holds."""
     few = narrow(config)
     data = load_dataset("mnist-10k", config.image_size, Path())
     trainer = Trainer(few, data.images, data.labels)
@@ -72,8 +72,8 @@ def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(
     assert math.isfinite(row.loss_d + row.loss_g + row.grad_norm_d + row.grad_norm_g)
     assert row.grad_norm_g > 0
     assert trainer.is_finite()
-    images = sample_images(trainer.generator, sheet_latents(few), torch.device("cpu"))
-    assert images.shape == (NUM_SHEET_IMAGES, 1, config.image_size, config.image_size)
+    images = sample_images(trainer.generator, sample_grid_latents(few), torch.device("cpu"))
+    assert images.shape == (NUM_SAMPLE_GRID_IMAGES, 1, config.image_size, config.image_size)
 
 
 def narrow(config: RunConfig) -> RunConfig:

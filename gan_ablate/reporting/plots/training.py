@@ -233,66 +233,66 @@ def enlarge_picture(source: Path, path: Path) -> None:
         save_picture(picture.resize(size, Image.Resampling.NEAREST), path)
 
 
-SHEET_ROWS = 8
-"""Rows of images on a sample sheet."""
+SAMPLE_GRID_ROWS = 8
+"""Rows of images on a sample grid."""
 
 FRAME_MS, LAST_FRAME_MS = 450, 1_800
 
 
-def plot_samples(sheets: Mapping[str, Path], num_rows: int, path: FigurePath) -> None:
-    """Set the sample sheets of all variants side by side; equal places have equal latents.
+def plot_samples(sample_grids: Mapping[str, Path], num_rows: int, path: FigurePath) -> None:
+    """Set the sample grids of all variants side by side; equal places have equal latents.
 
     Args:
-        sheets: variant → its sample sheet, eight images wide.
+        sample_grids: variant → its sample grid, eight images wide.
         num_rows: rows of images to show of each.
         path: the PNG to write.
 
     Raises:
-        UserError: if a sheet cannot be read.
+        UserError: if a sample_grid cannot be read.
     """
-    num_columns = min(len(sheets), 2 if len(sheets) <= 4 else 3)
-    lines = -(-len(sheets) // num_columns)
-    pictures = {label: np.asarray(_open(sheet)) for label, sheet in sheets.items()}
+    num_columns = min(len(sample_grids), 2 if len(sample_grids) <= 4 else 3)
+    lines = -(-len(sample_grids) // num_columns)
+    pictures = {label: np.asarray(_open(sample_grid)) for label, sample_grid in sample_grids.items()}
     shape = next(iter(pictures.values())).shape
-    shown = round(shape[0] * num_rows / SHEET_ROWS)
+    shown = round(shape[0] * num_rows / SAMPLE_GRID_ROWS)
     panel = WIDTH_INCHES / num_columns
     with open_figure(path, lines * (panel * shown / shape[1] + 0.45)) as figure:
         grid = figure.subplots(lines, num_columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, (label, picture) in zip(grid.flat, pictures.items(), strict=False):
-            axes.imshow(picture[: round(picture.shape[0] * num_rows / SHEET_ROWS)], interpolation="nearest")
+            axes.imshow(picture[: round(picture.shape[0] * num_rows / SAMPLE_GRID_ROWS)], interpolation="nearest")
             axes.set_title(label.replace(", ", "\n"), fontsize=9)
 
 
-def write_animation(sheets: Sequence[Path], num_rows: int, path: Path) -> None:
-    """Write sample sheets along training as a looping WebP, each frame with its step.
+def write_animation(sample_grids: Sequence[Path], num_rows: int, path: Path) -> None:
+    """Write sample grids along training as a looping WebP, each frame with its step.
 
     Args:
-        sheets: of one run, in order, named ``step-N.png``.
+        sample_grids: of one run, in order, named ``step-N.png``.
         num_rows: rows of images to show.
         path: the file to write.
 
     Raises:
-        UserError: if a sheet cannot be read.
+        UserError: if a sample_grid cannot be read.
     """
     frames = []
-    for sheet in sheets:
-        picture = _open(sheet)
-        shown = round(picture.height * num_rows / SHEET_ROWS)
+    for sample_grid in sample_grids:
+        picture = _open(sample_grid)
+        shown = round(picture.height * num_rows / SAMPLE_GRID_ROWS)
         frame = Image.new("RGB", (picture.width, shown + 14), "white")
         frame.paste(picture.crop((0, 0, picture.width, shown)), (0, 14))
-        ImageDraw.Draw(frame).text((2, 1), f"step {int(sheet.stem.removeprefix('step-')):,}", fill="black")
+        ImageDraw.Draw(frame).text((2, 1), f"step {int(sample_grid.stem.removeprefix('step-')):,}", fill="black")
         frames.append(frame)
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     options = {"duration": durations, "loop": 0, "quality": 60, "method": 4}
     save_picture(frames[0], path, save_all=True, append_images=frames[1:], **options)
 
 
-def _open(sheet: Path) -> Image.Image:
+def _open(sample_grid: Path) -> Image.Image:
     try:
-        with Image.open(sheet) as picture:
+        with Image.open(sample_grid) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError) as broken:
-        run = sheet.parent.parent
-        raise UserError(f"{sheet}: cannot be read ({broken}); delete {run} to run it again") from None
+        run = sample_grid.parent.parent
+        raise UserError(f"{sample_grid}: cannot be read ({broken}); delete {run} to run it again") from None
