@@ -87,15 +87,15 @@ def check_code(plans: Sequence[Plan]) -> None:
         UserError: if it does not give what it should.
     """
     variants = [variant for plan in plans for variant in plan.variants if isinstance(variant.config, RunConfig)]
-    if not any(variant.trained.own_parts for variant in variants):
+    if not any(variant.trained.user_parts for variant in variants):
         return
     from gan_ablate.training.user_code import allow_code
-    from gan_ablate.training.user_code_check import check_own  # PyTorch: seconds that other plans need not pay
+    from gan_ablate.training.user_code_check import check_user_code  # PyTorch: seconds that other plans need not pay
 
     for plan in plans:
         allow_code(plan.folders)
     for variant in variants:
-        check_own(variant.trained)
+        check_user_code(variant.trained)
 
 
 def show_forecast(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from gan_ablate.design.user_code import OwnDiscriminator, OwnGenerator, OwnLoss, OwnPenalty
+from gan_ablate.design.user_code import UserDiscriminator, UserGenerator, UserLoss, UserPenalty
 from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone, refusal
 
 NormKind = Literal["none", "batch"]
@@ -187,10 +187,10 @@ class DCGANDiscriminator(_DCGAN, _Discriminator):
 
 
 Generator = Annotated[
-    MLPGenerator | DCGANGenerator | OwnGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPGenerator | DCGANGenerator | UserGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)
 ]
 Discriminator = Annotated[
-    MLPDiscriminator | DCGANDiscriminator | OwnDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPDiscriminator | DCGANDiscriminator | UserDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
 ]
 
 
@@ -249,7 +249,7 @@ class RelativisticLoss(Model):
 
 
 Loss = Annotated[
-    BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | OwnLoss,
+    BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | UserLoss,
     Field(discriminator="kind"),
     BeforeValidator(kind_alone),
 ]
@@ -288,7 +288,7 @@ class R1R2Penalty(Model):
 
 
 Penalty = Annotated[
-    NoPenalty | GradientPenalty | R1Penalty | R1R2Penalty | OwnPenalty,
+    NoPenalty | GradientPenalty | R1Penalty | R1R2Penalty | UserPenalty,
     Field(discriminator="kind"),
     BeforeValidator(kind_alone),
 ]

@@ -31,7 +31,7 @@ from gan_ablate.design.resolve_external import (
 )
 from gan_ablate.design.run_fields import MAX_STEPS
 from gan_ablate.design.settings import TELLING, Block, count_blocks, file_name, list_blocks, look_up, tell_apart
-from gan_ablate.design.user_code import OwnCode
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
 
@@ -227,7 +227,7 @@ def plan(
         own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
     folders = KnownFolders()
     is_file = Path(grid.source).suffix == ".toml"
-    code = OwnCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
+    code = UserCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     num_variants = count_blocks(grid, datasets, bases) * count_variants(grid)
     if num_variants > MAX_VARIANTS:

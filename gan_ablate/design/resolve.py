@@ -20,7 +20,7 @@ from gan_ablate.design.datasets import (
 from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, Grid, load_preset
 from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
 from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
-from gan_ablate.design.user_code import OwnCode
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError
 
@@ -140,7 +140,7 @@ def resolve_variant(
     own_budget: list[Layer],
     options: list[Layer],
     folders: KnownFolders,
-    code: OwnCode,
+    code: UserCode,
 ) -> RunConfig:
     """Lay everything that has a say over one variant of a grid.
 
@@ -175,7 +175,7 @@ def resolve_run(
     common: dict[str, Any],
     layers: list[Layer],
     folders: KnownFolders,
-    code: OwnCode | None = None,
+    code: UserCode | None = None,
 ) -> RunConfig:
     """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
     data = merge(preset, common)
@@ -191,7 +191,7 @@ def resolve_run(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    data = (code or OwnCode()).complete(data, source)
+    data = (code or UserCode()).complete(data, source)
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat
 
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
 from gan_ablate.design.gan import Discriminator, Generator, Init, Loss, NoPenalty, Penalty
-from gan_ablate.design.user_code import PARTS, OwnPart
+from gan_ablate.design.user_code import PARTS, UserPart
 from gan_ablate.design.validation import Model, Probability, Size
 
 if TYPE_CHECKING:
@@ -213,16 +213,16 @@ class RunFields(HashedConfig):
             "masks_after_networks": has_dropout,
             "layer_behind_minibatch_std": has_minibatch_std,
             "halves_round_up": has_halves,
-            "own_parts_seeded": bool(self.own_parts),
+            "own_parts_seeded": bool(self.user_parts),
         }
         of_config = tuple(name for name, is_changed in changed.items() if is_changed)
         return (*of_config, *folder_revisions(self.dataset))
 
     @property
-    def own_parts(self) -> dict[str, OwnPart]:
+    def user_parts(self) -> dict[str, UserPart]:
         """Its parts that are user code: field → part."""
         parts = {name: getattr(self, name) for name in PARTS}
-        return {name: part for name, part in parts.items() if isinstance(part, OwnPart)}
+        return {name: part for name, part in parts.items() if isinstance(part, UserPart)}
 
     @property
     def num_channels(self) -> int:

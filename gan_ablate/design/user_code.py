@@ -20,7 +20,7 @@ _NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 ImportPath = Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=200)]
 
 
-class OwnPart(Model):
+class UserPart(Model):
     """A user's class or function; all other fields that are set go to it as keyword arguments."""
 
     model_config = ConfigDict(extra="allow")
@@ -42,7 +42,7 @@ class OwnPart(Model):
         return dict(self.model_extra or {})
 
 
-class OwnGenerator(OwnPart):
+class UserGenerator(UserPart):
     """A user's generator: it maps latents to images in [-1, 1]."""
 
     latents: Literal["vectors", "maps"] = "vectors"
@@ -51,7 +51,7 @@ class OwnGenerator(OwnPart):
     """Whether ``init`` draws its linear, convolutional and batch norm layers anew, or they stay as it made them."""
 
 
-class OwnDiscriminator(OwnPart):
+class UserDiscriminator(UserPart):
     """A user's discriminator: it maps images in [-1, 1] to a logit each, without a sigmoid at its end."""
 
     initialised: Literal["by_init", "by_itself"] = "by_init"
@@ -60,19 +60,19 @@ class OwnDiscriminator(OwnPart):
     """Divides each layer's weight by its largest singular value (arXiv:1802.05957, equation 8)."""
 
 
-class OwnLoss(OwnPart):
+class UserLoss(UserPart):
     """A user's adversarial loss, with two methods.
 
     ``discriminator(logits_real, logits_fake)`` and ``generator(logits_fake)``, each of (B,) logits, give () losses.
     """
 
 
-class OwnPenalty(OwnPart):
+class UserPenalty(UserPart):
     """A user's penalty: called with D as a function, real images and fake ones, it returns a () number."""
 
 
 @dataclass
-class OwnCode:
+class UserCode:
     """Where the code of a plan's runs lies.
 
     Attributes:

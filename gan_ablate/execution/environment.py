@@ -19,7 +19,7 @@ from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.runtime import find_device, has_native_bf16
-from gan_ablate.training.user_code_check import check_own
+from gan_ablate.training.user_code_check import check_user_code
 
 if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
@@ -90,7 +90,7 @@ def check_inputs(config: AnyConfig, context: RunContext) -> None:
     find_dataset(config, context)
     find_scorer(config, context)
     if isinstance(config, RunConfig):
-        check_own(config)
+        check_user_code(config)
 
 
 def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:

@@ -135,7 +135,7 @@ NUM_EAGER_STEPS = 3
 
 def choose_step(trainer: AdversarialStep) -> Callable[[], StepTerms]:
     """Return how a trainer's steps are taken where it lies: on a GPU as graphs, unless user code takes part."""
-    is_graphed = trainer.images.device.type == "cuda" and not trainer.config.own_parts
+    is_graphed = trainer.images.device.type == "cuda" and not trainer.config.user_parts
     return GraphedStep(trainer).step if is_graphed else trainer.step
 
 

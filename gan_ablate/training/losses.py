@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from gan_ablate.errors import UserError
-from gan_ablate.training.user_code import find_own
+from gan_ablate.training.user_code import find_user_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_ablate.design.gan import BCELoss, HingeLoss, LeastSquaresLoss, RelativisticLoss, WassersteinLoss
-    from gan_ablate.design.user_code import OwnLoss
+    from gan_ablate.design.user_code import UserLoss
 
-    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | OwnLoss
+    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | UserLoss
 
 MODE_SEEKING_EPS = 1e-5
 """Keeps the term finite where all images are the same, as in the authors' code."""
@@ -60,7 +60,7 @@ def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: 
             # arXiv:2501.05441, equation 2, with f(t) = -log(1 + e^-t): D maximises E[f(D(x) - D(G(z)))].
             return functional.softplus(logits_fake - logits_real).mean()
         case "module":
-            return _single(find_own(loss).discriminator(logits_real, logits_fake), f"{loss.path}.discriminator")
+            return _single(find_user_part(loss).discriminator(logits_real, logits_fake), f"{loss.path}.discriminator")
         case _:
             assert_never(loss)
 
@@ -91,7 +91,7 @@ def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tens
             assert logits_real is not None
             return functional.softplus(logits_real - logits_fake).mean()
         case "module":
-            return _single(find_own(loss).generator(logits_fake), f"{loss.path}.generator")
+            return _single(find_user_part(loss).generator(logits_fake), f"{loss.path}.generator")
         case _:
             assert_never(loss)
 
@@ -176,7 +176,7 @@ def discriminator_penalty(
             at_real, at_fake = (zero_centred_gradient_penalty(x.logits, x.images) for x in (real, fake))
             return penalty.gamma * (at_real + at_fake)
         case "module":
-            given = find_own(penalty)(judge, real.images.detach(), fake.images.detach())
+            given = find_user_part(penalty)(judge, real.images.detach(), fake.images.detach())
             if not isinstance(given, torch.Tensor) or given.numel() != 1:
                 raise UserError(f"{penalty.path}: gives no tensor of one number")
             return given.reshape(())

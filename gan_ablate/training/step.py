@@ -19,7 +19,7 @@ from gan_ablate.training.losses import (
 )
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.runtime import computing_in, seed_streams
-from gan_ablate.training.user_code import keep_own
+from gan_ablate.training.user_code import keep_user_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ class AdversarialStep:
         streams: purpose → random stream on the device; dropout draws from PyTorch's global stream.
         average: G with the moving average of its weights, where the run keeps one.
         average_weight: () 1 - decayⁿ after n steps, by which that average is divided.
-        own_modules: the loss and the penalty, where they are user code and modules.
+        user_modules: the loss and the penalty, where they are user code and modules.
     """
 
     def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
@@ -110,9 +110,9 @@ class AdversarialStep:
         # Dropout is the one thing in training that draws from PyTorch's global stream. Seeded here, as the networks'
         # constructors draw from it too: variants with other layers meet the same masks.
         torch.manual_seed(stream_seed(config.seed, "dropout"))
-        self.own_modules: list[nn.Module] = []
-        if config.own_parts:
-            self.own_modules = keep_own(config.own_parts, config.seed, self._device)
+        self.user_modules: list[nn.Module] = []
+        if config.user_parts:
+            self.user_modules = keep_user_parts(config.user_parts, config.seed, self._device)
             seed_streams(stream_seed(config.seed, "dropout"))
         self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
         self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)

@@ -200,7 +200,7 @@ def capture_state(trainer: Trainer) -> dict[str, Tensor]:
         "order/left": trainer.order.left,
         "stream/global": _global_stream(trainer.images.device),
     }
-    if trainer.config.own_parts:  # a user's code may draw from any stream
+    if trainer.config.user_parts:  # a user's code may draw from any stream
         state |= {f"process/{name}": position for name, position in read_streams().items()}
     for purpose, stream in trainer.streams.items():
         state[f"stream/{purpose}"] = stream.get_state()
@@ -236,7 +236,7 @@ def restore_state(trainer: Trainer, state: dict[str, Tensor]) -> None:
     trainer.order.stream.set_state(state["order/stream"])
     trainer.order.left = state["order/left"].to(device, copy=True)
     _set_global_stream(device, state["stream/global"])
-    if trainer.config.own_parts:
+    if trainer.config.user_parts:
         set_streams(_below(state, "process"))
     for purpose, stream in trainer.streams.items():
         stream.set_state(state[f"stream/{purpose}"])
@@ -266,7 +266,7 @@ def pack_weights(network: nn.Module) -> bytes:
 
 def _networks(trainer: Trainer) -> dict[str, nn.Module]:
     networks = {"generator": trainer.generator, "discriminator": trainer.discriminator}
-    networks |= {f"own/{number}": module for number, module in enumerate(trainer.own_modules)}
+    networks |= {f"own/{number}": module for number, module in enumerate(trainer.user_modules)}
     return networks if trainer.average is None else {**networks, "average": trainer.average}
 
 

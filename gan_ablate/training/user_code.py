@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-    from gan_ablate.design.user_code import OwnDiscriminator, OwnGenerator, OwnPart, Source
+    from gan_ablate.design.user_code import Source, UserDiscriminator, UserGenerator, UserPart
 
 _places: dict[str, str] = {}
 """``NAME@HASH`` → its folder, of the code that this process may run."""
@@ -84,18 +84,18 @@ class WrappedDiscriminator(nn.Module):
         return logits.flatten() if logits.numel() == len(x) else logits.flatten(1)
 
 
-def build_own_generator(part: OwnGenerator, seed: int) -> nn.Module:
-    """Build a generator of a user's, from the seed's streams; see ``build_own``."""
+def build_user_generator(part: UserGenerator, seed: int) -> nn.Module:
+    """Build a generator of a user's, from the seed's streams; see ``build_user_part``."""
     return WrappedGenerator(_build_network(part, seed, "generator"), takes_maps=part.latents == "maps")
 
 
-def build_own_discriminator(part: OwnDiscriminator, seed: int) -> nn.Module:
-    """Build a discriminator of a user's, from the seed's streams; see ``build_own``."""
+def build_user_discriminator(part: UserDiscriminator, seed: int) -> nn.Module:
+    """Build a discriminator of a user's, from the seed's streams; see ``build_user_part``."""
     return WrappedDiscriminator(_build_network(part, seed, "discriminator"))
 
 
-def _build_network(part: OwnPart, seed: int, role: str) -> nn.Module:
-    network = build_own(part, seed, role)
+def _build_network(part: UserPart, seed: int, role: str) -> nn.Module:
+    network = build_user_part(part, seed, role)
     if not isinstance(network, nn.Module):
         raise UserError(f"{role}.path = {part.path!r}: makes a {type(network).__name__}; valid: a torch.nn.Module")
     with keeping_streams():
@@ -130,7 +130,7 @@ def _drop_loading_hooks(module: nn.Module) -> None:
             del hooks[key]
 
 
-def keep_own(parts: Mapping[str, OwnPart], seed: int, device: torch.device) -> list[nn.Module]:
+def keep_user_parts(parts: Mapping[str, UserPart], seed: int, device: torch.device) -> list[nn.Module]:
     """Make a run's loss and penalty anew, where they are a user's: what they keep from step to step is that run's.
 
     Args:
@@ -144,31 +144,31 @@ def keep_own(parts: Mapping[str, OwnPart], seed: int, device: torch.device) -> l
     _kept.clear()
     for role in ("loss", "penalty"):
         if role in parts:
-            made = build_own(parts[role], seed, role)
+            made = build_user_part(parts[role], seed, role)
             _kept[_as_json(parts[role])] = made.to(device) if isinstance(made, nn.Module) else made
     return [made for made in _kept.values() if isinstance(made, nn.Module)]
 
 
-def find_own(part: OwnPart) -> Any:
+def find_user_part(part: UserPart) -> Any:
     """Return a loss or a penalty of a user's: that of the run that was begun last, where it has one."""
     name = _as_json(part)
     if name not in _kept:
-        _kept[name] = build_own(part, 0, "loss or penalty")
+        _kept[name] = build_user_part(part, 0, "loss or penalty")
     return _kept[name]
 
 
-def _as_json(part: OwnPart) -> str:
+def _as_json(part: UserPart) -> str:
     known = {"kind": part.kind, "path": part.path, "code": part.code}
     return json.dumps({**known, **part.arguments}, sort_keys=True)
 
 
-def build_own(part: OwnPart, seed: int, role: str) -> Any:
+def build_user_part(part: UserPart, seed: int, role: str) -> Any:
     """Make a part of a run: what it draws depends on the run's seed and the field that it is for alone."""
-    made, _ = make_own(part, stream_seed(seed, f"init/{role}/of its own"))
+    made, _ = make_user_part(part, stream_seed(seed, f"init/{role}/of its own"))
     return made
 
 
-def make_own(part: OwnPart, seed: int) -> tuple[Any, dict[str, Tensor]]:
+def make_user_part(part: UserPart, seed: int) -> tuple[Any, dict[str, Tensor]]:
     """Import a class or a function, seed all streams, and call it with its arguments.
 
     What was drawn before does not matter, nor when and where in this process the module was imported.
@@ -216,7 +216,7 @@ def watching(code: str) -> Iterator[None]:
             raise UserError(f"{code}: loads {file}, {advice}")
 
 
-def _find_object(part: OwnPart, where: str) -> Any:
+def _find_object(part: UserPart, where: str) -> Any:
     """Import a module, if this process has not yet, and return what a part names in it."""
     folder = _places.get(part.code)
     if folder is None:

@@ -15,7 +15,7 @@ from gan_ablate.training.losses import Judged, discriminator_loss, discriminator
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.runtime import SEEDING, read_streams, seed_streams
 from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
-from gan_ablate.training.user_code import make_own, watching
+from gan_ablate.training.user_code import make_user_part, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.user_code import OwnPart
+    from gan_ablate.design.user_code import UserPart
 
 BATCH = 4
 
@@ -31,7 +31,7 @@ NUM_PERTURBED = 4
 """Networks of random weights whose outputs are looked at, half of them with the signs of the other half."""
 
 
-def check_own(config: RunConfig) -> None:
+def check_user_code(config: RunConfig) -> None:
     """Let some batches go through networks, loss and penalty, if any of them is a user's code.
 
     What training will do to them is done here: they are built, copied, trained for two steps, saved and loaded.
@@ -39,20 +39,20 @@ def check_own(config: RunConfig) -> None:
     Raises:
         UserError: naming the part, what came and what was expected.
     """
-    if not config.own_parts:
+    if not config.user_parts:
         return
     with watching(_list_paths(config)):
         seed_streams(0)
-        for role, part in config.own_parts.items():
+        for role, part in config.user_parts.items():
             _refuse_seeding_when_made(part, role)
         for check in (_refuse_hidden_layers, _check_shapes, _check_ranges, _check_mixing):
             _guard(functools.partial(check, config), _list_paths(config))
         _guard(lambda: _check_training(config), f"a training step ({_list_paths(config)})")
 
 
-def _refuse_seeding_when_made(part: OwnPart, role: str) -> None:
+def _refuse_seeding_when_made(part: UserPart, role: str) -> None:
     """Refuse a part that seeds a stream when it is made: equal positions behind different seeds say so."""
-    ends = [make_own(part, seed)[1] for seed in (0, 1)]
+    ends = [make_user_part(part, seed)[1] for seed in (0, 1)]
     _compare_streams(ends, f"{role} ({part.path})", "when it is made, so every seed starts from the same weights")
 
 
@@ -236,7 +236,7 @@ def _shape(x: Tensor) -> str:
 
 
 def _list_paths(config: RunConfig) -> str:
-    return ", ".join(dict.fromkeys(part.path for part in config.own_parts.values()))
+    return ", ".join(dict.fromkeys(part.path for part in config.user_parts.values()))
 
 
 def _path_of(config: RunConfig, role: str) -> str:

@@ -27,7 +27,7 @@ from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.runtime import read_streams, seed_streams, set_streams
 from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, restore_state
 from gan_ablate.training.user_code import allow_code
-from gan_ablate.training.user_code_check import check_own
+from gan_ablate.training.user_code_check import check_user_code
 from tests.features import warm
 
 NETS = """
@@ -234,7 +234,7 @@ def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Pat
 def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path, level: str, message: str) -> None:
     planned = resolve(tmp_path / "mine", level)
     with pytest.raises(UserError, match=message) as wrong:
-        check_own(planned.variants[1].trained)
+        check_user_code(planned.variants[1].trained)
     assert "\n" not in str(wrong.value)
     context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
     assert str(check(planned.variants[1].config, context)) == str(wrong.value)
@@ -349,7 +349,7 @@ class Tied(nn.Module):
 def test_shared_tensors_are_averaged_once_and_saved(tmp_path: Path) -> None:
     level = 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5'
     config = config_of(tmp_path, level, SHARED)
-    check_own(config)
+    check_user_code(config)
     trainer = Trainer(config, torch.randint(256, (128, 1, 28, 28)).to(torch.uint8))
     average = trainer.average
     assert average is not None

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.user_code import OwnCode
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.training.user_code import allow_code
-from gan_ablate.training.user_code_check import check_own
+from gan_ablate.training.user_code_check import check_user_code
 from tests.configs import make_config
 
 NETS = '''
@@ -153,7 +153,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def with_code(folder: Path, **parts: Any) -> RunConfig:
     """Build a run of parts from the module above; other fields are set as they are."""
-    code = OwnCode(folder, is_allowed=True)
+    code = UserCode(folder, is_allowed=True)
     given = {
         name: {"kind": "module", **part} if isinstance(part, dict) and "path" in part else part
         for name, part in parts.items()
@@ -196,7 +196,7 @@ def logits(**arguments: Any) -> dict[str, Any]:
     ],
 )
 def test_networks_as_people_write_them_pass(folder: Path, parts: dict[str, Any]) -> None:
-    check_own(with_code(folder, **parts))
+    check_user_code(with_code(folder, **parts))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_networks_as_people_write_them_pass(folder: Path, parts: dict[str, Any])
 def test_what_would_spoil_a_run_is_refused_in_a_line(folder: Path, parts: dict[str, Any], message: str) -> None:
     state, num_threads = torch.get_rng_state(), torch.get_num_threads()
     with pytest.raises(UserError, match=message) as wrong:
-        check_own(with_code(folder, **parts))
+        check_user_code(with_code(folder, **parts))
     assert "\n" not in str(wrong.value)
     assert torch.get_default_dtype() == torch.float32
     assert not torch.are_deterministic_algorithms_enabled()
@@ -245,4 +245,4 @@ def test_what_would_spoil_a_run_is_refused_in_a_line(folder: Path, parts: dict[s
 
 
 def test_a_shipped_run_needs_no_check() -> None:
-    check_own(make_config("mlp"))
+    check_user_code(make_config("mlp"))

@@ -140,7 +140,7 @@ def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
 
 def _own_variant(config: AnyConfig) -> str:
     """Name what of a run decides whether a user's code does what it should: all but the seed."""
-    return config.run_id_of(0) if not isinstance(config, ExternalConfig) and config.own_parts else ""
+    return config.run_id_of(0) if not isinstance(config, ExternalConfig) and config.user_parts else ""
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:

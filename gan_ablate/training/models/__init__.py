@@ -18,7 +18,7 @@ from gan_ablate.training.models.dcgan import (
     build_mlp_discriminator,
     build_mlp_generator,
 )
-from gan_ablate.training.user_code import build_own_discriminator, build_own_generator
+from gan_ablate.training.user_code import build_user_discriminator, build_user_generator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def build_generator(config: RunConfig) -> nn.Module:
     network: nn.Module
     match config.generator.kind:
         case "module":
-            network = build_own_generator(config.generator, config.seed)
+            network = build_user_generator(config.generator, config.seed)
             if config.generator.initialised == "by_itself":
                 return network
         case "mlp":
@@ -56,7 +56,7 @@ def build_discriminator(config: RunConfig) -> nn.Module:
     is_ready = False
     match config.discriminator.kind:
         case "module":
-            network = build_own_discriminator(config.discriminator, config.seed)
+            network = build_user_discriminator(config.discriminator, config.seed)
             is_ready = config.discriminator.initialised == "by_itself"
         case "mlp":
             network = build_mlp_discriminator(config, config.discriminator)
