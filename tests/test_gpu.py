@@ -83,11 +83,11 @@ class DrawnOnTheCpu(Trainer):
         super().__init__(config, make_images(config, NUM_IMAGES).to(device))
         self._cpu = torch.Generator().manual_seed(0)
 
-    def draw_latents(self, network: Network) -> Tensor:
+    def sample_latents(self, network: Network) -> Tensor:
         z = torch.randn((self.config.batch_size, self.config.latent_dim), generator=self._cpu)
-        return z.to(super().draw_latents(network).device)
+        return z.to(super().sample_latents(network).device)
 
-    def draw_epsilon(self, x: Tensor) -> Tensor:
+    def sample_epsilon(self, x: Tensor) -> Tensor:
         return torch.rand((len(x), 1, 1, 1), generator=self._cpu).to(x.device)
 
 

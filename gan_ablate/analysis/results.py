@@ -14,7 +14,7 @@ from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
-from gan_ablate.analysis.trajectories import Trajectory, find_unlevelled, first_point, follow_effects, tabulate_curves
+from gan_ablate.analysis.trajectories import Trajectory, find_unconverged, first_point, follow_effects, tabulate_curves
 from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ class GridResults:
         return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
 
     @functools.cached_property
-    def unlevelled(self) -> dict[str, float]:
-        """The variants whose FID still falls at the end, see ``find_unlevelled``."""
-        return find_unlevelled(self.plan, self.whole_curves)
+    def unconverged(self) -> dict[str, float]:
+        """The variants whose FID still falls at the end, see ``find_unconverged``."""
+        return find_unconverged(self.plan, self.whole_curves)
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:

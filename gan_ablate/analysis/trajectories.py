@@ -142,7 +142,7 @@ def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Trajectory]:
     return [Trajectory(steps, effects) for effects in zip(*by_step, strict=True)]
 
 
-def find_unlevelled(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
+def find_unconverged(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
     """Find the variants whose FID still falls: variant → its log ratio over the last third, where beyond the margin.
 
     Args:

@@ -22,7 +22,7 @@ from gan_ablate.execution.context import Progress
 from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
 from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_grid_latents, sample_images, scoring_latents
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.data import ask_for, draw_latents
+from gan_ablate.training.data import ask_for, sample_latents
 from gan_ablate.training.models import build_generator
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def draw_samples(
         reason = str(broken).partition("\n")[0]
         raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
-    latents = draw_latents(config, num, stream)
+    latents = sample_latents(config, num, stream)
     if config.num_classes:
         classes = torch.arange(num) % config.num_classes if label is None else torch.full((num,), label)
         latents = ask_for(config, latents, classes)

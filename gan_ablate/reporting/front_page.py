@@ -216,7 +216,7 @@ def _cost_words(results: GridResults, effect: Effect) -> str:
 def _count_falling(every: Sequence[GridResults]) -> str:
     """Count the variants, of which grids may share some, whose FID was still falling at the end of training."""
     variants = [(results, variant) for results in every for variant in results.plan.variants]
-    falling = {variant.config.run_id for results, variant in variants if variant.label in results.unlevelled}
+    falling = {variant.config.run_id for results, variant in variants if variant.label in results.unconverged}
     return f"{len(falling)} of {len({variant.config.run_id for _, variant in variants})}" if falling else ""
 
 

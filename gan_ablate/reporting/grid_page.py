@@ -115,8 +115,8 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     claim_verdicts = verdicts.claim_verdicts()
     by_level = _simple_effects_sentences(simple)
     turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
-    unlevelled = run_sentences.unlevelled_sentence(results.plan, results.unlevelled)
-    lasting = [*turns, *([unlevelled] if unlevelled else [])]
+    unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
+    lasting = [*turns, *([unconverged] if unconverged else [])]
     remarks = run_sentences.remark_sentences(results)
     failures = [effect for effect in effects if verdicts.compares_failures(effect)]
     found = sentences.findings_sentence([effect for effect in effects if effect not in failures])

@@ -149,7 +149,7 @@ def overhead_sentence(results: GridResults) -> str | None:
     )
 
 
-def unlevelled_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
+def unconverged_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
     """Say whether variants were still getting better when training ended; None where none was."""
     if not falling:
         return None

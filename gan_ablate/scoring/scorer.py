@@ -29,7 +29,7 @@ from gan_ablate.scoring.metrics import (
 )
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.seeding import SCORING_SEED, stream_seed
-from gan_ablate.training.data import ask_for, draw_latents, resize
+from gan_ablate.training.data import ask_for, resize, sample_latents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,7 @@ def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -
         (num, num_inputs_g) float32, and the classes asked for, (num,) int64, or None.
     """
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
-    z = draw_latents(config, num, stream)
+    z = sample_latents(config, num, stream)
     if not config.conditional:
         return z, None
     assert labels is not None

@@ -307,7 +307,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def draw_latents(config: RunConfig, num: int, stream: torch.Generator) -> Tensor:
+def sample_latents(config: RunConfig, num: int, stream: torch.Generator) -> Tensor:
     """Draw latents from a run's own distribution: (num, latent_dim), on the stream's device."""
     shape = (num, config.latent_dim)
     match config.latent_distribution:

@@ -148,7 +148,7 @@ def discriminator_penalty(
     judge: Callable[[Tensor], Tensor],
     real: Judged,
     fake: Judged,
-    draw_epsilon: Callable[[Tensor], Tensor],
+    sample_epsilon: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return what is added to D's loss, weighted.
 
@@ -157,7 +157,7 @@ def discriminator_penalty(
         judge: D, which maps images to (B,) logits.
         real: real images; for a penalty on their gradient, they require one.
         fake: generated images; for a penalty on their gradient, they require one.
-        draw_epsilon: draws for images (B, 1, 1, 1) in [0, 1]: where between real and fake ones to look.
+        sample_epsilon: draws for images (B, 1, 1, 1) in [0, 1]: where between real and fake ones to look.
 
     Returns:
         () to be minimised.
@@ -166,7 +166,7 @@ def discriminator_penalty(
         case "none":
             return real.logits.new_zeros(())
         case "gradient":
-            epsilon = draw_epsilon(real.images)
+            epsilon = sample_epsilon(real.images)
             return penalty.weight * interpolated_gradient_penalty(
                 judge, real.images, fake.images, epsilon, penalty.target
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 import torch
 
 from gan_ablate.seeding import stream_seed
-from gan_ablate.training.data import BatchOrder, ask_for, classes_in, draw_latents, one_hot, select_logits, take_batch
+from gan_ablate.training.data import BatchOrder, ask_for, classes_in, one_hot, sample_latents, select_logits, take_batch
 from gan_ablate.training.images import augment
 from gan_ablate.training.losses import (
     Judged,
@@ -176,7 +176,7 @@ class AdversarialStep:
         logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
         if classes_real is not None and self.config.matching_aware:
             # arXiv:1605.05396, algorithm 1, line 10: fakes and mismatched pairs count half each.
-            mismatched = select_logits(outputs_real, self.draw_other_classes(classes_real))
+            mismatched = select_logits(outputs_real, self.sample_other_classes(classes_real))
             logits_rejected = torch.cat((logits_fake, mismatched))
         loss = discriminator_loss(self.config.loss, logits_real, logits_rejected)
         total = loss + discriminator_penalty(
@@ -184,7 +184,7 @@ class AdversarialStep:
             lambda x: self._judge(x, classes_real),
             Judged(x_real, logits_real),
             Judged(x_fake, logits_fake),
-            self.draw_epsilon,
+            self.sample_epsilon,
         )
         self.optimizer_d.zero_grad()
         if is_accumulated:
@@ -220,7 +220,7 @@ class AdversarialStep:
 
     def _generate(self, network: Network, *, for_generator: bool) -> Fakes:
         """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
-        z = self.draw_latents(network)
+        z = self.sample_latents(network)
         with torch.set_grad_enabled(for_generator), self._in_precision(z):
             # Whatever follows, a penalty or an augmentation, meets fakes in the precision of real images.
             return Fakes(self.generator(z).to(torch.get_default_dtype()), z)
@@ -235,12 +235,12 @@ class AdversarialStep:
         """Return D's (B,) logits of images, of the classes they are said to be of."""
         return select_logits(self._look_at(x), classes)
 
-    def draw_latents(self, network: Network) -> Tensor:
+    def sample_latents(self, network: Network) -> Tensor:
         """Draw the next (B, num_inputs_g) latents of the fakes that a network learns from.
 
         Where the run is conditional, their classes are as frequent as those of the training images.
         """
-        z = draw_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
+        z = sample_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
         if self._labels is None:
             return z
         stream = self.streams[f"classes/{network}"]  # of their own: the latents are those of a run without classes
@@ -255,7 +255,7 @@ class AdversarialStep:
         """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
         return None if self._labels is None else one_hot(self.config, self._labels[indices])
 
-    def draw_other_classes(self, classes: Tensor) -> Tensor:
+    def sample_other_classes(self, classes: Tensor) -> Tensor:
         """Draw for each of (B, num_classes) one-hot classes another one, all others equally often."""
         num, stream = classes.shape[1], self.streams["classes/mismatched"]
         ahead = torch.randint(1, num, (len(classes),), generator=stream, device=self._device)
@@ -267,7 +267,7 @@ class AdversarialStep:
             x = augment(x, (kind,), self.streams[kind])
         return x
 
-    def draw_epsilon(self, x: Tensor) -> Tensor:
+    def sample_epsilon(self, x: Tensor) -> Tensor:
         """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
         return torch.rand((len(x), 1, 1, 1), generator=self.streams["penalty"], device=self._device)
 

@@ -12,7 +12,7 @@ import pytest
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.trajectories import (
     Trajectory,
-    find_unlevelled,
+    find_unconverged,
     first_point,
     follow_effects,
     tabulate_curves,
@@ -23,7 +23,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.run_sentences import unlevelled_sentence
+from gan_ablate.reporting.run_sentences import unconverged_sentence
 from gan_ablate.reporting.sentences import trajectory_sentence
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
 from tests.synthetic import make_results, save_runs
@@ -226,17 +226,19 @@ def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
 
 def test_variants_that_were_still_getting_better_are_found() -> None:
     planned = plan(load_grid("dropout"))
-    falling = find_unlevelled(planned, curves_of(planned, lambda level, step: -step / 1_500 * (level == "none"), 0.001))
+    falling = find_unconverged(
+        planned, curves_of(planned, lambda level, step: -step / 1_500 * (level == "none"), 0.001)
+    )
     assert list(falling) == [planned.baseline.label]
     assert falling[planned.baseline.label] == pytest.approx(-1 / 3, abs=0.01)
-    assert unlevelled_sentence(planned, falling) == (
+    assert unconverged_sentence(planned, falling) == (
         "FID was still falling in 1 of 4 variants, by 28 % over the last third of training: what is better at step "
         "1,500 may only be faster."
     )
     level = curves_of(planned, lambda _, step: -0.2 * step / 1_500, 0.001)
-    assert find_unlevelled(planned, level) == {}
-    assert unlevelled_sentence(planned, {}) is None
-    assert find_unlevelled(planned, level.iloc[:0]) == {}
+    assert find_unconverged(planned, level) == {}
+    assert unconverged_sentence(planned, {}) is None
+    assert find_unconverged(planned, level.iloc[:0]) == {}
 
 
 def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_steps_are_the_plain_loops(name: str) -> None:
         state = [tensor.contiguous() for tensor in ours.state_dict().values()]
         plain.load_state_dict(dict(zip(plain.state_dict(), state, strict=True)))
     batches = [(take_batch(images, twin.next_indices()),) for _ in range(NUM_STEPS)]
-    loop = train_plainly(networks, batches, config, io.StringIO(), twin.draw_latents)
+    loop = train_plainly(networks, batches, config, io.StringIO(), twin.sample_latents)
     for step in range(NUM_STEPS):
         for take_step in (trainer.step, lambda: next(loop)):
             torch.manual_seed(step)  # dropout
@@ -94,7 +94,7 @@ def test_steps_are_the_plain_loops(name: str) -> None:
     for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
         for expected, actual in zip(plain.state_dict().values(), ours.state_dict().values(), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)
-    z, x = twin.draw_latents("generator"), take_batch(images, torch.arange(BATCH_SIZE))
+    z, x = twin.sample_latents("generator"), take_batch(images, torch.arange(BATCH_SIZE))
     for is_training in (True, False):
         for plain, ours, given in zip(networks, (trainer.generator, trainer.discriminator), (z, x), strict=True):
             plain.train(is_training)

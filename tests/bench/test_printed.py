@@ -59,7 +59,7 @@ def test_only_an_accumulated_gradient_is_that_of_the_printed_loop_of_dcgan_faces
     for plain, ours in zip(networks, (trainer.generator, trainer.discriminator), strict=True):
         plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
     batches = [(take_batch(images, twin.next_indices()),) for _ in range(3)]
-    draw = partial(twin.draw_latents, "discriminator")
+    draw = partial(twin.sample_latents, "discriminator")
     loop = train_without_detaching(networks, batches, config, io.StringIO(), draw)
     for _ in batches:
         trainer.step()

@@ -191,9 +191,9 @@ def test_the_recorder_notices_what_a_graph_would_miss() -> None:
     class Counting(Trainer):
         count = 0.0
 
-        def draw_latents(self, network: Network) -> Tensor:
+        def sample_latents(self, network: Network) -> Tensor:
             self.count += 1
-            return super().draw_latents(network) * self.count
+            return super().sample_latents(network) * self.count
 
     with pytest.raises(AssertionError):
         assert_same_steps(
@@ -205,8 +205,8 @@ def test_a_synchronisation_is_refused() -> None:
     config = make_config("mlp", batch_size=8)
 
     class Reading(Trainer):
-        def draw_latents(self, network: Network) -> Tensor:
-            z = super().draw_latents(network)
+        def sample_latents(self, network: Network) -> Tensor:
+            z = super().sample_latents(network)
             assert z.square().sum().item() > 0
             return z
 

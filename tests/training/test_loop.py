@@ -51,7 +51,7 @@ def test_a_step_is_the_textbooks() -> None:
     twin = Trainer(config, IMAGES)
     for _ in range(2):
         terms = trainer.step()
-        x_real, z = take_batch(twin.images, twin.next_indices()), twin.draw_latents("discriminator")
+        x_real, z = take_batch(twin.images, twin.next_indices()), twin.sample_latents("discriminator")
         x_fake = reference_g(z)
         loss_d = discriminator_loss(config.loss, reference_d(x_real), reference_d(x_fake.detach()))
         adam_d.zero_grad()
@@ -101,7 +101,7 @@ def test_variants_of_a_seed_meet_the_same_batches_and_latents(change: dict[str, 
         baseline.step()
         variant.step()
     assert torch.equal(baseline.next_indices(), variant.next_indices())
-    assert torch.equal(baseline.draw_latents("discriminator"), variant.draw_latents("discriminator"))
+    assert torch.equal(baseline.sample_latents("discriminator"), variant.sample_latents("discriminator"))
 
 
 def test_dropout_draws_from_the_runs_seed() -> None:

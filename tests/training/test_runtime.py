@@ -150,5 +150,5 @@ def test_every_network_comes_to_the_same_precision(monkeypatch: pytest.MonkeyPat
             make_config(preset, precision="bf16", batch_size=4), torch.zeros(8, 1, *SIZE[preset], dtype=torch.uint8)
         )
         with computing_in("bf16", "cpu"):
-            x_fake = trainer.generator(trainer.draw_latents("generator"))
+            x_fake = trainer.generator(trainer.sample_latents("generator"))
             assert x_fake.dtype == trainer.discriminator(x_fake).dtype == torch.bfloat16

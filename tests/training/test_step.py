@@ -101,7 +101,7 @@ def follow(script: list[str], trainer: Trainer) -> dict[str, Tensor]:
                 trainer.optimizer_g.step()
                 found |= {"loss_g": loss, "logits_fake_after": fake}
             case _:
-                x_fake = generator(trainer.draw_latents("generator" if "generator" in action else "discriminator"))
+                x_fake = generator(trainer.sample_latents("generator" if "generator" in action else "discriminator"))
     return found
 
 
@@ -177,7 +177,7 @@ def test_an_accumulated_gradient_is_the_sum_of_both_losses_gradients_on_the_same
     trainer, twin = (make_trainer(generator_gradient="accumulated", **changes) for _ in range(2))
     trainer.step()
     for _ in range(changes.get("d_steps_per_g_step", 1)):
-        z = twin.draw_latents("discriminator")
+        z = twin.sample_latents("discriminator")
         x_fake = twin.generator(z)
         before = copy.deepcopy(twin.discriminator)
         follow_discriminator(twin, x_fake, share)
@@ -213,10 +213,10 @@ def test_a_penalty_is_added_to_ds_loss(kind: str) -> None:
     trainer = make_trainer(penalty=kind)
     network, twin = copy.deepcopy(trainer.discriminator), make_trainer(penalty=kind)
     x_real = take_batch(trainer.images, twin.next_indices())
-    x_fake = twin.generator(twin.draw_latents("discriminator")).detach()
+    x_fake = twin.generator(twin.sample_latents("discriminator")).detach()
     loss = discriminator_loss(trainer.config.loss, network(x_real), network(x_fake))
     if kind == "gradient":
-        between = x_fake + twin.draw_epsilon(x_real) * (x_real - x_fake)
+        between = x_fake + twin.sample_epsilon(x_real) * (x_real - x_fake)
         loss = loss + 10 * (norms(network, between) - 1).square().mean()
     else:
         loss = loss + 10 / 2 * norms(network, x_real).square().mean()
@@ -282,12 +282,12 @@ def test_a_matching_aware_d_rejects_real_images_of_another_class(*, matching_awa
     network, indices = twin.discriminator, twin.next_indices()
     right = twin.classes_of(indices)
     assert right is not None
-    z = twin.draw_latents("discriminator")
+    z = twin.sample_latents("discriminator")
     outputs, outputs_fake = network(take_batch(trainer.images, indices)), network(twin.generator(z).detach())
     real, fake = select_logits(outputs, right), select_logits(outputs_fake, z[:, 100:])
     loss = functional.softplus(-real).mean()
     if matching_aware:
-        wrong = select_logits(outputs, twin.draw_other_classes(right))
+        wrong = select_logits(outputs, twin.sample_other_classes(right))
         loss = loss + (functional.softplus(wrong).mean() + functional.softplus(fake).mean()) / 2
     else:
         loss = loss + functional.softplus(fake).mean()
@@ -300,7 +300,7 @@ def test_a_matching_aware_d_rejects_real_images_of_another_class(*, matching_awa
 def test_every_other_class_is_drawn_as_often_and_never_the_own() -> None:
     trainer = make_trainer(conditional=True, num_classes=10)
     own = torch.eye(10)
-    counts = torch.stack([trainer.draw_other_classes(own) for _ in range(900)]).sum(0)
+    counts = torch.stack([trainer.sample_other_classes(own) for _ in range(900)]).sum(0)
     assert counts.diagonal().tolist() == [0.0] * 10
     assert counts.sum(1).tolist() == [900.0] * 10
     assert (counts + 100 * own - 100).abs().max() < 45  # 100 each, give or take 4.5 standard deviations
@@ -308,7 +308,7 @@ def test_every_other_class_is_drawn_as_often_and_never_the_own() -> None:
 
 def test_a_conditional_g_is_told_the_class_and_asked_for_classes_as_frequent_as_the_images() -> None:
     trainer = make_trainer(conditional=True, num_classes=10)
-    z = torch.cat([trainer.draw_latents("generator") for _ in range(200)])
+    z = torch.cat([trainer.sample_latents("generator") for _ in range(200)])
     assert z.shape == (1_200, 110)
     assert torch.equal(z[:, 100:].sum(1), torch.ones(1_200))
     assert z[:, 100:].mean(0).sub(0.1).abs().max() < 0.05
@@ -317,7 +317,7 @@ def test_a_conditional_g_is_told_the_class_and_asked_for_classes_as_frequent_as_
 
 
 def test_uniform_latents_fill_their_range() -> None:
-    z = torch.cat([make_trainer(latent_distribution="uniform").draw_latents("generator") for _ in range(3)])
+    z = torch.cat([make_trainer(latent_distribution="uniform").sample_latents("generator") for _ in range(3)])
     assert -1 <= z.min() < -0.98
     assert 0.98 < z.max() <= 1
 
@@ -359,7 +359,7 @@ def test_mode_seeking_adds_to_gs_loss_what_images_that_are_alike_cost() -> None:
     """G's gradient is that of its loss and of the weighted inverse of how far images are apart for their latents."""
     changes = {"mode_seeking_weight": 0.7, "update_order": "generator_first"}
     trainer, twin = make_trainer(**changes), make_trainer(**changes)
-    z = twin.draw_latents("discriminator")
+    z = twin.sample_latents("discriminator")
     x = twin.generator(z)
     adversarial = functional.softplus(-twin.discriminator(x)).mean()
     apart = (x[:3] - x[3:]).abs().mean() / (z[:3] - z[3:]).abs().mean()
@@ -373,7 +373,7 @@ def test_mode_seeking_adds_to_gs_loss_what_images_that_are_alike_cost() -> None:
 def test_a_conditional_gs_images_are_judged_by_the_classes_they_were_asked_for() -> None:
     changes = {"conditional": True, "num_classes": 10, "update_order": "generator_first"}
     trainer, twin = make_trainer(**changes), make_trainer(**changes)
-    z = twin.draw_latents("discriminator")
+    z = twin.sample_latents("discriminator")
     outputs = twin.discriminator(twin.generator(z))
     logits = torch.stack([outputs[i, 0] + outputs[i, 1 + int(z[i, 100:].argmax())] for i in range(6)])
     loss = functional.softplus(-logits).mean()
@@ -395,9 +395,9 @@ def test_other_mechanisms_leave_latents_and_batches_alone() -> None:
     ]
     for trainer in (plain, *others):
         trainer.step()
-    z, indices = plain.draw_latents("discriminator"), plain.next_indices()
+    z, indices = plain.sample_latents("discriminator"), plain.next_indices()
     for trainer in others:
-        assert torch.equal(trainer.draw_latents("discriminator")[:, :100], z)
+        assert torch.equal(trainer.sample_latents("discriminator")[:, :100], z)
         assert torch.equal(trainer.next_indices(), indices)
 
 

@@ -91,7 +91,7 @@ def initialise(network: nn.Module, init: NormalInit | DefaultInit, seed: int, ro
     for prefix, module in network.named_modules():
         if not isinstance(module, _Layer | _Norm):
             continue
-        layer = _Drawn.of(module, f"{role}: {prefix}")
+        layer = _RandomInit.of(module, f"{role}: {prefix}")
         if layer is None:  # a norm without a scale
             continue
         weight_stream, bias_stream = (
@@ -104,17 +104,17 @@ def initialise(network: nn.Module, init: NormalInit | DefaultInit, seed: int, ro
                 nn.init.normal_(layer.weight, init.norm_mean, init.std, generator=weight_stream)
             case "normal":
                 if init.linear == "default" and isinstance(module, nn.Linear):
-                    layer.draw_weight_by_default(weight_stream)
+                    layer.sample_default_weight(weight_stream)
                 else:
                     nn.init.normal_(layer.weight, 0.0, init.std, generator=weight_stream)
                 if init.bias == "default":
-                    layer.draw_bias_by_default(bias_stream)
+                    layer.sample_default_bias(bias_stream)
                 elif layer.bias is not None:
                     nn.init.zeros_(layer.bias)
             case "default":
                 if not is_norm:  # ones and zeros already
-                    layer.draw_weight_by_default(weight_stream)
-                    layer.draw_bias_by_default(bias_stream)
+                    layer.sample_default_weight(weight_stream)
+                    layer.sample_default_bias(bias_stream)
             case _:
                 assert_never(init)
         layer.put_back(module)
@@ -142,7 +142,7 @@ def normalise_spectrally(network: nn.Module, seed: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _RandomInit:
     """A layer's weight and bias, to be drawn in place.
 
     Where PyTorch computes one from other tensors, as under spectral or weight norm, it is a copy; putting it back sets
@@ -155,7 +155,7 @@ class _Drawn:
     computed: tuple[str, ...]
 
     @classmethod
-    def of(cls, layer: nn.Module, name: str) -> _Drawn | None:
+    def of(cls, layer: nn.Module, name: str) -> _RandomInit | None:
         """Take a layer's tensors; None if it has no weight.
 
         Raises:
@@ -174,11 +174,11 @@ class _Drawn:
         weight = tensors["weight"]
         return None if weight is None else cls(weight, tensors["bias"], name, computed)
 
-    def draw_weight_by_default(self, stream: torch.Generator) -> None:
+    def sample_default_weight(self, stream: torch.Generator) -> None:
         """Draw it as torch.nn.Linear.reset_parameters does: a = √5 makes the bound 1/√fan_in."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=stream)
 
-    def draw_bias_by_default(self, stream: torch.Generator) -> None:
+    def sample_default_bias(self, stream: torch.Generator) -> None:
         """Draw it as torch.nn.Linear.reset_parameters does."""
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
