@@ -22,7 +22,7 @@ from gan_ablate.analysis.design import Contrast, list_contrasts, list_simple_con
 from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.sequential import take_looks
+from gan_ablate.analysis.sequential import estimate_at_looks
 from gan_ablate.analysis.tests import POWER
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import percent_change
@@ -170,7 +170,7 @@ def settle_studies(
 
 def _first_settled(study: NDArray[np.float64], confidence: float, margin: float) -> int:
     """The seed at which a study whose seeds are added one by one is settled, one more than there are if never."""
-    looks = take_looks(study, confidence)
+    looks = estimate_at_looks(study, confidence)
     settled = (looks.low > 0) | (looks.high < 0) | ((looks.low > -margin) & (looks.high < margin))
     return int(settled.argmax()) + 1 if settled.any() else len(study) + 1
 

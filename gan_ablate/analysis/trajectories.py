@@ -90,7 +90,7 @@ class Trajectory:
     @property
     def holds_from(self) -> int | None:
         """The step from which the last answer is given at every point; None where it is open."""
-        last = self.effects[-1].answer
+        last = self.effects[-1].decision
         if last == "open":
             return None
         others = [step for step, effect in zip(self.steps, self.effects, strict=True) if effect.decision != last]
@@ -103,7 +103,7 @@ class Trajectory:
 
         The point before has to say the same: a single one of many may be chance.
         """
-        last = self.effects[-1].answer
+        last = self.effects[-1].decision
         turned = [
             step
             for step, (before, effect) in zip(self.steps[1:], itertools.pairwise(self.effects), strict=True)

@@ -220,7 +220,7 @@ def trajectory_sentence(trajectory: Trajectory) -> str | None:
     last, name = trajectory.effects[-1], trajectory.effects[-1].name
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
     if trajectory.turned_at is not None:
-        turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].answer
+        turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].decision
         after = verbs.get(last.decision) or {"negligible": "does not matter", "open": "is open"}[last.decision]
         holds = "" if trajectory.holds_from is None else f" from step {trajectory.holds_from:,} on"
         return f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}, and {after}{holds} at the end."

@@ -140,7 +140,7 @@ def effects_table(
             str(effect.estimate.num_seeds),
         ]
         if trajectories:
-            is_same = trajectories[i].effects[-1].answer == effect.decision  # it rests on other images
+            is_same = trajectories[i].effects[-1].decision == effect.decision  # it rests on other images
             holds_from = trajectories[i].holds_from if is_same else None
             row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:

@@ -123,7 +123,7 @@ def test_nothing_to_compare_is_an_empty_family() -> None:
 def test_an_interval_that_touches_the_margin_is_not_within(low: float, high: float, answer: str) -> None:
     (effect,) = family_of(spread(0.0, 1.0))
     estimate = Estimate(0.0, low, high, 6)
-    assert dataclasses.replace(effect, estimate=estimate, adjusted=Interval(low, high)).answer == answer
+    assert dataclasses.replace(effect, estimate=estimate, adjusted=Interval(low, high)).decision == answer
 
 
 def test_names_are_words() -> None:
@@ -286,7 +286,7 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
     # Differences have no margin.
     assert [effect.decision for effect in estimate_effects(planned, runs, "kid")][-1] == "open"
     strict = planned.model_copy(update={"grid": planned.grid.model_copy(update={"margin": 0.001})})
-    assert estimate_effects(strict, runs)[-1].answer == "open"
+    assert estimate_effects(strict, runs)[-1].decision == "open"
 
 
 def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look() -> None:

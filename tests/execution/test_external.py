@@ -178,7 +178,7 @@ def test_seeds_are_added_to_a_program_until_it_is_settled(tmp_path: Path) -> Non
     (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=2)
     assert state.is_over
     assert len(state.plan.seeds) < 6
-    assert state.looks[-1].effects[0].answer in ("lower", "higher")
+    assert state.looks[-1].effects[0].decision in ("lower", "higher")
 
 
 def test_no_shell_sees_a_command(tmp_path: Path) -> None:

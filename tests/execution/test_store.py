@@ -57,7 +57,7 @@ def test_everything_has_a_place_of_its_own_in_the_folder(tmp_path: Path) -> None
     assert store.run_dir("abc") == tmp_path / "runs" / "abc"
     assert store.lease_path("abc") == tmp_path / "runs" / "abc" / ".lease"
     assert store.archived_record("abc") == tmp_path / "records" / "abc.json.gz"
-    assert store.archived_sheet("abc", "step-000010.png") == tmp_path / "sheets" / "abc" / "step-000010.png"
+    assert store.archived_sample_grid("abc", "step-000010.png") == tmp_path / "sheets" / "abc" / "step-000010.png"
     assert store.cache_dir == tmp_path / "cache"
 
 

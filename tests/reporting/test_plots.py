@@ -169,11 +169,11 @@ def draw_figure(path: Path) -> None:
 
 
 def draw_animation(path: Path) -> None:
-    write_animation([save_sheet(path.parent / "sheets", step, step) for step in (0, 9)], 2, path)
+    write_animation([save_sample_grid(path.parent / "sheets", step, step) for step in (0, 9)], 2, path)
 
 
 def draw_enlarged(path: Path) -> None:
-    enlarge_picture(save_sheet(path.parent / "sheets", 0, 0), path)
+    enlarge_picture(save_sample_grid(path.parent / "sheets", 0, 0), path)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def _draw(
         panels = lay_out_panels(figure, len(trajectories), num_columns, share_y=False)
         for axes, effects, mark in zip(panels, trajectories, marked, strict=True):
             _draw_trajectory(axes, places, effects)
-            words = f"{effects[0].name}\n{effects[-1].answer}"
+            words = f"{effects[0].name}\n{effects[-1].decision}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"
