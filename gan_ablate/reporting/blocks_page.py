@@ -1,4 +1,4 @@
-"""The page of a grid across its blocks: which effects are the same in all blocks, and which differ."""
+"""The page of a grid across its blocks: which effects are equal in all blocks, and which differ."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.reporting.exports import table_as_csv
 from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape_markdown, p_text, percent_text
 from gan_ablate.reporting.plots import quality as figures
 from gan_ablate.reporting.plots.style import Style
@@ -27,9 +28,9 @@ class BlocksPage(Page):
 
     Attributes:
         answers: a sentence for every effect.
-        seeds: of each block.
+        seeds: the number of seeds of each block.
         shared_seeds: how many seeds all blocks have.
-        block_warnings: what a reader must know of each block before believing the answers.
+        block_warnings: reasons for not believing the answers, block by block.
         effects: a table of the effects in every block, as Markdown.
         pictures: the figures.
     """
@@ -49,12 +50,11 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
 
     Args:
         blocks: of one grid.
-        name: of the folder.
-        folder: the same below the results folder.
+        name: of the page's folder.
+        folder: the page's folder in the results folder.
     """
     by_name = dict(zip(blocks.names, blocks.results, strict=True))
-    csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
-    write_atomically(folder.path / "blocks.csv", csv)
+    write_atomically(folder.path / "blocks.csv", table_as_csv(blocks.tabulate()))
     order = {"differs": 0, "alike": 1, "open": 2}
     first = sorted(blocks.effects, key=lambda effect: (order[effect.decision], -abs(effect.pooled.estimate.value)))
     shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
