@@ -1,7 +1,7 @@
 """Count the seeds that certainty costs, from many finished seeds of a grid: ``nox -s certainty`` writes the page.
 
 Studies are sampled with replacement from the trained seeds, and compared in three ways: with other seeds for every
-variant, as tutorials do, or with shared seeds, both for a fixed number of seeds; or with shared seeds, added one by one.
+variant, as tutorials do, or shared seeds, both for a fixed number of seeds; or with shared seeds, added one by one.
 """
 
 from __future__ import annotations

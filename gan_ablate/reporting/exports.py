@@ -19,8 +19,8 @@ from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.formats import change_text, escape_latex, fill_template, number, p_text, rate_text
-from gan_ablate.reporting.sentences import adjusted_estimate, decision_words, effect_name
+from gan_ablate.reporting.formats import escape_latex, fill_template, number, p_text, rate_text
+from gan_ablate.reporting.sentences import adjusted_text, decision_words, effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ def effects_as_latex(effects: Sequence[Effect], name: str) -> str:
         {
             "effect": effect_name(effect),
             # A minus sign, no hyphen.
-            f"change of {title}": change_text(effect, adjusted_estimate(effect)).replace("-", "−"),
+            f"change of {title}": adjusted_text(effect).replace("-", "−"),
             "p (Holm)": p_text(effect.test.p).removeprefix("= "),
             "answer": decision_words(effect),
             "seeds": str(effect.estimate.num_seeds),

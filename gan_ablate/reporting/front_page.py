@@ -12,7 +12,7 @@ from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, percent_text
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.run_sentences import SMOKE_WARNING
-from gan_ablate.reporting.sentences import adjusted_estimate, leaning, simple_effect_words
+from gan_ablate.reporting.sentences import adjusted_text, leaning, simple_effect_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -186,7 +186,7 @@ def _size_words(results: GridResults, effect: Effect) -> str:
     simple = results.verdicts.simple_effects_of(effect)
     says_more = any(other.decision not in ("open", effect.decision) for other in simple)
     average = " on average" if says_more else ""
-    words = f"{percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
+    words = f"{adjusted_text(effect)}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if results.verdicts.compares_failures(effect):
         return f"{words}; most of the runs that it compares collapsed"
     if effect.decision == "open":
@@ -210,7 +210,7 @@ def _cost_words(results: GridResults, effect: Effect) -> str:
     """Say how a level changes the time of a step, where that is certain and not too small to matter."""
     times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
     is_known = bool(times) and times[0].is_found and not times[0].is_too_small
-    return f"; a step takes {percent_text(adjusted_estimate(times[0]))}" if is_known else ""
+    return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:

@@ -10,8 +10,8 @@ from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import change_text, escape_markdown, seed_text
-from gan_ablate.reporting.sentences import adjusted_estimate, decision_words
+from gan_ablate.reporting.formats import escape_markdown, seed_text
+from gan_ablate.reporting.sentences import adjusted_text, decision_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,8 +171,7 @@ def look_lines(look: InterimAnalysis, block: str = "") -> list[str]:
     where = f"{block}, after" if block else "After"
     width = max(len(effect.name) for effect in look.effects)
     return [f"{where} {look.num_seeds} seeds:"] + [
-        f"  {effect.name:{width}}  {effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}: "
-        f"{decision_words(effect)}"
+        f"  {effect.name:{width}}  {effect.outcome.title} {adjusted_text(effect)}: {decision_words(effect)}"
         for effect in look.effects
     ]
 

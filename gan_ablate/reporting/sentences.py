@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.analysis.trajectories import Trajectory
 
@@ -141,7 +140,7 @@ def _finding_words(effect: Effect) -> str:
     side = leaning(effect)
     more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""
     beyond = " beyond what each does" if effect.is_interaction else ""
-    return f"**{effect.name}** {change_text(effect, adjusted_estimate(effect))}{beyond}{more}"
+    return f"**{effect.name}** {adjusted_text(effect)}{beyond}{more}"
 
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
@@ -243,7 +242,7 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
 
 def simple_effect_words(effect: Effect) -> str:
     """Write a simple effect: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
-    return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {decision_words(effect)}"
+    return f"with {effect.place} {decided_text(effect)}"
 
 
 def effect_name(effect: Effect) -> str:
@@ -276,9 +275,15 @@ def cost_words(step_time: Effect | None) -> str:
     return f"step time {change}" if step_time.is_found else f"step time {change}, no certain change"
 
 
-def adjusted_estimate(effect: Effect) -> Estimate:
-    """Return the estimate of an effect with its adjusted interval."""
-    return dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+def adjusted_text(effect: Effect) -> str:
+    """Write an effect with its adjusted interval: ``-45.0 % [-68.3, -4.4]``."""
+    adjusted = dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+    return change_text(effect, adjusted)
+
+
+def decided_text(effect: Effect) -> str:
+    """Write an effect with its adjusted interval and its decision: ``-1.3 % [-3.1, +1.1], it does not matter``."""
+    return f"{adjusted_text(effect)}, {decision_words(effect)}"
 
 
 def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
@@ -323,5 +328,5 @@ def _levels_with(claim_verdict: ClaimVerdict, verdict: str) -> str:
 
 def evidence_words(effect: Effect) -> str:
     """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
-    change = change_text(effect, adjusted_estimate(effect))
-    return f"{effect.outcome.title}, {effect.name}: {change}, p {p_text(effect.test.p)}{with_diverged_words(effect)}"
+    p = p_text(effect.test.p)
+    return f"{effect.outcome.title}, {effect.name}: {adjusted_text(effect)}, p {p}{with_diverged_words(effect)}"

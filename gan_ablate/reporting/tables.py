@@ -21,7 +21,7 @@ from gan_ablate.reporting.formats import (
 )
 from gan_ablate.reporting.run_sentences import settled_text
 from gan_ablate.reporting.sentences import (
-    adjusted_estimate,
+    adjusted_text,
     decision_words,
     effect_name,
     evidence_words,
@@ -206,7 +206,7 @@ def _seeds_text(effects: Sequence[Effect]) -> str:
 
 def _decided_texts(effects: Sequence[Effect]) -> str:
     """Write the changes of an outcome after its title, with names of the effects where there are several."""
-    changes = [change_text(effect, adjusted_estimate(effect)) for effect in effects]
+    changes = [adjusted_text(effect) for effect in effects]
     if effects[0].against is not None:
         changes[0] += f" from {effects[0].against:g}"
     if len(effects) == 1 and effects[0].is_interaction:
