@@ -1,4 +1,4 @@
-"""Rebuilds the embedded files from full MNIST and Fashion-MNIST: ``nox -s assets -- --data-dir DIR``."""
+"""Rebuild the embedded files from full MNIST and Fashion-MNIST: ``nox -s assets -- --data-dir DIR``."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def main(
 def train_classifier(
     name: ClassifierName, train: MNIST, test: MNIST, num_epochs: int, seed: int = 0
 ) -> tuple[ImageClassifier, float]:
-    """Train one classifier and scale its features; refuse it below its required accuracy.
+    """Train a classifier and scale its features; exit where its accuracy is below the required one.
 
     Args:
-        name: which one.
+        name: of the classifier.
         train: 28×28 images and labels to learn from.
-        test: those to judge and scale it by.
+        test: 28×28 images and labels to measure accuracy and scale on.
         num_epochs: passes over the training images.
         seed: of its initial weights, the order of the images and their distortions.
 

@@ -1,8 +1,7 @@
-"""Counts the seeds that certainty costs, from many finished ones of a grid: ``nox -s certainty`` writes the page.
+"""Count the seeds that certainty costs, from many finished seeds of a grid: ``nox -s certainty`` writes the page.
 
-Seeds are drawn anew, with replacement, from those that were trained, and judged in three ways: with seeds of their own
-for every variant, as tutorials compare, and with shared seeds, both for a number of seeds that was settled beforehand;
-and with shared seeds added one by one.
+Studies are sampled with replacement from the trained seeds, and compared in three ways: with other seeds for every
+variant, as tutorials do, or shared seeds, both for a fixed number of seeds; or with shared seeds, added one by one.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 MOST_SEEDS = 200
 NUM_STUDIES = 2_000
 MIN_SEEDS = 10
-"""With fewer, drawing anew would only repeat a handful of runs."""
+"""The fewest trained seeds from which studies are sampled."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seeds of every variant after which a study of one kind is settled; None where ``MOST_SEEDS`` are not enough."""
+    """The seeds of every variant that settle studies of each kind; None where ``MOST_SEEDS`` are not enough."""
 
     unpaired: int | None
     paired: int | None
@@ -123,7 +122,7 @@ def _table(
 
 
 def _bill(seeds: int | None, minutes: NDArray[np.float64]) -> str:
-    """Write seeds, runs and core-minutes, where times of all variants are known."""
+    """Write seeds and runs, and core-minutes where the times of all variants are known."""
     if seeds is None:
         return f"> {MOST_SEEDS}"
     spent = seeds * float(minutes.sum())
@@ -133,14 +132,14 @@ def _bill(seeds: int | None, minutes: NDArray[np.float64]) -> str:
 def settle_studies(
     scores: NDArray[np.float64], weights: NDArray[np.float64], margin: float, num_tests: int, num_studies: int
 ) -> Cost:
-    """Draw studies of a contrast and count the seeds that settle them.
+    """Sample studies of a contrast and count the seeds that settle them.
 
     Args:
         scores: (seeds, variants) log scores, none missing.
         weights: (variants,) of the contrast.
         margin: within which it is negligible.
-        num_tests: effects that share its family.
-        num_studies: how many are drawn.
+        num_tests: effects in its family.
+        num_studies: how many are sampled.
     """
     counts = weights != 0
     values, weights = scores[:, counts], weights[counts]
@@ -151,7 +150,7 @@ def settle_studies(
     confidence = 1 - (1 - CONFIDENCE) / num_tests
 
     means, variances = _running(shared)
-    # The same seed drawn twice in a row has no spread, which says nothing.
+    # A seed that is sampled twice in a row has no spread, which shows nothing.
     errors = np.where(variances > 0, np.sqrt(variances / nums), np.inf)
     paired = _is_settled(means, stats.t.ppf((1 + confidence) / 2, nums - 1) * errors, margin)
 
@@ -169,14 +168,14 @@ def settle_studies(
 
 
 def _first_settled(study: NDArray[np.float64], confidence: float, margin: float) -> int:
-    """The seed at which a study whose seeds are added one by one is settled, one more than there are if never."""
+    """Return after how many seeds a sequential study is settled, or one more than it has if it never is."""
     looks = estimate_at_looks(study, confidence)
     settled = (looks.low > 0) | (looks.high < 0) | ((looks.low > -margin) & (looks.high < margin))
     return int(settled.argmax()) + 1 if settled.any() else len(study) + 1
 
 
 def _running(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means and variances of the first two, three, … seeds of every study: (studies, seeds - 1) each."""
+    """Return means and variances of the first two, three, … seeds of every study, each (studies, seeds - 1)."""
     nums = np.arange(1, draws.shape[1] + 1)
     origin = draws[:, :1]
     sums, squares = (draws - origin).cumsum(axis=1), ((draws - origin) ** 2).cumsum(axis=1)
@@ -190,7 +189,7 @@ def _is_settled(means: NDArray[np.float64], half: NDArray[np.float64], margin: f
 
 
 def _smallest(settled: NDArray[np.bool_], nums: NDArray[np.int64]) -> int | None:
-    """The first number of seeds from which on a study is settled with chance ``POWER``."""
+    """Return the fewest seeds that settle a study with chance ``POWER``; None where no number does."""
     is_enough = settled.mean(axis=0) >= POWER
     return int(nums[is_enough.argmax()]) if is_enough.any() else None
 

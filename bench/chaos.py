@@ -1,8 +1,8 @@
-"""A grid under everything that shared machines do to it, against the same grid in peace: ``nox -s chaos``.
+"""Disturb a grid as shared machines do, and compare its records with undisturbed ones: ``nox -s chaos``.
 
-In every round the same command is started again until all runs are done, while workers and parents are killed, rival
-commands come and go on the same folder, and the disk fills up and empties. Then every record is compared with that of
-an undisturbed run: all but what the clock says has to be equal, bit for bit.
+In every round the same command is started again until all runs are done. Meanwhile workers and parents are killed,
+rival commands run on the same folder, and the disk fills up. Then every record must equal that of an undisturbed run
+bit for bit, except for times.
 """
 
 from __future__ import annotations
@@ -90,20 +90,20 @@ def _undisturbed(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _records(folder: Path, out: Path) -> dict[str, dict[str, Any]]:
-    """Read every record of the grid that is there and not a failure's, without what the clock says."""
+    """Read every record of the grid that is no failure, without its times."""
     store = Store(out)
     planned = plan(load_grid(folder / "chaos.toml"), budget="smoke")
     return untimed_by_id(record for _, _, record in store.records(planned) if record.status != "failed")
 
 
 def _round(folder: Path, disk: Path, expected: dict[str, dict[str, Any]], rng: random.Random) -> tuple[str, bool]:
-    """Start the same command until all is done, and do something to it every few seconds."""
+    """Start the same command until all runs are done, and disturb it every few seconds."""
     out, counts, num_starts, started_at = disk / "results", Counter[str](), 0, time.monotonic()
     filler = disk / "filler"
     while _num_done(out) < len(expected) and num_starts < 100:
         process = _start(folder, out)
         num_starts += 1
-        at_once = num_starts > 30  # a machine that never rests would never be done
+        at_once = num_starts > 30  # else a slow machine would never finish
         while process.poll() is None:
             _wait(process, rng.uniform(2, 12))
             if process.poll() is None and not at_once:
@@ -151,7 +151,7 @@ def _do(action: str, process: subprocess.Popen[str], folder: Path, out: Path, fi
 
 
 def _fill(filler: Path) -> None:
-    """Write until the disk takes no more; on one that is not small, leave it."""
+    """Write until the disk is full, if it is the small one."""
     if not filler.parent.is_mount():
         return
     with filler.open("wb", buffering=0) as file, suppress(OSError):  # until it is full
@@ -171,7 +171,7 @@ def _num_done(out: Path) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes of a command's session that train: those that the fork server has made."""
+    """Return the processes of a command that train: those that the fork server has started."""
     others = (1, os.getpid(), pid)
     return sorted(one.pid for one in list_processes() if one.session == pid and one.parent not in others)
 
@@ -188,7 +188,7 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> None:
 
 @contextmanager
 def _small_disk(place: Path) -> Iterator[Path]:
-    """A disk of ``DISK_MIB`` MiB, where this user may mount one; else a folder, whose disk is not filled."""
+    """Mount a disk of ``DISK_MIB`` MiB where this user may; else yield a folder, whose disk is not filled."""
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place)], check=False, capture_output=True

@@ -1,4 +1,4 @@
-"""Times the plain loop with all cores against the grid's way, in turns."""
+"""Time the plain loop and the package's step in turns, each with all cores and with one core a process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from gan_ablate.training.trainer import peak_memory_bytes
 WARM_UP_STEPS = 3
 
 _Task = tuple[Callable[..., None], str, list[int]]
-"""What a process serves, the subject's name, and the cores that are its own."""
+"""The function that a process runs, the name of its subject, and its cores."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one process did in one turn.
+    """The measurements of one process in one turn.
 
     Attributes:
         steps_per_sec: iterations per second.
-        page_faults_per_step: pages that the kernel had to hand out.
-        peak_memory_bytes: of the process so far.
+        page_faults_per_step: minor page faults.
+        peak_memory_bytes: of the process since its start.
     """
 
     steps_per_sec: float
@@ -48,19 +48,19 @@ Side = Literal["plain", "plain per core", "ours", "ours per core"]
 
 
 def hold_contest(name: str, num_turns: int, turn_sec: float, precision: str = "fp32") -> dict[Side, list[list[Turn]]]:
-    """Let four sides take turns, in another order every time.
+    """Let four sides take turns in random order.
 
-    The plain loop and the package's step, both in one process with all cores, and both as the grid does it: as many
-    processes as cores, each with one thread on a core of its own.
+    The plain loop and the package's step each run in one process with all cores, and, as in a grid, in one process for
+    each core with one thread.
 
     Args:
         name: of the subject.
         num_turns: of each side.
-        turn_sec: what a turn lasts.
-        precision: of ours; the plain loop computes in float32.
+        turn_sec: the length of a turn.
+        precision: of the package's step; the plain loop computes in float32.
 
     Returns:
-        For each side and turn, what each of its processes did.
+        For each side, a list of turns, each with the measurements of its processes.
     """
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def _take_turn(pipes: list[Connection], turn_sec: float) -> list[Turn]:
 
 @contextmanager
 def _processes(tasks: list[_Task]) -> Iterator[list[Connection]]:
-    """Start a process for each task; leave when all are warm, and end them afterwards."""
+    """Start a process for each task, yield their pipes when all are warm, and end them afterwards."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
@@ -136,7 +136,7 @@ def _serve(pipe: Connection, step: Step) -> None:
             before = now
             step()
             now = time.monotonic()
-            # Of the step that outlasts the turn, the part inside it.
+            # A step that ends after the turn counts with the part of it inside the turn.
             num_steps += min(1.0, (end - before) / (now - before))
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         pipe.send(Turn(num_steps / (end - start), faults / max(num_steps, 1), peak_memory_bytes()))

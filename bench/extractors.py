@@ -1,7 +1,7 @@
-"""Measures how much the retraining of the scoring classifier contributes to FID's variance.
+"""Measure how much the retraining of the scoring classifier contributes to FID's variance.
 
-``nox -s extractors -- --grid bn_label_smooth --data-dir DIR`` writes results/extractors.md: a classifier trained from
-another seed has other features, and the question is whether it would order the runs in another way.
+``nox -s extractors -- --grid bn_label_smooth --data-dir DIR`` writes results/extractors.md. A classifier from another
+seed has other features, and may order the runs in another way.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Times every subject on a GPU and writes results/gpu.md: ``nox -s bench_gpu``.
+"""Time the training step of every subject on a GPU, and write results/gpu.md: ``nox -s bench_gpu``.
 
-The plain loop, the package's step kernel by kernel and as one graph.
+Three sides take turns: the plain loop, the package's step kernel by kernel, and the same step as one CUDA graph.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def main(
 
 
 def _keep_others(content: dict[str, Any], environment: dict[str, str], names: Sequence[str]) -> dict[str, Any]:
-    """Return what an earlier call measured of other models, if it was on the same machine."""
+    """Return what an earlier call measured of other models.
+
+    Raises:
+        UserError: if that was on another machine.
+    """
     for part, value in environment.items():
         if part != "revision" and content["environment"].get(part) != value:
             was = content["environment"].get(part)
@@ -83,7 +87,7 @@ def _keep_others(content: dict[str, Any], environment: dict[str, str], names: Se
 
 
 def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -> list[dict[str, Any]]:
-    """Let the plain loop and the package's step take turns: a row for each of our precisions."""
+    """Let the plain loop and the package's step take turns, and return a row for each precision of the package."""
     with tempfile.TemporaryDirectory() as root:
         write_mnist(Path(root))
         sides: dict[str, Step] = {"plain": subject.plain_step(Path(root), device)}
@@ -113,12 +117,12 @@ def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -
 
 
 def _precision_of(side: str) -> AbstractContextManager[None]:
-    """The plain loop has PyTorch's defaults, TF32 among them, as the scripts do; a run of ours has not."""
+    """Return the context of a side: PyTorch's defaults, with TF32, for the plain loop, and float32 for the package."""
     return nullcontext() if side == "plain" else reproducible_float32()
 
 
 def write_page(content: dict[str, Any]) -> str:
-    """Lay out what was measured, in one call or several."""
+    """Write the page on the measurements of one call or several."""
     environment = content["environment"]
     host = f"{environment['threads_per_run']} of {environment['cores']} cores of {environment['cpu']}"
     calls = " Then, another time: ".join(
@@ -140,14 +144,14 @@ none.
 
 
 def _table(rows: Sequence[dict[str, object]], layout: str = "github") -> str:
-    """Tabulate with three digits, and with all of those before the point."""
+    """Tabulate numbers with three digits, or with all digits before the point."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    variants = [{name: _variant(row.get(name)) for name in columns} for row in rows]
+    cells = [{name: _cell(row.get(name)) for name in columns} for row in rows]
     align = ["left" if isinstance(rows[0].get(name), str) else "right" for name in columns]
-    return tabulate(variants, headers="keys", tablefmt=layout, disable_numparse=True, colalign=align)
+    return tabulate(cells, headers="keys", tablefmt=layout, disable_numparse=True, colalign=align)
 
 
-def _variant(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "–"
     if not isinstance(value, float):

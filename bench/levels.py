@@ -1,6 +1,6 @@
-"""Times a training step of every shipped level beside its baseline's: ``python -m bench.levels``.
+"""Time a training step of every shipped level against its baseline's, and write results/levels.md.
 
-It writes ``results/levels.md``: ratios of median step times, every variant and its baseline in turns on one thread.
+``python -m bench.levels`` lets the variants of a grid take turns on one thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GRIDS = (
     "architecture", "bn_label_smooth", "normalisation", "activation", "dropout", "output", "upsampling", "downsampling",
     "head", "stem", "penalties", "update_rule", "strong_d", "collapse", "remedies", "modern", "conditional",
 )  # fmt: skip
-"""Those of the study that change what a step computes, and others about single layers and losses."""
+"""The grids of the study whose levels change a step, and others on single layers and losses."""
 
 WARM_UP_STEPS = 4
 
@@ -62,7 +62,7 @@ def main(
 
 
 def time_grid(name: str, num_turns: int, num_steps: int) -> list[str]:
-    """Let the variants of a grid take turns."""
+    """Let the variants of a grid take turns, and return a Markdown table of their times, line by line."""
     variants = plan(load_grid(name)).variants
     trainers = {variant.label: build_trainer(variant.trained) for variant in variants}
     times: dict[str, list[float]] = {variant.label: [] for variant in variants}

@@ -1,4 +1,4 @@
-"""Measures the machine's peak: the best rates of matrix products and of convolutions with their gradients."""
+"""Measure the machine's peak: the best rates of matrix products and of convolutions with their gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_REPETITIONS = 7
 
 @dataclass(frozen=True)
 class Peak:
-    """Best rates seen, in GFLOP per second.
+    """The best measured rates, in GFLOP per second.
 
     Attributes:
         num_threads: used.
@@ -34,7 +34,7 @@ class Peak:
 
 @contextmanager
 def threads(num: int) -> Iterator[None]:
-    """Let PyTorch compute with so many threads."""
+    """Let PyTorch compute with ``num`` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(num)
     try:

@@ -1,7 +1,7 @@
-"""The yardstick: the models and the training loop that tutorials print, layer by layer, with PyTorch's defaults.
+"""The models and the training loop that tutorials print, layer by layer, with PyTorch's defaults.
 
-Nothing of it is used by the package. The tests hold the package's presets against these networks, and the benchmarks
-hold its training step against this loop.
+The package uses none of it. Tests compare the package's presets with these networks, and benchmarks compare its
+training step with this loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gan_ablate.training.step import Network
 
 
 class Networks(NamedTuple):
-    """Latents of any shape in, images out; images in, probabilities out."""
+    """A generator from latents to images, and a discriminator from images to probabilities."""
 
     generator: nn.Sequential
     discriminator: nn.Sequential
@@ -129,7 +129,7 @@ def dcgan_fc() -> Networks:
 
 
 def dcgan_faces(width: int, num_channels: int = 1) -> Networks:
-    """Build the DCGAN that most have copied: its authors' width is 64, the document's 100, its images are in colour."""
+    """Build the best-known DCGAN: its authors' width is 64, the document's is 100, and its images are in colour."""
     return Networks(
         nn.Sequential(
             nn.Unflatten(1, (100, 1, 1)),
@@ -183,7 +183,7 @@ def write_mnist(root: Path) -> None:
 
 
 def load_batches(root: Path, image_size: int, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Read images one by one, through a transform each, as tutorials do."""
+    """Read images one by one and transform each, as tutorials do."""
     to_size = [] if image_size == 28 else [transforms.Resize(image_size)]
     transform = transforms.Compose([*to_size, transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     dataset = datasets.MNIST(str(root), train=True, transform=transform)
@@ -198,16 +198,16 @@ def train_plainly(
     draw: Callable[[Network], Tensor] | None = None,
     device: str = "cpu",
 ) -> Iterator[None]:
-    """Train as tutorials do, for ever; each ``next`` is one iteration.
+    """Train as tutorials do, without end; each ``next`` is one iteration.
 
     Args:
-        networks: the two.
-        batches: of real images, first in each sequence; as many as an epoch has.
-        config: the habits in which tutorials differ: which network goes first, whether G learns from fakes of its own,
+        networks: to train.
+        batches: of one epoch, with (B, C, H, W) real images first in each sequence.
+        config: what tutorials do in different ways: which network learns first, whether G learns from fresh fakes, and
             whether D's two losses are averaged.
-        log: gets a line an iteration.
-        draw: draws the latents of the fakes that the network it is given learns from; without it, ``torch.randn``.
-        device: what trains.
+        log: receives a line for each iteration.
+        draw: samples the latents of the fakes from which a network learns; without it, ``torch.randn`` does.
+        device: to train on.
     """
     shape = (config.batch_size, config.latent_dim)
     if draw is None and config.latent_distribution == "uniform":

@@ -1,7 +1,7 @@
-"""A document's training loop as it is printed, beside the loop as it is meant: ``python -m bench.printed mlp``.
+"""Train a document's loop as it is printed and as it is meant, and score both: ``python -m bench.printed mlp``.
 
-Three documents' loops do not do what they are meant to. The loop of ``mlp`` detaches the fakes that G learns from, and
-gives D the label 1 for fakes as well. The noise of ``dcgan-fc`` has a shape that its first layer refuses. The loop of
+Three documents' loops do not do what they are meant to do. The loop of ``mlp`` detaches the fakes that G learns from,
+and gives D the label 1 for fakes too. The noise of ``dcgan-fc`` has a shape that its first layer refuses. The loop of
 ``dcgan-faces`` does not detach D's fakes, so that G's gradient keeps that of D's loss. All others are printed as meant.
 """
 
@@ -70,14 +70,14 @@ def main(
 def train_as_printed(
     preset: str, networks: Networks, batches: Iterable[Sequence[Tensor]], config: RunConfig, log: IO[str]
 ) -> Iterator[None]:
-    """Train as a document's own lines do, for ever; each ``next`` is one iteration.
+    """Train as the lines of a document do, without end; each ``next`` is one iteration.
 
     Args:
         preset: of the document.
-        networks: the document's.
-        batches: of real images.
-        config: the document's habits.
-        log: gets a line an iteration.
+        networks: of the document.
+        batches: of real images, (B, C, H, W) first in each sequence.
+        config: of the document.
+        log: receives a line for each iteration.
 
     Raises:
         RuntimeError: if the lines do not run.
@@ -125,14 +125,14 @@ def train_without_detaching(
     log: IO[str],
     draw: Callable[[], Tensor],
 ) -> Iterator[None]:
-    """Train as ``dcgan-faces`` does: what D's pass leaves in G's gradient stays there.
+    """Train as ``dcgan-faces`` does: the gradient of D's loss stays in G's gradient.
 
     Args:
-        networks: the document's.
-        batches: of real images.
-        config: the document's habits.
-        log: gets a line an iteration.
-        draw: draws the latents of the fakes of an iteration.
+        networks: of the document.
+        batches: of real images, (B, C, H, W) first in each sequence.
+        config: of the document.
+        log: receives a line for each iteration.
+        draw: samples the latents of the fakes of an iteration.
     """
     generator, discriminator = networks
     criterion = nn.BCELoss()

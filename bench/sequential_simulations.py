@@ -1,4 +1,4 @@
-"""Where simulated paired differences come from."""
+"""Simulations of sequential analysis: false verdicts at any look, and the seeds until effects are settled."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gan_ablate.analysis.tests import holm, seeds_needed
 
 
 class Population(enum.Enum):
-    """Where simulated paired differences come from, all with mean 0 and standard deviation 1."""
+    """The distribution of simulated paired differences, with mean 0 and standard deviation 1."""
 
     NORMAL = "normal"
     HEAVY = "heavy tails (t, 5 degrees of freedom)"
     SKEWED = "skewed (log-normal, σ 0.5)"
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Draw differences."""
+    def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Sample differences."""
         match self:
             case Population.NORMAL:
                 return rng.standard_normal(shape)
@@ -61,20 +61,20 @@ about two seeds of twelve earlier, but they hold for thirty looks and no more.""
 
 
 @dataclass(frozen=True)
-class Course:
-    """How the effects of one family came out, seed after seed: (looks, effects) of booleans."""
+class Decisions:
+    """The decisions on one family of effects at every look, each (looks, effects) of booleans."""
 
     found: NDArray[np.bool_]
     negligible: NDArray[np.bool_]
 
     @property
     def is_settled(self) -> NDArray[np.bool_]:
-        """Whether an effect has an answer at a look."""
+        """Whether an effect is found or negligible at a look."""
         return self.found | self.negligible
 
 
-def follow(values: NDArray[np.float64], margin: float | None) -> Course:
-    """Judge a family at every look, as the report does.
+def decide(values: NDArray[np.float64], margin: float | None) -> Decisions:
+    """Decide on a family of effects at every look, as the report does.
 
     Args:
         values: (seeds, effects) paired differences.
@@ -90,13 +90,13 @@ def follow(values: NDArray[np.float64], margin: float | None) -> Course:
             found[look, effect] = test.is_rejected
             if margin is not None and not test.is_rejected:
                 negligible[look, effect] = -margin < looks.low[look] and looks.high[look] < margin
-    return Course(found, negligible)
+    return Decisions(found, negligible)
 
 
 def false_verdicts(
     population: Population, truths: NDArray[np.float64], margin: float, num_repetitions: int
 ) -> tuple[float, float]:
-    """Count the families in which any verdict was false at any look: sequential, and Student's t looked at every time.
+    """Count the families with a false verdict at any look, by the sequential test and by Student's t.
 
     Args:
         population: of the differences, of standard deviation one.
@@ -107,15 +107,15 @@ def false_verdicts(
     rng = np.random.default_rng(0)
     wrong = naive = 0
     for _ in range(num_repetitions):
-        values = population.draw(rng, (MOST, len(truths))) + truths
-        course = follow(values, margin)
-        wrong += bool((course.found & (truths == 0)).any() or (course.negligible & (abs(truths) >= margin)).any())
+        values = population.sample(rng, (MOST, len(truths))) + truths
+        decisions = decide(values, margin)
+        wrong += bool((decisions.found & (truths == 0)).any() or (decisions.negligible & (abs(truths) >= margin)).any())
         naive += _is_ever_wrong_by_t(values, truths, margin)
     return wrong / num_repetitions, naive / num_repetitions
 
 
 def _is_ever_wrong_by_t(values: NDArray[np.float64], truths: NDArray[np.float64], margin: float) -> bool:
-    """Whether intervals for a fixed number of seeds, adjusted alike (Bonferroni), are false at any look from three."""
+    """Return whether Bonferroni's intervals for a fixed number of seeds are false at any look from the third on."""
     nums = np.arange(3, MOST + 1)[:, None]
     means = values.cumsum(axis=0)[2:] / nums
     stds = np.stack([values[:num].std(axis=0, ddof=1) for num in nums[:, 0]])
@@ -126,7 +126,7 @@ def _is_ever_wrong_by_t(values: NDArray[np.float64], truths: NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FalseVerdicts:
-    """Shares of families with a false verdict: an effect where there is none, negligible what is not, either."""
+    """Shares of families with a false verdict: a false effect, a false negligible effect, or either."""
 
     effect: float
     negligible: float
@@ -136,7 +136,7 @@ class FalseVerdicts:
 def false_verdicts_of_fixed(
     num_seeds: int, truths: NDArray[np.float64], margin: float, num_repetitions: int
 ) -> FalseVerdicts:
-    """Count false verdicts by Student's t for a number of seeds settled beforehand.
+    """Count false verdicts by Student's t for a fixed number of seeds.
 
     "Real, and too small to matter" of an effect on the margin or beyond it is a false "negligible".
 
@@ -161,18 +161,18 @@ def false_verdicts_of_fixed(
 
 
 def coverage(population: Population, num_repetitions: int) -> float:
-    """Share of sequences whose intersected interval still holds the truth after the last look."""
+    """Return the share of sequences whose intersected interval holds the truth after the last look."""
     rng = np.random.default_rng(1)
     truth = 0.7
     held = []
     for _ in range(num_repetitions):
-        looks = estimate_at_looks(population.draw(rng, (MOST,)) + truth)
+        looks = estimate_at_looks(population.sample(rng, (MOST,)) + truth)
         held.append(bool(looks.low[-1] <= truth <= looks.high[-1]))
     return float(np.mean(held))
 
 
 def seeds_until_settled(effect: float, std: float, margin: float, num_tests: int, num_repetitions: int) -> str:
-    """Write the median number of seeds at which an effect is settled, ``> 30`` where it mostly is not.
+    """Write the median number of seeds at which an effect is settled, or ``> 30``.
 
     Args:
         effect: its size, a log ratio.
@@ -192,7 +192,7 @@ def seeds_until_settled(effect: float, std: float, margin: float, num_tests: int
 
 
 def page(num_repetitions: int) -> list[str]:
-    """Simulate all of it and write its part of the page."""
+    """Run all simulations and write their part of the page."""
     return [
         *_fixed_section(num_repetitions),
         *_false_verdicts_section(num_repetitions),

@@ -1,7 +1,7 @@
-"""The statistics put to the test on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
+"""Test the statistics on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
 
-Four parts: simulated seeds, a look after each of them, real runs of one configuration against itself (A/A), and real
-runs with planted effects.
+It has four parts: simulated seeds, a look after each of them, real runs of one configuration against itself (A/A), and
+real runs with planted effects.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from tests.configs import make_config
 
 @dataclass(frozen=True)
 class Row:
-    """How often a method went wrong.
+    """How often a method was wrong.
 
     Attributes:
         method: its name.
-        is_used: whether the report uses it with so many seeds.
-        false_positives: share of repetitions without an effect in which it found one.
-        coverage: share of repetitions whose interval held the truth; None for a test without an interval.
-        num_repetitions: how many there were.
+        is_used: whether the report uses it for this number of seeds.
+        false_positives: the share of repetitions without an effect in which it found one.
+        coverage: the share of repetitions whose interval held the truth; None for a test without an interval.
+        num_repetitions: of the simulation.
     """
 
     method: str
@@ -62,14 +62,14 @@ def simulate(
 
     Args:
         num_seeds: of each repetition.
-        population: where differences come from.
+        population: of the differences.
         num_repetitions: of each method.
         num_bootstraps: of the bootstrap, which is slower.
         seed: of the simulation.
     """
     rng = np.random.default_rng(seed)
     truth = 0.7
-    pairs = population.draw(rng, (num_repetitions, num_seeds))
+    pairs = population.sample(rng, (num_repetitions, num_seeds))
     null, shifted = [mean_estimate(row) for row in pairs], [mean_estimate(row + truth) for row in pairs]
     yield Row(
         "Student t, paired",
@@ -78,7 +78,7 @@ def simulate(
         float(np.mean([e.low <= truth <= e.high for e in shifted])),
         num_repetitions,
     )
-    others = population.draw(rng, (num_repetitions, num_seeds)) * 1.5
+    others = population.sample(rng, (num_repetitions, num_seeds)) * 1.5
     welch = [difference_estimate(a, b) for a, b in zip(pairs, others, strict=True)]
     yield Row(
         "Welch t, unpaired",
@@ -101,14 +101,14 @@ def simulate(
         num_repetitions,
     )
     yield _bootstrap_row(pairs[:num_bootstraps], truth, num_seeds)
-    family = population.draw(rng, (num_repetitions, num_seeds, 6))
+    family = population.sample(rng, (num_repetitions, num_seeds, 6))
     found = [any(test.is_rejected for test in holm([mean_estimate(x).p for x in rep.T])) for rep in family]
     yield Row("Holm over 6 effects: any found", True, float(np.mean(found)), None, num_repetitions)
 
 
 def _bootstrap_row(pairs: NDArray[np.float64], truth: float, num_seeds: int) -> Row:
     is_used = num_seeds >= stats.MIN_BOOTSTRAP_SEEDS
-    # Also where the report does not use it, to show why.
+    # Below that number of seeds the row shows why the report does not use it.
     intervals = [bootstrap_interval(row + truth, min_seeds=2) for row in pairs]
     covered = float(np.mean([i is not None and i.low <= truth <= i.high for i in intervals]))
     return Row("bootstrap, expanded percentiles", is_used, 1 - covered, covered, len(pairs))
@@ -137,15 +137,15 @@ def real_scores(config: RunConfig, seeds: range, out: Path) -> NDArray[np.float6
 
 
 def compare_with_itself(num_repetitions: int, num_seeds: int, out: Path) -> tuple[int, int]:
-    """Hand a configuration's runs to the statistics as two levels with disjoint seeds.
+    """Compare runs of one configuration as if they were two levels, with disjoint seeds.
 
     Args:
-        num_repetitions: how often, each time with other seeds.
+        num_repetitions: of the comparison, each with other seeds.
         num_seeds: of each level.
-        out: where the runs go.
+        out: the results folder.
 
     Returns:
-        In how many repetitions no effect was found: by the paired analysis, and by the unpaired one.
+        The repetitions in which no effect was found: by the paired analysis, and by the unpaired one.
     """
     scores = real_scores(tiny_run(), range(2 * num_repetitions * num_seeds), out)
     levels = scores.reshape(num_repetitions, 2, num_seeds)

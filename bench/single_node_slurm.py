@@ -44,7 +44,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def main() -> int:
-    """Run the command line's arguments under a Slurm of their own."""
+    """Run the command line's arguments under a Slurm of one node."""
     missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         print(f"needs root, and Debian's slurm-wlm and munge; missing: {', '.join(missing) or 'root'}", file=sys.stderr)
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a daemon, whose log is a file."""
+    """Start a daemon that writes its log to a file."""
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -1,4 +1,4 @@
-"""Times every subject against the plain loop and writes results/speed.md: ``nox -s bench``."""
+"""Time the training step of every subject against the plain loop, and write results/speed.md: ``nox -s bench``."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ def main(
 
 
 def per_sec(turns: Sequence[Sequence[Turn]]) -> list[float]:
-    """Iterations per second of all processes together, for each turn."""
+    """Return the iterations per second of all processes together, for each turn."""
     return [sum(turn.steps_per_sec for turn in together) for together in turns]
 
 
 def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Write how many times as fast ours is: the median over the turns, and their range."""
+    """Write the ratio of ours to theirs: the median over the turns, and their range."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def rates_and_ratios(contest: Mapping[Side, Sequence[Sequence[Turn]]]) -> dict[str, object]:
-    """Put a contest's sides and what they come to into the variants of a row."""
+    """Return the columns of a contest in a table: the median rate of each side, and their ratios."""
     rates = {side: per_sec(turns) for side, turns in contest.items()}
     return {
         **{f"{side}, it/s": median(of_side) for side, of_side in rates.items()},
@@ -89,7 +89,7 @@ def rates_and_ratios(contest: Mapping[Side, Sequence[Sequence[Turn]]]) -> dict[s
 
 
 def count_gflop(subject: Subject) -> float:
-    """Count the arithmetic of one step, as PyTorch dispatches it: layers only, multiply and add as two."""
+    """Count the operations of the layers in one step with PyTorch's counter, multiply and add as two, in GFLOP."""
     trainer = subject.trainer()
     with FlopCounterMode(display=False) as counter:
         trainer.step()
@@ -97,7 +97,7 @@ def count_gflop(subject: Subject) -> float:
 
 
 def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
-    """Return the operators that take most of a step on one thread, and their shares of it."""
+    """Return the operators that take most of a step on one thread, with their shares of its time."""
     trainer = subject.trainer(precision=precision)
     with threads(1):
         for _ in range(PROFILED_STEPS):
@@ -112,20 +112,20 @@ def profile_step(subject: Subject, precision: str) -> list[tuple[str, float]]:
 
 
 def repeat(step: Step, num: int) -> None:
-    """Take so many steps."""
+    """Take ``num`` steps."""
     for _ in range(num):
         step()
 
 
 def steps_per_sec(step: Step, seconds: float, device: str = "cpu") -> float:
-    """Take steps for so long, and return their rate."""
+    """Take steps for at least ``seconds``, and return their number per second."""
 
     def now() -> float:
         if device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    # The host runs ahead of a GPU; here by no more than a run does between two rows of its history.
+    # The host runs ahead of a GPU, as in a run by the steps between two rows of its history.
     num_together = 1 if device == "cpu" else MEASURE_EVERY
     started, num_steps, ended = now(), 0, 0.0
     while num_steps == 0 or ended < started + seconds:
@@ -138,7 +138,7 @@ def steps_per_sec(step: Step, seconds: float, device: str = "cpu") -> float:
 def tabulate_contest(
     subject: Subject, precision: str, contest: Mapping[Side, Sequence[Sequence[Turn]]], peaks: Sequence[Peak]
 ) -> dict[str, object]:
-    """Put one subject's contest into a row."""
+    """Return the row of one subject in the table of contests."""
     plain, ours = (list(itertools.chain(*contest[side])) for side in ("plain", "ours per core"))
     gflop = count_gflop(subject)
     achieved = gflop * median(turn.steps_per_sec for turn in ours)

@@ -1,4 +1,4 @@
-"""What is timed: every preset, and the DCGAN that most have copied, each beside its plain twin."""
+"""The models that benchmarks time: every preset, and a copy of the best-known DCGAN, each with its plain twin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gan_ablate.training.step import StepTerms
 from gan_ablate.training.trainer import MEASURE_EVERY, Trainer
 
 Step = Callable[[], object]
-"""One iteration, whoever's."""
+"""A function that takes one iteration."""
 
 _GREY_64: dict[str, Any] = {
     "batch_size": 64,
@@ -33,12 +33,13 @@ _GREY_64: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, as this package trains it and as tutorials do.
+    """A model, as this package and as tutorials train it.
 
     Attributes:
-        name: of the preset.
-        changes: what makes a run of another preset of it.
-        build_plain: makes the twin's networks.
+        name: of the subject.
+        preset: the name of its preset.
+        changes: fields of the preset that the subject sets.
+        build_plain: builds the networks of the plain loop.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Subject:
         return validate(RunConfig, {**load_preset(self.preset, "bench"), **self.changes, **run, **changes}, self.name)
 
     def trainer(self, device: str = "cpu", **changes: Any) -> Trainer:
-        """Build that run's trainer, on the embedded digits."""
+        """Build the trainer of such a run, on the embedded digits."""
         config = self.config(**changes)
         return Trainer(config, _load_images(config).to(device))
 
@@ -65,7 +66,7 @@ class Subject:
 
 
 def as_in_a_run(trainer: Trainer, take_step: Callable[[], StepTerms]) -> Step:
-    """Return a step that also takes a row of the history where a run does."""
+    """Return a step that also measures a row of the history as often as a run does."""
     count = itertools.count(1)
 
     def step() -> None:
@@ -97,7 +98,7 @@ SUBJECTS = {
 
 
 def choose_subjects(names: Sequence[str] | None) -> list[str]:
-    """Return the subjects of these names, all of them without.
+    """Return the names of the chosen subjects, or of all without a choice.
 
     Raises:
         UserError: if there is no such subject.

@@ -1,6 +1,6 @@
-"""What a training step costs beside the loop that tutorials print: ``pytest --benchmark-only``, a group a preset.
+"""Time a training step and the loop that tutorials print, a group for each preset: ``pytest --benchmark-only``.
 
-Both on one thread, as in a grid, where every run has a core. ``nox -s bench`` lets them take turns, at length.
+Both run on one thread, as in a grid, where every run has a core. ``nox -s bench`` lets them take turns for longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gan_ablate.design.cost import gflop_per_step
 from gan_ablate.design.grid import list_presets
 
 GFLOP = 500
-"""Of arithmetic, about seven seconds of one core: what all steps of one benchmark may take, if more than one."""
+"""The arithmetic of all steps of one benchmark, about seven seconds of one core, unless one step needs more."""
 
 MIN_STEPS, MAX_STEPS = 1, 50
 

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import Field, model_validator
 
 from gan_ablate.design.claims import DesignKind, Factor, label_levels
 from gan_ablate.design.config import RunConfig
@@ -77,9 +77,7 @@ class Plan(Model):
     grid: Grid
     budget: BudgetName
     seeds: Annotated[tuple[int, ...], Field(strict=False)]
-    variants: Annotated[
-        tuple[Variant, ...], Field(strict=False, validation_alias=AliasChoices("variants", "cells"))  # its earlier name
-    ]
+    variants: Annotated[tuple[Variant, ...], Field(strict=False)]
     folders: dict[str, str] = {}
     """Where each ``folder:NAME@HASH`` lies on this machine."""
     sources: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
@@ -92,6 +90,14 @@ class Plan(Model):
     """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_name(cls, data: Any) -> Any:
+        """Read ``cells``, the earlier name of ``variants``: results folders may hold plans that have it."""
+        if isinstance(data, dict) and "cells" in data:
+            return {"variants" if name == "cells" else name: value for name, value in data.items()}
+        return data
 
     @property
     def factors(self) -> dict[str, Factor]:

@@ -1,4 +1,4 @@
-"""The page of a grid across its blocks: which effects are the same in all blocks, and which differ."""
+"""The page of a grid across its blocks: which effects are equal in all blocks, and which differ."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape_markdown, p_text, percent_text
-from gan_ablate.reporting.plots import quality as figures
+from gan_ablate.reporting.exports import table_as_csv
+from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape_markdown, p_text
+from gan_ablate.reporting.plots import quality
 from gan_ablate.reporting.plots.style import Style
 from gan_ablate.reporting.run_sentences import warning_sentences
-from gan_ablate.reporting.sentences import adjusted_estimate, decision_words, effect_name
+from gan_ablate.reporting.sentences import adjusted_text, decided_text, effect_name
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import BlockedEffect, Blocks
+    from gan_ablate.analysis.results import GridResults
     from gan_ablate.reporting.plots.style import FigurePath
 
-_DECISIONS = {"differs": "yes", "alike": "no", "open": "open"}
+_DIFFERS = {"differs": "yes", "alike": "no", "open": "open"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,9 @@ class BlocksPage(Page):
 
     Attributes:
         answers: a sentence for every effect.
-        seeds: of each block.
+        seeds: the number of seeds of each block.
         shared_seeds: how many seeds all blocks have.
-        block_warnings: what a reader must know of each block before believing the answers.
+        block_warnings: reasons for not believing the answers, block by block.
         effects: a table of the effects in every block, as Markdown.
         pictures: the figures.
     """
@@ -49,12 +53,11 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
 
     Args:
         blocks: of one grid.
-        name: of the folder.
-        folder: the same below the results folder.
+        name: of the page's folder.
+        folder: the page's folder in the results folder.
     """
     by_name = dict(zip(blocks.names, blocks.results, strict=True))
-    csv = blocks.tabulate().to_csv(index=False, lineterminator="\n")
-    write_atomically(folder.path / "blocks.csv", csv)
+    write_atomically(folder.path / "blocks.csv", table_as_csv(blocks.tabulate()))
     order = {"differs": 0, "alike": 1, "open": 2}
     first = sorted(blocks.effects, key=lambda effect: (order[effect.decision], -abs(effect.pooled.estimate.value)))
     shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
@@ -71,23 +74,22 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
             for warning in warning_sentences(results)
         ],
         effects=_effects_table(blocks),
-        pictures=_draw_figures(blocks, folder),
+        pictures=_draw_figures(blocks, by_name, folder),
     )
 
 
-def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
-    by_name = dict(zip(blocks.names, blocks.results, strict=True))
+def _draw_figures(blocks: Blocks, by_name: Mapping[str, GridResults], folder: FigurePath) -> list[Picture]:
     style = Style(blocks.results[0].labels)
     panels: dict[str, list[Effect | None]] = {
         name: [effect.within[name] for effect in blocks.effects] for name in blocks.names
     }
     if blocks.pooled:
         panels["average"] = [None if effect.decision == "differs" else effect.pooled for effect in blocks.effects]
-    figures.plot_block_effects(panels, folder / "effects.png")
+    quality.plot_block_effects(panels, folder / "effects.png")
     runs = {name: results.comparable.runs for name, results in by_name.items()}
-    figures.plot_block_quality(runs, style, folder / "quality.png")
+    quality.plot_block_quality(runs, style, folder / "quality.png")
     curves = {name: results.curves for name, results in by_name.items()}
-    figures.plot_block_curves(curves, style, folder / "curves.png")
+    quality.plot_block_curves(curves, style, folder / "curves.png")
     return [
         Picture("All effects on FID, block by block", "effects.png"),
         Picture("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
@@ -97,10 +99,7 @@ def _draw_figures(blocks: Blocks, folder: FigurePath) -> list[Picture]:
 
 def _sentence(effect: BlockedEffect) -> str:
     name = effect.pooled.name
-    within = "; ".join(
-        f"{escape_markdown(block)} {percent_text(adjusted_estimate(at))}, {decision_words(at)}"
-        for block, at in effect.within.items()
-    )
+    within = "; ".join(f"{escape_markdown(block)} {decided_text(at)}" for block, at in effect.within.items())
     found = [f"{_pair(pair)} {_difference_text(by)}" for pair, by in effect.differences.items() if by.is_found]
     match effect.decision:
         case "differs":
@@ -109,8 +108,7 @@ def _sentence(effect: BlockedEffect) -> str:
             common = "is the same in all blocks, within the margin"
         case "open":
             common = "may or may not differ between blocks"
-    over_all = f"{percent_text(adjusted_estimate(effect.pooled))}, {decision_words(effect.pooled)}"
-    return f"**{name}** {common}: {within}. On average {over_all}."
+    return f"**{name}** {common}: {within}. On average {decided_text(effect.pooled)}."
 
 
 def _effects_table(blocks: Blocks) -> str:
@@ -123,10 +121,10 @@ def _effects_table(blocks: Blocks) -> str:
         rows.append(
             [
                 effect_name(effect.pooled),
-                *(f"{percent_text(adjusted_estimate(at))}, {decision_words(at)}" for at in effect.within.values()),
-                _DECISIONS[effect.decision],
+                *map(decided_text, effect.within.values()),
+                _DIFFERS[effect.decision],
                 "; ".join(differences),
-                "–" if effect.decision == "differs" else percent_text(adjusted_estimate(effect.pooled)),
+                "–" if effect.decision == "differs" else adjusted_text(effect.pooled),
             ]
         )
     pairs = list(blocks.effects[0].differences)
@@ -139,4 +137,4 @@ def _pair(pair: tuple[str, str]) -> str:
 
 
 def _difference_text(effect: Effect) -> str:
-    return f"{percent_text(adjusted_estimate(effect))}, p {p_text(effect.test.p)}"
+    return f"{adjusted_text(effect)}, p {p_text(effect.test.p)}"

@@ -7,7 +7,6 @@ import itertools
 import posixpath
 import re
 import shutil
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +19,8 @@ from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.formats import change_text, escape_latex, fill_template, number, p_text, rate_text
-from gan_ablate.reporting.sentences import adjusted_estimate, decision_words, effect_name
+from gan_ablate.reporting.formats import escape_latex, fill_template, number, p_text, rate_text
+from gan_ablate.reporting.sentences import adjusted_text, decision_words, effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,21 +33,21 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record
     from gan_ablate.execution.store import Store
+    from gan_ablate.reporting.formats import Page
 
 
 def write_tables(results: GridResults) -> None:
-    """Write ``runs``, ``summary`` and ``effects`` into a grid's folder, as CSV, and for papers as LaTeX.
+    """Write the runs, variants and effects of a grid into its folder as CSV, and the last two as LaTeX for papers.
 
-    ``runs.csv`` has a column more than ``load_results``: whether a run's times count.
+    ``runs.csv`` has one column more than ``load_results``: whether the times of a run compare with the others'.
     """
     untimed = results.runs["run_id"].isin(results.comparable.untimed)
     runs = results.runs.assign(has_comparable_times=~untimed)
     for name, table in (("runs", runs), ("summary", results.summary)):
-        write_atomically(results.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+        write_atomically(results.folder / f"{name}.csv", table_as_csv(table))
     write_atomically(results.folder / "effects.csv", effects_as_csv(results.verdicts.all_effects()))
-    write_atomically(
-        results.folder / "summary.tex", _to_latex(_paper_summary(results), "Variants", f"{results.name}-variants")
-    )
+    summary = _to_latex(_paper_summary(results), "Variants", f"{results.name}-variants")
+    write_atomically(results.folder / "summary.tex", summary)
     effects = results.verdicts.effects("fid")
     if effects:
         write_atomically(results.folder / "effects.tex", effects_as_latex(effects, results.name))
@@ -56,15 +55,32 @@ def write_tables(results: GridResults) -> None:
         (results.folder / "effects.tex").unlink(missing_ok=True)
 
 
+def table_as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
+    """Write a table as CSV without its index, with the same line ends on every system."""
+    return table.to_csv(index=False, lineterminator="\n", float_format=float_format)
+
+
 def effects_as_csv(effects: pd.DataFrame) -> str:
-    """Write effects, a row each, to twelve digits: in the last ones of a root or a p-value processors differ."""
-    return effects.to_csv(index=False, lineterminator="\n", float_format="%.12g")
+    """Write effects, a row each, to twelve digits: processors differ in the last digits of a root or a p-value."""
+    return table_as_csv(effects, "%.12g")
 
 
 def effects_as_latex(effects: Sequence[Effect], name: str) -> str:
     """Tabulate the effects on one outcome for a paper; the label is ``tab:NAME-effects``."""
-    caption = f"Effects on {effects[0].outcome.title}, with intervals adjusted for all of them"
-    return _to_latex(_paper_effects(effects), caption, f"{name}-effects")
+    title = effects[0].outcome.title
+    rows = [
+        {
+            "effect": effect_name(effect),
+            # A minus sign, no hyphen.
+            f"change of {title}": adjusted_text(effect).replace("-", "−"),
+            "p (Holm)": p_text(effect.test.p).removeprefix("= "),
+            "answer": decision_words(effect),
+            "seeds": str(effect.estimate.num_seeds),
+        }
+        for effect in effects
+    ]
+    caption = f"Effects on {title}, with intervals adjusted for all of them"
+    return _to_latex(pd.DataFrame(rows), caption, f"{name}-effects")
 
 
 def _paper_summary(results: GridResults) -> pd.DataFrame:
@@ -89,25 +105,8 @@ def _paper_summary(results: GridResults) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("–")
 
 
-def _paper_effects(effects: Sequence[Effect]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "effect": effect_name(effect),
-                f"change of {effect.outcome.title}": change_text(effect, adjusted_estimate(effect)).replace(
-                    "-", "−"
-                ),  # minus, no hyphen
-                "p (Holm)": p_text(effect.test.p).removeprefix("= "),
-                "answer": decision_words(effect),
-                "seeds": str(effect.estimate.num_seeds),
-            }
-            for effect in effects
-        ]
-    )
-
-
 def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    r"""Write a table for ``\usepackage{booktabs}``, whatever its cells hold."""
+    r"""Write a table for ``\usepackage{booktabs}``, with all special characters of its cells escaped."""
     shown = table.map(escape_latex).rename(columns=escape_latex)
     text: str = shown.style.hide(axis="index").to_latex(
         hrules=True, column_format="l" * len(table.columns), caption=escape_latex(caption), label=f"tab:{label}"
@@ -116,35 +115,20 @@ def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
 
 
 _INTERVAL = re.compile(r"((?:[+-]?[\d.,]+ (?:% )?)?\[[+-]?[\d.,]+ ?%?, [^\[\]<>]{1,30}\](?: %)?)")
-"""An estimate with its interval, which no line break may part."""
+"""An estimate with its interval: no line break may separate them."""
 
 _MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
-@dataclass(frozen=True)
-class MarkdownPage:
-    """One page of a report.
-
-    Attributes:
-        title: of it.
-        path: of its Markdown below the results folder, with forward slashes.
-        markdown: with GitHub's tables; its links and pictures are relative to its own folder.
-    """
-
-    title: str
-    path: str
-    markdown: str
-
-
-def render_html(pages: Sequence[MarkdownPage], root: Path) -> str:
-    """Render a report: its first page open, the others folded below it.
+def render_html(pages: Sequence[Page], root: Path) -> str:
+    """Render a report as one HTML page: its first page open, the others folded below it.
 
     Args:
         pages: the front page first.
-        root: the results folder, in which the pictures lie.
+        root: the results folder, which holds the pictures.
 
     Returns:
-        A page that needs no other file, but for the tables it links to.
+        A page with its pictures inside; only its links to tables need other files.
     """
     anchors: dict[str, str] = {}
     for page in pages:
@@ -161,11 +145,11 @@ def render_html(pages: Sequence[MarkdownPage], root: Path) -> str:
     return fill_template("report.html.j2", title=pages[0].title, style=style, contents=contents, sections=sections)
 
 
-def _render(page: MarkdownPage, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
+def _render(page: Page, anchors: Mapping[str, str], root: Path) -> tuple[str, list[tuple[str, str]]]:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(page.markdown)
-    headings = list(_give_headings_their_anchors(tokens, anchors[page.path]))
-    folder = posixpath.dirname(page.path)
+    anchor, folder = anchors[page.path], posixpath.dirname(page.path)
+    headings = list(_anchor_headings(tokens, anchor))
     for child in (child for token in tokens for child in token.children or ()):
         if child.type == "image":
             source = posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"]))))
@@ -174,27 +158,27 @@ def _render(page: MarkdownPage, anchors: Mapping[str, str], root: Path) -> tuple
             content = base64.b64encode((root / source).read_bytes()).decode("ascii")
             child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
         elif child.type == "link_open":
-            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchors[page.path], anchors))
+            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchor, anchors))
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
-    # A wide table scrolls in a box of its own instead of stretching the page.
+    # A wide table scrolls in its box instead of stretching the page.
     body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
     return body, headings
 
 
-def _target(link: str, folder: str, own: str, anchors: Mapping[str, str]) -> str:
-    """Lead a link to its place in the page, or to the file beside it."""
+def _target(link: str, folder: str, anchor: str, anchors: Mapping[str, str]) -> str:
+    """Point a link of a page to its place in the HTML page, or to a file in the results folder."""
     path, _, fragment = unquote(link).partition("#")
     if "://" in path:
         return link
     if not path:
-        return f"#{own}--{fragment}"
+        return f"#{anchor}--{fragment}"
     path = posixpath.normpath(posixpath.join(folder, path))
     return f"#{anchors[path]}" if path in anchors else path
 
 
-def _give_headings_their_anchors(tokens: Sequence[Token], page: str) -> Iterator[tuple[str, str]]:
-    """Give every section a link target, and yield it with its title."""
+def _anchor_headings(tokens: Sequence[Token], page: str) -> Iterator[tuple[str, str]]:
+    """Give every section an anchor, and yield the anchor with the section's title."""
     for opening, inline in itertools.pairwise(tokens):
         if opening.type == "heading_open" and opening.tag == "h2":
             text = inline.content
@@ -208,10 +192,10 @@ FOLDER = "tensorboard"
 
 
 def check_tensorboard() -> None:
-    """InterimAnalysis for the package before anything is trained.
+    """Check before training that the package tensorboard is installed.
 
     Raises:
-        UserError: if it is not there.
+        UserError: if it is not installed.
     """
     try:
         import tensorboard  # noqa: F401
@@ -222,7 +206,11 @@ def check_tensorboard() -> None:
 
 
 def write_events(store: Store, plans: Sequence[Plan]) -> Path:
-    """Write an event file for every run of some plans that is over, in the place of those that were there.
+    """Write an event file for every finished run of the plans, and delete the earlier event files of these plans.
+
+    Args:
+        store: of the results folder.
+        plans: whose runs are written.
 
     Returns:
         The folder to give to ``tensorboard --logdir``.
@@ -237,7 +225,6 @@ def write_events(store: Store, plans: Sequence[Plan]) -> Path:
         for levels, label, record in store.records(plan):
             folder = root / plan.name / label.replace("/", "-") / f"seed-{record.config.seed}"
             writer = EventFileWriter(str(folder))
-            # Its clock is that of the training: an event file's x-axis may be steps or seconds.
             factors = {**levels, "seed": record.config.seed}
             writer.add_event(
                 Event(step=0, wall_time=0.0, summary=summary_v2.hparams_pb(factors, trial_id=record.run_id))

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.estimates import Estimate
 
 
-_COMMANDS = {
+PAGE_NAME = "report.md"
+"""The file name of the front page and, in its folder, of every other page."""
+
+_LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "≤": r"$\le$", "×": r"$\times$",
     "–": "--", "−": "$-$", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
 }  # fmt: skip
-"""What LaTeX would take for a command, or has no letter for."""
+"""The LaTeX of characters that LaTeX does not print as they are."""
 
 
 def change_text(effect: Effect, estimate: Estimate) -> str:
@@ -40,7 +43,7 @@ def change_text(effect: Effect, estimate: Estimate) -> str:
 
 
 def value_text(effect: Effect, value: float) -> str:
-    """Write one number of an effect, as a sentence has it: ``-45 %``, or ``+0.12`` on the scale of differences."""
+    """Write one number of an effect, rounded for a sentence: ``-45 %``, or ``+0.12`` on the scale of differences."""
     if effect.outcome.scale == "difference":
         return f"{value:+.3g}"
     change = percent_change(value)
@@ -58,14 +61,14 @@ def percent_text(estimate: Estimate) -> str:
 
 
 def percent(change: float) -> str:
-    """Write a change in percent as precisely as anyone reads it: ``-4.5``, ``+132``, ``> +9,999``."""
+    """Write a change in percent with about three digits: ``-4.5``, ``+132``, ``> +9,999``."""
     if change > 9_999:
         return "> +9,999"
     return signed(change, 1 if abs(change) < 100 else 0)
 
 
 def rate_text(count: int, total: int) -> str:
-    """Write ``2/5 [5 %, 85 %]``, a rate with its exact interval; ``0/5 [0 %, 52 %]`` says how little five runs tell."""
+    """Write ``2/5 [5 %, 85 %]``, a rate with its exact interval."""
     if total == 0:
         return "–"
     interval = rate_interval(count, total)
@@ -79,13 +82,13 @@ def p_text(p: float) -> str:
     if p < 0.001:
         return "< 0.001"
     level = round(1 - CONFIDENCE, 12)
-    # Two digits, or as many as it takes to see on which side of 0.05 it lies.
+    # Two digits, or more where two would not show on which side of 0.05 it lies.
     texts = (f"{p:.{digits}g}" for digits in range(2, 6))
     return f"= {next((text for text in texts if (float(text) < level) == (p < level) and float(text) != level), p)}"
 
 
 def signed(value: float, num_decimals: int = 0) -> str:
-    """Write a change with its sign; what rounds to zero has none."""
+    """Write a change with its sign, without one where it rounds to zero."""
     if not math.isfinite(value):
         return "–"
     text = f"{value:+,.{num_decimals}f}"
@@ -117,17 +120,13 @@ def seed_text(seeds: Collection[int]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Write text of a user's so that Markdown shows it as it is: no link, picture, table or HTML comes of it."""
+    """Escape a user's text so that Markdown shows it as it is, without links, pictures, tables or HTML."""
     return re.sub(r"([\\`*_\[\]<>|!#&~])", r"\\\1", text)
 
 
 def escape_latex(text: str) -> str:
-    """Write text so that LaTeX prints it, whatever it holds."""
-    return "".join(_COMMANDS.get(character, character) for character in text)
-
-
-PAGE_NAME = "report.md"
-"""Of every grid's page, in its own folder, and of the front page above them."""
+    """Escape text so that LaTeX prints it as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 @dataclass(frozen=True)
@@ -145,14 +144,14 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The model of a page: what its template writes down. Every kind of page adds attributes of its own.
+    """The model of a page, which its template writes. Every kind of page adds attributes.
 
     Attributes:
         template: the file in ``templates`` that writes it.
         title: as plain text.
         path: of its Markdown below the results folder, with forward slashes.
         sentences: at most three for the front page: what was found, where it varies, whether it lasts.
-        warnings: what a reader of the front page must know before believing them.
+        warnings: reasons for not believing them, for the front page.
     """
 
     template: ClassVar[str]
@@ -169,11 +168,11 @@ class Page:
 
 
 def fill_template(template: str, **values: object) -> str:
-    """Write a template with values, without empty lines at its end.
+    """Fill a template with values, and remove empty lines at its end.
 
     Args:
         template: the name of a file in ``templates``.
-        values: what the template calls them → what is written; a name without a value is an error.
+        values: by their names in the template; a name without a value is an error.
     """
     return _environment().get_template(template).render(values).rstrip() + "\n"
 
@@ -183,7 +182,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gan_ablate.reporting"),
         undefined=StrictUndefined,
-        autoescape=False,  # most write Markdown or LaTeX; what users wrote goes through the filters
+        autoescape=False,  # most templates are Markdown or LaTeX; filters escape the text of users
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,4 +1,4 @@
-"""The front page of a report: what to use, every effect in one figure, the verdicts, a few sentences a grid."""
+"""The front page: which levels to use, a figure of all effects, the verdicts, and a few sentences on each grid."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from gan_ablate.analysis.pooling import rank_effects, surest_effects
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, percent_text
-from gan_ablate.reporting.plots import effects as front
+from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.run_sentences import SMOKE_WARNING
-from gan_ablate.reporting.sentences import adjusted_estimate, leaning, simple_effect_words
+from gan_ablate.reporting.sentences import adjusted_text, leaning, simple_effect_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FIGURE = "effects.png"
 
 MAX_RANKED = 8
-"""Factors that a list of the ranking names."""
+"""The most factors that a list of the ranking names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,16 @@ class FrontPage(Page):
     """The model of the front page.
 
     Attributes:
-        bases: the presets that are changed.
-        datasets: on which they are trained.
-        steps: after how many steps; empty where no run counts steps.
+        bases: the presets that the grids change.
+        datasets: of the grids.
+        steps: the length of training; empty where no run counts steps.
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
-        falling: ``3 of 14``, the variants whose FID was still falling at the end; empty where there is none.
+        falling: ``3 of 14``, the variants that had not converged; empty without any.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
-        has_figure: whether there was any effect to show.
+        has_figure: whether there is any effect to show.
         margins: of the grids.
-        verdicts: a way of scoring with a table, as Markdown, of the verdicts that rest on it.
-        unjudged: a table of the claims without a verdict; empty where there is none.
+        verdicts: for each way of scoring, its description and a Markdown table of the verdicts.
+        unjudged: a Markdown table of the claims without a verdict; empty without any.
         pages: of the grids, in order.
         documents: the pages on documents.
     """
@@ -76,14 +76,14 @@ def make_front_page(
     *,
     has_figure: bool,
 ) -> FrontPage:
-    """Make the front page, but for its figure.
+    """Make the front page, without its figure.
 
     Args:
-        results: of every grid, by its folder's name.
-        blocks: the name of each one's block, by the same names; empty where its grid has no other.
+        results: of every grid, by the name of its folder.
+        blocks: the name of its block, by the same names; empty where its grid has one block.
         pages: of the grids, and of grids across their blocks, in order.
         documents: the pages on documents.
-        has_figure: whether there was any effect to show.
+        has_figure: whether there is any effect to show.
     """
     every = list(results.values())
     plans = [of_grid.plan for of_grid in every]
@@ -108,12 +108,12 @@ def make_front_page(
 
 
 def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: FigurePath) -> bool:
-    """Draw the effects of all grids, each comparison once; say whether there was any.
+    """Draw the effects of all grids, each comparison once, and return whether there was any.
 
-    Smoke runs are left out where there are others, and of interactions those that were not found.
+    The figure leaves out smoke runs where there are others, and interactions that were not found.
 
     Args:
-        results: of every grid.
+        results: of every grid, by the name of its folder.
         titles: of their pages, by the same names.
         path: of the figure.
     """
@@ -130,14 +130,14 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         if shown:
             groups.append((titles[name], shown))
     if groups:
-        front.plot_front(groups, path)
+        effect_plots.plot_front(groups, path)
     else:
         path.path.unlink(missing_ok=True)
     return bool(groups)
 
 
 def _row_name(results: GridResults, effect: Effect) -> str:
-    """Name an effect with what it is compared with."""
+    """Name an effect and its baseline."""
     if effect.is_interaction:
         return f"{effect.name}, beyond each"
     ((factor, _),) = effect.levels.items()
@@ -170,7 +170,7 @@ def _name_ranked(
 
 
 def _ranked_words(same: Sequence[Ranked], block: str, *, of_other_base: bool) -> str:
-    """Say what levels of one factor come to: of one, ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
+    """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
     results, first = same[0]
     ((factor, _),) = first.levels.items()
     name, baseline = factor.replace("_", " "), results.plan.grid.factors[factor].baseline
@@ -182,11 +182,11 @@ def _ranked_words(same: Sequence[Ranked], block: str, *, of_other_base: bool) ->
 
 
 def _size_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect is and what it rests on, where it varies, what would tell, and what it costs."""
+    """Say how large an effect is, on how many seeds it rests, where it varies, whether it lasts and what it costs."""
     simple = results.verdicts.simple_effects_of(effect)
     says_more = any(other.decision not in ("open", effect.decision) for other in simple)
     average = " on average" if says_more else ""
-    words = f"{percent_text(adjusted_estimate(effect))}{average}, {count(effect.estimate.num_seeds, 'seed')}"
+    words = f"{adjusted_text(effect)}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if results.verdicts.compares_failures(effect):
         return f"{words}; most of the runs that it compares collapsed"
     if effect.decision == "open":
@@ -200,21 +200,21 @@ def _size_words(results: GridResults, effect: Effect) -> str:
 
 
 def _shrinking_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect was, where it shrinks: it may be about speed, and gone in a longer training."""
+    """Say how large an effect was during training, where it shrinks: it may be gone in a longer training."""
     peaks = [trajectory.peak for trajectory in results.trajectories if trajectory.effects[-1].levels == effect.levels]
     peak = next((peak for peak in peaks if peak is not None), None)
     return "" if peak is None else f"; shrinking, from {percent_text(peak[1].estimate)} at step {peak[0]:,}"
 
 
 def _cost_words(results: GridResults, effect: Effect) -> str:
-    """Say what a level costs, where that is certain and worth a word."""
+    """Say how a level changes the time of a step, where that is certain and not too small to matter."""
     times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
     is_known = bool(times) and times[0].is_found and not times[0].is_too_small
-    return f"; a step takes {percent_text(adjusted_estimate(times[0]))}" if is_known else ""
+    return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:
-    """Count the variants, of which grids may share some, whose FID was still falling at the end of training."""
+    """Count the variants that had not converged, each once where grids share it; empty without any."""
     variants = [(results, variant) for results in every for variant in results.plan.variants]
     falling = {variant.config.run_id for results, variant in variants if variant.label in results.unconverged}
     return f"{len(falling)} of {len({variant.config.run_id for _, variant in variants})}" if falling else ""
@@ -225,7 +225,7 @@ def _base_of(plan: Plan) -> str:
 
 
 def _find_baseline(every: Sequence[GridResults]) -> tuple[str, float, float] | None:
-    """Find the baseline that most grids share, its FID and the FID of real images; None where scores do not compare."""
+    """Name the baseline that most grids share, its FID and that of real images; None where scores do not compare."""
     baselines = Counter(results.plan.baseline.config.run_id for results in every if results.scored)
     protocols = {protocol for results in every for protocol in results.comparable.protocols}
     if not baselines or len(protocols) > 1:
@@ -248,7 +248,7 @@ def _tabulate_verdicts(every: Sequence[GridResults], blocks: Mapping[str, str]) 
     by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
     for results in every:
         for claim_verdict in results.verdicts.claim_verdicts():
-            protocols = results.comparable.protocols  # without one, claims on what needs no scores are left
+            protocols = results.comparable.protocols  # empty: only claims on outcomes without scores
             protocol = next(iter(protocols)) if len(protocols) == 1 else ()
             by_protocol.setdefault(protocol, []).append((results, claim_verdict))
     verdicts = []

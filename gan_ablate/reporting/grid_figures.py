@@ -1,4 +1,4 @@
-"""The figures of a grid's page, in the order in which one doubts its answers."""
+"""The figures of a grid's page, in the order of a reader's doubts about its answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from gan_ablate.analysis.trajectories import tabulate_histories
 from gan_ablate.execution.store import FILTERS_FILE, INTERPOLATION_FILE
 from gan_ablate.reporting.formats import Picture
 from gan_ablate.reporting.plots import effects, quality, training
-from gan_ablate.reporting.plots import training as representation
-from gan_ablate.reporting.plots import training as samples
 from gan_ablate.reporting.plots.style import MAX_LINES, Style
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 PROBES_FILE = "probes.png"
 
 _SHOWN_ROWS = 4
-"""Rows of images that are shown of a sample grid."""
+"""Rows of images that a page shows of a sample grid."""
 
 _RUN_PICTURES = {
     INTERPOLATION_FILE: "Ways between two latents, a row each",
@@ -34,11 +32,11 @@ _RUN_PICTURES = {
 
 
 def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
-    """Draw what the records allow.
+    """Draw every figure for which there are records.
 
     Args:
-        results: of the grid, at least one run of which is over.
-        folder: the grid's.
+        results: of a grid with at least one finished run.
+        folder: of the grid.
     """
     style = style_of(results)
     drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") else []
@@ -46,7 +44,7 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
     if grids:
         titles = _sample_titles(results)
         last = {titles.get(label, label): files[-1] for label, files in grids.items()}
-        samples.plot_samples(last, _SHOWN_ROWS, folder / "samples.png")
+        training.plot_samples(last, _SHOWN_ROWS, folder / "samples.png")
         caption = f"Samples at the end of training, seed {results.plan.seeds[0]}"
         caption += ", the same latents everywhere" if results.plan.grid.external is None else ""
         drawn.insert(2, Picture(caption, "samples.png"))
@@ -54,7 +52,7 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
 
 
 def style_of(results: GridResults) -> Style:
-    """Part variants that are too many for one panel: by their factor, or by the levels of all factors but the last."""
+    """Group variants that are too many for one panel: by their factor, or by the levels of all factors but the last."""
     plan, labels = results.plan, results.labels
     if len(labels) <= MAX_LINES:
         return Style(labels)
@@ -100,7 +98,7 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
         drawn.append(Picture(caption, "settling.png"))
     if any(effect.is_interaction for effect in known):
         effects.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
-        drawn.append(Picture(quality.INTERACTIONS_CAPTION, "interactions.png"))
+        drawn.append(Picture(effects.INTERACTIONS_CAPTION, "interactions.png"))
     if set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"]):
         quality.plot_cost(runs, style, folder / "cost.png")
         drawn.append(Picture("Quality against cost", "cost.png"))
@@ -125,38 +123,38 @@ def _draw_training(results: GridResults, style: Style, folder: FigurePath) -> li
 
 
 def draw_animations(results: GridResults) -> list[tuple[str, str]]:
-    """Write an animation of the training of each variant's first run; return the variants' names with Markdown."""
+    """Write an animation of the training of each variant's first run, and return its label and Markdown for each."""
     animations = []
     for i, (label, files) in enumerate(find_sample_grids(results).items()):
         if len(files) == 1:  # all that was archived
             continue
         file = f"training-{i}.webp"
-        samples.write_animation(files, _SHOWN_ROWS, results.folder / file)
+        training.write_animation(files, _SHOWN_ROWS, results.folder / file)
         animations.append((label, f"![Training of {label}]({file})"))
     return animations
 
 
 def draw_representation(results: GridResults, probes: pd.DataFrame, folder: FigurePath) -> list[Picture]:
-    """Draw the probes, and enlarge the pictures that the baseline's first run left; return those pictures.
+    """Draw the probes, and enlarge the pictures of the baseline's first run, which are returned.
 
     Args:
         results: of the grid.
         probes: from ``tabulate_probes``.
-        folder: the grid's.
+        folder: of the grid.
     """
-    representation.plot_probes(probes, folder / PROBES_FILE)
+    training.plot_probes(probes, folder / PROBES_FILE)
     baseline, seed = results.plan.baseline, results.plan.seeds[0]
     pictures = []
     for file, words in _RUN_PICTURES.items():
         picture = results.store.picture(baseline.with_seed(seed).run_id, file)
         if picture is not None:
-            representation.enlarge_picture(picture, results.folder / file)
+            training.enlarge_picture(picture, results.folder / file)
             pictures.append(Picture(f"{words}; {baseline.label}, seed {seed}", file))
     return pictures
 
 
 def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
-    """Find the sample grids along training of each variant's first seed, under the variant's name."""
+    """Find the sample grids of the first seed of each variant, in the order of training, by the variant's label."""
     grids = {}
     for variant in results.plan.variants:
         record = results.store.find_record(variant.with_seed(results.plan.seeds[0]))
@@ -170,7 +168,7 @@ def find_sample_grids(results: GridResults) -> dict[str, list[Path]]:
 
 
 def _sample_titles(results: GridResults) -> dict[str, str]:
-    """Write what a sample grid's run scored, and its variant on average, behind the variant's name."""
+    """Write the FID of a sample grid's run, and the mean of its variant, after the variant's label."""
     summary = results.summary.set_index("variant")["fid"]
     seed = results.plan.seeds[0]
     own = results.comparable.runs.loc[results.comparable.runs["seed"] == seed].set_index("variant")["fid"].astype(float)

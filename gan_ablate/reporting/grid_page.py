@@ -1,4 +1,4 @@
-"""The page of a grid: its answers, and behind them the tables and figures that they rest on."""
+"""The page of a grid: its answers, then the tables and figures behind them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _BESIDE_FID = (
 
 @dataclass(frozen=True)
 class Representation:
-    """What the networks learn besides drawing.
+    """What the networks learn besides generating images.
 
     Attributes:
         probes: a table of linear classifiers on D's features.
         others: a table of latent arithmetic, single filters and D's outputs.
-        pictures: that runs left.
+        pictures: of the baseline's first run.
     """
 
     probes: str
@@ -43,22 +43,27 @@ class Representation:
 
 @dataclass(frozen=True, kw_only=True)
 class GridPage(Page):
-    """The model of a grid's page. Tables are Markdown; what a grid has not is empty.
+    """The model of a grid's page. Tables are Markdown; an attribute is empty where there is nothing to show.
 
     Attributes:
         results: of the grid.
         answers: a sentence for every effect, then how they vary, whether they last, warnings and remarks.
         verdicts: a table of the claims.
-        effects: a table of all effects on FID; without it, scores do not compare or there are none.
-        bill: what the answers took, where seeds were added one by one.
-        simple_effects: a table of the effects level by level.
+        effects: a table of all effects on FID; empty where scores do not compare.
+        bill: how many runs the answers took, where seeds were added one by one.
+        simple_effects: a table of them.
         pictures: the figures.
-        representation: what the networks learn besides drawing, or None where no run was asked for it.
+        representation: what the networks learn besides generating images, or None where it was not measured.
+        variants: a table of FID and KID, speed, time and divergences.
         animations: a table of the training of each variant's first run.
+        tests: a table of the tests of every effect.
         test_remarks: on pairing and on variance.
-        scores: a table of what the features tell beside FID and KID.
-        overhead: where the time of the runs went.
-        setup: a table of what the numbers rest on.
+        scores: a table of all other scores.
+        other_effects: a table of the effects on other outcomes.
+        stability: a table of rates of divergence and collapse, convergence and gradients.
+        costs: a table of the time and memory of a step.
+        overhead: which shares of the runs' time training and scoring took.
+        setup: a table of settings, data, scoring and software.
     """
 
     template: ClassVar[str] = "grid_page.md.j2"
@@ -85,7 +90,7 @@ class GridPage(Page):
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedGridPage(Page):
-    """The model of the page of a grid without a run that is over.
+    """The model of the page of a grid without a finished run.
 
     Attributes:
         results: of the grid.
@@ -148,7 +153,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
 
 
 def _answer_sentences(results: GridResults) -> list[str]:
-    """Say what every effect on FID comes to, and what it does to the time of a step."""
+    """Say how large every effect on FID is, and how the level changes the time of a step."""
     verdicts = results.verdicts
     step_times = verdicts.effects("step_ms_median")
     return [
@@ -158,7 +163,7 @@ def _answer_sentences(results: GridResults) -> list[str]:
 
 
 def _simple_effects_sentences(effects: Sequence[Effect]) -> list[str]:
-    """Say what each level does at each level of the others, those first that are answered differently there."""
+    """List the simple effects of each level, first those of levels with the most different decisions."""
     by_level: dict[str, list[Effect]] = {}
     for effect in effects:
         by_level.setdefault(effect.name, []).append(effect)

@@ -1,4 +1,4 @@
-"""The report of a results folder: its front page, a page per grid and document, and a paragraph for papers."""
+"""The report of a results folder: its pages, the models of document pages and methods, and a paragraph for papers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import write_blocks_page
-from gan_ablate.reporting.exports import MarkdownPage, render_html
+from gan_ablate.reporting.exports import render_html
 from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
@@ -39,8 +39,87 @@ if TYPE_CHECKING:
     from gan_ablate.design.grid import Document
 
 
-STUDY = "documents"
-FOLDER = "documents"
+DOCUMENTS = "documents"
+"""The study of the documents' grids, and the folder of the documents' pages."""
+
+
+def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
+    """Rebuild ``report.md``, ``report.html`` and the pages of every grid in a results folder.
+
+    Args:
+        out: the results folder.
+        figures_as_pdf: whether each figure is also written as PDF, for papers.
+
+    Returns:
+        The path of ``report.md``, the front page.
+
+    Raises:
+        UserError: if the folder has no grid yet, or cannot be written to.
+    """
+    store = Store(Path(out))
+    names = store.list_plans()
+    if not names:
+        raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
+    store.check_writable()
+    results = {name: GridResults.load(store, name) for name in names}
+    block_of = _name_blocks(results)
+    titles = {
+        name: f"{of_grid.plan.grid.title} ({block_of[name]})" if block_of[name] else of_grid.plan.grid.title
+        for name, of_grid in results.items()
+    }
+    root = FigurePath(store.root, as_pdf=figures_as_pdf)
+    pages: list[Page] = [
+        write_blocks_page(blocks, folder, root / folder)
+        for blocks, folder in _name_folders(compare_blocks(results.values()))
+    ]
+    has_figure = draw_front(results, titles, root / FIGURE)
+    pages += [write_grid_page(results[name], titles[name], root / name) for name in names]
+    documents = make_document_pages(results)
+    front = make_front_page(results, block_of, pages, documents, has_figure=has_figure)
+    methods = MethodsPage(title="Definitions and methods", path="methods.md", definitions=definitions_table())
+    written = [front, *pages, *documents, methods]
+    for page in written:
+        write_atomically(store.root / page.path, page.markdown)
+    write_atomically(store.root / "report.html", render_html(written, store.root))
+    return store.root / front.path
+
+
+def _name_folders(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:
+    """Name a folder for every comparison of a grid's blocks: ``GRID@blocks``, ``GRID@blocks-2`` and so on."""
+    seen = Counter[str]()
+    named = []
+    for blocks in comparisons:
+        grid = blocks.results[0].plan.grid.name
+        seen[grid] += 1
+        named.append((blocks, f"{grid}@blocks" if seen[grid] == 1 else f"{grid}@blocks-{seen[grid]}"))
+    return named
+
+
+def _name_blocks(results: Mapping[str, GridResults]) -> dict[str, str]:
+    """Name the block of every plan; empty for the only block of a grid."""
+    block_of = {}
+    for name, of_grid in results.items():
+        plans = [other.plan for other in results.values() if other.plan.grid.name == of_grid.plan.grid.name]
+        block_of[name] = dict(zip((plan.name for plan in plans), name_blocks(plans), strict=True))[name]
+    return block_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsPage(Page):
+    """The model of the page on definitions and methods.
+
+    Attributes:
+        definitions: a Markdown table of the outcomes.
+    """
+
+    template: ClassVar[str] = "methods_page.md.j2"
+    confidence: ClassVar[str] = f"{CONFIDENCE:.0%}"
+    min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
+    prior_seeds: ClassVar[float] = PRIOR_SEEDS
+    collapsed_share: ClassVar[str] = f"{COLLAPSED_SHARE:.0%}"
+    collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
+
+    definitions: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +129,10 @@ class DocumentPage(Page):
     Attributes:
         preset: the name of the document's model.
         description: of the preset.
-        document: its command, and what was repaired.
+        document: with its command and its repairs.
         config: of the preset.
-        score: the columns of a summary, ``steps`` and ``dataset`` of the model at its own settings; None where no grid
-            has it.
-        verdicts: a table of the document's claims, as Markdown; empty where none was judged.
+        score: the preset's row of a grid's summary, with ``steps`` and ``dataset``; None where no grid has it.
+        verdicts: a Markdown table of the document's claims; empty without a verdict.
     """
 
     template: ClassVar[str] = "document_page.md.j2"
@@ -68,21 +146,21 @@ class DocumentPage(Page):
 
 
 def make_document_pages(results: Mapping[str, GridResults]) -> list[DocumentPage]:
-    """Make the pages; none where not every grid of the documents' study was run into the folder.
+    """Make the pages on documents; none unless the folder has every grid of the documents' study.
 
     Args:
-        results: of every grid, by its folder's name.
+        results: of every grid, by the name of its folder.
     """
-    if not set(load_study(STUDY).grids) <= results.keys():
+    if not set(load_study(DOCUMENTS).grids) <= results.keys():
         return []
     documents = ((name, document) for name in list_presets() if (document := load_document(name)) is not None)
-    return [_make_page(name, document, results) for name, document in documents]
+    return [_make_document_page(name, document, results) for name, document in documents]
 
 
-def _make_page(preset: str, document: Document, results: Mapping[str, GridResults]) -> DocumentPage:
+def _make_document_page(preset: str, document: Document, results: Mapping[str, GridResults]) -> DocumentPage:
     return DocumentPage(
         title=document.title,
-        path=f"{FOLDER}/{preset}/{PAGE_NAME}",
+        path=f"{DOCUMENTS}/{preset}/{PAGE_NAME}",
         preset=preset,
         description=describe_preset(preset),
         document=document,
@@ -114,93 +192,14 @@ def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -
     return verdicts_table(claim_verdicts, {}, to_root="../../") if claim_verdicts else ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodsPage(Page):
-    """The model of the page on definitions and methods.
-
-    Attributes:
-        definitions: a table of the outcomes, as Markdown.
-    """
-
-    template: ClassVar[str] = "methods_page.md.j2"
-    confidence: ClassVar[str] = f"{CONFIDENCE:.0%}"
-    min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
-    prior_seeds: ClassVar[float] = PRIOR_SEEDS
-    collapsed_share: ClassVar[str] = f"{COLLAPSED_SHARE:.0%}"
-    collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
-
-    definitions: str
-
-
-def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
-    """Rebuild ``report.md``, ``report.html`` and the files of every grid that was run into a results folder.
-
-    Args:
-        out: the results folder.
-        figures_as_pdf: whether each figure is also wanted as PDF, for papers.
-
-    Returns:
-        The path of ``report.md``, the front page.
-
-    Raises:
-        UserError: if nothing was run into that folder yet, or it cannot be written to.
-    """
-    store = Store(Path(out))
-    names = store.list_plans()
-    if not names:
-        raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
-    store.check_writable()
-    results = {name: GridResults.load(store, name) for name in names}
-    block_of = _name_blocks(results)
-    titles = {
-        name: of_grid.plan.grid.title + (f" ({block_of[name]})" if block_of[name] else "")
-        for name, of_grid in results.items()
-    }
-    root = FigurePath(store.root, as_pdf=figures_as_pdf)
-    pages: list[Page] = [
-        write_blocks_page(blocks, folder, root / folder)
-        for blocks, folder in _name_folders(compare_blocks(results.values()))
-    ]
-    has_figure = draw_front(results, titles, root / FIGURE)
-    pages += [write_grid_page(results[name], titles[name], root / name) for name in names]
-    documents = make_document_pages(results)
-    front = make_front_page(results, block_of, pages, documents, has_figure=has_figure)
-    methods = MethodsPage(title="Definitions and methods", path="methods.md", definitions=definitions_table())
-    written = [MarkdownPage(page.title, page.path, page.markdown) for page in (front, *pages, *documents, methods)]
-    for page in written:
-        write_atomically(store.root / page.path, page.markdown)
-    write_atomically(store.root / "report.html", render_html(written, store.root))
-    return store.root / front.path
-
-
-def _name_folders(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:
-    """Give every comparison of a grid's blocks a folder of its own: ``GRID@blocks``, ``GRID@blocks-2`` and so on."""
-    seen = Counter[str]()
-    named = []
-    for blocks in comparisons:
-        grid = blocks.results[0].plan.grid.name
-        seen[grid] += 1
-        named.append((blocks, f"{grid}@blocks" if seen[grid] == 1 else f"{grid}@blocks-{seen[grid]}"))
-    return named
-
-
-def _name_blocks(results: Mapping[str, GridResults]) -> dict[str, str]:
-    """Name the block of every plan of a folder, where it is not its grid's only one."""
-    block_of = {}
-    for name, of_grid in results.items():
-        plans = [other.plan for other in results.values() if other.plan.grid.name == of_grid.plan.grid.name]
-        block_of[name] = dict(zip((plan.name for plan in plans), name_blocks(plans), strict=True))[name]
-    return block_of
-
-
 @dataclass(frozen=True)
 class CitedGrid:
-    """What is said of a grid.
+    """What a citation says of a grid.
 
     Attributes:
-        results: of the grid, at least one run of which is over.
-        dataset_sha256: the first digits.
-        num_seeds: at most of a variant.
+        results: of a grid with at least one finished run.
+        dataset_sha256: the first 12 digits.
+        num_seeds: the most seeds of a variant.
     """
 
     results: GridResults
@@ -215,10 +214,10 @@ def cite(out: str | Path) -> str:
         out: the results folder.
 
     Returns:
-        LaTeX with ``\cite`` commands, and below it the BibTeX entries that they name.
+        LaTeX with ``\cite`` commands, followed by their BibTeX entries.
 
     Raises:
-        UserError: if nothing was run into that folder yet.
+        UserError: if the folder has no finished run.
     """
     store = Store(Path(out))
     every = [GridResults.load(store, name) for name in store.list_plans()]

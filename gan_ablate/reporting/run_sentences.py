@@ -1,4 +1,4 @@
-"""Sentences on the runs of a grid: what is missing or odd about them, where their time went, what their number is."""
+"""Sentences on the runs of a grid: warnings and remarks, their time, and how many seeds answers took."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import change_text, escape_markdown, seed_text
-from gan_ablate.reporting.sentences import adjusted_estimate, decision_words
+from gan_ablate.reporting.formats import escape_markdown, seed_text
+from gan_ablate.reporting.sentences import adjusted_text, decision_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too 
 
 
 def warning_sentences(results: GridResults) -> list[str]:
-    """Say what keeps the answers from being believed: a smoke run, runs missing, failed, not scored or not alike."""
+    """Say why answers may be wrong: a smoke run, or runs that are missing, failed, not scored or not comparable."""
     plan, runs = results.plan, results.runs
     planned, warnings = plan.num_runs, [SMOKE_WARNING] if plan.budget == "smoke" else []
     if len(runs) < planned:
@@ -50,7 +50,7 @@ def warning_sentences(results: GridResults) -> list[str]:
 
 
 def remark_sentences(results: GridResults) -> list[str]:
-    """Say what else a reader may want to know: runs that diverged or collapsed, times that do not compare."""
+    """Say what else is unusual: runs that diverged or collapsed, times that do not compare, several machines."""
     runs = results.runs
     remarks = _count_runs(results, runs["status"] == "diverged", "diverged")
     remarks += _count_runs(results, runs["collapsed"] == True, "collapsed")  # noqa: E712 (None is not False)
@@ -75,7 +75,7 @@ def _earlier_sentences(results: GridResults) -> list[str]:
 
 
 def _note_sentences(results: GridResults) -> list[str]:
-    """Say what runs of a user's script have noted, and that they are not paired where they are not."""
+    """Repeat the notes of a user's script, and say where its runs are not paired."""
     external = results.plan.grid.external
     notes = Counter(note for _, record in results.records for note in record.notes)
     said = [f"{num} of {results.plan.num_runs} runs: {escape_markdown(note)}." for note, num in notes.items()]
@@ -88,11 +88,11 @@ def _note_sentences(results: GridResults) -> list[str]:
 
 
 def _machine_sentences(results: GridResults) -> list[str]:
-    """Say whose the times are, and where runs of several machines are paired."""
-    elsewhere, machine = results.comparable.elsewhere, results.comparable.timed_machine
+    """Say from which machine the times are, and which seeds have runs of several machines."""
+    untimed, machine = results.comparable.elsewhere, results.comparable.timed_machine
     sentences = []
-    if elsewhere and machine is not None:
-        left_out = f"{len(elsewhere)} of {len(results.runs)} runs were computed on another machine or version"
+    if untimed and machine is not None:
+        left_out = f"{len(untimed)} of {len(results.runs)} runs were computed on another machine or version"
         sentences.append(f"Times are those of {name_machine(machine)}: {left_out}, and theirs are left out.")
     machines: dict[int, set[Machine]] = {}
     for _, record in results.records:
@@ -118,13 +118,11 @@ def _count_runs(results: GridResults, is_one: pd.Series[bool], words: str) -> li
 
 
 def variance_sentence(results: GridResults) -> str | None:
-    """Say how much of FID's variance within a variant the training seed makes, and how much the images drawn."""
-    shares = (
-        split_grid_variance(results.plan, results.runs).shares()
-        if len(results.comparable.protocols) == 1 and len(results.plan.seeds) > 1
-        else None
-    )
-    if shares is None or not math.isfinite(shares.seed):
+    """Say which shares of FID's variance within a variant come from the training seed and from the sampled images."""
+    if len(results.comparable.protocols) != 1 or len(results.plan.seeds) < 2:
+        return None
+    shares = split_grid_variance(results.plan, results.runs).shares()
+    if not math.isfinite(shares.seed):
         return None
     return (
         f"Within a variant, {shares.seed:.1%} of the variance of log FID lies between training seeds and "
@@ -133,7 +131,7 @@ def variance_sentence(results: GridResults) -> str | None:
 
 
 def overhead_sentence(results: GridResults) -> str | None:
-    """Say where the runs' time went: into training steps, FID along training and the final scores."""
+    """Say which shares of the runs' time training steps, FID along training and the final scores took."""
     records = [r for _, r in results.records if r.status == "completed" and r.scoring is not None and r.total_sec > 0]
     if not records:
         return None
@@ -144,19 +142,23 @@ def overhead_sentence(results: GridResults) -> str | None:
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
         f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
-        f"sample grids, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
+        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
         "with batch statistics and into the floor."
     )
 
 
 def unconverged_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None:
-    """Say whether variants were still getting better when training ended; None where none was."""
+    """Say how many variants had not converged, and how fast their FID fell; None without any.
+
+    Args:
+        plan: of the grid.
+        falling: variant → log ratio of FID over the last third of training, below zero.
+    """
     if not falling:
         return None
     least, most = (f"{-percent_change(change):.0f}" for change in (max(falling.values()), min(falling.values())))
-    which = (
-        "every variant" if len(falling) == len(plan.variants) else f"{len(falling)} of {len(plan.variants)} variants"
-    )
+    num = len(plan.variants)
+    which = "every variant" if len(falling) == num else f"{len(falling)} of {num} variants"
     size = f"{least} %" if least == most else f"{least} to {most} %"
     return (
         f"FID was still falling in {which}, by {size} over the last third of training: what is better at "
@@ -165,18 +167,17 @@ def unconverged_sentence(plan: Plan, falling: Mapping[str, float]) -> str | None
 
 
 def look_lines(look: InterimAnalysis, block: str = "") -> list[str]:
-    """Say what a look at the first seeds shows: a line for every question, with its interval against the margin."""
+    """Say what an interim analysis shows: a line for every effect, with its adjusted interval and its decision."""
     where = f"{block}, after" if block else "After"
     width = max(len(effect.name) for effect in look.effects)
     return [f"{where} {look.num_seeds} seeds:"] + [
-        f"  {effect.name:{width}}  {effect.outcome.title} {change_text(effect, adjusted_estimate(effect))}: "
-        f"{decision_words(effect)}"
+        f"  {effect.name:{width}}  {effect.outcome.title} {adjusted_text(effect)}: {decision_words(effect)}"
         for effect in look.effects
     ]
 
 
 def settled_sentence(state: SequentialState, block: str = "") -> str:
-    """Say how a grid that was to be settled ended, or a block of it."""
+    """Say how a sequential grid, or a block of it, ended."""
     if block:
         return f"{block}: {settled_sentence(state)}"
     look = state.looks[-1] if state.looks else None
@@ -191,7 +192,7 @@ def settled_sentence(state: SequentialState, block: str = "") -> str:
 
 
 def given_up_words(look: InterimAnalysis) -> str:
-    """Name the questions that no other seed would settle; nothing where there is none."""
+    """Name the effects that no other seed would settle; empty without any."""
     names = [effect.name for effect in look.futile_effects]
     if not names:
         return ""
@@ -199,12 +200,12 @@ def given_up_words(look: InterimAnalysis) -> str:
 
 
 def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -> str:
-    """Say what the answers of a grid took, and what as much certainty would have taken with a fixed number of seeds.
+    """Say how many runs the answers of a grid took, and how many a fixed number of seeds would have taken.
 
     Args:
         plan: of the grid.
-        num_runs: that are over.
-        looks: that were taken, at least one.
+        num_runs: finished runs.
+        looks: the interim analyses, at least one.
     """
     look = looks[-1]
     fixed = [
@@ -228,7 +229,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
 
 
 def settled_text(effect: Effect, looks: Sequence[InterimAnalysis]) -> str:
-    """Write at how many seeds an effect was settled; a dash where it is not, or was no question."""
+    """Write after how many seeds an effect was settled; a dash where it is open or was not asked for."""
     for look in looks:
         for seen in look.effects:
             if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "open":

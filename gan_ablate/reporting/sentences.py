@@ -1,4 +1,4 @@
-"""Sentences on effects and verdicts. They say no more than the intervals allow."""
+"""Sentences on effects and verdicts, which say no more than the intervals allow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.analysis.trajectories import Trajectory
 
@@ -25,13 +24,13 @@ INTERVAL_WORDS = {
 }
 
 FEWEST_LOOK = 4
-"""Intervals of every look are bounded from so many seeds on."""
+"""The number of seeds from which on intervals of every look are finite."""
 
 PAIRING_PAYS = 1.5
-"""A gain that is certainly below it buys little: fewer than half as many seeds again."""
+"""The relative efficiency below which pairing buys little."""
 
 UNEVEN_SPREAD = 2.0
-"""An average over levels hides something where the differences at one spread so many times as far as at another."""
+"""The ratio of the spreads of simple effects from which on their average hides something."""
 
 _DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
@@ -39,13 +38,13 @@ _DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not m
 def decision_sentence(
     effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison], *, tells_cost: bool = True
 ) -> str:
-    """Say what an effect on an outcome comes to.
+    """Say how large an effect is, and what is decided of it.
 
     Args:
-        effect: on FID, or any other outcome.
+        effect: on FID or another outcome.
         step_time: the same effect on the time of a step, or None where times do not compare.
-        rates: of the events that happened, see ``Verdicts.rates``.
-        tells_cost: whether what is known of the time of a step is of interest.
+        rates: event → how often it happened with the level and without it, from ``Verdicts.rates``.
+        tells_cost: whether the sentence ends with the change of the time of a step.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
     events = rates_words(rates)
@@ -111,32 +110,27 @@ def _interaction_words(effect: Effect, interval: str) -> str:
 
 
 def findings_sentence(effects: Sequence[Effect]) -> str | None:
-    """Say in one sentence what a grid found on an outcome; None where it compares nothing.
+    """List the effects on an outcome by decision, the largest first; None where nothing is compared.
 
     Args:
-        effects: main effects and interactions on it; of the latter only what was found is told.
+        effects: on one outcome; interactions that were not found are left out.
     """
     parts = []
     title = effects[0].outcome.title if effects else ""
-    for answer, words in (
+    shown = [e for e in effects if (e.is_found or not e.is_interaction) and e.estimate.num_seeds]
+    shown.sort(key=lambda effect: -abs(effect.estimate.value))
+    for decision, words in (
         ("lower", f"Lowers {title}"), ("higher", f"Raises {title}"), ("negligible", "Does not matter"),
         ("open", "Open"),
     ):  # fmt: skip
-        told = [
-            effect
-            for effect in effects
-            if effect.decision == answer
-            and (effect.is_found or not effect.is_interaction)
-            and effect.estimate.num_seeds
-        ]
-        if told:
-            largest = sorted(told, key=lambda effect: -abs(effect.estimate.value))
-            parts.append(f"{words}: {', '.join(_finding_words(effect) for effect in largest)}.")
+        findings = ", ".join(_finding_words(effect) for effect in shown if effect.decision == decision)
+        if findings:
+            parts.append(f"{words}: {findings}.")
     return " ".join(parts) or None
 
 
 def failures_sentence(effects: Sequence[Effect]) -> str | None:
-    """Say which effects compare runs most of which collapsed; None where none does."""
+    """Name the effects that compare mostly collapsed runs; None without any."""
     if not effects:
         return None
     return f"No answer, as most runs collapsed on both sides: {', '.join(f'**{effect.name}**' for effect in effects)}."
@@ -146,11 +140,11 @@ def _finding_words(effect: Effect) -> str:
     side = leaning(effect)
     more = f", leaning {side}" if side else ", too small to matter" if effect.is_too_small else ""
     beyond = " beyond what each does" if effect.is_interaction else ""
-    return f"**{effect.name}** {change_text(effect, adjusted_estimate(effect))}{beyond}{more}"
+    return f"**{effect.name}** {adjusted_text(effect)}{beyond}{more}"
 
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
-    """Tell to which side an open effect leans: its own interval excludes zero, the adjusted one does not."""
+    """Say to which side an open effect leans: its interval excludes zero, its adjusted interval does not."""
     if effect.decision != "open" or not effect.is_steady:
         return None
     if effect.estimate.high < 0:
@@ -159,7 +153,7 @@ def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
 
 
 def decision_words(effect: Effect) -> str:
-    """Say an effect's answer in a word or two."""
+    """Say the decision of an effect: ``lower``, ``it does not matter``, ``open, leaning higher``."""
     side = leaning(effect)
     if side is not None:
         return f"open, leaning {side}"
@@ -176,7 +170,7 @@ def margin_words(effect: Effect) -> str:
 
 
 def seeds_words(effect: Effect) -> str:
-    """Say why seeds leave everything possible: they are too few for intervals of every look, or not alike."""
+    """Say why an interval is not finite: the seeds are too few, or they contradict each other."""
     seeds = count(effect.estimate.num_seeds, "seed")
     if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
         return f"{seeds} exclude nothing yet"
@@ -188,19 +182,19 @@ def _is_unbounded(effect: Effect) -> bool:
 
 
 def too_small_words(effect: Effect) -> str:
-    """Say that an effect is real but too small to matter; nothing where it is not known to be."""
+    """Say that an effect is real but too small to matter; empty where that is not known."""
     return f": a real effect, and too small to matter, certainly {margin_words(effect)}" if effect.is_too_small else ""
 
 
 def settling_words(needed_seeds: int | None) -> str:
-    """Say what would settle an open effect."""
+    """Say how many seeds would settle an open effect."""
     if needed_seeds is None:
         return "no number of seeds in reach would settle it, if it is as large as it seems"
     return f"about {needed_seeds:,} seeds in all settle it, if it is as large as it seems"
 
 
 def pairing_sentence(effects: Sequence[Effect]) -> str | None:
-    """Say where sharing seeds pays, and where it does not; None where too few seeds tell."""
+    """Say for which effects sharing seeds pays; None where there are too few seeds to know."""
     known = [effect for effect in effects if math.isfinite(effect.pairing.value)]
     if not known:
         return None
@@ -216,7 +210,7 @@ def pairing_sentence(effects: Sequence[Effect]) -> str | None:
 
 
 def trajectory_sentence(trajectory: Trajectory) -> str | None:
-    """Say where an effect turns along training, or shrinks; None where its trajectory is that of its end."""
+    """Say when an effect changes sign or shrinks during training; None where it does neither."""
     last, name = trajectory.effects[-1], trajectory.effects[-1].name
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
     if trajectory.turned_at is not None:
@@ -234,7 +228,7 @@ def trajectory_sentence(trajectory: Trajectory) -> str | None:
 
 
 def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
-    """Say one level's effect at each level of the others, where their answers or their spreads differ; else None.
+    """List the simple effects of a level where their decisions or their spreads differ; else None.
 
     Args:
         effects: the simple effects of one level.
@@ -247,25 +241,25 @@ def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
 
 
 def simple_effect_words(effect: Effect) -> str:
-    """Say what a simple effect is where it is: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
-    return f"with {effect.place} {change_text(effect, adjusted_estimate(effect))}, {decision_words(effect)}"
+    """Write a simple effect: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
+    return f"with {effect.place} {decided_text(effect)}"
 
 
 def effect_name(effect: Effect) -> str:
-    """Name an effect, where it is measured, and whether it is an interaction."""
+    """Name an effect, the level at which a simple effect is measured, and an interaction as such."""
     place = f", with {effect.place}" if effect.within else ""
     return effect.name + place + (" (interaction)" if effect.is_interaction else "")
 
 
 def with_diverged_words(effect: Effect) -> str:
-    """Say what an effect would be if diverged runs counted as the worst; nothing where none diverged."""
+    """Say how large an effect is if diverged runs count as the worst; empty where none diverged."""
     if effect.with_diverged is None:
         return ""
     return f"; counting diverged runs as the worst that finished, {change_text(effect, effect.with_diverged)}"
 
 
 def rates_words(rates: Mapping[str, RateComparison]) -> str:
-    """Say how often runs diverged or collapsed with the level and without it; nothing where none did."""
+    """Say how often runs diverged or collapsed with the level and without it; empty where none did."""
     return "".join(
         f"; {event} {rate.count}/{rate.total} runs against {rate.baseline_count}/{rate.baseline_total} "
         f"(Fisher's p {p_text(rate.p)})"
@@ -274,31 +268,41 @@ def rates_words(rates: Mapping[str, RateComparison]) -> str:
 
 
 def cost_words(step_time: Effect | None) -> str:
-    """Say how a step's time changes."""
+    """Say how the time of a step changes."""
     if step_time is None or not math.isfinite(step_time.estimate.value):
         return "its cost is not known"
     change = percent_text(step_time.estimate)
     return f"step time {change}" if step_time.is_found else f"step time {change}, no certain change"
 
 
-def adjusted_estimate(effect: Effect) -> Estimate:
-    """Put the adjusted interval in the place of an effect's own."""
-    return dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+def adjusted_text(effect: Effect) -> str:
+    """Write an effect with its adjusted interval: ``-45.0 % [-68.3, -4.4]``."""
+    adjusted = dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+    return change_text(effect, adjusted)
+
+
+def decided_text(effect: Effect) -> str:
+    """Write an effect with its adjusted interval and its decision: ``-1.3 % [-3.1, +1.1], it does not matter``."""
+    return f"{adjusted_text(effect)}, {decision_words(effect)}"
 
 
 def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
-    """Say a verdict, and what an open one would take."""
+    """Say a verdict, and what would settle an open one.
+
+    Args:
+        claim_verdict: of one claim in one grid.
+        is_complete: whether all runs of the grid are finished.
+    """
     if claim_verdict.verdict != "open":
         small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
-        return (
-            f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
-            if is_complete
-            else f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
-        )
+        if is_complete:
+            return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
+        return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
+    effects = [finding.effect for finding in claim_verdict.decisive]
     verdicts = {finding.verdict for finding in claim_verdict.decisive}
-    if claim_verdict.claim.direction == "none" and any(finding.effect.is_found for finding in claim_verdict.decisive):
+    if claim_verdict.claim.direction == "none" and any(effect.is_found for effect in effects):
         return "open: it changes something, not certainly by more than the margin"
-    if max(finding.effect.estimate.num_seeds for finding in claim_verdict.decisive) < 2:
+    if max(effect.estimate.num_seeds for effect in effects) < 2:
         return "open: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
         found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
@@ -307,7 +311,7 @@ def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
 
 
 def _which_words(claim_verdict: ClaimVerdict) -> str:
-    """Name the levels that bear a verdict, where a claim is of several and the others are open."""
+    """Name the levels that a verdict rests on, where other levels of the claim are open."""
     if claim_verdict.claim.direction == "none":
         return ""
     bearing = [finding.effect for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict]
@@ -317,12 +321,12 @@ def _which_words(claim_verdict: ClaimVerdict) -> str:
 
 
 def _levels_with(claim_verdict: ClaimVerdict, verdict: str) -> str:
-    """Name the levels that a claim is right or wrong about."""
+    """Name the levels whose findings have a verdict."""
     effects = (finding.effect for finding in claim_verdict.decisive if finding.verdict == verdict)
     return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
 
 
 def evidence_words(effect: Effect) -> str:
     """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
-    change = change_text(effect, adjusted_estimate(effect))
-    return f"{effect.outcome.title}, {effect.name}: {change}, p {p_text(effect.test.p)}{with_diverged_words(effect)}"
+    p = p_text(effect.test.p)
+    return f"{effect.outcome.title}, {effect.name}: {adjusted_text(effect)}, p {p}{with_diverged_words(effect)}"

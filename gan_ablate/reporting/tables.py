@@ -1,4 +1,4 @@
-"""Markdown tables: how one is laid out, and those of effects and verdicts."""
+"""Markdown tables: their layout, and the tables of effects, tests and verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gan_ablate.reporting.formats import (
 )
 from gan_ablate.reporting.run_sentences import settled_text
 from gan_ablate.reporting.sentences import (
-    adjusted_estimate,
+    adjusted_text,
     decision_words,
     effect_name,
     evidence_words,
@@ -43,19 +43,22 @@ if TYPE_CHECKING:
 
 
 def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Write a Markdown table, whatever its cells hold."""
-    # p(y|x) would end the cell, and a line end the table.
+    """Write a Markdown table, with all that would end a cell or a row escaped."""
     cells = [[" ".join(str(cell).replace("|", "\\|").split()) for cell in row] for row in rows]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
 def picture_table(cells: Sequence[tuple[str, str]]) -> str:
-    """Lay captioned pictures out, three to a row."""
+    """Tabulate captions and pictures, three pairs in a row.
+
+    Args:
+        cells: caption and picture of each, both Markdown.
+    """
     width = min(3, len(cells))
-    rows = []
-    for i in range(0, len(cells), width):
-        of_row = [*cells[i : i + width], *[("", "")] * (width - len(cells[i : i + width]))]
-        rows += [[label for label, _ in of_row], [picture for _, picture in of_row]]
+    padded = [*cells, *[("", "")] * (-len(cells) % width)]
+    rows: list[tuple[str, ...]] = []
+    for i in range(0, len(padded), width):
+        rows += zip(*padded[i : i + width], strict=True)
     return lay_out(rows[1:], rows[0])
 
 
@@ -65,9 +68,9 @@ def verdicts_table(
     """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
-        claim_verdicts: with the grids that gave them.
-        blocks: a plan's name → the name of its block, where its grid has several.
-        to_root: the way from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
+        claim_verdicts: each with the results of its grid.
+        blocks: name of a plan → name of its block, where its grid has several.
+        to_root: the path from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
     """
     rows = []
     for results, claim_verdict in claim_verdicts:
@@ -87,7 +90,7 @@ def verdicts_table(
 
 
 def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -> str:
-    """Tabulate the verdicts of one grid with all that they rest on."""
+    """Tabulate the verdicts of one grid with their primary and secondary evidence."""
     rows = []
     steps = results.plan.baseline.config.steps
     for claim_verdict in claim_verdicts:
@@ -105,7 +108,7 @@ def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -
 
 
 def unjudged_table(unjudged: Iterable[tuple[GridResults, Claim, str]]) -> str:
-    """Tabulate the claims that have no verdict, and why, for the front page."""
+    """Tabulate the claims without a verdict, with the reasons, for the front page."""
     rows = [[claim_name(claim), reason, f"[see]({_page_path(results)})"] for results, claim, reason in unjudged]
     return lay_out(rows, ["claim", "no verdict", ""])
 
@@ -115,7 +118,7 @@ def _page_path(results: GridResults) -> str:
 
 
 def claim_name(claim: Claim) -> str:
-    """Write a claim behind its number, if it has one."""
+    """Write a claim after its number, if it has one."""
     sentence = escape_markdown(claim.sentence)
     return f"{claim.id}: {sentence}" if claim.id else sentence
 
@@ -123,12 +126,12 @@ def claim_name(claim: Claim) -> str:
 def effects_table(
     effects: Sequence[Effect], looks: Sequence[InterimAnalysis] = (), trajectories: Sequence[Trajectory] = ()
 ) -> str:
-    """Tabulate every effect on an outcome with what it is called, and why.
+    """Tabulate every effect on an outcome with its intervals and its decision.
 
     Args:
-        effects: on FID, or another outcome.
-        looks: at which they were settled, where seeds were added one by one.
-        trajectories: of the same effects along training, in the same order.
+        effects: on FID or another outcome.
+        looks: the interim analyses, where seeds were added one by one.
+        trajectories: of the same effects during training, in the same order.
     """
     rows = []
     for i, effect in enumerate(effects):
@@ -140,7 +143,7 @@ def effects_table(
             str(effect.estimate.num_seeds),
         ]
         if trajectories:
-            is_same = trajectories[i].effects[-1].decision == effect.decision  # it rests on other images
+            is_same = trajectories[i].effects[-1].decision == effect.decision  # it is estimated from other images
             holds_from = trajectories[i].holds_from if is_same else None
             row.append("–" if holds_from is None else f"{holds_from:,}")
         if looks:
@@ -153,11 +156,11 @@ def effects_table(
 
 
 def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> str:
-    """Tabulate the tests of every effect, what pairing is worth, and its effect on the time of a step.
+    """Tabulate the tests of every effect, the relative efficiency of pairing, and the change of the time of a step.
 
     Args:
-        effects: on FID, or another outcome.
-        step_times: the same effects on the time of a step; none where times do not compare.
+        effects: on FID or another outcome.
+        step_times: the same effects on the time of a step; empty where times do not compare.
     """
     has_bootstrap = any(effect.bootstrap is not None for effect in effects)
     has_diverged = any(effect.with_diverged is not None for effect in effects)
@@ -180,7 +183,7 @@ def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> str:
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:
-    """Tabulate the effects on outcomes beside FID, in bold where Holm's procedure finds one.
+    """Tabulate the effects on outcomes other than FID, in bold where Holm's procedure finds an effect.
 
     Args:
         effects: outcome → every effect of the design on it, in the same order.
@@ -202,8 +205,8 @@ def _seeds_text(effects: Sequence[Effect]) -> str:
 
 
 def _decided_texts(effects: Sequence[Effect]) -> str:
-    """Name what was measured once, and what is compared only where there are several."""
-    changes = [change_text(effect, adjusted_estimate(effect)) for effect in effects]
+    """Write the changes of an outcome after its title, with names of the effects where there are several."""
+    changes = [adjusted_text(effect) for effect in effects]
     if effects[0].against is not None:
         changes[0] += f" from {effects[0].against:g}"
     if len(effects) == 1 and effects[0].is_interaction:
@@ -214,12 +217,12 @@ def _decided_texts(effects: Sequence[Effect]) -> str:
 
 
 def _sign_flip_text(flip: SignFlip) -> str:
-    """Write ``0.062 (0.062)``: p, and the smallest that so many seeds can give."""
+    """Write ``0.062 (0.062)``: p, and the smallest p that this number of seeds allows."""
     return f"{flip.p:.2g} ({flip.smallest_p:.2g})" if math.isfinite(flip.p) else "–"
 
 
 def _pairing_text(gain: Estimate) -> str:
-    """Write ``×2.1 [0.8, 5.5]``: how many times as many unpaired seeds would be as sure."""
+    """Write a relative efficiency and its interval: ``×2.1 [0.8, 5.5]``."""
     return f"×{number(gain.value)} [{number(gain.low)}, {number(gain.high)}]" if math.isfinite(gain.value) else "–"
 
 

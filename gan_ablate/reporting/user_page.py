@@ -1,4 +1,4 @@
-"""The page on a table of runs that a user brings: effects on each outcome, figures, and the tables as files."""
+"""The page on a user's table of runs: effects on each outcome, figures, and tables as files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.estimates import mean_on_scale
@@ -17,10 +18,9 @@ from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.settings import file_name
 from gan_ablate.errors import UserError
 from gan_ablate.reporting import exports, sentences, tables
-from gan_ablate.reporting.exports import MarkdownPage, render_html
 from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
-from gan_ablate.reporting.plots import effects as effect_figures
-from gan_ablate.reporting.plots import quality
+from gan_ablate.reporting.plots import effects as effect_plots
+from gan_ablate.reporting.plots import quality as quality_plots
 from gan_ablate.reporting.plots.style import FigurePath, Style
 
 if TYPE_CHECKING:
@@ -32,27 +32,28 @@ if TYPE_CHECKING:
     from gan_ablate.design.outcomes import Outcome
 
 
-_ENDINGS = {"diverged": "diverged", "failed": "failed", "unfinished": "had not finished"}
-
 MAX_SHOWN = 60
-"""Effects and variants that a page shows: a figure has no room for more, and no reader either."""
+"""The most effects and variants that a page shows: a figure has no room for more."""
+
 MAX_LEVELS_CROSSED = 20
-"""Levels of a factor in the figure of interactions."""
+"""The most levels of a factor in the figure of interactions."""
+
+_ENDINGS = {"diverged": "diverged", "failed": "failed", "unfinished": "had not finished"}
 
 
 @dataclass(frozen=True)
 class OutcomeSection:
-    """What the page says of one outcome. Tables are Markdown; what there is not is empty.
+    """What the page says of one outcome. Tables are Markdown; an attribute is empty where there is nothing to show.
 
     Attributes:
-        outcome: its title, its better direction and its scale.
-        num_blank: completed runs without it.
+        outcome: of the section.
+        num_blank: how many completed runs have no value of it.
         answers: a sentence for every effect.
         effects: a table of them.
-        simple_effects: a table of the effects level by level.
+        simple_effects: a table of the simple effects.
         pictures: the figures.
         tests: a table of the tests.
-        pairing: where sharing seeds pays.
+        pairing: for which effects sharing seeds pays.
     """
 
     outcome: Outcome
@@ -72,10 +73,10 @@ class UserPage(Page):
     Attributes:
         table: of the runs.
         baseline: its levels.
-        margin: within which a ratio does not matter.
-        intervals: how they are made.
-        ended: how runs ended that are not completed, in words → how many.
-        extent: which of many effects and variants are shown; empty where all are.
+        margin: of ratios, in percent.
+        intervals: their method.
+        ended: how runs that are not completed ended, in words → their number.
+        extent: which effects and variants the page shows; empty where it shows all.
         sections: one for each outcome.
     """
 
@@ -91,11 +92,11 @@ class UserPage(Page):
 
 
 def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, *, title: str) -> Path:
-    """Write the page ``report.md``, the same as ``report.html``, its figures, and its tables as files.
+    """Write the page as ``report.md`` and ``report.html``, its figures, and its tables as files.
 
     Args:
         table: of runs.
-        outcomes: what is judged, the most important one first.
+        outcomes: the columns to compare, the most important one first.
         folder: to write to; it is made where it is missing.
         title: of the page.
 
@@ -123,8 +124,7 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
         _write_tables(effects, _summarise(table, outcomes), out)
         page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
         write_atomically(out / PAGE_NAME, page.markdown)
-        written = MarkdownPage(page.title, page.path, page.markdown)
-        write_atomically(out / "report.html", render_html([written], out))
+        write_atomically(out / "report.html", exports.render_html([page], out))
     except OSError as refused:
         raise UserError(f"--out {out}: cannot be written to ({refused.strerror})") from None
     return out / PAGE_NAME
@@ -151,7 +151,7 @@ def _make_page(
 
 
 def _describe_extent(table: Table, num_effects: int) -> str:
-    """Say what of many effects and variants the page shows; nothing where it shows all."""
+    """Say which effects and variants the page shows; empty where it shows all."""
     num_variants = len(table.design.variants)
     if max(num_effects, num_variants) <= MAX_SHOWN:
         return ""
@@ -160,7 +160,7 @@ def _describe_extent(table: Table, num_effects: int) -> str:
 
 
 def _select(effects: Sequence[Effect]) -> list[Effect]:
-    """Pick the effects that a page has room for, in their order: of the smallest p, then the largest."""
+    """Select the effects that a page has room for, in their order: those of the smallest p, then the largest."""
 
     def rank(effect: Effect) -> tuple[float, float]:
         p, size = effect.estimate.p, abs(effect.estimate.value)
@@ -171,7 +171,7 @@ def _select(effects: Sequence[Effect]) -> list[Effect]:
 
 
 def _select_variants(table: Table, outcome: Outcome) -> list[str]:
-    """Pick the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
+    """Select the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
     labels = [variant.label for variant in table.design.variants]
     if len(labels) <= MAX_SHOWN:
         return labels
@@ -184,7 +184,7 @@ def _select_variants(table: Table, outcome: Outcome) -> list[str]:
 def _make_section(
     table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, number: int
 ) -> OutcomeSection:
-    """Say, tabulate and draw the effects on one outcome; the number tells files of similar names apart."""
+    """Describe, tabulate and draw the effects on one outcome; the number keeps the names of files distinct."""
     design, runs = table.design, table.runs
     simple = _select(estimate_simple_effects(design, runs, outcome))
     has_diverged = (runs["status"] == "diverged").any()
@@ -214,21 +214,21 @@ def _draw_figures(
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]
     if known:
         file = f"{prefix}-effects.png"
-        effect_figures.plot_effects(known, folder / file)
+        effect_plots.plot_effects(known, folder / file)
         drawn.append(Picture(f"All effects on {title}", file))
     file = f"{prefix}-runs.png"
-    quality.plot_quality(runs, Style(_select_variants(table, outcome)), "", folder / file, outcome)
+    quality_plots.plot_quality(runs, Style(_select_variants(table, outcome)), "", folder / file, outcome)
     drawn.append(Picture(f"Is it one lucky run? {title} of every run", file))
     is_readable = all(len(factor.levels) <= MAX_LEVELS_CROSSED for factor in design.factors.values())
     if is_readable and any(effect.is_interaction for effect in known):
         file = f"{prefix}-interactions.png"
-        effect_figures.plot_interactions(runs, design.factors, known, folder / file, outcome)
-        drawn.append(Picture(quality.INTERACTIONS_CAPTION, file))
+        effect_plots.plot_interactions(runs, design.factors, known, folder / file, outcome)
+        drawn.append(Picture(effect_plots.INTERACTIONS_CAPTION, file))
     return drawn
 
 
 def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """Make a row for every variant: its levels, each outcome's mean with interval, and how many runs have it."""
+    """Make a row for every variant: its levels, and the mean, interval and number of runs of each outcome."""
     rows = []
     by_variant = dict(iter(table.runs.groupby("variant")))
     for variant in table.design.variants:
@@ -244,10 +244,8 @@ def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, obje
 
 
 def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> None:
-    import pandas as pd
-
     every = [effect for of_outcome in effects.values() for effect in of_outcome]
     write_atomically(out / "effects.csv", exports.effects_as_csv(tabulate_effects(every)))
-    write_atomically(out / "variants.csv", pd.DataFrame(variants).to_csv(index=False, lineterminator="\n"))
+    write_atomically(out / "variants.csv", exports.table_as_csv(pd.DataFrame(variants)))
     first = next(iter(effects.values()))
     write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name))

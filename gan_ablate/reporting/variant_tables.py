@@ -1,4 +1,4 @@
-"""Markdown tables of variants: their scores, their stability, their cost, and what all of it rests on."""
+"""Markdown tables of variants: scores, stability, cost and setup, and the definitions of the outcomes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 def variants_table(summary: pd.DataFrame) -> str:
-    """Tabulate every variant's scores, speed, time and divergences."""
+    """Tabulate the scores, speed, time and divergences of every variant.
+
+    Args:
+        summary: from ``GridResults.summary``.
+    """
     is_scored = bool(summary["fid"].notna().any())
     rows = []
     for row in summary.to_dict("records"):
@@ -45,11 +49,11 @@ def variants_table(summary: pd.DataFrame) -> str:
 
 
 def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> str:
-    """Tabulate what else the features tell, with the floor's values in the last row.
+    """Tabulate the other scores of every variant, with those of real images in the last row.
 
     Args:
         summary: from ``GridResults.summary``.
-        floor: outcome → what real images score.
+        floor: outcome → the score of real images.
     """
     names = (
         "precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio",
@@ -58,14 +62,18 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> st
     shown = [name for name in names if summary[name].notna().any()]
     rows = [[row["variant"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
     rows.append(["*real images*", *(number(floor.get(name)) for name in shown)])
-    return lay_out(rows, ["variant", *(f"{OUTCOMES[name].title}" for name in shown)])
+    return lay_out(rows, ["variant", *(OUTCOMES[name].title for name in shown)])
 
 
 def stability_table(summary: pd.DataFrame) -> str:
-    """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and what D thinks."""
+    """Tabulate rates of divergence and collapse, oscillation, convergence, gradients and D's outputs.
+
+    Args:
+        summary: from ``GridResults.summary``.
+    """
     names = ("oscillation", "steps_to_fid", "sec_to_fid", "grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d")
-    is_told = bool(summary[list(names)].notna().any(axis=None))  # a program of somebody's own tells none of it
-    shown = names if is_told else ()
+    is_known = bool(summary[list(names)].notna().any(axis=None))  # of a user's script it is not
+    shown = names if is_known else ()
     rows = []
     for row in summary.to_dict("records"):
         over = row["completed"] + row["diverged"]
@@ -81,18 +89,22 @@ def stability_table(summary: pd.DataFrame) -> str:
 
 
 def cost_table(summary: pd.DataFrame) -> str:
-    """Tabulate what a step of every variant costs."""
-    columns = ("step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec")
-    rows = [
-        [row["variant"], *(number(row[column]) for column in (*columns, "peak_memory_mib"))]
-        for row in summary.to_dict("records")
-    ]
+    """Tabulate the time and memory of every variant.
+
+    Args:
+        summary: from ``GridResults.summary``.
+    """
+    columns = (
+        "step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec", "peak_memory_mib",
+    )  # fmt: skip
+    rows = [[row["variant"], *(number(row[name]) for name in columns)] for row in summary.to_dict("records")]
     headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]
-    return lay_out(rows, [*headers, "process peak, MiB"])
+    headers.append("process peak, MiB")
+    return lay_out(rows, headers)
 
 
 def setup_table(results: GridResults) -> str:
-    """List what the numbers rest on; where runs differ, all values are listed."""
+    """Tabulate the settings, data, scoring and software of a grid's runs, with all values where runs differ."""
     plan, records = results.plan, results.records
     configs = [record.config for _, record in records]
     scored = results.scored
@@ -123,7 +135,7 @@ def setup_table(results: GridResults) -> str:
 
 
 def _machines(results: GridResults) -> list[str]:
-    """Say which seeds were computed on which machine, where there are several."""
+    """Say which seeds were computed on which machine; empty where there is one machine."""
     seeds: dict[Machine, set[int]] = {}
     for _, record in results.records:
         if record.status != "failed":
@@ -146,6 +158,6 @@ def _percent(log_deviation: float) -> str:
 
 
 def definitions_table() -> str:
-    """List every outcome with its better direction and definition."""
+    """Tabulate every outcome with its better direction and its definition."""
     rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
     return lay_out(rows, ["outcome", "", "definition"])

@@ -184,6 +184,15 @@ def test_records_and_plans_are_sealed_and_legible(tmp_path: Path, tiny_grid: Pat
         store.load_plan("tiny")
 
 
+def test_a_plan_that_calls_its_variants_cells_is_read(tmp_path: Path, tiny_grid: Path) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    earlier = planned.model_dump(mode="json")
+    earlier["cells"] = earlier.pop("variants")
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "tiny.json").write_text(json.dumps(earlier), "utf-8")
+    assert Store(tmp_path).load_plan("tiny") == planned
+
+
 def test_records_and_plans_of_before_there_were_seals_are_read(tmp_path: Path, tiny_grid: Path) -> None:
     store, config, planned = Store(tmp_path), make_config(), plan(load_grid(tiny_grid), budget="smoke")
     record = Record(run_id=config.run_id, status="completed", message="ß", config=config)

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.reporting.plots import effects as front
-from gan_ablate.reporting.plots import effects as trajectories
-from gan_ablate.reporting.plots import quality, training
-from gan_ablate.reporting.plots import quality as blocks
-from gan_ablate.reporting.plots import training as representation
-from gan_ablate.reporting.plots import training as samples
+from gan_ablate.reporting.plots import effects, quality, training
 from gan_ablate.reporting.plots.style import FigurePath
 
 PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
@@ -29,7 +24,7 @@ def replace_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(PIXEL)
 
-    for module in (blocks, front, quality, representation, samples, training, trajectories):
+    for module in (effects, quality, training):
         for name in vars(module):
             if name.startswith("plot_") or name in ("enlarge_picture", "write_animation"):
                 monkeypatch.setattr(module, name, write_pixel)

@@ -1,12 +1,12 @@
-"""None"""
-
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.exports import MarkdownPage, check_tensorboard, render_html, write_events, write_tables
+from gan_ablate.reporting.exports import check_tensorboard, render_html, write_events, write_tables
+from gan_ablate.reporting.formats import Page
 from gan_ablate.reporting.report import cite
 from tests.synthetic import save_runs
 
@@ -97,7 +98,16 @@ GRID = """# A grid
 """
 
 
-class Page(HTMLParser):
+@dataclass(frozen=True, kw_only=True)
+class TextPage(Page):
+    text: str
+
+    @functools.cached_property
+    def markdown(self) -> str:
+        return self.text
+
+
+class Rendered(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
@@ -111,20 +121,23 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Page:
+def page(tmp_path: Path) -> Rendered:
     (tmp_path / "grid").mkdir()
     Image.new("RGB", (3, 2)).save(tmp_path / "grid" / "a.png")
-    pages = [MarkdownPage("A <title>", "report.md", FRONT), MarkdownPage("A & B", "grid/report.md", GRID)]
-    return Page(render_html(pages, tmp_path))
+    pages = [
+        TextPage(title="A <title>", path="report.md", text=FRONT),
+        TextPage(title="A & B", path="grid/report.md", text=GRID),
+    ]
+    return Rendered(render_html(pages, tmp_path))
 
 
-def test_figures_are_inside(page: Page) -> None:
+def test_figures_are_inside(page: Rendered) -> None:
     (image,) = page.all("img")
     assert (image["src"] or "").startswith("data:image/png;base64,iVBORw0KGgo")
     assert image["alt"] == "A picture"
 
 
-def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Page) -> None:
+def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Rendered) -> None:
     places = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     links = [attrs["href"] or "" for attrs in page.all("a")]
     assert {link[1:] for link in links if link.startswith("#")} <= places
@@ -132,7 +145,7 @@ def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Page) -> N
     assert {"#report--the-end-1--2", "#grid-report", "#report"} <= set(links)
 
 
-def test_all_but_the_first_page_is_folded_and_a_link_to_it_opens_it(page: Page) -> None:
+def test_all_but_the_first_page_is_folded_and_a_link_to_it_opens_it(page: Rendered) -> None:
     names = [name for name, _ in page.tags]
     details = names.index("details")
     assert [name for name in names[details:] if name in ("summary", "section")] == ["summary", "section"]
@@ -140,29 +153,29 @@ def test_all_but_the_first_page_is_folded_and_a_link_to_it_opens_it(page: Page) 
     assert "section" in names[:details]
 
 
-def test_an_interval_is_not_parted_by_a_line_break(page: Page) -> None:
+def test_an_interval_is_not_parted_by_a_line_break(page: Rendered) -> None:
     assert {"class": "number"} in page.all("span")
 
 
-def test_nothing_is_fetched_or_run(page: Page) -> None:
+def test_nothing_is_fetched_or_run(page: Rendered) -> None:
     assert not page.all("script")
     assert all((attrs.get("href") or "").startswith("data:") for attrs in page.all("link"))
 
 
-def test_the_contents_list_leads_to_the_front_s_sections_and_to_every_page(page: Page) -> None:
+def test_the_contents_list_leads_to_the_front_s_sections_and_to_every_page(page: Rendered) -> None:
     links = [attrs["href"] for attrs in page.all("a")]
     assert links[:3] == ["#report--a-table", "#report--the-end-1--2", "#grid-report"]
     anchors = [attrs["id"] for attrs in page.all("h2")]
     assert len(set(anchors)) == len(anchors) == 3
 
 
-def test_a_wide_table_scrolls_in_a_box_of_its_own(page: Page) -> None:
+def test_a_wide_table_scrolls_in_a_box_of_its_own(page: Rendered) -> None:
     names = [name for name, _ in page.tags]
     table = names.index("table")
     assert page.tags[table - 1] == ("div", {"class": "table", "tabindex": "0"})
 
 
-def test_it_reads_on_a_telephone(page: Page) -> None:
+def test_it_reads_on_a_telephone(page: Rendered) -> None:
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
 
 

@@ -16,7 +16,7 @@ from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.reporting.formats import Page
 from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
-from gan_ablate.reporting.plots import effects as front
+from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.style import FigurePath
 from tests.reporting.example import change_records, check_golden, scoring_of
 from tests.synthetic import make_results
@@ -143,14 +143,14 @@ def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_basel
     (line,) = [line for line in lines if line.startswith("dropout rather than none: elements-50")]
     assert line.index("elements-50 +82") < line.index(" · elements-30 +49")
     rows: list[str] = []
-    monkeypatch.setattr(front, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
+    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
     draw_front({"dropout": results}, {"dropout": "Dropout"}, FigurePath(tmp_path / "x.png"))
     assert rows == ["dropout channels-25 (vs none)", "dropout elements-30 (vs none)", "dropout elements-50 (vs none)"]
 
 
 def test_figure_leaves_smoke_runs_out_where_there_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
-    monkeypatch.setattr(front, "plot_front", lambda groups, _: titles.extend(title for title, _ in groups))
+    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: titles.extend(title for title, _ in groups))
     results = {
         "beta1": make_results(plan(load_grid("beta1")), alike),
         "dropout": make_results(plan(load_grid("dropout"), budget="smoke"), alike),

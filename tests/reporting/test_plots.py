@@ -17,11 +17,10 @@ from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.plots import effects as trajectories
+from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots import quality, style
-from gan_ablate.reporting.plots import quality as blocks
 from gan_ablate.reporting.plots.quality import pareto_front
-from gan_ablate.reporting.plots.style import FigurePath, Style, levels_in_order, log_ticks
+from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
 
@@ -83,7 +82,7 @@ def test_an_animation_shows_the_steps_in_order_and_rests_on_the_last(tmp_path: P
     assert durations == [FRAME_MS, FRAME_MS, LAST_FRAME_MS]
 
 
-def test_sheets_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
+def test_sample_grids_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
     small = save_sample_grid(tmp_path / "a", 1, 0)
     large = tmp_path / "large.png"
     Image.new("RGB", (466, 466)).save(large)
@@ -92,7 +91,7 @@ def test_sheets_of_other_sizes_stand_side_by_side(tmp_path: Path) -> None:
         assert picture.width == 990
 
 
-def test_a_broken_sheet_is_named_with_a_way_out(tmp_path: Path) -> None:
+def test_a_broken_sample_grid_is_named_with_a_way_out(tmp_path: Path) -> None:
     sample_grid = tmp_path / "runs" / "abc" / "samples" / "step-000001.png"
     sample_grid.parent.mkdir(parents=True)
     sample_grid.write_bytes(b"")
@@ -120,9 +119,9 @@ def test_variants_of_one_panel_differ_and_the_baseline_is_grey_in_all() -> None:
 
 def test_numbers_stand_in_their_order() -> None:
     levels: dict[str, dict[str, Any]] = {"0.5": {}, "0.9": {}, "0.0": {}}
-    assert levels_in_order(Factor(baseline="0.5", levels=levels)) == ["0.0", "0.5", "0.9"]
+    assert effect_plots.sort_levels(Factor(baseline="0.5", levels=levels)) == ["0.0", "0.5", "0.9"]
     words: dict[str, dict[str, Any]] = {"on": {}, "off": {}}
-    assert levels_in_order(Factor(baseline="off", levels=words)) == ["off", "on"]
+    assert effect_plots.sort_levels(Factor(baseline="off", levels=words)) == ["off", "on"]
 
 
 def test_figure_is_also_written_as_pdf_where_that_is_wanted(tmp_path: Path) -> None:
@@ -141,11 +140,11 @@ def test_figures_of_blocks_have_a_panel_a_block(tmp_path: Path) -> None:
     }
     look = Style(next(iter(results.values())).labels)
     effects = {name: of_block.verdicts.effects("fid") for name, of_block in results.items()}
-    blocks.plot_block_effects({**effects, "average": [None, effects["mnist-10k"][1]]}, FigurePath(tmp_path / "e.png"))
+    quality.plot_block_effects({**effects, "average": [None, effects["mnist-10k"][1]]}, FigurePath(tmp_path / "e.png"))
     runs = {name: of_block.runs for name, of_block in results.items()}
-    blocks.plot_block_quality(runs, look, FigurePath(tmp_path / "q.png"))
+    quality.plot_block_quality(runs, look, FigurePath(tmp_path / "q.png"))
     curves = {name: of_block.curves for name, of_block in results.items()}
-    blocks.plot_block_curves(curves, look, FigurePath(tmp_path / "c.png"))
+    quality.plot_block_curves(curves, look, FigurePath(tmp_path / "c.png"))
     for name in "eqc":
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width == 990
@@ -158,7 +157,7 @@ def test_looks_at_a_sequential_grid_are_a_figure(tmp_path: Path) -> None:
     results = make_results(asked, lambda variant, seed: 20 * math.exp(noise[seed, labels.index(variant.label)]))
     looks = replay_looks(asked, results.runs).looks
     assert len(looks) > 1
-    trajectories.plot_looks(looks, FigurePath(tmp_path / "looks.png"))
+    effect_plots.plot_looks(looks, FigurePath(tmp_path / "looks.png"))
     with Image.open(tmp_path / "looks.png") as picture:
         assert picture.width == 990
 

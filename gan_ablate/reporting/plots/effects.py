@@ -1,4 +1,4 @@
-"""Figures of effects: all of them on the front page, and each as seeds come in and along training."""
+"""Figures of effects: of all grids, of one outcome, as seeds come in, along training, and interactions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     DECISION_STYLES,
     FID,
-    _axis_words,
+    axis_words,
     draw_decision,
     lay_out_panels,
-    levels_in_order,
     log_axis,
     open_figure,
     percent_axis,
@@ -39,14 +38,25 @@ if TYPE_CHECKING:
     from gan_ablate.reporting.plots.style import FigurePath
 
 
+MAX_TITLE = 60
+"""The most characters of a grid's title that a figure shows."""
+
+INTERACTIONS_CAPTION = "Does it depend on the other factors? Lines in parallel do not interact"
+
+FOREST_KEY = (
+    "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
+    "hollow: open · band: the margin"
+)
+
 _DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
 
 _ROW_INCHES = 0.23
-MAX_TITLE = 60
-"""Characters of a grid's title that are shown."""
 
 _FRONT_REACH = np.log(4.0)
-"""An axis up to four times FID, or a quarter of it, shows what matters; longer bars are cut."""
+"""The axis of the front page ends at four times FID and at a quarter of it; longer bars are cut."""
+
+_SEEDS_REACH = np.log(6.0)
+"""Axes of panels end at six times the value and at a sixth of it: first intervals reach anywhere."""
 
 
 def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: FigurePath) -> None:
@@ -72,27 +82,23 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
                 draw_decision(quality, effect, row, _FRONT_REACH)
             if time is not None and np.isfinite(time.estimate.value):
                 draw_decision(cost, time, row, np.log(2.0), size=4)
-        quality.set_yticks(range(len(rows)), [f"{title}" for title, _, _ in rows], fontsize=8)
+        quality.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
         for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if effect is None else "normal")
         quality.set_ylim(len(rows) - 0.5, -0.5)
-        for axes, words in (
-            (quality, "change of FID, log scale: left is better"),
-            (cost, "step time: left is faster"),
+        for axes, words, num_ticks in (
+            (quality, "change of FID, log scale: left is better", 9),
+            (cost, "step time: left is faster", 3),
         ):
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -0.05), max(high, 0.05))
-            percent_axis(axes, "x", 9 if axes is quality else 3)
+            percent_axis(axes, "x", num_ticks)
             axes.set_xlabel(words)
         handles = [
             Line2D([], [], ls="", ms=6, label=_DECISION_WORDS[answer], **style)
             for answer, style in DECISION_STYLES.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-
-
-_SEEDS_REACH = np.log(6.0)
-"""First intervals reach anywhere; an axis up to six times the value, or a sixth of it, shows what matters."""
 
 
 def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
@@ -105,8 +111,11 @@ def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
     seeds = [look.num_seeds for look in looks]
     questions = zip(*(look.effects for look in looks), strict=True)
     trajectories = [effects for effects in questions if effects[0].outcome.name == "fid"]
-    settled = [_first(seeds, effects) for effects in trajectories]
-    _draw(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)
+    settled = [
+        next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "open"), None)
+        for effects in trajectories
+    ]
+    _plot_panels(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)
 
 
 def plot_trajectories(trajectories: Sequence[Trajectory], path: FigurePath) -> None:
@@ -118,10 +127,10 @@ def plot_trajectories(trajectories: Sequence[Trajectory], path: FigurePath) -> N
     """
     holds = [trajectory.holds_from for trajectory in trajectories]
     effects = [trajectory.effects for trajectory in trajectories]
-    _draw(trajectories[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
+    _plot_panels(trajectories[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
 
 
-def _draw(
+def _plot_panels(
     places: Sequence[int],
     trajectories: Sequence[Sequence[Effect]],
     marked: Sequence[int | None],
@@ -160,14 +169,10 @@ def _draw_trajectory(axes: Axes, places: Sequence[int], effects: Sequence[Effect
     percent_axis(axes, "y")
 
 
-def _first(places: Sequence[int], effects: Sequence[Effect]) -> int | None:
-    return next((place for place, effect in zip(places, effects, strict=True) if effect.decision != "open"), None)
-
-
 def plot_effects(effects: Sequence[Effect], path: FigurePath) -> None:
-    """Draw every effect on one outcome, a forest around zero: thick bars 95 %, thin ones adjusted for the family.
+    """Draw a forest plot of the effects on one outcome: thick bars are intervals, thin ones adjusted for the family.
 
-    A band marks the margin within which an effect does not matter; colours tell effects, negligible and open ones.
+    A band marks the margin; the colour of an effect is its decision.
 
     Args:
         effects: main effects and interactions.
@@ -180,7 +185,7 @@ def plot_effects(effects: Sequence[Effect], path: FigurePath) -> None:
 
 
 def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 9) -> None:
-    """Draw a row for every effect, an empty one where there is none to be told."""
+    """Draw a row for every effect on one outcome; a row of None stays empty."""
     axes.axvline(0, color="0.3", lw=1)
     known = [effect for effect in effects if effect is not None]
     margin = known[0].margin if known else None
@@ -197,7 +202,7 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
     axes.set_ylim(len(effects) - 0.5, -0.5)
     if is_ratio:
         low, high = axes.get_xlim()
-        # Two seeds may leave anything possible; the axis need not show all of it.
+        # The interval of two seeds may be far wider than any reader needs.
         axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
         percent_axis(axes, "x", most_ticks)
     axes.set_xlabel(f"change of {outcome.title}")
@@ -214,14 +219,14 @@ def plot_interactions(
     path: FigurePath,
     outcome: Outcome = FID,
 ) -> None:
-    """Draw an outcome at every pair of levels of every two factors: lines that are parallel do not interact.
+    """Draw an outcome at every pair of levels of every two factors: parallel lines mean no interaction.
 
     Args:
         runs: columns of the factors, seed and the outcome's.
         factors: of a factorial design, at least two.
-        effects: with the interactions, whose estimates are the panels' titles.
+        effects: with the interactions; their estimates are the panels' titles.
         path: the PNG to write.
-        outcome: which.
+        outcome: on the y axis.
     """
     pairs = list(itertools.combinations(factors, 2))
     num_columns = min(2, len(pairs))
@@ -231,10 +236,10 @@ def plot_interactions(
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
         for axes, (first, second) in zip(grid.flat, pairs, strict=False):
-            levels, lines = levels_in_order(factors[first]), levels_in_order(factors[second])
+            levels, lines = sort_levels(factors[first]), sort_levels(factors[second])
             palette = sns.color_palette("colorblind", len(lines))
             for i, line in enumerate(lines):
-                estimates = [_cell_mean(runs, {first: level, second: line}, outcome) for level in levels]
+                estimates = [_mean_at(runs, {first: level, second: line}, outcome) for level in levels]
                 places = np.arange(len(levels)) + 0.04 * (i - (len(lines) - 1) / 2)
                 values = [estimate.value for estimate in estimates]
                 bars = np.array([(e.value - e.low, e.high - e.value) for e in estimates]).T
@@ -251,23 +256,25 @@ def plot_interactions(
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
             words = [change_text(e, e.estimate) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
-            # A title holds one interaction; of more levels, the effects' own figure has them all.
+            # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
             axes.set_xlabel(first.replace("_", " "))
         for axes in grid[:, 0]:
-            axes.set_ylabel(f"{_axis_words(outcome)}, with 95 % interval")
+            axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval")
 
 
-def _cell_mean(runs: pd.DataFrame, levels: Mapping[str, str], outcome: Outcome) -> Estimate:
-    """Mean over seeds at these levels, averaged within each seed over all other factors: of ratios, the geometric."""
+def sort_levels(factor: Factor) -> list[str]:
+    """Sort the levels of a factor: numbers by size, names in the grid's order after the baseline."""
+    try:
+        return sorted(factor.levels, key=float)
+    except ValueError:
+        return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]
+
+
+def _mean_at(runs: pd.DataFrame, levels: Mapping[str, str], outcome: Outcome) -> Estimate:
+    """Average an outcome at some levels over all other factors and over seeds: on the ratio scale, geometrically."""
     chosen = np.logical_and.reduce([runs[factor] == level for factor, level in levels.items()])
     values = runs.loc[chosen].dropna(subset=outcome.name).set_index("seed")[outcome.name]
     if outcome.scale == "difference":
         return mean_estimate(values.groupby("seed").mean().to_numpy(np.float64))
     return mean_estimate(np.log(values).groupby("seed").mean().to_numpy(np.float64)).as_ratio()
-
-
-FOREST_KEY = (
-    "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
-    "hollow: open · band: the margin"
-)

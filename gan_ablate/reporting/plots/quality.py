@@ -1,4 +1,4 @@
-"""Figures of final scores: every run, every effect, what quality costs, and a panel per block."""
+"""Figures of final scores: every run, quality against cost, and the same in a panel for each block."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from gan_ablate.reporting.plots.effects import FOREST_KEY, draw_forest
 from gan_ablate.reporting.plots.style import (
     FID,
     Style,
-    _axis_words,
+    axis_words,
     draw_interval,
     draw_legend,
-    error_bar,
     lay_out_panels,
     log_axis,
-    mark_floor,
     open_figure,
     percent_axis,
 )
@@ -32,30 +30,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.estimates import Estimate
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 
 
-INTERACTIONS_CAPTION = "Does it depend on the other factors? Lines in parallel do not interact"
-
-
 def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: FigurePath, outcome: Outcome = FID) -> None:
-    """Draw the outcome of every run, a row per variant, with the mean and its interval: on a log scale, the geometric.
+    """Draw an outcome of every run, a row for each variant, with the mean and its interval.
 
-    Runs without a score are counted at the row's end.
+    The mean is geometric for an outcome of the ratio scale. The end of a row counts diverged and failed runs.
 
     Args:
-        runs: a row per run with columns variant, status and the outcome's.
-        style: whose labels are the rows.
-        floor: what real images score, in words; empty where that is not known.
+        runs: a row for each run, with columns variant, status and the outcome.
+        style: of the variants, which are the rows.
+        floor: what real images score, in words; empty where it is not known.
         path: the PNG to write.
-        outcome: which.
+        outcome: on the x axis.
     """
     with open_figure(path, 0.45 * len(style.colours) + 1.3) as figure:
         axes = figure.add_subplot()
         draw_quality(axes, runs, style, outcome)
-        mark_floor(axes, floor)
-        axes.set_xlabel(f"{_axis_words(outcome)} ({outcome.goodness}); rings are seeds, bars 95 % intervals")
+        axes.set_title(floor, loc="right", fontsize=8, color="0.35")  # no line: the axis need not reach it
+        axes.set_xlabel(f"{axis_words(outcome)} ({outcome.goodness}); rings are seeds, bars 95 % intervals")
 
 
 def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome = FID) -> None:
@@ -77,7 +73,7 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
 
 
 def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
-    """Draw FID against what the training of a run took, a point per variant with intervals, and the Pareto front.
+    """Draw FID against the training time of a run, a point with intervals for each variant, and the Pareto front.
 
     Args:
         runs: columns variant, fid, train_sec.
@@ -111,7 +107,7 @@ def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[s
         if fid.num_seeds == 0 or seconds.num_seeds == 0:
             continue
         points.append((seconds.value, fid.value))
-        bars: Any = {"xerr": error_bar(seconds), "yerr": error_bar(fid)}
+        bars: Any = {"xerr": _error_bar(seconds), "yerr": _error_bar(fid)}
         look: Any = {"fmt": style.markers[label], "color": style.colours[label], "ms": 8, "capsize": 3, "label": label}
         axes.errorbar(seconds.value, fid.value, **bars, **look)
     front = pareto_front(points)
@@ -120,11 +116,18 @@ def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[s
         axes.step(*zip(*front, strict=True), where="post", color="0.5", lw=1, ls="--", zorder=0, label=words)
 
 
+def _error_bar(estimate: Estimate) -> list[list[float]] | None:
+    """Turn an interval into the lengths of matplotlib's error bars, below and above."""
+    if not np.isfinite(estimate.low):
+        return None
+    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+
+
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Pick the points than which no other is both cheaper and better, cheapest first.
+    """Find the points that no other point beats in both cost and score, cheapest first.
 
     Args:
-        points: (cost, score) pairs, lower being better in both.
+        points: pairs of cost and score, both better when lower.
     """
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points):
@@ -134,10 +137,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: FigurePath) -> None:
-    """Draw every effect on FID in every block, on one scale, as ``plot_effects`` does.
+    """Draw a forest plot of the effects on FID for each block, all on one scale.
 
     Args:
-        panels: block, or what the blocks have in common → its effects, in the same order; None where there is none.
+        panels: block, or ``average`` → its effects, all in the same order; None leaves a row empty.
         path: the PNG to write.
     """
     num_rows = max(len(effects) for effects in panels.values())
@@ -150,11 +153,11 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Figu
 
 
 def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
-    """Draw the FID of every run, a panel a block with an axis of its own: their scales do not compare.
+    """Draw the FID of every run, a panel for each block; each has its x axis, as the scales do not compare.
 
     Args:
-        runs: block → a row per run, as for ``plot_quality``.
-        style: whose labels are the rows.
+        runs: block → a row for each run, with columns variant, status and fid.
+        style: of the variants, which are the rows.
         path: the PNG to write.
     """
     with _open_panels(path, list(runs), 0.45 * len(style.colours) + 1.0, share_x=False) as (figure, by_name):
@@ -164,7 +167,7 @@ def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: Fig
 
 
 def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
-    """Draw FID along training, a panel a block.
+    """Draw FID along training, a panel for each block.
 
     Args:
         curves: block → columns variant, seed, step, fid.
@@ -186,7 +189,7 @@ def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: Fi
 def _open_panels(
     path: FigurePath, names: Sequence[str], height_inches: float, *, share_x: bool = True, share_y: bool = True
 ) -> Iterator[tuple[Figure, dict[str, Axes]]]:
-    """Open a figure with a panel for each name, its title, at most three to a row."""
+    """Open a figure with a titled panel for each name, at most three in a row."""
     with open_figure(path, -(-len(names) // 3) * height_inches + 0.4) as figure:
         panels = lay_out_panels(figure, len(names), share_x=share_x, share_y=share_y)
         by_name = dict(zip(names, panels, strict=True))

@@ -1,4 +1,4 @@
-"""The look that all figures share: size, colours, markers, axes and how an interval is drawn."""
+"""What all figures share: size, colours, markers, axes, panels, and how an interval is drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
-from gan_ablate.analysis.estimates import Estimate
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 
@@ -27,16 +26,13 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Decision, Effect
     from gan_ablate.analysis.estimates import Estimate
-    from gan_ablate.design.claims import Factor
     from gan_ablate.design.outcomes import Outcome
 
 WIDTH_INCHES = 9.0
 DPI = 110
-"""At nine inches a little wider than a forge's text column: it is shown at its own size or just below."""
+"""At nine inches a figure is a little wider than the text column of a forge, which shows it at full size or less."""
 
-_MARKERS = "oDs^vPd*<>hX"
-_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-
+FID = OUTCOMES["fid"]
 
 DECISION_STYLES: dict[str, dict[str, Any]] = {
     "lower": {"color": "#0072b2", "marker": "o"},
@@ -44,11 +40,13 @@ DECISION_STYLES: dict[str, dict[str, Any]] = {
     "negligible": {"color": "#007a5a", "marker": "D"},
     "open": {"color": "0.5", "marker": "o", "mfc": "white"},
 }
-"""One colour and one shape for each answer, in every figure of effects."""
-
+"""One colour and one shape for each decision, in every figure of effects."""
 
 MAX_LINES = 8
-"""Lines that can be told apart in one panel."""
+"""The most lines that a reader can distinguish in one panel."""
+
+_MARKERS = "oDs^vPd*<>hX"
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
 class Style:
@@ -56,8 +54,8 @@ class Style:
 
     Args:
         labels: of the variants, the baseline first.
-        groups: title → labels of what belongs together, where there are too many for one panel; colours tell those of
-            one group apart, and the baseline, which is in each panel for comparison, is grey.
+        groups: title → labels of one panel, where there are too many variants for a single one. Colours differ within
+            a group; the baseline is in every panel, in grey.
     """
 
     def __init__(self, labels: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -96,7 +94,12 @@ class FigurePath:
 
 @contextmanager
 def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
-    """Open a figure in the house style and save it on leaving: no display, no global state, no date in the file."""
+    """Open a figure in the common style, and save it at the end without display, global state or a date in the file.
+
+    Args:
+        path: of the PNG.
+        height_inches: of the figure; its width is ``WIDTH_INCHES``.
+    """
     style: Any = {
         "text.parse_math": False,  # a title may hold any sign
         "pdf.fonttype": 42,  # letters stay letters: publishers refuse type 3
@@ -117,10 +120,10 @@ def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
-    """Write a picture whole, in the format that its name ends in: a page may be read while it is made anew.
+    """Write a picture atomically, in the format of the file's suffix.
 
     Args:
-        picture: any.
+        picture: of any mode that the format allows.
         path: the file to write.
         options: of Pillow's writer for the format.
     """
@@ -137,9 +140,14 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
 
 
 def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
-    """Draw an effect in the colour and shape of its answer: thick its own interval, thin the adjusted one.
+    """Draw an effect in the colour and shape of its decision: a thick bar, and a thin one, adjusted.
 
-    What lies beyond ``farthest`` ends there, with an arrow.
+    Args:
+        axes: to draw on.
+        effect: to draw.
+        row: its place on the y axis.
+        farthest: where bars and markers beyond it end with an arrow, on the scale of the estimate.
+        size: of the marker, in points.
     """
     style = DECISION_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
     colour = style["color"]
@@ -154,7 +162,11 @@ def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size:
     if value != effect.estimate.value:
         style = {**style, "marker": ">" if value > 0 else "<"}
         beside: Any = {"ha": "right" if value > 0 else "left", "va": "center", "fontsize": 7, "color": colour}
-        beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # its own interval runs below it
+        beside["bbox"] = {
+            "facecolor": "white",
+            "edgecolor": "none",
+            "pad": 0.6,
+        }  # the bar of its interval runs below it
         change = percent_change(effect.estimate.value)  # only log ratios are cut off
         words = f"{change:+.0f} %" if change < 1e6 else f"{change:+.2g} %"
         axes.annotate(words, (value, row), (-9 if value > 0 else 9, 0), textcoords="offset points", **beside)
@@ -167,20 +179,13 @@ def _as_if_lower_were_better(effect: Effect) -> Decision:
     return effect.decision
 
 
-def error_bar(estimate: Estimate) -> list[list[float]] | None:
-    """Lay an interval out as matplotlib's error bars want it."""
-    if not np.isfinite(estimate.low):
-        return None
-    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-
-
-def mark_floor(axes: Axes, floor: str) -> None:
-    """Say what real images score, without stretching the axis down to it."""
-    axes.set_title(floor, loc="right", fontsize=8, color="0.35")
+def axis_words(outcome: Outcome) -> str:
+    """Label the axis of an outcome: ``FID, log scale``."""
+    return f"{outcome.title}, log scale" if outcome.scale == "ratio" else outcome.title
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with a few round numbers inside its range; to be called when all is drawn."""
+    """Make an axis logarithmic, with a few round numbers inside its range, after everything is drawn."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     ticks = log_ticks(*(axes.get_xlim() if which == "x" else axes.get_ylim()))
@@ -190,7 +195,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Choose round numbers between two positive ones for a logarithmic axis, at least three where there is any room."""
+    """Choose round numbers between two positive ones for a logarithmic axis, at least three where possible."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), np.arange(1, 10, 0.25)):
         ticks = [float(step * 10.0**power) for power in range(first, last + 1) for step in steps]
@@ -201,17 +206,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def percent_axis(axes: Axes, which: Literal["x", "y"], most: int = 9) -> None:
-    """Label an axis of log ratios by changes in percent, at ``most`` so many."""
+    """Label an axis of log ratios with changes in percent, about ``most`` of them."""
     limits, set_ticks = (axes.get_xlim(), axes.set_xticks) if which == "x" else (axes.get_ylim(), axes.set_yticks)
     ticks = _percent_ticks(*limits, most)
     set_ticks([np.log1p(tick / 100) for tick in ticks], [f"{tick:+d} %" if tick else "0 %" for tick in ticks])
-
-
-def draw_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of ``axes`` above the figure."""
-    handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max((len(label) for label in labels), default=0) > 24 else 4
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
@@ -229,10 +227,17 @@ def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
     return sorted(ticks)
 
 
+def draw_legend(figure: Figure, axes: Axes) -> None:
+    """Put the legend of ``axes`` above the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max((len(label) for label in labels), default=0) > 24 else 4
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+
+
 def lay_out_panels(
     figure: Figure, num_panels: int, num_columns: int = 3, *, share_x: bool = True, share_y: bool = True
 ) -> list[Axes]:
-    """Lay out panels, so many to a row; those of the last row that are not needed are blank."""
+    """Lay out panels in rows of at most ``num_columns``; the rest of the last row stays blank."""
     num_columns = min(num_columns, num_panels)
     num_rows = -(-num_panels // num_columns)
     grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=share_x, sharey=share_y)
@@ -241,18 +246,3 @@ def lay_out_panels(
     for axes in grid.flat[max(0, num_panels - num_columns) : num_panels]:  # the lowest panel of each column
         axes.tick_params(labelbottom=True)
     return list(grid.flat[:num_panels])
-
-
-FID = OUTCOMES["fid"]
-
-
-def _axis_words(outcome: Outcome) -> str:
-    return f"{outcome.title}, log scale" if outcome.scale == "ratio" else outcome.title
-
-
-def levels_in_order(factor: Factor) -> list[str]:
-    """The levels of a factor: numbers in their order, names as they stand, the baseline first."""
-    try:
-        return sorted(factor.levels, key=float)
-    except ValueError:
-        return [factor.baseline, *(level for level in factor.levels if level != factor.baseline)]

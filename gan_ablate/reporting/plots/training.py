@@ -32,14 +32,27 @@ if TYPE_CHECKING:
     from gan_ablate.reporting.plots.style import FigurePath
 
 
+SAMPLE_GRID_ROWS = 8
+"""Rows of images on a sample grid."""
+
+FRAME_MS, LAST_FRAME_MS = 450, 1_800
+"""How long an animation shows a frame, in milliseconds."""
+
+_PROBE_STYLES: dict[str, dict[str, Any]] = {
+    "D's features": {"color": "#0072b2", "marker": "o"},
+    "untrained D's": {"color": "#c44e00", "marker": "s"},
+    "raw pixels": {"color": "0.4", "marker": "^"},
+}
+
+
 def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: FigurePath) -> None:
-    """Draw FID along training, against steps and against seconds: the mean over seeds, and their range as a band.
+    """Draw FID along training, against steps and against seconds: the mean over seeds, with their range as a band.
 
     Args:
         curves: columns variant, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
         style: of the variants.
-        target: the FID whose reaching is timed, a dotted line.
-        num_samples: images behind each point.
+        target: the FID that runs are timed to reach, a dotted line.
+        num_samples: images of each score.
         path: the PNG to write.
     """
     if len(style.panels) > 1:
@@ -61,7 +74,7 @@ def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_sa
 
 
 def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path: FigurePath) -> None:
-    """Draw FID against steps, a panel for each group of variants, the baseline in grey in all of them."""
+    """Draw FID against steps, a panel for each group of variants, with the baseline in grey."""
     with open_figure(path, 2.6 * -(-len(style.panels) // 3) + 0.5) as figure:
         panels = lay_out_panels(figure, len(style.panels))
         for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
@@ -76,9 +89,9 @@ def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path
 def draw_curves(
     panels: Sequence[Axes], curves: pd.DataFrame, style: Style, labels: Sequence[str] | None = None
 ) -> None:
-    """Draw FID along training against steps into the first panel, and against seconds into the second, if there is one.
+    """Draw FID along training against steps into the first panel, and against seconds into a second one.
 
-    A variant without seconds is left out there.
+    The second panel leaves out variants whose seconds are not known.
     """
     for label in style.colours if labels is None else labels:
         colour = style.colours[label]
@@ -139,11 +152,11 @@ def _draw_history(axes: Axes, histories: pd.DataFrame, column: str, style: Style
 
 
 def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
-    """Draw how steady every variant trains: rates of divergence and collapse, and what its curves and gradients show.
+    """Draw the stability of every variant: rates of divergence and collapse, oscillation, gradients and D's outputs.
 
     Args:
         runs: from ``load_results``.
-        style: whose labels are the rows.
+        style: of the variants, which are the rows.
         path: the PNG to write.
     """
     names = ("oscillation", "steps_to_fid", "grad_norm_g", "accuracy_d", "confidence_d")
@@ -188,17 +201,8 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
     axes.set_title("✖ diverged, ● collapsed: rate")
 
 
-_LOOKS: dict[str, dict[str, Any]] = {
-    "D's features": {"color": "#0072b2", "marker": "o"},
-    "untrained D's": {"color": "#c44e00", "marker": "s"},
-    "raw pixels": {"color": "0.4", "marker": "^"},
-}
-
-_SCALE = 2
-
-
 def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
-    """Draw the accuracy of a linear classifier by its number of labelled images, a panel a variant.
+    """Draw the accuracy of a linear classifier against its number of labelled images, a panel for each variant.
 
     Args:
         probes: from ``tabulate_probes``.
@@ -209,7 +213,7 @@ def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
     with open_figure(path, 3.2 * -(-len(variants) // 2) + 0.5) as figure:
         for axes, variant in zip(lay_out_panels(figure, len(variants), 2, share_y=True), variants, strict=True):
             of_variant = probes[probes["variant"] == variant]
-            for name, look in _LOOKS.items():
+            for name, look in _PROBE_STYLES.items():
                 shown = of_variant[of_variant["features"] == name]
                 axes.plot(shown["num_labels"], shown["accuracy"], ls="", alpha=0.4, ms=4, **look)
                 means = shown.groupby("num_labels")["accuracy"].mean()
@@ -229,18 +233,12 @@ def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
 def enlarge_picture(source: Path, path: Path) -> None:
     """Write a run's picture twice as large, pixel by pixel."""
     with Image.open(source) as picture:
-        size = (picture.width * _SCALE, picture.height * _SCALE)
+        size = (2 * picture.width, 2 * picture.height)
         save_picture(picture.resize(size, Image.Resampling.NEAREST), path)
 
 
-SAMPLE_GRID_ROWS = 8
-"""Rows of images on a sample grid."""
-
-FRAME_MS, LAST_FRAME_MS = 450, 1_800
-
-
 def plot_samples(sample_grids: Mapping[str, Path], num_rows: int, path: FigurePath) -> None:
-    """Set the sample grids of all variants side by side; equal places have equal latents.
+    """Show the sample grids of all variants side by side; equal places have equal latents.
 
     Args:
         sample_grids: variant → its sample grid, eight images wide.
@@ -248,7 +246,7 @@ def plot_samples(sample_grids: Mapping[str, Path], num_rows: int, path: FigurePa
         path: the PNG to write.
 
     Raises:
-        UserError: if a sample_grid cannot be read.
+        UserError: if a sample grid cannot be read.
     """
     num_columns = min(len(sample_grids), 2 if len(sample_grids) <= 4 else 3)
     lines = -(-len(sample_grids) // num_columns)
@@ -274,7 +272,7 @@ def write_animation(sample_grids: Sequence[Path], num_rows: int, path: Path) -> 
         path: the file to write.
 
     Raises:
-        UserError: if a sample_grid cannot be read.
+        UserError: if a sample grid cannot be read.
     """
     frames = []
     for sample_grid in sample_grids:
