@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.claims import list_claims, measure
 from gan_ablate.analysis.comparability import Comparability
-from gan_ablate.analysis.design import list_contrasts
+from gan_ablate.analysis.design import Design, iterate_contrasts
 from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.sequential import critical_t
@@ -115,7 +115,7 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
 
 def first_look(plan: Plan) -> int:
     """Return the first number of seeds at which anything could be settled, in a family as large as the plan's."""
-    confidence = 1 - (1 - CONFIDENCE) / len(list_contrasts(plan))
+    confidence = 1 - (1 - CONFIDENCE) / sum(1 for _ in iterate_contrasts(Design.of(plan)))
     return next(num for num in itertools.count(2) if critical_t(num, confidence) < float("inf"))
 
 
@@ -127,8 +127,9 @@ def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
 
 def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
     """Every main effect on FID, and what decides the grid's claims; each once."""
-    effects = functools.cache(functools.partial(estimate_effects, plan, runs))
-    against = functools.partial(estimate_against, plan, runs)
+    design = Design.of(plan)
+    effects = functools.cache(functools.partial(estimate_effects, design, runs))
+    against = functools.partial(estimate_against, design, runs)
     expected = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
     of_claims = [measure(expectation, effects, against) for expectation in expected]
     asked = [effect for effect in effects("fid") if not effect.is_interaction]
@@ -139,8 +140,9 @@ def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
 def _list_compared(plan: Plan, effects: list[Effect]) -> list[str]:
     """List the variants that the effects compare, the baseline always among them."""
     wanted = [effect.levels for effect in effects]
-    weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
-    return [variant.label for i, variant in enumerate(plan.variants) if i == 0 or any(weight[i] for weight in weights)]
+    design = Design.of(plan)
+    weights = [contrast.weights for contrast in iterate_contrasts(design) if contrast.levels in wanted]
+    return [label for i, label in enumerate(design.variants) if i == 0 or any(weight[i] for weight in weights)]
 
 
 class Allocation:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import (
     Effect,
     estimate_against,
@@ -143,6 +144,11 @@ class Verdicts:
     runs: pd.DataFrame
     first_point: int
 
+    @functools.cached_property
+    def design(self) -> Design:
+        """The design of the plan."""
+        return Design.of(self.plan)
+
     def effects(self, outcome: str) -> list[Effect]:
         """Estimate the design's effects on an outcome, once.
 
@@ -152,14 +158,14 @@ class Verdicts:
         if known is None:
             is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
             is_hidden |= bool(self.runs[outcome].isna().all())
-            known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
+            known = [] if is_hidden else estimate_effects(self.design, self.runs, outcome)
             self._effects[outcome] = known
         return known
 
     @functools.cached_property
     def simple_effects(self) -> list[Effect]:
         """Estimate each level's effect on FID at every combination of the other factors' levels."""
-        return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
+        return estimate_simple_effects(self.design, self.runs) if self.effects("fid") else []
 
     def simple_effects_of(self, effect: Effect) -> list[Effect]:
         """List the same level's effects at every combination of the other factors' levels."""
@@ -184,7 +190,7 @@ class Verdicts:
         if effect.against is not None:
             return {}
         compared = {
-            event: compare_event_rates(self.plan, self.runs, effect.levels, event)
+            event: compare_event_rates(self.design, self.runs, effect.levels, event)
             for event in ("diverged", "collapsed")
         }
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
@@ -203,7 +209,7 @@ class Verdicts:
 
     @functools.cached_property
     def _judgements(self) -> list[ClaimVerdict]:
-        against = functools.partial(estimate_against, self.plan, self.runs)
+        against = functools.partial(estimate_against, self.design, self.runs)
         judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
         return [claim_verdict for claim_verdict in judged if claim_verdict is not None]
 

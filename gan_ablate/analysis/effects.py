@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
 
-from gan_ablate.analysis.design import Contrast, iterate_contrasts, iterate_simple_contrasts, pairing_gain
+from gan_ablate.analysis.design import Contrast, iterate_contrasts, iterate_simple_contrasts
 from gan_ablate.analysis.estimates import (
     CONFIDENCE,
     Estimate,
@@ -20,6 +20,7 @@ from gan_ablate.analysis.estimates import (
     contrast_values,
     log_scores,
     mean_estimate,
+    relative_efficiency,
 )
 from gan_ablate.analysis.sequential import seeds_to_settle, sequential_estimate
 from gan_ablate.analysis.tests import HolmTest, SignFlip, holm, sign_flip_test
@@ -106,7 +107,7 @@ class Effect:
     @functools.cached_property
     def pairing(self) -> Estimate:
         """The variance over seeds of their own for either side, over that over shared seeds: a ratio."""
-        return pairing_gain(self.sides)
+        return relative_efficiency(self.sides)
 
     @property
     def decision(self) -> Decision:
@@ -291,7 +292,7 @@ def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.
 
 def _table(design: Design, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
     rows = {seed: row for row, seed in enumerate(design.seeds)}
-    columns = {variant.label: number for number, variant in enumerate(design.variants)}
+    columns = {label: number for number, label in enumerate(design.variants)}
     table = np.full((len(rows), len(columns)), np.nan)
     for seed, label, value in zip(runs["seed"], runs["variant"], runs[column].astype(float), strict=True):
         if seed in rows and label in columns:

@@ -118,35 +118,6 @@ def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -
     return _t_estimate(mean, error, num - 1, num, std, confidence)
 
 
-def difference_estimate(
-    treated: NDArray[np.float64], control: NDArray[np.float64], confidence: float = CONFIDENCE
-) -> Estimate:
-    """Estimate the difference of two means over different seeds, with Welch's t interval.
-
-    Args:
-        treated: (n,) one number per seed; NaN where a seed has none.
-        control: (m,) one number per seed, of other seeds; NaN where a seed has none.
-        confidence: of the interval, in (0, 1).
-
-    Returns:
-        mean(treated) - mean(control); ``std`` is that of one seed's difference, √(s₁² + s₂²).
-    """
-    samples = [values[np.isfinite(values)] for values in (treated, control)]
-    num = min(len(sample) for sample in samples)
-    if num == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(samples[0].mean() - samples[1].mean())
-    if num == 1:
-        return Estimate(mean, math.nan, math.nan, 1)
-    variances = [float(sample.var(ddof=1)) for sample in samples]
-    parts = [variance / len(sample) for variance, sample in zip(variances, samples, strict=True)]
-    error = math.sqrt(sum(parts))
-    # Welch (1947): degrees of freedom of a sum of unequal variances.
-    shares = [part**2 / (len(sample) - 1) for part, sample in zip(parts, samples, strict=True)]
-    freedom = sum(parts) ** 2 / sum(shares) if sum(shares) > 0 else float(num - 1)
-    return _t_estimate(mean, error, freedom, num, math.sqrt(sum(variances)), confidence)
-
-
 def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute a contrast between variants within every seed.
 
@@ -176,6 +147,41 @@ def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) ->
     signed = weights[counts]
     sides: NDArray[np.float64] = values[:, counts] @ np.stack((np.maximum(signed, 0), np.maximum(-signed, 0)), axis=1)
     return sides
+
+
+MIN_PAIRED_SEEDS = 4
+"""With fewer seeds, the interval excludes nothing."""
+
+
+def relative_efficiency(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate the relative efficiency of pairing: the variance of an unpaired over that of a paired difference.
+
+    The sides A and B are means of the variants that are compared. Over different seeds the variance of A - B is
+    Var A + Var B, over shared seeds Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
+    many seeds an unpaired comparison needs. It is (1 + Var(A + B) / Var(A - B)) / 2, and the interval of a ratio of two
+    correlated normal variances is exact (Morgan, "A test for the significance of the difference between the two
+    variances in a sample from a normal bivariate population", Biometrika 31, 1939).
+
+    Args:
+        sides: (seeds, 2) A and B; a seed with a NaN is left out.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_PAIRED_SEEDS`` seeds or no spread.
+    """
+    sides = sides[np.isfinite(sides).all(axis=1)]
+    num = len(sides)
+    if num < MIN_PAIRED_SEEDS:
+        return Estimate(math.nan, math.nan, math.nan, num)
+    treated, control = sides.T
+    (summed, shared), (_, paired) = np.cov(treated + control, treated - control)
+    if not (summed > 0 and paired > 1e-20 * summed):  # equal to rounding in every seed
+        return Estimate(math.nan, math.nan, math.nan, num)
+    t = float(stats.t.ppf((1 + confidence) / 2, num - 2))
+    width = 1 + 2 * (1 - shared**2 / (summed * paired)) * t**2 / (num - 2)
+    root = math.sqrt(max(width**2 - 1, 0.0))
+    value, low, high = (float(1 + summed / paired * factor) / 2 for factor in (1.0, width - root, width + root))
+    return Estimate(value, low, high, num)
 
 
 def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.design import list_contrasts
+from gan_ablate.analysis.design import iterate_contrasts
 from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
 from gan_ablate.analysis.estimates import contrast_values
 from gan_ablate.analysis.table import tabulate_effect
@@ -198,7 +198,9 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
 def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]:
     """The variants that an effect compares, on either side, by what they are and not by how a grid calls them."""
     plan = results.plan
-    (weights,) = (contrast.weights for contrast in list_contrasts(plan) if contrast.levels == effect.levels)
+    (weights,) = (
+        contrast.weights for contrast in iterate_contrasts(results.design) if contrast.levels == effect.levels
+    )
     sides = (weights > 0, weights < 0)
     return frozenset(
         frozenset(variant.config.run_id for variant, counts in zip(plan.variants, side, strict=True) if counts)

@@ -12,6 +12,7 @@ import pandas as pd
 from gan_ablate.analysis.allocation import InterimAnalysis, replay_looks
 from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.trajectories import Trajectory, find_unconverged, first_point, follow_effects, tabulate_curves
@@ -117,6 +118,11 @@ class GridResults:
         return [r.scoring for _, r in self.records if r.scoring is not None and r.scoring.final is not None]
 
     @functools.cached_property
+    def design(self) -> Design:
+        """The design of the plan."""
+        return Design.of(self.plan)
+
+    @functools.cached_property
     def yardsticks(self) -> Yardsticks:
         """The target FID and the moment of equal time."""
         return find_yardsticks(self.plan, self.records)
@@ -140,12 +146,12 @@ class GridResults:
     @functools.cached_property
     def trajectories(self) -> list[Trajectory]:
         """Every effect of the design along training; none where there is a single point."""
-        return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
+        return follow_effects(self.design, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
 
     @functools.cached_property
     def unconverged(self) -> dict[str, float]:
         """The variants whose FID still falls at the end, see ``find_unconverged``."""
-        return find_unconverged(self.plan, self.whole_curves)
+        return find_unconverged(self.design, self.whole_curves)
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:

@@ -160,12 +160,12 @@ def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, st
     happened: list[list[bool]] = []
     for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
         variants = [
-            variant.label
-            for variant in design.variants
-            if all(variant.levels[f] == level for f, level in wanted.items())
+            label
+            for label, of_variant in design.variants.items()
+            if all(of_variant[factor] == level for factor, level in wanted.items())
         ]
         if design.kind == "one-at-a-time" and wanted is not levels:
-            variants = [design.variants[0].label]
+            variants = list(design.variants)[:1]
         over = runs.loc[runs["variant"].isin(variants) & runs["status"].isin(["completed", "diverged"])]
         if event == "collapsed":
             over = over.loc[over["collapsed"].notna()]

@@ -14,8 +14,8 @@ from gan_ablate.analysis.effects import estimate_effects
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from gan_ablate.analysis.design import Design
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record
 
     Records: TypeAlias = Sequence[tuple[str, Record]]
@@ -128,33 +128,33 @@ class Trajectory:
         return (step, largest) if is_apart and is_half else None
 
 
-def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Trajectory]:
-    """Estimate every effect of the design at every point of FID along training.
+def follow_effects(design: Design, curves: pd.DataFrame) -> list[Trajectory]:
+    """Estimate every effect at every point of FID along training.
 
     Args:
-        plan: the design.
+        design: of the runs.
         curves: from ``tabulate_curves``.
     """
     steps = tuple(sorted(int(step) for step in curves["step"].unique()))
     by_step = [
-        estimate_effects(plan, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
+        estimate_effects(design, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
     ]
     return [Trajectory(steps, effects) for effects in zip(*by_step, strict=True)]
 
 
-def find_unconverged(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
+def find_unconverged(design: Design, curves: pd.DataFrame) -> dict[str, float]:
     """Find the variants whose FID still falls: variant → its log ratio over the last third, where beyond the margin.
 
     Args:
-        plan: whose variants, and margin.
+        design: its variants and its margin.
         curves: from ``tabulate_curves``.
     """
     falling = {}
-    for variant in plan.variants:
-        of_variant = curves.loc[curves["variant"] == variant.label]
+    for label in design.variants:
+        of_variant = curves.loc[curves["variant"] == label]
         changes = [_last_third(of_seed) for _, of_seed in of_variant.groupby("seed")]
-        if changes and np.mean(changes) < -plan.grid.log_margin:
-            falling[variant.label] = float(np.mean(changes))
+        if changes and np.mean(changes) < -design.log_margin:
+            falling[label] = float(np.mean(changes))
     return falling
 
 

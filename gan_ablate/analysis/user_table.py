@@ -22,6 +22,7 @@ from gan_ablate.analysis.cleaning import (
     read_numbers,
     read_statuses,
 )
+from gan_ablate.analysis.design import Design
 from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
@@ -49,40 +50,6 @@ _MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class DesignVariant:
-    """A variant that a table has runs of.
-
-    Attributes:
-        label: words for it.
-        levels: a level for every factor.
-    """
-
-    label: str
-    levels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class TabledDesign:
-    """What a table of runs compares; see ``Design``.
-
-    Attributes:
-        factors: name → levels, in the order in which they come, and the baseline.
-        kind: whether all combinations are there, or only single changes of the baseline.
-        variants: the variants, the baseline first.
-        seeds: counted from 0, in the order in which they come.
-        intervals: whether the number of seeds was settled beforehand.
-        log_margin: the log ratio within ± which an effect is negligible.
-    """
-
-    factors: dict[str, Factor]
-    kind: DesignKind
-    variants: tuple[DesignVariant, ...]
-    seeds: tuple[int, ...]
-    intervals: Intervals
-    log_margin: float
-
-
-@dataclass(frozen=True)
 class Table:
     """A table of runs, read.
 
@@ -95,7 +62,7 @@ class Table:
     """
 
     source: str
-    design: TabledDesign
+    design: Design
     runs: pd.DataFrame
     left_out: str
 
@@ -148,7 +115,7 @@ def read_table(
     known = _find_factors(runs, factors, baselines or {}, source)
     runs["seed"], seeds = pd.factorize(runs["seed"])
     kind, variants = _find_variants(runs, known, source)
-    labels = {tuple(variant.levels.values()): variant.label for variant in variants}
+    labels = {tuple(levels.values()): label for label, levels in variants.items()}
     runs["variant"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
     twice = runs.duplicated(["variant", "seed"])
     if twice.any():
@@ -157,7 +124,7 @@ def read_table(
         advice = "valid: one row per variant and seed, or a column status that says which of them failed"
         raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
     runs["collapsed"] = None
-    design = TabledDesign(known, kind, tuple(variants), tuple(range(len(seeds))), intervals, math.log1p(margin))
+    design = Design(known, kind, variants, tuple(range(len(seeds))), intervals, math.log1p(margin))
     return Table(source, design, runs, words)
 
 
@@ -280,8 +247,8 @@ def _find_factors(
 
 def _find_variants(
     runs: pd.DataFrame, factors: Mapping[str, Factor], source: str
-) -> tuple[DesignKind, list[DesignVariant]]:
-    """Tell a crossed design from single changes of a baseline, and list its variants."""
+) -> tuple[DesignKind, dict[str, dict[str, str]]]:
+    """Tell a factorial design from single changes of a baseline, and list its variants: label → levels."""
     if math.prod(len(factor.levels) for factor in factors.values()) > MAX_VARIANTS:
         raise UserError(f"{source}: more than {MAX_VARIANTS:,} variants; valid: fewer factors, or fewer levels")
     present = set(runs[list(factors)].itertuples(index=False, name=None))
@@ -300,12 +267,11 @@ def _find_variants(
             f"{source}: no run of {shorten(words)}; valid: every combination of levels, or the baseline and single "
             "changes of it (--baseline names it)"
         )
-    variants = []
+    variants: dict[str, dict[str, str]] = {}
     for levels in found:
         of_variant = dict(zip(factors, levels, strict=True))
-        variants.append(DesignVariant(label_levels(kind, factors, of_variant), of_variant))
-    labels = [variant.label for variant in variants]
-    twin = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
-    if twin is not None:
-        raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
+        label = label_levels(kind, factors, of_variant)
+        if label in variants:
+            raise UserError(f"{source}: two variants are called {shorten(repr(label))}; rename a factor or a level")
+        variants[label] = of_variant
     return kind, variants

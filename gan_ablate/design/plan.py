@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from gan_ablate.design.claims import DesignKind, Factor, label_levels
+from gan_ablate.design.claims import label_levels
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import PREFIX, KnownFolders
 from gan_ablate.design.external import AnyConfig, ExternalConfig
@@ -92,21 +92,6 @@ class Plan(Model):
     """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What is to be known before anything is trained."""
-
-    @property
-    def factors(self) -> dict[str, Factor]:
-        """What the grid varies."""
-        return self.grid.factors
-
-    @property
-    def kind(self) -> DesignKind:
-        """How the grid combines them."""
-        return self.grid.design
-
-    @property
-    def log_margin(self) -> float:
-        """The grid's margin, of a log ratio."""
-        return self.grid.log_margin
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from gan_ablate.analysis.claims import ClaimVerdict, Verdicts, judge
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_effect
@@ -35,7 +36,7 @@ def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float 
             log_effects.get(variant.levels["dropout"], 0) + noise * math.sin(7 * seed + len(variant.label))
         )
 
-    return estimate_effects(planned, make_results(planned, fid).runs)
+    return estimate_effects(Design.of(planned), make_results(planned, fid).runs)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def compare_with(value: float, *, spread: float, **claim: object) -> ClaimVerdic
     stated = Claim.model_validate(
         {"sentence": "It is there", "outcome": "d_fake_end", "direction": "none", "against": value, **claim}
     )
-    return judge(stated, lambda _: [], functools.partial(estimate_against, planned, runs))
+    return judge(stated, lambda _: [], functools.partial(estimate_against, Design.of(planned), runs))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_what_no_run_has_is_not_judged() -> None:
     planned = plan(load_grid("dropout"))
     runs = make_results(planned, lambda *_: 1.0).runs
     assert runs["probe_gain"].isna().all()
-    assert estimate_against(planned, runs, "probe_gain", 0.0) is None
+    assert estimate_against(Design.of(planned), runs, "probe_gain", 0.0) is None
 
 
 def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
@@ -373,7 +374,7 @@ def test_a_row_leaves_empty_what_an_effect_does_not_have() -> None:
 def test_bounds_that_nothing_excludes_are_numbers_in_percent() -> None:
     verdicts = verdicts_of("beta1", noise, seeds=2)
     growing = verdicts.plan.model_copy(update={"intervals": "sequential"})
-    row = row_of(estimate_effects(growing, verdicts.runs)[0])
+    row = row_of(estimate_effects(Design.of(growing), verdicts.runs)[0])
     assert numbers(row, "low", "high") == [-math.inf, math.inf]
     lowest, highest = numbers(row, "percent_change_low", "percent_change_high")
     assert lowest == -100
@@ -448,7 +449,7 @@ def test_a_run_of_which_nobody_knows_whether_it_collapsed_is_not_counted() -> No
 
 def test_a_comparison_with_a_value_has_no_rates() -> None:
     verdicts = verdicts_of("beta1", lambda variant, seed: math.nan if seed == 0 else noise(variant, seed))
-    effect = estimate_against(verdicts.plan, verdicts.runs, "recall", 0.5, 0.1)
+    effect = estimate_against(Design.of(verdicts.plan), verdicts.runs, "recall", 0.5, 0.1)
     assert effect is not None
     assert (effect.levels, effect.within, effect.outcome.name) == ({}, {}, "recall")
     assert effect.estimate.value == pytest.approx(0.2)  # a synthetic recall is 0.7
