@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gan_ablate.analysis.design import iterate_contrasts
-from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
-from gan_ablate.analysis.estimates import contrast_values
+from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
+from gan_ablate.analysis.estimates import subtract_sides
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
@@ -112,7 +112,7 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
         for of_block, family in zip(results, families, strict=True)
     ]
     differences = [
-        Comparison(effect.levels, {}, np.stack([contrast_values(per_seed[at][i], DIFFERENCE) for at in (b, a)], axis=1))
+        Comparison(effect.levels, {}, np.stack([subtract_sides(per_seed[at][i]) for at in (b, a)], axis=1))
         for i, effect in enumerate(families[0])
         for a, b in pairs
     ]

@@ -197,12 +197,12 @@ class KnownFolders:
     """The folders that a plan's runs learn from, each looked at once.
 
     Attributes:
-        places: ``folder:NAME@HASH`` → where it lies on this machine.
+        paths: ``folder:NAME@HASH`` → where it lies on this machine.
         notes: what is to be said of them before anything is trained.
         images: ``folder:NAME@HASH`` → its images, listed once: a grid may ask for every variant.
     """
 
-    places: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     images: dict[str, list[Path]] = field(default_factory=dict)
     _num_classes: dict[str, int] = field(default_factory=dict)
@@ -228,14 +228,14 @@ class KnownFolders:
         if not (text.isprintable() and place.isprintable()):  # a run's configuration, which names it, is UTF-8
             reason = f"its path {place!a} has a name that is no UTF-8, or cannot be printed"
             raise UserError(f"{origin} {shorten(dataset)}: {reason}; valid: {PREFIX}PATH, renamed")
-        for identity, known in self.places.items():
+        for identity, known in self.paths.items():
             if known == place:
                 return identity
         scan = scan_folder(folder, origin)
         if scan.skipped:
             self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
         identity = folder_identity(folder, scan.images)
-        self.places[identity] = place
+        self.paths[identity] = place
         # From here on below the resolved folder, as classes are the folders directly below it.
         self.images[identity] = [Path(place) / path.relative_to(folder) for path in scan.images]
         split = _describe_split(folder, scan.images)
@@ -259,7 +259,7 @@ class KnownFolders:
         if dataset not in self.images:
             return 10  # all that are known by name have ten
         if dataset not in self._num_classes:
-            folder = Path(self.places[dataset])
+            folder = Path(self.paths[dataset])
             names = list_classes(folder, self.images[dataset])
             if not names:
                 advice = "valid: a folder whose images lie in at least two folders, one a class"

@@ -78,13 +78,13 @@ class UserCode:
     Attributes:
         folder: beside which modules are looked for first.
         is_allowed: whether they may be run.
-        places: ``NAME@HASH`` → the folder of the module, or nothing where it is installed.
+        paths: ``NAME@HASH`` → the folder of the module, or nothing where it is installed.
         files: ``NAME@HASH`` → the files that this is the name of.
     """
 
     folder: Path | None = None
     is_allowed: bool = False
-    places: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def complete(self, data: dict[str, Any], source: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class UserCode:
         if not found.is_installed:
             refuse_shadows(found.files, found.root, f"{source} = {shorten(repr(module))}")
         code = name_files(found.root, found.files, module)
-        self.places[code] = str(found.root) if found.root == self.folder else ""
+        self.paths[code] = str(found.root) if found.root == self.folder else ""
         self.files[code] = tuple(path.relative_to(found.root).as_posix() for path in found.files)
         return code
 

@@ -274,7 +274,7 @@ def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
     """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
     rng = np.random.default_rng(0)
     planned = plan(load_grid("bn_label_smooth"))
-    fid = {(variant.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for variant, seed in planned.places}
+    fid = {(variant.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for variant, seed in planned.seeded_variants}
     results = make_results(
         planned, lambda variant, seed: fid[variant.label, seed] * (0.5 if variant.levels["batch_norm"] == "on" else 1.0)
     )
