@@ -26,7 +26,7 @@ Layer: TypeAlias = tuple[str, dict[str, Any]]
 
 
 def find_origin(fields: list[str], layers: list[Layer]) -> str | None:
-    """Name the last layer that sets one of the fields, or else the last one that sets a table around the first field."""
+    """Name the last layer that sets one of the fields, or else the last one that sets a table of the first field."""
     paths = [field.split(".") for field in fields]
     for alternatives in (paths, *([paths[0][:length]] for length in range(len(paths[0]) - 1, 0, -1))):
         for place, change in reversed(layers):

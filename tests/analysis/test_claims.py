@@ -132,7 +132,7 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
         Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
-    (batch_norm, _) = results.verdicts.claim_verdicts()
+    (batch_norm, _) = results.verdicts.claim_verdicts
     assert batch_norm.verdict == "open"
     rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
@@ -145,7 +145,7 @@ def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_
 
     save_runs(Store(tmp_path), plan(load_grid("head")), fid)
     results = GridResults.load(Store(tmp_path), "head")
-    judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts()}
+    judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts}
     assert judged["C12b"].verdict == "supported"
     (slower,) = judged["C12b"].decisive
     assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
@@ -179,7 +179,7 @@ def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:
     for budget, known in (("smoke", []), ("standard", ["C2", "C9"])):
         planned = plan(load_grid("bn_label_smooth"), budget=budget)  # type: ignore[arg-type]
         save_runs(Store(tmp_path / budget), planned, lambda *_: 20.0)
-        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.claim_verdicts()
+        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.claim_verdicts
         assert [claim_verdict.claim.id for claim_verdict in judged] == known
 
 
@@ -195,7 +195,7 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     save_runs(
         store, planned, lambda variant, seed: (20 + seed) * (2 if variant.levels["latent"] == "10" else 1.0 + seed / 50)
     )
-    (claim_verdict,) = GridResults.load(store, "mine").verdicts.claim_verdicts()
+    (claim_verdict,) = GridResults.load(store, "mine").verdicts.claim_verdicts
     assert (claim_verdict.claim.sentence, claim_verdict.verdict) == ("Ten are worse", "supported")
 
 
@@ -244,7 +244,7 @@ def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
     planned = plan(load_grid("representation"), seeds=3)
     save_runs(Store(tmp_path), planned, lambda *_: 1.0)
     verdicts = GridResults.load(Store(tmp_path), "representation").verdicts
-    judged = [claim_verdict.claim.id for claim_verdict in verdicts.claim_verdicts()]
+    judged = [claim_verdict.claim.id for claim_verdict in verdicts.claim_verdicts]
     reasons = {claim.id: reason for claim, reason in verdicts.unjudged()}
     assert not set(judged) & reasons.keys()
     assert {*judged, *reasons} == {"C16", "C17", "C18", "C19"}
@@ -278,7 +278,7 @@ def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
     results = make_results(
         planned, lambda variant, seed: fid[variant.label, seed] * (0.5 if variant.levels["batch_norm"] == "on" else 1.0)
     )
-    claim_verdict = results.verdicts.claim_verdicts()[0]
+    claim_verdict = results.verdicts.claim_verdicts[0]
     assert (claim_verdict.claim.id, claim_verdict.verdict) == ("C2", "supported")
     (beside,) = claim_verdict.beside
     assert beside.expectation == claim_verdict.claim.beside[0]
