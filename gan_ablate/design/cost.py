@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.gan import DCGANDiscriminator, DCGANGenerator, Penalty
 
-# Measured on one core of an AMD EPYC with AVX2, in float32, with its other core busy. Measurements on the user's
-# machine replace or scale them.
+# Seen on one core of an AMD EPYC with AVX2, in float32, its other core at work as well. What is measured replaces them
+# or scales them.
 _GFLOP_PER_SEC = 70.0
 _STEP_OVERHEAD_SEC = 2e-3
 _CLASSIFIER_MS_PER_IMAGE = 0.09
 _METRICS_SEC = 2.5  # of FID, KID, precision, recall, density and coverage
-_RUN_SEC = 0.3  # of a run's other work: build networks, write sample grids and files
-_WORKER_SEC = 3.0  # of a worker's first run: decode data, score the FID floor
+_RUN_SEC = 0.3  # of what a run does besides: networks built, sample_grids drawn, files written
+_WORKER_SEC = 3.0  # of what a worker's first run does besides: data decoded, the floor scored
 _REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
-_REPRESENTATION_SEC = 15.0  # of measuring learnt representations
+_REPRESENTATION_SEC = 15.0  # of what networks learn besides drawing, where it is measured
 _INCEPTION_GFLOP_PER_IMAGE = 11.4
-_UNKNOWN_MACS = 5e6  # assumed for a user's network, about that of dcgan-28
+_UNKNOWN_MACS = 5e6  # stands for those of a user's network, about what dcgan-28 has
 
 SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
-"""Fields that do not change a step's time."""
+"""Fields that leave a step's time as it is."""
 
 EMULATED_BF16_SLOWDOWN = 1.2
-"""Time of a step in bfloat16 on a CPU that emulates it, over that in float32; measured as above."""
+"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it, seen as above."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The measured speed of a machine.
+    """How fast a machine has been seen to be.
 
     Attributes:
-        step_ms: ``step_key`` of a variant → milliseconds of one of its training steps, with as many runs at once as
-            planned.
+        step_ms: ``step_key`` of a variant → milliseconds of one of its training steps, as many runs at once as there
+            will be.
         start_sec: seconds until a worker process is ready.
         classifier_ms: milliseconds of one image in the classifier that scores it.
     """
@@ -50,7 +50,7 @@ class Speed:
 
     @property
     def slowness(self) -> float:
-        """Time that this machine takes, over that of the machine of this module's constants."""
+        """How many times as long as the machine of this module's constants this one takes."""
         return self.classifier_ms / _CLASSIFIER_MS_PER_IMAGE
 
     def step_sec(self, config: RunConfig) -> float:
@@ -62,7 +62,7 @@ class Speed:
 
 
 def step_key(config: RunConfig) -> str:
-    """Return a hash of all fields that change a step's time."""
+    """Name all that a step's time depends on."""
     plain = config.model_copy(update=dict.fromkeys(SETTINGS_OF_NO_COST))
     return hashlib.sha256(plain.model_dump_json(warnings=False).encode()).hexdigest()[:12]
 
@@ -77,10 +77,10 @@ def estimate_total_sec(run_secs: Sequence[float], num_jobs: int, num_variants: i
     """Estimate how long a grid takes from its start to its report.
 
     Args:
-        run_secs: the seconds of each missing run, in the order in which they start.
-        num_jobs: number of runs at once.
-        num_variants: number of variants in the report.
-        speed: the machine's speed.
+        run_secs: the seconds of each run that is missing, in the order in which they will be begun.
+        num_jobs: how many go on at once.
+        num_variants: of the report.
+        speed: the machine's.
     """
     ends = [_WORKER_SEC * speed.slowness if run_secs else 0.0] * num_jobs
     for seconds in run_secs:
@@ -121,7 +121,7 @@ def gflop_per_step(config: RunConfig) -> float:
         g_step += 2 * macs_g
     if config.generator_fakes == "fresh":
         g_step += macs_g
-    elif config.g_steps_per_d_step > 1:  # without a D step there are no fakes to reuse
+    elif config.g_steps_per_d_step > 1:  # where D rests, it leaves no fakes to reuse
         g_step += (1 - d_steps) * macs_g
     if config.loss.kind == "relativistic":
         g_step += macs_d
@@ -129,7 +129,7 @@ def gflop_per_step(config: RunConfig) -> float:
 
 
 def _penalty_passes(penalty: Penalty) -> int:
-    """Return a penalty's cost in forward passes of D: its own, one backward to the images, and two through that."""
+    """How many forward passes of D a penalty costs: one backward to the images, two through that, and its own first."""
     match penalty.kind:
         case "gradient":
             return 4
@@ -137,7 +137,7 @@ def _penalty_passes(penalty: Penalty) -> int:
             return 3
         case "r1_r2":
             return 6
-        case _:  # it uses what D has computed already
+        case _:  # of what D has computed already
             return 0
 
 
@@ -183,8 +183,8 @@ def _dcgan_generator_macs(config: RunConfig, generator: DCGANGenerator) -> float
     else:
         total += 9 * config.image_size**2 * widths[-1] * config.num_channels
     for inner, outer in itertools.pairwise(widths):
-        # A transposed convolution has 16 taps for each pixel of the smaller map, also with nearest neighbours folded
-        # in. A convolution after bilinear interpolation has nine for each pixel of the larger map.
+        # A transposed convolution has 16 taps a pixel of the smaller map, and so has one with nearest neighbours folded
+        # in; behind bilinear interpolation there are nine a pixel of the larger one.
         total += (36 if generator.upsample == "bilinear" else 16) * side**2 * inner * outer
         side *= 2
     return total
