@@ -17,7 +17,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from bench import command
-from gan_ablate.analysis.design import Contrast, list_contrasts, list_simple_contrasts
+from gan_ablate.analysis.design import Contrast, iterate_contrasts, iterate_simple_contrasts
 from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
@@ -79,8 +79,8 @@ def _page(results: GridResults, num_studies: int) -> list[str]:
         "",
     ]
     for title, contrasts in (
-        ("Main effects and interactions", list_contrasts(plan)),
-        ("Level by level", list_simple_contrasts(plan)),
+        ("Main effects and interactions", list(iterate_contrasts(results.design))),
+        ("Level by level", list(iterate_simple_contrasts(results.design))),
     ):
         if contrasts:
             lines += [f"## {title}", "", *_table(contrasts, scores, minutes, margin, num_studies), ""]

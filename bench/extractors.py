@@ -83,9 +83,9 @@ def _report(results: GridResults, extractors: list[FeatureExtractor], names: lis
     ]
     effects = []
     for i, name in enumerate(names):
-        of_extractor = estimate_effects(results.plan, runs.assign(fid=fid[:, i]), "fid")
+        of_extractor = estimate_effects(results.design, runs.assign(fid=fid[:, i]), "fid")
         effects.append([name, *(percent_text(effect.estimate) for effect in of_extractor)])
-    titles = [effect.name for effect in estimate_effects(results.plan, runs, "fid")]
+    titles = [effect.name for effect in estimate_effects(results.design, runs, "fid")]
     lines = [
         "# Does the scoring classifier matter?",
         "",

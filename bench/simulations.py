@@ -22,8 +22,9 @@ from tabulate import tabulate
 from bench import command, sequential_simulations
 from bench.sequential_simulations import Population
 from gan_ablate.analysis import estimates as stats
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import Effect, estimate_effects
-from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, difference_estimate, mean_estimate
+from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, mean_estimate
 from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
 from gan_ablate.atomic_io import write_atomically
@@ -79,7 +80,7 @@ def simulate(
         num_repetitions,
     )
     others = population.sample(rng, (num_repetitions, num_seeds)) * 1.5
-    welch = [difference_estimate(a, b) for a, b in zip(pairs, others, strict=True)]
+    welch = [_welch(a, b) for a, b in zip(pairs, others, strict=True)]
     yield Row(
         "Welch t, unpaired",
         False,
@@ -150,8 +151,16 @@ def compare_with_itself(num_repetitions: int, num_seeds: int, out: Path) -> tupl
     scores = real_scores(tiny_run(), range(2 * num_repetitions * num_seeds), out)
     levels = scores.reshape(num_repetitions, 2, num_seeds)
     paired = sum(_includes_zero(mean_estimate(a - b)) for a, b in levels)
-    unpaired = sum(_includes_zero(difference_estimate(a, b)) for a, b in levels)
+    unpaired = sum(_includes_zero(_welch(a, b)) for a, b in levels)
     return paired, unpaired
+
+
+def _welch(treated: NDArray[np.float64], control: NDArray[np.float64]) -> Estimate:
+    """Estimate the difference of two means over different seeds, with Welch's t interval."""
+    test = scipy_stats.ttest_ind(treated, control, equal_var=False)
+    interval = test.confidence_interval()
+    value = float(treated.mean() - control.mean())
+    return Estimate(value, float(interval.low), float(interval.high), len(treated), p=float(test.pvalue))
 
 
 def _includes_zero(estimate: Estimate) -> bool:
@@ -195,7 +204,7 @@ def find_planted_effects(out: Path) -> list[Effect]:
     file = out / "planted.toml"
     file.write_text(PLANTED, "utf-8")
     planned = plan(load_grid(file))
-    return estimate_effects(planned, run_grid(planned, out))
+    return estimate_effects(Design.of(planned), run_grid(planned, out))
 
 
 def main(

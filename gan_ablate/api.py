@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate.analysis.cleaning import read_csv
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.plan import Plan, name_blocks
 from gan_ablate.design.validation import shorten
@@ -397,6 +396,7 @@ def judge(
     Raises:
         UserError: if the file is not a table, or a column, row or value is not valid.
     """
+    from gan_ablate.analysis.cleaning import read_csv
     from gan_ablate.analysis.user_table import read_table
     from gan_ablate.reporting.plots.style import FigurePath
     from gan_ablate.reporting.user_page import write_user_page

@@ -44,7 +44,7 @@ def make_results(
     """Make a grid's results of records that lie nowhere, which is quick; a run without a FID diverged."""
     records = [
         (variant.levels, variant.label, make_record(variant, seed, fid(variant, seed), step_ms(variant)))
-        for variant, seed in plan.places
+        for variant, seed in plan.seeded_variants
     ]
     labelled = [(label, record) for _, label, record in records]
     return GridResults(Store(Path("nowhere")), plan, labelled, tabulate_runs(plan, records))

@@ -1,6 +1,6 @@
-"""Seed allocation: which variants get another seed, after each interim analysis, until every question has an answer.
+"""Seed allocation: which variants get another seed after each interim analysis, until every decision is made.
 
-A decision depends on the scores of the earlier seeds only. So it does not matter in which order runs end, or how often
+An allocation depends only on the scores of earlier seeds. So the order in which runs end does not matter, nor how often
 the program was stopped.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.analysis.claims import list_claims, measure
 from gan_ablate.analysis.comparability import Comparability
-from gan_ablate.analysis.design import list_contrasts
+from gan_ablate.analysis.design import Design, iterate_contrasts
 from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.sequential import critical_t
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
 
 
 FUTILE_SEEDS = 10
-"""From this look on, an effect that fewer than half of the seeds have a value for, as runs diverge, gets no more."""
+"""From this look on, an effect with values in fewer than half of its seeds, because runs diverge, is futile."""
 
 EQUAL_SEEDS = 4
-"""So many seeds in which two variants score alike to the last digit say that they are the same."""
+"""With so many seeds of equal scores, two variants count as the same."""
 
 
 @dataclass(frozen=True)
 class InterimAnalysis:
-    """What the first ``num_seeds`` seeds say of the grid's questions, of each an effect."""
+    """One analysis while seeds are still being added: the effects in question, over the first ``num_seeds`` seeds."""
 
     num_seeds: int
     effects: tuple[Effect, ...]
 
     @property
     def open_effects(self) -> list[Effect]:
-        """The questions that need another seed."""
+        """The effects that need another seed."""
         return [effect for effect in self.effects if effect.decision == "open" and not self._is_futile(effect)]
 
     @property
     def futile_effects(self) -> list[Effect]:
-        """The questions that are open, and that no other seed would settle: without values, or alike in every seed."""
+        """The open effects that no further seed would decide: without values, or equal in every seed."""
         return [effect for effect in self.effects if effect.decision == "open" and self._is_futile(effect)]
 
     def _is_futile(self, effect: Effect) -> bool:
@@ -66,12 +66,12 @@ class InterimAnalysis:
 
 @dataclass(frozen=True)
 class SequentialState:
-    """How far a grid is on its way to answers.
+    """How far the sequential computation of a grid is.
 
     Attributes:
-        plan: all runs that were needed so far, those of the next look among them.
-        looks: those that could be taken, in order.
-        is_over: whether no run is needed any more: nothing is open, or no seed is left.
+        plan: all runs that were needed so far, with those of the next look.
+        looks: the interim analyses whose runs are all over, in order.
+        is_over: whether no further run is needed: nothing is open, or no seed is left.
     """
 
     plan: Plan
@@ -80,15 +80,14 @@ class SequentialState:
 
 
 def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
-    """Replay a grid seed by seed: after each look, only variants that an open question needs get another seed.
+    """Replay a grid seed by seed: after each look, only variants of an open effect get another seed.
 
-    The questions are all main effects on FID and what decides the claims that the grid is shipped to test. A question
-    is open until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
-    margin.
+    The effects in question are all main effects on FID and the primary evidence of the grid's claims. An effect is open
+    until its interval, valid at every look and adjusted for its family, excludes zero or lies within the margin.
 
     Args:
-        plan: with all seeds that may be spent.
-        runs: what is there, from ``load_results``; runs that no look asked for are not looked at.
+        plan: the plan, with all seeds that may be spent.
+        runs: the runs that are over, from ``load_results``; runs that no look needs are left out.
     """
     most = len(plan.seeds)
     num_seeds = min(most, first_look(plan))
@@ -104,7 +103,7 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
             positions.get(seed, most) < counts[variant]
             for variant, seed in zip(runs["variant"], runs["seed"], strict=True)
         ]
-        look = InterimAnalysis(num_seeds, tuple(_questions(now, runs.loc[asked])))
+        look = InterimAnalysis(num_seeds, tuple(_estimate_in_question(now, runs.loc[asked])))
         looks.append(look)
         if not look.open_effects or num_seeds == most:
             return SequentialState(now, tuple(looks), is_over=True)
@@ -114,8 +113,8 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
 
 
 def first_look(plan: Plan) -> int:
-    """Return the first number of seeds at which anything could be settled, in a family as large as the plan's."""
-    confidence = 1 - (1 - CONFIDENCE) / len(list_contrasts(plan))
+    """Return the smallest number of seeds at which an effect of the plan's family can be decided."""
+    confidence = 1 - (1 - CONFIDENCE) / sum(1 for _ in iterate_contrasts(Design.of(plan)))
     return next(num for num in itertools.count(2) if critical_t(num, confidence) < float("inf"))
 
 
@@ -125,10 +124,11 @@ def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:
     return plan.model_copy(update=changes)
 
 
-def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
-    """Every main effect on FID, and what decides the grid's claims; each once."""
-    effects = functools.cache(functools.partial(estimate_effects, plan, runs))
-    against = functools.partial(estimate_against, plan, runs)
+def _estimate_in_question(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
+    """Estimate every main effect on FID and the primary evidence of the grid's claims, each once."""
+    design = Design.of(plan)
+    effects = functools.cache(functools.partial(estimate_effects, design, runs))
+    against = functools.partial(estimate_against, design, runs)
     expected = [expectation for claim in list_claims(plan) for expectation in claim.decisive]
     of_claims = [measure(expectation, effects, against) for expectation in expected]
     asked = [effect for effect in effects("fid") if not effect.is_interaction]
@@ -139,25 +139,26 @@ def _questions(plan: Plan, runs: pd.DataFrame) -> list[Effect]:
 def _list_compared(plan: Plan, effects: list[Effect]) -> list[str]:
     """List the variants that the effects compare, the baseline always among them."""
     wanted = [effect.levels for effect in effects]
-    weights = [contrast.weights for contrast in list_contrasts(plan) if contrast.levels in wanted]
-    return [variant.label for i, variant in enumerate(plan.variants) if i == 0 or any(weight[i] for weight in weights)]
+    design = Design.of(plan)
+    weights = [contrast.weights for contrast in iterate_contrasts(design) if contrast.levels in wanted]
+    return [label for i, label in enumerate(design.variants) if i == 0 or any(weight[i] for weight in weights)]
 
 
 class Allocation:
-    """The seeds that grids get, one after the other, until their questions have answers.
+    """The seeds that grids get, one after the other, until every decision is made.
 
     The grids are computed together; a run that several share is computed once.
 
     Args:
-        blocks: a plan of one block each, with all seeds that may be spent.
-        store: where the runs lie.
-        speed: the machine's, if it is known.
-        max_hours: after so many hours no other seed is begun.
+        blocks: plans of one block each, with all seeds that may be spent.
+        store: the store of the runs.
+        speed: the machine's speed, if it is known.
+        max_hours: the hours after which no further seed is started.
         on_look: called with a plan and every look at it, in order.
-        observer: told which runs are to be expected.
+        observer: receives the runs that are expected.
 
     Attributes:
-        states: how far each block is, once ``list_runs`` was called.
+        states: how far each block is, after ``list_runs``.
 
     Raises:
         UserError: if the runs are not scored, or were scored in different ways.
@@ -184,7 +185,7 @@ class Allocation:
         self.states: list[SequentialState] = []
 
     def list_runs(self) -> list[AnyConfig]:
-        """Take every look that the runs allow, and return what the next looks need: nothing once all is over."""
+        """Take every look that the runs allow, and return the missing runs of the next looks; none once all is over."""
         self.states = [replay_looks(block, self._read_runs(block)) for block in self._blocks]
         self._report_looks()
         is_late = self._max_hours is not None and time.monotonic() - self._started_at > 3600 * self._max_hours
@@ -199,13 +200,13 @@ class Allocation:
         return list(runs.values())
 
     def next_runs(self) -> list[AnyConfig]:
-        """Return the same, and let the report cover what there is."""
+        """Return ``list_runs``, and save plans of the runs that were needed so far."""
         runs = self.list_runs()
         self.keep()
         return runs
 
     def keep(self) -> None:
-        """Let the report cover what was needed so far."""
+        """Save plans of the runs that were needed so far, which the report covers."""
         for state in self.states:
             self._store.save_plan(state.plan)
             self._store.note_seeds(state.plan)
@@ -218,7 +219,7 @@ class Allocation:
             self._num_reported[number] = len(state.looks)
 
     def _read_runs(self, block: Plan) -> pd.DataFrame:
-        """Read what is there; a run that failed is tried once, and then its seed does without."""
+        """Read the runs of a block; a run that failed is left out until it was attempted again."""
         records = list(self._store.records(block))
         labelled = [(label, record) for _, label, record in records]
         comparable = Comparability(labelled, tabulate_runs(block, records))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import (
     Effect,
     estimate_against,
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 Verdict = Literal["supported", "refuted", "negligible", "open"]
 Effects = Callable[[str], Sequence[Effect]]
-"""Returns the grid's effects on an outcome, given its name."""
+"""Returns the effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
 """Compares the baseline's outcome with a value, given the outcome's name, the value and a margin."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An expectation, the effect that was measured for it, and what that says of the claim."""
+    """An expectation, its effect, and the verdict on the expectation alone."""
 
     expectation: Expectation
     effect: Effect
@@ -43,13 +44,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """A claim's verdict and what it rests on.
+    """A claim's verdict and its evidence.
 
     Attributes:
-        claim: what was judged.
-        verdict: by the claim's rule.
-        decisive: a finding per decisive expectation.
-        beside: a finding per other expectation.
+        claim: the claim.
+        verdict: the verdict by the claim's rule.
+        decisive: primary evidence: a finding per expectation that decides the claim.
+        beside: secondary evidence: a finding per expectation that is only shown.
     """
 
     claim: Claim
@@ -59,15 +60,15 @@ class ClaimVerdict:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether every effect that decides it is real, and certainly too small to matter."""
+        """Whether every primary effect with a direction is too small to matter."""
         found = [finding.effect for finding in self.decisive if finding.effect.is_found]
         return bool(found) and all(effect.is_too_small for effect in found)
 
     @property
     def needed_seeds(self) -> int | None:
-        """How many seeds in all would settle it, were its effects as they seem, or None where that is not known.
+        """Number of seeds in all that would decide the claim if its effects stay as estimated; None if unknown.
 
-        The nearest of its open effects settles it; that nothing matters takes all of them.
+        One effect decides a claim of a direction; a claim that nothing matters needs all of them.
         """
         open_effects = [finding.effect for finding in self.decisive if finding.verdict == "open"]
         if self.claim.direction == "none":
@@ -77,17 +78,17 @@ class ClaimVerdict:
 
 
 def list_claims(plan: Plan) -> list[Claim]:
-    """List the claims that a plan decides; none where it is only a smoke run."""
+    """List the claims that a plan decides; a smoke run decides none."""
     return [] if plan.budget == "smoke" else plan.grid.claims
 
 
 def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) -> ClaimVerdict | None:
-    """Give the verdict on a claim, or None where its grid did not measure all that decides it.
+    """Give the verdict on a claim, or None where part of its primary evidence was not measured.
 
     Args:
-        claim: to be judged.
-        effects: of its grid.
-        against: its baseline, compared with values.
+        claim: the claim.
+        effects: returns the effects of its grid.
+        against: compares the grid's baseline with a value.
     """
     decisive, beside = (
         tuple(
@@ -101,7 +102,7 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
         return None
     verdicts = {finding.verdict for finding in decisive}
     verdict: Verdict = "open"
-    if claim.direction == "none":  # of all its levels
+    if claim.direction == "none":  # all levels have to be negligible
         if verdicts == {"supported"} or "refuted" in verdicts:
             verdict = "refuted" if "refuted" in verdicts else "supported"
     elif "supported" in verdicts and "refuted" not in verdicts:
@@ -112,7 +113,7 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
 
 
 def measure(expectation: Expectation, effects: Effects, against: Against) -> Effect | None:
-    """Return the effect that decides an expectation, or None where it was not measured."""
+    """Return the effect of an expectation, or None where it was not measured."""
     if expectation.against is not None:
         return against(expectation.outcome, expectation.against, expectation.margin)
     return next((effect for effect in effects(expectation.outcome) if effect.levels == expectation.levels), None)
@@ -131,93 +132,88 @@ def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a grid's runs say of its factors.
+    """A grid's effects, and the verdicts on its claims.
 
     Attributes:
-        plan: the grid's.
+        plan: the grid's plan.
         runs: its comparable runs.
-        first_point: the step of the first point of FID along training.
+        first_point: the step of the first point of FID over training.
     """
 
     plan: Plan
     runs: pd.DataFrame
     first_point: int
 
-    def effects(self, outcome: str) -> list[Effect]:
-        """Estimate the design's effects on an outcome, once.
+    @functools.cached_property
+    def design(self) -> Design:
+        """The design of the plan."""
+        return Design.of(self.plan)
 
-        None where no run has a comparable value, and for the seconds to the target where not every run's are known.
+    @functools.cached_property
+    def effects(self) -> Callable[[str], list[Effect]]:
+        """Returns the design's effects on an outcome given its name; each outcome is estimated once.
+
+        There are none where no run has a comparable value, and on the seconds to the target where those of some runs
+        are unknown.
         """
-        known = self._effects.get(outcome)
-        if known is None:
-            is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
-            is_hidden |= bool(self.runs[outcome].isna().all())
-            known = [] if is_hidden else estimate_effects(self.plan, self.runs, outcome)
-            self._effects[outcome] = known
-        return known
+        return functools.cache(self._estimate)
 
-    @functools.cached_property
-    def simple_effects(self) -> list[Effect]:
-        """Estimate each level's effect on FID at every combination of the other factors' levels."""
-        return estimate_simple_effects(self.plan, self.runs) if self.effects("fid") else []
-
-    def simple_effects_of(self, effect: Effect) -> list[Effect]:
-        """List the same level's effects at every combination of the other factors' levels."""
-        return [simple for simple in self.simple_effects if simple.levels == effect.levels]
-
-    def varies(self, effect: Effect) -> bool:
-        """Whether one answer is given at some level of the other factors, or on average, and another elsewhere."""
-        answers = {effect.decision, *(simple.decision for simple in self.simple_effects_of(effect))}
-        return len(answers - {"open"}) > 1
-
-    @functools.cached_property
-    def _effects(self) -> dict[str, list[Effect]]:
-        return {}
+    def _estimate(self, outcome: str) -> list[Effect]:
+        is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
+        if is_hidden or self.runs[outcome].isna().all():
+            return []
+        return estimate_effects(self.design, self.runs, outcome)
 
     def _has_unknown_convergence(self) -> bool:
-        """Whether a run never reached the target, or had done so before its first point."""
+        """Whether a run never reached the target, or reached it before its first point."""
         steps = self.runs["steps_to_fid"].astype(float)
         return bool((~self.runs["fid_reached"].eq(True) | (steps <= self.first_point)).any())
 
+    @functools.cached_property
+    def simple_effects(self) -> list[Effect]:
+        """Each level's effect on FID at every combination of the other factors' levels."""
+        return estimate_simple_effects(self.design, self.runs) if self.effects("fid") else []
+
+    def simple_effects_of(self, effect: Effect) -> list[Effect]:
+        """List the simple effects of the level of a main effect."""
+        return [simple for simple in self.simple_effects if simple.levels == effect.levels]
+
+    def varies(self, effect: Effect) -> bool:
+        """Whether the decisions on an effect and its simple effects differ, open ones aside."""
+        decisions = {effect.decision, *(simple.decision for simple in self.simple_effects_of(effect))}
+        return len(decisions - {"open"}) > 1
+
     def rates(self, effect: Effect) -> dict[str, RateComparison]:
-        """Compare how often runs diverged and collapsed with an effect's level and without; only what happened."""
+        """Compare how often runs diverged and collapsed with and without an effect's level; events that occurred."""
         if effect.against is not None:
             return {}
         compared = {
-            event: compare_event_rates(self.plan, self.runs, effect.levels, event)
+            event: compare_event_rates(self.design, self.runs, effect.levels, event)
             for event in ("diverged", "collapsed")
         }
         return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
 
     def compares_failures(self, effect: Effect) -> bool:
-        """Whether most runs collapsed, with an effect's level and without: such a comparison answers nothing."""
+        """Whether most runs collapsed both with and without an effect's level, so that its decision says nothing."""
         rates = self.rates(effect).get("collapsed")
-        return (
-            rates is not None
-            and min(rates.count / max(rates.total, 1), rates.baseline_count / max(rates.baseline_total, 1)) > 0.5
-        )
-
-    def claim_verdicts(self) -> list[ClaimVerdict]:
-        """Judge the claims that this grid decides, once; none where it is only a smoke run."""
-        return self._judgements
+        return rates is not None and 2 * rates.count > rates.total and 2 * rates.baseline_count > rates.baseline_total
 
     @functools.cached_property
-    def _judgements(self) -> list[ClaimVerdict]:
-        against = functools.partial(estimate_against, self.plan, self.runs)
-        judged = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
-        return [claim_verdict for claim_verdict in judged if claim_verdict is not None]
+    def claim_verdicts(self) -> list[ClaimVerdict]:
+        """The verdicts on the claims that this grid decides; none in a smoke run."""
+        against = functools.partial(estimate_against, self.design, self.runs)
+        verdicts = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
+        return [verdict for verdict in verdicts if verdict is not None]
 
     def unjudged(self) -> list[tuple[Claim, str]]:
-        """List the other claims of this grid, and why they have no verdict."""
+        """List the other claims of this grid, each with the reason why it has no verdict."""
         reason = "smoke runs judge nothing" if self.plan.budget == "smoke" else "no run has what would decide it"
-        judged = [claim_verdict.claim for claim_verdict in self.claim_verdicts()]
+        judged = [claim_verdict.claim for claim_verdict in self.claim_verdicts]
         return [(claim, reason) for claim in self.plan.grid.claims if claim not in judged]
 
     def all_effects(self) -> pd.DataFrame:
         """Tabulate every effect on every outcome, with all its intervals and tests."""
-        return tabulate_effects(
-            [effect for outcome in OUTCOMES for effect in (*self.effects(outcome), *self._simple(outcome))]
-        )
-
-    def _simple(self, outcome: str) -> list[Effect]:
-        return self.simple_effects if outcome == "fid" else []
+        every = []
+        for outcome in OUTCOMES:
+            every += [*self.effects(outcome), *(self.simple_effects if outcome == "fid" else ())]
+        return tabulate_effects(every)

@@ -1,4 +1,4 @@
-"""Rows of a user's table: what is no run is left out and counted; statuses and numbers are read as tools write them."""
+"""Cleaning of a user's table: read a CSV file, leave out rows that are not runs, parse statuses and numbers."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ STATUS_WORDS: Mapping[str, tuple[str, ...]] = {
     ),
     "unfinished": ("running", "pending", "queued", "scheduled", "waiting", "preempting", "paused"),
 }  # fmt: skip
-"""How a run ended → the words for it of this program, W&B, MLflow, Optuna and schedulers, in any case."""
+"""Status → its words in this program, W&B, MLflow, Optuna and schedulers, in any case."""
 
 _EXAMPLES = ("finished", "crashed", "killed", "running", "complete", "pruned")
 _MEANINGS = {word: status for status, words in STATUS_WORDS.items() for word in words}
 
 NO_RESULT = ("failed", "unfinished")
-"""Statuses of runs whose last numbers are no results."""
+"""Statuses of runs whose last numbers are not results."""
 
 NOTHING = ("", "-", "nan", "none", "na", "n/a", "#n/a", "<na>", "null")
-"""What stands for a value that a run has not."""
+"""Texts that stand for a missing value."""
 
 _POINT = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"
 """``1,234.5``: commas between thousands."""
 _COMMA = r"[+-]?(\d+(,\d+)?|\d{1,3}(\.\d{3})+,\d+)([eE][+-]?\d+)?"
 """``0,5`` or ``1.234,5``: a decimal comma."""
 _GROUPED = r"[1-9]\d{0,2}(\.\d{3})+"
-"""``1.234``: beside whole numbers, it may be one, too, with a point between thousands."""
+"""``1.234``: in a column of whole numbers, the point may separate thousands."""
 
 
 def is_missing(value: Any) -> bool:
@@ -62,10 +62,11 @@ def is_missing(value: Any) -> bool:
 
 
 def drop_non_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
-    """Leave out rows that are no runs: empty ones, comments, and headers that stand between runs.
+    """Leave out rows that are not runs: empty rows, comments and repeated headers.
 
     Returns:
-        The runs, whose index counts the rows of the table from 1, for messages; and what was left out → how many.
+        The runs, whose index counts the rows of the table from 1, for messages; and kind of row → how many were left
+        out.
     """
     columns = list(frame.columns)
     kinds = [_kind(row, columns) for row in frame.itertuples(index=False, name=None)]
@@ -74,7 +75,7 @@ def drop_non_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
 
 
 def _kind(row: tuple[Any, ...], columns: Sequence[str]) -> str:
-    """Say what a row is if it is no run."""
+    """Return the kind of a row that is not a run; empty for a run."""
     cells = [(name, value) for name, value in zip(columns, row, strict=True) if not is_missing(value)]
     if not cells:
         return "empty row{s}"
@@ -89,14 +90,14 @@ def read_statuses(runs: pd.DataFrame, others: Collection[str], source: str) -> p
 
     Args:
         runs: from ``drop_non_runs``.
-        others: columns that are something else, whatever they are called.
-        source: of the table, for the message.
+        others: columns that are not a status, whatever their names.
+        source: the table's name, for the message.
 
     Returns:
-        ``completed`` for every run where no column says anything.
+        A status per run; ``completed`` for every run without a column of statuses.
 
     Raises:
-        UserError: naming row and value of what is no status.
+        UserError: naming the row and the value that is not a status.
     """
     statuses = pd.Series("completed", index=runs.index, dtype=object)
     for name in runs.columns:
@@ -118,14 +119,14 @@ def read_statuses(runs: pd.DataFrame, others: Collection[str], source: str) -> p
 
 
 def drop_repeated(runs: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """Leave out attempts that ended without a result where the same run has another row.
+    """Leave out failed and unfinished attempts where the same run has another row.
 
     Args:
-        runs: with a column ``status``.
-        keys: columns that tell runs apart.
+        runs: the runs, with a column ``status``.
+        keys: columns that identify a run.
 
     Returns:
-        The other runs, and how many were left out.
+        The other runs, and how many rows were left out.
     """
     has_result = ~runs["status"].isin(NO_RESULT)
     is_repeated = has_result.groupby([runs[key] for key in keys], sort=False).transform("any")
@@ -134,19 +135,19 @@ def drop_repeated(runs: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame
 
 
 def left_out_words(counts: Mapping[str, int]) -> str:
-    """Say what was left out: ``2 empty rows, 1 repeated header``; nothing where nothing was.
+    """Say how many rows were left out: ``2 empty rows, 1 repeated header``; empty where there are none.
 
     Args:
-        counts: what, with ``{s}`` where its plural has an s → how many.
+        counts: kind of row, with ``{s}`` where its plural has an s → how many.
     """
     return ", ".join(f"{num:,} {what.format(s='' if num == 1 else 's')}" for what, num in counts.items() if num)
 
 
 def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Read a column as numbers, NaN where a run has none; ``93.5 %`` is 0.935, and a decimal comma is understood.
+    """Parse a column as numbers, NaN where a run has none; ``93.5 %`` is 0.935, and a comma may be decimal.
 
     Raises:
-        UserError: naming row and value of what is none, or may be one of two.
+        UserError: naming the row and the value that is not a number, or is ambiguous.
     """
     column = frame[name]
     if pd.api.types.is_numeric_dtype(column):
@@ -168,7 +169,7 @@ def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tupl
 
 
 def check_spellings(factor: str, levels: Sequence[str], source: str) -> None:
-    """Refuse levels that are one level, written in two ways; ``1.1`` and ``1.10`` may be versions."""
+    """Refuse two spellings of one level; ``1.1`` and ``1.10`` may be versions, so they are accepted."""
     alike: dict[str | Decimal, list[str]] = {}
     for level in levels:
         number = read_decimal(level)
@@ -182,7 +183,7 @@ def check_spellings(factor: str, levels: Sequence[str], source: str) -> None:
 
 
 def read_decimal(text: str) -> Decimal | None:
-    """Read a finite number to its last digit, or None where there is none."""
+    """Parse a finite number to its last digit, or return None."""
     try:
         number = Decimal(text)
     except InvalidOperation:
@@ -191,7 +192,7 @@ def read_decimal(text: str) -> Decimal | None:
 
 
 def _choose_notation(texts: Mapping[Any, str], name: str, source: str) -> Callable[[str], str]:
-    """Find how a whole column is to be rewritten for Python; a column that two notations fit is refused."""
+    """Return a function that rewrites a column's numbers for Python; a column that fits two notations is refused."""
     if all(_to_number(text) is not None for text in texts.values()):
         grouped = [(row, text) for row, text in texts.items() if re.fullmatch(_GROUPED, text)]
         is_whole = all(re.fullmatch(_GROUPED, text) or text.isdecimal() for text in texts.values())
@@ -215,7 +216,7 @@ def _choose_notation(texts: Mapping[Any, str], name: str, source: str) -> Callab
 
 
 def _to_number(text: str) -> float | None:
-    """Read a number as Python writes it, without underscores."""
+    """Parse a number in Python's notation without underscores, or return None."""
     try:
         return None if "_" in text else float(text)
     except ValueError:
@@ -232,60 +233,60 @@ _OTHER_FILES = {
     b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"\x1f\x8b": "compressed",
     b"PAR1": "Parquet",
 }  # fmt: skip
-"""What a file begins with → what it is, if it is no text."""
+"""First bytes of a file → its kind, if it is not text."""
 
 
 _CELL_ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
-"""What spreadsheets write into a cell without a value: a line that begins with one is no comment."""
+"""Errors that spreadsheets write into cells: a line that begins with one is not a comment."""
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, int]:
-    """Read a table whose levels stay as they are written: ``0.50`` is no ``0.5``.
+    """Read a CSV file. Every cell stays text, so that the level ``0.50`` does not become ``0.5``.
 
     Columns are separated by commas, semicolons or tabs. Lines that begin with ``#`` are comments.
 
     Returns:
-        The table, and how many comments were left out.
+        The table, and the number of comments that were left out.
 
     Raises:
-        UserError: if there is no such file, or it is no table.
+        UserError: if there is no such file, or it is not a table.
     """
-    import pandas as pd
-
-    # Lines end as those of files do, not at every sign that Unicode calls a break.
+    # Only line ends of text files split lines, not every line break of Unicode.
     lines = list(io.StringIO(_read_text(path), newline=""))
-    told = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # what Excel writes for itself
-    lines = lines[1:] if told else lines
-    delimiter = told[1] if told else _find_delimiter(lines)
+    declared = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # as Excel writes it
+    lines = lines[1:] if declared else lines
+    delimiter = declared[1] if declared else _find_delimiter(lines)
     rows, comments = _split_lines(path, lines, delimiter)
     if not rows:
         raise UserError(
             f"{path}: not a CSV table: no line in it but comments; valid: a line of names, then a row per run"
         )
     names, num_comments = rows[0], len(comments)
-    if comments and any(_is_number(cell) for cell in names):  # numbers name no columns: NumPy writes the names so
+    if comments and any(
+        _is_number(cell) for cell in names
+    ):  # numbers are not names of columns: NumPy writes the names as a comment
         first, _ = _split_lines(path, [comments[-1].lstrip("# ")], delimiter)
         if first and len(first[0]) == len(names):
             names, num_comments = first[0], num_comments - 1
             rows.insert(0, names)
-    named = [place for place, name in enumerate(names) if name]
-    twice = next((names[place] for i, place in enumerate(named) if names[place] in names[: named[i]]), None)
+    named = [column for column, name in enumerate(names) if name]
+    twice = next((names[column] for column in named if names[column] in names[:column]), None)
     if twice is not None:
         raise UserError(f"{path}: two columns are called {shorten(twice)}; rename one")
     for number, row in enumerate(rows[1:], 1):
         if any(row[len(names) :]):
             advice = "valid: one cell a column; quotes around what holds a comma, or semicolons between columns"
             raise UserError(f"{path}: row {number}: {len(row):,} cells for {len(names):,} columns; {advice}")
-    # Only what is empty is nothing: a level may be called None.
-    cells = [[row[place] if place < len(row) and row[place] else None for place in named] for row in rows[1:]]
-    return pd.DataFrame(cells, columns=[names[place] for place in named], dtype=object), num_comments
+    # Only an empty cell is missing: a level may be called None.
+    cells = [[row[column] if column < len(row) and row[column] else None for column in named] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=[names[column] for column in named], dtype=object), num_comments
 
 
 def _read_text(path: Path) -> str:
-    """Read a text file of UTF-8, or of UTF-16 with its mark, as Excel writes it.
+    """Read a text file in UTF-8, or in UTF-16 with its mark, as Excel writes it.
 
     Raises:
-        UserError: if there is no such file, or it is something else.
+        UserError: if there is no such file, or it is not text.
     """
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
@@ -312,13 +313,13 @@ def _read_text(path: Path) -> str:
 
 
 def _find_delimiter(lines: Sequence[str]) -> str:
-    """Find what separates the names of the first line that is no comment: the sign that gives most of them."""
+    """Find the delimiter of the first line that is not a comment: the one that gives most names."""
     header = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
 def _split_lines(path: Path, lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[str]]:
-    """Split lines into cells, one list a row, and comments; a cell in quotes may go on in the next line."""
+    """Split lines into rows of cells, and comments; a cell in quotes may contain line breaks."""
     rows: list[list[str]] = []
     comments: list[str] = []
     rest = iter(lines)

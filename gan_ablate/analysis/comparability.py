@@ -1,4 +1,4 @@
-"""Which of a grid's runs compare: scores made in one way, times measured on one machine."""
+"""Comparability: which of a grid's scores were made in one way, and which times were measured on one machine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 Machine = tuple[str | None, ...]
-"""Everything that two runs must share for their times to be compared."""
+"""What two runs must share so that their times compare."""
 
 UNSTEADY_SPREAD = 1.5
-"""Ninetieth over tenth percentile of a run's step times above which the machine was not its own; alone it is 1.1."""
+"""Ninetieth over tenth percentile of a run's step times above which it shared the machine; alone it is 1.1."""
 
 _PARTS = ("cpu", "instructions", "bfloat16", "gpu", "threads_per_run", "torch")
 
 
 def machine_of(record: Record) -> Machine:
-    """Return what a run was computed on: the device, then processor, GPU, threads and version."""
+    """Return the machine of a run: its device, then ``_PARTS`` of its environment."""
     return (record.device, *(record.environment.get(part) for part in _PARTS))
 
 
 def name_machine(machine: Machine) -> str:
-    """Name a machine to a reader: its GPU, or its processor and instructions, then threads and version."""
+    """Describe a machine in words: its GPU, or its processor and instructions, then threads and version."""
     device, cpu, instructions, bfloat16, gpu, threads, torch = machine
     processor = " with ".join(part for part in (cpu, instructions) if part) or "an unknown processor"
     parts = [gpu or (processor if device == "cpu" else f"an unknown {device}")]
@@ -45,7 +45,7 @@ def name_machine(machine: Machine) -> str:
 
 
 def is_unsteady(record: Record) -> bool:
-    """Whether a run had to share the machine, to judge by the spread of its step times."""
+    """Whether the spread of a run's step times shows that it shared the machine."""
     steps = record.throughput
     if steps is None or steps.step_ms_p90 is None or steps.step_ms_p10 is None:
         return False
@@ -53,16 +53,13 @@ def is_unsteady(record: Record) -> bool:
 
 
 def find_timed_machine(records: Iterable[Record]) -> Machine | None:
-    """Return the machine that most of the steady runs were computed on, the first of several; None without runs.
-
-    Runs that failed have no times.
-    """
+    """Return the machine of most steady runs, the first of several; None without runs. Failed runs have no times."""
     counts = Counter(machine_of(r) for r in records if r.status != "failed" and not is_unsteady(r))
     return max(counts, key=lambda machine: counts[machine], default=None)
 
 
 _FROM_TRAINING = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "step_ms_median")
-"""Outcomes that no extractor has a part in."""
+"""Outcomes that do not depend on the extractor."""
 
 _OTHER_TIMES = (
     "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "train_sec", "scoring_sec", "total_sec",
@@ -71,11 +68,11 @@ _OTHER_TIMES = (
 
 @dataclass(frozen=True)
 class Comparability:
-    """What of a grid's runs compares.
+    """Which scores and times of a grid's runs compare.
 
     Attributes:
-        records: of every run that is over, with its variant's label.
-        all_runs: the same as a tidy table, see ``load_results``.
+        records: (variant's label, record) of every run that is over.
+        all_runs: the same as a tidy table, from ``load_results``.
     """
 
     records: list[tuple[str, Record]]
@@ -83,25 +80,25 @@ class Comparability:
 
     @property
     def protocols(self) -> set[tuple[object, ...]]:
-        """The ways in which runs were scored; scores compare only where there is one."""
+        """The ways in which runs were scored; scores compare only where there is a single one."""
         return {_protocol(r) for _, r in self.records if r.scoring is not None and r.scoring.final is not None}
 
     @property
     def machines(self) -> set[Machine]:
-        """What runs were computed on; times compare only within one."""
+        """The machines that runs were computed on; times compare only within one."""
         return {machine_of(record) for _, record in self.records if record.status != "failed"}
 
     @functools.cached_property
     def timed_machine(self) -> Machine | None:
-        """The one that the times are of."""
+        """The machine whose times are shown."""
         return find_timed_machine(record for _, record in self.records)
 
     @functools.cached_property
     def runs(self) -> pd.DataFrame:
-        """The table without what does not compare.
+        """The table without values that do not compare.
 
-        Scores go where they were made in different ways. A run's times go where it was computed on another machine than
-        ``timed_machine``, or where something else used it meanwhile.
+        All scores are missing where runs were scored in different ways. A run's times are missing where it was computed
+        on another machine than ``timed_machine``, or shared the machine.
         """
         runs = self.all_runs.copy()
         times = [*(name for name, outcome in OUTCOMES.items() if outcome.is_timed), *_OTHER_TIMES]
@@ -115,17 +112,17 @@ class Comparability:
 
     @functools.cached_property
     def unsteady(self) -> set[str]:
-        """Ids of the runs that had to share the machine."""
+        """Ids of the runs that shared the machine."""
         return {record.run_id for _, record in self.records if is_unsteady(record)}
 
     @functools.cached_property
     def untimed(self) -> set[str]:
-        """Ids of the runs whose times do not compare with the others'."""
+        """Ids of the runs whose times do not compare with those of the others."""
         return self.unsteady | self.elsewhere
 
     @functools.cached_property
     def elsewhere(self) -> set[str]:
-        """Ids of the runs that were computed on another machine than the one that the times are of."""
+        """Ids of the runs that were computed on another machine than ``timed_machine``."""
         if self.timed_machine is None:
             return set()
         finished = (record for _, record in self.records if record.status != "failed")
@@ -133,7 +130,7 @@ class Comparability:
 
 
 def _protocol(record: Record) -> tuple[object, ...]:
-    """Everything that two scores must share to be compared."""
+    """Return what two scores must share so that they compare."""
     scoring = record.scoring
     if scoring is None or scoring.final is None:
         return ()

@@ -1,7 +1,7 @@
-"""Estimates of means, differences and rates over seeds, with their intervals.
+"""Estimates of means, differences, rates and variances over seeds, with their intervals.
 
 The unit is the seed. Variants that share a seed share data order, latents and initial weights, so effects are
-differences within a seed. Every method here is held to its promise by ``bench/simulations.py``.
+differences within a seed. ``bench/simulations.py`` measures how often each interval covers the truth.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from scipy import stats
 from gan_ablate.design.outcomes import MAX_LOG, percent_change
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from gan_ablate.design.plan import Plan
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 
 MIN_BOOTSTRAP_SEEDS = 8
-"""With fewer, no resampling of the seeds covers as often as it says: their range alone covers too rarely."""
+"""With fewer seeds, no bootstrap interval covers at its level: even their range covers too rarely."""
 
 _BOOTSTRAP_SAMPLES = 20_000
 
@@ -39,9 +41,9 @@ class Estimate:
         value: the mean.
         low: lower end of the interval.
         high: upper end.
-        num_seeds: how many seeds it rests on.
+        num_seeds: number of seeds.
         std: standard deviation over seeds.
-        p: of Student's t test against zero, two-sided.
+        p: two-sided p-value of a mean of zero.
     """
 
     value: float
@@ -53,27 +55,24 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
-        """Its bounds."""
+        """The interval alone."""
         return Interval(self.low, self.high)
 
     def as_ratio(self) -> Estimate:
         """Turn a mean of logarithms into a geometric mean, or a mean log ratio into a ratio, with its bounds."""
-        value, low, high = (_exp(x) for x in self._numbers)
-        return Estimate(value, low, high, self.num_seeds)
+        return self._map(_exp)
 
     def as_percent_change(self) -> Estimate:
         """Turn a mean log ratio into a change in percent: log 2 → +100, log ½ → -50."""
-        value, low, high = map(percent_change, self._numbers)
-        return Estimate(value, low, high, self.num_seeds)
+        return self._map(percent_change)
 
-    @property
-    def _numbers(self) -> tuple[float, float, float]:
-        return self.value, self.low, self.high
+    def _map(self, function: Callable[[float], float]) -> Estimate:
+        return Estimate(function(self.value), function(self.low), function(self.high), self.num_seeds)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``."""
+    """An interval from ``low`` to ``high``."""
 
     low: float
     high: float
@@ -84,17 +83,17 @@ class Interval:
 
 
 def log_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take logarithms of scores, NaN where there is none."""
+    """Return the logarithms of scores, NaN where a score is not above zero."""
     logs: NDArray[np.float64] = np.log(values, where=values > 0, out=np.full_like(values, np.nan))
     return logs
 
 
 def mean_on_scale(values: NDArray[np.float64], *, is_ratio: bool) -> Estimate:
-    """Estimate a mean as its outcome is compared: of ratios the geometric one, as numbers and not as logarithms.
+    """Estimate the geometric mean of an outcome on the ratio scale, the arithmetic mean of another outcome.
 
     Args:
-        values: (seeds,) one number per seed; NaN where a seed has none, which is left out.
-        is_ratio: whether values are compared by ratios.
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        is_ratio: whether the outcome is on the ratio scale.
     """
     return mean_estimate(log_scores(values)).as_ratio() if is_ratio else mean_estimate(values)
 
@@ -103,8 +102,8 @@ def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -
     """Estimate a mean with Student's t interval, mean ± t(n - 1) · s / √n.
 
     Args:
-        values: (seeds,) one number per seed; NaN where a seed has none, which is left out.
-        confidence: of the interval, in (0, 1).
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        confidence: confidence level of the interval, in (0, 1).
     """
     present = values[np.isfinite(values)]
     num = len(present)
@@ -118,59 +117,17 @@ def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -
     return _t_estimate(mean, error, num - 1, num, std, confidence)
 
 
-def difference_estimate(
-    treated: NDArray[np.float64], control: NDArray[np.float64], confidence: float = CONFIDENCE
-) -> Estimate:
-    """Estimate the difference of two means over different seeds, with Welch's t interval.
+def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Split a contrast into its two sides, whose difference it is, within every seed.
 
     Args:
-        treated: (n,) one number per seed; NaN where a seed has none.
-        control: (m,) one number per seed, of other seeds; NaN where a seed has none.
-        confidence: of the interval, in (0, 1).
-
-    Returns:
-        mean(treated) - mean(control); ``std`` is that of one seed's difference, √(s₁² + s₂²).
-    """
-    samples = [values[np.isfinite(values)] for values in (treated, control)]
-    num = min(len(sample) for sample in samples)
-    if num == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(samples[0].mean() - samples[1].mean())
-    if num == 1:
-        return Estimate(mean, math.nan, math.nan, 1)
-    variances = [float(sample.var(ddof=1)) for sample in samples]
-    parts = [variance / len(sample) for variance, sample in zip(variances, samples, strict=True)]
-    error = math.sqrt(sum(parts))
-    # Welch (1947): degrees of freedom of a sum of unequal variances.
-    shares = [part**2 / (len(sample) - 1) for part, sample in zip(parts, samples, strict=True)]
-    freedom = sum(parts) ** 2 / sum(shares) if sum(shares) > 0 else float(num - 1)
-    return _t_estimate(mean, error, freedom, num, math.sqrt(sum(variances)), confidence)
-
-
-def contrast_values(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute a contrast between variants within every seed.
-
-    Args:
-        values: (seeds, variants); a seed with a NaN in a variant that counts has no contrast.
+        values: (seeds, variants); NaN where a run has no value.
         weights: (variants,) summing to zero: +1 and -1 for a difference of two variants, their means over the other
             factors' levels for a main effect, the product of two factors' contrasts for an interaction.
 
     Returns:
-        (seeds,) NaN where a seed has none.
-    """
-    counts = weights != 0
-    contrasts: NDArray[np.float64] = values[:, counts] @ weights[counts]
-    # Equal values cancel to rounding noise, which must not pass for a small and steady effect.
-    noise = 1e-12 * np.abs(values[:, counts]).max(axis=1)
-    return np.where(np.abs(contrasts) <= noise, 0.0, contrasts)
-
-
-def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Split a contrast into its two sides, of which it is the difference: (seeds, 2), NaN where a seed has not both.
-
-    Args:
-        values: (seeds, variants).
-        weights: (variants,) see ``contrast_values``.
+        (seeds, 2): the weighted sums of the variants with positive and with negative weights; NaN where a variant with
+        a weight has no value.
     """
     counts = weights != 0
     signed = weights[counts]
@@ -178,8 +135,53 @@ def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) ->
     return sides
 
 
+def subtract_sides(sides: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract the second side from the first: (seeds, 2) → (seeds,), NaN where a seed has not both.
+
+    Equal sides cancel to rounding noise, which is set to zero: it must not pass for a small and steady effect.
+    """
+    differences = sides[:, 0] - sides[:, 1]
+    noise = 1e-12 * np.abs(sides).max(axis=1)
+    return np.where(np.abs(differences) <= noise, 0.0, differences)
+
+
+MIN_PAIRED_SEEDS = 4
+"""With fewer seeds, the interval excludes nothing."""
+
+
+def relative_efficiency(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate the relative efficiency of pairing: the variance of an unpaired over that of a paired difference.
+
+    The sides A and B are means of the variants that are compared. Over different seeds the variance of A - B is
+    Var A + Var B, over shared seeds Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
+    many seeds an unpaired comparison needs. It is (1 + Var(A + B) / Var(A - B)) / 2, and the interval of a ratio of two
+    correlated normal variances is exact (Morgan, "A test for the significance of the difference between the two
+    variances in a sample from a normal bivariate population", Biometrika 31, 1939).
+
+    Args:
+        sides: (seeds, 2) A and B; a seed with a NaN is left out.
+        confidence: confidence level of the interval, in (0, 1).
+
+    Returns:
+        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_PAIRED_SEEDS`` seeds or no spread.
+    """
+    sides = sides[np.isfinite(sides).all(axis=1)]
+    num = len(sides)
+    if num < MIN_PAIRED_SEEDS:
+        return Estimate(math.nan, math.nan, math.nan, num)
+    treated, control = sides.T
+    (summed, shared), (_, paired) = np.cov(treated + control, treated - control)
+    if not (summed > 0 and paired > 1e-20 * summed):  # equal to rounding in every seed
+        return Estimate(math.nan, math.nan, math.nan, num)
+    t = float(stats.t.ppf((1 + confidence) / 2, num - 2))
+    width = 1 + 2 * (1 - shared**2 / (summed * paired)) * t**2 / (num - 2)
+    root = math.sqrt(max(width**2 - 1, 0.0))
+    value, low, high = (float(1 + summed / paired * factor) / 2 for factor in (1.0, width - root, width + root))
+    return Estimate(value, low, high, num)
+
+
 def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
-    if not error > 1e-12 * abs(mean):  # equal to rounding in every seed: there is no spread to test against
+    if not error > 1e-12 * abs(mean):  # equal to rounding in every seed: no spread
         return Estimate(mean, math.nan, math.nan, num, 0.0)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
@@ -193,43 +195,43 @@ def _exp(x: float) -> float:
 def bootstrap_interval(
     values: NDArray[np.float64], confidence: float = CONFIDENCE, min_seeds: int = MIN_BOOTSTRAP_SEEDS
 ) -> Interval | None:
-    """Interval of a mean from resampled seeds, with percentiles moved out to what few seeds need.
+    """Estimate the expanded bootstrap percentile interval of a mean.
 
-    The plain percentile interval is too narrow by √((n - 1)/n) and by taking normal for t quantiles; the expanded one
-    takes the percentiles Φ(∓√(n/(n - 1)) · t(n - 1)) instead (Hesterberg, "What teachers should know about the
-    bootstrap", The American Statistician 69, 2015, section 4.3).
+    The plain percentile interval is too narrow by √((n - 1)/n), and because it has normal quantiles instead of t
+    quantiles. The expanded one takes the percentiles Φ(∓√(n/(n - 1)) · t(n - 1)) (Hesterberg, "What teachers should
+    know about the bootstrap", The American Statistician 69, 2015, section 4.3).
 
     Args:
-        values: (seeds,) one number per seed; NaN where a seed has none.
-        confidence: of the interval, in (0, 1).
-        min_seeds: with fewer there is no interval.
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        confidence: confidence level of the interval, in (0, 1).
+        min_seeds: the fewest seeds for an interval.
 
     Returns:
-        None with fewer seeds.
+        The interval, or None with fewer seeds.
     """
     present = values[np.isfinite(values)]
     num = len(present)
     if num < min_seeds:
         return None
-    means = present[_draw_samples(num)].mean(axis=1)
+    means = present[_resample(num)].mean(axis=1)
     tail = float(stats.norm.cdf(-math.sqrt(num / (num - 1)) * stats.t.ppf((1 + confidence) / 2, num - 1)))
     low, high = np.quantile(means, (tail, 1 - tail))
     return Interval(float(low), float(high))
 
 
 @functools.lru_cache(maxsize=2)
-def _draw_samples(num: int) -> NDArray[np.int64]:
-    """Draw seeds with replacement, (samples, seeds), the same every time: the same numbers give the same interval."""
+def _resample(num: int) -> NDArray[np.int64]:
+    """Sample indices of seeds with replacement: (samples, seeds), the same in every call."""
     return np.random.default_rng(0).integers(0, num, (_BOOTSTRAP_SAMPLES, num))
 
 
 def rate_interval(count: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """Exact interval of a rate (Clopper and Pearson, Biometrika 26, 1934).
+    """Estimate the exact interval of a rate (Clopper and Pearson, Biometrika 26, 1934).
 
     Args:
-        count: runs to which it happened.
-        total: runs in all, at least one.
-        confidence: of the interval, in (0, 1).
+        count: number of runs with the event.
+        total: number of runs, at least one.
+        confidence: confidence level of the interval, in (0, 1).
     """
     interval = stats.binomtest(count, total).proportion_ci(confidence, method="exact")
     return Interval(float(interval.low), float(interval.high))
@@ -237,12 +239,12 @@ def rate_interval(count: int, total: int, confidence: float = CONFIDENCE) -> Int
 
 @dataclass(frozen=True)
 class VarianceSplit:
-    """Where a score's variance comes from, each part as a variance of the same (log) score.
+    """The variance components of a (log) score.
 
     Attributes:
-        seed: between training seeds, sampling taken out.
-        sampling: from the choice of the images that were scored.
-        extractor: between retrained extractors, on how they disagree about a seed; NaN where there was only one.
+        seed: between training seeds, without the sampling component.
+        sampling: from the choice of the scored images.
+        extractor: of the interaction of seed and retrained extractor; NaN with a single extractor.
     """
 
     seed: float
@@ -250,7 +252,7 @@ class VarianceSplit:
     extractor: float
 
     def shares(self) -> VarianceSplit:
-        """Return each part over their sum."""
+        """Return each component over their sum."""
         total = sum(part for part in (self.seed, self.sampling, self.extractor) if not math.isnan(part)) or math.nan
         return VarianceSplit(self.seed / total, self.sampling / total, self.extractor / total)
 
@@ -258,14 +260,14 @@ class VarianceSplit:
 def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.float64]) -> VarianceSplit:
     """Split the variance of scores into training seed, sampling and extractor, by the method of moments.
 
-    A two-way layout without replication: score = variant + extractor + seed + (seed × extractor) + sampling error.
-    A retrained extractor shifts all scores of a variant alike, which no comparison under one extractor sees; what
-    matters is how it orders the seeds, the interaction's mean square. The seeds' mean square minus that, over the
-    number of extractors, is the seeds' variance (Searle, Casella and McCulloch, "Variance Components", 1992, 4.3).
+    The model is a two-way layout without replication: score = variant + extractor + seed + (seed × extractor) +
+    sampling error. A retrained extractor shifts all scores of a variant alike, which cancels in comparisons; the
+    interaction's mean square says how it reorders the seeds. The seeds' mean square minus that, over the number of
+    extractors, is the seeds' variance (Searle, Casella and McCulloch, "Variance Components", 1992, 4.3).
 
     Args:
-        scores: (variants, seeds, extractors) log scores; at least two seeds; a variant with a NaN is left out.
-        sampling_errors: (variants, seeds) their standard errors from the choice of images, which all extractors share.
+        scores: (variants, seeds, extractors) log scores of at least two seeds; a variant with a NaN is left out.
+        sampling_errors: (variants, seeds) standard errors from the choice of images, which all extractors share.
     """
     kept = np.isfinite(scores).all(axis=(1, 2)) & np.isfinite(sampling_errors).all(axis=1)
     scores, sampling_errors = scores[kept], sampling_errors[kept]
@@ -286,7 +288,12 @@ def split_variance(scores: NDArray[np.float64], sampling_errors: NDArray[np.floa
 
 
 def split_grid_variance(plan: Plan, runs: pd.DataFrame) -> VarianceSplit:
-    """Split the variance of log FID between training seeds and the choice of the scored images."""
+    """Split the variance of log FID into training seeds and sampling.
+
+    Args:
+        plan: the plan of the runs.
+        runs: from ``load_results``.
+    """
     shape = (len(plan.variants), len(plan.seeds), 1)
     scores, errors = np.full(shape, np.nan), np.full(shape[:2], np.nan)
     positions = {

@@ -1,4 +1,4 @@
-"""Effects of many: pool a grid's effects across blocks, and rank the effects of several grids."""
+"""Pooling: compare and pool a grid's effects across blocks, and rank the effects of several grids."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.design import list_contrasts
-from gan_ablate.analysis.effects import DIFFERENCE, Comparison, Effect, estimate_family
-from gan_ablate.analysis.estimates import contrast_values
+from gan_ablate.analysis.design import iterate_contrasts
+from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
+from gan_ablate.analysis.estimates import subtract_sides
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
@@ -31,10 +31,10 @@ class BlockedEffect:
     """One effect on FID, block by block.
 
     Attributes:
-        within: the effect in each block, as its own results have it.
-        differences: how the effect in one block differs from that in an earlier one, for every two: the interaction
-            with the block, paired by seed. All differences of all effects are one family.
-        pooled: the mean over blocks, of the seeds that all have; these are a family over all effects.
+        within: block's name → the effect in it.
+        differences: (block, earlier block) → the difference of the effect between them, paired by seed: the interaction
+            with the block. All differences of all effects are one family.
+        pooled: the mean over blocks, of the seeds that all blocks have; those of all effects are one family.
     """
 
     within: dict[str, Effect]
@@ -43,7 +43,7 @@ class BlockedEffect:
 
     @property
     def decision(self) -> Literal["differs", "alike", "open"]:
-        """Whether the blocks differ by more than the margin may hide, certainly do not, or nothing is known yet."""
+        """Whether the effect differs between blocks, is alike in all of them, or is undecided."""
         if any(effect.is_found and not effect.is_too_small for effect in self.differences.values()):
             return "differs"
         is_small = (effect.decision == "negligible" or effect.is_too_small for effect in self.differences.values())
@@ -55,9 +55,9 @@ class Blocks:
     """Results of one grid in several blocks that compare: the same variants, trained for as many steps.
 
     Attributes:
-        results: of a block each.
-        names: words that tell them apart.
-        effects: on FID.
+        results: the results of each block.
+        names: the blocks' names.
+        effects: the effects on FID.
     """
 
     results: tuple[GridResults, ...]
@@ -66,11 +66,11 @@ class Blocks:
 
     @property
     def pooled(self) -> list[Effect]:
-        """What the blocks have in common: the effects of which it is not known that they differ."""
+        """The pooled effects, without those that differ between blocks."""
         return [effect.pooled for effect in self.effects if effect.decision != "differs"]
 
     def tabulate(self) -> pd.DataFrame:
-        """Tabulate every effect in every block, every difference, and what may be pooled."""
+        """Tabulate every effect in every block, every difference, and the pooled effects."""
         rows = []
         for effect in self.effects:
             rows += [{"block": name, "against": "", **tabulate_effect(at)} for name, at in effect.within.items()]
@@ -84,12 +84,12 @@ class Blocks:
 
 
 def compare_blocks(results: Iterable[GridResults]) -> list[Blocks]:
-    """Gather the results that are of one grid in several blocks, and compare their effects on FID.
+    """Group results of one grid in several blocks, and compare their effects on FID.
 
-    What was trained for other steps, or by other levels of the same names, is no block, nor is a smoke run.
+    Results of a smoke run, of other numbers of steps or of other levels are not blocks of the same grid.
 
     Args:
-        results: of every plan in a results folder.
+        results: the results of every plan in a folder.
     """
     by_design: dict[tuple[object, ...], list[GridResults]] = {}
     for of_plan in results:
@@ -112,7 +112,7 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
         for of_block, family in zip(results, families, strict=True)
     ]
     differences = [
-        Comparison(effect.levels, {}, np.stack([contrast_values(per_seed[at][i], DIFFERENCE) for at in (b, a)], axis=1))
+        Comparison(effect.levels, {}, np.stack([subtract_sides(per_seed[at][i]) for at in (b, a)], axis=1))
         for i, effect in enumerate(families[0])
         for a, b in pairs
     ]
@@ -133,21 +133,21 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
 
 
 def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
-    """Pick the rows of the wanted seeds from an effect's sides."""
+    """Return the rows of some seeds of an effect's sides: (wanted, 2)."""
     rows_of = {seed: row for row, seed in enumerate(seeds)}
     return effect.sides[[rows_of[seed] for seed in wanted]]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Main effects on FID by what they say, each list with the largest first, every finding once.
+    """Main effects on FID by their decisions, each comparison once, the largest first in each list.
 
     Attributes:
-        use: they lower FID.
-        avoid: they raise it.
-        depends: what they do at one level of another factor is not what they do at another.
-        indifferent: they lie within the margin, effects that are too small to matter among them.
-        unknown: they are open, or most runs that they compare collapsed.
+        use: levels that lower FID.
+        avoid: levels that raise FID.
+        depends: levels whose decisions differ between levels of another factor.
+        indifferent: levels that are negligible, or whose effects are too small to matter.
+        unknown: levels whose effects are open, or where most compared runs collapsed.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
@@ -158,10 +158,10 @@ class Ranking:
 
 
 def rank_effects(results: Iterable[GridResults]) -> Ranking:
-    """Sort the main effects on FID of grids by what they say, each comparison once; of a smoke run, nothing.
+    """Sort the main effects on FID of grids by their decisions, each comparison once, without smoke runs.
 
     Args:
-        results: of every grid.
+        results: the results of every grid.
     """
     ranking = Ranking()
     found = surest_effects(of_grid for of_grid in results if of_grid.plan.budget != "smoke")
@@ -173,11 +173,11 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
 def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
     """List the main effects on FID of grids, every comparison once, the surest first.
 
-    Two grids may show one comparison twice, from either side, or averaged over another factor and alone. It is taken
-    from where it is surest: settled, then with most seeds, then with the smallest p.
+    Two grids may contain the same comparison: with the levels swapped, or averaged over another factor and alone. The
+    surest one is listed: decided before open, then with more seeds, then with a smaller p.
 
     Args:
-        results: of every grid.
+        results: the results of every grid.
     """
     every = [
         (of_grid, effect)
@@ -185,20 +185,22 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
         for effect in of_grid.verdicts.effects("fid")
         if not effect.is_interaction and math.isfinite(effect.estimate.value)
     ]
-    told: set[object] = set()
+    seen: set[object] = set()
     found = []
     for of_grid, effect in sorted(every, key=lambda pair: _surety(pair[1]), reverse=True):
         names = {_compared(of_grid, effect), _named(of_grid, effect)}
-        if not names & told:
+        if not names & seen:
             found.append((of_grid, effect))
-        told |= names
+        seen |= names
     return found
 
 
 def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]:
-    """The variants that an effect compares, on either side, by what they are and not by how a grid calls them."""
+    """Return the run ids of the variants that an effect compares: a set for each side."""
     plan = results.plan
-    (weights,) = (contrast.weights for contrast in list_contrasts(plan) if contrast.levels == effect.levels)
+    (weights,) = (
+        contrast.weights for contrast in iterate_contrasts(results.design) if contrast.levels == effect.levels
+    )
     sides = (weights > 0, weights < 0)
     return frozenset(
         frozenset(variant.config.run_id for variant, counts in zip(plan.variants, side, strict=True) if counts)
@@ -207,9 +209,9 @@ def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]
 
 
 def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
-    """The same comparison in words: one base preset, block and length of training, two levels of one factor.
+    """Return the names of what an effect compares: preset, block, data set, steps, factor and its two levels.
 
-    A grid with a user's script has no base preset: its effects are those of its own script.
+    A grid with a user's script has no preset; its name stands for the script.
     """
     plan = results.plan
     ((factor, level),) = effect.levels.items()

@@ -1,4 +1,4 @@
-"""Everything that a report says of one grid: its records, table, summary, effects, verdicts and trajectories."""
+"""Results of one grid: its records, table, summary, effects, verdicts and trajectories."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from gan_ablate.analysis.allocation import InterimAnalysis, replay_looks
 from gan_ablate.analysis.claims import Verdicts
 from gan_ablate.analysis.comparability import Comparability
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.trajectories import Trajectory, find_unconverged, first_point, follow_effects, tabulate_curves
@@ -29,13 +30,14 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
     """Summarise each variant over its seeds: means with intervals, medians of step times, counts.
 
     The mean of an outcome on the ratio scale is geometric. ``fid_spread`` is the standard deviation of log FID over
-    seeds, ``fid_reached`` how many runs reached the target, ``steps_to_fid_bound`` what the mean steps to it are where
-    not all are known: ``"≥"`` if a run never did, ``"≤"`` if one did before its first point, ``"~"`` if both.
+    seeds, and ``fid_reached`` the number of runs that reached the target. ``steps_to_fid_bound`` says how the mean of
+    the steps to the target is bounded: ``"≥"`` if a run never reached it, ``"≤"`` if a run reached it before its first
+    point, ``"~"`` if both, empty if neither.
 
     Args:
-        plan: whose variants, in its order.
+        plan: the plan; rows have the order of its variants.
         runs: its comparable runs.
-        first_point: the step of the first point of FID along training.
+        first_point: the step of the first point of FID over training.
     """
     rows = []
     for variant in plan.variants:
@@ -74,10 +76,10 @@ class GridResults:
     """A grid's results so far.
 
     Attributes:
-        store: where they lie.
-        plan: what was to be run.
-        records: of every run that is over, with its variant's label.
-        runs: the same as a tidy table, see ``tabulate_runs``.
+        store: the store of the runs.
+        plan: the plan.
+        records: (variant's label, record) of every run that is over.
+        runs: the same as a tidy table, from ``tabulate_runs``.
     """
 
     store: Store
@@ -87,65 +89,70 @@ class GridResults:
 
     @classmethod
     def load(cls, store: Store, grid: str) -> GridResults:
-        """Read a grid's records."""
+        """Read the results of a grid, given its name."""
         return cls.of(store, store.load_plan(grid))
 
     @classmethod
     def of(cls, store: Store, plan: Plan) -> GridResults:
-        """Read a plan's records."""
+        """Read the results of a plan."""
         records = list(store.records(plan, with_earlier=True))
         return cls(store, plan, [(label, record) for _, label, record in records], tabulate_runs(plan, records))
 
     @property
     def name(self) -> str:
-        """The plan's name: the grid's, and what sets its block apart."""
+        """The plan's name: that of the grid, and of its block."""
         return self.plan.name
 
     @property
     def folder(self) -> Path:
-        """Where the grid's tables and figures belong."""
+        """The folder of the grid's tables and figures."""
         return self.store.root / self.name
 
     @property
     def labels(self) -> list[str]:
-        """Names of all variants, in the plan's order."""
+        """The labels of all variants, in the plan's order."""
         return [variant.label for variant in self.plan.variants]
 
     @property
     def scored(self) -> list[ScoringRecord]:
-        """The scores of all runs that have a final one."""
+        """The scores of all runs that have final scores."""
         return [r.scoring for _, r in self.records if r.scoring is not None and r.scoring.final is not None]
 
     @functools.cached_property
+    def design(self) -> Design:
+        """The design of the plan."""
+        return Design.of(self.plan)
+
+    @functools.cached_property
     def yardsticks(self) -> Yardsticks:
-        """The target FID and the moment of equal time."""
+        """The target FID and the seconds of equal time."""
         return find_yardsticks(self.plan, self.records)
 
     @functools.cached_property
     def comparable(self) -> Comparability:
-        """What of the runs compares with what."""
+        """Which scores and times compare."""
         return Comparability(self.records, self.runs)
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
-        """FID along training, of every run as far as it came."""
+        """FID over training of every run, also of runs that did not complete."""
         return tabulate_curves(self.records, self.comparable.untimed)
 
     @functools.cached_property
     def whole_curves(self) -> pd.DataFrame:
-        """The same of runs that were completed, where scores compare: what is compared along training."""
+        """FID over training of completed runs; empty where scores do not compare."""
         completed = self.runs.loc[self.runs["status"] == "completed", ["variant", "seed"]]
         return self.curves.merge(completed if len(self.comparable.protocols) == 1 else completed.iloc[:0])
 
     @functools.cached_property
     def trajectories(self) -> list[Trajectory]:
-        """Every effect of the design along training; none where there is a single point."""
-        return follow_effects(self.plan, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
+        """Every effect over training; none with a single point."""
+        return follow_effects(self.design, self.whole_curves) if self.whole_curves["step"].nunique() > 1 else []
 
     @functools.cached_property
     def unconverged(self) -> dict[str, float]:
-        """The variants whose FID still falls at the end, see ``find_unconverged``."""
-        return find_unconverged(self.plan, self.whole_curves)
+        """The variants that have not converged; see ``find_unconverged``."""
+        return find_unconverged(self.design, self.whole_curves)
 
     @functools.cached_property
     def summary(self) -> pd.DataFrame:
@@ -154,12 +161,12 @@ class GridResults:
 
     @functools.cached_property
     def verdicts(self) -> Verdicts:
-        """The effects of the design, and what they say of the claims."""
+        """The effects, and the verdicts on the claims."""
         return Verdicts(self.plan, self.comparable.runs, first_point(self.records))
 
     @functools.cached_property
     def looks(self) -> tuple[InterimAnalysis, ...]:
-        """The looks at a grid whose seeds were added one by one; none where their number was fixed beforehand."""
+        """The interim analyses; none where the number of seeds was fixed beforehand."""
         is_sequential = self.plan.until_settled and self.verdicts.effects("fid")
         return replay_looks(self.plan, self.comparable.runs).looks if is_sequential else ()
 

@@ -1,8 +1,7 @@
-"""Sequential estimates: intervals and p-values that hold however often one looks while seeds are added.
+"""Sequential estimates: intervals and p-values that hold at every look while seeds are added.
 
-Whoever adds seeds after having looked, and stops when the answer pleases, finds effects where there are none far more
-often than a test of a fixed number of seeds says. These intervals pay for that beforehand. Every method here is held to
-its promise by ``bench/simulations.py``.
+A test for a fixed number of seeds finds far too many false effects if it is repeated while seeds are added. These
+intervals are wider to allow for that. ``bench/simulations.py`` measures how often they cover the truth.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PRIOR_SEEDS = 0.3
-"""The mixture's g: the standardised effects that it is readiest for are N(0, 1/g), large ones. Chosen by simulation."""
+"""g of the mixture N(0, 1/g) over standardised effects; chosen by simulation, for large effects."""
 
 
 @dataclass(frozen=True)
 class SequentialEstimates:
-    """What each look at a growing number of seeds shows: arrays of (seeds,), the first look at one seed.
+    """Estimates at each look: arrays of (seeds,), the first look at one seed.
 
     Attributes:
-        low: lower ends of the intervals, minus infinity while nothing is excluded, and from the look on that excludes
-            what earlier ones left.
-        high: upper ends.
-        p: of no effect.
+        low: lower ends of the intervals; minus infinity while nothing is excluded, and from the look on whose interval
+            is disjoint from earlier ones.
+        high: upper ends; plus infinity in the same cases.
+        p: p-values of a mean of zero.
     """
 
     low: NDArray[np.float64]
@@ -41,7 +40,7 @@ class SequentialEstimates:
 
 
 def estimate_at_looks(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> SequentialEstimates:
-    """InterimAnalysis at one seed more each time, with intervals and p-values all of which hold together.
+    """Estimate a mean at looks of one more seed each, with intervals and p-values that all hold together.
 
     The t statistic's Bayes factor against zero, under a normal mixture over standardised effects, is a martingale when
     there is no effect (Lindon et al., arXiv:2210.08589, section 3, for one mean): with n seeds and ν = n - 1
@@ -52,18 +51,18 @@ def estimate_at_looks(values: NDArray[np.float64], confidence: float = CONFIDENC
     far, the interval what no look has excluded yet.
 
     Args:
-        values: (seeds,) one number per seed, in the order of the looks; all finite.
-        confidence: that all intervals hold, in (0, 1).
+        values: (seeds,) one value per seed, in the order of the looks; all finite.
+        confidence: probability that all intervals cover the mean, in (0, 1).
     """
     nums = np.arange(1, len(values) + 1)
-    origin = values[:1]  # sums of squares of what is far from zero would cancel
+    origin = values[:1]  # sums of squares far from zero would cancel
     centred = values - origin
     means = centred.cumsum() / nums
     squares = np.maximum((centred**2).cumsum() - nums * means**2, 0.0)
     means += origin
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(squares / (nums - 1) / nums)
-        errors[~(errors > 1e-12 * np.abs(means))] = np.inf  # seeds alike to rounding: wait for one that is not
+        errors[~(errors > 1e-12 * np.abs(means))] = np.inf  # seeds equal to rounding: no spread yet
         critical = np.array([math.inf, *(critical_t(num, confidence) for num in range(2, len(values) + 1))])
         share = PRIOR_SEEDS / (PRIOR_SEEDS + nums)
         squared = (means / errors) ** 2 / (nums - 1)
@@ -72,20 +71,20 @@ def estimate_at_looks(values: NDArray[np.float64], confidence: float = CONFIDENC
     low, high = np.maximum.accumulate(means - critical * errors), np.minimum.accumulate(means + critical * errors)
     crossed = np.flatnonzero(low > high)
     p = np.exp(-np.maximum.accumulate(np.maximum(evidence, 0.0)))
-    if len(crossed):  # later seeds contradict earlier ones: they are not alike, and nothing that rests on that holds
+    if len(crossed):  # later seeds contradict earlier ones, so the model does not hold
         low[crossed[0] :], high[crossed[0] :], p[crossed[0] :] = -math.inf, math.inf, 1.0
     return SequentialEstimates(low, high, p)
 
 
 def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate a mean with the interval and the p-value of the last look; both hold at every look before.
+    """Estimate a mean with the interval and the p-value of the last look, which hold together with earlier ones.
 
     Args:
-        values: (seeds,) one number per seed, in the order of the looks; NaN where a seed has none, which is left out.
-        confidence: of the interval, in (0, 1).
+        values: (seeds,) one value per seed, in the order of the looks; NaN, where a seed has none, is left out.
+        confidence: confidence level of the interval, in (0, 1).
 
     Returns:
-        The mean of all; bounds are infinite while nothing can be excluded, NaN where there is no spread.
+        The mean of all seeds; bounds are infinite while nothing is excluded, NaN where there is no spread.
     """
     fixed = mean_estimate(values)
     if not fixed.std > 0:
@@ -96,11 +95,11 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
 
 @functools.cache
 def critical_t(num_seeds: int, confidence: float = CONFIDENCE) -> float:
-    """Return the t statistic from which a look at so many seeds excludes a mean; infinite where none is enough.
+    """Return the t statistic from which a look excludes a mean; infinite where no statistic is large enough.
 
     Args:
-        num_seeds: at least two.
-        confidence: in (0, 1).
+        num_seeds: number of seeds of the look, at least two.
+        confidence: confidence level of the interval, in (0, 1).
     """
     freedom = num_seeds - 1
     share = PRIOR_SEEDS / (PRIOR_SEEDS + num_seeds)
@@ -112,16 +111,16 @@ def critical_t(num_seeds: int, confidence: float = CONFIDENCE) -> float:
 
 
 def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float) -> int | None:
-    """Count the seeds, in all, at which an interval that holds at every look settles, were mean and spread as seen.
+    """Count the seeds, in all, at which the sequential interval decides, if mean and spread stay as estimated.
 
     Args:
-        estimate: of a mean, so far.
+        estimate: the mean so far.
         margin: the mean is negligible within ± this; None where nothing is.
-        confidence: of the interval that has to exclude zero, or to lie within the margin.
+        confidence: confidence level of the interval that has to exclude zero, or to lie within the margin.
 
     Returns:
-        None where there is no spread to go by, or no number in reach is enough: the mean is about as large as the
-        margin, or there is none and the mean is zero.
+        The number of seeds; None without a spread, or where no number up to ``MOST_SEEDS`` is enough: the mean is near
+        the margin, or near zero without a margin.
     """
     size = abs(estimate.value)
     if not estimate.std > 0 or not math.isfinite(size):
@@ -131,4 +130,4 @@ def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float)
     def is_settled(num: int) -> bool:
         return critical_t(num, confidence) * estimate.std / math.sqrt(num) <= room
 
-    return fewest_seeds(is_settled)  # an interval's width only falls with the seeds
+    return fewest_seeds(is_settled)

@@ -1,4 +1,4 @@
-"""Tidy tables: a row per run with every outcome, computed from its record, and a row per effect."""
+"""Tidy tables: a row per run with every outcome from its record, and a row per effect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIN_OSCILLATION_POINTS = 4
 """Fewer than four points have fewer than two second differences."""
 
 PROBE_LABELS = 1_000
-"""Labelled images of the probe that decides: few enough that features matter, and enough to choose a penalty."""
+"""Labelled images of the probe behind ``probe_gain``: few enough that features matter, enough to choose a penalty."""
 
 
 def load_results(out: str | Path, grid: str) -> pd.DataFrame:
@@ -39,10 +39,10 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
 
     Returns:
         One row per run that is over: a column per factor, ``variant``, ``seed``, ``status``, the scores, the costs.
-        Scores are missing where a run diverged, failed or was not scored.
+        Scores are missing where a run diverged, failed or has no scores.
 
     Raises:
-        UserError: if that grid was never run into this folder.
+        UserError: if the folder has no plan of that grid.
     """
     store = Store(Path(out))
     plan = store.load_plan(grid)
@@ -50,7 +50,7 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
 
 
 def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Record]]) -> pd.DataFrame:
-    """Tabulate a plan's runs, from their levels, labels and records; see ``load_results``."""
+    """Tabulate a plan's runs as ``load_results`` does, from (levels, variant's label, record) of each."""
     import pandas as pd  # a second that plan, list and status need not pay
 
     yardsticks = find_yardsticks(plan, [(label, record) for _, label, record in records])
@@ -60,12 +60,12 @@ def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Recor
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """What a grid's runs are measured by, taken from the grid itself; None where it has no curves yet.
+    """Reference values of a grid, from its own runs; None where no run has a curve yet.
 
     Attributes:
-        target_fid: whose reaching is timed: the baseline's geometric mean half-way through its training.
-        equal_sec: when all are compared: mean training seconds of the fastest variant, of its runs that had the machine
-            to themselves, on ``find_timed_machine``.
+        target_fid: the FID whose first reaching is timed: the baseline's geometric mean half-way through training.
+        equal_sec: the training time at which all variants are compared: mean training seconds of the fastest variant,
+            over its steady runs on ``find_timed_machine``.
     """
 
     target_fid: float | None
@@ -73,11 +73,11 @@ class Yardsticks:
 
 
 def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardsticks:
-    """Find a grid's yardsticks.
+    """Compute a grid's yardsticks.
 
     Args:
-        plan: whose baseline.
-        records: of the plan's runs, with their variants' labels.
+        plan: the plan, which names the baseline.
+        records: (variant's label, record) of the plan's runs.
     """
     log_middles: list[float] = []
     seconds: dict[str, list[float]] = {}
@@ -98,7 +98,7 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
 
 
 def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsticks) -> dict[str, Any]:
-    """Flatten a record; what it does not have is None."""
+    """Flatten a record; columns that it has no value for are missing."""
     scoring, throughput = record.scoring, record.throughput
     final = scoring.final if scoring else None
     row: dict[str, Any] = {
@@ -112,7 +112,7 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         "total_sec": record.total_sec,
         "diverged_at": record.diverged_at,
     }
-    if record.status == "completed":  # a run that was cut short has no last half, and no time at which it was done
+    if record.status == "completed":  # a run that stopped early has no last half
         row |= summarise_history(record.history)
     if final is not None:
         row |= final.as_row()
@@ -148,18 +148,18 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
 
 
 def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
-    """Root mean square of the second differences of log FID over the last half, over √6.
+    """Compute the root mean square of the second differences of log FID over the last half, over √6.
 
-    A second difference of a straight line is nothing, of a smooth course little, and of independent errors of standard
-    deviation σ it has the variance 6σ² (von Neumann et al., Annals of Mathematical Statistics 12, 1941, for first
+    A straight line has second differences of zero, a smooth curve small ones. Of independent errors of standard
+    deviation σ they have the variance 6σ² (von Neumann et al., Annals of Mathematical Statistics 12, 1941, for first
     differences).
 
     Args:
-        steps: at which FID was taken, ascending and evenly spread.
-        fid: as many values.
+        steps: the steps at which FID was measured, ascending and evenly spread.
+        fid: FID at each step.
 
     Returns:
-        None where fewer than ``MIN_OSCILLATION_POINTS`` lie in the last half.
+        None with fewer than ``MIN_OSCILLATION_POINTS`` points in the last half.
     """
     late = [math.log(value) for step, value in zip(steps, fid, strict=True) if 2 * step >= steps[-1]]
     if len(late) < MIN_OSCILLATION_POINTS:
@@ -167,48 +167,48 @@ def oscillation(steps: Sequence[int], fid: Sequence[float]) -> float | None:
     return math.sqrt(float(np.square(np.diff(late, 2)).mean()) / 6)
 
 
-def first_reached(target: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
-    """Place (a step, a second) at which FID first falls to ``target``, log FID interpolated, or None if it never does.
+def first_reached(target: float, times: Sequence[float], fid: Sequence[float]) -> float | None:
+    """Return the time at which FID first falls to a target, log FID interpolated; None if it never does.
 
     Args:
         target: a FID on as many samples.
-        places: ascending, one per value.
-        fid: along training.
+        times: steps or seconds, ascending.
+        fid: FID at each time.
     """
     for i, value in enumerate(fid):
         if value <= target:
             if i == 0:
-                return float(places[0])
+                return float(times[0])
             above, below = math.log(fid[i - 1] / target), math.log(target / value)
-            return places[i - 1] + (places[i] - places[i - 1]) * above / (above + below)
+            return times[i - 1] + (times[i] - times[i - 1]) * above / (above + below)
     return None
 
 
-def value_at(place: float, places: Sequence[float], fid: Sequence[float]) -> float | None:
-    """FID at a place (a second) along training, log FID interpolated; the last one beyond its end.
+def value_at(time: float, times: Sequence[float], fid: Sequence[float]) -> float | None:
+    """Return FID at a time, log FID interpolated; the last value beyond the last time.
 
     Args:
-        place: where to look.
-        places: ascending, one per value.
-        fid: along training.
+        time: the time in question.
+        times: steps or seconds, ascending.
+        fid: FID at each time.
 
     Returns:
-        None before the first value.
+        None before the first time.
     """
-    if not places or place < places[0]:
+    if not times or time < times[0]:
         return None
-    return math.exp(float(np.interp(place, places, np.log(fid))))
+    return math.exp(float(np.interp(time, times, np.log(fid))))
 
 
 def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    """Reduce a run's history to gradient norms, D's accuracy and confidence, and what D thinks at the end.
+    """Summarise a run's history: gradient norms, D's accuracy and confidence, and D's mean outputs at the end.
 
     Args:
         history: column → values, see ``gan_ablate.training.trainer.Measurement``; it may be empty.
     """
     names = ("grad_norm_g", "grad_norm_d", "accuracy_d", "confidence_d", "d_real_end", "d_fake_end")
     if not history.get("step") or not history.keys() >= {"grad_norm_g", "grad_norm_d", "accuracy_d", "d_real"}:
-        return dict.fromkeys(names)  # a user's script reports fewer columns
+        return dict.fromkeys(names)  # the history of a user's script has fewer columns
     columns = {name: np.array(values, np.float64) for name, values in history.items()}
     late = columns["step"] >= columns["step"][-1] / 2
     last = columns["step"] >= 0.9 * columns["step"][-1]
@@ -224,7 +224,7 @@ def summarise_history(history: Mapping[str, Sequence[float]]) -> dict[str, float
 
 
 def _geometric_mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    # A gradient may vanish to 0, which has no logarithm; the smallest float32 stands in for it.
+    # The smallest float32 replaces a gradient norm of 0, which has no logarithm.
     return math.exp(float(np.log(np.maximum(values, np.finfo(np.float32).tiny)).mean()))
 
 
@@ -236,7 +236,7 @@ def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
 
 
 def tabulate_effect(effect: Effect) -> dict[str, object]:
-    """Flatten an effect; what it does not have is None."""
+    """Flatten an effect; columns that it has no value for are None."""
     estimate, bootstrap, with_diverged = effect.estimate, effect.bootstrap, effect.with_diverged
     return {
         "outcome": effect.outcome.name,
@@ -271,7 +271,7 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
 
 
 def _percent(effect: Effect) -> dict[str, float | None]:
-    """An effect on the ratio scale as a change in percent; on the other it has none."""
+    """Return an effect on the ratio scale as a change in percent; None on the other scale."""
     estimate, adjusted = effect.estimate, effect.adjusted
     bounds = {
         "": estimate.value, "_low": estimate.low, "_high": estimate.high,

@@ -1,6 +1,6 @@
-"""Tests: sign flips, Holm's procedure, rates of events, and the seeds that a test needs.
+"""Tests: sign flips, Holm's procedure, rates of events, and the number of seeds that a test needs.
 
-Every method here is held to its promise by ``bench/simulations.py``.
+``bench/simulations.py`` measures the error rates of each.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.estimates import Estimate
 
 POWER = 0.8
-"""Chance with which a new study of the seeds needed would find the effect."""
+"""Probability that a new study with the needed seeds finds the effect."""
 
 _MAX_SIGN_FLIPS = 2**16
 MOST_SEEDS = 10_000
-"""More than anybody runs."""
+"""The most seeds that are searched for a needed number."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class SignFlip:
     """The exact sign-flip test of a mean of zero.
 
     Attributes:
-        p: share of all ± assignments whose mean is at least as far from zero; NaN without values.
-        smallest_p: the smallest that so many seeds, with differences of these sizes, can give.
+        p: share of all sign assignments whose mean is at least as far from zero; NaN without values.
+        smallest_p: the smallest p that differences of these sizes can give.
     """
 
     p: float
@@ -49,42 +49,42 @@ class SignFlip:
 def sign_flip_test(values: NDArray[np.float64]) -> SignFlip:
     """Test, two-sided, that differences are symmetric around zero, by flipping their signs in every possible way.
 
-    With no effect, a pair's two levels could as well have been swapped (Fisher, "The Design of Experiments", 1935,
-    section 21). Exact up to 16 seeds, normal or not; beyond, the flips are sampled.
+    Without an effect the two levels of a pair are exchangeable (Fisher, "The Design of Experiments", 1935, section 21).
+    The test is exact up to 16 seeds, for any distribution; with more seeds the flips are sampled.
 
     Args:
-        values: (seeds,) paired differences; NaN where a seed has none.
+        values: (seeds,) paired differences; NaN, where a seed has none, is left out.
     """
     present = values[np.isfinite(values)]
     num = len(present)
     if num == 0:
         return SignFlip(math.nan, math.nan)
-    # In parts: as the floats that they are multiplied with, all signs at once would fill the memory.
+    # In parts: the product converts signs to floats, and all at once would not fit into memory.
     sums = np.abs(np.concatenate([part @ present for part in np.array_split(_list_signs(num), 1 + num // 16)]))
-    # Sums that are equal on paper differ by rounding.
+    # Mathematically equal sums differ by rounding.
     p, smallest = (float((sums >= far * (1 - 1e-12)).mean()) for far in (sums[0], sums.max()))
     return SignFlip(p, smallest)
 
 
 @functools.lru_cache(maxsize=2)
 def _list_signs(num: int) -> NDArray[np.int8]:
-    """All ± assignments of a number of seeds, or where they are too many, some at random: (flips, seeds)."""
+    """List all sign assignments of a number of seeds, or a random sample of too many: (flips, seeds)."""
     if 2**num <= _MAX_SIGN_FLIPS:
         return (1 - 2 * ((np.arange(2**num)[:, None] >> np.arange(num)) & 1)).astype(np.int8)
     signs = np.random.default_rng(0).choice(np.array([-1, 1]), (_MAX_SIGN_FLIPS, num)).astype(np.int8)
-    signs[0] = 1  # the flip that was observed is one of them
+    signs[0] = 1  # the observed assignment is one of them
     return signs
 
 
 @dataclass(frozen=True)
 class HolmTest:
-    """One test of a family, after Holm.
+    """The result of one test of a family by Holm's procedure.
 
     Attributes:
-        p: the adjusted p; NaN where there was no test.
-        confidence: of the interval that excludes zero exactly if the test is rejected: 1 - alpha / (tests that were
-            left when it was judged). Those that come after the first failure share its level.
-        is_rejected: whether the family's error rate allows to call it an effect.
+        p: the adjusted p-value; NaN where there was no test.
+        confidence: confidence level of the interval that excludes zero exactly if the test is rejected: 1 - alpha /
+            (number of tests that remain at this step). Tests after the first that is not rejected have its level.
+        is_rejected: whether the null hypothesis is rejected.
     """
 
     p: float
@@ -93,15 +93,16 @@ class HolmTest:
 
 
 def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmTest]:
-    """Judge a family of tests so that the chance of any false positive is at most ``alpha``.
+    """Decide a family of tests so that the probability of any false positive is at most ``alpha``.
 
-    The step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6, 1979: the k-th smallest of m p-values is compared with alpha / (m - k + 1), until one fails.
+    This is the step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6, 1979: the k-th smallest of m p-values is compared with alpha / (m - k + 1), until one is
+    not smaller.
 
     Args:
-        p_values: of every test that is planned; NaN where it cannot be made yet, which still counts as one of the
-            family: what is found before the last run is in has to hold afterwards.
-        alpha: the chance.
+        p_values: one per planned test; NaN where a test cannot be made yet. It counts as one of the family, so that
+            rejections hold when all runs are over.
+        alpha: the family-wise error rate, in (0, 1).
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
@@ -118,14 +119,14 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmT
 
 @dataclass(frozen=True)
 class RateComparison:
-    """How often something happened to runs of two kinds.
+    """The rates of an event in two groups of runs.
 
     Attributes:
-        count: runs of the first kind to which it happened.
-        total: runs of the first kind.
-        baseline_count: of the second.
-        baseline_total: of the second.
-        p: Fisher's exact test, two-sided, of equal rates.
+        count: runs of the first group with the event.
+        total: runs of the first group.
+        baseline_count: runs of the second group with the event.
+        baseline_total: runs of the second group.
+        p: p-value of Fisher's exact test of equal rates, two-sided; NaN where a group is empty.
     """
 
     count: int
@@ -139,8 +140,8 @@ def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -
     """Compare rates exactly (Fisher, "Statistical Methods for Research Workers", 1934, section 21.02).
 
     Args:
-        happened: one per run of the first kind.
-        baseline_happened: one per run of the second.
+        happened: whether the event occurred, for each run of the first group.
+        baseline_happened: the same for each run of the second group.
     """
     counts = sum(happened), len(happened), sum(baseline_happened), len(baseline_happened)
     table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
@@ -152,20 +153,20 @@ def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, st
     """Compare how often a run diverged or collapsed at a level and at its factor's baseline, over all other factors.
 
     Args:
-        design: of the runs.
+        design: the design of the runs.
         runs: from ``load_results``.
-        levels: factor → level; for an interaction, both levels against both baselines.
+        levels: factor → level; an interaction compares both levels with both baselines.
         event: ``"diverged"`` or ``"collapsed"``.
     """
     happened: list[list[bool]] = []
     for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
         variants = [
-            variant.label
-            for variant in design.variants
-            if all(variant.levels[f] == level for f, level in wanted.items())
+            label
+            for label, of_variant in design.variants.items()
+            if all(of_variant[factor] == level for factor, level in wanted.items())
         ]
         if design.kind == "one-at-a-time" and wanted is not levels:
-            variants = [design.variants[0].label]
+            variants = list(design.variants)[:1]
         over = runs.loc[runs["variant"].isin(variants) & runs["status"].isin(["completed", "diverged"])]
         if event == "collapsed":
             over = over.loc[over["collapsed"].notna()]
@@ -176,15 +177,15 @@ def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, st
 
 
 def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: float | None = None) -> int | None:
-    """Count the seeds at which Student's t interval would settle an effect as seen, with chance ``POWER``.
+    """Count the seeds at which Student's t interval decides an effect as estimated, with probability ``POWER``.
 
     Args:
-        estimate: of paired differences.
-        alpha: the level of the interval that has to exclude zero, or to lie within the margin.
+        estimate: the mean of paired differences.
+        alpha: 1 - confidence level of the interval that has to exclude zero, or to lie within the margin.
         margin: the effect is negligible within ± this; None where nothing is.
 
     Returns:
-        Seeds in all, or None where there is no spread to go by, or no number up to ``MOST_SEEDS`` is enough.
+        The number of seeds in all; None without a spread, or where no number up to ``MOST_SEEDS`` is enough.
     """
     if not estimate.std > 0:
         return None
@@ -197,21 +198,21 @@ def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: floa
 
 
 def fewest_seeds(is_enough: Callable[[int], bool]) -> int | None:
-    """Return the first number of seeds that is enough, where all larger ones are; None beyond ``MOST_SEEDS``."""
+    """Return the smallest number of seeds that is enough, as all larger ones are; None beyond ``MOST_SEEDS``."""
     numbers = range(2, MOST_SEEDS + 1)
-    place = bisect.bisect_left(numbers, True, key=is_enough)
-    return numbers[place] if place < len(numbers) else None
+    index = bisect.bisect_left(numbers, True, key=is_enough)
+    return numbers[index] if index < len(numbers) else None
 
 
 def _power(size: float, num: int, alpha: float, room: float | None) -> float:
-    """Chance that the t interval of ``num`` differences of mean ``size`` settles them, all in standard deviations."""
+    """Return the probability that the t interval of ``num`` differences decides; lengths in standard deviations."""
     critical = stats.t.ppf(1 - alpha / 2, num - 1)
     shift = size * math.sqrt(num)
-    # The noncentral t as a mean of normals over the quantiles of s / σ: SciPy's own gives up at small df, large shift.
+    # The noncentral t as a mean of normals over quantiles of s / σ: SciPy's own fails at small df and large shifts.
     spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
     settled = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
     if room is not None:
-        # The mean lies so near zero that the interval is within the margin, and does not exclude zero.
+        # The interval lies within the margin and does not exclude zero.
         near = np.minimum(room * math.sqrt(num) - critical * spreads, critical * spreads)
         settled += np.where(near > 0, stats.norm.cdf(near - shift) - stats.norm.cdf(-near - shift), 0)
     return float(settled.mean())

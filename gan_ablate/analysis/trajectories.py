@@ -1,4 +1,4 @@
-"""Trajectories: curves and histories of runs, and effects over training, step by step."""
+"""Trajectories: curves and histories of runs, and effects over training."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gan_ablate.analysis.effects import estimate_effects
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from gan_ablate.analysis.design import Design
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record
 
     Records: TypeAlias = Sequence[tuple[str, Record]]
-    """Of runs that are over, with their variants' labels."""
+    """(Variant's label, record) of runs that are over."""
 
 
 def first_point(records: Records) -> int:
-    """The step of the first point of FID along training; what was reached by then was reached before."""
+    """Return the step of the first point of FID over training; 0 without any."""
     firsts = [r.scoring.curve_steps[0] for _, r in records if r.scoring is not None and r.scoring.curve_steps]
     return min(firsts, default=0)
 
 
 def tabulate_curves(records: Records, untimed: Collection[str]) -> pd.DataFrame:
-    """FID along training: columns variant, seed, step, train_sec (missing where times do not compare), fid."""
+    """Tabulate FID over training: columns variant, seed, step, train_sec (NaN for ``untimed`` runs), fid."""
     rows = []
     for label, record in records:
         if record.scoring is None:
@@ -42,7 +42,7 @@ def tabulate_curves(records: Records, untimed: Collection[str]) -> pd.DataFrame:
 
 
 def tabulate_histories(records: Records) -> pd.DataFrame:
-    """The histories of all runs, one below the other, with columns variant and seed."""
+    """Tabulate the histories of all runs, with columns variant and seed."""
     parts = [
         pd.DataFrame(record.history).assign(variant=label, seed=record.config.seed)
         for label, record in records
@@ -52,7 +52,7 @@ def tabulate_histories(records: Records) -> pd.DataFrame:
 
 
 def tabulate_probes(records: Records) -> pd.DataFrame:
-    """What linear classifiers made of features: columns variant, seed, num_labels, features, accuracy."""
+    """Tabulate linear probes: columns variant, seed, num_labels, features, accuracy."""
     rows = [
         {
             "variant": label,
@@ -72,16 +72,16 @@ def tabulate_probes(records: Records) -> pd.DataFrame:
 
 
 SHRUNK_TO = 0.5
-"""An effect that ends at less than this part of its largest size, on the log scale, and certainly below it, shrinks."""
+"""An effect shrinks that ends at less than this part of its largest size, on the log scale, with disjoint intervals."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One effect on FID along training.
+    """One effect on FID over training.
 
     Attributes:
-        steps: at which FID was taken, ascending.
-        effects: the effect at each; a family of tests is all effects at one step.
+        steps: the steps at which FID was measured, ascending.
+        effects: the effect at each step; a family of tests has all effects at one step.
     """
 
     steps: tuple[int, ...]
@@ -89,7 +89,7 @@ class Trajectory:
 
     @property
     def holds_from(self) -> int | None:
-        """The step from which the last answer is given at every point; None where it is open."""
+        """The step from which every decision equals the last one; None where the last is open."""
         last = self.effects[-1].decision
         if last == "open":
             return None
@@ -99,9 +99,9 @@ class Trajectory:
 
     @property
     def turned_at(self) -> int | None:
-        """The last step at which it was an effect in a direction that is not its last answer; None if it never was.
+        """The last step whose decision is a direction and not the last decision; None if there is none.
 
-        The point before has to say the same: a single one of many may be chance.
+        The point before has to have the same decision: a single one of many may be chance.
         """
         last = self.effects[-1].decision
         turned = [
@@ -113,7 +113,7 @@ class Trajectory:
 
     @property
     def peak(self) -> tuple[int, Effect] | None:
-        """Where an effect that is still one was at its largest, if it has certainly shrunk to half of that since."""
+        """The step and the effect at its largest, if the last decision is a direction and the effect shrank."""
         last = self.effects[-1]
         same = [
             (step, effect)
@@ -128,37 +128,37 @@ class Trajectory:
         return (step, largest) if is_apart and is_half else None
 
 
-def follow_effects(plan: Plan, curves: pd.DataFrame) -> list[Trajectory]:
-    """Estimate every effect of the design at every point of FID along training.
+def follow_effects(design: Design, curves: pd.DataFrame) -> list[Trajectory]:
+    """Estimate every effect at every point of FID over training.
 
     Args:
-        plan: the design.
+        design: of the runs.
         curves: from ``tabulate_curves``.
     """
     steps = tuple(sorted(int(step) for step in curves["step"].unique()))
     by_step = [
-        estimate_effects(plan, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
+        estimate_effects(design, curves.loc[curves["step"] == step].assign(status="completed"), "fid") for step in steps
     ]
     return [Trajectory(steps, effects) for effects in zip(*by_step, strict=True)]
 
 
-def find_unconverged(plan: Plan, curves: pd.DataFrame) -> dict[str, float]:
-    """Find the variants whose FID still falls: variant → its log ratio over the last third, where beyond the margin.
+def find_unconverged(design: Design, curves: pd.DataFrame) -> dict[str, float]:
+    """Find the variants whose FID falls by more than the margin over the last third: variant → mean log ratio.
 
     Args:
-        plan: whose variants, and margin.
+        design: the design of the runs.
         curves: from ``tabulate_curves``.
     """
     falling = {}
-    for variant in plan.variants:
-        of_variant = curves.loc[curves["variant"] == variant.label]
+    for label in design.variants:
+        of_variant = curves.loc[curves["variant"] == label]
         changes = [_last_third(of_seed) for _, of_seed in of_variant.groupby("seed")]
-        if changes and np.mean(changes) < -plan.grid.log_margin:
-            falling[variant.label] = float(np.mean(changes))
+        if changes and np.mean(changes) < -design.log_margin:
+            falling[label] = float(np.mean(changes))
     return falling
 
 
 def _last_third(curve: pd.DataFrame) -> float:
-    """Log ratio of the last FID to that at two thirds of the way, interpolated between points."""
+    """Return the log ratio of the last FID to that at two thirds of the steps, interpolated between points."""
     steps, logs = curve["step"].to_numpy(np.float64), np.log(curve["fid"].to_numpy(np.float64))
     return float(logs[-1] - np.interp(2 / 3 * steps[-1], steps, logs))

@@ -1,4 +1,4 @@
-"""A user's table of runs, a row each: the design that it shows, and its runs as effects need them."""
+"""A user's table of runs, a row each: find its design, and prepare its runs for effects."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gan_ablate.analysis.cleaning import (
     read_numbers,
     read_statuses,
 )
+from gan_ablate.analysis.design import Design
 from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
@@ -35,67 +36,33 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Intervals
 
 RESERVED = ("variant", "status", "collapsed", "seed", "runs")
-"""Columns that tables of ours have beside the factors."""
+"""Columns that this program's tables have beside the factors."""
 
 NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
 FACTORS, FACTORS_WORDS = r"[\w .,:+@%()/-]+", "letters, digits, spaces and _ . , : + @ % ( ) / -"
 LEVELS, LEVELS_WORDS = r"[\w .,:+@%()/='\[\]{}-]+", "letters, digits, spaces and _ . , : + @ % ( ) / = ' [ ] { } -"
 LINK = r"\]\s*[(\[:]"
-"""What Markdown would make a link of."""
+"""Text that Markdown takes for a link."""
 MAX_SIZE = 1e100
-"""Of a number: a figure's axis has to have room for it."""
+"""The largest number that a figure's axis has room for."""
 MAX_VARIANTS = 10_000
 _MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class DesignVariant:
-    """A variant that a table has runs of.
-
-    Attributes:
-        label: words for it.
-        levels: a level for every factor.
-    """
-
-    label: str
-    levels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class TabledDesign:
-    """What a table of runs compares; see ``Design``.
-
-    Attributes:
-        factors: name → levels, in the order in which they come, and the baseline.
-        kind: whether all combinations are there, or only single changes of the baseline.
-        variants: the variants, the baseline first.
-        seeds: counted from 0, in the order in which they come.
-        intervals: whether the number of seeds was settled beforehand.
-        log_margin: the log ratio within ± which an effect is negligible.
-    """
-
-    factors: dict[str, Factor]
-    kind: DesignKind
-    variants: tuple[DesignVariant, ...]
-    seeds: tuple[int, ...]
-    intervals: Intervals
-    log_margin: float
-
-
-@dataclass(frozen=True)
 class Table:
-    """A table of runs, read.
+    """A user's table of runs, checked.
 
     Attributes:
         source: its name, for messages.
-        design: what it compares.
-        runs: its runs, with a column ``variant`` and a ``status`` each; ``seed`` is counted from 0, and the index
-            counts the table's rows from 1.
-        left_out: what of its rows is no run, in words; empty where all are.
+        design: the design of its runs.
+        runs: its runs, with the columns ``variant`` and ``status``; ``seed`` counts from 0, and the index counts the
+            table's rows from 1.
+        left_out: the rows that are not runs, in words; empty where all are.
     """
 
     source: str
-    design: TabledDesign
+    design: Design
     runs: pd.DataFrame
     left_out: str
 
@@ -115,17 +82,17 @@ def read_table(
 
     Args:
         frame: a row per run. A column ``status`` or ``state``, if there is one, says how a run ended: ``completed``,
-            ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it.
-        factors: columns of what was varied.
-        seed: the column that says which runs share a seed, and are compared with each other.
-        source: what the table is called in messages.
-        baselines: factor → the level that the others are compared with; by default, that of the first row.
+            ``diverged``, ``failed``, or the words of W&B, MLflow and Optuna.
+        factors: the columns of what was varied.
+        seed: the column of the seed; runs of one seed are compared with each other.
+        source: the table's name in messages.
+        baselines: factor → baseline level; by default the level of the first row.
         margin: the relative change of a ratio within which an effect is negligible; by default 0.1.
-        intervals: ``sequential`` if somebody looked, and added seeds.
-        num_comments: how many lines have been left out already.
+        intervals: ``sequential`` if seeds were added after interim analyses.
+        num_comments: number of comment lines that were left out before.
 
     Raises:
-        UserError: naming column, row and value that are not valid, and what would be.
+        UserError: naming the column, row and value that are not valid, and valid ones.
     """
     frame = frame.set_axis(_columns(frame), axis="columns")
     _check_columns(frame, factors, seed, source)
@@ -134,7 +101,7 @@ def read_table(
     runs, left_out = drop_non_runs(frame)
     left_out["comment{s}"] += num_comments
     runs["status"] = read_statuses(runs, (*factors, seed), source)
-    # What crashed before it knew what it was has neither a result nor a place.
+    # A run that crashed early may have no levels and no seed.
     is_nameless = runs["status"].isin(NO_RESULT) & runs[[*factors, seed]].map(is_missing).any(axis="columns")
     left_out["failed run{s} without a level or a seed"] = int(is_nameless.sum())
     runs = runs.loc[~is_nameless].copy()
@@ -148,7 +115,7 @@ def read_table(
     known = _find_factors(runs, factors, baselines or {}, source)
     runs["seed"], seeds = pd.factorize(runs["seed"])
     kind, variants = _find_variants(runs, known, source)
-    labels = {tuple(variant.levels.values()): variant.label for variant in variants}
+    labels = {tuple(levels.values()): label for label, levels in variants.items()}
     runs["variant"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
     twice = runs.duplicated(["variant", "seed"])
     if twice.any():
@@ -157,18 +124,23 @@ def read_table(
         advice = "valid: one row per variant and seed, or a column status that says which of them failed"
         raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
     runs["collapsed"] = None
-    design = TabledDesign(known, kind, tuple(variants), tuple(range(len(seeds))), intervals, math.log1p(margin))
+    design = Design(known, kind, variants, tuple(range(len(seeds))), intervals, math.log1p(margin))
     return Table(source, design, runs, words)
 
 
 def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
     """Read ``NAME``, ``NAME:lower`` or ``NAME:higher:difference``: a column, the better direction, and the scale.
 
-    What is known of the program's own outcomes need not be said. The scale of another one is that of ratios if all its
-    values are above zero, else that of differences.
+    A name in ``OUTCOMES`` needs neither. Another outcome is on the ratio scale if all its values are above zero, and
+    else on that of differences.
+
+    Args:
+        text: the text.
+        frame: the table.
+        source: the table's name in messages.
 
     Raises:
-        UserError: if there is no such column, it holds what is not a number, or the text says something else.
+        UserError: if there is no such column, a value is not a number, or the text is of another form.
     """
     name, *given = text.split(":")
     if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
@@ -230,7 +202,7 @@ def _columns(frame: pd.DataFrame) -> list[str]:
 
 
 def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
-    """Write a level as a name: whole numbers without a point."""
+    """Turn a level into a name; a whole number has no decimal point."""
     if is_missing(value):
         advice = "valid: a level for every run, or nothing at all in the row"
         raise UserError(f"{source}: row {row}: {factor} is empty; {advice}")
@@ -242,7 +214,7 @@ def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
 
 
 def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
-    """Write a seed: ``1``, ``01``, ``1.0`` and ``1e0`` are the same one."""
+    """Turn a seed into text: ``1``, ``01``, ``1.0`` and ``1e0`` are the same seed."""
     if is_missing(value):
         advice = "valid: a seed for every run, or nothing at all in the row"
         raise UserError(f"{source}: row {row}: {column} is empty; {advice}")
@@ -280,8 +252,8 @@ def _find_factors(
 
 def _find_variants(
     runs: pd.DataFrame, factors: Mapping[str, Factor], source: str
-) -> tuple[DesignKind, list[DesignVariant]]:
-    """Tell a crossed design from single changes of a baseline, and list its variants."""
+) -> tuple[DesignKind, dict[str, dict[str, str]]]:
+    """Tell a factorial design from single changes of a baseline, and list its variants: label → levels."""
     if math.prod(len(factor.levels) for factor in factors.values()) > MAX_VARIANTS:
         raise UserError(f"{source}: more than {MAX_VARIANTS:,} variants; valid: fewer factors, or fewer levels")
     present = set(runs[list(factors)].itertuples(index=False, name=None))
@@ -300,12 +272,11 @@ def _find_variants(
             f"{source}: no run of {shorten(words)}; valid: every combination of levels, or the baseline and single "
             "changes of it (--baseline names it)"
         )
-    variants = []
+    variants: dict[str, dict[str, str]] = {}
     for levels in found:
         of_variant = dict(zip(factors, levels, strict=True))
-        variants.append(DesignVariant(label_levels(kind, factors, of_variant), of_variant))
-    labels = [variant.label for variant in variants]
-    twin = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
-    if twin is not None:
-        raise UserError(f"{source}: two variants are called {shorten(repr(twin))}; rename a factor or a level")
+        label = label_levels(kind, factors, of_variant)
+        if label in variants:
+            raise UserError(f"{source}: two variants are called {shorten(repr(label))}; rename a factor or a level")
+        variants[label] = of_variant
     return kind, variants

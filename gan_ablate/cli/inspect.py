@@ -93,7 +93,7 @@ def show_claims(console: Console, store: Store) -> None:
         results = GridResults.of(store, plan.model_copy(update={"grid": grid}))
         left = plan.num_runs - len(results.runs)
         missing[name] = f"{left} of {plan.num_runs} runs are missing" if left else "no scores to judge it by"
-        for claim_verdict in results.verdicts.claim_verdicts():
+        for claim_verdict in results.verdicts.claim_verdicts:
             words = verdict_words(claim_verdict, is_complete=results.is_complete)
             verdicts[name, claim_verdict.claim.sentence] = words.replace("**", "").replace("`", "")
     table = Table("id", "claim", "grid", f"verdict in {store.root}", title="Claims", title_justify="left")

@@ -142,7 +142,7 @@ def show_forecast(
     emulated = {
         variant.run_id(seed)
         for plan in plans
-        for variant, seed in plan.places
+        for variant, seed in plan.seeded_variants
         if isinstance(variant.config, RunConfig) and variant.config.precision == "bf16"
     } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs

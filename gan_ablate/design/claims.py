@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 DesignKind = Literal["factorial", "one-at-a-time"]
-"""Whether all factors are crossed, or each level is compared with the one baseline."""
+"""Whether all factors are crossed, or each level is compared with a single baseline."""
 
 
 class Factor(Model):
@@ -36,59 +36,60 @@ def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapp
 
 
 Levels = Annotated[dict[str, str], Field(max_length=2)]
-"""Factor → level that is compared with the factor's baseline; two of them for an interaction."""
+"""Factor → the level that is compared with its baseline; an interaction has two."""
 
 MAX_ID = 20
 
 
 class Expectation(Model):
-    """What would be seen if a claim were true: these levels change this outcome in this direction, or not at all.
+    """What a true claim predicts: these levels change this outcome in this direction, or not at all.
 
-    Or, without levels, the baseline's outcome lies below or above a value, or by it.
+    Without levels: the baseline's outcome lies below a value, above it, or near it.
     """
 
     levels: Levels = {}
     outcome: OutcomeName = "fid"
     direction: Literal["lower", "higher", "none"]
-    """Of the change; ``none`` where the claim is that it does not matter."""
+    """The direction of the change; ``none`` where the claim is that the change does not matter."""
     against: float | None = None
-    """What the baseline's outcome is compared with, where no levels are."""
+    """The value that the baseline's outcome is compared with, instead of levels with each other."""
     margin: Annotated[float, Field(gt=0)] | None = None
-    """How near the value counts as there."""
+    """The outcome equals the value if it lies within ± this; for direction none."""
 
 
 class Claim(Model):
-    """One sentence that a grid puts to the test.
+    """One sentence that a grid tests.
 
-    It is supported if at least one of its levels changes the outcome as it says and none the other way; refuted if none
-    does or still can, and at least one goes the other way; negligible if all certainly lie within the margin; open
-    otherwise. That nothing matters is supported if all certainly lie within it, and refuted by one beyond. All levels
-    are judged on one outcome, so that one family of tests bounds the chance of a false verdict. Without levels, the
-    baseline's outcome itself is compared with a value: ``against``, and ``margin`` where it is said to lie there.
+    A claim of a direction is supported if at least one of its levels changes the outcome in that direction and none in
+    the other. It is refuted if none is open or changes the outcome in that direction, and at least one changes it in
+    the other. It is negligible if all levels are negligible, and open otherwise. A claim of direction ``none`` is
+    supported if all levels lie within the margin, and refuted by one beyond it. All levels are compared on one outcome,
+    so that one family of tests bounds the probability of a false verdict. Without levels, the baseline's outcome is
+    compared with a value: ``against``, with ``margin`` for direction ``none``.
     """
 
     id: str = ""
-    """Its number in a list of claims, if it has one."""
+    """The claim's number in a list of claims, if it has one."""
     sentence: str
     levels: Annotated[list[Levels], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)] = []
     outcome: OutcomeName = "fid"
     direction: Literal["lower", "higher", "none"]
     against: float | None = None
-    """A value that the baseline's outcome is compared with, instead of levels with each other."""
+    """The value that the baseline's outcome is compared with, instead of levels with each other."""
     margin: Annotated[float, Field(gt=0)] | None = None
-    """Within ± which of the value it counts as there, for direction none."""
+    """The outcome equals the value if it lies within ± this; for direction none."""
     beside: list[Expectation] = []
-    """What is shown with it and decides nothing."""
+    """Secondary evidence: expectations that are shown and do not decide."""
 
     @property
     def order(self) -> tuple[bool, list[tuple[int, str]]]:
-        """Sorts C2 before C10, and what has no number last."""
+        """A key for sorting: C2 before C10, claims without an id last."""
         parts = [part for part in re.split(r"(\d+)", self.id) if part]
         return not self.id, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
     @property
     def decisive(self) -> tuple[Expectation, ...]:
-        """What decides it."""
+        """Primary evidence: the expectations that decide the claim."""
         common = {"outcome": self.outcome, "direction": self.direction, "against": self.against, "margin": self.margin}
         return tuple(Expectation.model_validate({"levels": levels, **common}) for levels in self.levels or [{}])
 
@@ -96,17 +97,17 @@ class Claim(Model):
 def check_claims(
     claims: list[Claim], factors: dict[str, Factor], source: str, *, has_interactions: bool, max_sentence: int
 ) -> None:
-    """Refuse claims on what a grid does not compare.
+    """Check that a grid compares what its claims state.
 
     Args:
-        claims: that the grid's file states.
-        factors: of the grid.
-        source: the grid's file, for the message.
-        has_interactions: whether its design can show how two levels depend on each other.
-        max_sentence: characters of a sentence.
+        claims: the claims of the grid.
+        factors: the factors of the grid.
+        source: the name of the grid's file, for the message.
+        has_interactions: whether the grid's design has interactions.
+        max_sentence: the most characters of a sentence.
 
     Raises:
-        UserError: naming the claim, what is wrong and what would be valid.
+        UserError: naming the claim, the problem and valid values.
     """
     for number, claim in enumerate(claims):
         where = f"{source}: claims.{number}"
@@ -129,7 +130,7 @@ def check_claims(
 
 
 def _check_value(expectation: Expectation, where: str) -> None:
-    """Refuse a comparison with a value that lacks something, or has too much."""
+    """Check an expectation that compares the baseline's outcome with a value."""
     if expectation.levels:
         raise UserError(f"{where}.levels: compared with each other or with a value; valid: levels, or against")
     if expectation.against is None:

@@ -1,4 +1,4 @@
-"""RunConfig: the checked configuration of a run, and which of its fields do not go together."""
+"""RunConfig: the checked configuration of a run, and the checks of fields that exclude each other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def check_combinations(config: RunFields) -> None:
-    """Refuse what its authors, or arithmetic, rule out.
+    """Check that the fields of a run go together.
 
     Raises:
-        PydanticCustomError: naming the field, and those that it does not go with.
+        PydanticCustomError: naming a field, and the fields that it does not go with.
     """
     check_dataset(config.dataset)
     _check_size(config)
@@ -38,25 +38,25 @@ def check_combinations(config: RunFields) -> None:
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse a data set that there is not by name, and that is no folder.
+    """Check that a data set is known by name, or is a folder.
 
     Raises:
-        PydanticCustomError: naming those that there are.
+        PydanticCustomError: naming the known data sets.
     """
     if dataset not in DATASETS and not dataset.startswith(PREFIX):
         raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
 
 
 def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int]) -> None:
-    """Refuse features that cannot judge a data set, and fewer images than they need.
+    """Check that an extractor suits a data set and has enough images.
 
     Args:
-        dataset: by name.
-        features: that are to judge it.
-        counts: field of ``scoring`` → how many images it asks for.
+        dataset: the name of the data set.
+        features: the extractor.
+        counts: field of ``scoring`` → its number of images.
 
     Raises:
-        PydanticCustomError: naming the field, and those that it does not go with.
+        PydanticCustomError: naming a field, and the fields that it does not go with.
     """
     if features in ("digits", "fashion") and default_features(dataset) != features:
         advice = f"cannot judge {dataset}; valid: inception, none"
@@ -127,36 +127,31 @@ def _check_steps(config: RunFields) -> None:
 
 
 def _check_accumulation(config: RunFields) -> None:
-    """Refuse what leaves no gradient of D's loss on the fakes that G learns from next, or more than that."""
+    """Check that G's next step has the gradient of D's loss on the same fakes, and no other gradient."""
     keeps = "G's gradient keeps that of D's loss only where"
-    for field, value, is_wrong, advice in (
-        (
-            "generator_fakes",
-            config.generator_fakes,
+    wrong = {
+        "generator_fakes": (
             config.generator_fakes != "reused",
             f'{keeps} both learn from the same fakes; valid: "reused"',
         ),
-        (
-            "update_order",
-            config.update_order,
+        "update_order": (
             config.update_order != "discriminator_first",
             f"{keeps} D's step comes before G's; valid: \"discriminator_first\"",
         ),
-        (
-            "g_steps_per_d_step",
-            config.g_steps_per_d_step,
+        "g_steps_per_d_step": (
             config.g_steps_per_d_step > 1,
             f"{keeps} each G step has a D step before it; valid: 1",
         ),
-        (
-            "penalty",
-            config.penalty.kind,
+        "penalty": (
             config.penalty.kind == "r1_r2",
             "at fakes that D does not detach, it would reach G; valid: a penalty of real images, as r1",
         ),
-    ):
+    }
+    for field, (is_wrong, advice) in wrong.items():
         if is_wrong:
-            raise refusal(field, value, f'{advice}, or generator_gradient = "own"', "generator_gradient")
+            value = getattr(config, field)
+            shown = getattr(value, "kind", value)
+            raise refusal(field, shown, f'{advice}, or generator_gradient = "own"', "generator_gradient")
 
 
 def _check_scoring(config: RunFields) -> None:
@@ -175,7 +170,7 @@ def _check_scoring(config: RunFields) -> None:
 
 
 class RunConfig(RunFields):
-    """One training run, complete: the same RunConfig gives the same bits on the same machine and library versions."""
+    """One training run: the same RunConfig gives the same bits on the same machine and library versions."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

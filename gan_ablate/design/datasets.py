@@ -1,4 +1,4 @@
-"""Data sets: their names and classes. Image folders: list the files and hash their content."""
+"""Data sets: their names and classes; image folders: list the files and hash their content."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "
 NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "inception": 2048}
 
 MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}
-"""Fewest images that are scored: a covariance needs many more than features. Inception cannot afford twenty times."""
+"""Fewest images that are scored: a covariance needs many more images than features; for Inception, twice as many."""
 
 
 MIN_REFERENCE = 6
-"""Fewest held-out images that anything is compared with: a ball reaches its image's fifth nearest neighbour."""
+"""Fewest held-out images to compare with: the ball around an image reaches its fifth nearest neighbour."""
 
 
 def default_features(dataset: str) -> FeatureKind:
-    """The extractor that suits a data set, without weights from elsewhere: colour images have none."""
+    """Return the shipped extractor that suits a data set; ``none`` for colour images."""
     return _FEATURES.get(dataset, "none")
 
 
 def count_channels(dataset: str) -> int:
-    """Count the colour channels of a data set's images: 1 for the grey ones, 3 for the others."""
+    """Return the colour channels of a data set's images: 1 or 3."""
     return 1 if default_features(dataset) != "none" else 3
 
 
 HELD_OUT_SHARE = 6
-"""Of a folder's images every sixth is held out as the scoring reference: MNIST's own proportion, 10,000 of 60,000."""
+"""Every sixth image of a folder is held out as the scoring reference, as MNIST holds out 10,000 of 60,000."""
 
 PREFIX = "folder:"
 IMAGE_SUFFIXES = (
@@ -63,37 +63,37 @@ OTHER_IMAGE_SUFFIXES = (
     ".apng", ".avif", ".dcm", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".npy",
     ".npz", ".pdf", ".pfm", ".psd", ".svg", ".tga",
 )  # fmt: skip
-"""Pictures that are not read: of several frames, of several sizes, without a white, or drawn by other programs."""
+"""Formats that are not read: several frames or sizes, no white, or vector graphics."""
 MAC_RESOURCES = "__MACOSX"
-"""Where archives made on a Mac keep what belongs to each file, under the file's own name."""
+"""The folder of archives made on a Mac with metadata of each file, under the file's name."""
 
 TRAINING_NAMES, TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
-"""Folders, in any case, by which a data set is split."""
+"""Names, in any case, of folders with the parts of a data set."""
 
 
 @dataclass(frozen=True)
 class FolderScan:
-    """What a folder holds.
+    """The images of a folder.
 
     Attributes:
-        images: every image file below it, in an order that depends on the names alone.
-        skipped: what looks like images but is not read → how many there are.
+        images: every image file below the folder, in an order that depends on the names alone.
+        skipped: kind of file that is not read → how many there are.
     """
 
     images: list[Path]
     skipped: dict[str, int]
 
     def note(self) -> str:
-        """Say what is left out, or nothing where nothing is."""
+        """Say which files are skipped; empty where there are none."""
         return ", ".join(f"{num} {what}" for what, num in sorted(self.skipped.items()))
 
 
 def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
-    """List the images below ``folder``, and count what is passed over.
+    """List the images below a folder, and count skipped files.
 
     Args:
-        folder: where to look.
-        source: who named it as a data set, for the message; empty for a folder of samples.
+        folder: the folder.
+        source: the option or field that names it as a data set, for the message; empty for a folder of samples.
 
     Raises:
         UserError: if the folder does not exist, or holds no image.
@@ -123,7 +123,7 @@ def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
 
 
 def _clutter(path: Path) -> str:
-    """Name the kind of clutter that a path below a folder is, or nothing where it is none."""
+    """Return the kind of clutter of a path below a folder; empty for other paths."""
     if MAC_RESOURCES in path.parts:
         return f"in {MAC_RESOURCES}"
     return "hidden" if any(part.startswith(".") for part in path.parts) else ""
@@ -137,20 +137,20 @@ def list_images(folder: Path) -> list[Path]:
 def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
     """Name a folder by its content: ``folder:NAME@HASH``, the hash over relative paths and the files' bytes.
 
-    So the folder may move without its runs being lost, and other images under the same path are another data set. The
-    hash is remembered for as long as no file's name, size or time changes.
+    A folder that moves is the same data set; other images under the same path are another one. The hash is cached until
+    a file's name, size or time changes.
 
     Args:
-        folder: the data set.
-        images: of it, where they have been listed already.
+        folder: the folder.
+        images: its images, if they are listed already.
     """
     images = list_images(folder) if images is None else images
     signature = hashlib.sha256()
     for name, path in _named(folder, images):
         stat = path.stat()
         signature.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n".encode())
-    key, memory = str(folder.resolve()).encode("utf-8", "backslashreplace").decode(), _read_memory()
-    known = memory.get(key)
+    key, cache = str(folder.resolve()).encode("utf-8", "backslashreplace").decode(), _read_cache()
+    known = cache.get(key)
     if isinstance(known, list) and len(known) == 2 and known[0] == signature.hexdigest():
         return str(known[1])
     digest = hashlib.sha256()
@@ -159,50 +159,50 @@ def folder_identity(folder: Path, images: Sequence[Path] | None = None) -> str:
         digest.update(path.read_bytes())
     shown = folder.resolve().name.encode("utf-8", "backslashreplace").decode()
     identity = f"{PREFIX}{shown}@{digest.hexdigest()[:8]}"
-    place = _memory_path()
+    place = _cache_path()
     if place is None:
         return identity
-    with suppress(OSError):  # a memory that cannot be kept costs time, no more
-        write_atomically(place, json.dumps({**memory, key: [signature.hexdigest(), identity]}))
+    with suppress(OSError):  # without a cache, hashing only takes time again
+        write_atomically(place, json.dumps({**cache, key: [signature.hexdigest(), identity]}))
     return identity
 
 
 def folder_revisions(dataset: str) -> tuple[str, ...]:
-    """Name the corrections that changed the numbers of runs on image folders; other data sets have none."""
+    """Return the corrections that changed the results of runs on image folders; other data sets have none."""
     return ("folder_images_in_fixed_order", "folder_resized_bilinearly") if dataset.startswith(PREFIX) else ()
 
 
 def list_classes(folder: Path, images: Sequence[Path]) -> list[str]:
-    """Name the classes of a folder's images: the folders directly below it, if each image lies in one of at least two.
+    """List the classes of a folder's images: the folders directly below it, if there are at least two.
 
     Args:
-        folder: the data set.
-        images: of it, from ``scan_folder``.
+        folder: the folder.
+        images: its images, from ``scan_folder``.
 
     Returns:
-        The names in order, or none where the images have no classes.
+        The names in order; empty if there is one folder, or an image lies in none.
     """
     names = {class_of(folder, path) for path in images}
     return sorted(names) if len(names) > 1 and "" not in names else []
 
 
 def class_of(folder: Path, image: Path) -> str:
-    """Name the folder directly below ``folder`` that an image lies in, or nothing where it lies in none."""
+    """Return the name of the folder directly below ``folder`` that contains an image; empty if there is none."""
     parts = image.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else ""
 
 
 @dataclass
 class KnownFolders:
-    """The folders that a plan's runs learn from, each looked at once.
+    """The image folders of a plan's runs, each scanned once.
 
     Attributes:
-        places: ``folder:NAME@HASH`` → where it lies on this machine.
-        notes: what is to be said of them before anything is trained.
-        images: ``folder:NAME@HASH`` → its images, listed once: a grid may ask for every variant.
+        paths: ``folder:NAME@HASH`` → its path on this machine.
+        notes: what a user should know about them before training.
+        images: ``folder:NAME@HASH`` → its images.
     """
 
-    places: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     images: dict[str, list[Path]] = field(default_factory=dict)
     _num_classes: dict[str, int] = field(default_factory=dict)
@@ -211,11 +211,11 @@ class KnownFolders:
         """Turn ``folder:PATH`` into ``folder:NAME@HASH``.
 
         Args:
-            dataset: the name that was asked for.
-            origin: where, for the message.
+            dataset: ``folder:PATH``.
+            origin: the option or field that sets it, for the message.
 
         Raises:
-            UserError: if it is no folder of images.
+            UserError: if it is not a folder of images.
         """
         text = dataset.removeprefix(PREFIX)
         if not text:
@@ -225,18 +225,18 @@ class KnownFolders:
         except RuntimeError:  # ~nobody has no home
             raise UserError(f"{origin} {shorten(dataset)}: no such folder; valid: {PREFIX}PATH") from None
         place = str(folder.resolve())
-        if not (text.isprintable() and place.isprintable()):  # a run's configuration, which names it, is UTF-8
+        if not (text.isprintable() and place.isprintable()):  # the run's configuration contains it in UTF-8
             reason = f"its path {place!a} has a name that is no UTF-8, or cannot be printed"
             raise UserError(f"{origin} {shorten(dataset)}: {reason}; valid: {PREFIX}PATH, renamed")
-        for identity, known in self.places.items():
+        for identity, known in self.paths.items():
             if known == place:
                 return identity
         scan = scan_folder(folder, origin)
         if scan.skipped:
             self.notes.append(f"{PREFIX}{folder}: {len(scan.images):,} images; left out: {scan.note()}")
         identity = folder_identity(folder, scan.images)
-        self.places[identity] = place
-        # From here on below the resolved folder, as classes are the folders directly below it.
+        self.paths[identity] = place
+        # Below the resolved folder, because classes are the folders directly below it.
         self.images[identity] = [Path(place) / path.relative_to(folder) for path in scan.images]
         split = _describe_split(folder, scan.images)
         if split:
@@ -244,22 +244,22 @@ class KnownFolders:
         return identity
 
     def count_images(self, dataset: str) -> int:
-        """Count the images of a data set that are trained on."""
+        """Count the training images of a data set."""
         if dataset not in self.images:
             return NUM_TRAINING_IMAGES[dataset]
         num = len(self.images[dataset])
         return num - num // HELD_OUT_SHARE
 
     def count_classes(self, dataset: str, source: str) -> int:
-        """Count a data set's classes.
+        """Count the classes of a data set.
 
         Raises:
-            UserError: if it is a folder without any.
+            UserError: if it is a folder without classes.
         """
         if dataset not in self.images:
             return 10  # all that are known by name have ten
         if dataset not in self._num_classes:
-            folder = Path(self.places[dataset])
+            folder = Path(self.paths[dataset])
             names = list_classes(folder, self.images[dataset])
             if not names:
                 advice = "valid: a folder whose images lie in at least two folders, one a class"
@@ -269,7 +269,7 @@ class KnownFolders:
 
 
 def _describe_split(folder: Path, images: Sequence[Path]) -> str:
-    """Say that a folder holds training and test images, or nothing where it does not."""
+    """Say that a folder contains training and test images; empty where it does not."""
     parts = sorted({class_of(folder, path) for path in images})
     if not any(part.lower() in TRAINING_NAMES for part in parts) or not any(
         part.lower() in TEST_NAMES for part in parts
@@ -280,12 +280,12 @@ def _describe_split(folder: Path, images: Sequence[Path]) -> str:
 
 
 def _named(folder: Path, images: Sequence[Path]) -> Iterator[tuple[bytes, Path]]:
-    """Yield each image with its relative path as the file system has it: names need not be UTF-8."""
+    """Yield each image with its relative path in bytes: names need not be UTF-8."""
     return ((os.fsencode(path.relative_to(folder).as_posix()), path) for path in images)
 
 
-def _memory_path() -> Path | None:
-    """Return the file of what is remembered, or None for a user without a home, as some containers have."""
+def _cache_path() -> Path | None:
+    """Return the path of the cache of hashes; None for a user without a home, as in some containers."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     except RuntimeError:
@@ -293,12 +293,12 @@ def _memory_path() -> Path | None:
     return Path(home) / "gan-ablate" / "folders.json"
 
 
-def _read_memory() -> dict[str, object]:
-    place = _memory_path()
+def _read_cache() -> dict[str, object]:
+    place = _cache_path()
     if place is None:
         return {}
     try:
-        memory = json.loads(place.read_text("utf-8"))
+        cache = json.loads(place.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return memory if isinstance(memory, dict) else {}
+    return cache if isinstance(cache, dict) else {}

@@ -14,58 +14,57 @@ from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
 from gan_ablate.design.run_fields import HashedConfig
 from gan_ablate.design.validation import Model, Size, refusal, shorten
-from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
-"""What the command may name in braces besides the grid's factors, and what its levels set."""
+"""Names that the command may have in braces, besides factors and what levels set."""
 
 GENERATOR_SUFFIXES = (".pt", ".pt2")
-"""A saved generator: of TorchScript, or of torch.export."""
+"""Suffixes of saved generators: TorchScript, torch.export."""
 
 
 LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
-"""What a log's regular expression may find."""
+"""Groups that a log's regular expression may have."""
 
 MAX_WORD = 10_000
 MAX_FILE_NAME = 255
-"""Bytes of a file's name that file systems take."""
+"""Bytes of a file's name, as file systems limit it."""
 
 Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
 
 
 class External(Model):
-    """A grid's ``[external]``: a program that trains, and where what it leaves is found."""
+    """A grid's ``[external]``: the command that trains, and the samples that it writes."""
 
     command: Annotated[list[Word], Field(min_length=1)]
-    """The program and its arguments, each a string of its own; names in braces are filled in, no shell is involved."""
+    """The program and its arguments, a string each; names in braces are filled in, and no shell runs."""
     samples: Word
-    """What it leaves below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, or a saved
+    """What the script writes below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, or a saved
     generator (.pt of TorchScript, .pt2 of torch.export)."""
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
-    """Of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
+    """The shape of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
     log: Annotated[str, Field(max_length=MAX_WORD)] = ""
-    """A regular expression for lines of its output, with the groups epoch, step, steps_per_epoch, loss_d and loss_g,
-    or some of them."""
+    """A regular expression for lines of the script's output, with some of the groups epoch, step, steps_per_epoch,
+    loss_d and loss_g."""
     files: list[Word] = []
-    """Patterns of files, beside the grid's, whose change makes every run a new one; besides those that the command
-    names, and what Python scripts among them import."""
+    """Patterns of files beside the grid's file that are part of every run's id, besides those that the command names
+    and those that Python scripts among them import."""
     links: list[Word] = []
-    """Files and folders beside the grid's that the program opens by itself: links to them lie in ``{out}``."""
+    """Files and folders beside the grid's file that the script opens by itself: ``{out}`` contains links to them."""
     paired: bool = True
-    """Whether runs of one seed share what the program draws; false for one that is not told ``{seed}``."""
+    """Whether runs of one seed share random numbers; false for a command without ``{seed}``."""
     keep_samples: bool = False
-    """Whether what was scored stays as the program left it, instead of in one compressed file."""
+    """Whether scored samples stay as the script wrote them, instead of in one compressed file."""
     timeout_sec: PositiveFloat | None = None
-    """Seconds after which a run is ended, and has failed."""
+    """Seconds after which a run is stopped and counts as failed."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
-            list(_names_in(word, f"external.command.{number}"))
+            list(list_placeholders(word, f"external.command.{number}"))
             if "\0" in word:
                 raise refusal(f"external.command.{number}", word, "valid: a word without the character NUL")
         if self.paired and "seed" not in self.names:
@@ -90,17 +89,19 @@ class External(Model):
 
     @property
     def is_generator(self) -> bool:
-        """Whether a saved generator is left instead of images."""
+        """Whether the script saves a generator instead of images."""
         return Path(self.samples).suffix in GENERATOR_SUFFIXES
 
     @property
     def names(self) -> list[str]:
-        """What the command names in braces, each once."""
-        return list(dict.fromkeys(name for word in self.command for name in _names_in(word, "external.command")))
+        """The names in braces in the command, each once."""
+        return list(
+            dict.fromkeys(name for word in self.command for name in list_placeholders(word, "external.command"))
+        )
 
 
 class ExternalScoring(Model):
-    """How what a program drew is scored."""
+    """How the samples of an external run are scored."""
 
     features: FeatureKind
     """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
@@ -116,7 +117,7 @@ class ExternalConfig(HashedConfig):
     command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
     """As in the grid, names in braces not filled in."""
     parameters: dict[str, str] = {}
-    """What the levels fill in: name → text."""
+    """Name in braces → the text that the levels set."""
     samples: Word
     """As in the grid, like ``latent_shape``, ``log``, ``links``, ``keep_samples`` and ``timeout_sec``."""
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
@@ -125,32 +126,32 @@ class ExternalConfig(HashedConfig):
     keep_samples: bool = False
     timeout_sec: PositiveFloat | None = None
     code: str
-    """A name of the program's files by their content, ``NAME@HASH``."""
+    """The name of the script's files with a hash of their content, ``NAME@HASH``."""
     files: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Those files, below the grid's folder."""
+    """The files that the hash is made of, relative to the grid's folder."""
     dataset: str = "mnist-10k"
-    """Whose held-out images are compared with: a data set by name, or folder:PATH."""
+    """The data set whose held-out images samples are compared with: by name, or folder:PATH."""
     image_size: Annotated[int, Field(gt=0, le=1024)] = 28
     """Side of the images, in pixels."""
     steps: Annotated[int, Field(ge=0)] = 0
-    """Generator steps, where the command is told; 0 where they are the program's own affair."""
+    """Generator steps; 0 where the command does not name them."""
     seed: Annotated[int, Field(ge=0)]
-    """What the program's randomness is to depend on."""
+    """The seed that the command is filled with."""
     scoring: ExternalScoring
-    """How the run is judged."""
+    """How the run is scored."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """Corrections that changed the numbers of runs like this one; see ``RunConfig.revisions``.
+        """Corrections that changed the results of such runs; see ``RunConfig.revisions``.
 
-        ``samples_in_any_order``: which images are scored, and in which order, does not depend on the order of files.
+        ``samples_in_any_order``: the choice and order of scored images do not depend on the order of files.
         """
         has_files = self.latent_shape is None
         return (*(("samples_in_any_order",) if has_files else ()), *folder_revisions(self.dataset))
 
     @property
     def num_channels(self) -> int:
-        """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
+        """Colour channels of the images: 1 or 3."""
         return count_channels(self.dataset)
 
     @model_validator(mode="after")
@@ -160,11 +161,11 @@ class ExternalConfig(HashedConfig):
         return self
 
 
-def _names_in(word: str, field: str) -> Iterator[str]:
-    """Yield the names that a word has in braces, each plain: no attributes, no formats.
+def list_placeholders(word: str, field: str) -> Iterator[str]:
+    """Yield the names in braces of a word of the command; attributes and formats are refused.
 
     Raises:
-        PydanticCustomError: if it is no such text.
+        PydanticCustomError: if the braces contain anything but a name.
     """
     try:
         parts = list(string.Formatter().parse(word))
@@ -179,16 +180,16 @@ def _names_in(word: str, field: str) -> Iterator[str]:
 
 
 def fill_word(word: str, values: Mapping[str, str]) -> str:
-    """Fill in what a word has in braces: each name's value, and nothing that a format could do besides."""
+    """Fill in the names in braces of a word with their values."""
     parts = string.Formatter().parse(word)
     return "".join(text + ("" if name is None else values[name]) for text, name, _, _ in parts)
 
 
 def check_log(pattern: str) -> None:
-    """Refuse what is no regular expression with the groups that are understood.
+    """Check that a log's pattern is a regular expression with groups of ``LOG_GROUPS``.
 
     Raises:
-        PydanticCustomError: naming what is wrong.
+        PydanticCustomError: saying what is wrong.
     """
     if not pattern:
         return
@@ -204,17 +205,22 @@ def check_log(pattern: str) -> None:
 
 
 def compile_log(pattern: str) -> re.Pattern[str]:
-    """Compile a log's regular expression; that its syntax may come to mean something else is left unsaid."""
+    """Compile a log's regular expression, without Python's warnings about its syntax."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return re.compile(pattern)
 
 
 def check_pattern(field: str, pattern: str, place: str) -> None:
-    """Refuse a pattern of files that ``Path.glob`` does not take, or that leads out of its folder.
+    """Check that ``Path.glob`` takes a pattern of files, and that it stays within its folder.
+
+    Args:
+        field: the path of the field.
+        pattern: its value.
+        place: where the files are, for the message.
 
     Raises:
-        PydanticCustomError: naming what is wrong.
+        PydanticCustomError: saying what is wrong.
     """
     parts = Path(pattern).parts
     if Path(pattern).is_absolute() or ".." in parts or not parts:
@@ -225,19 +231,8 @@ def check_pattern(field: str, pattern: str, place: str) -> None:
         raise refusal(field, pattern, f"valid: names of at most {MAX_FILE_NAME} bytes, without the character NUL")
 
 
-def check_links(external: External, folder: Path, source: str) -> None:
-    """Refuse links to what is not beside the grid.
-
-    Raises:
-        UserError: naming it.
-    """
-    for name in external.links:
-        if not (folder / name).exists():
-            raise UserError(f"{source}: external.links = {shorten(repr(name))}: no such file or folder in {folder}")
-
-
 def write_value(value: Any) -> str:
-    """Write a level's value as a command takes it: ``true``, ``0.001``, or the text itself.
+    """Write a level's value as a word of the command: ``true``, ``0.001``, or the text itself.
 
     Raises:
         ValueError: if it is a table or a list.

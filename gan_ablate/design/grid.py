@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 from pydantic_core import PydanticCustomError
@@ -23,7 +22,7 @@ from gan_ablate.design.validation import Model, check_depth, choices, look_of, r
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 BudgetName = Literal["smoke", "standard", "full"]
@@ -32,7 +31,7 @@ MAX_SEEDS = 10_000
 MAX_CHARACTERS = 1_000_000
 MAX_SENTENCE = 1_000
 MAX_NAME = 80
-"""Characters of a factor's or a level's name: figures and tables have room for no more."""
+"""The most characters of a factor's or a level's name: figures and tables have room for no more."""
 
 _OTHER_COLUMNS = ("block", "completed", "diverged", "failed", "planned")
 _RESERVED_GRIDS = (
@@ -41,7 +40,7 @@ _RESERVED_GRIDS = (
 
 
 class Budget(Model):
-    """How much a grid may spend; what a grid file leaves out comes from ``DEFAULT_BUDGETS``."""
+    """How much a grid may spend; fields that a grid file leaves out come from ``DEFAULT_BUDGETS``."""
 
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)] | None = None
     seeds: Annotated[int, Field(gt=0, le=MAX_SEEDS)] | None = None
@@ -50,8 +49,8 @@ class Budget(Model):
     curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] | None = None
 
 
-# 1,280 samples are twenty times the 64 features, the fewest that scoring accepts. At 2,048 the choice of images adds
-# less than a tenth to what seeds of dcgan-28 spread, 1.6 % to 3.7 % of FID, in less than 5 % of a run's time.
+# 1,280 samples are twenty times the 64 features, the fewest that scoring accepts. Seeds of dcgan-28 spread by 1.6 % to
+# 3.7 % of FID; at 2,048 samples the choice of images adds less than a tenth, in less than 5 % of a run's time.
 DEFAULT_BUDGETS: dict[BudgetName, Budget] = {
     "smoke": Budget(steps=120, seeds=2, num_samples=2_000, curve_samples=1_280, curve_points=2),
     "standard": Budget(steps=1_500, seeds=5, num_samples=10_000, curve_samples=2_048, curve_points=10),
@@ -70,7 +69,7 @@ Share = Annotated[float, BeforeValidator(read_percent), Field(ge=0.001, le=1)]
 
 
 def _name_by_path(value: Any) -> Any:
-    """Write tables in tables as one table whose names are dotted: ``{"loss.kind": […]}``."""
+    """Flatten nested tables into one with dotted names: ``{"loss.kind": […]}``."""
     if not isinstance(value, dict):
         return value
     paths: dict[str, Any] = {}
@@ -88,9 +87,9 @@ BlockValue = StrictBool | StrictInt | StrictFloat | Annotated[str, Field(min_len
 
 
 class Grid(Model):
-    """A grid file, read: what is asked, the preset it starts from, the factors and how they are combined.
+    """A grid file: the question, the preset, the factors and how they are combined.
 
-    ``name`` and ``source`` come from the file's place, all else from its text.
+    ``name`` and ``source`` come from the path of the file, all other fields from its text.
     """
 
     name: str
@@ -99,44 +98,53 @@ class Grid(Model):
     question: str = ""
     base: str = ""
     external: External | None = None
-    """A user's script that trains instead, where there is no ``base``."""
+    """A user's script that trains instead of this program; such a grid has no ``base``."""
     design: DesignKind = "factorial"
     margin: Share = 0.1
-    """The smallest change worth having, of an outcome that is compared by ratios: "10 %" is one to 1.1 times it, or to
-    its 1.1th part. What certainly lies within is negligible."""
+    """The smallest change that matters, of an outcome that is compared by ratios: with "10 %", a ratio between 1 / 1.1
+    and 1.1 is negligible."""
     factors: Annotated[dict[str, Factor], Field(min_length=1)]
     blocks: Annotated[dict[str, Annotated[list[BlockValue], Field(min_length=1)]], BeforeValidator(_name_by_path)] = {}
-    """Field, or ``preset`` → the values within each of which everything is compared."""
+    """Field, or ``preset`` → its values, each a block within which variants are compared."""
     set: dict[str, Any] = {}
     budget: dict[BudgetName, Budget] = {}
     claims: list[Claim] = []
 
     @property
     def log_margin(self) -> float:
-        """The margin of a log ratio: it is negligible within ± this."""
+        """The margin on the log scale: a log ratio within ± this is negligible."""
         return math.log1p(self.margin)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the grid's file, where user code is looked for."""
+        return Path(self.source).parent.resolve()
 
 
 def list_grids() -> list[str]:
-    """Names of the shipped grids."""
-    return list(_shipped("grids"))
+    """List the names of the shipped grids."""
+    return [*_list_shipped("grids")]
 
 
 def list_presets() -> list[str]:
-    """Names of the shipped presets."""
-    return list(_shipped("presets"))
+    """List the names of the shipped presets."""
+    return [*_list_shipped("presets")]
 
 
 def list_studies() -> list[str]:
-    """Names of the shipped studies, each of several grids."""
-    return list(_shipped("studies"))
+    """List the names of the shipped studies."""
+    return [*_list_shipped("studies")]
 
 
 def load_preset(name: str, source: str) -> dict[str, Any]:
-    """Read a shipped preset as plain data, what is said of it left out.
+    """Read the settings of a shipped preset.
+
+    Args:
+        name: one of ``list_presets()``.
+        source: the option or field that names it, for the message.
 
     Raises:
-        UserError: if there is no such preset; ``source`` says who asked for it.
+        UserError: if there is no such preset.
     """
     if name not in list_presets():
         raise UserError(f"{source} = {shorten(repr(name))}: no such preset; {choices(str(name), list_presets())}")
@@ -148,41 +156,22 @@ def describe_preset(name: str) -> str:
     return str(read_preset(name)["description"])
 
 
-@functools.cache  # a grid may ask for 10,000 variants
+@functools.cache  # every variant of a grid reads it
 def read_preset(name: str) -> dict[str, Any]:
-    """Read the file of a shipped preset, with what is said of it; not to be changed."""
-    return tomllib.loads(resources.files("gan_ablate.design.presets").joinpath(f"{name}.toml").read_text("utf-8"))
+    """Read the file of a shipped preset, with its description; callers must not change the result."""
+    return tomllib.loads(_read_shipped("presets", name))
 
 
 def load_grid(name: str | Path) -> Grid:
-    """Load a shipped grid by name, or another one by the path of its TOML file.
+    """Load a shipped grid by name, or another grid by the path of its TOML file.
 
     Args:
         name: one of ``list_grids()``, or a path that ends in ``.toml``.
 
     Raises:
-        UserError: if there is no such grid, or its file is not a grid.
+        UserError: if there is no such grid, or its file is not a valid grid.
     """
-    path = Path(name)
-    if not str(name).isprintable():
-        raise UserError(f"--grid {shorten(str(name))}: characters that cannot be printed")
-    if path.suffix != ".toml" and not path.is_file():
-        if str(name) not in list_grids():
-            advice = f"{choices(str(name), [*list_grids(), *list_studies()])}, or the path of a .toml file"
-            raise UserError(f"--grid {shorten(str(name))}: no such grid; {advice}")
-        source, stem = f"grid {name}", str(name)
-        text = resources.files("gan_ablate.design.grids").joinpath(f"{name}.toml").read_text("utf-8")
-    else:
-        source, stem = str(path), path.stem
-        try:
-            text = path.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as unreadable:
-            raise UserError(f"--grid {path}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
-        if not re.fullmatch(r"[\w-]+", stem) or stem in _RESERVED_GRIDS:
-            raise UserError(
-                f"--grid {path}: the file's name becomes a folder beside {', '.join(_RESERVED_GRIDS)}: "
-                "use another one, of letters, digits, - and _"
-            )
+    source, stem, text = _read_source(name)
     data = {"title": stem, **_read_toml(text, source)}
     if not {"base", "external"} & data.keys():
         raise UserError(f"{source}: base is missing")
@@ -194,33 +183,46 @@ def load_grid(name: str | Path) -> Grid:
             advice = f"valid: one line of at most {MAX_SENTENCE} characters that can be printed"
             raise UserError(f"{source}: {field} = {shorten(repr(text))}: {advice}")
     for factor_name, factor in grid.factors.items():
-        _check_names(source, factor_name, factor)
-        if factor.baseline not in factor.levels:
-            advice = choices(factor.baseline, list(factor.levels))
-            where = f"{source}: factors.{factor_name}.baseline"
-            raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
+        _check_factor(source, factor_name, factor)
     _check_base(grid, source)
     _check_distinct(grid, source)
-    check_claims(
-        grid.claims,
-        grid.factors,
-        source,
-        has_interactions=grid.design == "factorial",
-        max_sentence=MAX_SENTENCE,
-    )
+    has_interactions = grid.design == "factorial"
+    check_claims(grid.claims, grid.factors, source, has_interactions=has_interactions, max_sentence=MAX_SENTENCE)
     return grid
 
 
+def _read_source(name: str | Path) -> tuple[str, str, str]:
+    """Read a grid's file: its name for messages, the grid's name and the text."""
+    path = Path(name)
+    if not str(name).isprintable():
+        raise UserError(f"--grid {shorten(str(name))}: characters that cannot be printed")
+    if path.suffix != ".toml" and not path.is_file():
+        if str(name) not in list_grids():
+            advice = f"{choices(str(name), [*list_grids(), *list_studies()])}, or the path of a .toml file"
+            raise UserError(f"--grid {shorten(str(name))}: no such grid; {advice}")
+        return f"grid {name}", str(name), _read_shipped("grids", str(name))
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise UserError(f"--grid {path}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
+    if not re.fullmatch(r"[\w-]+", path.stem) or path.stem in _RESERVED_GRIDS:
+        raise UserError(
+            f"--grid {path}: the file's name becomes a folder beside {', '.join(_RESERVED_GRIDS)}: "
+            "use another one, of letters, digits, - and _"
+        )
+    return str(path), path.stem, text
+
+
 def _check_base(grid: Grid, source: str) -> None:
-    """Refuse a grid of neither a preset nor a program, and one of both."""
+    """Check that a grid has either a preset or a user's script."""
     if grid.external is None:
         load_preset(grid.base, f"{source}: base")
     elif grid.base or "preset" in grid.blocks:
         raise UserError(f"{source}: base = {shorten(repr(grid.base))}: valid: a base preset, or [external], not both")
 
 
-def _check_names(source: str, factor_name: str, factor: Factor) -> None:
-    """Refuse names that tables, figures and files could not show."""
+def _check_factor(source: str, factor_name: str, factor: Factor) -> None:
+    """Refuse names that tables, figures and files cannot show, and a baseline that is not a level."""
     taken, where = (*RESULT_COLUMNS, *_OTHER_COLUMNS), f"{source}: factors.{shorten(factor_name)}"
     if look_of(factor_name) in map(look_of, taken) or factor_name.endswith(("_low", "_high")):
         raise UserError(f"{where}: results have a column of that name; rename the factor")
@@ -229,10 +231,14 @@ def _check_names(source: str, factor_name: str, factor: Factor) -> None:
             raise UserError(f"{where}: {shorten(repr(name))}: use letters, digits, spaces and _ . , : + -")
         if len(name) > MAX_NAME:
             raise UserError(f"{where}: {shorten(name)}: valid: at most {MAX_NAME} characters")
+    if factor.baseline not in factor.levels:
+        advice = choices(factor.baseline, list(factor.levels))
+        where = f"{source}: factors.{factor_name}.baseline"
+        raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
 
 
 def _check_distinct(grid: Grid, source: str) -> None:
-    """Refuse names of factors, levels and blocks that look alike; folders of images are told apart by their content."""
+    """Refuse names of factors, levels and blocks that look alike; image folders are compared by content later."""
     refuse_lookalikes(list(grid.factors), f"{source}: factors")
     for name, factor in grid.factors.items():
         refuse_lookalikes(list(factor.levels), f"{source}: factors.{shorten(name)}.levels")
@@ -255,36 +261,17 @@ def _read_toml(text: str, source: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _shipped(folder: str) -> tuple[str, ...]:
+def _list_shipped(folder: str) -> list[str]:
     files = resources.files(f"gan_ablate.design.{folder}").iterdir()
-    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
-def count_variants(grid: Grid) -> int:
-    """Count the variants of a grid's design."""
-    counts = [len(factor.levels) for factor in grid.factors.values()]
-    return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
-
-
-def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
-    """Yield a level for every factor, the all-baseline variant first."""
-    baseline = {name: factor.baseline for name, factor in grid.factors.items()}
-    others = {
-        name: [level for level in factor.levels if level != factor.baseline] for name, factor in grid.factors.items()
-    }
-    match grid.design:
-        case "factorial":
-            ordered = ([baseline[name], *others[name]] for name in grid.factors)
-            yield from (dict(zip(grid.factors, levels, strict=True)) for levels in itertools.product(*ordered))
-        case "one-at-a-time":
-            yield baseline
-            yield from ({**baseline, name: level} for name, levels in others.items() for level in levels)
-        case _:
-            assert_never(grid.design)
+def _read_shipped(folder: str, name: str) -> str:
+    return resources.files(f"gan_ablate.design.{folder}").joinpath(f"{name}.toml").read_text("utf-8")
 
 
 class Study(Model):
-    """Grids that are run together and share their runs."""
+    """Grids that are computed together and share runs."""
 
     title: str
     question: str
@@ -293,15 +280,14 @@ class Study(Model):
 
 def load_study(name: str) -> Study:
     """Read a shipped study."""
-    text = resources.files("gan_ablate.design.studies").joinpath(f"{name}.toml").read_text("utf-8")
-    return validate(Study, tomllib.loads(text), f"study {name}")
+    return validate(Study, tomllib.loads(_read_shipped("studies", name)), f"study {name}")
 
 
 def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
-    """Load shipped grids by name, all grids of shipped studies, and other grids by path; each once.
+    """Load shipped grids by name, all grids of shipped studies, and other grids by path, each once.
 
     Raises:
-        UserError: if one is not there or no grid, or two are named alike.
+        UserError: if there is no such grid, one is not valid, or two have the same name.
     """
     single = [part for name in names for part in (load_study(name).grids if name in list_studies() else [name])]
     grids = {name: load_grid(name) for name in single}
@@ -313,25 +299,25 @@ def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
 
 
 class Document(Model):
-    """The document that a preset's model comes from: how it trains it, and what its choices claim."""
+    """The document that a preset's model comes from: how it trains the model, and what its choices claim."""
 
     title: str
     dataset: str
-    """What it learns; ``folder:PATH`` where that is a user's folder."""
+    """The data set; ``folder:PATH`` where it is a user's folder."""
     epochs: int
     seed: int = 0
     claims: list[str]
-    """Ids of claims in shipped grids, on what the model does or leaves."""
+    """Ids of claims in shipped grids on choices of the model."""
     repaired: str
-    """What was repaired, or is of our choice; empty where nothing is."""
+    """What the preset changes or adds; empty where it follows the document."""
 
     def command(self, preset: str) -> str:
-        """Write what trains it at its own settings."""
+        """Write the command that trains the preset as the document does."""
         seed = f" --seed {self.seed}" if self.seed else ""
         return f"gan-ablate train {preset} --dataset {self.dataset} --epochs {self.epochs}{seed}"
 
 
 def load_document(preset: str) -> Document | None:
-    """Read what is known of a preset's document; None of the preset that is our own."""
+    """Read the document of a preset; None where it comes from no document."""
     data = read_preset(preset).get("document")
     return None if data is None else validate(Document, data, f"preset {preset}, [document]")

@@ -1,7 +1,7 @@
 """Outcomes: every measured quantity of a run, with its name, scale, better direction and definition.
 
-This list is the only one: an outcome added here is a column of a grid's table, may be claimed, gets effects and a line
-in the report's appendix. ``gan_ablate.analysis.table`` computes its values from records.
+This is the only list: an outcome added here is a column of a grid's table, may be claimed, has effects and a line in
+the report's appendix. ``gan_ablate.analysis.table`` computes its values from records.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MAX_LOG = 700.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """One thing that is measured of a run.
+    """One measured quantity of a run.
 
     Attributes:
         name: the column's name.
-        title: what tables and figures call it.
-        better: which direction is the better one, or None where neither is.
-        scale: ``ratio`` where effects are compared as log ratios and reported in percent, ``difference`` elsewhere.
+        title: its name in tables and figures.
+        better: the better direction, or None where neither is.
+        scale: ``ratio`` where effects are log ratios, reported in percent; ``difference`` for other outcomes.
         definition: one sentence.
         is_timed: whether it depends on the machine's speed, so that runs of different machines do not compare.
     """
@@ -122,7 +122,7 @@ _OUTCOMES = (
 OUTCOMES: dict[str, Outcome] = {outcome.name: outcome for outcome in _OUTCOMES}
 
 RATIO_OUTCOMES = tuple(name for name, outcome in OUTCOMES.items() if outcome.scale == "ratio")
-"""Those that are compared by ratios, and so have a margin."""
+"""Outcomes on the ratio scale, which have a margin."""
 
 if TYPE_CHECKING:
     OutcomeName: TypeAlias = str
@@ -144,7 +144,7 @@ _OTHER_COLUMNS = {
         "scoring_sec", "total_sec", "diverged_at",
     ),
 }  # fmt: skip
-"""Outcome → columns behind it."""
+"""Outcome → columns after it."""
 
 RESULT_COLUMNS = (
     "variant",
@@ -158,16 +158,16 @@ RESULT_COLUMNS = (
         for column in (name, *_OTHER_COLUMNS.get(name, ()))
     ),
 )
-"""Columns of a grid's table beside its factors, whose names they may therefore not have."""
+"""Columns of a grid's table besides its factors, which may not have the same names."""
 
 
 def percent_change(log_ratio: float) -> float:
-    """Turn a log ratio into a change in percent: log 2 → +100, log ½ → -50; infinite where no float holds it."""
+    """Turn a log ratio into a change in percent: log 2 → +100, log ½ → -50; infinite above the largest float."""
     return math.inf if log_ratio > MAX_LOG else 100 * math.expm1(log_ratio)
 
 
 class Throughput(Model):
-    """What a training step costs, warm-up, measurements and scoring excluded.
+    """The cost of a training step, without warm-up, measurements and scoring.
 
     Attributes:
         step_ms_median: milliseconds of one G step with its D steps.
@@ -175,10 +175,10 @@ class Throughput(Model):
         step_ms_p90: the ninetieth percentile.
         steps_per_sec: 1000 / ``step_ms_median``.
         images_per_sec: real images that D sees per second.
-        num_timed_steps: how many steps the percentiles rest on.
-        peak_memory_bytes: of the process while it trained, or on a GPU of its tensors; 0 where the system does not say.
+        num_timed_steps: number of steps behind the percentiles.
+        peak_memory_bytes: peak memory of the training process, or on a GPU of its tensors; 0 where it is unknown.
 
-    Of a user's script whose log has no steps, only the last two are known.
+    The other attributes are None for a user's script whose log has no steps.
     """
 
     step_ms_median: float | None = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gan_ablate.design.claims import DesignKind, Factor, label_levels
+from gan_ablate.design.claims import label_levels
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import PREFIX, KnownFolders
 from gan_ablate.design.external import AnyConfig, ExternalConfig
@@ -18,19 +17,28 @@ from gan_ablate.design.grid import (
     Budget,
     BudgetName,
     Grid,
-    count_variants,
-    list_combinations,
 )
-from gan_ablate.design.resolve import budget_settings, list_options, reference_notes, resolve_variant, unscored_notes
-from gan_ablate.design.resolve_external import (
-    check_external,
-    folder_notes,
-    grid_folder,
-    resolve_program,
-    unpaired_notes,
+from gan_ablate.design.resolve import (
+    Shared,
+    list_budget_layers,
+    list_options,
+    reference_notes,
+    resolve_variant,
+    unscored_notes,
 )
+from gan_ablate.design.resolve_external import check_external, folder_notes, resolve_script, unpaired_notes
 from gan_ablate.design.run_fields import MAX_STEPS
-from gan_ablate.design.settings import TELLING, Block, count_blocks, file_name, list_blocks, look_up, tell_apart
+from gan_ablate.design.settings import (
+    SELF_EXPLAINING,
+    Block,
+    count_blocks,
+    count_variants,
+    file_name,
+    list_blocks,
+    list_combinations,
+    look_up,
+    tell_apart,
+)
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.design.validation import Model, choices, shorten
 from gan_ablate.errors import UserError
@@ -38,11 +46,11 @@ from gan_ablate.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gan_ablate.design.settings import Layer
+    Resolve = Callable[[Grid, Mapping[str, str], Block, Shared], AnyConfig]
 
 MAX_VARIANTS = 10_000
 MAX_RUNS = 1_000_000
-"""Of a plan: all of their names are held at once."""
+"""The most runs of a plan, whose names are all held at once."""
 
 Intervals = Literal["fixed", "sequential"]
 
@@ -54,11 +62,11 @@ class Variant(Model):
     levels: dict[str, str]
     config: AnyConfig
     block: dict[str, str] = {}
-    """Field → value, of what sets its block apart from the grid as its file has it; see ``design.blocks``."""
+    """Field → value where its block differs from the grid's file; see ``settings.Block``."""
 
     @property
     def trained(self) -> RunConfig:
-        """The configuration of a variant that this program trains, as all are but those of ``[external]``."""
+        """The configuration, of a variant without a user's script."""
         assert isinstance(self.config, RunConfig)
         return self.config
 
@@ -72,24 +80,24 @@ class Variant(Model):
 
 
 class Plan(Model):
-    """Everything a grid will train: its variants, the baseline first, times its seeds."""
+    """All runs of a grid: its variants, the baseline first, times its seeds."""
 
     grid: Grid
     budget: BudgetName
     seeds: Annotated[tuple[int, ...], Field(strict=False)]
     variants: Annotated[tuple[Variant, ...], Field(strict=False)]
     folders: dict[str, str] = {}
-    """Where each ``folder:NAME@HASH`` lies on this machine."""
+    """The path of each ``folder:NAME@HASH`` on this machine."""
     sources: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
-    """The files whose content each ``NAME@HASH`` of a user's code stands for."""
+    """``NAME@HASH`` of user code → the files that the hash is made of."""
     intervals: Intervals = "fixed"
-    """Whether the number of seeds was settled before any was looked at, or they are added as answers come in."""
+    """Whether the number of seeds was fixed beforehand, or seeds are added after interim analyses."""
     until_settled: bool = False
-    """Whether the answers say how many seeds there are."""
+    """Whether seeds are added until every decision is made."""
     stopped: dict[str, int] = {}
-    """How many of the seeds a variant gets, by its label, where its questions were settled before the others'."""
+    """A variant's label → how many seeds it gets, where its decisions were made before the others'."""
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """What is to be known before anything is trained."""
+    """What a user should know before training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,32 +108,17 @@ class Plan(Model):
         return data
 
     @property
-    def factors(self) -> dict[str, Factor]:
-        """What the grid varies."""
-        return self.grid.factors
-
-    @property
-    def kind(self) -> DesignKind:
-        """How the grid combines them."""
-        return self.grid.design
-
-    @property
-    def log_margin(self) -> float:
-        """The grid's margin, of a log ratio."""
-        return self.grid.log_margin
-
-    @property
     def name(self) -> str:
-        """What its file and folder are called among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
+        """The name of its file and folder among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
         words = [
-            value.removeprefix(PREFIX) if field in TELLING else f"{field}-{value}"
+            value.removeprefix(PREFIX) if field in SELF_EXPLAINING else f"{field}-{value}"
             for field, value in self.baseline.block.items()
         ]
         return "@".join([self.grid.name, *map(file_name, words)])
 
     @property
     def blocks(self) -> tuple[Plan, ...]:
-        """A plan for each block, within which its variants are compared; of one block, itself."""
+        """A plan for each block, within which variants are compared."""
         by_block: dict[tuple[tuple[str, str], ...], list[Variant]] = {}
         for variant in self.variants:
             by_block.setdefault(tuple(variant.block.items()), []).append(variant)
@@ -133,33 +126,33 @@ class Plan(Model):
 
     @property
     def run_names(self) -> dict[str, str]:
-        """Words for every run, by its id: its variant's label, behind its block where there are several."""
+        """Run id → the variant's label, with the block before it where there are several."""
         blocks = self.blocks
         return {
             variant.run_id(seed): f"{words}: {variant.label}" if len(blocks) > 1 else variant.label
             for block, words in zip(blocks, name_blocks(blocks), strict=True)
-            for variant, seed in block.places
+            for variant, seed in block.seeded_variants
         }
 
     @property
     def runs(self) -> Iterator[tuple[Variant, AnyConfig]]:
-        """Every run: seeds outermost, so that an unfinished grid has whole seeds to compare."""
-        return ((variant, variant.with_seed(seed)) for variant, seed in self.places)
+        """The variant and the configuration of every run; all variants of one seed come before the next seed."""
+        return ((variant, variant.with_seed(seed)) for variant, seed in self.seeded_variants)
 
     @property
-    def places(self) -> Iterator[tuple[Variant, int]]:
-        """The variant and the seed of every run, in the same order."""
+    def seeded_variants(self) -> Iterator[tuple[Variant, int]]:
+        """The variant and the seed of every run, in the order of ``runs``."""
         num_seeds = [(variant, len(self.seeds_of(variant))) for variant in self.variants]
         return ((variant, seed) for number, seed in enumerate(self.seeds) for variant, num in num_seeds if number < num)
 
     @property
     def run_ids(self) -> Iterator[str]:
-        """The name of every run, in the same order."""
-        return (variant.run_id(seed) for variant, seed in self.places)
+        """The id of every run, in the order of ``runs``."""
+        return (variant.run_id(seed) for variant, seed in self.seeded_variants)
 
     @property
     def num_runs(self) -> int:
-        """How many there are."""
+        """The number of runs."""
         return sum(len(self.seeds_of(variant)) for variant in self.variants)
 
     def seeds_of(self, variant: Variant) -> tuple[int, ...]:
@@ -173,10 +166,10 @@ class Plan(Model):
 
 
 def name_blocks(plans: Sequence[Plan]) -> list[str]:
-    """Say what sets plans of one grid apart, in a few words each: ``fashion-mnist``; nothing where nothing does.
+    """Say in a few words each how plans of one grid differ: ``fashion-mnist``; empty where they do not.
 
     Args:
-        plans: of a block each.
+        plans: each of one block.
     """
     fields = max((plan.baseline.block for plan in plans), key=len)
     fields = {**fields, **{field: "" for plan in plans for field in plan.baseline.block}}
@@ -187,7 +180,7 @@ def _block_words(plan: Plan, field: str) -> str:
     value: Any = plan.baseline.block.get(field)
     if value is None:  # as the grid's file has it
         value = plan.grid.base if field == "preset" else look_up(plan.baseline.config, field)
-    return str(value) if field in TELLING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
+    return str(value) if field in SELF_EXPLAINING else f"{field.replace('_', ' ').replace('.', ' ')} {value}"
 
 
 def plan(
@@ -205,87 +198,82 @@ def plan(
     """Resolve every variant of a grid into configurations of runs.
 
     Args:
-        grid: what to resolve.
-        budget: how much to spend.
+        grid: the grid to resolve.
+        budget: how many steps, seeds and samples to spend.
         seeds: how many seeds, instead of the budget's number; they count from 0.
         steps: generator steps of a run, instead of the budget's number.
-        dataset: instead of the grid's and its preset's data set; several make a block each.
-        base: instead of the grid's base preset; several make a block each.
-        features: score with this extractor instead of the data set's own.
+        dataset: replaces the grid's and its preset's data set; several make a block each.
+        base: replaces the grid's base preset; several make a block each.
+        features: the extractor, instead of the data set's default.
         overrides: ``path=value`` settings for every variant, the value in TOML's notation or a bare word.
-        allow_code: allow the scripts and modules of users that the grid names to be run.
+        allow_code: whether user code that the grid names may be run.
 
-    What lies over what, from the bottom: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels,
-    the options.
+    Later settings replace earlier ones: the preset, the budget, the grid's ``[set]``, its ``[blocks]``, the levels, the
+    options.
 
     Raises:
-        UserError: if any variant is not a valid configuration, or two are the same or have the same name; or if the
-            grid runs user code and that is not allowed.
+        UserError: if a variant is not a valid configuration, if two variants are the same or have the same name, or if
+            the grid runs user code and that is not allowed.
     """
-    resolved = _resolve_budget(grid, budget, seeds, steps)
-    if grid.external is not None:
-        check_external(grid, grid.external, steps, _as_sequence(base), allow_code=allow_code)
-    common = budget_settings(resolved)
-    options = list_options(features, overrides)
-    own_budget: list[Layer] = []
-    if budget in grid.budget:
-        own = grid.budget[budget].model_dump(include={*common["scoring"]}, exclude_none=True)
-        own_budget.append((f"{grid.source}, [budget.{budget}]", {"scoring": own}))
-    folders = KnownFolders()
-    is_file = Path(grid.source).suffix == ".toml"
-    code = UserCode(grid_folder(grid) if is_file else None, is_allowed=allow_code)
+    chosen = _resolve_budget(grid, budget, seeds, steps)
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
-    num_variants = count_blocks(grid, datasets, bases) * count_variants(grid)
+    if grid.external is not None:
+        check_external(grid, grid.external, steps, bases, allow_code=allow_code)
+    options = list_options(features, overrides)
+    num_variants, num_seeds = count_blocks(grid, datasets, bases) * count_variants(grid), chosen.seeds or 1
     if num_variants > MAX_VARIANTS:
         raise UserError(f"{grid.source}: {num_variants:,} variants; valid: at most {MAX_VARIANTS:,}")
-
-    def resolve(levels: Mapping[str, str], block: Block) -> AnyConfig:
-        if grid.external is not None:
-            return resolve_program(grid, levels, block, resolved, options, folders)
-        return resolve_variant(grid, levels, block, common, own_budget, options, folders, code)
-
-    variants = [
-        variant for block in list_blocks(grid, datasets, bases) for variant in _resolve_block(grid, block, resolve)
-    ]
+    is_file = Path(grid.source).suffix == ".toml"
+    code = UserCode(grid.folder if is_file else None, is_allowed=allow_code)
+    shared = Shared(chosen, list_budget_layers(grid, budget), options, KnownFolders(), code)
+    blocks = list_blocks(grid, datasets, bases)
+    variants = [variant for block in blocks for variant in _resolve_block(grid, block, shared)]
     _refuse_equal_variants(grid, variants)
-    for variant in variants:
-        if isinstance(variant.config, ExternalConfig):
-            code.places[variant.config.code] = str(grid_folder(grid))
-            code.files[variant.config.code] = variant.config.files
-    folders.places.update(code.places)
-    num_seeds = resolved.seeds or 1
-    if len(variants) * num_seeds > MAX_RUNS:
-        size = f"{len(variants):,} variants × {num_seeds:,} seeds are {len(variants) * num_seeds:,} runs"
-        advice = f"valid: at most {MAX_RUNS:,}, here {MAX_RUNS // len(variants):,} seeds"
-        raise UserError(f"{grid.source}: {size}; {advice}")
+    _check_num_runs(grid, num_variants, num_seeds)
+    for config in (variant.config for variant in variants):
+        if isinstance(config, ExternalConfig):
+            code.paths[config.code], code.files[config.code] = str(grid.folder), config.files
     return Plan(
         grid=grid,
         budget=budget,
         seeds=tuple(range(num_seeds)),
         variants=tuple(variants),
-        folders=folders.places,
+        folders=shared.folders.paths | code.paths,
         sources=code.files,
-        notes=(
-            *folders.notes,
-            *folder_notes(grid, (variant.config for variant in variants)),
-            *unscored_notes(variant.config for variant in variants),
-            *reference_notes((variant.config for variant in variants), folders),
-            *unpaired_notes(grid),
-        ),
+        notes=_list_notes(grid, variants, shared.folders),
     )
 
 
-def _resolve_block(grid: Grid, block: Block, resolve: Callable[[Mapping[str, str], Block], AnyConfig]) -> list[Variant]:
-    """Resolve every variant of a block, and say what sets the block apart."""
-    every = [(levels, resolve(levels, block)) for levels in list_combinations(grid)]
+def _resolve_block(grid: Grid, block: Block, shared: Shared) -> list[Variant]:
+    """Resolve every variant of a block, and say how the block differs from the grid's file."""
+    resolve: Resolve = resolve_variant if grid.external is None else resolve_script
+    every = [(levels, resolve(grid, levels, block, shared)) for levels in list_combinations(grid)]
     apart: dict[str, str] = {}
     if block.fields:
         baseline, config = every[0]
-        apart = tell_apart(grid, block, config, functools.partial(resolve, baseline))
+        apart = tell_apart(grid, block, config, lambda plain: resolve(grid, baseline, plain, shared))
     return [
         Variant(label=label_levels(grid.design, grid.factors, levels), levels=levels, config=config, block=apart)
         for levels, config in every
     ]
+
+
+def _check_num_runs(grid: Grid, num_variants: int, num_seeds: int) -> None:
+    if num_variants * num_seeds > MAX_RUNS:
+        size = f"{num_variants:,} variants × {num_seeds:,} seeds are {num_variants * num_seeds:,} runs"
+        advice = f"valid: at most {MAX_RUNS:,}, here {MAX_RUNS // num_variants:,} seeds"
+        raise UserError(f"{grid.source}: {size}; {advice}")
+
+
+def _list_notes(grid: Grid, variants: Sequence[Variant], folders: KnownFolders) -> tuple[str, ...]:
+    configs = [variant.config for variant in variants]
+    return (
+        *folders.notes,
+        *folder_notes(grid, configs),
+        *unscored_notes(configs),
+        *reference_notes(configs, folders),
+        *unpaired_notes(grid),
+    )
 
 
 def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:
@@ -299,9 +287,9 @@ def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int 
         if number is not None and not 1 <= number <= most:
             raise UserError(f"{option} {number}: valid: a whole number from 1 to {most}")
     asked = {"seeds": seeds, "steps": steps}
-    own = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
+    of_grid = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
     given = {key: value for key, value in asked.items() if value is not None}
-    return DEFAULT_BUDGETS[name].model_copy(update={**own, **given})
+    return DEFAULT_BUDGETS[name].model_copy(update={**of_grid, **given})
 
 
 def _refuse_equal_variants(grid: Grid, variants: list[Variant]) -> None:

@@ -1,4 +1,4 @@
-"""Resolve a run: lay preset, budget, grid file and options over one another."""
+"""Resolve a run: merge the settings of its preset, budget, grid file and options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gan_ablate.design.datasets import (
     default_features,
     list_images,
 )
-from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, Grid, load_preset
+from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
 from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
 from gan_ablate.design.user_code import UserCode
@@ -35,14 +35,41 @@ if TYPE_CHECKING:
 _BUDGET_COUNTS = ("num_samples", "curve_samples")
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all variants of a plan have in common.
+
+    Attributes:
+        budget: the budget, with the changes that options make.
+        budget_layers: what the grid's own budget sets of scoring.
+        options: what options set.
+        folders: the image folders that were found so far; resolving adds to them.
+        code: the user code that was found so far; resolving adds to it.
+    """
+
+    budget: Budget
+    budget_layers: list[Layer]
+    options: list[Layer]
+    folders: KnownFolders
+    code: UserCode
+
+
 def budget_settings(budget: Budget) -> dict[str, Any]:
-    """Return what a budget sets in every run."""
+    """Return the settings that a budget makes in every run."""
     scoring = {key: getattr(budget, key) for key in ("num_samples", "curve_samples", "curve_points")}
     return {"steps": budget.steps, "scoring": scoring}
 
 
+def list_budget_layers(grid: Grid, name: BudgetName) -> list[Layer]:
+    """List what a grid's own budget sets of scoring."""
+    if name not in grid.budget:
+        return []
+    scoring = grid.budget[name].model_dump(include={*_BUDGET_COUNTS, "curve_points"}, exclude_none=True)
+    return [(f"{grid.source}, [budget.{name}]", {"scoring": scoring})]
+
+
 def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
-    """List what options set for every variant."""
+    """List the settings that options make in every variant."""
     options: list[Layer] = []
     if features is not None:
         options.append((f"--features {features}", {"scoring": {"features": features}}))
@@ -53,7 +80,7 @@ def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
 
 
 def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
-    """Say which data sets' runs will have no scores, and how they would."""
+    """Say which data sets' runs will not be scored, and which options would change that."""
     unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
     return [
         f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
@@ -66,28 +93,28 @@ def reference_notes(configs: Iterable[AnyConfig], folders: KnownFolders) -> list
     """Say which data sets hold out few images for their extractor; see ``describe_reference``.
 
     Raises:
-        UserError: if one holds out too few for any score.
+        UserError: if a data set holds out too few images for any score.
     """
-    judged = dict.fromkeys((config.dataset, config.scoring.features) for config in configs)
-    return [note for dataset, features in judged if (note := describe_reference(dataset, features, folders))]
+    scored = dict.fromkeys((config.dataset, config.scoring.features) for config in configs)
+    return [note for dataset, features in scored if (note := describe_reference(dataset, features, folders))]
 
 
 def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolders) -> str:
-    """Say that a folder holds out few images for an extractor, or nothing where there are enough.
+    """Say that a folder holds out few images for an extractor; empty where there are enough.
 
-    FID compares covariances. Of no more images than features, a covariance is singular; of few more, FID is biased.
+    FID compares covariances. With no more images than features a covariance is singular; with few more FID is biased.
 
     Args:
-        dataset: by name.
-        features: that judge it.
-        folders: that are known.
+        dataset: its name; ``folder:NAME@HASH`` for a folder.
+        features: the extractor.
+        folders: the folders that were found.
 
     Raises:
-        UserError: if they are too few for any score.
+        UserError: if there are too few images for any score.
     """
-    if features == "none" or dataset not in folders.places:
+    if features == "none" or dataset not in folders.paths:
         return ""
-    folder = Path(folders.places[dataset])
+    folder = Path(folders.paths[dataset])
     num = len(list_images(folder))
     num_held_out, num_features, needed = num // HELD_OUT_SHARE, NUM_FEATURES[features], MIN_SAMPLES[features]
     counted = f"{PREFIX}{folder}: {num:,} images, of which {num_held_out:,} are held out to compare with"
@@ -103,10 +130,11 @@ def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolder
     )
 
 
-def lay_levels(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str, list[Layer]]:
-    """List what a grid's file sets for one variant, from the bottom; and name the variant, for messages.
+def list_layers(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str, list[Layer]]:
+    """List the settings that a grid's file makes in one variant, those that replace others last.
 
-    Its own layers are the last ones, of that name.
+    Returns:
+        The name of the variant's levels, for messages, and the layers; those of the levels have that name.
     """
     where = ", ".join(f"{factor}.{level}" for factor, level in levels.items())
     source = f"{grid.source}, level {shorten(where)}"
@@ -115,13 +143,13 @@ def lay_levels(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[str
 
 
 def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownFolders) -> Any:
-    """Name a folder of images by its content; what is none stays as it is.
+    """Name a folder of images by its content; any other value stays as it is.
 
     Args:
-        dataset: as some layer sets it.
-        layers: in which it is looked for, for the message.
-        source: that is named where none of them sets it.
-        folders: that are known.
+        dataset: the value, as a layer sets it.
+        layers: the layers, to name the one that sets it in a message.
+        source: the name for the message where no layer sets it.
+        folders: the folders that were found; this adds to them.
 
     Raises:
         UserError: if there is no such folder of images.
@@ -132,32 +160,19 @@ def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownF
     return folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
 
 
-def resolve_variant(
-    grid: Grid,
-    levels: Mapping[str, str],
-    block: Block,
-    common: dict[str, Any],
-    own_budget: list[Layer],
-    options: list[Layer],
-    folders: KnownFolders,
-    code: UserCode,
-) -> RunConfig:
-    """Lay everything that has a say over one variant of a grid.
+def resolve_variant(grid: Grid, levels: Mapping[str, str], block: Block, shared: Shared) -> RunConfig:
+    """Resolve one variant of a grid that starts from a preset.
 
     Args:
-        grid: whose variant.
+        grid: the grid.
         levels: a level for every factor.
-        block: in which it lies.
-        common: what the budget sets.
-        own_budget: what the grid's own budget says of scoring.
-        options: what options set.
-        folders: of images, noted as they are met.
-        code: user code, noted as it is met.
+        block: the block of the variant.
+        shared: what all variants have in common.
 
     Raises:
         UserError: if it is not a valid configuration.
     """
-    source, layers = lay_levels(grid, levels, block)
+    source, layers = list_layers(grid, levels, block)
     preset = block.preset
     for place, change in layers:
         if place == source:
@@ -165,19 +180,33 @@ def resolve_variant(
         if {"seed", "steps"} & change.keys():
             advice = "seed and steps are the same in every run of a grid; set them in [budget.standard]"
             raise UserError(f"{place}: {advice}")
-    layers = [*own_budget, *layers, *block.above, *options]
-    return resolve_run(load_preset(preset, f"{source}: preset"), source, common, layers, folders, code)
+    layers = [*shared.budget_layers, *layers, *block.above, *shared.options]
+    start = load_preset(preset, f"{source}: preset")
+    return resolve_run(start, source, shared.budget, layers, shared.folders, shared.code)
 
 
 def resolve_run(
     preset: dict[str, Any],
     source: str,
-    common: dict[str, Any],
+    budget: Budget,
     layers: list[Layer],
     folders: KnownFolders,
     code: UserCode | None = None,
 ) -> RunConfig:
-    """Lay a budget and layers over a preset, complete what follows from the data set, and check the whole."""
+    """Merge the settings of a run, add those that follow from its data set, and check the whole.
+
+    Args:
+        preset: the settings of the preset.
+        source: the name for messages on what no layer sets.
+        budget: replaces the preset's settings.
+        layers: replace the budget's settings, the last ones first.
+        folders: the folders that were found; this adds to them.
+        code: the user code that was found; this adds to it. Without it, user code is refused.
+
+    Raises:
+        UserError: if it is not a valid configuration.
+    """
+    common = budget_settings(budget)
     data = merge(preset, common)
     for _, change in layers:
         data = merge(data, change)
@@ -200,9 +229,9 @@ class SingleRun:
     """A run that belongs to no grid.
 
     Attributes:
-        config: all of it.
-        folders: where each ``folder:NAME@HASH`` lies on this machine.
-        notes: what is to be known before it is trained.
+        config: its configuration.
+        folders: the path of each ``folder:NAME@HASH`` on this machine.
+        notes: what a user should know before training.
     """
 
     config: RunConfig
@@ -223,12 +252,12 @@ def plan_run(
     """Resolve one preset into a run.
 
     Args:
-        preset: a shipped one.
-        dataset: instead of the preset's.
-        epochs: passes over the training images; the last one's remainder of a batch is left out.
-        steps: or generator steps; by default those of the standard budget.
-        seed: of every random stream.
-        features: score with this extractor instead of the data set's own.
+        preset: the name of a shipped preset.
+        dataset: replaces the preset's data set.
+        epochs: passes over the training images; an incomplete last batch is left out.
+        steps: generator steps, instead of epochs; by default those of the standard budget.
+        seed: the seed of every random stream.
+        features: the extractor, instead of the data set's default.
         overrides: ``path=value`` settings, the value in TOML's notation or a bare word.
 
     Raises:
@@ -239,12 +268,12 @@ def plan_run(
             raise UserError(f"{option} {number}: valid: a whole number from {least} to {most:,}")
     if epochs is not None and steps is not None:
         raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
-    common = budget_settings(DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {}))
+    budget = DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {})
     layers = list_options(features, overrides)
     if dataset is not None:
         layers.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
     folders = KnownFolders()
-    config = resolve_run(load_preset(preset, "preset"), "preset", common, layers, folders)
+    config = resolve_run(load_preset(preset, "preset"), "preset", budget, layers, folders)
     if epochs is not None:
         num_images = folders.count_images(config.dataset)
         steps = max(1, epochs * num_images // config.batch_size)
@@ -254,4 +283,4 @@ def plan_run(
         config = validate(RunConfig, {**config.model_dump(), "steps": steps}, f"--epochs {epochs}")
     config = config.model_copy(update={"seed": seed})
     notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
-    return SingleRun(config, folders.places, notes)
+    return SingleRun(config, folders.paths, notes)

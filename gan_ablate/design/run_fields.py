@@ -1,10 +1,11 @@
-"""RunFields: every field of a training run, each valid by itself, and the content hash that names the run."""
+"""RunFields: every field of a training run, each checked by itself, and the content hash that is the run's id."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
+import uuid
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat
@@ -19,43 +20,45 @@ if TYPE_CHECKING:
 
 
 PROTOCOL_VERSION = 5
-"""Raised whenever every configuration would give other numbers than before, or a field gets another default.
+"""Raised when the results of all configurations change, or the default of a field.
 
-Where only some would, ``HashedConfig.revisions`` names them anew.
+Where the results of some change, ``HashedConfig.revisions`` gives those new ids.
 """
 
 
 class HashedConfig(Model):
-    """What every run's configuration has: a seed, and a name made of its content."""
+    """A run's configuration: it has a seed, and a run id that is a hash of its content."""
 
     if TYPE_CHECKING:
         seed: int
 
     unnamed_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that change nothing of the answer, and so nothing of the name."""
+    """Fields that do not change the results and are not part of the run id."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """Corrections that changed the numbers of runs like this one, and so their names; other runs keep theirs."""
+        """Corrections that changed the results of such runs, and so their ids; other runs keep their ids."""
         return ()
 
     @functools.cached_property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits that name this configuration: the run's folder.
+        """The run's id and folder: twelve hexadecimal digits of a hash of its content.
 
-        What is at its default is left out, so a field that comes later, with today's behaviour as its default, renames
-        no run.
+        Fields at their defaults are left out, so a new field with today's behaviour as its default renames no run.
         """
         return self.run_id_of(self.seed)
 
     @property
     def known_run_ids(self) -> frozenset[str]:
-        """The name of this configuration, and those that it had before each of its ``revisions``."""
-        names = [self._write_hash_parts(self.revisions[:num]) for num in range(len(self.revisions) + 1)]
-        return frozenset(_shorten_digest(str(self.seed).join(name)) for name in names)
+        """The run id, and the ids that the run had before each of its ``revisions``."""
+        known = [self._write_hash_parts(self.revisions[:num]) for num in range(len(self.revisions) + 1)]
+        return frozenset(_shorten_digest(str(self.seed).join(parts)) for parts in known)
 
     def run_id_of(self, seed: int) -> str:
-        """Name the same run with another seed, without making its configuration: grids may have 100,000 runs."""
+        """Return the id of the same run with another seed, without building its configuration.
+
+        A plan may have a million runs.
+        """
         return _shorten_digest(str(seed).join(self._hash_parts))
 
     def with_seed(self, seed: int) -> Self:
@@ -65,7 +68,7 @@ class HashedConfig(Model):
         return other
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy as pydantic does, without what was derived from the fields that change."""
+        """Copy as pydantic does, without the cached ids."""
         other = super().model_copy(update=update, deep=deep)
         for name in ("run_id", "_hash_parts"):
             other.__dict__.pop(name, None)
@@ -73,22 +76,17 @@ class HashedConfig(Model):
 
     @functools.cached_property
     def _hash_parts(self) -> tuple[str, str]:
-        """All that names this configuration, before its seed and behind it."""
+        """The text of the content that is hashed, before and after the seed."""
         return self._write_hash_parts(self.revisions)
 
     def _write_hash_parts(self, revisions: tuple[str, ...]) -> tuple[str, str]:
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.unnamed_fields))
-        del content["seed"]
-        whole: dict[str, Any] = {"protocol": PROTOCOL_VERSION}
+        config = self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.unnamed_fields))
+        placeholder = uuid.uuid4().hex  # random, so that no other value contains it
+        content = {"config": config | {"seed": placeholder}, "protocol": PROTOCOL_VERSION}
         if revisions:
-            whole["revisions"] = revisions
-        # As json.dumps(..., sort_keys=True) of the whole would write it, with a gap where the seed belongs: the text of
-        # a value cannot be taken for that gap.
-        earlier = {name: value for name, value in content.items() if name < "seed"}
-        later = {name: value for name, value in content.items() if name > "seed"}
-        before, after = json.dumps(earlier, sort_keys=True)[:-1], json.dumps(later, sort_keys=True)[1:]
-        head, tail = f'{before}{", " if earlier else ""}"seed": ', f"{', ' if later else ''}{after}"
-        return f'{{"config": {head}', f"{tail}, {json.dumps(whole, sort_keys=True)[1:]}"
+            content["revisions"] = revisions
+        before, after = json.dumps(content, sort_keys=True).split(f'"{placeholder}"')
+        return before, after
 
 
 def _shorten_digest(text: str) -> str:
@@ -98,9 +96,9 @@ def _shorten_digest(text: str) -> str:
 MAX_STEPS = 10**9
 MAX_CLASSES = 1_000
 MAX_POINTS = 10_000
-"""Points of FID along training, and sample grids: each is a file, or a set of images that is scored."""
+"""The most points of FID over training, and sample grids: each is a file or a set of scored images."""
 MAX_SEED = 2**63 - 1
-"""The largest that tables hold as a number."""
+"""The largest seed that tables hold as a number."""
 
 Precision = Literal["fp32", "bf16"]
 LatentDistribution = Literal["normal", "uniform"]
@@ -123,7 +121,7 @@ class Scoring(Model):
 
 
 class RunFields(HashedConfig):
-    """Everything that changes a run's answer, each field valid by itself; see ``RunConfig``."""
+    """Everything that changes a run's results, each field checked by itself; see ``RunConfig``."""
 
     dataset: str = "mnist-10k"
     """What is learnt: a data set by name, or folder:PATH, whose pictures are turned upright as their EXIF says, laid on
@@ -193,19 +191,19 @@ class RunFields(HashedConfig):
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """Corrections that changed the numbers of runs like this one.
+        """Corrections that changed the results of such runs.
 
-        ``masks_after_networks``: dropout's stream is seeded behind the networks, whose constructors draw from it.
+        ``masks_after_networks``: dropout's stream is seeded after the networks, whose constructors sample from it.
         ``layer_behind_minibatch_std``: minibatch standard deviation has a layer between it and the last one.
         ``halves_round_up``: DiffAugment's shifts and cuts of half a pixel are rounded up, as in its authors' code.
-        ``own_parts_seeded``: a user's code is imported first and seeded then, with all streams that it may draw from.
-        ``folder_images_in_fixed_order``: images of a folder are held out by their content, whatever their names.
+        ``own_parts_seeded``: user code is imported before its random streams are seeded.
+        ``folder_images_in_fixed_order``: a folder's images are held out by their content and not by their names.
         ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator
         has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
         has_minibatch_std = part.kind != "module" and part.minibatch_std
-        # Python's ``round`` takes a half to the even number: these are the sides at which that is down.
+        # Python's ``round`` takes a half to the even number: at these sides it rounds down.
         has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (
             "cutout" in self.augmentation and self.image_size % 4 == 1
         )
@@ -220,32 +218,32 @@ class RunFields(HashedConfig):
 
     @property
     def user_parts(self) -> dict[str, UserPart]:
-        """Its parts that are user code: field → part."""
+        """Field → part, of the parts that are user code."""
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if isinstance(part, UserPart)}
 
     @property
     def num_channels(self) -> int:
-        """Colour channels of the images: 1 for the grey data sets, 3 for the others."""
+        """Colour channels of the images: 1 or 3."""
         return count_channels(self.dataset)
 
     @property
     def num_inputs_g(self) -> int:
-        """What G draws an image from: its latent, and where it is conditional a one-hot class behind it."""
+        """G's inputs for an image: the latent, and in a conditional run the one-hot class after it."""
         return self.latent_dim + (self.num_classes or 0)
 
     @property
     def num_outputs_d(self) -> int:
-        """Logits an image: one, and where D is conditional one more for each class."""
+        """D's logits for an image: one, and in a conditional run one more for each class."""
         return 1 + (self.num_classes or 0)
 
     @property
     def curve_steps(self) -> set[int]:
-        """The steps after which FID along training is taken."""
+        """The steps after which FID over training is measured."""
         points = self.scoring.curve_points
         return {round(self.steps * point / points) for point in range(1, points + 1)}
 
     @property
     def sheet_steps(self) -> set[int]:
-        """The steps after which a sample grid is drawn, those of FID along training among them."""
+        """The steps after which a sample grid is written, ``curve_steps`` among them."""
         return self.curve_steps | set(range(0, self.steps + 1, self.sheet_every or self.steps))

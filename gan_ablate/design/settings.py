@@ -1,4 +1,4 @@
-"""Settings: parse options, merge layers of settings, and list the blocks within which variants are compared."""
+"""Settings: parse options, merge layers of settings, and list the blocks and variants of a grid."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from gan_ablate.design.grid import MAX_NAME, load_preset
 from gan_ablate.design.validation import Model, check_depth, shorten
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.grid import Grid
 
 
 Layer: TypeAlias = tuple[str, dict[str, Any]]
-"""The name of a place, for messages, and what is set there."""
+"""The name of a layer, for messages, and its settings."""
 
 
 def find_origin(fields: list[str], layers: list[Layer]) -> str | None:
-    """Say which layer set one of the fields, the last first; where none did, which one set the first field's table."""
+    """Name the last layer that sets one of the fields, or else the last one that sets a table of the first field."""
     paths = [field.split(".") for field in fields]
     for alternatives in (paths, *([paths[0][:length]] for length in range(len(paths[0]) - 1, 0, -1))):
         for place, change in reversed(layers):
@@ -47,10 +47,10 @@ def _sets(change: Mapping[str, Any], path: list[str]) -> bool:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """Read one ``--set path=value``, the value in TOML's notation or a bare word, as what it sets.
+    """Parse one ``--set path=value``, the value in TOML's notation or a bare word.
 
     Raises:
-        UserError: if it is none.
+        UserError: if the text is not of that form.
     """
     source = f"--set {shorten(text)}"
     if not text.isprintable():
@@ -69,7 +69,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``change`` over ``base``, tables into tables; a table of another ``kind`` replaces the old one whole."""
+    """Merge ``change`` into ``base``, tables recursively; a table of another ``kind`` replaces the old one whole."""
     merged = dict(base)
     for dotted, given in change.items():
         name, _, rest = dotted.partition(".")
@@ -85,19 +85,42 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-TELLING = ("dataset", "preset")
-"""Fields whose values need no name to be understood."""
+def count_variants(grid: Grid) -> int:
+    """Count the variants of a grid's design."""
+    counts = [len(factor.levels) for factor in grid.factors.values()]
+    return math.prod(counts) if grid.design == "factorial" else 1 + sum(count - 1 for count in counts)
+
+
+def list_combinations(grid: Grid) -> Iterator[dict[str, str]]:
+    """Yield a level for every factor, the variant with all baselines first."""
+    baseline = {name: factor.baseline for name, factor in grid.factors.items()}
+    others = {
+        name: [level for level in factor.levels if level != factor.baseline] for name, factor in grid.factors.items()
+    }
+    match grid.design:
+        case "factorial":
+            ordered = ([baseline[name], *others[name]] for name in grid.factors)
+            yield from (dict(zip(grid.factors, levels, strict=True)) for levels in itertools.product(*ordered))
+        case "one-at-a-time":
+            yield baseline
+            yield from ({**baseline, name: level} for name, levels in others.items() for level in levels)
+        case _:
+            assert_never(grid.design)
+
+
+SELF_EXPLAINING = ("dataset", "preset")
+"""Fields whose values are understood without the field's name."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One setting within which a grid's variants are compared.
+    """One block: settings within which a grid's variants are compared.
 
     Attributes:
-        preset: what every variant starts from.
-        below: what it sets below the levels, as the grid's ``[blocks]`` say.
-        above: what it sets above them, as options say.
-        fields: that it sets → the values, as they were given.
+        preset: the preset that every variant starts from.
+        below: settings of the grid's ``[blocks]``, which levels replace.
+        above: settings of options, which replace those of levels.
+        fields: field → value, as the grid or the options give them.
     """
 
     preset: str
@@ -107,17 +130,17 @@ class Block:
 
 
 def count_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] = ()) -> int:
-    """Count the blocks that ``list_blocks`` would list."""
+    """Count the blocks that ``list_blocks`` lists."""
     return math.prod(len(values) for values in _values(grid, datasets, bases).values())
 
 
 def list_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] = ()) -> list[Block]:
-    """Cross the values of a grid's blocks.
+    """List every combination of the values of a grid's ``[blocks]``.
 
     Args:
-        grid: whose ``[blocks]``.
-        datasets: instead of its data sets.
-        bases: instead of its base presets.
+        grid: the grid.
+        datasets: replace its data sets.
+        bases: replace its base presets.
 
     Raises:
         UserError: if a preset does not exist.
@@ -149,36 +172,37 @@ def _values(grid: Grid, datasets: Sequence[str], bases: Sequence[str]) -> dict[s
 
 
 def tell_apart(grid: Grid, block: Block, config: AnyConfig, resolve: Callable[[Block], AnyConfig]) -> dict[str, str]:
-    """Say in which fields the baseline of a block is another one than the grid's without blocks: field → value.
+    """Return field → value where the baseline of a block differs from that of the grid without blocks.
 
     Args:
-        grid: whose block.
-        block: any.
-        config: of its baseline.
-        resolve: a block → the configuration of its baseline.
+        grid: the grid.
+        block: one of its blocks.
+        config: the configuration of the block's baseline.
+        resolve: returns the configuration of a block's baseline.
     """
     try:
         plain = resolve(Block(grid.base, (), (), {}))
-    except UserError:  # it needs the block's values
+    except UserError:  # the grid is not valid without the block's values
         plain = None
-    own = {}
+    apart = {}
     for field in block.fields:
         value, other = (block.preset, grid.base) if field == "preset" else (
             look_up(config, field), None if plain is None else look_up(plain, field)
         )  # fmt: skip
         if value != other:
-            own[field] = config.dataset if field == "dataset" else block.fields[field]  # a folder by its content
-    return order_block(own)
+            apart[field] = config.dataset if field == "dataset" else block.fields[field]  # a folder by its content
+    return order_block(apart)
 
 
-def order_block(own: Mapping[str, str]) -> dict[str, str]:
-    """Put what sets a block apart in an order that depends on nothing else."""
-    first = {field: place for place, field in enumerate(("preset", "dataset"))}
-    return dict(sorted(own.items(), key=lambda pair: (first.get(pair[0], len(first)), pair[0])))
+def order_block(apart: Mapping[str, str]) -> dict[str, str]:
+    """Sort the fields that set a block apart: the preset, the data set, then the others by name."""
+    first = ("preset", "dataset")
+    known = {field: apart[field] for field in first if field in apart}
+    return known | {field: apart[field] for field in sorted(apart.keys() - known.keys())}
 
 
 def look_up(config: AnyConfig, path: str) -> object:
-    """Find a field of a configuration by its dotted path, a table by its kind; ``none`` where there is none."""
+    """Return a field of a configuration by its dotted path, the kind of a table; ``none`` where there is no field."""
     node: object = config
     for part in path.split("."):
         node = getattr(node, part, "none")
@@ -186,6 +210,6 @@ def look_up(config: AnyConfig, path: str) -> object:
 
 
 def file_name(words: str) -> str:
-    """Write words so that any system takes them for a file's name; those that are too long end in a hash of theirs."""
+    """Turn words into a file's name that any system takes; a long one is cut and ends in a hash."""
     name = re.sub(r"[^\w.+-]+", "-", words)
     return name if len(name) <= MAX_NAME else f"{name[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

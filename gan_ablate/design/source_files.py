@@ -1,4 +1,4 @@
-"""Source files: list those that a user's module or script consists of, and hash their content."""
+"""Source files: list the files of a user's module or script, and hash their content."""
 
 from __future__ import annotations
 
@@ -27,66 +27,65 @@ if TYPE_CHECKING:
 MAX_SOURCE_BYTES = 100_000_000
 
 _PACKAGES = frozenset({"site-packages", "dist-packages"})
-"""Folders that packages are installed in, whatever the scheme."""
+"""Names of folders that packages are installed in."""
 
 
 def find_in(folder: Path) -> FileFinder:
-    """Return what looks for modules in one folder, as Python does for each folder of its path."""
+    """Return a finder of modules in one folder, as Python has one for each folder of its path."""
     return FileFinder(str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))
 
 
 def list_module_files(module: str, folder: Path) -> list[Path]:
-    """List the files of a module that lies in a folder, and of all that it imports from there.
+    """List the files of a module in a folder, and of the modules in that folder that it imports.
 
-    Nothing is run: import statements are read, wherever in a file they stand. A package counts with all of its files.
+    No code is run: import statements are read anywhere in a file. All files of a package count.
 
     Args:
         module: its dotted name.
-        folder: in which its first part lies.
+        folder: the folder that contains its first part.
 
     Returns:
-        The files; none if there is no such module.
+        The files; empty if there is no such module.
     """
     search = _Search([folder], with_data=True)
     return search.follow(search.locate(module.split("."), folder))
 
 
 def list_script_files(script: Path, folder: Path) -> list[Path]:
-    """List a script, and all that it imports from its own folder and from those above it, up to a grid's folder."""
-    own = script.parent
-    above = [place for place in own.parents if place.is_relative_to(folder)] if own.is_relative_to(folder) else []
-    return _Search([own, *above]).follow([script])
+    """List a script, and the modules that it imports from its folder and those above it, up to a grid's folder."""
+    above = [parent for parent in script.parents if parent.is_relative_to(folder)]
+    return _Search(above or [script.parent]).follow([script])
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a file is part of Python or of an installed package, and no user's own."""
+    """Whether a file is part of Python or of an installed package."""
     return file.is_relative_to(sysconfig.get_path("stdlib")) or not _PACKAGES.isdisjoint(file.parts)
 
 
 def is_module(file: Path) -> bool:
-    """Whether Python imports a file, and does not only open it."""
+    """Whether Python can import a file."""
     return file.name.endswith((*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES))
 
 
 def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
-    """Refuse files in a folder that have the name of a module which Python finds elsewhere.
+    """Refuse files in a folder that have the name of a module of another folder of Python's path.
 
-    Python would import one of the two for all code: a user's, PyTorch's and the standard library's.
+    Python would import one of the two for all code: the user's, PyTorch's and the standard library's.
 
     Args:
-        files: that a user's code imports.
-        folder: in which they lie.
+        files: the files of user code.
+        folder: the folder that contains them.
         source: the field that names the code, for the message.
 
     Raises:
         UserError: naming the file and the other module.
     """
-    elsewhere = [place for place in sys.path if Path(place or ".").resolve() != folder.resolve()]
+    others = [entry for entry in sys.path if Path(entry or ".").resolve() != folder.resolve()]
     files = list(filter(is_module, files))
     for name in sorted({path.relative_to(folder).parts[0].partition(".")[0] for path in files}):
         file = next(path for path in files if path.relative_to(folder).parts[0].partition(".")[0] == name)
         other = "of the standard library" if name in sys.stdlib_module_names else ""
-        found = None if other else PathFinder.find_spec(name, elsewhere)
+        found = None if other else PathFinder.find_spec(name, others)
         if found is not None and found.origin is not None:
             other = f"at {found.origin}"
         if other:
@@ -94,10 +93,10 @@ def refuse_shadows(files: Iterable[Path], folder: Path, source: str) -> None:
 
 
 def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
-    """Name files by their content and their places below a folder: ``STEM@HASH``.
+    """Name files by their content and their paths below a folder: ``STEM@HASH``.
 
     Raises:
-        UserError: if one cannot be read.
+        UserError: if a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(dict.fromkeys(files)):
@@ -116,8 +115,8 @@ class _Search:
     """Follows import statements from file to file, within some folders.
 
     Args:
-        roots: where modules are looked for, in this order; nothing outside them counts.
-        with_data: whether files count whose names are written out in a module, such as ``"nets.json"``.
+        roots: the folders in which modules are looked for, in this order; modules outside them do not count.
+        with_data: whether files count whose names are strings in a module, such as ``"nets.json"``.
     """
 
     def __init__(self, roots: Sequence[Path], *, with_data: bool = False) -> None:
@@ -126,7 +125,7 @@ class _Search:
         self._finders: dict[Path, FileFinder] = {}
 
     def follow(self, files: Iterable[Path]) -> list[Path]:
-        """Return files and all that they import, each once, sorted."""
+        """Return files and the files that they import, each once, sorted."""
         found: set[Path] = set()
         todo = list(files)
         while todo:
@@ -145,7 +144,7 @@ class _Search:
         return sorted(found)
 
     def locate(self, parts: Sequence[str], folder: Path) -> list[Path]:
-        """Return the files that importing a dotted name runs: those of its packages, then its own."""
+        """Return the files that importing a dotted name runs: those of its packages, then that of the module."""
         files: list[Path] = []
         for part in parts:
             if folder not in self._finders:
@@ -161,18 +160,18 @@ class _Search:
         return files
 
     def _list_data(self, file: Path, nodes: Iterable[ast.AST]) -> list[Path]:
-        """List files, beside a module or in a root, whose names the module has as texts: it may open them.
+        """List files, beside a module or in a root, whose names are strings in the module: it may open them.
 
-        Larger ones than ``MAX_SOURCE_BYTES`` are data sets, and do not count.
+        Files larger than ``MAX_SOURCE_BYTES`` are data sets and do not count.
         """
         texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         names = [text for text in texts if Path(text).suffix]
-        paths = [Path(os.path.normpath(place / name)) for name in names for place in (file.parent, *self._roots)]
+        paths = [Path(os.path.normpath(folder / name)) for name in names for folder in (file.parent, *self._roots)]
         found = [path for path in paths if any(map(path.is_relative_to, self._roots)) and os.path.isfile(path)]  # noqa: PTH113 (any text is a path to it)
         return [path for path in found if path.stat().st_size <= MAX_SOURCE_BYTES]
 
     def _resolve(self, file: Path, level: int, parts: Sequence[str]) -> list[Path]:
-        """Return what an import statement in a file stands for; a relative one starts from the file's own folder."""
+        """Return the files of an import statement; a relative one starts from the file's folder."""
         if level == 0:
             return next((files for root in self._roots if (files := self.locate(parts, root))), [])
         parents = list(file.parents)[level - 1 :]
@@ -181,18 +180,18 @@ class _Search:
 
 
 def _parse(file: Path) -> list[ast.AST]:
-    """Return the nodes of a file's syntax tree; none where Python cannot parse it."""
+    """Return the nodes of a file's syntax tree; empty where Python cannot parse it."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes that a user's strings do not escape
+        with warnings.catch_warnings(action="ignore"):  # about invalid escapes in strings
             return list(ast.walk(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 
 
 def _read_imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, list[str]]]:
-    """Yield what the nodes of a file import: the number of leading dots, and the names between dots.
+    """Yield the imports of a file: the number of leading dots, and the names between dots.
 
-    Calls of ``import_module`` and ``__import__`` count where the name is written out.
+    Calls of ``import_module`` and ``__import__`` count where the name is a string.
     """
     for node in nodes:
         match node:

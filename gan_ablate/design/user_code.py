@@ -73,29 +73,29 @@ class UserPenalty(UserPart):
 
 @dataclass
 class UserCode:
-    """Where the code of a plan's runs lies.
+    """The user code of a plan's runs.
 
     Attributes:
-        folder: beside which modules are looked for first.
-        is_allowed: whether they may be run.
-        places: ``NAME@HASH`` → the folder of the module, or nothing where it is installed.
-        files: ``NAME@HASH`` → the files that this is the name of.
+        folder: the folder in which modules are looked for first.
+        is_allowed: whether user code may be run.
+        paths: ``NAME@HASH`` → the folder of the module; empty where it is installed.
+        files: ``NAME@HASH`` → the files that the hash is made of.
     """
 
     folder: Path | None = None
     is_allowed: bool = False
-    places: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def complete(self, data: dict[str, Any], source: str) -> dict[str, Any]:
-        """Name the source of every part that is user code.
+        """Return the settings of a run with the field ``code`` set in every part that is user code.
 
         Args:
-            data: of a run, not checked yet.
-            source: where it comes from, for the message.
+            data: the settings of a run, not checked yet.
+            source: their origin, for the message.
 
         Raises:
-            UserError: if such code is not allowed, or there is no such module.
+            UserError: if user code is not allowed, or there is no such module.
         """
         for part in PARTS:
             given = data.get(part)
@@ -105,7 +105,7 @@ class UserCode:
             if "code" in given:
                 raise UserError(f"{source}: {part}.code: planning sets it; valid: leave it out")
             if not isinstance(path, str) or ":" not in path:
-                continue  # what is wrong with it is said with all else
+                continue  # refused when the whole is checked
             if not self.is_allowed:
                 what = f"{part}.path = {shorten(repr(path))}"
                 raise UserError(f"{source}: {what}: code of yours; valid: with --allow-code")
@@ -120,7 +120,7 @@ class UserCode:
         if not found.is_installed:
             refuse_shadows(found.files, found.root, f"{source} = {shorten(repr(module))}")
         code = name_files(found.root, found.files, module)
-        self.places[code] = str(found.root) if found.root == self.folder else ""
+        self.paths[code] = str(found.root) if found.root == self.folder else ""
         self.files[code] = tuple(path.relative_to(found.root).as_posix() for path in found.files)
         return code
 
@@ -131,8 +131,8 @@ class Source:
 
     Attributes:
         root: the folder that the module is imported from.
-        files: its own, and those below the root that it imports.
-        is_installed: whether it lies among Python's packages; then its package's files are all that count.
+        files: the module's files, and the files below the root that it imports; of an installed one, its package's.
+        is_installed: whether it is an installed package.
     """
 
     root: Path
@@ -145,7 +145,7 @@ def find_source(module: str, folder: Path | None) -> Source | None:
 
     Args:
         module: its dotted name.
-        folder: in which it is looked for first; then where Python looks.
+        folder: the folder in which it is looked for first, before Python's path.
     """
     if folder is not None and (files := list_module_files(module, folder)):
         return Source(folder, files)

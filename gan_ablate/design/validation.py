@@ -1,4 +1,4 @@
-"""Validation: turn plain data into checked frozen models, or say in one line what is wrong and what is valid."""
+"""Validation: turn plain data into checked frozen models, or raise an error that says in one line what is valid."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ ModelT = TypeVar("ModelT", bound="Model")
 
 MAX_SIZE = 65_536
 MAX_DEPTH = 20
-"""A level's deepest field is six tables down."""
+"""The most tables in one another; the deepest field is six tables down."""
 
 MAX_SHOWN = 100
-"""Characters of a name or a value that a message shows."""
+"""The most characters of a name or a value in a message."""
 
 MAX_CHOICES = 60
-"""Valid names that a message lists."""
+"""The most valid names in a message."""
 
 Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(BaseModel):
-    """A frozen part of a configuration that refuses fields it does not have, naming those that it has."""
+    """A frozen part of a configuration; an error on an unknown field names the valid ones."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, allow_inf_nan=False, extra="forbid", use_attribute_docstrings=True
@@ -60,7 +60,7 @@ def kind_alone(value: Any) -> Any:
 
 
 def choices(wrong: str, valid: list[str]) -> str:
-    """Say what would have been valid, the nearest first: ``did you mean beta1? valid: beta1, beta2``."""
+    """List the valid names, the nearest first: ``did you mean beta1? valid: beta1, beta2``."""
     near = difflib.get_close_matches(shorten(wrong), valid, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     more = f", and {len(valid) - MAX_CHOICES:,} more" if len(valid) > MAX_CHOICES else ""
@@ -68,20 +68,20 @@ def choices(wrong: str, valid: list[str]) -> str:
 
 
 def look_of(name: str) -> str:
-    """Return what is left of a name where case, width and separators are not seen: ``Real_Label`` is ``real label``.
+    """Return a name without case, width and separators: ``Real_Label`` becomes ``real label``.
 
-    A sign in front of a number stays: -1 is not 1.
+    A sign before a number stays: -1 is not 1.
     """
     folded = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"[^\w.+-]+|_+|(?<=\w)-(?=\w)", " ", folded).strip()
 
 
 def refuse_lookalikes(names: Sequence[str], where: str) -> None:
-    """Refuse names that look alike on a page, or become one file where a system knows no case.
+    """Refuse names that look alike on a page, or are one file on a system without case.
 
     Args:
-        names: of one kind.
-        where: they stand, for the message.
+        names: names of one kind.
+        where: the table that contains them, for the message.
 
     Raises:
         UserError: naming the first two.
@@ -100,10 +100,14 @@ def refuse_lookalikes(names: Sequence[str], where: str) -> None:
 
 
 def check_depth(data: dict[str, Any], source: str) -> None:
-    """Refuse tables that are deeper in one another than any field is, dots in names counted, and names like no field's.
+    """Refuse tables deeper than ``MAX_DEPTH``, dots in names counted, and names that are empty or not printable.
+
+    Args:
+        data: the tables.
+        source: their file or option, for the message.
 
     Raises:
-        UserError: naming where the chain begins; ``source`` says where it stands.
+        UserError: naming the outermost table.
     """
     layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
     while layer:
@@ -119,13 +123,13 @@ def check_depth(data: dict[str, Any], source: str) -> None:
 
 
 def refusal(field: str, value: object, advice: str, *others: str) -> PydanticCustomError:
-    """Build the error by which a validator refuses a field's value and says what would be valid.
+    """Return the error of a validator that refuses a field's value.
 
     Args:
-        field: its path.
-        value: what it is.
-        advice: what would be valid.
-        others: paths of the fields that it does not go with, any of which may be what is to be changed.
+        field: the path of the field.
+        value: its value.
+        advice: the problem, and what is valid.
+        others: paths of the fields that it does not go with; changing any of them may help.
     """
     context = {"field": field, "value": repr(value), "advice": advice, "others": list(others)}
     return PydanticCustomError("refused", "{advice}", context)
@@ -137,11 +141,11 @@ def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[
     Args:
         model: the class to build.
         data: nested dicts, lists, strings, numbers and booleans.
-        source: where the data came from, for the message: a file, a level, an option; or what says it of fields, given
-            the dotted paths of those that take part in what is wrong.
+        source: the origin of the data, for the message: a file, a level, an option. Or a function that returns the
+            origin, given the dotted paths of the fields in question.
 
     Raises:
-        UserError: one line that names the source, the field, its value and what would be valid.
+        UserError: one line that names the source, the field, its value and what is valid.
     """
     try:
         return model.model_validate(data)
@@ -151,10 +155,10 @@ def validate(model: type[ModelT], data: dict[str, Any], source: str | Callable[[
 
 
 def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any]) -> tuple[list[str], str]:
-    """Return the paths of the first field that is wrong and of those that make it so, and what is wrong with it."""
+    """Return the paths of the first wrong field and of fields that it conflicts with, and the message."""
     first = invalid.errors()[0]
     context = first.get("ctx", {})
-    # Pydantic puts a union's tag into the location; the user wrote no such key.
+    # Pydantic puts a union's tag into the location; the data has no such key.
     path: list[str] = []
     others: list[str] = []
     node: Any = data
@@ -196,7 +200,7 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a device of a kind that no machine could compute on, without loading PyTorch.
+    """Check the name of a device, without loading PyTorch.
 
     Raises:
         UserError: if it is neither the CPU nor a CUDA device.
@@ -206,13 +210,13 @@ def check_device_name(name: str) -> None:
 
 
 def shorten(text: str) -> str:
-    """Cut a long name or value down to what a line of a message has room for; write out what cannot be printed."""
+    """Shorten a long name or value for a message, and escape characters that cannot be printed."""
     shown = printable(text[:MAX_SHOWN])
     return shown if len(text) <= MAX_SHOWN else f"{shown}… ({len(text):,} characters)"
 
 
 def printable(text: str) -> str:
-    """Spell out what would steer a terminal."""
+    """Escape characters that cannot be printed, which may control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

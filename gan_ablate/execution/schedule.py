@@ -186,7 +186,7 @@ def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None
 
 def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Variant, int]]:
     """Name the same runs, in the plans' order, with the variant and the seed of each."""
-    places = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.places}
+    places = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.seeded_variants}
     known = summarise_runs(store, places)
     return {
         run_id: place for run_id, place in places.items() if run_id not in known or known[run_id].status == "failed"

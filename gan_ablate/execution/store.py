@@ -208,7 +208,7 @@ class Store:
             with_earlier: also read a record that its run left under an earlier name, before a revision, where there is
                 none under its present one. A report shows it; nothing that computes takes it for the run.
         """
-        for variant, seed in plan.places:
+        for variant, seed in plan.seeded_variants:
             config = variant.with_seed(seed) if with_earlier else None
             record = self.load_record(variant.run_id(seed)) if config is None else self.find_record(config)
             if record is not None:

@@ -247,7 +247,7 @@ def _find_baseline(every: Sequence[GridResults]) -> tuple[str, float, float] | N
 def _tabulate_verdicts(every: Sequence[GridResults], blocks: Mapping[str, str]) -> list[tuple[str, str]]:
     by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
     for results in every:
-        for claim_verdict in results.verdicts.claim_verdicts():
+        for claim_verdict in results.verdicts.claim_verdicts:
             protocols = results.comparable.protocols  # empty: only claims on outcomes without scores
             protocol = next(iter(protocols)) if len(protocols) == 1 else ()
             by_protocol.setdefault(protocol, []).append((results, claim_verdict))

@@ -117,7 +117,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     exports.write_tables(results)
     verdicts, summary = results.verdicts, results.summary
     effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
-    claim_verdicts = verdicts.claim_verdicts()
+    claim_verdicts = verdicts.claim_verdicts
     by_level = _simple_effects_sentences(simple)
     turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)

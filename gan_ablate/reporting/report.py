@@ -185,7 +185,7 @@ def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -
     claim_verdicts = [
         (of_grid, claim_verdict)
         for of_grid in results.values()
-        for claim_verdict in of_grid.verdicts.claim_verdicts()
+        for claim_verdict in of_grid.verdicts.claim_verdicts
         if claim_verdict.claim.id in document.claims and not of_grid.plan.baseline.block
     ]
     claim_verdicts.sort(key=lambda pair: pair[1].claim.order)

@@ -172,7 +172,7 @@ def _select(effects: Sequence[Effect]) -> list[Effect]:
 
 def _select_variants(table: Table, outcome: Outcome) -> list[str]:
     """Select the variants that a figure has room for, in their order: the baseline, and those of the best mean."""
-    labels = [variant.label for variant in table.design.variants]
+    labels = list(table.design.variants)
     if len(labels) <= MAX_SHOWN:
         return labels
     means = table.runs.groupby("variant")[outcome.name].mean().dropna()
@@ -231,9 +231,9 @@ def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, obje
     """Make a row for every variant: its levels, and the mean, interval and number of runs of each outcome."""
     rows = []
     by_variant = dict(iter(table.runs.groupby("variant")))
-    for variant in table.design.variants:
-        of_variant = by_variant[variant.label]
-        row: dict[str, object] = {**variant.levels, "variant": variant.label, "runs": len(of_variant)}
+    for label, levels in table.design.variants.items():
+        of_variant = by_variant[label]
+        row: dict[str, object] = {**levels, "variant": label, "runs": len(of_variant)}
         for outcome in outcomes:
             values = of_variant[outcome.name].to_numpy(np.float64)
             mean = mean_on_scale(values, is_ratio=outcome.scale == "ratio")

@@ -94,7 +94,7 @@ class SetScorer:
         few = describe_reference(dataset, kind, folders)
         self.notes = (*folders.notes, *([few] if few else []))
         self._dataset, self.kind, self._data_dir = dataset, kind, Path(data_dir)
-        place = folders.places.get(dataset)
+        place = folders.paths.get(dataset)
         self._place = None if place is None else Path(place)
         self._weights = None if inception_weights is None else Path(inception_weights)
         self._cache = user_cache() if out is None else Path(out) / "cache"

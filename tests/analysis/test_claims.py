@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from gan_ablate.analysis.claims import ClaimVerdict, Verdicts, judge
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_effect
@@ -35,7 +36,7 @@ def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float 
             log_effects.get(variant.levels["dropout"], 0) + noise * math.sin(7 * seed + len(variant.label))
         )
 
-    return estimate_effects(planned, make_results(planned, fid).runs)
+    return estimate_effects(Design.of(planned), make_results(planned, fid).runs)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
         Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
-    (batch_norm, _) = results.verdicts.claim_verdicts()
+    (batch_norm, _) = results.verdicts.claim_verdicts
     assert batch_norm.verdict == "open"
     rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
@@ -144,7 +145,7 @@ def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_
 
     save_runs(Store(tmp_path), plan(load_grid("head")), fid)
     results = GridResults.load(Store(tmp_path), "head")
-    judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts()}
+    judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts}
     assert judged["C12b"].verdict == "supported"
     (slower,) = judged["C12b"].decisive
     assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
@@ -178,7 +179,7 @@ def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:
     for budget, known in (("smoke", []), ("standard", ["C2", "C9"])):
         planned = plan(load_grid("bn_label_smooth"), budget=budget)  # type: ignore[arg-type]
         save_runs(Store(tmp_path / budget), planned, lambda *_: 20.0)
-        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.claim_verdicts()
+        judged = GridResults.load(Store(tmp_path / budget), "bn_label_smooth").verdicts.claim_verdicts
         assert [claim_verdict.claim.id for claim_verdict in judged] == known
 
 
@@ -194,7 +195,7 @@ def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
     save_runs(
         store, planned, lambda variant, seed: (20 + seed) * (2 if variant.levels["latent"] == "10" else 1.0 + seed / 50)
     )
-    (claim_verdict,) = GridResults.load(store, "mine").verdicts.claim_verdicts()
+    (claim_verdict,) = GridResults.load(store, "mine").verdicts.claim_verdicts
     assert (claim_verdict.claim.sentence, claim_verdict.verdict) == ("Ten are worse", "supported")
 
 
@@ -207,7 +208,7 @@ def compare_with(value: float, *, spread: float, **claim: object) -> ClaimVerdic
     stated = Claim.model_validate(
         {"sentence": "It is there", "outcome": "d_fake_end", "direction": "none", "against": value, **claim}
     )
-    return judge(stated, lambda _: [], functools.partial(estimate_against, planned, runs))
+    return judge(stated, lambda _: [], functools.partial(estimate_against, Design.of(planned), runs))
 
 
 @pytest.mark.parametrize(
@@ -236,14 +237,14 @@ def test_what_no_run_has_is_not_judged() -> None:
     planned = plan(load_grid("dropout"))
     runs = make_results(planned, lambda *_: 1.0).runs
     assert runs["probe_gain"].isna().all()
-    assert estimate_against(planned, runs, "probe_gain", 0.0) is None
+    assert estimate_against(Design.of(planned), runs, "probe_gain", 0.0) is None
 
 
 def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
     planned = plan(load_grid("representation"), seeds=3)
     save_runs(Store(tmp_path), planned, lambda *_: 1.0)
     verdicts = GridResults.load(Store(tmp_path), "representation").verdicts
-    judged = [claim_verdict.claim.id for claim_verdict in verdicts.claim_verdicts()]
+    judged = [claim_verdict.claim.id for claim_verdict in verdicts.claim_verdicts]
     reasons = {claim.id: reason for claim, reason in verdicts.unjudged()}
     assert not set(judged) & reasons.keys()
     assert {*judged, *reasons} == {"C16", "C17", "C18", "C19"}
@@ -273,11 +274,11 @@ def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
     """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
     rng = np.random.default_rng(0)
     planned = plan(load_grid("bn_label_smooth"))
-    fid = {(variant.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for variant, seed in planned.places}
+    fid = {(variant.label, seed): 20 * math.exp(rng.normal(0, 0.01)) for variant, seed in planned.seeded_variants}
     results = make_results(
         planned, lambda variant, seed: fid[variant.label, seed] * (0.5 if variant.levels["batch_norm"] == "on" else 1.0)
     )
-    claim_verdict = results.verdicts.claim_verdicts()[0]
+    claim_verdict = results.verdicts.claim_verdicts[0]
     assert (claim_verdict.claim.id, claim_verdict.verdict) == ("C2", "supported")
     (beside,) = claim_verdict.beside
     assert beside.expectation == claim_verdict.claim.beside[0]
@@ -373,7 +374,7 @@ def test_a_row_leaves_empty_what_an_effect_does_not_have() -> None:
 def test_bounds_that_nothing_excludes_are_numbers_in_percent() -> None:
     verdicts = verdicts_of("beta1", noise, seeds=2)
     growing = verdicts.plan.model_copy(update={"intervals": "sequential"})
-    row = row_of(estimate_effects(growing, verdicts.runs)[0])
+    row = row_of(estimate_effects(Design.of(growing), verdicts.runs)[0])
     assert numbers(row, "low", "high") == [-math.inf, math.inf]
     lowest, highest = numbers(row, "percent_change_low", "percent_change_high")
     assert lowest == -100
@@ -448,7 +449,7 @@ def test_a_run_of_which_nobody_knows_whether_it_collapsed_is_not_counted() -> No
 
 def test_a_comparison_with_a_value_has_no_rates() -> None:
     verdicts = verdicts_of("beta1", lambda variant, seed: math.nan if seed == 0 else noise(variant, seed))
-    effect = estimate_against(verdicts.plan, verdicts.runs, "recall", 0.5, 0.1)
+    effect = estimate_against(Design.of(verdicts.plan), verdicts.runs, "recall", 0.5, 0.1)
     assert effect is not None
     assert (effect.levels, effect.within, effect.outcome.name) == ({}, {}, "recall")
     assert effect.estimate.value == pytest.approx(0.2)  # a synthetic recall is 0.7

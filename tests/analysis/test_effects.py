@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import (
     Comparison,
     Effect,
@@ -154,7 +155,7 @@ def effects_of(grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome
         return [(part.split(":")[0], part.split(":")[1]) for part in key.split("*")]
 
     results = make_results(planned, fid, step_ms=lambda variant: 20.0 if "batch_norm:off" in levels(variant) else 30.0)
-    return {effect.name: effect for effect in estimate_effects(planned, results.runs, outcome)}
+    return {effect.name: effect for effect in estimate_effects(Design.of(planned), results.runs, outcome)}
 
 
 def test_main_effects_and_interaction_are_what_was_planted() -> None:
@@ -220,7 +221,7 @@ def test_diverged_runs_are_left_out_and_counted_as_the_worst() -> None:
         return 40.0 if seed == 4 else 20.0
 
     runs = make_results(planned, fid).runs
-    effects = {effect.name: effect for effect in estimate_effects(planned, runs)}
+    effects = {effect.name: effect for effect in estimate_effects(Design.of(planned), runs)}
     survived, counted = effects["beta1 0.9"].estimate, effects["beta1 0.9"].with_diverged
     assert survived.num_seeds == 3
     assert survived.value == pytest.approx(-math.log(2) / 3)
@@ -244,7 +245,7 @@ def test_an_outcome_that_no_run_has_gives_effects_without_values() -> None:
     assert effects["beta1 0.9"].estimate.value == pytest.approx(0)
     planned = plan(load_grid("beta1"))
     runs = make_results(planned, lambda *_: 20.0).runs.assign(recall=None)
-    assert all(effect.estimate.num_seeds == 0 for effect in estimate_effects(planned, runs, "recall"))
+    assert all(effect.estimate.num_seeds == 0 for effect in estimate_effects(Design.of(planned), runs, "recall"))
 
 
 def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
@@ -257,7 +258,7 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
         return SEED_FACTOR[seed] * math.exp(gains[at] + spread * math.sin(7 * seed + len(variant.label)))
 
     runs = make_results(planned, fid).runs
-    effects = estimate_simple_effects(planned, runs)
+    effects = estimate_simple_effects(Design.of(planned), runs)
     found = {(effect.name, effect.place): effect for effect in effects}
     assert len(found) == 4
     steady, uneven = (found["label smoothing on", f"batch norm {level}"] for level in ("on", "off"))
@@ -267,7 +268,7 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
     assert uneven.estimate.std > 100 * steady.estimate.std
     assert steady.test.confidence >= 0.95
     assert found["batch norm on", "label smoothing off"].estimate.value == pytest.approx(-0.7, abs=0.002)
-    assert estimate_simple_effects(plan(load_grid("essentials")), runs) == []
+    assert estimate_simple_effects(Design.of(plan(load_grid("essentials"))), runs) == []
 
 
 def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
@@ -279,14 +280,14 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
         return SEED_FACTOR[seed] * math.exp(gains[level] + 0.002 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
     runs = make_results(planned, fid).runs
-    large, small, none = estimate_effects(planned, runs)
+    large, small, none = estimate_effects(Design.of(planned), runs)
     assert (large.decision, large.is_too_small, large.is_beyond_margin) == ("higher", False, True)
     assert (small.decision, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
     assert (none.decision, none.is_too_small, none.needed_seeds) == ("negligible", False, None)
     # Differences have no margin.
-    assert [effect.decision for effect in estimate_effects(planned, runs, "kid")][-1] == "open"
+    assert [effect.decision for effect in estimate_effects(Design.of(planned), runs, "kid")][-1] == "open"
     strict = planned.model_copy(update={"grid": planned.grid.model_copy(update={"margin": 0.001})})
-    assert estimate_effects(strict, runs)[-1].decision == "open"
+    assert estimate_effects(Design.of(strict), runs)[-1].decision == "open"
 
 
 def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look() -> None:
@@ -294,8 +295,8 @@ def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look
     runs = make_results(
         fixed, lambda variant, seed: 20 + seed + math.sin(7 * float(variant.levels["beta1"]) * (seed + 1))
     ).runs
-    sequential = estimate_effects(fixed.model_copy(update={"intervals": "sequential"}), runs)
-    for wide, narrow in zip(sequential, estimate_effects(fixed, runs), strict=True):
+    sequential = estimate_effects(Design.of(fixed.model_copy(update={"intervals": "sequential"})), runs)
+    for wide, narrow in zip(sequential, estimate_effects(Design.of(fixed), runs), strict=True):
         assert wide.estimate.value == narrow.estimate.value
         assert wide.estimate.p > narrow.estimate.p
         assert wide.adjusted.low < narrow.adjusted.low
@@ -310,7 +311,7 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
 
     runs = make_results(planned, fid).runs
     for num_seeds in range(8, 15):
-        (effect,) = estimate_effects(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]}), runs)
+        (effect,) = estimate_effects(Design.of(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]})), runs)
         assert effect.decision == "open"
         assert not effect.is_too_small
     assert "of which later ones contradict earlier ones" in decision_sentence(effect, None, {})
@@ -319,8 +320,8 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
 def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand() -> None:
     planned = plan(load_grid("beta1"))
     runs = make_results(planned, lambda variant, seed: 20.0 + seed + math.sin(len(variant.label) * seed)).runs
-    assert estimate_effects(planned, runs)[0].sign_flip.p > 0
-    (sequential, _) = estimate_effects(planned.model_copy(update={"intervals": "sequential"}), runs)
+    assert estimate_effects(Design.of(planned), runs)[0].sign_flip.p > 0
+    (sequential, _) = estimate_effects(Design.of(planned.model_copy(update={"intervals": "sequential"})), runs)
     assert math.isnan(sequential.sign_flip.p)
     assert sequential.bootstrap is None
 
@@ -340,7 +341,7 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level() -
         return 20 * math.exp(gains[level] + 0.07 * math.sin(7 * seed + 3 * list(gains).index(level)))
 
     runs = make_results(planned, fid).runs
-    large, other, none = estimate_effects(planned, runs)
+    large, other, none = estimate_effects(Design.of(planned), runs)
     assert large.test.is_rejected
     assert other.test.is_rejected
     assert none.test.confidence == pytest.approx(0.95)
@@ -381,7 +382,7 @@ def test_a_diverged_run_counts_as_the_lowest_where_higher_is_better() -> None:
     ).runs
     recall = np.where(runs["dropout"] == "none", 0.9, 0.5 + 0.01 * runs["seed"])
     runs["recall"] = np.where(runs["status"] == "completed", recall, np.nan)
-    effects = {effect.name: effect for effect in estimate_effects(planned, runs, "recall")}
+    effects = {effect.name: effect for effect in estimate_effects(Design.of(planned), runs, "recall")}
     with_diverged = effects["dropout elements-50"].with_diverged
     assert with_diverged is not None
     assert with_diverged.value == pytest.approx(np.mean([0.5 - 0.9, 0.51 - 0.9, 0.52 - 0.9]))
@@ -392,10 +393,19 @@ def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_i
     runs = make_results(
         planned, lambda variant, seed: None if (variant.levels["beta1"], seed) == ("0.9", 0) else 20.0
     ).runs
-    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "fid")] == [False, False]
-    assert [effect.with_diverged is None for effect in estimate_effects(planned, runs, "grad_norm_g")] == [True, True]
+    assert [effect.with_diverged is None for effect in estimate_effects(Design.of(planned), runs, "fid")] == [
+        False,
+        False,
+    ]
+    assert [effect.with_diverged is None for effect in estimate_effects(Design.of(planned), runs, "grad_norm_g")] == [
+        True,
+        True,
+    ]
     none_left = runs.assign(fid=np.nan)
-    assert [effect.with_diverged is None for effect in estimate_effects(planned, none_left, "fid")] == [True, True]
+    assert [effect.with_diverged is None for effect in estimate_effects(Design.of(planned), none_left, "fid")] == [
+        True,
+        True,
+    ]
 
 
 def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
@@ -403,7 +413,7 @@ def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
     planned = plan(load_grid("beta1"), seeds=2)
     runs = make_results(planned, lambda variant, seed: 20.0 * 2 ** (seed + (variant.levels["beta1"] == "0.9"))).runs
     runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 0), "status"] = "diverged"
-    high = next(effect for effect in estimate_effects(planned, runs) if effect.levels == {"beta1": "0.9"})
+    high = next(effect for effect in estimate_effects(Design.of(planned), runs) if effect.levels == {"beta1": "0.9"})
     assert high.with_diverged is not None
     assert high.with_diverged.value == pytest.approx(high.estimate.value) == pytest.approx(math.log(2))
 
@@ -413,7 +423,7 @@ def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> Non
     runs = make_results(planned, lambda variant, seed: 20.0 + seed + len(variant.label) * math.sin(seed)).runs
     strangers = runs.assign(variant="a stranger", fid=1.0)
     fewer = planned.model_copy(update={"seeds": (1, 2)})
-    expected = estimate_effects(fewer, runs.loc[runs["seed"] > 0])
-    found = estimate_effects(fewer, pd.concat([strangers, runs.iloc[::-1]]))
+    expected = estimate_effects(Design.of(fewer), runs.loc[runs["seed"] > 0])
+    found = estimate_effects(Design.of(fewer), pd.concat([strangers, runs.iloc[::-1]]))
     assert [effect.estimate for effect in found] == [effect.estimate for effect in expected]
     assert {effect.estimate.num_seeds for effect in found} == {2}

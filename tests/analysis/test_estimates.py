@@ -15,13 +15,13 @@ from gan_ablate.analysis.estimates import (
     VarianceSplit,
     bootstrap_interval,
     contrast_sides,
-    contrast_values,
-    difference_estimate,
     log_scores,
     mean_estimate,
     rate_interval,
+    relative_efficiency,
     split_grid_variance,
     split_variance,
+    subtract_sides,
 )
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
@@ -40,7 +40,7 @@ def test_the_interval_is_scipys_t_interval() -> None:
 
 def test_a_difference_is_scipys_paired_t_test() -> None:
     values = RNG.normal(size=(5, 3))
-    estimate = mean_estimate(contrast_values(values, np.array([-1.0, 0.0, 1.0])))
+    estimate = mean_estimate(subtract_sides(contrast_sides(values, np.array([-1.0, 0.0, 1.0]))))
     low, high = scipy_stats.ttest_rel(values[:, 2], values[:, 0]).confidence_interval(0.95)
     assert (estimate.low, estimate.high) == pytest.approx((low, high))
 
@@ -48,7 +48,7 @@ def test_a_difference_is_scipys_paired_t_test() -> None:
 def test_a_missing_value_leaves_its_seed_out_only_where_it_counts() -> None:
     values = np.array([[1.0, 2.0, np.nan], [1.0, 3.0, 7.0], [1.0, 4.0, 8.0]])
     for weights, num_seeds in (((-1.0, 1.0, 0.0), 3), ((-1.0, 0.0, 1.0), 2)):
-        assert mean_estimate(contrast_values(values, np.array(weights))).num_seeds == num_seeds
+        assert mean_estimate(subtract_sides(contrast_sides(values, np.array(weights)))).num_seeds == num_seeds
 
 
 def test_one_seed_has_no_interval_and_none_has_no_value() -> None:
@@ -83,25 +83,14 @@ def test_rounding_noise_is_no_effect() -> None:
     """Thirds do not cancel exactly: six equal variants of a 2×3 design, contrasted."""
     values = RNG.normal(3, 1, size=(5, 1)).repeat(6, axis=1) / 3
     weights = np.array([-1 / 3, -1 / 3, -1 / 3, 1 / 3, 1 / 3, 1 / 3])
-    assert contrast_values(values, weights).tolist() == [0.0] * 5
-    assert math.isnan(mean_estimate(contrast_values(values, weights)).p)
+    assert subtract_sides(contrast_sides(values, weights)).tolist() == [0.0] * 5
+    assert math.isnan(mean_estimate(subtract_sides(contrast_sides(values, weights))).p)
 
 
 def test_ratios_beyond_all_numbers_are_infinite() -> None:
     estimate = Estimate(300.0, -2000.0, 2000.0, 2)
     assert estimate.as_ratio().high == math.inf
     assert estimate.as_percent_change().low == -100
-
-
-def test_an_unpaired_difference_is_scipys_welch_test() -> None:
-    treated, control = RNG.normal(1, 2, size=6), RNG.normal(0, 0.5, size=9)
-    estimate = difference_estimate(treated, np.append(control, np.nan))
-    expected = scipy_stats.ttest_ind(treated, control, equal_var=False)
-    low, high = expected.confidence_interval(0.95)
-    assert (estimate.low, estimate.high, estimate.p) == pytest.approx((low, high, expected.pvalue))
-    assert estimate.num_seeds == 6
-    assert math.isnan(difference_estimate(np.array([1.0]), control).low)
-    assert math.isnan(difference_estimate(np.array([]), control).value)
 
 
 def test_a_rate_has_scipys_exact_interval() -> None:
@@ -150,7 +139,7 @@ def test_a_contrast_is_the_difference_of_its_sides() -> None:
     weights = np.array([0.5, 0.5, -0.5, -0.5, 0.0])
     sides = contrast_sides(values, weights)
     np.testing.assert_allclose(sides[:, 0], values[:, :2].mean(axis=1))
-    np.testing.assert_allclose(sides[:, 0] - sides[:, 1], contrast_values(values, weights))
+    np.testing.assert_allclose(sides[:, 0] - sides[:, 1], values[:, :4] @ weights[:4])
     assert np.isnan(sides).any(axis=1).tolist() == [False, False, False, True, False, False, False]
 
 
@@ -187,35 +176,6 @@ def test_what_is_not_above_zero_has_no_logarithm() -> None:
     assert logs[[0, 4]] == pytest.approx([0, 1])
 
 
-@pytest.mark.parametrize("num_control", [0, 1, 4])
-def test_an_unpaired_difference_of_single_seeds_has_no_interval(num_control: int) -> None:
-    control = np.arange(num_control, dtype=np.float64)
-    estimate = difference_estimate(np.array([5.0]), control)
-    assert estimate.num_seeds == min(1, num_control)
-    assert all(math.isnan(bound) for bound in (estimate.low, estimate.high, estimate.std, estimate.p))
-    assert math.isnan(estimate.value) if num_control == 0 else estimate.value == 5 - control.mean()
-
-
-def test_the_spread_of_an_unpaired_difference_is_that_of_two_independent_seeds() -> None:
-    estimate = difference_estimate(np.array([0.0, 6.0]), np.array([0.0, 8.0, 4.0]))
-    assert estimate.std == pytest.approx(math.sqrt(18 + 16))
-
-
-def test_unpaired_seeds_that_agree_leave_nothing_to_test() -> None:
-    estimate = difference_estimate(np.full(3, 5.0), np.full(4, 2.0))
-    assert estimate.value == 3
-    assert math.isnan(estimate.low)
-    assert math.isnan(estimate.p)
-
-
-def test_spreads_whose_squares_vanish_are_tested_as_carefully_as_can_be() -> None:
-    """Welch's degrees of freedom lie between those of the smaller sample and of both: the fewest are the safest."""
-    treated, control = 1e-100 * np.array([1.0, 2.0, 4.0]), 1e-100 * np.array([3.0, 5.0, 9.0, 8.0])
-    estimate = difference_estimate(treated, control)
-    t = float(scipy_stats.ttest_ind(treated * 1e100, control * 1e100, equal_var=False).statistic)
-    assert estimate.p == pytest.approx(2 * scipy_stats.t.sf(abs(t), 2))
-
-
 def test_the_bootstrap_interval_has_hesterbergs_percentiles() -> None:
     """Of means of seeds that are drawn here anew, many more of them and in another way."""
     values = np.random.default_rng(3).normal(size=9)
@@ -237,7 +197,7 @@ def test_a_rates_interval_has_the_level_that_is_asked_for() -> None:
 
 def test_rounding_is_judged_by_the_size_of_a_seeds_own_values() -> None:
     values = np.array([[1e15, 1e15 + 4], [1.0, 2.0], [1e-13, 3e-13]])
-    contrasts = contrast_values(values, np.array([-1.0, 1.0]))
+    contrasts = subtract_sides(contrast_sides(values, np.array([-1.0, 1.0])))
     assert contrasts.tolist() == pytest.approx([0, 1, 2e-13], abs=1e-20)
 
 
@@ -324,3 +284,45 @@ def test_a_grids_variants_with_runs_that_lack_a_score_or_its_error_are_left_out(
     found = split_grid_variance(planned, runs)
     assert (found.seed, found.sampling) == (expected.seed, expected.sampling)
     assert found.seed > 0
+
+
+def test_relative_efficiency_is_the_ratio_of_the_two_variances() -> None:
+    values = RNG.normal(size=(9, 1)) + 0.5 * RNG.normal(size=(9, 2))
+    expected = values.var(axis=0, ddof=1).sum() / (values[:, 0] - values[:, 1]).var(ddof=1)
+    assert relative_efficiency(values).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("spreads", "correlation"), [((1.0, 1.0), 0.0), ((1.0, 4.0), 0.5), ((1.0, 1.0), 0.8)])
+def test_relative_efficiency_interval_covers_at_its_level(spreads: tuple[float, float], correlation: float) -> None:
+    a, b = spreads
+    shared = correlation * a * b
+    truth = (a**2 + b**2) / (a**2 + b**2 - 2 * shared)
+    covered = []
+    for _ in range(1_500):
+        values = RNG.multivariate_normal([0, 0], [[a**2, shared], [shared, b**2]], 5)
+        efficiency = relative_efficiency(values)
+        covered.append(efficiency.low <= truth <= efficiency.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_relative_efficiency_of_too_few_seeds_or_no_spread_is_nan() -> None:
+    assert math.isfinite(relative_efficiency(RNG.normal(size=(4, 2))).high)
+    unpaired = np.array([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [9.0, -9.0]])  # their sum has no spread
+    for values in (RNG.normal(size=(3, 2)), unpaired):
+        efficiency = relative_efficiency(values)
+        assert all(math.isnan(number) for number in (efficiency.value, efficiency.low, efficiency.high))
+        assert efficiency.num_seeds == len(values)
+    with_gaps = np.where(np.arange(12).reshape(6, 2) == 3, np.nan, RNG.normal(size=(6, 2)))
+    assert relative_efficiency(with_gaps).num_seeds == 5
+    alike = RNG.normal(size=(6, 1)) + np.zeros((1, 2))
+    assert math.isnan(relative_efficiency(alike).value)
+
+
+def test_relative_efficiency_does_not_depend_on_the_unit() -> None:
+    values = RNG.normal(size=(6, 2))
+    efficiency = relative_efficiency(values)
+    for unit in (1e-12, 1e12):
+        scaled = relative_efficiency(unit * values)
+        assert (scaled.low, scaled.value, scaled.high) == pytest.approx(
+            (efficiency.low, efficiency.value, efficiency.high)
+        )

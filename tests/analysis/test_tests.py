@@ -8,6 +8,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.tests import (
     MOST_SEEDS,
@@ -177,7 +178,7 @@ def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
     runs = make_results(planned, lambda variant, seed: None if "beta1 0.9" in variant.label and seed < 2 else 20.0).runs
     runs.loc[(runs["variant"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
     runs.loc[(runs["variant"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
-    rates = compare_event_rates(planned, runs, {"beta1": "0.9"}, "diverged")
+    rates = compare_event_rates(Design.of(planned), runs, {"beta1": "0.9"}, "diverged")
     assert (rates.count, rates.total) == (2, 3)
     assert (rates.baseline_count, rates.baseline_total) == (1, 4)
 
@@ -192,7 +193,7 @@ def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> No
         return None if diverges else 20.0
 
     runs = make_results(planned, fid).runs
-    both = compare_event_rates(planned, runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
+    both = compare_event_rates(Design.of(planned), runs, {"batch_norm": "on", "label_smoothing": "on"}, "diverged")
     assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
-    norm = compare_event_rates(planned, runs, {"batch_norm": "on"}, "diverged")
+    norm = compare_event_rates(Design.of(planned), runs, {"batch_norm": "on"}, "diverged")
     assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.trajectories import (
     Trajectory,
@@ -165,7 +166,7 @@ def curves_of(planned: Plan, log_fid: Callable[[str, int], float], noise: float 
 def trajectory_of(changes: dict[int, float], noise: float = 0.01) -> Trajectory:
     planned = plan(load_grid("dropout"))
     curves = curves_of(planned, lambda level, step: changes[step] if level == "channels-25" else 0.0, noise)
-    trajectory, *others = follow_effects(planned, curves)
+    trajectory, *others = follow_effects(Design.of(planned), curves)
     assert trajectory.effects[0].levels == {"dropout": "channels-25"}
     assert len(others) == 2
     return trajectory
@@ -227,7 +228,7 @@ def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
 def test_variants_that_were_still_getting_better_are_found() -> None:
     planned = plan(load_grid("dropout"))
     falling = find_unconverged(
-        planned, curves_of(planned, lambda level, step: -step / 1_500 * (level == "none"), 0.001)
+        Design.of(planned), curves_of(planned, lambda level, step: -step / 1_500 * (level == "none"), 0.001)
     )
     assert list(falling) == [planned.baseline.label]
     assert falling[planned.baseline.label] == pytest.approx(-1 / 3, abs=0.01)
@@ -236,9 +237,9 @@ def test_variants_that_were_still_getting_better_are_found() -> None:
         "1,500 may only be faster."
     )
     level = curves_of(planned, lambda _, step: -0.2 * step / 1_500, 0.001)
-    assert find_unconverged(planned, level) == {}
+    assert find_unconverged(Design.of(planned), level) == {}
     assert unconverged_sentence(planned, {}) is None
-    assert find_unconverged(planned, level.iloc[:0]) == {}
+    assert find_unconverged(Design.of(planned), level.iloc[:0]) == {}
 
 
 def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scipy import stats
 import gan_ablate
 from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import effects as of_plans
+from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.api import LeftOutWarning
 from gan_ablate.errors import UserError
@@ -72,7 +73,7 @@ def test_our_own_tables_give_our_own_effects(tmp_path: Path) -> None:
         lambda variant, seed: 20 + 5 * seed + len(variant.label) + 0.1 * seed * len(variant.label),
     )
     runs = load_results(tmp_path, "bn_label_smooth")
-    ours = of_plans.estimate_effects(planned, runs)
+    ours = of_plans.estimate_effects(Design.of(planned), runs)
     theirs = estimate_effects(runs, factors=["batch_norm", "label_smoothing"])
     assert list(theirs["effect"]) == [effect.name for effect in ours]
     assert list(theirs["value"]) == [effect.estimate.value for effect in ours]

@@ -52,7 +52,7 @@ def test_blocks_of_several_fields_are_crossed(tmp_path: Path) -> None:
         "mlp, mnist-10k",
         "mlp, fashion-mnist",
     ]
-    assert {variant.trained.generator.kind for variant, _ in blocks[2].places} == {"mlp"}
+    assert {variant.trained.generator.kind for variant, _ in blocks[2].seeded_variants} == {"mlp"}
 
 
 @pytest.mark.parametrize("tail", ["[blocks]\nbatch_size = [64, 128]", '[blocks]\n"batch_size" = [64, 128]'])

@@ -159,7 +159,7 @@ def with_code(folder: Path, **parts: Any) -> RunConfig:
         for name, part in parts.items()
     }
     data = code.complete({"latent_dim": 16, **given}, "test")
-    allow_code(code.places)
+    allow_code(code.paths)
     return make_config("mlp", **data)
 
 
