@@ -49,6 +49,6 @@ def test_verdicts_of_an_unfinished_grid_are_provisional() -> None:
     results = make_results(plan(load_grid("bn_label_smooth"), seeds=4), fid)
     fewer = GridResults(results.store, results.plan, results.records[:-1], results.runs.iloc[:-1])
     for of_grid, is_provisional in ((results, False), (fewer, True)):
-        table = claims_table(of_grid, of_grid.verdicts.claim_verdicts())
+        table = claims_table(of_grid, of_grid.verdicts.claim_verdicts)
         assert "refuted" in table or "supported" in table
         assert ("provisionally: runs are missing" in table) is is_provisional
