@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-import signal
-import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from gan_ablate.errors import describe_exit
-from gan_ablate.execution.command import MATCH_SEC, Log
+from gan_ablate.execution.command import MATCH_SEC, ScriptLog
 
 README = Path(__file__).parents[2] / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"
 NO_TOTAL = r"epoch (?P<epoch>\d+) step (?P<step>\d+) D (?P<loss_d>\S+)"
 
 
-def read(pattern: str, *lines: str) -> Log:
+def read(pattern: str, *lines: str) -> ScriptLog:
     """Read lines that come a second apart."""
-    log = Log(pattern)
+    log = ScriptLog(pattern)
     for second, line in enumerate(lines):
         log.read(line.encode(), float(second))
     return log
 
 
-def steps_of(log: Log) -> list[int]:
+def steps_of(log: ScriptLog) -> list[int]:
     return [row.step for row in log.rows]
 
 
@@ -57,7 +53,7 @@ def test_epochs_that_count_from_one_begin_at_their_first_step() -> None:
     assert steps_of(log) == [100, 1038, 2814]
 
 
-def test_without_the_number_of_batches_steps_never_restart_and_no_time_is_told_across_epochs() -> None:
+def test_without_the_number_of_batches_steps_go_on_and_no_time_is_taken_across_epochs() -> None:
     lines = (f"epoch {epoch} step {step} D 0.5" for epoch in (0, 1) for step in (0, 50, 100))
     log = read(NO_TOTAL, *lines)
     assert steps_of(log) == [0, 50, 100, 150, 200, 250]
@@ -79,7 +75,7 @@ def test_lines_of_one_step_are_one_row() -> None:
     assert log.step_ms() == [3_000.0, 3_000.0]  # three lines a step, a second each
 
 
-def test_lines_without_steps_are_counted_in_pairs_and_tell_no_times() -> None:
+def test_lines_without_steps_are_counted_in_pairs_and_have_no_times() -> None:
     log = read(r"errD: (?P<loss_d>\S+)|errG: (?P<loss_g>\S+)", "errD: 1", "errG: 2", "errD: 3", "errG: nan")
     assert steps_of(log) == [1, 2]
     assert log.history() == {"step": [1.0], "loss_d": [1.0], "loss_g": [2.0]}
@@ -109,14 +105,14 @@ def test_colours_are_no_part_of_a_line() -> None:
     assert not log.is_finite
 
 
-def test_a_pattern_that_matches_nothing_is_said() -> None:
+def test_a_pattern_that_matches_nothing_is_noted() -> None:
     log = read(r"Loss: (?P<loss_d>\S+)", "loss 1", "loss 2")
     assert log.notes == ("external.log matches no line of its output",)
     assert read("", "loss 1").notes == ()
 
 
 def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
-    log = Log(r"(?P<loss_d>(a+)+)$")
+    log = ScriptLog(r"(?P<loss_d>(a+)+)$")
     started = time.monotonic()
     for _ in range(3):
         log.read(b"a" * 60 + b"b", 0.0)
@@ -134,41 +130,11 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
         ("KeyError: 'nano'", False),
     ],
 )
-def test_a_last_line_tells_a_divergence(line: str, is_divergence: bool) -> None:
-    assert read("", line).tells_divergence == is_divergence
+def test_a_last_line_shows_a_divergence(line: str, is_divergence: bool) -> None:
+    assert read("", line).shows_divergence == is_divergence
 
 
 def test_an_infinite_loss_is_no_row_of_a_history() -> None:
     log = read(r"D (?P<loss_d>\S+)", "D 0.5", "D 1e999")
     assert math.isinf(log.rows[1].losses["loss_d"])
     assert log.history() == {"step": [1.0], "loss_d": [0.5]}
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (0, "exit code 0"),
-        (3, "exit code 3"),
-        (None, "exit code None"),
-        (-signal.SIGTERM, "signal SIGTERM"),
-        (-signal.SIGKILL, "signal SIGKILL; out of memory?"),
-        (-500, "signal SIGRTMIN+466"),
-    ],
-)
-def test_an_exit_is_described_by_its_code_or_its_signal(code: int | None, words: str) -> None:
-    assert describe_exit(code) == words
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="this system has no real-time signals")
-def test_every_signal_of_the_system_has_a_name() -> None:
-    """Python has no name for most real-time signals; a shell has."""
-    for number in (*range(1, signal.SIGRTMIN + 1), *range(signal.SIGRTMIN, signal.NSIG)):
-        assert describe_exit(-number).startswith("signal ")
-    named = subprocess.run(["bash", "-c", "kill -l 37"], capture_output=True, text=True, check=True).stdout.strip()
-    assert describe_exit(-37) == f"signal SIG{named.removeprefix('SIG')}"
-
-
-def test_a_process_that_a_real_time_signal_ends_is_described() -> None:
-    script = "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 3)"
-    ended = subprocess.run([sys.executable, "-c", script], check=False)
-    assert describe_exit(ended.returncode) == "signal SIGRTMIN+3"
