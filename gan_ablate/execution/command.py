@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -26,8 +27,31 @@ if TYPE_CHECKING:
 
 POLL_SEC, PROGRESS_SEC, GRACE_SEC = 0.1, 0.25, 5.0
 
-_GUARD = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
-"""A process that kills a script's process group when its own standard input closes: when the run's process ends."""
+_LAUNCHER = """
+import json, os, signal, subprocess, sys, threading
+
+def end_with_parent():
+    os.read(0, 1)  # returns when the parent process ends
+    os.killpg(0, signal.SIGKILL)
+
+signal.signal(signal.SIGTERM, lambda *_: None)  # a script inherits no handler, but would inherit SIG_IGN
+threading.Thread(target=end_with_parent, daemon=True).start()
+try:
+    script = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=2)
+except OSError as refused:
+    report = {"refused": refused.strerror or str(refused)}
+else:
+    _, status, usage = os.wait4(script.pid, 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    report = {"status": os.waitstatus_to_exitcode(status), "peak_bytes": usage.ru_maxrss * unit}
+os.write(1, json.dumps(report).encode())
+os._exit(0)
+"""
+"""A small process between this one and a script: it ends the script with this one, and measures its memory.
+
+Linux counts the memory of the process that starts another one as the other's, so a large process cannot measure it.
+What the script prints comes from standard error, the launcher's report from standard output.
+"""
 
 
 class ScriptError(Exception):
@@ -62,8 +86,8 @@ class ScriptExit:
     Attributes:
         status: the exit code; negative: the number of the signal that ended the script.
         seconds: wall-clock seconds.
-        peak_bytes: the largest resident memory of the script's process, or of a child process that it waited for, as
-            the operating system measures it.
+        peak_bytes: the peak resident memory of the script's process, or of the largest child process that it waited
+            for, as the operating system measures it.
     """
 
     status: int
@@ -97,10 +121,11 @@ def run_script(
     started, progress_at = time.perf_counter(), 0.0
     process = _start(script)
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        with _ended_with_this_process(process), script.output.open("wb") as file:
-            output = _Output(process.stdout, file, log, started)
-            while (peak_bytes := _poll(process)) is None:
+        with script.output.open("wb") as file:
+            output = _Output(process.stderr, file, log, started)
+            while process.poll() is None:
                 output.read(POLL_SEC)
                 seconds = time.perf_counter() - started
                 if should_stop():
@@ -112,46 +137,29 @@ def run_script(
                     progress_at = seconds
                     on_progress(seconds)
             output.read_rest()
+        report = json.loads(process.stdout.read() or b"{}")  # nothing where a script killed its process group
     finally:
         _end(process)
-    return ScriptExit(process.returncode, time.perf_counter() - started, peak_bytes)
+    if "refused" in report:
+        raise ScriptError(f"{script.words[0]}: cannot be started ({report['refused']})")
+    seconds = time.perf_counter() - started
+    return ScriptExit(report.get("status", process.returncode), seconds, report.get("peak_bytes", 0))
 
 
 def _start(script: Script) -> subprocess.Popen[bytes]:
-    """Start a script as the first process of its own session and process group."""
+    """Start a script's launcher as the first process of its own session and process group."""
     try:
         return subprocess.Popen(
-            script.words,
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, *script.words],
             cwd=script.folder,
             env=script.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError as refused:
         raise ScriptError(f"{script.words[0]}: cannot be started ({refused.strerror or refused})") from None
-
-
-@contextmanager
-def _ended_with_this_process(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Let a script end with this process, also where this process is killed."""
-    words = [sys.executable, "-I", "-S", "-c", _GUARD, str(process.pid)]
-    null = subprocess.DEVNULL
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True) as guard:
-        try:
-            yield
-        finally:
-            guard.kill()
-
-
-def _poll(process: subprocess.Popen[bytes]) -> int | None:
-    """Return a script's peak memory in bytes once it has ended, or None while it runs."""
-    ended, status, usage = os.wait4(process.pid, os.WNOHANG)  # Popen.poll would not return the memory
-    if not ended:
-        return None
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # Linux counts in KiB
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -162,8 +170,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(GRACE_SEC)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 MAX_OUTPUT_BYTES = 50_000_000

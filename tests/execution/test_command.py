@@ -1,16 +1,18 @@
-"""Logs of users' scripts: steps over all epochs, rows of several lines, and patterns that never end."""
+"""Users' scripts: how they end, and what is read of their logs."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from gan_ablate.execution.command import MATCH_SEC, ScriptLog
+from gan_ablate.execution.command import MATCH_SEC, Script, ScriptExit, ScriptLog, run_script
 
 README = Path(__file__).parents[2] / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"
@@ -138,3 +140,30 @@ def test_an_infinite_loss_is_no_row_of_a_history() -> None:
     log = read(r"D (?P<loss_d>\S+)", "D 0.5", "D 1e999")
     assert math.isinf(log.rows[1].losses["loss_d"])
     assert log.history() == {"step": [1.0], "loss_d": [0.5]}
+
+
+def run_code(folder: Path, code: str, log: ScriptLog | None = None) -> ScriptExit:
+    """Run Python code as a script."""
+    script = Script([sys.executable, "-c", code], folder, folder / "output.txt", dict(os.environ), None)
+    return run_script(script, log or ScriptLog(), lambda: False)
+
+
+def test_waiting_for_a_script_that_closed_its_output_takes_no_cpu_time(tmp_path: Path) -> None:
+    used, log = time.process_time(), ScriptLog()
+    ended = run_code(tmp_path, "import os, time; print('on'); os.close(1); os.close(2); time.sleep(1)", log)
+    assert (ended.status, log.last_line) == (0, "on")
+    assert ended.seconds > 1
+    assert time.process_time() - used < 0.5
+
+
+def test_memory_that_was_freed_before_the_end_counts(tmp_path: Path) -> None:
+    ended = run_code(tmp_path, "x = bytearray(b'1') * 300_000_000; del x")
+    assert 300e6 < ended.peak_bytes < 330e6
+
+
+def test_a_child_that_prints_forever_ends_with_its_script(tmp_path: Path) -> None:
+    child = "while True: print('child', flush=True)"
+    log = ScriptLog()
+    ended = run_code(tmp_path, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])", log)
+    assert ended.status == 0
+    assert ended.seconds < 60

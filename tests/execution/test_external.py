@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import textwrap
 import time
 from contextlib import suppress
@@ -323,16 +322,6 @@ def test_a_script_that_prints_nan_and_gives_up_has_diverged(tmp_path: Path) -> N
 def test_a_script_that_is_killed_after_nan_has_failed(tmp_path: Path) -> None:
     script = "print('2 D nan')\nos.kill(os.getpid(), signal.SIGKILL)"
     assert run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'").status == "failed"
-
-
-def test_waiting_for_a_script_that_closed_its_output_takes_no_cpu_time(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "import os, time; print('on'); os.close(1); os.close(2); time.sleep(1)"]
-    script = command.Script(words, tmp_path, tmp_path / "output.txt", dict(os.environ), None)
-    used, log = time.process_time(), command.ScriptLog()
-    ending = command.run_script(script, log, lambda: False)
-    assert (ending.status, log.last_line) == (0, "on")
-    assert ending.seconds > 1
-    assert time.process_time() - used < 0.5
 
 
 def test_carriage_returns_end_lines(tmp_path: Path) -> None:
