@@ -280,7 +280,9 @@ def test_progress_follows_the_log(tmp_path: Path) -> None:
     seen: list[Progress] = []
     record = execute(planned.baseline.config, context, seen.append)
     assert record.status == "completed"
-    assert [progress.step for progress in seen] == sorted({progress.step for progress in seen})
+    steps = [progress.step for progress in seen]
+    assert steps == sorted(steps)  # the same step twice where a busy machine holds the script up
+    assert len(set(steps)) > 1
     assert all(progress.loss_g == 0.25 and np.isnan(progress.loss_d) for progress in seen)
     assert set(record.history) == {"step", "loss_g"}
 
