@@ -1,5 +1,3 @@
-"""None"""
-
 from __future__ import annotations
 
 import errno
@@ -88,3 +86,25 @@ def test_another_refusal_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     refuse_with(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)), lease(tmp_path / ".lease"):
         raise AssertionError("it was given")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record.json"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["record.json"]  # noqa: PTH208 (hidden files too)
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    """A temporary file is its owner's alone; a results folder is shared."""
+    write_atomically(tmp_path / "record.json", "x")
+    assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o644

@@ -1,4 +1,4 @@
-"""The command line ``gan-ablate``: its commands, which call the other modules."""
+"""The command line ``gan-ablate``: its commands, exit codes and signals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import typer
 
 from gan_ablate.api import run_single
 from gan_ablate.atomic_io import is_disk_failure
-from gan_ablate.cli import external as elsewhere
-from gan_ablate.cli import inspect as catalogue
-from gan_ablate.cli import inspect as housekeeping
+from gan_ablate.cli import external, inspect
 from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
 from gan_ablate.cli.run import check_code, compute, describe, show_forecast
 from gan_ablate.design.resolve import plan_run
@@ -58,11 +56,11 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Options of every command; they are dealt with before any command runs."""
+    """Options of the program itself, which are read before any command runs."""
 
 
 MAX_LINE = 2_000
-"""Characters of an error message."""
+"""Characters of an error message; a longer one is cut."""
 
 
 @app.command(
@@ -172,11 +170,11 @@ def list_command(
     """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
     console = open_console()
     if what is None:
-        catalogue.show_all(console)
+        inspect.show_all(console)
     elif what == "claims":
-        catalogue.show_claims(console, Store(out))
+        inspect.show_claims(console, Store(out))
     else:
-        catalogue.show_field(console, what)
+        inspect.show_field(console, what)
 
 
 @app.command(epilog="Example: gan-ablate report --figures pdf")
@@ -197,9 +195,9 @@ def cite(out: OutOption = RESULTS) -> None:
 
 
 app.command(epilog="Example: gan-ablate judge runs.csv --factor batch_norm --factor lr --outcome fid:lower")(
-    elsewhere.judge
+    external.judge
 )
-app.command(epilog="Example: gan-ablate score samples other.npz --dataset mnist --data-dir data")(elsewhere.score)
+app.command(epilog="Example: gan-ablate score samples other.npz --dataset mnist --data-dir data")(external.score)
 
 
 @app.command(epilog="Example: gan-ablate archive study")
@@ -215,9 +213,9 @@ def archive(
     _write_report(to, console)
 
 
-app.command()(housekeeping.status)
-app.command()(housekeeping.verify)
-app.command(epilog="Example: gan-ablate clean --yes")(housekeeping.clean)
+app.command()(inspect.status)
+app.command()(inspect.verify)
+app.command(epilog="Example: gan-ablate clean --yes")(inspect.clean)
 
 
 @app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
@@ -238,11 +236,11 @@ def sample(
 
 
 def main() -> None:
-    """Run the command line; what a user got wrong is one line and exit code 2, a failed run exit code 1."""
-    for stream in (sys.stdout, sys.stderr):  # on Windows and in some containers these take no Greek letters
+    """Run the command line. A user's mistake is one line and exit code 2; a failed run is exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # on Windows and in some containers they cannot encode Greek letters
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    listen()
+    handle_signals()
     try:
         app()
     except UserError as wrong:
@@ -251,7 +249,7 @@ def main() -> None:
         if not is_out_of_memory(failure):
             raise
         _end(describe_out_of_memory(failure), 2)
-    except OSError as refused:  # a name too long, a disk that is full: the system's word on what the user named
+    except OSError as refused:  # such as a file name that is too long, or a full disk
         if is_disk_failure(refused):
             _end(f"the disk: {refused.strerror}; make room, and the same command goes on", 2)
         _end(f"{shorten(str(refused.filename or 'the system'))}: {refused.strerror or refused}", 2)
@@ -260,25 +258,23 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Leave with one line, whatever a name in it holds."""
+    """Print one line to standard error and exit; control characters in names are escaped."""
     line = printable(message)
     print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
     sys.exit(code)
 
 
 def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) -> None:
-    from gan_ablate.reporting.report import (
-        write_report,  # pandas, SciPy and matplotlib: seconds that plan and list need not pay
-    )
+    from gan_ablate.reporting.report import write_report  # pandas, SciPy, matplotlib: seconds that plan and list save
 
     console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf)}")
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """A signal that ends a command as Ctrl-C does; its number."""
+    """A signal ended a command, as Ctrl-C does; its argument is the signal's number."""
 
 
-def listen() -> None:
+def handle_signals() -> None:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -291,7 +287,7 @@ def _terminate(number: int, _: object) -> NoReturn:
 
 @contextmanager
 def stoppable(console: Console) -> Iterator[None]:
-    """Say that the same command goes on, where this one is stopped, and leave as the system expects it."""
+    """Where a command is stopped, print that the same command goes on, and exit with 128 plus the signal's number."""
     try:
         yield
     except KeyboardInterrupt as stop:

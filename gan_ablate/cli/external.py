@@ -1,4 +1,4 @@
-"""Commands for runs trained elsewhere: ``judge`` a table of runs, ``score`` sets of images."""
+"""The commands ``judge`` and ``score``: a table of runs, and sets of images, from any program."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCORE_TITLES = {
     "classes_covered": "classes",
     "nearest_ratio": "nearest ratio",
 }
-"""Scores of a set of images, as a terminal has room for them; the file has all."""
+"""Scores that the terminal shows; the CSV file has all."""
 
 
 def judge(
@@ -66,7 +66,7 @@ def judge(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
 ) -> None:
     """Judge a table of runs: effects, verdicts, figures and a page, for any outcome."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always", LeftOutWarning)
         page = judge_table(
             table,
@@ -80,7 +80,7 @@ def judge(
             title=title,
             figures_as_pdf=figures == "pdf",
         )
-    for warning in told:
+    for warning in left_out:
         print(warning.message)
     print(f"Report: {page}")
 
@@ -93,7 +93,7 @@ def _read_baseline(text: str) -> tuple[str, str]:
 
 
 def _read_margin(text: str) -> float:
-    """Read ``10 %`` or ``0.1``."""
+    """Read a margin such as ``10 %`` or ``0.1``."""
     try:
         return float(read_percent(text.strip()))
     except ValueError:
@@ -125,10 +125,10 @@ def score(
     scorer = SetScorer(
         dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
     )
-    # Read twice rather than held together: each set may fill the memory.
+    # Each set is read twice, since all together may not fit into memory.
     num = min(len(scorer.read(path).images) for path in images) if len(images) > 1 else None
     rows: list[dict[str, object]] = []
-    floors: dict[int, dict[str, object]] = {}  # a size → what real images score
+    floors: dict[int, dict[str, object]] = {}  # image size → the row of real images
     scored: list[ImageScores] = []
     for path in images:
         scores = scorer.score(scorer.read(path), num)
@@ -151,13 +151,13 @@ def score(
 
 
 def _printable(path: Path) -> str:
-    """Write a path as UTF-8 can: names of files need not be UTF-8."""
+    """Return a path as text, with bytes that are not UTF-8 escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _describe(of_dataset: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
-    """Say what is to be known of sets besides their scores, line by line."""
-    lines = list(of_dataset)
+def _describe(dataset_notes: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
+    """Return a line for each note on the data set and the sets of images."""
+    lines = list(dataset_notes)
     for path, scores in zip(paths, scored, strict=True):
         name = shorten(_printable(path))
         if scores.num_samples < scores.num_images:
@@ -173,7 +173,7 @@ def _describe(of_dataset: Sequence[str], paths: Sequence[Path], scored: Sequence
 
 
 def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
-    """Lay sets out side by side: scores are many, sets few."""
+    """Make a table with a row per score and a column per set of images."""
     table = Table("", *(str(row["set"]) for row in rows))
     table.add_row("images", *map(_count_text, rows))
     for name, title in SCORE_TITLES.items():
@@ -192,7 +192,7 @@ def _count_text(row: Mapping[Hashable, Any]) -> str:
 
 
 def _incomparable(scores: ImageScores, first: ImageScores) -> str:
-    """Say why a set's FID does not compare with the first one's, or nothing where it does."""
+    """Return why a set's FID cannot be compared with the first set's; empty where it can."""
     if scores.image_size != first.image_size:
         sizes = f"{scores.image_size}×{scores.image_size}", f"{first.image_size}×{first.image_size}"
         return "{} pixels against {}; valid: sets of one size".format(*sizes)
@@ -202,7 +202,7 @@ def _incomparable(scores: ImageScores, first: ImageScores) -> str:
 
 
 def _compare(scores: ImageScores, first: ImageScores) -> dict[str, float]:
-    """Relate a set's FID to the first one's, with what the choice of images leaves open: log ratios."""
+    """Return the log ratio of a set's FID to the first set's, and its sampling error, as columns of the CSV file."""
     if scores is first or _incomparable(scores, first):
         return {}
     ratio = math.log(scores.fid / first.fid)

@@ -1,4 +1,4 @@
-"""Commands that show grids, presets, data sets, fields and claims, and the state of a results folder."""
+"""The commands ``list``, ``status``, ``verify`` and ``clean``: what can be run, and the state of a results folder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def show_all(console: Console) -> None:
 
 
 def show_field(console: Console, path: str) -> None:
-    """Print what a field means, what it may be, and which shipped grids vary it.
+    """Print a field's meaning, its valid values, and the shipped grids that vary it.
 
     Raises:
         UserError: if there is no such field.
@@ -71,7 +71,7 @@ def show_field(console: Console, path: str) -> None:
 
 
 def show_claims(console: Console, store: Store) -> None:
-    """Print the claims that shipped grids test, with their verdicts in a results folder, or what is missing there."""
+    """Print the claims of shipped grids with their verdicts in a results folder, or what is missing for a verdict."""
     verdicts: dict[tuple[str, str], str] = {}
     missing: dict[str, str] = {}
     for name in list_grids():
@@ -85,7 +85,7 @@ def show_claims(console: Console, store: Store) -> None:
         if plan.budget == "smoke":
             missing[name] = "only a smoke run"
             continue
-        from gan_ablate.analysis.results import GridResults  # pandas: a second that is spent only where runs are
+        from gan_ablate.analysis.results import GridResults  # pandas: a second
         from gan_ablate.reporting.sentences import verdict_words
 
         # A plan of an older version knows no claims.
@@ -123,13 +123,13 @@ def verify(out: OutOption = RESULTS) -> None:
     """Check every plan, record, weight file, checkpoint and cached file of a results folder against its checksum."""
     from gan_ablate.execution.maintenance import verify as check
 
-    findings = check(Store(out))
-    for problem in findings.problems:
+    result = check(Store(out))
+    for problem in result.problems:
         print(printable(problem))
-    if findings.problems:
-        raise RunFailedError(f"{len(findings.problems)} of {findings.num_checked} in {out} are damaged")
+    if result.problems:
+        raise RunFailedError(f"{len(result.problems)} of {result.num_checked} in {out} are damaged")
     open_console().print(
-        f"{findings.num_checked} plans, runs, checkpoints and cached files in {out}: as they were written"
+        f"{result.num_checked} plans, runs, checkpoints and cached files in {out}: as they were written"
     )
 
 
@@ -159,18 +159,18 @@ def clean(
 NOT_IN_LEVELS = (
     "seed", "steps", "num_classes", "generator.code", "discriminator.code", "loss.code", "penalty.code",
 )  # fmt: skip
-"""Options and the data set say these."""
+"""Fields that no level sets: options, the data set and user code set them."""
 
 
 class FieldHelp(NamedTuple):
-    """What there is to know of a field.
+    """A field that a level can set.
 
     Attributes:
-        path: as a grid writes it, such as ``generator.norm``.
-        valid: its values, in words.
-        default: as TOML writes it, or nothing where every preset says it.
-        meaning: a sentence, with its source if it is a paper's.
-        kinds: of a field that is a table: each kind with what it is.
+        path: the name in a grid file, such as ``generator.norm``.
+        valid: the valid values, in words.
+        default: the default in TOML; empty where every preset sets the field.
+        meaning: a sentence, with the paper that the field comes from.
+        kinds: of a field that is a table: kind → description.
     """
 
     path: str
@@ -181,7 +181,7 @@ class FieldHelp(NamedTuple):
 
 
 class LevelHelp(NamedTuple):
-    """A level of a shipped grid, and the value that it gives a field, as TOML writes it."""
+    """A level of a shipped grid, and the value of a field in it, in TOML."""
 
     grid: str
     factor: str
@@ -190,7 +190,7 @@ class LevelHelp(NamedTuple):
 
 
 def list_fields() -> list[FieldHelp]:
-    """List every field that a level can set, those of a network or a loss behind it."""
+    """List every field that a level can set; fields of a network or a loss follow it."""
     schema = RunConfig.model_json_schema()
     found: dict[str, FieldHelp] = {}
     for field in _fields_of(schema, schema["$defs"], ""):
@@ -203,10 +203,10 @@ def list_fields() -> list[FieldHelp]:
 
 
 def find_field(path: str) -> FieldHelp:
-    """Find a field by its path, or by the end of it where that names one alone.
+    """Find a field by its path, or by the end of its path if no other field has the same end.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such field.
     """
     fields = {field.path: field for field in list_fields()}
     if path in fields:

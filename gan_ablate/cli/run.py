@@ -1,4 +1,4 @@
-"""The ``run`` command: compute its runs, and estimate before how long they take."""
+"""The commands ``run`` and ``plan``: compute the runs of grids, and estimate how long they take."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def describe(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
-    """Say what is going to be computed, and what is to be known before."""
+    """Describe the runs that are going to be computed: the header of the progress display."""
     if options.until is None:
         size = f"{count_seeds(plans)}, {num_missing} runs to compute"
     else:
@@ -37,7 +37,11 @@ def describe(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs:
 
 
 def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[list[Plan], list[str]]:
-    """Compute plans' runs, as many as are asked for; return plans of those, and what is to be said at the end."""
+    """Compute the runs of plans.
+
+    Returns:
+        The plans with the seeds that were needed, and lines to print at the end.
+    """
     where: dict[str, Any] = {
         "data_dir": options.data_dir,
         "device": options.device,
@@ -77,20 +81,20 @@ def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[l
 
 
 MAX_FILES = 12
-"""Of a user's code, that are listed."""
+"""Files of a user's code that ``plan`` lists."""
 
 
 def check_code(plans: Sequence[Plan]) -> None:
-    """Try the user code of plans on a small batch.
+    """Run the user code of plans on a small batch.
 
     Raises:
-        UserError: if it does not give what it should.
+        UserError: if it does not return what it should.
     """
     variants = [variant for plan in plans for variant in plan.variants if isinstance(variant.config, RunConfig)]
     if not any(variant.trained.user_parts for variant in variants):
         return
     from gan_ablate.training.user_code import allow_code
-    from gan_ablate.training.user_code_check import check_user_code  # PyTorch: seconds that other plans need not pay
+    from gan_ablate.training.user_code_check import check_user_code  # PyTorch: seconds
 
     for plan in plans:
         allow_code(plan.folders)
@@ -101,15 +105,15 @@ def check_code(plans: Sequence[Plan]) -> None:
 def show_forecast(
     console: Console, plans: Sequence[Plan], store: Store, num_jobs: int, *, is_bound: bool, device: str
 ) -> None:
-    """Print the variants of plans, how many of their runs there are, and about how long the rest takes.
+    """Print the variants of plans, how many runs are done, and about how long the others take.
 
     Args:
-        console: where to.
-        plans: one a grid.
-        store: what there is.
-        num_jobs: how many runs will go on at once.
-        is_bound: whether the plans' seeds are the most that there may be.
-        device: where they will be trained.
+        console: the console to print to.
+        plans: a plan per grid.
+        store: the results folder.
+        num_jobs: the number of runs that are computed at once.
+        is_bound: whether the plans' seeds are an upper bound.
+        device: the device that trains.
     """
     with console.status("Timing some steps of every variant on this machine …"):
         speed = calibrate(plans, store, num_jobs, device)
@@ -147,7 +151,7 @@ def show_forecast(
     } & missing
     bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
     if bf16_sec and device == "cpu":
-        from gan_ablate.training.runtime import has_native_bf16  # PyTorch: seconds that other plans need not pay
+        from gan_ablate.training.runtime import has_native_bf16  # PyTorch: seconds
 
         if not has_native_bf16():
             console.print(
@@ -157,7 +161,7 @@ def show_forecast(
 
 
 def _list(files: Sequence[str]) -> str:
-    """Write ``a.py, b.py``, the last ones as a number where there are many."""
+    """Write ``a.py, b.py``; of many files, the number of the others."""
     shown = ", ".join(files[:MAX_FILES]) or "no files"
     return shown if len(files) <= MAX_FILES else f"{shown} and {len(files) - MAX_FILES:,} more"
 

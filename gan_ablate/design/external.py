@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
@@ -16,7 +17,7 @@ from gan_ablate.design.run_fields import HashedConfig
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
@@ -242,6 +243,44 @@ def write_value(value: Any) -> str:
     if isinstance(value, (int, float, str)):
         return str(value)
     raise ValueError("a table or a list")
+
+
+def complete_path(part: str, config: ExternalConfig, here: Path) -> str:
+    """Make a path to a file beside the grid absolute, or to a folder there that is written with a slash.
+
+    A folder's plain name stays: it may be the name of a data set; see ``list_links``. A path that begins like
+    ``external.samples`` stays: the script writes there.
+    """
+    path = Path(part)
+    if not path.parts or path.is_absolute() or path.parts[0] == Path(config.samples).parts[0]:
+        return part
+    is_path = path_exists(here / path) and ("/" in part or (here / path).is_file())
+    return str(here / path) if is_path else part
+
+
+def list_links(config: ExternalConfig, words: Sequence[str], here: Path) -> list[str]:
+    """List the names that are linked from the grid's folder to the script's: ``external.links``, and named folders.
+
+    Args:
+        config: the run.
+        words: the command, as ``fill_command`` returns it.
+        here: the grid's folder.
+    """
+    named = [part for word in words for part in word.split("=")]
+    folders = [
+        name
+        for name in named
+        if name and "/" not in name and name not in (".", "..", Path(config.samples).parts[0])
+        if path_exists(here / name) and (here / name).is_dir()
+    ]
+    return list(dict.fromkeys([*config.links, *folders]))
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is a file or folder; False for a text that is no path, or longer than a path may be."""
+    with suppress(OSError, ValueError):
+        return path.exists()
+    return False
 
 
 def _kind_of(data: Any) -> str:

@@ -1,9 +1,9 @@
-"""Commands: run one to its end without a shell, and read what its lines say of steps and losses."""
+"""Users' scripts: run one to its end without a shell, and read steps and losses from what it prints."""
 
 from __future__ import annotations
 
-import ctypes
 import itertools
+import json
 import math
 import os
 import re
@@ -25,31 +25,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-
-MAX_OUTPUT_BYTES = 50_000_000
-MAX_CHUNKS = 64
-"""Chunks that are read at once: a program that prints without end can still be ended."""
-
 POLL_SEC, PROGRESS_SEC, GRACE_SEC = 0.1, 0.25, 5.0
-_PR_SET_PDEATHSIG = 1
+
+_LAUNCHER = """
+import json, os, signal, subprocess, sys, threading
+
+def end_with_parent():
+    os.read(0, 1)  # returns when the parent process ends
+    os.killpg(0, signal.SIGKILL)
+
+signal.signal(signal.SIGTERM, lambda *_: None)  # a script inherits no handler, but would inherit SIG_IGN
+threading.Thread(target=end_with_parent, daemon=True).start()
+try:
+    script = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=2)
+except OSError as refused:
+    report = {"refused": refused.strerror or str(refused)}
+else:
+    _, status, usage = os.wait4(script.pid, 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    report = {"status": os.waitstatus_to_exitcode(status), "peak_bytes": usage.ru_maxrss * unit}
+os.write(1, json.dumps(report).encode())
+os._exit(0)
+"""
+"""A small process between this one and a script: it ends the script with this one, and measures its memory.
+
+Linux counts the memory of the process that starts another one as the other's, so a large process cannot measure it.
+What the script prints comes from standard error, the launcher's report from standard output.
+"""
 
 
-class ProgramError(Exception):
-    """A program did not do what was agreed: its run has failed, with this line as the reason."""
+class ScriptError(Exception):
+    """A script did not do what was agreed; its run fails with this message."""
 
 
 @dataclass(frozen=True)
-class Command:
-    """A program to be run.
+class Script:
+    """A script to run.
 
     Attributes:
-        words: the program and its arguments.
-        folder: in which it runs.
-        output: the file that keeps what it prints.
-        environment: its variables.
-        timeout_sec: after which it is ended; None: never.
-        name: what messages call it.
-        limit: what sets the timeout.
+        words: the command and its arguments.
+        folder: the working folder.
+        output: the file that keeps what the script prints.
+        environment: the environment variables.
+        timeout_sec: seconds after which the script is ended; None: never.
+        name: how messages call it.
     """
 
     words: Sequence[str]
@@ -58,164 +77,175 @@ class Command:
     environment: Mapping[str, str]
     timeout_sec: float | None
     name: str = "the program"
-    limit: str = "external.timeout_sec"
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a program ended: its exit status, negative where a signal ended it, its seconds and its most memory."""
+class ScriptExit:
+    """How a script ended.
+
+    Attributes:
+        status: the exit code; negative: the number of the signal that ended the script.
+        seconds: wall-clock seconds.
+        peak_bytes: the peak resident memory of the script's process, or of the largest child process that it waited
+            for, as the operating system measures it.
+    """
 
     status: int
     seconds: float
     peak_bytes: int
 
     @property
-    def how(self) -> str:
+    def reason(self) -> str:
         """The exit status in words."""
         return describe_exit(self.status)
 
 
-def run_command(
-    command: Command, log: Log, should_stop: Callable[[], bool], on_line: Callable[[float], None] = lambda _: None
-) -> Ending:
-    """Run a program to its end.
+def run_script(
+    script: Script,
+    log: ScriptLog,
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> ScriptExit:
+    """Run a script to its end. However this function ends, all processes of the script's group end with it.
 
     Args:
-        command: the program.
-        log: reads what it prints.
-        should_stop: asked a few times a second whether to end here.
-        on_line: called with the seconds since the start, a few times a second, once the log has a row.
+        script: what to run.
+        log: reads the lines that the script prints.
+        should_stop: asked at least ten times a second whether to end here.
+        on_progress: called with the seconds since the start, at most four times a second, once the log has a row.
 
     Raises:
         RunStoppedError: if it was asked to stop.
-        ProgramError: if the program cannot be started, or takes too long.
+        ScriptError: if the script cannot be started, or takes too long.
     """
-    started = time.perf_counter()
+    started, progress_at = time.perf_counter(), 0.0
+    process = _start(script)
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        program = subprocess.Popen(
-            command.words,
-            cwd=command.folder,
-            env=command.environment,
-            stdin=subprocess.DEVNULL,
+        with script.output.open("wb") as file:
+            output = _Output(process.stderr, file, log, started)
+            while process.poll() is None:
+                output.read(POLL_SEC)
+                seconds = time.perf_counter() - started
+                if should_stop():
+                    raise RunStoppedError
+                if script.timeout_sec is not None and seconds > script.timeout_sec:
+                    limit = f"{script.timeout_sec:g} s (external.timeout_sec)"
+                    raise ScriptError(f"{script.name} had not ended after {limit}")
+                if log.rows and seconds - progress_at > PROGRESS_SEC:
+                    progress_at = seconds
+                    on_progress(seconds)
+            output.read_rest()
+        report = json.loads(process.stdout.read() or b"{}")  # nothing where a script killed its process group
+    finally:
+        _end(process)
+    if "refused" in report:
+        raise ScriptError(f"{script.words[0]}: cannot be started ({report['refused']})")
+    seconds = time.perf_counter() - started
+    return ScriptExit(report.get("status", process.returncode), seconds, report.get("peak_bytes", 0))
+
+
+def _start(script: Script) -> subprocess.Popen[bytes]:
+    """Start a script's launcher as the first process of its own session and process group."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, *script.words],
+            cwd=script.folder,
+            env=script.environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (no threads hold locks)
         )
     except OSError as refused:
-        raise ProgramError(f"{command.words[0]}: cannot be started ({refused.strerror or refused})") from None
-    try:
-        status, usage = _listen(command, program, log, started, should_stop, on_line)
-    finally:
-        _end(program)
-    # Linux counts in KiB, macOS in bytes.
-    peak_bytes = usage * (1 if sys.platform == "darwin" else 1024)
-    return Ending(status, time.perf_counter() - started, peak_bytes)
+        raise ScriptError(f"{script.words[0]}: cannot be started ({refused.strerror or refused})") from None
 
 
-def _listen(
-    command: Command,
-    program: subprocess.Popen[bytes],
-    log: Log,
-    started: float,
-    should_stop: Callable[[], bool],
-    on_line: Callable[[float], None],
-) -> tuple[int, int]:
-    """Read what a program prints until it ends; return its exit status and its peak memory as the system counts it."""
-    assert program.stdout is not None
-    os.set_blocking(program.stdout.fileno(), False)
-    told_at, pending, written, is_open = 0.0, b"", 0, True
-    with command.output.open("wb") as file, selectors.DefaultSelector() as selector:
-        selector.register(program.stdout, selectors.EVENT_READ)
-        while True:
-            ended, status, usage = os.wait4(program.pid, os.WNOHANG)
-            if is_open:
-                selector.select(0 if ended else POLL_SEC)
-            elif not ended:
-                time.sleep(POLL_SEC)  # it prints nothing any more, and goes on
-            seconds = time.perf_counter() - started
-            for chunk in _chunks(program.stdout) if is_open else ():
-                is_open = bool(chunk)
-                written = _keep(file, chunk, written)
-                *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
-                for line in lines:
-                    log.read(line, seconds)
-                pending = pending[-MAX_LINE_BYTES:]
-            file.flush()
-            if ended:
-                log.read(pending, seconds)
-                program.returncode = os.waitstatus_to_exitcode(status)
-                return program.returncode, usage.ru_maxrss
-            if should_stop():
-                raise RunStoppedError
-            if command.timeout_sec is not None and seconds > command.timeout_sec:
-                raise ProgramError(f"{command.name} had not ended after {command.timeout_sec:g} s ({command.limit})")
-            if log.rows and seconds - told_at > PROGRESS_SEC:
-                told_at = seconds
-                on_line(seconds)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End all processes of a script's group: first ask them, then kill them."""
+    with suppress(ProcessLookupError, PermissionError):  # they have ended
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SEC)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
-def _chunks(pipe: IO[bytes]) -> list[bytes]:
-    """Read what is there, without waiting; an empty chunk comes last where the pipe was closed."""
-    found: list[bytes] = []
-    with suppress(BlockingIOError):  # nothing more for now
-        while len(found) < MAX_CHUNKS and b"" not in found[-1:]:
-            found.append(os.read(pipe.fileno(), 65_536))
-    return found
-
-
-def _keep(file: IO[bytes], chunk: bytes, written: int) -> int:
-    """Write output down until there is too much of it."""
-    if written < MAX_OUTPUT_BYTES:
-        file.write(chunk[: MAX_OUTPUT_BYTES - written])
-        if written + len(chunk) >= MAX_OUTPUT_BYTES:
-            file.write(b"\n[more was printed]\n")
-    return written + len(chunk)
-
-
-def _end_with_parent() -> None:
-    """Let the program end with the process that started it, also where that one is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _end(program: subprocess.Popen[bytes]) -> None:
-    """End a program and all that it started: first asked, then killed."""
-    for number, seconds in ((signal.SIGTERM, GRACE_SEC), (signal.SIGKILL, 0.0)):
-        with suppress(ProcessLookupError, PermissionError):  # it has ended, and so have its children
-            os.killpg(program.pid, number)
-            deadline = time.monotonic() + seconds
-            while program.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-    program.wait()
-    if program.stdout is not None:
-        program.stdout.close()
-
-
+MAX_OUTPUT_BYTES = 50_000_000
 MAX_LINE_BYTES = 10_000
+CHUNK_BYTES = 65_536
+MAX_LAST_CHUNKS = 64
+"""Chunks that are read after a script's end: a child process of it may print forever."""
+
+
+class _Output:
+    """Copies what a script prints to a file, up to ``MAX_OUTPUT_BYTES``, and its lines to a log."""
+
+    def __init__(self, pipe: IO[bytes], file: IO[bytes], log: ScriptLog, started: float) -> None:
+        self._pipe, self._file, self._log, self._started = pipe, file, log, started
+        self._is_open = True
+        self._num_bytes = 0
+        self._line = b""  # the last one, which has no end yet
+
+    def read(self, timeout_sec: float) -> bool:
+        """Read a chunk, and return whether there was one within so many seconds."""
+        if not self._is_open:  # the script may close its output and go on
+            time.sleep(timeout_sec)
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pipe, selectors.EVENT_READ)
+            if not selector.select(timeout_sec):
+                return False
+        chunk = os.read(self._pipe.fileno(), CHUNK_BYTES)
+        self._is_open = bool(chunk)
+        room = MAX_OUTPUT_BYTES - self._num_bytes
+        self._num_bytes += len(chunk)
+        if room > 0:
+            self._file.write(chunk[:room] + (b"\n[more was printed]\n" if len(chunk) >= room else b""))
+            self._file.flush()
+        seconds = time.perf_counter() - self._started
+        *lines, last = (self._line + chunk).replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            self._log.read(line, seconds)
+        self._line = last[-MAX_LINE_BYTES:]
+        return self._is_open
+
+    def read_rest(self) -> None:
+        """Read what a script printed before it ended."""
+        for _ in range(MAX_LAST_CHUNKS):
+            if not self.read(0.0):
+                break
+        self._log.read(self._line, time.perf_counter() - self._started)
+
+
 MAX_HISTORY = 10_000
-"""Rows of a history; of a longer one every second is kept, or every fourth and so on."""
+"""Rows of a history: from a longer log, every second row is kept, or every third, and so on."""
 
 MAX_STEP = 10**15
 """More than any training takes, and exact in float64."""
 
 MATCH_SEC = 1.0
-"""Seconds that a log's pattern may take for one line: it may backtrack for ever."""
+"""Seconds that a log's pattern may take for one line: it may backtrack forever."""
 
-_STYLES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")
-"""What terminals take for colours, movements of the cursor and titles; programs print it to pipes, too."""
+_CONTROL_SEQUENCES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")
+"""What terminals read as colours, cursor movements and titles; scripts print them to pipes, too."""
 
 _NOT_FINITE = re.compile(r"\b(nan|non-?finite)\b", re.IGNORECASE)
 
 
 @dataclass
 class LogRow:
-    """What lines of a log say of one step.
+    """What a log's lines say about one step.
 
     Attributes:
         step: counted over all epochs.
-        epoch: how many times the steps have begun again, where it is not known how many an epoch has; else 0.
-        second: when the first of the lines came.
-        losses: ``loss_d`` and ``loss_g``, or one of them.
+        epoch: how many times the steps have begun again, where the number of steps per epoch is unknown; else 0.
+        second: seconds from the start to the first of the lines.
+        losses: ``loss_d``, ``loss_g`` or both.
     """
 
     step: int
@@ -224,15 +254,15 @@ class LogRow:
     losses: dict[str, float]
 
 
-class Log:
-    """Reads a program's output, line by line.
+class ScriptLog:
+    """Reads a script's output, line by line.
 
     Args:
-        pattern: a regular expression with groups of ``LOG_GROUPS``; empty: no line says anything.
+        pattern: a regular expression with groups of ``LOG_GROUPS``; empty: no line has values.
 
     Attributes:
-        rows: what its lines have said so far, a row a step.
-        last_line: the last one that is not empty.
+        rows: the values so far, a row per step.
+        last_line: the last line that is not empty, at most 300 printable characters.
     """
 
     def __init__(self, pattern: str = "") -> None:
@@ -242,19 +272,16 @@ class Log:
         self._has_steps = self._pattern is not None and "step" in self._pattern.groupindex
         self._problem = "matches no line of its output" if pattern else ""
         self._match_sec = 0.0
-        self._raw: tuple[int | None, int] = (None, 0)  # epoch and step as the last row's lines have them
-        self._first_epoch: int | None = None
-        self._before = 0  # steps of the epochs that are over
-        self._epochs = 0
+        self._counter = _StepCounter()
 
     @property
     def is_finite(self) -> bool:
-        """Whether the losses of the last row are numbers."""
+        """Whether the losses of the last row are finite numbers."""
         return not self.rows or all(map(math.isfinite, self.rows[-1].losses.values()))
 
     @property
-    def tells_divergence(self) -> bool:
-        """Whether a program that gave up did so for a number that is none: by its losses, or by its last line."""
+    def shows_divergence(self) -> bool:
+        """Whether the last row's losses or the last line say that a number is not finite."""
         return not self.is_finite or _NOT_FINITE.search(self.last_line) is not None
 
     @property
@@ -263,9 +290,9 @@ class Log:
         return (f"external.log {self._problem}",) if self._problem else ()
 
     def read(self, line: bytes, second: float) -> None:
-        """Take in a line that came after so many seconds."""
+        """Read a line that was printed so many seconds after the start."""
         text = line[:MAX_LINE_BYTES].decode("utf-8", "replace")
-        text = _STYLES.sub("", text).strip()
+        text = _CONTROL_SEQUENCES.sub("", text).strip()
         if text:
             self.last_line = "".join(c if c.isprintable() else " " for c in text[:300])
         match = self._search(text, second)
@@ -274,69 +301,14 @@ class Log:
             return
         try:
             self._add(found, second)
-        except ValueError:  # a line whose numbers are none
+        except ValueError:  # a group matched something that is no number
             if not self.rows:
                 self._problem = "matches lines of its output, but not one whose groups are numbers"
             return
         self._problem = ""
 
-    def _search(self, text: str, second: float) -> re.Match[str] | None:
-        """Search a line, and give the pattern up once it takes too long."""
-        if self._pattern is None:
-            return None
-        try:
-            with _time_limit(MATCH_SEC):
-                started = time.perf_counter()  # of many short lines the limit takes longer than the search
-                match = self._pattern.search(text)
-                self._match_sec += time.perf_counter() - started
-        except TimeoutError:
-            match = None
-            self._match_sec += MATCH_SEC
-        if self._match_sec > MATCH_SEC + 0.1 * second:
-            self._pattern, self._problem = None, f"took longer than {MATCH_SEC:g} s, and was not searched for any more"
-        return match
-
-    def _add(self, found: Mapping[str, str], second: float) -> None:
-        """Add what a line says to the last row, or as a row of its own.
-
-        Raises:
-            ValueError: if what should be a number is none.
-        """
-        losses = {name: float(found[name].rstrip(",;)]")) for name in ("loss_d", "loss_g") if name in found}
-        step, epoch, per_epoch = (_read_count(found.get(name)) for name in ("step", "epoch", "steps_per_epoch"))
-        last = self.rows[-1] if self.rows else None
-        if step is None and last is not None and (self._has_steps or not losses.keys() & last.losses.keys()):
-            last.losses.update(losses)
-            return
-        if step is None:
-            if self._has_steps:
-                return  # of a step that no line has named yet
-            self.rows.append(LogRow(len(self.rows) + 1, 0, second, losses))
-            return
-        if last is not None and (epoch, step) == self._raw:
-            last.losses.update(losses)
-            return
-        self.rows.append(LogRow(self._count_steps(epoch, step, per_epoch), self._epochs, second, losses))
-        self._raw = epoch, step
-
-    def _count_steps(self, epoch: int | None, step: int, per_epoch: int | None) -> int:
-        """Count a step over all epochs: many scripts begin again with each."""
-        if epoch is not None and per_epoch is not None:
-            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
-            return max(epoch - self._first_epoch, 0) * per_epoch + step
-        last_epoch, last_step = self._raw
-        if self.rows and (step < last_step or (step == last_step and epoch != last_epoch)):
-            if per_epoch is None:
-                of_epoch = [row.step for row in self.rows[-2:] if row.epoch == self._epochs]
-                gap = of_epoch[1] - of_epoch[0] if len(of_epoch) == 2 else max(last_step, 1)
-                self._before += last_step + gap - step  # as if the next line of the epoch had come
-                self._epochs += 1
-            else:
-                self._before += per_epoch
-        return self._before + step
-
     def history(self) -> dict[str, list[float]]:
-        """Columns as a record keeps them: those that the lines had, without rows in which a number is none."""
+        """Return the columns of a record's history: ``step`` and the losses, of rows whose losses are all finite."""
         names = [name for name in ("loss_d", "loss_g") if any(name in row.losses for row in self.rows)]
         rows = [
             [float(row.step), *(row.losses[name] for name in names)]
@@ -347,9 +319,9 @@ class Log:
         return {name: [row[i] for row in rows] for i, name in enumerate(["step", *names])} if rows else {}
 
     def step_ms(self) -> list[float]:
-        """Milliseconds of a step between each two rows; none where lines do not name steps.
+        """Return the milliseconds per step between each two rows; nothing where lines do not name steps.
 
-        Of rows that came at once the last counts. Between two epochs of unknown length nothing is known.
+        Of rows with the same time only the last counts. Between two epochs of unknown length there is no time.
         """
         if not self._has_steps:
             return []
@@ -360,12 +332,82 @@ class Log:
             if b.step > a.step and b.epoch == a.epoch
         ]
 
+    def _search(self, text: str, second: float) -> re.Match[str] | None:
+        """Search a line for the pattern; drop the pattern once searching takes too long."""
+        if self._pattern is None:
+            return None
+        match, started = None, time.perf_counter()
+        try:
+            with _time_limit(MATCH_SEC):
+                started = time.perf_counter()  # setting the limit takes longer than searching a short line
+                match = self._pattern.search(text)
+                self._match_sec += time.perf_counter() - started
+        except TimeoutError:
+            self._match_sec += MATCH_SEC
+        if self._match_sec > MATCH_SEC + 0.1 * second:
+            self._pattern, self._problem = None, f"took longer than {MATCH_SEC:g} s, and was not searched for any more"
+        return match
+
+    def _add(self, found: Mapping[str, str], second: float) -> None:
+        """Add a line's values to the last row, or as a new row.
+
+        Raises:
+            ValueError: if a value is not a number.
+        """
+        losses = {name: float(found[name].rstrip(",;)]")) for name in ("loss_d", "loss_g") if name in found}
+        step, epoch, per_epoch = (_read_count(found.get(name)) for name in ("step", "epoch", "steps_per_epoch"))
+        last = self.rows[-1] if self.rows else None
+        if step is not None:
+            is_new = self._counter.last != (epoch, step)
+        else:  # where steps are named, losses belong to the step named last; else the same loss begins the next step
+            is_new = not self._has_steps and (last is None or bool(losses.keys() & last.losses.keys()))
+        if not is_new:
+            if last is not None:
+                last.losses.update(losses)
+            return
+        total = len(self.rows) + 1 if step is None else self._counter.count(epoch, step, per_epoch)
+        self.rows.append(LogRow(total, self._counter.num_restarts, second, losses))
+
+
+class _StepCounter:
+    """Counts steps over all epochs, of a script whose steps begin again with each epoch.
+
+    Attributes:
+        last: epoch and step, as the last line has them.
+        num_restarts: how many times steps have begun again, where the number of steps per epoch is unknown.
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[int | None, int] | None = None
+        self.num_restarts = 0
+        self._first_epoch: int | None = None
+        self._offset = 0  # steps of the epochs before
+        self._gap: int | None = None  # between the last two lines of this epoch
+
+    def count(self, epoch: int | None, step: int, per_epoch: int | None) -> int:
+        """Return a line's step, counted over all epochs."""
+        last, self.last = self.last, (epoch, step)
+        if epoch is not None and per_epoch is not None:
+            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+            return max(epoch - self._first_epoch, 0) * per_epoch + step
+        last_step = -1 if last is None else last[1]
+        if last is None or step > last_step:
+            self._gap = None if last is None else step - last_step
+        elif per_epoch is not None:
+            self._offset += per_epoch
+            self._gap = per_epoch + step - last_step
+        else:  # as if the next line of the last epoch had come
+            self._offset += last_step + (self._gap or max(last_step, 1)) - step
+            self._gap = None
+            self.num_restarts += 1
+        return self._offset + step
+
 
 def _read_count(text: str | None) -> int | None:
     """Read a step or an epoch.
 
     Raises:
-        ValueError: if it is none that a training may have.
+        ValueError: if it is not a whole number from 0 to ``MAX_STEP``.
     """
     if text is None:
         return None
@@ -377,7 +419,7 @@ def _read_count(text: str | None) -> int | None:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` in what takes longer. ``re`` looks for signals while it searches, in a main thread."""
+    """Raise ``TimeoutError`` in code that takes longer. Only a main thread has a limit: there ``re`` sees signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

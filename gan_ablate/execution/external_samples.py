@@ -20,7 +20,7 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution import saved_generator as saved
-from gan_ablate.execution.command import Command, Log, ProgramError, run_command
+from gan_ablate.execution.command import Script, ScriptError, ScriptLog, run_script
 from gan_ablate.scoring.image_sets import ARRAY_SUFFIXES, order_by_content, read_files, read_images
 from gan_ablate.scoring.scorer import quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
     from gan_ablate.design.external import ExternalConfig
 
-DRAW_SEC = 3_600.0
-"""Seconds that sampling a saved generator may take, where ``external.timeout_sec`` does not say."""
+SAMPLING_SEC = 3_600.0
+"""Seconds that sampling a saved generator may take, where ``external.timeout_sec`` is not set."""
 
 FAR_PIXEL = 3.0
-"""Linear outputs go a little beyond 1; pixels from 0 to 255 go this far."""
+"""Linear outputs exceed 1 by a little; pixels from 0 to 255 exceed this."""
 
 SAMPLES_FILE = "samples.npz"
 """In a run's folder: the images that were scored."""
 
 NUM_LEFT = 3
-"""Names of files in a message."""
+"""Files that a message names."""
 
 _NUMBER = re.compile(r"([a-zA-Z]*)[^a-zA-Z0-9/]*([0-9]+)")
 _EPOCH_WORD = re.compile("e|ep|epochs?|(global)?steps?|it|iters?|iterations?|kimg|ckpt|checkpoint", re.IGNORECASE)
 _ROUND = 10
-"""Numbers that are all multiples of so much, or of more, are steps: classes are counted one by one."""
+"""Numbers with a common divisor of this or more are steps: classes are counted one by one."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is scored of a run.
+    """The images of a run that are scored.
 
     Attributes:
         images: (num_samples, C, S, S) uint8.
-        notes: what is to be known of the choice.
+        notes: remarks on the images and on how they were chosen.
     """
 
     images: Tensor
@@ -64,40 +64,43 @@ class Samples:
 
 
 def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()) -> list[Path]:
-    """List the files that a script left where it was to leave its samples, in natural order: 9 before 10.
+    """List the files that match ``external.samples``, in natural order: 9 before 10.
 
     Args:
         config: the run.
-        work: the script's folder.
-        links: names in it that stand for what lies beside the grid: no samples.
+        work: the script's working folder.
+        links: names in it that are links to the grid's folder, and hold no samples.
 
     Raises:
-        ProgramError: if there are none, several generators or arrays, images of several epochs, or links to elsewhere.
+        ScriptError: if there are no files, several generators or arrays, images of several epochs, or links that lead
+            out of the working folder.
     """
     linked = [work / name for name in links]
     matched = (path for path in work.glob(config.samples) if not any(map(path.is_relative_to, linked)))
     found = sorted((path for path in matched if path.is_file()), key=_natural_key)
-    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each once, also beside a link
+    found = list({path.resolve(): path for path in reversed(found)}.values())[
+        ::-1
+    ]  # each file once, whatever links to it
     place = work.parent.resolve() / work.name
     for path in found:
-        if not (real := path.resolve()).is_relative_to(place):  # it would be taken away after scoring
+        if not (real := path.resolve()).is_relative_to(place):  # scored files are deleted
             leads = f"{path.relative_to(work)} leads out of {{out}}, to {real}"
-            raise ProgramError(f"external.samples = {config.samples}: {leads}; valid: files that lie below {{out}}")
+            raise ScriptError(f"external.samples = {config.samples}: {leads}; valid: files that lie below {{out}}")
     if not found:
-        raise ProgramError(
+        raise ScriptError(
             f"the program ended, and left no {config.samples} in {work.name}/ (external.samples); {_list_left(work)}"
         )
     is_one_file = config.latent_shape is not None or Path(config.samples).suffix.lower() in ARRAY_SUFFIXES
     if is_one_file and len(found) > 1:
         first, last = found[0].relative_to(work), found[-1].relative_to(work)
         which = f"it matches {len(found):,} files, {first} to {last}; valid: one of them, such as {last}"
-        raise ProgramError(f"external.samples = {config.samples}: {which}")
+        raise ScriptError(f"external.samples = {config.samples}: {which}")
     _refuse_epochs(config, [path.relative_to(work).as_posix() for path in found])
     return found
 
 
 def _list_left(work: Path) -> str:
-    """Say what a script left instead of its samples."""
+    """Name some files that a script left instead of its samples."""
     left = sorted((path.relative_to(work) for path in work.rglob("*") if path.is_file()), key=_natural_key)
     names = ", ".join(shorten(path.as_posix()) for path in left[:NUM_LEFT])
     return f"it left {names}{', …' if len(left) > NUM_LEFT else ''}" if left else "it left no file there"
@@ -108,7 +111,7 @@ def _natural_key(path: Path) -> list[str | int]:
 
 
 def _refuse_epochs(config: ExternalConfig, paths: Sequence[str]) -> None:
-    """Refuse images of several epochs or steps, of which all but the last are of an unfinished generator."""
+    """Refuse images of several epochs or steps: all but the last ones are of an unfinished generator."""
     places: dict[str, dict[int, list[tuple[str, re.Match[str]]]]] = {}
     for path in paths:
         stem = path.removesuffix(Path(path).suffix)
@@ -119,18 +122,18 @@ def _refuse_epochs(config: ExternalConfig, paths: Sequence[str]) -> None:
     for numbers in places.values():
         num_images = sum(map(len, numbers.values()))
         if len(numbers) < 2 or num_images < 2 * len(numbers):
-            continue  # one image each: it is the images that are counted
+            continue  # the numbers count images
         first, last = numbers[min(numbers)][0], numbers[max(numbers)][0]
         is_round = math.gcd(*numbers) >= _ROUND and not _count_on(numbers)
         if _EPOCH_WORD.fullmatch(last[1][1]) or is_round:
-            raise ProgramError(
+            raise ScriptError(
                 f"external.samples = {config.samples}: it matches images of {len(numbers)} epochs or steps, "
                 f"{first[1][0]} to {last[1][0]}; valid: those of one, such as {_narrow(*last)}"
             )
 
 
 def _count_on(numbers: Mapping[int, Sequence[tuple[str, re.Match[str]]]]) -> bool:
-    """Whether images are numbered on from folder to folder: 001000 holds 001000.png to 001999.png."""
+    """Whether folders are named after their first image: 001000 holds 001000.png to 001999.png."""
     size = math.gcd(*numbers)
     return all(
         (stem := Path(path).stem).isdecimal() and "/" in path[match.end() :] and number <= int(stem) < number + size
@@ -140,7 +143,7 @@ def _count_on(numbers: Mapping[int, Sequence[tuple[str, re.Match[str]]]]) -> boo
 
 
 def _narrow(path: str, match: re.Match[str]) -> str:
-    """Make a pattern of the images that share a path's number."""
+    """Return a pattern of the images that have the number of a match in their path."""
     head, rest = path[: match.end()], path[match.end() :]
     if "/" not in rest:
         return f"{head}*{Path(path).suffix}"
@@ -153,15 +156,14 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
 
     Args:
         config: the run.
-        work: the script's folder.
-        found: from ``find_samples``.
+        work: the script's working folder.
+        found: the files, from ``find_samples``.
 
     Returns:
-        As many as are scored. Where there are more, the choice is the same in every run, and spread evenly over the
-        names.
+        ``scoring.num_samples`` images; of more images a fixed random choice, which is the same in every run.
 
     Raises:
-        ProgramError: if there are too few, or they are not images of the size that was agreed.
+        ScriptError: if there are too few images, or images of another size.
     """
     num, channels, size = config.scoring.num_samples, config.num_channels, config.image_size
     is_array = found[0].suffix.lower() in ARRAY_SUFFIXES
@@ -175,10 +177,10 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
             chosen = [found[i] for i in _choose(num_found, num)]
             images, notes = read_files(chosen, num_channels=channels, size=size)
     except UserError as unreadable:
-        raise ProgramError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
+        raise ScriptError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
     if num_found < num:
         advice = f"valid: scoring.num_samples, {num:,}, or more"
-        raise ProgramError(f"the program left {num_found:,} images in {config.samples}; {advice}")
+        raise ScriptError(f"the program left {num_found:,} images in {config.samples}; {advice}")
     notes = [note.replace(f"{work}{os.sep}", "") for note in notes]
     notes += [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
     folders = list(dict.fromkeys(path.parent.relative_to(work).as_posix() for path in found))
@@ -188,7 +190,7 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
 
 
 def _choose(num_found: int, num: int) -> list[int]:
-    """Choose which images are scored, by a fixed permutation: the first ones by name may all be of one class."""
+    """Choose images by a fixed permutation: the first ones by name may all be of one class."""
     if num_found <= num:
         return list(range(num_found))
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "samples"))
@@ -196,13 +198,13 @@ def _choose(num_found: int, num: int) -> list[int]:
 
 
 def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path) -> None:
-    """Keep the scored images in one compressed file, instead of what the script left of them.
+    """Write the scored images to one compressed file, and delete the script's files and the folders that get empty.
 
     Args:
-        samples: from ``load_samples``.
-        found: the files that they were read from, which are deleted, and folders that are empty then.
-        work: the script's folder.
-        path: the ``.npz`` to write.
+        samples: the images, from ``load_samples``.
+        found: the files that they were read from.
+        work: the script's working folder.
+        path: the ``.npz`` file to write.
     """
     content = io.BytesIO()
     np.savez_compressed(content, images=samples.images.numpy())
@@ -214,54 +216,52 @@ def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path
             folder.rmdir()
 
 
-def draw_samples(
+def sample_generator(
     config: ExternalConfig, path: Path, folder: Path, device: str, should_stop: Callable[[], bool]
 ) -> Samples:
-    """Sample a saved generator, with the same latents in every run.
-
-    That is done in a process of its own, see ``saved``.
+    """Sample a saved generator in a separate process, with the same latents in every run.
 
     Args:
         config: the run.
         path: the generator's file.
-        folder: the run's.
-        device: which samples.
-        should_stop: asked a few times a second whether to end here.
+        folder: the run's folder.
+        device: the device that samples.
+        should_stop: asked a few times a second whether to stop here.
 
     Raises:
         RunStoppedError: if it was asked to stop.
-        ProgramError: if it takes too long, or samples no images of the size that was agreed.
+        ScriptError: if sampling fails, takes too long, or gives images of another size.
         NonFiniteImagesError: if a pixel is not a finite number.
     """
     wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
     seed = stream_seed(SCORING_SEED, "latent")
-    with tempfile.TemporaryDirectory(prefix=".drawn.", dir=folder) as place:
+    with tempfile.TemporaryDirectory(prefix=".sampled.", dir=folder) as place:
         target = Path(place) / "images.npy"
         order = json.dumps([str(path), str(target), wanted[0], config.latent_shape, seed, device])
-        command = Command(
+        script = Script(
             words=[sys.executable, "-P", saved.__file__, order],
             folder=Path(place),
             output=Path(place) / "output.txt",
             environment={**os.environ, "TMPDIR": place, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-            timeout_sec=config.timeout_sec or DRAW_SEC,
+            timeout_sec=config.timeout_sec or SAMPLING_SEC,
             name="sampling the saved generator",
         )
-        log = Log()
-        ending = run_command(command, log, should_stop)
-        if ending.status != 0:
-            reason = log.last_line or ending.how
-            raise ProgramError(f"{path.name}: the saved generator cannot be sampled ({reason})")
-        drawn = np.load(target, mmap_mode="r", allow_pickle=False)
-        if drawn.shape != wanted:
-            shapes = (" × ".join(map(str, shape)) for shape in (drawn.shape, wanted))
-            raise ProgramError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
-        parts = np.array_split(drawn, -(-len(drawn) // saved.BATCH))
+        log = ScriptLog()
+        ended = run_script(script, log, should_stop)
+        if ended.status != 0:
+            reason = log.last_line or ended.reason
+            raise ScriptError(f"{path.name}: the saved generator cannot be sampled ({reason})")
+        sampled = np.load(target, mmap_mode="r", allow_pickle=False)
+        if sampled.shape != wanted:
+            shapes = (" × ".join(map(str, shape)) for shape in (sampled.shape, wanted))
+            raise ScriptError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
+        parts = np.array_split(sampled, -(-len(sampled) // saved.BATCH))
         images = torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts])
-        return Samples(images, _describe_pixels(float(drawn.min()), float(drawn.max())))
+        return Samples(images, _describe_pixels(float(sampled.min()), float(sampled.max())))
 
 
 def _describe_pixels(low: float, high: float) -> tuple[str, ...]:
-    """Say that a generator's pixels, from ``low`` to ``high``, look like none from -1 to 1."""
+    """Return a note where the range of a generator's pixels does not look like [-1, 1]."""
     if low >= 0 and high > low:
         advice = "images are in [-1, 1]; behind a sigmoid save one that gives 2 * x - 1"
         return (f"the saved generator's pixels are from {low:.3g} to {high:.3g}, none below 0; {advice}",)

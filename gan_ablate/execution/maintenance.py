@@ -1,4 +1,4 @@
-"""Maintenance of a results folder: archive, verify and clean."""
+"""Maintenance of a results folder: archive it, verify it, and delete what nothing refers to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gan_ablate.atomic_io import lease, read_sealed, write_atomically
+from gan_ablate.atomic_io import check_seal, lease, read_sealed, write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import grow_plan
 from gan_ablate.execution.store import (
@@ -21,7 +21,6 @@ from gan_ablate.execution.store import (
     INDEX_FILE,
     INTERPOLATION_FILE,
     RECORD_FILE,
-    check_index,
     record_stamp,
 )
 
@@ -34,20 +33,20 @@ if TYPE_CHECKING:
 
 
 def archive(store: Store, to: Store) -> int:
-    """Copy what the report of a results folder is made of to another one, whose report then says the same.
+    """Copy plans, records and pictures to another results folder, so that its report says the same.
 
-    Runs that are there already are left as they are, and seeds can be added to an archive as to any results folder.
-    Weights, logs and all but the last sample grid of each variant's first seed stay behind.
+    Records that are there already stay. An archive is a results folder: seeds can be added to it. Weights and logs are
+    not copied; of sample grids only the last one of each variant's first seed is.
 
     Args:
-        store: to be archived.
-        to: where to; made if need be.
+        store: the results folder to copy from.
+        to: the results folder to copy to, which need not exist.
 
     Returns:
-        How many records were added.
+        The number of records that were added.
 
     Raises:
-        UserError: if there is nothing to archive, or it cannot be written.
+        UserError: if there is nothing to archive, or the folder cannot be written to.
     """
     names = store.list_plans()
     if not names:
@@ -63,29 +62,36 @@ def archive(store: Store, to: Store) -> int:
             record = store.load_record(config.run_id)
             if record is None or record.status == "failed" or to.is_done(config.run_id):
                 continue
-            # No date in it: the same record is the same file.
+            # Without a date, so that the same record gives the same file.
             packed = gzip.compress(record.model_dump_json().encode("utf-8"), mtime=0)
             write_atomically(to.archived_record(config.run_id), packed)
             num_added += 1
         for variant in plan.variants:
-            run_id = variant.with_seed(plan.seeds[0]).run_id
-            sample_grids = store.sample_grids(run_id)
-            if sample_grids and not to.sample_grids(run_id):
-                write_atomically(to.archived_sample_grid(run_id, sample_grids[-1].name), sample_grids[-1].read_bytes())
-            for file in (INTERPOLATION_FILE, FILTERS_FILE):
-                picture = store.picture(run_id, file)
-                if picture is not None and to.picture(run_id, file) is None:
-                    write_atomically(to.archived_sample_grid(run_id, file), picture.read_bytes())
+            _archive_pictures(store, to, variant.with_seed(plan.seeds[0]).run_id)
         to.adopt_seeds(plan, store.known_seeds(plan))
         to.note_seeds(plan)
-        to.save_plan(grow_plan(kept[name].model_copy(update={"folders": {}}), to))  # where data lay on this machine
+        to.save_plan(grow_plan(kept[name].model_copy(update={"folders": {}}), to))  # paths of this machine
     return num_added
 
 
-def _larger(to: Store, plan: Plan) -> Plan:
-    """Choose between a plan and the one of its name that was archived before: that which has all runs of the other.
+def _archive_pictures(store: Store, to: Store, run_id: str) -> None:
+    """Copy a run's last sample grid and the pictures beside it, where the archive has none."""
+    pictures = [] if to.sample_grids(run_id) else store.sample_grids(run_id)[-1:]
+    for name in (INTERPOLATION_FILE, FILTERS_FILE):
+        picture = store.picture(run_id, name)
+        if picture is not None and to.picture(run_id, name) is None:
+            pictures.append(picture)
+    for picture in pictures:
+        write_atomically(to.archived_sample_grid(run_id, picture.name), picture.read_bytes())
 
-    That answers were settled before the last seed makes a plan no smaller.
+
+def _larger(to: Store, plan: Plan) -> Plan:
+    """Return a plan or the archived one of the same name, whichever has all runs of the other.
+
+    Runs that were not needed because answers were settled early count as runs of a plan.
+
+    Raises:
+        UserError: if each has runs that the other has not.
     """
     previous = to.find_plan(plan.name)
     if previous is None:
@@ -101,19 +107,19 @@ def _larger(to: Store, plan: Plan) -> Plan:
 
 
 _UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|checkpoint|png|webp|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
-"""A name as ``write_atomically`` makes it."""
+"""Names that ``write_atomically`` gives files while it writes them."""
 
 ABANDONED_SEC = 3_600.0
-"""Age from which an unfinished write is taken for one that was killed."""
+"""Age from which an unfinished file counts as abandoned."""
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What ``verify`` has seen.
+class Verification:
+    """The result of ``verify``.
 
     Attributes:
-        num_checked: plans, runs, checkpoints and cached files.
-        problems: a line for each that is damaged: file, reason, what to do.
+        num_checked: the number of plans, runs, checkpoints and cached files.
+        problems: a line for each damaged file: the file, the reason, and what to do.
     """
 
     num_checked: int
@@ -122,13 +128,13 @@ class Findings:
 
 @dataclass(frozen=True)
 class Waste:
-    """Something that nothing refers to.
+    """A file or folder that nothing refers to.
 
     Attributes:
-        path: a file or a folder.
-        reason: why it may go, in words.
-        num_bytes: that it takes.
-        run_id: of the run whose it is, or None.
+        path: the file or folder.
+        reason: why it may be deleted, in words.
+        num_bytes: its size.
+        run_id: the run that it belongs to; None if it belongs to no run.
     """
 
     path: Path
@@ -137,11 +143,10 @@ class Waste:
     run_id: str | None = None
 
 
-def verify(store: Store) -> Findings:
+def verify(store: Store) -> Verification:
     """Check every plan, record, weight file, checkpoint and cached file of a results folder against its checksum.
 
-    Records are checked for being those of their run besides; pictures, logs and pages are not checked, as no answer
-    rests on them.
+    A record must also be that of its run. Pictures, logs and pages have no checksum.
 
     Raises:
         UserError: if there is no such folder.
@@ -152,9 +157,9 @@ def verify(store: Store) -> Findings:
     checks: list[Callable[[], object]] = [
         *(partial(store.find_plan, name) for name in store.list_plans()),
         *(partial(_check_run, store, run_id) for run_id in _list_run_ids(store)),
-        *(partial(_check_sealed, path, "its run will begin anew") for path in _list_checkpoints(store)),
-        *(partial(_check_sealed, path, damaged) for path in sorted(store.cache_dir.glob("*.safetensors"))),
-        *(partial(check_index, path) for path in store.cache_dir.glob(INDEX_FILE)),
+        *(partial(_check_file, read_sealed, path, "its run will begin anew") for path in _list_checkpoints(store)),
+        *(partial(_check_file, read_sealed, path, damaged) for path in sorted(store.cache_dir.glob("*.safetensors"))),
+        *(partial(_check_file, _read_index, path, damaged) for path in store.cache_dir.glob(INDEX_FILE)),
         *(partial(_check_images, path, damaged) for path in sorted((store.cache_dir / "images").glob("[!.]*"))),
     ]
     problems = []
@@ -163,14 +168,14 @@ def verify(store: Store) -> Findings:
             check()
         except (OSError, ValueError, UserError) as broken:
             problems.append(str(broken))
-    return Findings(len(checks), tuple(problems))
+    return Verification(len(checks), tuple(problems))
 
 
 def _list_run_ids(store: Store) -> list[str]:
-    """Runs that are over, in their folders or archived."""
-    own = {path.parent.name for path in (store.root / "runs").glob(f"[!.]*/{RECORD_FILE}")}
+    """List the runs that are over, in their folders or archived."""
+    in_folders = {path.parent.name for path in (store.root / "runs").glob(f"[!.]*/{RECORD_FILE}")}
     archived = {path.name.removesuffix(".json.gz") for path in (store.root / "records").glob("*.json.gz")}
-    return sorted(own | archived)
+    return sorted(in_folders | archived)
 
 
 def _list_checkpoints(store: Store) -> list[Path]:
@@ -178,29 +183,29 @@ def _list_checkpoints(store: Store) -> list[Path]:
 
 
 def _check_run(store: Store, run_id: str) -> None:
-    record = store.load_record(run_id)
-    if record is None:
+    record, folder = store.load_record(run_id), store.run_dir(run_id)
+    if record is None or not (folder / RECORD_FILE).exists():  # archived, without weights
         return
-    folder = store.run_dir(run_id)
-    if not (folder / RECORD_FILE).exists():  # archived, without weights
-        return
+    advice = "delete the run's folder to run it again"
     for name, sha256 in record.weights_sha256.items():
         path = folder / name
         if not path.exists():
-            raise ValueError(f"{path}: it is missing; delete the run's folder to run it again")
+            raise ValueError(f"{path}: it is missing; {advice}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise ValueError(
-                f"{path}: it does not match its record's checksum; delete the run's folder to run it again"
-            )
+            raise ValueError(f"{path}: it does not match its record's checksum; {advice}")
 
 
-def _check_sealed(path: Path, advice: str) -> None:
+def _check_file(read: Callable[[Path], object], path: Path, advice: str) -> None:
     try:
-        read_sealed(path)
-    except FileNotFoundError:  # its run has ended meanwhile
+        read(path)
+    except FileNotFoundError:  # its run has just ended
         return
     except ValueError as broken:
         raise ValueError(f"{path}: {broken}; {advice}") from None
+
+
+def _read_index(path: Path) -> None:
+    check_seal(path.read_bytes(), is_due=True)
 
 
 def _check_images(folder: Path, advice: str) -> None:
@@ -211,15 +216,15 @@ def _check_images(folder: Path, advice: str) -> None:
 
 
 def find_waste(store: Store, *, with_runs: bool = False, with_checkpoints: bool = False) -> list[Waste]:
-    """List what nothing refers to, and no command is at work on.
+    """List files and folders that nothing refers to and that no command works on.
 
-    That are files and folders that a write has left behind when it was killed, and what is left of runs that belong to
-    no grid and have neither a result nor a checkpoint.
+    These are unfinished files of killed writes, and folders of runs that belong to no grid and have neither a record
+    nor a checkpoint.
 
     Args:
-        store: of a results folder.
-        with_runs: all runs that belong to no grid of the folder besides, those of ``train`` among them.
-        with_checkpoints: checkpoints of finished runs besides, from which more steps would go on.
+        store: the results folder.
+        with_runs: also list all other runs that belong to no grid, those of ``train`` among them.
+        with_checkpoints: also list checkpoints of finished runs, from which runs of more steps would go on.
 
     Raises:
         UserError: if there is no such folder, or a plan in it cannot be read.
@@ -242,41 +247,39 @@ def find_waste(store: Store, *, with_runs: bool = False, with_checkpoints: bool 
         if is_waste and not _is_held(store, run_id):
             reason = "a checkpoint of a finished run" if is_over else "a checkpoint of a run of no grid"
             found.append(Waste(path, reason, _size(path), run_id))
-    gone = {waste.path for waste in found}
-    left = [path for path in _list_abandoned(store) if not gone & set(path.parents)]
-    return found + [Waste(path, "left behind by a write that did not end", _size(path)) for path in left]
+    listed = {waste.path for waste in found}
+    abandoned = [path for path in _list_abandoned(store) if not listed & set(path.parents)]
+    return found + [Waste(path, "left behind by a write that did not end", _size(path)) for path in abandoned]
 
 
 def remove(store: Store, waste: Waste) -> bool:
-    """Delete what was found, unless a command has begun to work on it since.
+    """Delete a file or folder, unless a command has begun to work on it.
 
     Returns:
-        Whether it is gone.
+        Whether it was deleted.
     """
-    if waste.run_id is None or not store.run_dir(waste.run_id).exists():  # whoever computes a run has its folder
+    if waste.run_id is None or not store.run_dir(waste.run_id).exists():  # a run that is computed has a folder
         return _delete(waste.path)
     with lease(store.lease_path(waste.run_id)) as is_ours:
-        # A run's folder is moved out of the way at once: whoever comes meanwhile begins in one of its own.
         return is_ours and _delete(waste.path)
 
 
 def _delete(path: Path) -> bool:
+    """Rename and then delete a file or folder, so that a process that begins meanwhile makes a new one."""
     trash = path.with_name(f".trash.{uuid.uuid4().hex[:8]}")
-    try:
+    with suppress(FileNotFoundError):
         path.rename(trash)
-    except FileNotFoundError:
-        return True
-    if trash.is_dir():
-        shutil.rmtree(trash)
-        return True
-    trash.unlink()
-    with suppress(OSError):  # it is not empty
-        path.parent.rmdir()
+        if trash.is_dir():
+            shutil.rmtree(trash)
+        else:
+            trash.unlink()
+            with suppress(OSError):  # the folder is not empty
+                path.parent.rmdir()
     return True
 
 
 def _is_held(store: Store, run_id: str) -> bool:
-    """Whether a command is at work on a run."""
+    """Whether a command works on a run."""
     path = store.lease_path(run_id)
     if not path.exists():
         return False
@@ -285,7 +288,7 @@ def _is_held(store: Store, run_id: str) -> bool:
 
 
 def _list_abandoned(store: Store) -> Iterator[Path]:
-    """Files and folders named as ``write_atomically`` names them while it writes, in the places that the store owns."""
+    """Yield old unfinished files and folders, in the folders that belong to a store."""
     names = ("runs", "plans", "checkpoints", "cache", "records", "sheets", *store.list_plans())
     owned = [store.root / name for name in names]
     inside = (path for place in owned for path in sorted(place.rglob(".*")))
@@ -298,5 +301,4 @@ def _list_abandoned(store: Store) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())

@@ -1,8 +1,8 @@
-"""Records: what is kept of a finished run, as files hold it."""
+"""Records: what ``record.json`` keeps of a finished run."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,14 +13,22 @@ from gan_ablate.scoring.scores import RepresentationScores, Scores
 
 
 class ScoringRecord(Model):
-    """All scores of a run and the protocol they were made with.
+    """All scores of a run, and how they were computed.
 
-    ``final`` judges the generator with batch norm's running averages, ``fid_batch_stats`` with each batch's own
-    statistics, ``fid_ema`` the moving average of its weights, if there is one, and ``floor`` real training images.
-    ``curve_steps`` and ``curve_fid`` are FID along training, on fewer samples, so they compare with each other but not
-    with the final score. ``resolution`` is what the images had when they were drawn. ``sampling_sec`` is what drawing
-    the images of ``final`` took, ``curve_sec`` all that FID along training took. ``representation`` is what the
-    networks have learnt besides, where that was asked for.
+    Attributes:
+        num_reference: held-out real images that samples are compared with.
+        resolution: pixels of the images' sides.
+        final: scores of the generator after the last step, with batch norm's running averages.
+        fid_batch_stats: FID of the same generator with each batch's own statistics.
+        fid_ema: FID of the moving average of its weights, where the run keeps one.
+        floor: scores of real training images.
+        sampling_sec: seconds that sampling the images of ``final`` took.
+        curve_sec: seconds that FID along training took.
+        curve_samples: images of each FID along training: fewer than of ``final``, so the two do not compare.
+        curve_steps: the steps at which FID was computed along training.
+        curve_train_sec: seconds of training until each of these steps.
+        curve_fid: FID at each of these steps.
+        representation: scores of what the networks have learnt, where the configuration asks for them.
     """
 
     extractor: str
@@ -28,34 +36,34 @@ class ScoringRecord(Model):
     num_reference: int
     resolution: int
     final: Scores | None
-    fid_batch_stats: float | None
+    fid_batch_stats: float | None = None
     fid_ema: float | None = None
     floor: Scores
-    sampling_sec: float
-    curve_sec: float
-    curve_samples: int
-    curve_steps: list[int]
-    curve_train_sec: list[float]
-    curve_fid: list[float]
+    sampling_sec: float = 0.0
+    curve_sec: float = 0.0
+    curve_samples: int = 0
+    curve_steps: list[int] = []
+    curve_train_sec: list[float] = []
+    curve_fid: list[float] = []
     representation: RepresentationScores | None = None
 
 
 class Record(Model):
-    """Everything that one run leaves behind, ``runs/<run_id>/record.json``: its presence means that the run is over.
+    """The record of one run, ``runs/<run_id>/record.json``. The run is over once the file is there.
 
     Attributes:
-        status: ``completed``, ``diverged`` (a result: a loss, weight or pixel stopped being a number) or ``failed``.
-        message: why, where it is not completed.
+        status: ``completed``, ``diverged`` (a result: a loss, weight or pixel is not a finite number) or ``failed``.
+        message: the reason why the run is not completed.
         diverged_at: the step at which divergence was found.
         history: column name → values, a row every few steps; see ``gan_ablate.training.trainer.Measurement``.
-        throughput: what a step cost, or None where none was taken.
+        throughput: time and memory of a step; None where no step was timed.
         num_parameters_g: trainable parameters of the generator.
         num_parameters_d: trainable parameters of the discriminator.
         weights_sha256: file beside the record → its SHA-256.
         train_sec: seconds in training steps, warm-up included.
         total_sec: seconds of the whole run, scoring included.
         unscored_reason: why there are no scores, where there are none.
-        notes: what is to be known of the run besides, such as how many of its images were scored.
+        notes: remarks for readers of the report, such as how many images were scored.
     """
 
     run_id: str
@@ -77,6 +85,13 @@ class Record(Model):
     device: str = "cpu"
     environment: dict[str, str] = {}
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
+class RunSummary(NamedTuple):
+    """What the index of a results folder knows of a run that is over: its status, and the median time of its steps."""
+
+    status: Status
+    step_ms: float | None
 
 
 Status = Literal["completed", "diverged", "failed"]

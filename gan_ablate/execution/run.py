@@ -17,7 +17,7 @@ from gan_ablate.atomic_io import is_disk_failure, write_atomically
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
-from gan_ablate.execution.command import ProgramError
+from gan_ablate.execution.command import ScriptError
 from gan_ablate.execution.environment import (
     describe_environment,
     find_dataset,
@@ -25,7 +25,7 @@ from gan_ablate.execution.environment import (
     score_floor,
     unscored_reason,
 )
-from gan_ablate.execution.external import execute_program
+from gan_ablate.execution.external import execute_script
 from gan_ablate.execution.recorder import TrainingObserver, save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
@@ -78,12 +78,12 @@ def execute(
         write_atomically(folder / "config.json", config.model_dump_json(indent=1) + "\n")
         with reproducible_float32():
             if isinstance(config, ExternalConfig):
-                record = execute_program(config, context, store, log, on_progress, should_stop)
+                record = execute_script(config, context, store, log, on_progress, should_stop)
             else:
                 record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
     except RunStoppedError:
         raise
-    except ProgramError as failure:  # what a user's script did, in a line
+    except ScriptError as failure:  # what a user's script did, in a line
         log.info("failed: %s", failure)
         record = Record(
             run_id=config.run_id,

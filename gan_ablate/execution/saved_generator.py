@@ -1,7 +1,4 @@
-"""Saved generators: sample one, in a separate process that imports PyTorch alone.
-
-It neither unpickles nor starts anything: what a user's script saved may come from elsewhere.
-"""
+"""Saved generators: sample one in a separate process, which imports PyTorch alone and runs no code from the file."""
 
 from __future__ import annotations
 
@@ -26,16 +23,16 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class RefusedError(Exception):
-    """A file is no saved generator, or would do more than hold one."""
+    """A file is no saved generator, or would run code."""
 
 
 @torch.inference_mode()
 def main(order: str) -> None:
-    """Sample a generator and write what it gives, (N, C, S, S) float32, as an array.
+    """Sample a generator, and write the images to an ``.npy`` file, (N, C, S, S) float32.
 
     Args:
-        order: JSON of the generator's file, the array's, the number of images, the shape of one latent, the seed of the
-            latents and the device.
+        order: a JSON list: the generator's file, the ``.npy`` file, the number of images, the shape of one latent, the
+            seed of the latents, and the device.
     """
     path, target, num_images, latent_shape, seed, device = json.loads(order)
     stream = torch.Generator().manual_seed(seed)
@@ -43,22 +40,27 @@ def main(order: str) -> None:
     generator = load_generator(path, target, torch.device(device))
     images: Any = None
     done = 0
-    # Programs of torch.export are not made for a batch of one.
+    # An exported program may refuse a batch of one.
     parts = latents.split(BATCH) if num_images % BATCH != 1 else latents.tensor_split(num_images // BATCH + 1)
     for z in parts:
-        drawn = generator(z.to(device)).float().cpu().numpy()
+        batch = generator(z.to(device)).float().cpu().numpy()
         if images is None:
-            images = np.lib.format.open_memmap(target, "w+", np.float32, (num_images, *drawn.shape[1:]))
-        images[done : done + len(z)] = drawn
+            images = np.lib.format.open_memmap(target, "w+", np.float32, (num_images, *batch.shape[1:]))
+        images[done : done + len(z)] = batch
         done += len(z)
     images.flush()
 
 
 def load_generator(path: str, target: str, device: torch.device) -> Any:
-    """Load a program of TorchScript or torch.export.
+    """Load what ``torch.jit.save`` or ``torch.export.save`` wrote.
+
+    Args:
+        path: the generator's file.
+        target: the file of the images; loading may write files in its folder only.
+        device: the device that samples.
 
     Raises:
-        RefusedError: if it is none, or needs more than tensors.
+        RefusedError: if the file is of another kind, or holds more than tensors.
     """
     if not path.endswith(".pt2"):
         if not _has_script(path):
@@ -70,7 +72,7 @@ def load_generator(path: str, target: str, device: torch.device) -> Any:
     with PT2ArchiveReader(path) as archive:
         if any("aotinductor" in name for name in archive.get_file_names()):
             raise RefusedError("it holds compiled code; valid: what torch.export.save writes")
-    # Otherwise torch.export.load unpickles whatever it meets, and SymPy evaluates what should be a size.
+    # Without these, torch.export.load unpickles any object, and SymPy evaluates any text in the place of a size.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     sys.addaudithook(functools.partial(_refuse_code, os.path.dirname(target)))  # noqa: PTH120 (text, as events have it)
     try:
@@ -80,7 +82,7 @@ def load_generator(path: str, target: str, device: torch.device) -> Any:
 
 
 def _has_script(path: str) -> bool:
-    """Whether a file holds TorchScript: what torch.save writes is a pickle, which is not loaded."""
+    """Whether a file holds TorchScript, and not a pickle that ``torch.save`` wrote."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -88,7 +90,7 @@ def _has_script(path: str) -> bool:
 
 
 def _refuse_code(folder: str, event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse what only code that hides in a file does, such as changing files outside a folder."""
+    """Refuse an audit event that only hidden code causes, such as changing a file outside a folder."""
     is_change = event in ("os.remove", "os.rename") or (event == "open" and (arguments[2] or 0) & _WRITES)
     is_outside = is_change and isinstance(arguments[0], str) and not arguments[0].startswith(folder)
     if event in _REFUSED_EVENTS or is_outside:
@@ -96,9 +98,9 @@ def _refuse_code(folder: str, event: str, arguments: tuple[Any, ...]) -> None:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # that TorchScript is on its way out is no news to whoever uses it
+    warnings.simplefilter("ignore")  # TorchScript warns that it is deprecated
     try:
         main(sys.argv[1])
-    except Exception as broken:  # a user's saved program may raise anything
+    except Exception as broken:  # a user's generator may raise anything
         print(str(broken).strip().partition("\n")[0][:300] or type(broken).__name__)
         sys.exit(1)

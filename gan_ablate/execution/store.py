@@ -1,4 +1,4 @@
-"""The store: run folders and plans on disk, written atomically, read back as records, and summarised in an index."""
+"""The store: plans and records of runs in a results folder, and an index of the runs."""
 
 from __future__ import annotations
 
@@ -16,60 +16,63 @@ from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.validation import ModelT, choices, validate
 from gan_ablate.errors import UserError
-from gan_ablate.execution.records import Record
+from gan_ablate.execution.records import Record, RunSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from gan_ablate.design.external import AnyConfig
-    from gan_ablate.execution.records import Status
-
 
 RECORD_FILE = "record.json"
-"""In a run's folder, written last."""
+"""In a run's folder: its record, the last file to be written."""
 
 GENERATOR_FILE = "generator.safetensors"
-"""In a run's folder: G's last weights."""
+"""In a run's folder: the generator's weights after the last step."""
 
 AVERAGE_FILE = "generator-ema.safetensors"
-"""Beside them: their moving average, where the run keeps one."""
+"""In a run's folder: the moving average of the generator's weights, where the run keeps one."""
 
 INTERPOLATION_FILE, FILTERS_FILE = "interpolation.png", "filters.png"
-"""Beside a run's sample grids: ways between latents, and what D's filters see, where that was asked for."""
+"""Beside a run's sample grids: interpolations between latents, and the discriminator's filters, where configured."""
 
 UNTIL_SETTLED = 0
-"""Stands for a number of seeds that answers say."""
+"""Stands for the number of seeds of a plan that adds seeds until its answers are settled."""
 
 
 @dataclass(frozen=True)
-class Store:
-    """A results folder: ``runs/``, ``plans/`` and ``cache/``, which it owns, and the report's files beside them.
+class ResultsFolder:
+    """The files of a results folder: ``runs/``, ``plans/``, ``checkpoints/``, ``cache/``, and the report beside them.
 
-    One that was archived has ``records/`` and ``sheets/`` besides, of runs whose folders stayed behind.
+    An archived folder has ``records/`` and ``sheets/`` instead of ``runs/``: records and sample grids alone.
     """
 
     root: Path
 
+    @property
+    def cache_dir(self) -> Path:
+        """The folder of what is computed again when it is deleted, such as the real images' features."""
+        return self.root / "cache"
+
     def run_dir(self, run_id: str) -> Path:
-        """Return the folder of one run."""
+        """Return the folder of a run."""
         return self.root / "runs" / run_id
 
     def checkpoint_path(self, config: AnyConfig) -> Path:
-        """Return the file of one run's checkpoint, beside those of the same run of other lengths."""
+        """Return the file of a run's checkpoint; runs that differ in the number of steps alone share a folder."""
         training = config.model_copy(update={"steps": 1}).run_id
         return self.root / "checkpoints" / training / f"{config.run_id}.checkpoint"
 
     def lease_path(self, run_id: str) -> Path:
-        """Return the file that the process which computes a run holds locked."""
+        """Return the file that is locked while a process computes a run."""
         return self.run_dir(run_id) / ".lease"
 
     def archived_record(self, run_id: str) -> Path:
-        """Return the file of one run's compressed record."""
+        """Return the file of a run's compressed record."""
         return self.root / "records" / f"{run_id}.json.gz"
 
     def archived_sample_grid(self, run_id: str, name: str) -> Path:
-        """Return the file of one run's sample grid that was kept."""
+        """Return the file of a run's archived sample grid, or of a picture beside it."""
         return self.root / "sheets" / run_id / name
 
     def sample_grids(self, run_id: str) -> list[Path]:
@@ -78,17 +81,25 @@ class Store:
         return next((found for place in places if (found := sorted(place.glob("step-*.png"), key=_step_of))), [])
 
     def picture(self, run_id: str, name: str) -> Path | None:
-        """Return a picture beside a run's sample grids, or None where it has none of that name."""
+        """Return a picture beside a run's sample grids, or None where there is none of that name."""
         places = (self.run_dir(run_id) / "samples" / name, self.archived_sample_grid(run_id, name))
         return next((place for place in places if place.is_file()), None)
 
-    @property
-    def cache_dir(self) -> Path:
-        """Folder of what may be deleted at any time, because it is computed anew: the real images' features."""
-        return self.root / "cache"
+    def plan_path(self, grid: str) -> Path:
+        """Return the file of a grid's plan."""
+        return self.root / "plans" / f"{grid}.json"
+
+    def seeds_path(self, plan: Plan) -> Path:
+        """Return the file of the numbers of seeds that a plan's variants were run with."""
+        run_ids = " ".join(variant.config.run_id for variant in plan.variants)
+        return self.root / "plans" / "seeds" / f"{hashlib.sha256(run_ids.encode()).hexdigest()[:12]}.json"
+
+
+class Store(ResultsFolder):
+    """Reads and writes plans and records in a results folder."""
 
     def check_writable(self) -> None:
-        """Try to write where the folder is or will be, and leave nothing behind.
+        """Try to write where the folder is or will be; leave no file there.
 
         Raises:
             UserError: if that is not possible.
@@ -101,67 +112,80 @@ class Store:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
 
     def save_record(self, record: Record) -> None:
-        """Write ``record.json``, last of a run's files."""
+        """Write a run's ``record.json``."""
         content = seal_json(record.model_dump_json(indent=1) + "\n")
         write_atomically(self.run_dir(record.run_id) / RECORD_FILE, content)
 
     def save_failure(self, config: AnyConfig, message: str) -> Record:
-        """Record that a run failed, and why."""
+        """Write the record of a run that failed with a message, and return it."""
         record = Record(run_id=config.run_id, status="failed", message=message, config=config)
         self.save_record(record)
         return record
 
     def load_record(self, run_id: str) -> Record | None:
-        """Read a run's record, or None where the run is not over.
-
-        A record under the name that its run had before a revision is read; no plan names it.
+        """Read a run's record; None where the run is not over.
 
         Raises:
-            UserError: if the file is there but is not a record, or is another run's: copied here, or of a version in
-                which a field had another default.
+            UserError: if the file is no record, or the record of another run: a copy, or one of a version in which a
+                field had another default.
         """
         path, advice = self.run_dir(run_id) / RECORD_FILE, "delete its folder to run it again"
         record = _load(Record, path, advice)
         if record is None:
             path, advice = self.archived_record(run_id), "delete it to run it again"
             record = _load(Record, path, advice)
+        # A record that was written before a revision has the run id of that time.
         if record is not None and not (record.run_id == run_id and run_id in record.config.known_run_ids):
             raise UserError(f"{path}: its configuration is that of run {record.config.run_id}; {advice}")
         return record
 
     def find_record(self, config: AnyConfig) -> Record | None:
-        """Read a run's record under its name, or else under one that it had before a revision."""
+        """Read the record of a run, under its run id or else under one that it had before a revision."""
         record = self.load_record(config.run_id)
-        if record is not None or not config.revisions:
-            return record
-        earlier = (self.load_record(run_id) for run_id in sorted(config.known_run_ids - {config.run_id}))
-        return next((found for found in earlier if found is not None), None)
+        if record is None and config.revisions:
+            earlier = (self.load_record(run_id) for run_id in sorted(config.known_run_ids - {config.run_id}))
+            record = next((found for found in earlier if found is not None), None)
+        return record
 
     def is_done(self, run_id: str) -> bool:
-        """Whether a run has a result. A failed one has none: it will be tried again."""
+        """Whether a run has a result. A failed run has none: it is computed again."""
         record = self.load_record(run_id)
         return record is not None and record.status != "failed"
 
+    def records(self, plan: Plan, *, with_earlier: bool = False) -> Iterator[tuple[dict[str, str], str, Record]]:
+        """Yield the levels, the variant's label and the record of every run of a plan that is over.
+
+        Args:
+            plan: the plan.
+            with_earlier: also yield records under the run ids that runs had before a revision, as reports do; they do
+                not keep a run from being computed.
+        """
+        for variant, seed in plan.seeded_variants:
+            run_id = variant.run_id(seed)
+            record = self.find_record(variant.with_seed(seed)) if with_earlier else self.load_record(run_id)
+            if record is not None:
+                yield variant.levels, variant.label, record
+
     def save_plan(self, plan: Plan) -> None:
-        """Remember a grid's plan, so that its report can be made from the records alone."""
+        """Write a grid's plan, from which a report finds the records."""
         try:
-            write_atomically(self._plan_path(plan.name), seal_json(plan.model_dump_json(indent=1) + "\n"))
+            write_atomically(self.plan_path(plan.name), seal_json(plan.model_dump_json(indent=1) + "\n"))
         except OSError as refused:
             raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
 
     def note_seeds(self, plan: Plan) -> None:
-        """Remember with how many seeds a plan's variants are run, and whether the answers say how many."""
+        """Add a plan's number of seeds to the known ones: ``UNTIL_SETTLED`` where the answers decide it."""
         self.adopt_seeds(plan, {UNTIL_SETTLED if plan.until_settled else len(plan.seeds)})
 
     def adopt_seeds(self, plan: Plan, numbers: set[int]) -> None:
-        """Remember numbers of seeds with which a plan's variants were run, here or elsewhere."""
+        """Add numbers of seeds to the known ones of a plan's variants."""
         known = self.known_seeds(plan)
         if not numbers <= known:
-            write_atomically(self._seeds_path(plan), json.dumps(sorted(known | numbers)) + "\n")
+            write_atomically(self.seeds_path(plan), json.dumps(sorted(known | numbers)) + "\n")
 
     def known_seeds(self, plan: Plan) -> set[int]:
-        """With how many seeds the same variants were run, ``UNTIL_SETTLED`` where the answers said how many."""
-        path = self._seeds_path(plan)
+        """Return the numbers of seeds that plans of the same variants had, ``UNTIL_SETTLED`` among them."""
+        path = self.seeds_path(plan)
         try:
             return set(json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
@@ -169,15 +193,11 @@ class Store:
         except (OSError, ValueError, TypeError) as broken:
             raise UserError(f"{path}: cannot be read ({broken}); delete it") from None
 
-    def _seeds_path(self, plan: Plan) -> Path:
-        run_ids = " ".join(variant.config.run_id for variant in plan.variants)
-        return self.root / "plans" / "seeds" / f"{hashlib.sha256(run_ids.encode()).hexdigest()[:12]}.json"
-
     def load_plan(self, grid: str) -> Plan:
-        """Read the plan that a grid was last run with.
+        """Read the plan of a grid's last run.
 
         Raises:
-            UserError: if that grid was never run into this folder.
+            UserError: if the grid was never run into this folder.
         """
         plan = self.find_plan(grid)
         if plan is None:
@@ -187,45 +207,28 @@ class Store:
         return plan
 
     def find_plan(self, grid: str) -> Plan | None:
-        """Read the plan that a grid was last run with, or None where it never was."""
-        return _load(Plan, self._plan_path(grid), "delete it and run the grid again")
+        """Read the plan of a grid's last run; None where the grid was never run."""
+        return _load(Plan, self.plan_path(grid), "delete it and run the grid again")
 
     def list_plans(self) -> list[str]:
-        """Names of the grids that were run into this folder.
+        """List the names of the grids that were run into this folder.
 
         Raises:
-            UserError: if it is no folder.
+            UserError: if there is a file in the folder's place.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"--out {self.root}: not a folder")
         return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
 
-    def records(self, plan: Plan, *, with_earlier: bool = False) -> Iterator[tuple[dict[str, str], str, Record]]:
-        """Yield the levels, the variant's label and the record of every run of a plan that is over.
-
-        Args:
-            plan: whose runs.
-            with_earlier: also read a record that its run left under an earlier name, before a revision, where there is
-                none under its present one. A report shows it; nothing that computes takes it for the run.
-        """
-        for variant, seed in plan.seeded_variants:
-            config = variant.with_seed(seed) if with_earlier else None
-            record = self.load_record(variant.run_id(seed)) if config is None else self.find_record(config)
-            if record is not None:
-                yield variant.levels, variant.label, record
-
-    def _plan_path(self, grid: str) -> Path:
-        return self.root / "plans" / f"{grid}.json"
-
 
 def _step_of(sample_grid: Path) -> tuple[int, str]:
-    """Sort sample_grids by their steps: from a million on they have another digit."""
+    """Return a sample grid's step, which is not always the order of names: they have 6 digits or more."""
     digits = sample_grid.stem.removeprefix("step-")
     return (int(digits) if digits.isdecimal() else -1), sample_grid.name
 
 
 def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
-    """Read a file of ours, or None where there is none; say what to do about one that is not as we write it."""
+    """Read a JSON file; None where there is none. An error ends with the advice."""
     try:
         content = path.read_bytes()
         text = gzip.decompress(content) if path.suffix == ".gz" else content
@@ -243,28 +246,15 @@ def _load(model: type[ModelT], path: Path, advice: str) -> ModelT | None:
 
 
 INDEX_FILE = "index.json"
-"""In the cache."""
+"""In the cache: what ``summarise_runs`` read, so that it reads each record once."""
 
 LAYOUT = 1
-"""Raised when entries are written otherwise than before."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What an index knows of a run that is over.
-
-    Attributes:
-        status: how it ended.
-        step_ms: median milliseconds of a step, or None where none was timed.
-    """
-
-    status: Status
-    step_ms: float | None
+"""The version of the index's layout."""
 
 
 def record_stamp(store: Store, run_id: str) -> tuple[int, int] | None:
-    """Return the nanoseconds and the bytes of a run's record file, or None where the run is not over."""
-    # Not by pathlib: there may be a hundred thousand of them.
+    """Return a record file's time of change in nanoseconds and its size in bytes; None where the run is not over."""
+    # Without pathlib, which is slow for a hundred thousand runs.
     for path in (f"{store.root}/runs/{run_id}/{RECORD_FILE}", f"{store.root}/records/{run_id}.json.gz"):
         with suppress(OSError):
             status = os.stat(path)  # noqa: PTH116
@@ -272,19 +262,16 @@ def record_stamp(store: Store, run_id: str) -> tuple[int, int] | None:
     return None
 
 
-def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
-    """InterimAnalysis up runs, and read the records of those that the index does not know.
+def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, RunSummary]:
+    """Return the summaries of those runs that are over, by run id.
 
-    Args:
-        store: where they lie.
-        run_ids: whatever runs; those that are not over are left out.
+    Records that the index does not have, or that have changed, are read and added to it.
 
     Raises:
-        UserError: if a record has to be read and cannot be.
+        UserError: if a record cannot be read.
     """
     path = store.cache_dir / INDEX_FILE
-    known, found = _read_index(path), dict[str, Summary]()
-    is_new = False
+    known, found, is_new = _read_index(path), dict[str, RunSummary](), False
     for run_id in run_ids:
         stamp = record_stamp(store, run_id)
         if stamp is None:
@@ -296,9 +283,9 @@ def summarise_runs(store: Store, run_ids: Iterable[str]) -> dict[str, Summary]:
                 continue
             entry = [*stamp, record.status, None if record.throughput is None else record.throughput.step_ms_median]
             known[run_id], is_new = entry, True
-        found[run_id] = Summary(entry[2], entry[3])
+        found[run_id] = RunSummary(entry[2], entry[3])
     if is_new:
-        with suppress(OSError):  # a cache that cannot be written is read from the records again
+        with suppress(OSError):  # the next call reads the records again
             write_atomically(path, seal_json(json.dumps({"layout": LAYOUT, "runs": known})))
     return found
 
@@ -311,15 +298,3 @@ def _read_index(path: Path) -> dict[str, list[Any]]:
     except (OSError, ValueError):
         return {}
     return dict(index["runs"]) if index.get("layout") == LAYOUT else {}
-
-
-def check_index(path: Path) -> None:
-    """Check an index against its checksum.
-
-    Raises:
-        ValueError: if it is not what was written.
-    """
-    try:
-        check_seal(path.read_bytes(), is_due=True)
-    except ValueError as broken:
-        raise ValueError(f"{path}: {broken}; it will be made anew") from None

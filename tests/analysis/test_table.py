@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from gan_ablate.analysis.table import (
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import RESULT_COLUMNS
 from gan_ablate.design.plan import Plan, Variant, plan
+from gan_ablate.errors import UserError
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores
@@ -411,3 +413,30 @@ def test_a_historys_end_is_its_last_tenth_and_its_last_half_begins_half_way() ->
 def test_steps_without_their_fid_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         oscillation(STEPS, [10.0] * 7)
+
+
+def test_results_are_one_row_per_run_with_a_column_per_factor(tmp_path: Path, tiny_grid: Path) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(tmp_path), planned, lambda _, seed: 10.0 + seed)
+    runs = load_results(tmp_path, "tiny")
+    assert len(runs) == 4
+    assert runs["smoothing"].tolist() == ["off", "on", "off", "on"]
+    assert runs["seed"].tolist() == [0, 0, 1, 1]
+    assert runs["fid"].tolist() == [10.0, 10.0, 11.0, 11.0]
+    record = json.loads((tmp_path / "runs" / runs["run_id"][2] / "record.json").read_text())
+    assert record["scoring"]["final"]["fid"] == runs["fid"][2]
+    assert record["throughput"]["step_ms_median"] == runs["step_ms_median"][2]
+
+
+def test_a_diverged_run_is_a_row_without_a_score(tmp_path: Path, tiny_grid: Path) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(tmp_path), planned, lambda _, seed: None if seed else 5.0)
+    runs = load_results(tmp_path, "tiny")
+    assert runs["status"].tolist() == ["completed", "completed", "diverged", "diverged"]
+    assert runs["fid"].isna().tolist() == [False, False, True, True]
+
+
+def test_a_grid_that_was_never_run_is_named_with_those_that_were(tmp_path: Path, tiny_grid: Path) -> None:
+    Store(tmp_path).save_plan(plan(load_grid(tiny_grid), budget="smoke"))
+    with pytest.raises(UserError, match="no grid tinny; did you mean tiny"):
+        load_results(tmp_path, "tinny")

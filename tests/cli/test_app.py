@@ -101,57 +101,6 @@ def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> No
         assert picture.size == (92, 92)  # three by three images of 28 pixels, two pixels around each
 
 
-def test_plan_and_status_say_how_far_things_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
-) -> None:
-    planned = plan(load_grid(tiny_grid), budget="smoke")
-    save_runs(Store(Path("results")), planned, lambda _, seed: 9.0 if seed else None)
-    (Path("results/runs") / planned.baseline.config.run_id / "record.json").unlink()
-    assert call(monkeypatch, "plan", "--grid", str(tiny_grid), "--budget", "smoke") == 0
-    output = capsys.readouterr().out
-    assert "1/2" in output
-    assert "2/2" in output
-    assert "1 runs to compute" in output
-    assert call(monkeypatch, "status") == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
-    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["tiny", "smoke", "2", "1", "0", "1"]
-
-
-@pytest.mark.parametrize("is_native", [True, False])
-def test_plan_says_where_bfloat16_is_emulated(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
-) -> None:
-    monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: is_native)
-    assert call(monkeypatch, "plan", "--grid", "precision") == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert ("in float32 they would take about" in output) is not is_native
-    assert call(monkeypatch, "plan", "--grid", "beta1") == 0
-    assert "bfloat16" not in capsys.readouterr().out
-
-
-def test_grids_are_planned_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "plan", "--grid", "beta1", "--grid", "dropout", "--seeds", "2") == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert "Adam's β1" in output
-    assert "Dropout in the discriminator" in output
-    assert "12 runs to compute" in output  # three and four variants, of which they share one, by two seeds
-
-
-def test_status_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("file").write_text("", "utf-8")
-    assert call(monkeypatch, "status", "--out", "file") == 2
-    assert "--out file: not a folder" in capsys.readouterr().err
-
-
-def test_list_shows_grids_presets_data_sets_and_fields(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, "list") == 0
-    output = capsys.readouterr().out
-    for words in ("bn_label_smooth", "dcgan-28", "fashion-mnist", "discriminator.dropout2d", "folder:PATH"):
-        assert words in output
-
-
 def test_sample_refuses_a_run_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,38 +129,19 @@ def test_brackets_from_outside_are_text(
     assert "[/z]" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seeds", "is_told"), [("1", True), ("2", False)])
-def test_it_is_told_where_the_report_will_cover_less(
+@pytest.mark.parametrize(("seeds", "is_said"), [("1", True), ("2", False)])
+def test_run_says_where_the_report_will_cover_less(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     seeds: str,
     *,
-    is_told: bool,
+    is_said: bool,
 ) -> None:
     save_runs(Store(tmp_path), plan(load_grid("beta1"), seeds=2), lambda *_: 20.0)
     monkeypatch.setattr(cli, "_write_report", lambda *_: None)
     assert call(monkeypatch, "run", "--grid", "beta1", "--seeds", seeds, "--out", str(tmp_path)) == 0
-    assert ("takes the place of another plan of beta1" in capsys.readouterr().out) is is_told
-
-
-def test_list_shows_how_every_claim_stands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    planned = plan(load_grid("bn_label_smooth"))
-    save_runs(
-        Store(tmp_path / "results"),
-        planned,
-        lambda variant, seed: 20.0 + seed / 9 + 20 * (variant.levels["batch_norm"] == "off"),
-    )
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "list", "claims") == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = {cells[1].strip(): cells[-2].strip() for line in lines if len(cells := line.split("│")) > 4}
-    assert rows["C2"] == "supported"
-    assert rows["C7"] == "not run yet: --grid learning_rate"
-    assert list(rows).index("C2") < list(rows).index("C10")
+    assert ("takes the place of another plan of beta1" in capsys.readouterr().out) is is_said
 
 
 @pytest.mark.parametrize("command", [["status"], ["plan", "--grid", "tiny.toml", "--data-dir=~/data"]])

@@ -1,4 +1,4 @@
-"""The commands for what was trained elsewhere, as a user calls them."""
+"""The commands ``judge`` and ``score``, as a user calls them."""
 
 from __future__ import annotations
 
@@ -99,17 +99,3 @@ def test_what_is_wrong_is_one_line(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
-
-
-def test_plan_lets_a_batch_through_networks_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("odd_nets.py").write_text("from torch import nn\ndef generator():\n    return nn.Linear(100, 7)\n")
-    Path("mine.toml").write_text(
-        'base = "mlp"\n[factors.g]\nbaseline = "a"\nlevels.a = {}\n'
-        'levels.b = { generator = { kind = "module", path = "odd_nets:generator" } }\n'
-    )
-    assert call(monkeypatch, "plan", "--grid", "mine.toml") == 2
-    assert "valid: with --allow-code" in capsys.readouterr().err
-    assert call(monkeypatch, "plan", "--grid", "mine.toml", "--allow-code") == 2
-    assert "given (4, 100), it gives (4, 7) of torch.float32; valid: (4, 1, 28, 28)" in capsys.readouterr().err

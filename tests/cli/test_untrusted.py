@@ -107,7 +107,7 @@ def test_any_record(tmp_path: Path, data: Any, is_sealed: bool, is_packed: bool)
 
 
 def read_record(store: Store, run_id: str, path: Path) -> Record | None:
-    """Read a record, or be told in one line what is wrong with its file."""
+    """Read a record; an error is one line that names the file."""
     try:
         return store.load_record(run_id)
     except UserError as refused:

@@ -1,11 +1,10 @@
-"""Logs of users' scripts: steps over all epochs, rows of several lines, and patterns that never end."""
+"""Users' scripts: how they end, and what is read of their logs."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-import signal
-import subprocess
 import sys
 import time
 import tomllib
@@ -13,23 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.errors import describe_exit
-from gan_ablate.execution.command import MATCH_SEC, Log
+from gan_ablate.execution.command import MATCH_SEC, Script, ScriptExit, ScriptLog, run_script
 
 README = Path(__file__).parents[2] / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"
 NO_TOTAL = r"epoch (?P<epoch>\d+) step (?P<step>\d+) D (?P<loss_d>\S+)"
 
 
-def read(pattern: str, *lines: str) -> Log:
+def read(pattern: str, *lines: str) -> ScriptLog:
     """Read lines that come a second apart."""
-    log = Log(pattern)
+    log = ScriptLog(pattern)
     for second, line in enumerate(lines):
         log.read(line.encode(), float(second))
     return log
 
 
-def steps_of(log: Log) -> list[int]:
+def steps_of(log: ScriptLog) -> list[int]:
     return [row.step for row in log.rows]
 
 
@@ -57,7 +55,7 @@ def test_epochs_that_count_from_one_begin_at_their_first_step() -> None:
     assert steps_of(log) == [100, 1038, 2814]
 
 
-def test_without_the_number_of_batches_steps_never_restart_and_no_time_is_told_across_epochs() -> None:
+def test_without_the_number_of_batches_steps_go_on_and_no_time_is_taken_across_epochs() -> None:
     lines = (f"epoch {epoch} step {step} D 0.5" for epoch in (0, 1) for step in (0, 50, 100))
     log = read(NO_TOTAL, *lines)
     assert steps_of(log) == [0, 50, 100, 150, 200, 250]
@@ -79,7 +77,7 @@ def test_lines_of_one_step_are_one_row() -> None:
     assert log.step_ms() == [3_000.0, 3_000.0]  # three lines a step, a second each
 
 
-def test_lines_without_steps_are_counted_in_pairs_and_tell_no_times() -> None:
+def test_lines_without_steps_are_counted_in_pairs_and_have_no_times() -> None:
     log = read(r"errD: (?P<loss_d>\S+)|errG: (?P<loss_g>\S+)", "errD: 1", "errG: 2", "errD: 3", "errG: nan")
     assert steps_of(log) == [1, 2]
     assert log.history() == {"step": [1.0], "loss_d": [1.0], "loss_g": [2.0]}
@@ -109,14 +107,14 @@ def test_colours_are_no_part_of_a_line() -> None:
     assert not log.is_finite
 
 
-def test_a_pattern_that_matches_nothing_is_said() -> None:
+def test_a_pattern_that_matches_nothing_is_noted() -> None:
     log = read(r"Loss: (?P<loss_d>\S+)", "loss 1", "loss 2")
     assert log.notes == ("external.log matches no line of its output",)
     assert read("", "loss 1").notes == ()
 
 
 def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
-    log = Log(r"(?P<loss_d>(a+)+)$")
+    log = ScriptLog(r"(?P<loss_d>(a+)+)$")
     started = time.monotonic()
     for _ in range(3):
         log.read(b"a" * 60 + b"b", 0.0)
@@ -134,8 +132,8 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
         ("KeyError: 'nano'", False),
     ],
 )
-def test_a_last_line_tells_a_divergence(line: str, is_divergence: bool) -> None:
-    assert read("", line).tells_divergence == is_divergence
+def test_a_last_line_shows_a_divergence(line: str, is_divergence: bool) -> None:
+    assert read("", line).shows_divergence == is_divergence
 
 
 def test_an_infinite_loss_is_no_row_of_a_history() -> None:
@@ -144,31 +142,28 @@ def test_an_infinite_loss_is_no_row_of_a_history() -> None:
     assert log.history() == {"step": [1.0], "loss_d": [0.5]}
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (0, "exit code 0"),
-        (3, "exit code 3"),
-        (None, "exit code None"),
-        (-signal.SIGTERM, "signal SIGTERM"),
-        (-signal.SIGKILL, "signal SIGKILL; out of memory?"),
-        (-500, "signal SIGRTMIN+466"),
-    ],
-)
-def test_an_exit_is_described_by_its_code_or_its_signal(code: int | None, words: str) -> None:
-    assert describe_exit(code) == words
+def run_code(folder: Path, code: str, log: ScriptLog | None = None) -> ScriptExit:
+    """Run Python code as a script."""
+    script = Script([sys.executable, "-c", code], folder, folder / "output.txt", dict(os.environ), None)
+    return run_script(script, log or ScriptLog(), lambda: False)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="this system has no real-time signals")
-def test_every_signal_of_the_system_has_a_name() -> None:
-    """Python has no name for most real-time signals; a shell has."""
-    for number in (*range(1, signal.SIGRTMIN + 1), *range(signal.SIGRTMIN, signal.NSIG)):
-        assert describe_exit(-number).startswith("signal ")
-    named = subprocess.run(["bash", "-c", "kill -l 37"], capture_output=True, text=True, check=True).stdout.strip()
-    assert describe_exit(-37) == f"signal SIG{named.removeprefix('SIG')}"
+def test_waiting_for_a_script_that_closed_its_output_takes_no_cpu_time(tmp_path: Path) -> None:
+    used, log = time.process_time(), ScriptLog()
+    ended = run_code(tmp_path, "import os, time; print('on'); os.close(1); os.close(2); time.sleep(1)", log)
+    assert (ended.status, log.last_line) == (0, "on")
+    assert ended.seconds > 1
+    assert time.process_time() - used < 0.5
 
 
-def test_a_process_that_a_real_time_signal_ends_is_described() -> None:
-    script = "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 3)"
-    ended = subprocess.run([sys.executable, "-c", script], check=False)
-    assert describe_exit(ended.returncode) == "signal SIGRTMIN+3"
+def test_memory_that_was_freed_before_the_end_counts(tmp_path: Path) -> None:
+    ended = run_code(tmp_path, "x = bytearray(b'1') * 300_000_000; del x")
+    assert 300e6 < ended.peak_bytes < 330e6
+
+
+def test_a_child_that_prints_forever_ends_with_its_script(tmp_path: Path) -> None:
+    child = "while True: print('child', flush=True)"
+    log = ScriptLog()
+    ended = run_code(tmp_path, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])", log)
+    assert ended.status == 0
+    assert ended.seconds < 60

@@ -1,4 +1,4 @@
-"""What users' scripts leave: which images are scored, what is refused, and what stays."""
+"""Samples of external runs: which images are scored, which are refused, and which files stay."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.execution import external_samples as drawn
-from gan_ablate.execution.command import ProgramError
-from gan_ablate.execution.external_samples import Samples, draw_samples, find_samples, load_samples, pack_samples
+from gan_ablate.execution import external_samples as samples_module
+from gan_ablate.execution.command import ScriptError
+from gan_ablate.execution.external_samples import Samples, find_samples, load_samples, pack_samples, sample_generator
 from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.scorer import NonFiniteImagesError, quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed
@@ -100,7 +100,7 @@ def test_images_of_several_epochs_are_refused(tmp_path: Path, names: list[str], 
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    with pytest.raises(ProgramError, match=message.replace("*.png", r"\*.png")) as wrong:
+    with pytest.raises(ScriptError, match=message.replace("*.png", r"\*.png")) as wrong:
         find_samples(make_config("**/*.png"), tmp_path)
     assert str(wrong.value).startswith("external.samples = **/*.png: it matches")
 
@@ -130,7 +130,7 @@ def test_of_several_generators_or_arrays_none_is_taken(tmp_path: Path, pattern: 
     names = [pattern.replace("*", number) for number in ("2", "10", "1")]
     for name in names:
         (tmp_path / name).touch()
-    with pytest.raises(ProgramError, match=rf"it matches 3 files, {names[2]} to {names[1]}; valid: one of them, such"):
+    with pytest.raises(ScriptError, match=rf"it matches 3 files, {names[2]} to {names[1]}; valid: one of them, such"):
         find_samples(make_config(pattern, **fields), tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_samples_that_lead_out_of_the_run_are_refused_and_stay(tmp_path: Path, p
     work.mkdir()
     (work / "out").symlink_to(outside)
     (work / "s.npy").symlink_to(outside / "s.npy")
-    with pytest.raises(ProgramError, match=r"leads out of \{out\}, to .*precious.*; valid: files that lie below"):
+    with pytest.raises(ScriptError, match=r"leads out of \{out\}, to .*precious.*; valid: files that lie below"):
         find_samples(make_config(pattern), work)
     assert len(list(outside.iterdir())) == 2
 
@@ -168,7 +168,7 @@ def test_samples_that_lead_out_of_the_run_are_refused_and_stay(tmp_path: Path, p
 def test_a_run_folder_that_became_a_link_is_refused(tmp_path: Path) -> None:
     save_images(tmp_path / "precious", ["x.png"], images_of_classes(1)[:1])
     (tmp_path / "work").symlink_to(tmp_path / "precious")
-    with pytest.raises(ProgramError, match=r"leads out of \{out\}"):
+    with pytest.raises(ScriptError, match=r"leads out of \{out\}"):
         find_samples(make_config("*.png"), tmp_path / "work")
 
 
@@ -179,12 +179,12 @@ def test_a_link_to_another_sample_is_no_sample(tmp_path: Path) -> None:
 
 
 def test_what_was_left_instead_of_samples_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProgramError, match=r"left no s.npy in .*; it left no file there$"):
+    with pytest.raises(ScriptError, match=r"left no s.npy in .*; it left no file there$"):
         find_samples(make_config("s.npy"), tmp_path)
     for name in ("x/s.npy", "a.txt", "b10.txt", "b9.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    with pytest.raises(ProgramError, match=r"; it left a.txt, b9.txt, b10.txt, …$"):
+    with pytest.raises(ScriptError, match=r"; it left a.txt, b9.txt, b10.txt, …$"):
         find_samples(make_config("s.npy"), tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_odd_values_of_an_array_are_noted(tmp_path: Path) -> None:
     ],
 )
 def test_pixels_of_another_range_are_noted(low: float, high: float, words: str) -> None:
-    notes = drawn._describe_pixels(low, high)
+    notes = samples_module._describe_pixels(low, high)
     assert [words in note for note in notes] == ([True] if words else [])
 
 
@@ -245,9 +245,9 @@ def rewrite(source: Path, target: Path, member: str, old: bytes, new: bytes | No
             copy.writestr(name, content)
 
 
-def draw(path: Path, folder: Path, **fields: Any) -> torch.Tensor:
+def sample(path: Path, folder: Path, **fields: Any) -> torch.Tensor:
     config = make_config(path.name, latent_shape=[8], **fields)
-    return draw_samples(config, path, folder, "cpu", lambda: False).images
+    return sample_generator(config, path, folder, "cpu", lambda: False).images
 
 
 def test_an_exported_generator_is_sampled_with_the_latents_of_every_run(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_an_exported_generator_is_sampled_with_the_latents_of_every_run(tmp_path
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
     with torch.inference_mode():
         expected = quantise(generator(torch.randn(NUM, 8, generator=stream)))
-    assert torch.equal(draw(tmp_path / "g.pt2", tmp_path), expected)
+    assert torch.equal(sample(tmp_path / "g.pt2", tmp_path), expected)
     assert [path.name for path in tmp_path.iterdir()] == ["g.pt2"]
 
 
@@ -284,8 +284,8 @@ def test_an_archive_that_runs_code_is_refused(tmp_path: Path, kind: str) -> None
         old, new = (json.dumps(text)[:-1].encode() for text in ("Symbol(", code))
         rewrite(tmp_path / "g.pt2", bad, "model.json", b'"expr_str": ' + old, b'"expr_str": ' + new)
         message = "bad.pt2: the saved generator cannot be sampled .it would run code when it is loaded: os.system"
-    with pytest.raises(ProgramError, match=message):
-        draw(bad, tmp_path)
+    with pytest.raises(ScriptError, match=message):
+        sample(bad, tmp_path)
     assert not trace.exists()
 
 
@@ -293,16 +293,16 @@ def test_an_archive_that_runs_code_is_refused(tmp_path: Path, kind: str) -> None
 def test_pixels_that_are_no_numbers_are_a_divergence_and_a_pickle_no_generator(tmp_path: Path) -> None:
     generator = nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4))).eval()
     torch.save(generator.state_dict(), tmp_path / "s.pt")
-    with pytest.raises(ProgramError, match=r"s.pt: .*no TorchScript; valid: torch.jit.trace\(netG, z\).save"):
-        draw(tmp_path / "s.pt", tmp_path)
+    with pytest.raises(ScriptError, match=r"s.pt: .*no TorchScript; valid: torch.jit.trace\(netG, z\).save"):
+        sample(tmp_path / "s.pt", tmp_path)
     generator.get_parameter("0.bias").data.fill_(float("nan"))
     torch.jit.trace(generator, torch.zeros(4, 8)).save(str(tmp_path / "g.pt"))
     with pytest.raises(NonFiniteImagesError):
-        draw(tmp_path / "g.pt", tmp_path)
+        sample(tmp_path / "g.pt", tmp_path)
 
 
 def test_sampling_ends_with_its_time(tmp_path: Path) -> None:
     (tmp_path / "g.pt").touch()
-    with pytest.raises(ProgramError, match=r"sampling the saved generator had not ended after 0.05 s \(external.time"):
-        draw(tmp_path / "g.pt", tmp_path, timeout_sec=0.05)
+    with pytest.raises(ScriptError, match=r"sampling the saved generator had not ended after 0.05 s \(external.time"):
+        sample(tmp_path / "g.pt", tmp_path, timeout_sec=0.05)
     assert [path.name for path in tmp_path.iterdir()] == ["g.pt"]

@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.atomic_io import lease, read_sealed
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.maintenance import find_waste, remove, verify
+from gan_ablate.execution.maintenance import archive, find_waste, remove, verify
 from gan_ablate.execution.recorder import draw_samples
 from gan_ablate.execution.run import execute
+from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
+from gan_ablate.reporting.report import write_report
 from gan_ablate.scoring import metrics
 from gan_ablate.training.data import keep_decoded
 from tests.configs import make_config
@@ -53,9 +56,9 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_a_whole_folder_is_whole(finished: Store) -> None:
-    findings = verify(finished)
-    assert findings.problems == ()
-    assert findings.num_checked == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
+    verification = verify(finished)
+    assert verification.problems == ()
+    assert verification.num_checked == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_only_what_nothing_refers_to_is_waste(finished: Store) -> None:
     os.utime(old, (hours_ago, hours_ago))
     of_writes = {old.name: "left behind by a write that did not end"}
     assert names(finished) == of_writes
-    for path in (finished.root / ".env.template", finished.root / ".json.original"):  # somebody else's
+    for path in (finished.root / ".env.template", finished.root / ".json.original"):  # files of the user
         path.write_text("mine")
         os.utime(path, (hours_ago, hours_ago))
     expected = {
@@ -158,7 +161,7 @@ def test_only_what_nothing_refers_to_is_waste(finished: Store) -> None:
     }
     assert names(finished, with_runs=True) == expected
     found = find_waste(finished, with_runs=True)
-    with lease(finished.lease_path(stopped.run_id)):  # somebody has begun to work on it since
+    with lease(finished.lease_path(stopped.run_id)):  # a command works on it
         assert not any(remove(finished, waste) for waste in found if waste.run_id == stopped.run_id)
         assert names(finished, with_runs=True).keys() == expected.keys() - {f"runs/{stopped.run_id}", str(checkpoint)}
     assert finished.checkpoint_path(stopped).exists()
@@ -180,7 +183,7 @@ def test_what_was_kept_on_purpose_goes_only_on_purpose(finished: Store) -> None:
     assert names(finished, with_checkpoints=True) == {kept: "a checkpoint of a finished run"}
 
 
-def test_weights_that_are_gone_are_missed(finished: Store) -> None:
+def test_missing_weights_are_found(finished: Store) -> None:
     (finished.run_dir(make_config().run_id) / "generator.safetensors").unlink()
     (problem,) = verify(finished).problems
     assert "generator.safetensors: it is missing; delete the run's folder" in problem
@@ -207,3 +210,115 @@ def test_a_file_that_is_no_cached_one_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"short")
     with pytest.raises(ValueError, match="checksum"):
         read_sealed(tmp_path / "x")
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Store, Store]:
+    store = Store(tmp_path / "results")
+    save_runs(store, plan(load_grid("beta1"), seeds=3), lambda variant, seed: 20.0 + seed + len(variant.label))
+    store.note_seeds(plan(load_grid("beta1"), seeds=3))
+    for folder in (store.root / "runs").iterdir():
+        (folder / "generator.safetensors").write_bytes(bytes(1_000))
+    return store, Store(tmp_path / "study")
+
+
+def test_an_archive_restores_the_pages_byte_for_byte_without_the_runs_folders(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    assert archive(store, study) == 9
+    write_report(study.root)
+    made = {path: path.read_bytes() for path in study.root.rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")}
+    kept = {path.relative_to(study.root).parts[0] for path in study.root.rglob("*")}
+    assert "runs" not in kept
+    for path in made:
+        if path.parts[-3] != "sheets":
+            path.unlink()
+    write_report(study.root)
+    assert {path: path.read_bytes() for path in made} == made
+    write_report(store.root)
+    for name in ("runs.csv", "effects.csv", "summary.csv", "effects.png", "samples.png"):
+        assert (store.root / "beta1" / name).read_bytes() == (study.root / "beta1" / name).read_bytes(), name
+
+
+def test_seeds_are_added_to_an_archive_and_only_what_is_missing_is_to_be_run(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    more = plan(load_grid("beta1"), seeds=4)
+    assert [config.seed for config in missing_runs([more], study)] == [3, 3, 3]
+    assert study.known_seeds(more) == {3}
+
+
+def test_archived_twice_it_holds_both_and_the_same_files(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    before = {path: path.read_bytes() for path in (study.root / "records").iterdir()}
+    assert archive(store, study) == 0
+    save_runs(store, plan(load_grid("dropout"), seeds=2), lambda *_: 20.0)
+    assert archive(store, study) == 6  # the baseline's two are there
+    assert {path: path.read_bytes() for path in before} == before
+    assert study.list_plans() == ["beta1", "dropout"]
+    assert len(GridResults.load(study, "dropout").records) == 8
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", b"\x1f\x8b\x08\x00"])
+def test_a_broken_record_is_named(stores: tuple[Store, Store], content: bytes) -> None:
+    store, study = stores
+    archive(store, study)
+    path = next((study.root / "records").iterdir())
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"records/.*json\.gz: cannot be read .*; delete it to run it again"):
+        GridResults.load(study, "beta1")
+
+
+def test_nothing_to_archive_and_nowhere_to_are_refused(tmp_path: Path, stores: tuple[Store, Store]) -> None:
+    with pytest.raises(UserError, match="nothing to archive"):
+        archive(Store(tmp_path / "empty"), stores[1])
+    with pytest.raises(UserError, match="another folder"):
+        archive(stores[0], stores[0])
+
+
+def test_a_run_that_failed_is_archived_once_it_has_not(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    planned = store.load_plan("beta1")
+    config = planned.baseline.with_seed(2)
+    good = store.load_record(config.run_id)
+    assert good is not None
+    store.save_record(good.model_copy(update={"status": "failed", "scoring": None}))
+    assert archive(store, study) == 8
+    store.save_record(good)
+    assert archive(store, study) == 1
+    assert study.is_done(config.run_id)
+
+
+def test_fewer_seeds_take_none_away_and_make_no_fixed_number_of_more(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    more = Store(store.root.parent / "more")
+    save_runs(more, plan(load_grid("beta1"), seeds=5), lambda variant, seed: 20.0 + seed + len(variant.label))
+    archive(more, study)
+    archive(store, study)
+    kept = study.load_plan("beta1")
+    assert len(kept.seeds) == 5
+    assert study.known_seeds(kept) == {3, 5}
+    archive(more, study)
+    assert study.load_plan("beta1").intervals == "sequential"
+
+
+def test_answers_that_were_settled_early_make_a_plan_no_smaller(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    longer = plan(load_grid("beta1"), seeds=5)
+    settled = longer.model_copy(update={"stopped": {longer.variants[1].label: 2}})
+    assert settled.num_runs == 12
+    save_runs(store, settled, lambda variant, seed: 20.0 + seed + len(variant.label))
+    archive(store, study)
+    kept = study.load_plan("beta1")
+    assert len(kept.seeds) == 5
+    assert kept.stopped == settled.stopped
+
+
+def test_other_runs_under_a_name_that_is_taken_are_refused(stores: tuple[Store, Store]) -> None:
+    store, study = stores
+    archive(store, study)
+    other = Store(store.root.parent / "other")
+    save_runs(other, plan(load_grid("beta1"), seeds=3, steps=99), lambda *_: 20.0)
+    with pytest.raises(UserError, match="beta1 was archived there with other runs"):
+        archive(other, study)
