@@ -153,7 +153,7 @@ def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -
 
 
 def sample_grid_latents(config: RunConfig) -> Tensor:
-    """Sample the latents of a sample grid, (NUM_SAMPLE_GRID_IMAGES, num_inputs_g), of classes in turn if conditional."""
+    """Sample a sample grid's latents, (NUM_SAMPLE_GRID_IMAGES, num_inputs_g), with each class in turn."""
     unconditional = config.model_copy(update={"conditional": False})
     z, _ = scoring_latents(unconditional, NUM_SAMPLE_GRID_IMAGES)
     return ask_for(config, z, torch.arange(len(z)) % config.num_classes) if config.num_classes else z
