@@ -100,7 +100,7 @@ class RunOptions:
         bool, typer.Option("--tensorboard", help="Write event files, too, to tensorboard/ (extra tensorboard).")
     ] = False
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run the programs and modules of one's own that the grid names.")
+        bool, typer.Option("--allow-code", help="Run the user code, scripts and modules, that the grid names.")
     ] = False
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu"
     features: Annotated[

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gan_ablate.api import run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.cost import EMULATED_BF16_SLOWDOWN, estimate_total_sec
+from gan_ablate.design.cost import estimate_total_sec
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.execution.progress import format_duration
 from gan_ablate.execution.schedule import calibrate, estimate_seconds, find_missing_ids, place_plans
@@ -143,21 +143,17 @@ def show_forecast(
     numbers = sorted({plan.variants[0].config.steps for plan in plans} - {0})
     steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
     console.print(f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}")
-    emulated = {
-        variant.run_id(seed)
+    precisions = {
+        variant.config.precision
         for plan in plans
         for variant, seed in plan.seeded_variants
-        if isinstance(variant.config, RunConfig) and variant.config.precision == "bf16"
-    } & missing
-    bf16_sec = sum(seconds[run_id] for run_id in emulated) / num_jobs
-    if bf16_sec and device == "cpu":
-        from gan_ablate.training.runtime import has_native_bf16  # PyTorch: seconds
+        if isinstance(variant.config, RunConfig) and variant.run_id(seed) in missing
+    }
+    if "bf16" in precisions and device == "cpu":
+        from gan_ablate.training.runtime import NO_BF16, has_native_bf16  # PyTorch: seconds that others save
 
         if not has_native_bf16():
-            console.print(
-                "This CPU has no bfloat16 arithmetic: runs with precision bf16 come to the same numbers by rounding; "
-                f"in float32 they would take about {format_duration(bf16_sec * (EMULATED_BF16_SLOWDOWN - 1))} less"
-            )
+            console.print(NO_BF16, soft_wrap=True)
 
 
 def _list(files: Sequence[str]) -> str:

@@ -29,9 +29,6 @@ _UNKNOWN_MACS = 5e6  # stands for those of a user's network, about what dcgan-28
 SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
 """Fields that leave a step's time as it is."""
 
-EMULATED_BF16_SLOWDOWN = 1.2
-"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it, seen as above."""
-
 
 @dataclass(frozen=True)
 class Speed:

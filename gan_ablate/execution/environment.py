@@ -18,7 +18,7 @@ from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.training.data import ImageDataset, load_dataset
-from gan_ablate.training.runtime import find_device, has_native_bf16
+from gan_ablate.training.runtime import check_precision, find_device, has_native_bf16
 from gan_ablate.training.user_code_check import check_user_code
 
 if TYPE_CHECKING:
@@ -83,10 +83,12 @@ def check_inputs(config: AnyConfig, context: RunContext) -> None:
     """Load what a run will need, so that what is missing is said before anything is trained.
 
     Raises:
-        UserError: if the data set, the extractor or the device cannot be had, or user code does not give what it
-            should.
+        UserError: if the data set, the extractor, the device or the run's precision cannot be had, or user code does
+            not give what it should.
     """
-    find_device(context.device)
+    device = find_device(context.device)
+    if isinstance(config, RunConfig):
+        check_precision(config.precision, device)
     find_dataset(config, context)
     find_scorer(config, context)
     if isinstance(config, RunConfig):

@@ -31,7 +31,7 @@ from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.loop import TrainResult, train
-from gan_ablate.training.runtime import find_device, reproducible_float32
+from gan_ablate.training.runtime import check_precision, find_device, reproducible_float32
 from gan_ablate.training.trainer import Measurement, pack_weights
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -120,6 +120,7 @@ def _execute(
 ) -> tuple[Record, RunCheckpoints]:
     started, folder = time.perf_counter(), store.run_dir(config.run_id)
     device = find_device(context.device)
+    check_precision(config.precision, device)
     dataset = find_dataset(config, context)
     scorer = find_scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)

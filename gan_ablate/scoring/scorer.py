@@ -153,7 +153,7 @@ def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -
 
 
 def sample_grid_latents(config: RunConfig) -> Tensor:
-    """Sample a sample grid's latents, (NUM_SAMPLE_GRID_IMAGES, num_inputs_g); of a conditional run, each class in turn."""
+    """Sample a sample grid's latents, (NUM_SAMPLE_GRID_IMAGES, num_inputs_g), with each class in turn."""
     unconditional = config.model_copy(update={"conditional": False})
     z, _ = scoring_latents(unconditional, NUM_SAMPLE_GRID_IMAGES)
     return ask_for(config, z, torch.arange(len(z)) % config.num_classes) if config.num_classes else z

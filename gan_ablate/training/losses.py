@@ -15,31 +15,25 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gan_ablate.design.gan import Penalty
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gan_ablate.design.gan import BCELoss, HingeLoss, LeastSquaresLoss, RelativisticLoss, WassersteinLoss
-    from gan_ablate.design.user_code import UserLoss
-
-    AdversarialLoss = BCELoss | LeastSquaresLoss | HingeLoss | WassersteinLoss | RelativisticLoss | UserLoss
+    from gan_ablate.design.gan import BCELoss, Loss, Penalty
 
 MODE_SEEKING_EPS = 1e-5
-"""Keeps the term finite where all images are the same, as in the authors' code."""
+"""Keeps the mode-seeking term finite where all images are the same, as in the authors' code."""
 
 
-def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Return D's loss.
+def discriminator_loss(loss: Loss, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Return D's adversarial loss.
 
     Args:
-        loss: which one, with its targets.
+        loss: the kind of loss, with its targets.
         logits_real: (B,) D's logits of real images.
         logits_fake: (B,) D's logits of generated images.
 
     Returns:
         () the loss to minimise.
+
+    Raises:
+        UserError: if user code returns anything but a tensor of one number.
     """
     match loss.kind:
         case "bce":
@@ -65,20 +59,23 @@ def discriminator_loss(loss: AdversarialLoss, logits_real: Tensor, logits_fake: 
             assert_never(loss)
 
 
-def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
-    """Return G's loss.
+def generator_loss(loss: Loss, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
+    """Return G's adversarial loss.
 
     Args:
-        loss: which one, with its targets.
+        loss: the kind of loss, with its targets.
         logits_fake: (B,) D's logits of generated images.
-        logits_real: (B,) D's logits of real images, for the loss that compares the two.
+        logits_real: (B,) D's logits of real images, which a relativistic loss compares with.
 
     Returns:
         () the loss to minimise.
+
+    Raises:
+        UserError: if user code returns anything but a tensor of one number.
     """
     match loss.kind:
         case "bce":
-            # Non-saturating: its images should be taken for real (arXiv:1406.2661, section 3).
+            # Non-saturating: G maximises log D(G(z)) (arXiv:1406.2661, section 3).
             return _bce(loss, logits_fake, loss.generator_label)
         case "least_squares":
             # arXiv:1611.04076, equation 2: ½ E[(D(G(z)) - c)²]
@@ -97,50 +94,38 @@ def generator_loss(loss: AdversarialLoss, logits_fake: Tensor, logits_real: Tens
 
 
 def mode_seeking_term(x_fake: Tensor, z: Tensor) -> Tensor:
-    """Return the inverse of how far images are apart, for how far their latents are (arXiv:1903.05628, equation 5).
+    """Return the inverse ratio of distances between images to distances between latents (arXiv:1903.05628, equation 5).
 
-    The pairs are the first half of the batch with the second, so no image is drawn for it alone.
+    The pairs are the first half of the batch with the second, so no image is generated for the term alone.
 
     Args:
         x_fake: (B, C, S, S) images, at least two.
-        z: (B, latent_dim) their latents.
+        z: (B, latent_dim) latents of the images.
 
     Returns:
-        () to be minimised: 1 / (mean |G(z₁) - G(z₂)| / mean |z₁ - z₂|).
+        () the term to minimise: 1 / (mean |G(z₁) - G(z₂)| / mean |z₁ - z₂|).
     """
     half = len(z) // 2
     apart = (x_fake[:half] - x_fake[half : 2 * half]).abs().mean() / (z[:half] - z[half : 2 * half]).abs().mean()
     return 1 / (apart + MODE_SEEKING_EPS)
 
 
-def _single(loss: object, source: str) -> Tensor:
-    """Check that user code returned one number.
-
-    Raises:
-        UserError: if it did not.
-    """
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        given = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
-        raise UserError(f"{source}: gives {given}; valid: a tensor of one number")
-    return loss.reshape(())
-
-
-def _bce(loss: BCELoss, logits: Tensor, label: float) -> Tensor:
-    target = torch.full_like(logits, label)
-    match loss.computed_from:
-        case "logits":
-            return functional.binary_cross_entropy_with_logits(logits, target)
-        case "probabilities":
-            return functional.binary_cross_entropy(logits.sigmoid(), target)
-        case _:
-            assert_never(loss.computed_from)
-
-
 class Judged(NamedTuple):
-    """Images, (B, C, S, S), and what D made of them, (B,)."""
+    """Images, (B, C, S, S), and D's logits of them, (B,)."""
 
     images: Tensor
     logits: Tensor
+
+
+def images_differentiated_by(penalty: Penalty, x_real: Tensor, x_fake: Tensor) -> tuple[Tensor, ...]:
+    """Return those of the images at which a penalty takes D's gradient; they have to require one."""
+    match penalty.kind:
+        case "r1":
+            return (x_real,)
+        case "r1_r2":
+            return (x_real, x_fake)
+        case _:  # a gradient penalty takes it between the two
+            return ()
 
 
 def discriminator_penalty(
@@ -150,17 +135,20 @@ def discriminator_penalty(
     fake: Judged,
     sample_epsilon: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return what is added to D's loss, weighted.
+    """Return the weighted penalty that is added to D's loss.
 
     Args:
-        penalty: which one, with its weight.
+        penalty: the kind of penalty, with its weight.
         judge: D, which maps images to (B,) logits.
-        real: real images; for a penalty on their gradient, they require one.
-        fake: generated images; for a penalty on their gradient, they require one.
-        sample_epsilon: draws for images (B, 1, 1, 1) in [0, 1]: where between real and fake ones to look.
+        real: real images; they require a gradient as ``images_differentiated_by`` says.
+        fake: generated images; they require a gradient as ``images_differentiated_by`` says.
+        sample_epsilon: samples (B, 1, 1, 1) in [0, 1] for images: the points between real and fake ones.
 
     Returns:
-        () to be minimised.
+        () the penalty to minimise.
+
+    Raises:
+        UserError: if user code returns anything but a tensor of one number.
     """
     match penalty.kind:
         case "none":
@@ -187,21 +175,21 @@ def discriminator_penalty(
 def interpolated_gradient_penalty(
     judge: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, epsilon: Tensor, target: float
 ) -> Tensor:
-    """Return how far the norm of D's gradient between real and fake images is from ``target``.
+    """Return the mean squared distance of the norm of D's gradient, between real and fake images, from ``target``.
 
     Args:
         judge: D, which maps images to (B,) logits; each logit depends on its own image alone.
         x_real: (B, C, S, S) real images.
         x_fake: (B, C, S, S) generated images.
-        epsilon: (B, 1, 1, 1) in [0, 1], where between the two.
-        target: of the norm.
+        epsilon: (B, 1, 1, 1) in [0, 1], the share of the real image.
+        target: the norm that costs nothing.
 
     Returns:
-        () the mean squared distance.
+        () the penalty before its weight.
     """
     # arXiv:1704.00028, equation 3: E[(‖∇D(x̂)‖₂ - 1)²] at x̂ = ε x + (1 - ε) x̃ (algorithm 1, line 6)
     x_between = torch.lerp(x_fake.detach(), x_real, epsilon).requires_grad_()
-    # Its derivative is zero where the gradient is, and not, as a root's, infinite.
+    # The derivative of this norm at a zero gradient is zero; that of a root would be infinite.
     norms: Tensor = torch.linalg.vector_norm(_gradient(judge(x_between), x_between).flatten(1), dim=1)
     return (norms - target).square().mean()
 
@@ -210,14 +198,37 @@ def zero_centred_gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
     """Return half of the mean squared norm of D's gradient at the images it judged.
 
     Args:
-        logits: (B,) what D made of ``x``; each depends on its own image alone.
+        logits: (B,) D's logits of ``x``; each depends on its own image alone.
         x: (B, C, S, S) real images, or fake ones, that require a gradient.
 
     Returns:
-        () to be weighted with γ.
+        () the penalty before its weight γ.
     """
     # arXiv:1801.04406, equations 9 (real images) and 10 (fake images): γ/2 E[‖∇D(x)‖²]
     return _gradient(logits, x).flatten(1).square().sum(1).mean() / 2
+
+
+def _single(loss: object, source: str) -> Tensor:
+    """Return user code's loss as a () tensor.
+
+    Raises:
+        UserError: if it is no tensor of one number.
+    """
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        given = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise UserError(f"{source}: gives {given}; valid: a tensor of one number")
+    return loss.reshape(())
+
+
+def _bce(loss: BCELoss, logits: Tensor, label: float) -> Tensor:
+    target = torch.full_like(logits, label)
+    match loss.computed_from:
+        case "logits":
+            return functional.binary_cross_entropy_with_logits(logits, target)
+        case "probabilities":
+            return functional.binary_cross_entropy(logits.sigmoid(), target)
+        case _:
+            assert_never(loss.computed_from)
 
 
 def _gradient(logits: Tensor, x: Tensor) -> Tensor:

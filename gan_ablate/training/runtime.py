@@ -8,32 +8,31 @@ import os
 import platform
 import random
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from gan_ablate.design.validation import check_device_name
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from gan_ablate.design.run_fields import Precision
 
 
 def find_device(name: str) -> torch.device:
-    """Return a device; a GPU is made the current one.
+    """Return a device; a GPU becomes the current one.
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:1``…
 
     Raises:
-        UserError: if it is not supported, or this machine has none.
+        UserError: if the device is not supported, or this machine does not have it.
     """
     check_device_name(name)
     device = torch.device(name)
@@ -42,7 +41,7 @@ def find_device(name: str) -> torch.device:
         if (device.index or 0) >= num:
             devices = "CUDA device" if num == 1 else "CUDA devices"
             raise UserError(f"--device {name}: this machine has {num} {devices}; use cpu")
-        torch.cuda.set_device(device.index or 0)  # where events are recorded
+        torch.cuda.set_device(device.index or 0)  # the one on which events are recorded
     return device
 
 
@@ -52,9 +51,9 @@ _LARGEST_BEFORE_2_35 = 2**25
 
 
 def keep_memory() -> None:
-    """Make this process reuse freed blocks instead of handing them back and faulting them in again, page by page.
+    """Make this process reuse freed blocks of memory instead of returning them and faulting them in again by page.
 
-    It changes no result, only where memory comes from. Only glibc is known to need it; elsewhere nothing happens.
+    Results do not change. Only glibc needs it; with other C libraries the function does nothing.
     """
     libc = _load_glibc()
     if libc is not None:
@@ -64,14 +63,14 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Hand back all freed blocks once, so that what the process holds afterwards is what it uses."""
+    """Return all freed blocks to the system, so that the process then holds only the memory that it uses."""
     libc = _load_glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
 def _load_glibc() -> ctypes.CDLL | None:
-    """Return the C library, or None where it is another one."""
+    """Return glibc, or None where the C library is another one."""
     if sys.platform != "linux":
         return None
     try:
@@ -81,29 +80,40 @@ def _load_glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "malloc_trim") else None
 
 
-_LAYERS = (functional.linear, functional.conv2d, functional.conv_transpose2d)
+NO_BF16 = (
+    "precision = bf16: this processor has no bfloat16 arithmetic; "
+    "valid: fp32, or a machine with AVX-512 BF16, AMX or a GPU"
+)
 
 
-@contextmanager
-def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
-    """Make layers compute in a run's precision; weights, losses and updates stay in float32.
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse bfloat16 on a CPU that would have to emulate it, at about fifteen times the time of float32.
 
-    ``bf16`` is PyTorch's autocast. A CPU that has no bfloat16 arithmetic would take about fifteen times as long for it
-    as for float32, and comes to the same numbers by a shorter way, up to the order of sums.
+    Raises:
+        UserError: naming the machines that have it.
     """
-    with ExitStack() as stack:
-        if precision == "bf16":
-            stack.enter_context(torch.autocast(device_type, torch.bfloat16))
-            if device_type == "cpu" and not has_native_bf16():
-                stack.enter_context(EmulatedBFloat16())
-        yield
+    if precision == "bf16" and device.type == "cpu" and not has_native_bf16():
+        raise UserError(NO_BF16)
+
+
+@functools.cache
+def has_native_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; oneDNN also accepts it where AVX-512 has to emulate it."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 (it has no public name)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
+def computing_in(precision: Precision, device_type: str) -> AbstractContextManager[object]:
+    """Make layers compute in a run's precision, by PyTorch's autocast; weights, losses and updates stay in float32."""
+    return torch.autocast(device_type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
 def reproducible_float32() -> Iterator[None]:
-    """Let a GPU compute float32 as such, and convolutions the same way every time.
+    """Make a GPU compute float32 without TF32, and convolutions with the same bits every time.
 
-    By default its convolutions round to TF32, which is another precision, and may add up in whatever order threads end.
+    By default a GPU's convolutions round to TF32, and add up in the order in which threads end.
     """
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -115,44 +125,14 @@ def reproducible_float32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
-@functools.cache
-def has_native_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; oneDNN also accepts it where AVX-512 has to emulate it."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 (it has no public name)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
-
-
-class EmulatedBFloat16(TorchFunctionMode):
-    """Layers under autocast multiply values rounded to bfloat16, add up in float32 and round what comes out.
-
-    This is what bfloat16 units do, forwards and, as the rounding is part of the graph, backwards.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        """Call ``func``; if it is a layer, on rounded arguments."""
-        kwargs = kwargs or {}
-        if func not in _LAYERS or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False):
-            rounded = {name: _round(value) for name, value in kwargs.items()}
-            return func(*map(_round, args), **rounded).bfloat16()
-
-
-def _round(value: Any) -> Any:
-    return value.bfloat16().float() if isinstance(value, Tensor) else value
-
-
 SEEDING = {"torch": "torch.manual_seed", "numpy": "numpy.random.seed", "python": "random.seed"}
-"""Random stream → what seeds it."""
+"""Random stream → the function that seeds it."""
 
 
 def seed_streams(seed: int) -> None:
     """Seed PyTorch's, NumPy's and Python's streams."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (a user's code draws from this one)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (user code samples from this one)
     random.seed(seed)
 
 
@@ -168,7 +148,7 @@ def read_streams() -> dict[str, Tensor]:
 
 
 def set_streams(streams: Mapping[str, Tensor]) -> None:
-    """Put each stream where ``read_streams`` found it."""
+    """Put each stream back to the position that ``read_streams`` returned."""
     torch.set_rng_state(streams["torch"])
     *keys, pos, has_gauss, cached = streams["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, np.uint32), int(pos), int(has_gauss), cached))  # noqa: NPY002
@@ -178,7 +158,7 @@ def set_streams(streams: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def keeping_streams() -> Iterator[None]:
-    """Undo what is drawn from the streams, and how they are seeded."""
+    """Put the streams back, after the block, where they were before it."""
     before = read_streams()
     try:
         yield
@@ -224,10 +204,10 @@ _SETTINGS = (
 
 @contextmanager
 def refusing_settings(code: str) -> Iterator[None]:
-    """Refuse code that changes a setting of the process; the setting is put back.
+    """Refuse code that changes a setting of the process, and put the setting back.
 
     Args:
-        code: what runs inside, for the message.
+        code: name of the code inside, for the message.
 
     Raises:
         UserError: naming the setting, and its value before and after.

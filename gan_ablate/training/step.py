@@ -1,4 +1,4 @@
-"""The adversarial step of a run: its networks, optimisers and random streams, and one G step with its D steps."""
+"""The adversarial step: one update of G with the updates of D that go with it, and what these updates sample."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gan_ablate.training.losses import (
     discriminator_loss,
     discriminator_penalty,
     generator_loss,
+    images_differentiated_by,
     mode_seeking_term,
 )
 from gan_ablate.training.models import build_discriminator, build_generator
@@ -23,11 +24,11 @@ from gan_ablate.training.user_code import keep_user_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.gan import Loss
 
 Network = Literal["discriminator", "generator"]
 
@@ -36,7 +37,7 @@ CLASS_STREAMS = ("classes/discriminator", "classes/generator", "classes/mismatch
 
 
 class DiscriminatorTerms(NamedTuple):
-    """What a D step leaves behind, on the device: its loss and the (B,) logits of real and fake images, detached."""
+    """The results of a D step, detached and on the device: its () loss and the (B,) logits of real and fake images."""
 
     loss: Tensor
     logits_real: Tensor
@@ -44,19 +45,19 @@ class DiscriminatorTerms(NamedTuple):
 
 
 class GeneratorTerms(NamedTuple):
-    """What a G step leaves behind, on the device: its loss and the (B,) logits of its images, detached."""
+    """The results of a G step, detached and on the device: its () loss and the (B,) logits of its images."""
 
     loss: Tensor
     logits_fake: Tensor
 
 
 class StepTerms(NamedTuple):
-    """What one G step leaves behind, on the device: () losses and (B,) logits, all detached.
+    """The results of one G step with its D steps, detached and on the device: () losses and (B,) logits.
 
     Losses are the adversarial ones, without penalties. ``logits_fake_before`` are D's logits of its own fakes, before
-    it learns from them, ``logits_fake_after`` those that G learns from, after D's update: the D(G(z)) before / after of
-    the DCGAN literature. Where G is updated first, it learns from the D of the step before. Where a G step has no D
-    step, D's are those of its last one.
+    it learns from them. ``logits_fake_after`` are the logits that G learns from, after D's update. They are the D(G(z))
+    before and after of the DCGAN literature. Where G is updated first, it learns from the D of the step before. Where a
+    G step has no D step, D's terms are those of its last one.
     """
 
     loss_d: Tensor
@@ -67,62 +68,107 @@ class StepTerms(NamedTuple):
 
 
 class Fakes(NamedTuple):
-    """Generated images and what they were drawn from: (B, C, S, S) and (B, num_inputs_g)."""
+    """Generated images, (B, C, S, S), and the latents that they were made from, (B, num_inputs_g)."""
 
     images: Tensor
     latents: Tensor
 
 
-class AdversarialStep:
-    """One run's networks, optimisers, data order and random streams, and the step that changes them.
+class StepInputs:
+    """The inputs of a run's steps: real images in order, and all that is sampled, each from a stream of its own.
 
     Args:
         config: the run.
         images: (N, C, S, S) uint8 training images, on the device that trains.
-        labels: (N,) int64 their classes, on the same device; only conditional runs need them.
+        labels: (N,) int64 classes of the images, on the same device; only conditional runs need them.
+
+    Attributes:
+        order: the order in which real images come.
+        streams: purpose → random stream on the device; dropout samples from PyTorch's global stream.
+    """
+
+    def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
+        self.config, self.images = config, images
+        self._labels = labels if config.conditional else None
+        self.order = BatchOrder(images, config.batch_size, config.seed)
+        self.streams = {
+            purpose: torch.Generator(images.device).manual_seed(stream_seed(config.seed, purpose))
+            for purpose in ("latent/discriminator", "latent/generator", "penalty", *CLASS_STREAMS, *config.augmentation)
+        }
+
+    def next_indices(self) -> Tensor:
+        """Return which images make the next batch of real ones: (B,) int64."""
+        return self.order.next()
+
+    def classes_of(self, indices: Tensor) -> Tensor | None:
+        """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
+        return None if self._labels is None else one_hot(self.config, self._labels[indices])
+
+    def sample_latents(self, network: Network) -> Tensor:
+        """Sample the next (B, num_inputs_g) latents of the fakes that a network learns from.
+
+        Where the run is conditional, their classes are as frequent as those of the training images.
+        """
+        z = sample_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
+        if self._labels is None:
+            return z
+        stream = self.streams[f"classes/{network}"]  # a separate one: the latents are those of a run without classes
+        sampled = torch.randint(len(self._labels), (len(z),), generator=stream, device=z.device)
+        return ask_for(self.config, z, self._labels[sampled])
+
+    def sample_other_classes(self, classes: Tensor) -> Tensor:
+        """Sample for each of (B, num_classes) one-hot classes another one, all others equally often."""
+        num, stream = classes.shape[1], self.streams["classes/mismatched"]
+        ahead = torch.randint(1, num, (len(classes),), generator=stream, device=classes.device)
+        return one_hot(self.config, (classes.argmax(1) + ahead) % num)
+
+    def sample_epsilon(self, x: Tensor) -> Tensor:
+        """Sample the points between real and fake images for a gradient penalty: (B, 1, 1, 1) in [0, 1]."""
+        return torch.rand((len(x), 1, 1, 1), generator=self.streams["penalty"], device=x.device)
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Return images, (B, C, S, S), as D sees them."""
+        for kind in self.config.augmentation:
+            x = augment(x, (kind,), self.streams[kind])
+        return x
+
+
+class AdversarialStep(StepInputs):
+    """A run's networks and optimisers, and the step that updates them.
 
     Weights, losses and updates are of PyTorch's default dtype, float32.
+
+    Args:
+        config: the run.
+        images: (N, C, S, S) uint8 training images, on the device that trains.
+        labels: (N,) int64 classes of the images, on the same device; only conditional runs need them.
 
     Attributes:
         num_steps: G steps taken so far.
         last_d: the terms of the last D step; None before the first one.
-        order: the order in which real images are met.
-        streams: purpose → random stream on the device; dropout draws from PyTorch's global stream.
         average: G with the moving average of its weights, where the run keeps one.
         average_weight: () 1 - decayⁿ after n steps, by which that average is divided.
         user_modules: the loss and the penalty, where they are user code and modules.
     """
 
     def __init__(self, config: RunConfig, images: Tensor, labels: Tensor | None = None) -> None:
-        self.config, self.images, self._device = config, images, images.device
+        super().__init__(config, images, labels)
         self.num_steps = 0
         self.last_d: DiscriminatorTerms | None = None
-        self._labels = labels if config.conditional else None
-        self.order = BatchOrder(images, config.batch_size, config.seed)
-        self.streams = {
-            purpose: torch.Generator(self._device).manual_seed(stream_seed(config.seed, purpose))
-            for purpose in ("latent/discriminator", "latent/generator", "penalty", *CLASS_STREAMS, *config.augmentation)
-        }
-        self.generator = build_generator(config).to(memory_format=torch.channels_last).to(self._device)
-        self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(self._device)
+        self.generator = build_generator(config).to(memory_format=torch.channels_last).to(images.device)
+        self.discriminator = build_discriminator(config).to(memory_format=torch.channels_last).to(images.device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
-        self.average_weight = torch.zeros((), device=self._device)
-        # Dropout is the one thing in training that draws from PyTorch's global stream. Seeded here, as the networks'
-        # constructors draw from it too: variants with other layers meet the same masks.
-        torch.manual_seed(stream_seed(config.seed, "dropout"))
-        self.user_modules: list[nn.Module] = []
-        if config.user_parts:
-            self.user_modules = keep_user_parts(config.user_parts, config.seed, self._device)
-            seed_streams(stream_seed(config.seed, "dropout"))
-        self.optimizer_g = _build_adam(self.generator, config.lr_g, config, self._device)
-        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, self._device)
+        self.average_weight = torch.zeros((), device=images.device)
+        self.user_modules = _start_global_streams(config, images.device)
+        self.optimizer_g = _build_adam(self.generator, config.lr_g, config, images.device)
+        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, images.device)
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it, on the next real images."""
         return self.join_terms(*self.step_on(self.next_batches()))
 
     def next_batches(self) -> list[Tensor]:
-        """Return which images make the next batch of every D step of a G step; none where D rests."""
+        """Return the indices of the real images of each D step that goes with the next G step; none where D rests."""
         number, self.num_steps = self.num_steps, self.num_steps + 1
         if number % self.config.g_steps_per_d_step:
             return []
@@ -167,11 +213,8 @@ class AdversarialStep:
         x_real = take_batch(self.images, indices)
         x_fake = fakes.images if is_accumulated else fakes.images.detach()
         classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
-        penalty = self.config.penalty
-        if penalty.kind in ("r1", "r1_r2"):
-            x_real.requires_grad_()
-        if penalty.kind == "r1_r2":
-            x_fake.requires_grad_()
+        for x in images_differentiated_by(self.config.penalty, x_real, x_fake):
+            x.requires_grad_()
         outputs_real, logits_fake = self._look_at(x_real), self._judge(x_fake, classes_fake)
         logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
         if classes_real is not None and self.config.matching_aware:
@@ -179,20 +222,16 @@ class AdversarialStep:
             mismatched = select_logits(outputs_real, self.sample_other_classes(classes_real))
             logits_rejected = torch.cat((logits_fake, mismatched))
         loss = discriminator_loss(self.config.loss, logits_real, logits_rejected)
+        real, fake = Judged(x_real, logits_real), Judged(x_fake, logits_fake)
         total = loss + discriminator_penalty(
-            penalty,
-            lambda x: self._judge(x, classes_real),
-            Judged(x_real, logits_real),
-            Judged(x_fake, logits_fake),
-            self.sample_epsilon,
+            self.config.penalty, lambda x: self._judge(x, classes_real), real, fake, self.sample_epsilon
         )
         self.optimizer_d.zero_grad()
         if is_accumulated:
             self.optimizer_g.zero_grad()
         total.backward(retain_graph=is_accumulated)  # G's step goes through the same fakes once more
         self.optimizer_d.step()
-        if self.config.loss.kind == "wasserstein" and self.config.loss.weight_clip is not None:
-            _clip_weights(self.discriminator, self.config.loss.weight_clip)
+        _clip_weights(self.discriminator, self.config.loss)
         return DiscriminatorTerms(loss.detach(), logits_real.detach(), logits_fake.detach())
 
     def _step_generator(self, fakes: Fakes, indices: Tensor | None) -> GeneratorTerms:
@@ -205,8 +244,7 @@ class AdversarialStep:
             with torch.no_grad():
                 logits_real = self._judge(take_batch(self.images, indices), self.classes_of(indices))
         logits_fake = self._judge(fakes.images, classes_in(self.config, fakes.latents))
-        loss = generator_loss(self.config.loss, logits_fake, logits_real)
-        total = loss
+        loss = total = generator_loss(self.config.loss, logits_fake, logits_real)
         if self.config.mode_seeking_weight:
             z = fakes.latents[:, : self.config.latent_dim]
             total = total + self.config.mode_seeking_weight * mode_seeking_term(fakes.images, z)
@@ -215,92 +253,70 @@ class AdversarialStep:
         total.backward()
         self.optimizer_g.step()
         self.discriminator.requires_grad_(True)
-        self._move_average()
+        if self.average is not None:
+            _move_average(self.average, self.generator, self.config.ema_decay, self.average_weight)
         return GeneratorTerms(loss.detach(), logits_fake.detach())
 
     def _generate(self, network: Network, *, for_generator: bool) -> Fakes:
-        """Draw a batch of fakes; those that only D sees keep nothing for a backward pass."""
+        """Generate a batch of fakes; those that only D sees keep nothing for a backward pass."""
         z = self.sample_latents(network)
-        with torch.set_grad_enabled(for_generator), self._in_precision(z):
-            # Whatever follows, a penalty or an augmentation, meets fakes in the precision of real images.
+        with torch.set_grad_enabled(for_generator), computing_in(self.config.precision, z.device.type):
+            # A penalty or an augmentation that follows meets fakes in the precision of real images.
             return Fakes(self.generator(z).to(torch.get_default_dtype()), z)
 
     def _look_at(self, x: Tensor) -> Tensor:
         """Return D's outputs of images, (B,) or (B, 1 + num_classes), in the precision of weights."""
-        with self._in_precision(x):
+        with computing_in(self.config.precision, x.device.type):
             outputs: Tensor = self.discriminator(self.augment(x))
         return outputs.to(torch.get_default_dtype())
 
     def _judge(self, x: Tensor, classes: Tensor | None) -> Tensor:
-        """Return D's (B,) logits of images, of the classes they are said to be of."""
+        """Return D's (B,) logits of images for their one-hot classes, (B, num_classes)."""
         return select_logits(self._look_at(x), classes)
 
-    def sample_latents(self, network: Network) -> Tensor:
-        """Draw the next (B, num_inputs_g) latents of the fakes that a network learns from.
 
-        Where the run is conditional, their classes are as frequent as those of the training images.
-        """
-        z = sample_latents(self.config, self.config.batch_size, self.streams[f"latent/{network}"])
-        if self._labels is None:
-            return z
-        stream = self.streams[f"classes/{network}"]  # of their own: the latents are those of a run without classes
-        drawn = torch.randint(len(self._labels), (len(z),), generator=stream, device=self._device)
-        return ask_for(self.config, z, self._labels[drawn])
+def _start_global_streams(config: RunConfig, device: torch.device) -> list[nn.Module]:
+    """Seed the global streams of training, and make the loss and the penalty that are user code.
 
-    def next_indices(self) -> Tensor:
-        """Return which images make the next batch of real ones: (B,)."""
-        return self.order.next()
+    Dropout is the one thing in training that samples from PyTorch's global stream. Seeded after the networks are built,
+    as their constructors sample from it too: variants with other layers meet the same masks.
 
-    def classes_of(self, indices: Tensor) -> Tensor | None:
-        """Return the one-hot classes of real images, (B, num_classes), where the run is conditional."""
-        return None if self._labels is None else one_hot(self.config, self._labels[indices])
-
-    def sample_other_classes(self, classes: Tensor) -> Tensor:
-        """Draw for each of (B, num_classes) one-hot classes another one, all others equally often."""
-        num, stream = classes.shape[1], self.streams["classes/mismatched"]
-        ahead = torch.randint(1, num, (len(classes),), generator=stream, device=self._device)
-        return one_hot(self.config, (classes.argmax(1) + ahead) % num)
-
-    def augment(self, x: Tensor) -> Tensor:
-        """Return images as D is to see them."""
-        for kind in self.config.augmentation:
-            x = augment(x, (kind,), self.streams[kind])
-        return x
-
-    def sample_epsilon(self, x: Tensor) -> Tensor:
-        """Draw where between a real and a fake image a gradient penalty looks: (B, 1, 1, 1) in [0, 1]."""
-        return torch.rand((len(x), 1, 1, 1), generator=self.streams["penalty"], device=self._device)
-
-    @torch.no_grad()
-    def _move_average(self) -> None:
-        """Move the average of G's weights, and of its batch norms' averages, towards the present ones.
-
-        As in Adam (arXiv:1412.6980, section 3), what the average began with has no part in it: after n steps its weight
-        is 1 - decayⁿ, by which it is divided. All on the device, as a CUDA graph needs it.
-        """
-        if self.average is None:
-            return
-        new = 1 - self.config.ema_decay
-        self.average_weight.mul_(self.config.ema_decay).add_(new)
-        share = (new / self.average_weight).to(torch.get_default_dtype())
-        moved: set[int] = set()  # a tensor that the network has under two names moves once
-        for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
-            if mean.is_floating_point() and mean.data_ptr() not in moved:
-                moved.add(mean.data_ptr())
-                mean.lerp_(now, share)
-
-    def _in_precision(self, x: Tensor) -> AbstractContextManager[None]:
-        return computing_in(self.config.precision, x.device.type)
-
-
-@torch.no_grad()
-def _clip_weights(network: nn.Module, bound: float) -> None:
-    """Keep every weight in ±``bound`` (arXiv:1701.07875, algorithm 1, line 7)."""
-    for parameter in network.parameters():
-        parameter.clamp_(-bound, bound)
+    Returns:
+        The user code's modules.
+    """
+    torch.manual_seed(stream_seed(config.seed, "dropout"))
+    if not config.user_parts:
+        return []
+    modules = keep_user_parts(config.user_parts, config.seed, device)
+    seed_streams(stream_seed(config.seed, "dropout"))
+    return modules
 
 
 def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
     # Fused: the same formula for all parameters in one pass. A CUDA graph takes it only if it is said to be capturable.
     betas = (config.beta1, config.beta2)
     return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=device.type == "cuda")
+
+
+@torch.no_grad()
+def _clip_weights(network: nn.Module, loss: Loss) -> None:
+    """Keep every weight of D in ± the loss's bound, where it has one (arXiv:1701.07875, algorithm 1, line 7)."""
+    if loss.kind == "wasserstein" and loss.weight_clip is not None:
+        for parameter in network.parameters():
+            parameter.clamp_(-loss.weight_clip, loss.weight_clip)
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, network: nn.Module, decay: float, weight: Tensor) -> None:
+    """Move the average of G's weights, and of its batch norms' averages, towards the present ones.
+
+    As in Adam (arXiv:1412.6980, section 3), the average's initial value has no part in it: after n steps its weight is
+    1 - decayⁿ, by which it is divided. All on the device, as a CUDA graph needs it.
+    """
+    weight.mul_(decay).add_(1 - decay)
+    share = ((1 - decay) / weight).to(torch.get_default_dtype())
+    moved: set[int] = set()  # a tensor that the network has under two names moves once
+    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point() and mean.data_ptr() not in moved:
+            moved.add(mean.data_ptr())
+            mean.lerp_(now, share)

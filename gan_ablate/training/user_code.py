@@ -220,7 +220,7 @@ def _find_object(part: UserPart, where: str) -> Any:
     """Import a module, if this process has not yet, and return what a part names in it."""
     folder = _places.get(part.code)
     if folder is None:
-        raise UserError(f"{part.path}: code of somebody's own, {part.code}, which this command was not allowed to run")
+        raise UserError(f"{part.path}: user code, {part.code}, which this command was not allowed to run")
     module_name, _, attribute = part.path.partition(":")
     source = find_source(module_name, Path(folder) if folder else None)
     if source is None or name_files(source.root, source.files, module_name) != part.code:

@@ -8,13 +8,13 @@ from tests.calls import call
 
 
 @pytest.mark.parametrize("is_native", [True, False])
-def test_plan_says_where_bfloat16_is_emulated(
+def test_plan_says_that_a_processor_has_no_bfloat16(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
 ) -> None:
     monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: is_native)
     assert call(monkeypatch, "plan", "--grid", "precision") == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert ("in float32 they would take about" in output) is not is_native
+    assert ("precision = bf16: this processor has no bfloat16 arithmetic" in output) is not is_native
     assert call(monkeypatch, "plan", "--grid", "beta1") == 0
     assert "bfloat16" not in capsys.readouterr().out
 

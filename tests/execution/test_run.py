@@ -13,6 +13,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.environment import check_inputs
+from gan_ablate.execution.executors.worker import check, list_inputs
 from gan_ablate.execution.recorder import draw_samples
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
@@ -130,6 +131,24 @@ def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_
 def test_a_device_that_is_not_there_is_named(context: RunContext, device: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         check_inputs(make_config(), context.model_copy(update={"device": device}))
+
+
+@pytest.mark.parametrize(("precision", "is_native"), [("bf16", True), ("fp32", False)])
+def test_a_precision_that_the_processor_has_is_accepted(
+    context: RunContext, precision: str, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: is_native)
+    check_inputs(make_config(precision=precision), context)
+
+
+def test_bfloat16_on_a_processor_without_it_is_refused_before_training(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: False)
+    configs = [make_config(precision=precision) for precision in ("bf16", "fp32")]
+    words = "precision = bf16: this processor has no bfloat16 arithmetic; valid: fp32, or a machine with AVX-512 BF16"
+    assert any(words in str(check(config, context)) for config in list_inputs(configs))
+    assert words in execute(configs[0], context, lambda _: None).message
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])

@@ -134,13 +134,15 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
-    """Pick a run for each data set and way to score, and for each variant with a user's networks, loss or penalty."""
-    return list({(c.dataset, c.image_size, c.scoring.features, _own_variant(c)): c for c in configs}.values())
+    """Pick a run for each data set, way to score and precision, and for each variant with user code."""
+    return list({(c.dataset, c.image_size, c.scoring.features, *_training_inputs(c)): c for c in configs}.values())
 
 
-def _own_variant(config: AnyConfig) -> str:
-    """Name what of a run decides whether a user's code does what it should: all but the seed."""
-    return config.run_id_of(0) if not isinstance(config, ExternalConfig) and config.user_parts else ""
+def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
+    """Name what of a run training needs: its precision, and for user code all but the seed."""
+    if isinstance(config, ExternalConfig):
+        return ()
+    return (config.precision, config.run_id_of(0) if config.user_parts else "")
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
