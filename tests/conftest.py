@@ -11,9 +11,11 @@ import torch
 
 from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.executors import local
 from gan_ablate.scoring import metrics
 from gan_ablate.training.runtime import keep_memory
 from tests.features import warm
+from tests.quick_worker import KID_SUBSETS, serve
 
 keep_memory()
 
@@ -79,10 +81,19 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quick_kid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five subsets instead of a hundred, where a test is not about KID."""
-    monkeypatch.setattr(metrics, "KID_SUBSETS", 5)
+    """Score quickly, here and in worker processes."""
+    monkeypatch.setattr(metrics, "KID_SUBSETS", KID_SUBSETS)
+    monkeypatch.setattr(local, "serve", serve)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace every figure by a pixel, where a test is about words."""
+    from tests.reporting.conftest import replace_figures
+
+    replace_figures(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

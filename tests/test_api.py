@@ -21,12 +21,13 @@ from gan_ablate.execution.context import RunContext, RunObserver, Silent
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
+from tests.features import warm
 from tests.synthetic import make_record, save_runs
 
 
 def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: Path) -> None:
     planned = plan(load_grid(tiny_grid), budget="smoke")
-    runs = run_grid(planned, tmp_path / "out", jobs=1)
+    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
     assert (runs["status"] == "completed").all()
     folders = {run_id: tmp_path / "out" / "runs" / run_id for run_id in runs["run_id"]}
     gone = runs["run_id"][1]
@@ -291,7 +292,7 @@ def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid
     )
     plans = [plan(load_grid(path), budget="smoke", seeds=1) for path in (tiny_grid, wider)]
     assert len(missing_runs(plans, Store(tmp_path / "out"))) == 3
-    of_plans = run_grids(plans, tmp_path / "out", jobs=1)
+    of_plans = run_grids(plans, warm(tmp_path / "out"), jobs=1)
     assert [[block.name for block in blocks] for blocks in of_plans] == [["tiny"], ["wider"]]
     tables = [load_results(tmp_path / "out", name) for name in ("tiny", "wider")]
     assert [len(table) for table in tables] == [2, 3]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.features import warm
+from tests.quick_worker import QUICK_START
+
 
 @pytest.mark.parametrize("command", [["--help"], ["list"], ["plan", "--grid", "essentials"], ["status"]])
 def test_what_only_looks_imports_nothing_slow(command: list[str]) -> None:
@@ -21,8 +24,9 @@ def test_the_report_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_the_process_that_waits_for_the_workers_does_without_torch(tiny_grid: Path) -> None:
+    warm(Path("out"))
     script = (
-        "import sys\nfrom gan_ablate import load_grid, plan, run_grid\n"
+        f"{QUICK_START}from gan_ablate import load_grid, plan, run_grid\n"
         f"run_grid(plan(load_grid({str(tiny_grid)!r}), budget='smoke', seeds=1), 'out')\n"
         "print('torch' in sys.modules)"
     )

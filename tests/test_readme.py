@@ -20,6 +20,7 @@ from gan_ablate.design.plan import plan
 from gan_ablate.training.data import load_dataset
 from tests.calls import call
 from tests.features import warm
+from tests.quick_worker import QUICK_START
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -35,7 +36,8 @@ def blocks(section: str, language: str) -> list[str]:
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (shown,) = blocks("From Python", "python")
     assert len(shown.splitlines()) <= 12
-    code = shown.replace('budget="smoke"', 'budget="smoke", steps=10')
+    warm(tmp_path / "results")
+    code = QUICK_START + shown.replace('budget="smoke"', 'budget="smoke", steps=10')
     (tmp_path / "example.py").write_text(code, "utf-8")
     done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -90,6 +92,7 @@ def commands(section: str, start: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith(start)]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
     Path("mynets.py").write_text(MYNETS, "utf-8")
@@ -101,15 +104,16 @@ def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch
     assert "generator mine" in Path("results/mynets/report.md").read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop in the style of the tutorials, over two factors and three seeds: scored, timed and reported."""
+    """A loop in the style of the tutorials, over two factors and two seeds: scored, timed and reported."""
     warm(tmp_path / "results")
     shutil.copyfile(Path(__file__).with_name("tutorial_script.py"), "train.py")
-    Path("mine.toml").write_text(blocks(OWN, "toml")[1] + SMALL.replace("seeds = 2", "seeds = 3"), "utf-8")
+    Path("mine.toml").write_text(blocks(OWN, "toml")[1] + SMALL, "utf-8")
     (command,) = commands(OWN, "gan-ablate run --grid mine.toml")
     assert call(monkeypatch, *command) == 0
     runs = load_results("results", "mine")
-    assert list(runs["status"]) == ["completed"] * 12
+    assert list(runs["status"]) == ["completed"] * 8
     assert runs["fid"].notna().all()
     assert (runs["peak_memory_mib"] > 100).all()
     assert (runs["step_ms_median"].dropna() > 0).all()  # on a busy machine all lines may come at once
@@ -118,13 +122,14 @@ def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch:
     assert "train.py" in page
     # The script by itself, as its author would start it, draws the same images.
     (tmp_path / "alone").mkdir()
-    arguments = ["--bn", "off", "--lr", "0.001", "--seed", "2", "--num", "1280"]
+    arguments = ["--bn", "off", "--lr", "0.001", "--seed", "1", "--num", "1280"]
     script = [sys.executable, str(tmp_path / "train.py"), *arguments]
     subprocess.run(script, cwd=tmp_path / "alone", check=True, capture_output=True)
-    of_run = runs.query("batch_norm == 'off' and lr == '0.001' and seed == 2")["fid"].item()
+    of_run = runs.query("batch_norm == 'off' and lr == '0.001' and seed == 1")["fid"].item()
     assert score_images(tmp_path / "alone" / "samples", out="results").fid == pytest.approx(of_run, rel=1e-3)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_table_and_samples_are_judged_and_scored_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
     rows = [

@@ -24,14 +24,15 @@ from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
+from gan_ablate.scoring import metrics
 from gan_ablate.training.loop import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed
 from tests.features import warm
+from tests.quick_worker import KID_SUBSETS
 
 NUM_KILLS = int(os.environ.get("GAN_ABLATE_KILLS", "5"))
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
 
 SCORING = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 3}
 SMALL: dict[str, Any] = {
@@ -207,6 +208,7 @@ def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
 
 def run_in_process(config: RunConfig, context: RunContext) -> None:
     prepare(1, None)
+    metrics.KID_SUBSETS = KID_SUBSETS
     execute(config, context, lambda _: None)
 
 

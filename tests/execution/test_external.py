@@ -144,7 +144,7 @@ def test_a_program_that_cannot_be_started_fails_in_one_line(tmp_path: Path) -> N
     assert record.message == "no-such-program: cannot be started (No such file or directory)"
 
 
-def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path) -> None:
+def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path, no_figures: None) -> None:
     script = """
         if noise == "high" and seed == 1:
             print("out of luck")
@@ -154,7 +154,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path) -
         np.save("images.npy", images)
     """
     planned = plan_script(tmp_path / "mine", script)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
     assert sorted(runs["status"]) == ["completed"] * 3 + ["failed"]
     failed = runs.loc[runs["status"] == "failed"].iloc[0]
     assert (failed["noise"], failed["seed"]) == ("high", 1)
@@ -163,7 +163,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path) -
     # Mended, the whole grid is another one: its files are part of its runs' names.
     mended = plan_script(tmp_path / "mine", SAVE)
     assert not {*mended.run_ids} & {*planned.run_ids}
-    again = run_grid(mended, tmp_path / "out", jobs=2)
+    again = run_grid(mended, tmp_path / "out", jobs=1)
     assert list(again["status"]) == ["completed"] * 4
     assert load_results(tmp_path / "out", "mine").equals(again)
 
@@ -175,7 +175,7 @@ def test_seeds_are_added_to_a_program_until_it_is_settled(tmp_path: Path) -> Non
         np.save("images.npy", images)
     """
     grid = load_grid(write_grid(tmp_path / "mine", script))
-    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=2)
+    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=1)
     assert state.is_over
     assert len(state.plan.seeds) < 6
     assert state.looks[-1].effects[0].decision in ("lower", "higher")
@@ -349,7 +349,7 @@ def test_carriage_returns_end_lines(tmp_path: Path) -> None:
     assert record.notes == ()
 
 
-def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path) -> None:
+def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path, no_figures: None) -> None:
     script = """
         from PIL import Image
         for i in range(1300):
@@ -359,7 +359,7 @@ def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path) -> None:
         print("Loss 1")
     """
     planned = plan_script(tmp_path / "mine", script, samples="**/*.png", more="log = 'loss: (?P<loss_d>.*)'")
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), jobs=1)
     page = write_report(tmp_path / "out").with_name("mine") / "report.md"
     text = page.read_text()
     assert "4 of 4 runs: external.log matches no line of its output." in text
@@ -480,7 +480,7 @@ def test_a_gpu_is_one_of_those_that_a_scheduler_gave(
     assert words == [{"cuda:1": "cuda:0"}.get(device, device)]
 
 
-def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path) -> None:
+def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path, no_figures: None) -> None:
     script = "images[0, 0, 0] = os.getpid() % 256\n" + SAVE
     path = write_grid(tmp_path / "mine", script, more="paired = false")
     path.write_text(path.read_text().replace('"{seed}"', '"7"'))
@@ -488,7 +488,7 @@ def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path) 
     assert planned.notes == (
         "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
     )
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), jobs=1)
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
     assert "Runs of one seed share nothing (external.paired is false)" in text
     assert "What pairing is worth" not in text

@@ -23,6 +23,7 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.untimed import untimed_by_id
+from tests.features import warm
 
 
 class Recorder(Silent):
@@ -39,7 +40,7 @@ class Recorder(Silent):
 def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None:
     configs = [make_config("mlp", seed=seed) for seed in range(3)]
     alone, beside = (
-        list(run_local(order, RunContext(out=str(tmp_path / f"{jobs}"), data_dir="d"), jobs, Silent()))
+        list(run_local(order, RunContext(out=str(warm(tmp_path / f"{jobs}")), data_dir="d"), jobs, Silent()))
         for jobs, order in ((1, configs), (2, configs[::-1]))
     )
     assert [record.status for record in alone + beside] == ["completed"] * 6

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 STEPS = 300
 
 
+@pytest.fixture(autouse=True)
+def quick_kid() -> None:
+    """Compute KID over all subsets: the cluster's processes do."""
+
+
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster

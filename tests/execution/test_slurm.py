@@ -26,6 +26,11 @@ HAS_SLURM = (
 )
 
 
+@pytest.fixture(autouse=True)
+def quick_kid() -> None:
+    """Compute KID over all subsets: a job's process does."""
+
+
 class Recorder(Silent):
     def __init__(self) -> None:
         self.events: list[str] = []

@@ -17,8 +17,6 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 
 def ignore(_: str, __: object) -> None:
     pass

@@ -26,8 +26,6 @@ from gan_ablate.scoring.scorer import Scorer, load_real_features
 from gan_ablate.training.data import ImageDataset, load_dataset, resize
 from tests.features import warm
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)
 

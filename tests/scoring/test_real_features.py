@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from gan_ablate.execution.executors.local import MULTIPROCESSING, start_server
 from gan_ablate.scoring import scorer as reference
 from gan_ablate.scoring.extractors import Features
 from gan_ablate.scoring.metrics import NUM_NEIGHBOURS
@@ -170,8 +170,8 @@ def load_in_a_loop(cache: str) -> None:
 
 
 def test_workers_that_come_at_once_never_read_half_a_file(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=load_in_a_loop, args=(str(tmp_path),)) for _ in range(3)]
+    start_server()
+    workers = [MULTIPROCESSING.Process(target=load_in_a_loop, args=(str(tmp_path),)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

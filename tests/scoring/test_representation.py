@@ -386,7 +386,6 @@ def test_a_study_compares_d_with_itself_before_training_and_with_pixels(
         assert torch.equal(row[0], images[test][most])
 
 
-@pytest.mark.usefixtures("quick_kid")
 def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(representation, "NUM_LABELS", (30, 60))
     config = make_config("mlp", scoring={**SCORING, "representation": True})

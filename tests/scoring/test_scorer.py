@@ -34,8 +34,6 @@ from tests.configs import make_config
 
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 
 class Constant(nn.Module):
     """A generator that draws the same value everywhere."""

@@ -29,6 +29,7 @@ from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, re
 from gan_ablate.training.user_code import allow_code
 from gan_ablate.training.user_code_check import check_user_code
 from tests.features import warm
+from tests.quick_worker import QUICK_START
 
 NETS = """
 import torch
@@ -434,7 +435,8 @@ def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_li
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
     warm(tmp_path / "out")
     # As the installed command starts: without the current folder among those that modules are looked for in.
-    command = [sys.executable, "-P", "-c", "from gan_ablate.cli.app import main; main()", "run", "--grid", "mine.toml"]
+    start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
+    command = [sys.executable, "-P", "-c", start, "run", "--grid", "mine.toml"]
     ended = subprocess.run(
         [*command, "--jobs", "1", "--allow-code", "--out", "out"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
