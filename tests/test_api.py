@@ -25,6 +25,7 @@ from tests.features import warm
 from tests.synthetic import make_record, save_runs
 
 
+@pytest.mark.slow
 def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: Path) -> None:
     planned = plan(load_grid(tiny_grid), budget="smoke")
     runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
@@ -285,6 +286,7 @@ class Plain(Pretender):
         return make_record(self._variants[config.run_id], config.seed, 20.0)
 
 
+@pytest.mark.slow
 def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid: Path) -> None:
     wider = tmp_path / "wider.toml"
     wider.write_text(

@@ -24,7 +24,7 @@ from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_variants
 from tests.training.test_trainer import MECHANISMS, SMALL
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 
 CUDA = torch.device("cuda", 0)
 NUM_IMAGES = 200

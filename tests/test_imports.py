@@ -12,6 +12,7 @@ from tests.features import warm
 from tests.quick_worker import QUICK_START
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["--help"], ["list"], ["plan", "--grid", "essentials"], ["status"]])
 def test_what_only_looks_imports_nothing_slow(command: list[str]) -> None:
     slow = {"torch", "pandas", "scipy", "matplotlib"}
@@ -19,10 +20,12 @@ def test_what_only_looks_imports_nothing_slow(command: list[str]) -> None:
     assert not slow & loaded
 
 
+@pytest.mark.slow
 def test_the_report_imports_no_torch(tmp_path: Path) -> None:
     assert "torch" not in modules_loaded_by(["report", "--out", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_the_process_that_waits_for_the_workers_does_without_torch(tiny_grid: Path) -> None:
     warm(Path("out"))
     script = (

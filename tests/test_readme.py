@@ -33,6 +33,7 @@ def blocks(section: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (shown,) = blocks("From Python", "python")
     assert len(shown.splitlines()) <= 12
@@ -92,6 +93,7 @@ def commands(section: str, start: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith(start)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
@@ -104,6 +106,7 @@ def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch
     assert "generator mine" in Path("results/mynets/report.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop in the style of the tutorials, over two factors and two seeds: scored, timed and reported."""
@@ -129,6 +132,7 @@ def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch:
     assert score_images(tmp_path / "alone" / "samples", out="results").fid == pytest.approx(of_run, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_table_and_samples_are_judged_and_scored_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
@@ -177,6 +181,7 @@ for variant in plan(load_grid("new.toml"), budget="smoke").variants:
 """
 
 
+@pytest.mark.slow
 def test_a_mechanism_is_added_as_it_says(tmp_path: Path) -> None:
     """A level, a penalty and an activation: the README's lines in a copy of the package, and a grid that uses them."""
     package = tmp_path / "gan_ablate"

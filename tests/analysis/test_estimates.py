@@ -121,6 +121,7 @@ def test_the_bootstrap_is_refused_to_few_seeds_and_does_not_wander() -> None:
     assert (interval.low, interval.high) == pytest.approx((t.low, t.high), abs=0.35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [3, 5, 8])
 def test_what_the_report_uses_holds_its_promise(num_seeds: int) -> None:
     """A fast version of ``nox -s simulations``, whose table is in results/statistics.md."""
@@ -135,6 +136,7 @@ def test_what_the_report_uses_holds_its_promise(num_seeds: int) -> None:
             assert row.coverage is None or row.coverage == pytest.approx(0.95, abs=slack), row.method
 
 
+@pytest.mark.slow
 def test_the_simulation_would_notice_a_method_that_fails() -> None:
     """Normal instead of t quantiles with three seeds: false positives near 20 %."""
     rows = simulate(3, Population.NORMAL, num_repetitions=3_000, num_bootstraps=100, seed=1)

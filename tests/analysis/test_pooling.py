@@ -137,6 +137,7 @@ def test_levels_that_only_share_a_name_are_no_blocks(tmp_path: Path) -> None:
     assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
 
 
+@pytest.mark.slow
 def test_effects_that_are_the_same_are_seldom_said_to_differ() -> None:
     num_wrong = 0
     for number in range(60):

@@ -113,6 +113,7 @@ def test_looks_make_intervals_wider_and_the_margin_counts() -> None:
     assert list(strict["answer"][1:]) == ["open", "open"]
 
 
+@pytest.mark.slow
 def test_a_page_has_answers_tables_and_figures(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     make_runs().to_csv(path, index=False)
@@ -362,6 +363,7 @@ def test_the_smallest_and_the_largest_numbers_have_a_page(tmp_path: Path) -> Non
     assert "> +9,999" in page.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_many_levels_are_all_in_the_table_and_the_clearest_on_the_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     runs = pd.DataFrame([{"x": f"l{i}", "seed": s, "fid": rng.uniform(1, 20)} for s in range(2) for i in range(100)])
@@ -405,6 +407,7 @@ def test_levels_may_be_called_none_and_spreadsheets_may_add_commas(tmp_path: Pat
     assert "**norm NA**" in page.read_text()
 
 
+@pytest.mark.slow
 def test_outcomes_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
     runs = make_runs().assign(**{"a b": 1.0, "a-b": 2.0})
     runs[["a b", "a-b"]] *= runs[["fid"]].to_numpy()

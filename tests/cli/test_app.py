@@ -49,6 +49,7 @@ def test_a_folder_below_a_file_cannot_be_written_to(
     assert "--out file/results: cannot be written to" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps", [True, False])
 def test_more_steps_go_on_where_a_kept_checkpoint_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, keeps: bool
@@ -76,6 +77,7 @@ def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
     assert "failed with an error" in Path("results/report.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> None:
     command = [sys.executable, "-m", "gan_ablate", "run", "--grid", str(tiny_grid), "--budget", "smoke"]
     warm(Path("results"))

@@ -76,6 +76,7 @@ def run_script(tmp_path: Path, script: str, *, samples: str = "images.npy", more
     return execute(planned.baseline.config, context, lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
     script = """
         for step in range(1, 11):
@@ -104,6 +105,7 @@ def test_a_program_is_run_heard_and_scored(tmp_path: Path) -> None:
     assert store.load_record(record.run_id) == record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "samples", "more", "message"),
     [
@@ -144,6 +146,7 @@ def test_a_program_that_cannot_be_started_fails_in_one_line(tmp_path: Path) -> N
     assert record.message == "no-such-program: cannot be started (No such file or directory)"
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path, no_figures: None) -> None:
     script = """
         if noise == "high" and seed == 1:
@@ -168,6 +171,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path, n
     assert load_results(tmp_path / "out", "mine").equals(again)
 
 
+@pytest.mark.slow
 def test_seeds_are_added_to_a_program_until_it_is_settled(tmp_path: Path) -> None:
     script = """
         images[:] = 0
@@ -181,6 +185,7 @@ def test_seeds_are_added_to_a_program_until_it_is_settled(tmp_path: Path) -> Non
     assert state.looks[-1].effects[0].decision in ("lower", "higher")
 
 
+@pytest.mark.slow
 def test_no_shell_sees_a_command(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "mine", 'Path("noise.txt").write_text(noise)\n' + SAVE)
     odd = "$(touch /tmp/x); `id` && echo *"
@@ -231,6 +236,7 @@ def test_a_program_that_is_asked_to_stop_is_ended_with_all_it_started(tmp_path: 
     assert store.load_record(config.run_id) is None
 
 
+@pytest.mark.slow
 def test_a_program_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     script = """
         Path("pid").write_text(str(os.getpid()))
@@ -266,6 +272,7 @@ def _wait_until_gone(pid: int) -> None:
     pytest.fail(f"process {pid} is still there")
 
 
+@pytest.mark.slow
 def test_progress_is_told_as_the_log_tells_it(tmp_path: Path) -> None:
     script = """
         for step in range(40):
@@ -283,6 +290,7 @@ def test_progress_is_told_as_the_log_tells_it(tmp_path: Path) -> None:
     assert set(record.history) == {"step", "loss_g"}
 
 
+@pytest.mark.slow
 def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "MAX_OUTPUT_BYTES", 1_000)
     record = run_script(tmp_path, "print('x' * 100_000)\nprint('last')\n" + SAVE)
@@ -322,6 +330,7 @@ def test_a_script_that_is_killed_after_nan_has_failed(tmp_path: Path) -> None:
     assert run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'").status == "failed"
 
 
+@pytest.mark.slow
 def test_a_script_that_closes_its_output_is_waited_for_at_rest(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "import os, time; print('on'); os.close(1); os.close(2); time.sleep(1)"]
     command = listening.Command(words, tmp_path, tmp_path / "output.txt", dict(os.environ), None)
@@ -332,6 +341,7 @@ def test_a_script_that_closes_its_output_is_waited_for_at_rest(tmp_path: Path) -
     assert time.process_time() - used < 0.5
 
 
+@pytest.mark.slow
 def test_carriage_returns_end_lines(tmp_path: Path) -> None:
     script = """
         for epoch in range(2):
@@ -349,6 +359,7 @@ def test_carriage_returns_end_lines(tmp_path: Path) -> None:
     assert record.notes == ()
 
 
+@pytest.mark.slow
 def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path, no_figures: None) -> None:
     script = """
         from PIL import Image
@@ -373,6 +384,7 @@ def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path, no_figures: No
         assert kept["images"].shape == (1280, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_samples_stay_where_that_is_asked_for(tmp_path: Path) -> None:
     record = run_script(tmp_path, SAVE, more="keep_samples = true")
     folder = Store(tmp_path / "out").run_dir(record.run_id)
@@ -413,6 +425,7 @@ def test_files_and_folders_beside_the_grid_are_found(tmp_path: Path) -> None:
     assert links == ["low", "data"]  # the level of a factor, too, may be meant as a folder; its word is unchanged
 
 
+@pytest.mark.slow
 def test_a_script_opens_what_is_linked_and_is_told_of_what_is_not(tmp_path: Path) -> None:
     (tmp_path / "mine" / "data").mkdir(parents=True)
     (tmp_path / "mine" / "data" / "x.txt").write_text("found")
@@ -444,11 +457,13 @@ def test_a_script_beside_the_grid_that_another_one_starts_can_be_linked(tmp_path
     assert 'real.py lies beside the grid: valid: external.links = ["real.py"]' in failed.message
 
 
+@pytest.mark.slow
 def test_copies_among_samples_are_noted(tmp_path: Path) -> None:
     record = run_script(tmp_path, 'np.save("images.npy", np.repeat(images[:1], num, 0))')
     assert "1,279 of 1,280 images are exact copies of others; 1 distinct" in record.notes
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_grid_is_started_by_its_name(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "mine", SAVE)
     path.write_text(path.read_text().replace('"python", "train.py"', '"python", "-m", "train"'))
@@ -480,6 +495,7 @@ def test_a_gpu_is_one_of_those_that_a_scheduler_gave(
     assert words == [{"cuda:1": "cuda:0"}.get(device, device)]
 
 
+@pytest.mark.slow
 def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path, no_figures: None) -> None:
     script = "images[0, 0, 0] = os.getpid() % 256\n" + SAVE
     path = write_grid(tmp_path / "mine", script, more="paired = false")

@@ -19,7 +19,7 @@ from tests.configs import make_config
 from tests.execution.untimed import compute_alone, untimed_by_id
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install gan-ablate[ray]")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
 STEPS = 300
 

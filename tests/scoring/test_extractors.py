@@ -236,6 +236,7 @@ def coarse_pictures(seed: int) -> torch.Tensor:
     return (functional.interpolate(coarse, size=40, mode="bilinear") * 255).byte()
 
 
+@pytest.mark.slow
 def test_fid_and_kid_of_images_are_torch_fidelitys_with_the_same_network(inception: InceptionExtractor) -> None:
     """From uint8 images on, with the network's first 64 features: 2,048 would need hundreds of images and minutes."""
     pictures = [coarse_pictures(seed) for seed in (0, 1)]
@@ -302,6 +303,7 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
         InceptionExtractor(None, CPU)
 
 
+@pytest.mark.slow
 def test_published_weights_are_fetched_once_and_checked(
     inception_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def out(tmp_path: Path) -> Path:
     return warm(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits: ImageDataset) -> None:
     images = order_by_content(digits.images[:1_500])
     scored = score_images(images, out=out)
@@ -64,6 +65,7 @@ def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits:
     assert gan_ablate.score_images is score_images
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: ImageDataset) -> None:
     small = torch.nn.functional.avg_pool2d(digits.images[:1_280].float(), 2).byte()
@@ -72,6 +74,7 @@ def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: Ima
     assert scored.floor.fid > score_images(digits.images[:1_280], out=tmp_path / "out").floor.fid
 
 
+@pytest.mark.slow
 def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
     out: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
     assert of_sorted.recall < 0.7 * first.recall  # the first classes alone
 
 
+@pytest.mark.slow
 def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: ImageDataset) -> None:
     images = digits.images[:1_400]
     first, second = (score_images(x, num_samples=1_300, out=out) for x in (images, images.flip(0)))
@@ -103,6 +107,7 @@ def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: I
         score_images(images, num_samples=1_500, out=out)
 
 
+@pytest.mark.slow
 def test_the_reference_against_itself_is_zero(out: Path, digits: ImageDataset) -> None:
     with pytest.warns(UserWarning, match="images: FID is 0 within rounding: these are the held-out images themselves"):
         scored = score_images(digits.reference.flip(0), out=out)
@@ -111,6 +116,7 @@ def test_the_reference_against_itself_is_zero(out: Path, digits: ImageDataset) -
     assert min(scored.precision, scored.recall) > 0.95  # of random halves
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_grids_of_samples_are_refused(out: Path, digits: ImageDataset) -> None:
     stream = torch.Generator().manual_seed(0)
@@ -122,6 +128,7 @@ def test_grids_of_samples_are_refused(out: Path, digits: ImageDataset) -> None:
     assert str(wrong.value) == f"images: 92×92 pixels: {what}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "note"),
     [
@@ -140,6 +147,7 @@ def test_what_is_odd_is_a_warning(out: Path, digits: ImageDataset, change, note:
     assert scored.notes == (note,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_features_are_kept_for_the_user_and_not_where_the_caller_is(
     tmp_path: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch

@@ -61,6 +61,7 @@ def test_fid_is_torch_fidelitys_on_the_same_features() -> None:
     assert frechet_distance(real, fake) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_kid_is_torch_fidelitys_on_the_same_features() -> None:
     real, fake = correlated(700, 0), correlated(700, 1)
     # One subset that is the whole set: the draws of both programs are then the same.
@@ -80,6 +81,7 @@ def test_kid_is_the_unbiased_estimator() -> None:
     assert kernel_distance(real, fake) == pytest.approx(expected.item(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_kid_meets_the_same_subsets_and_leaves_trainings_stream_alone() -> None:
     real, fake = gaussian(0, 1, num=2 * KID_SUBSET_SIZE), gaussian(0.5, 1, num=2 * KID_SUBSET_SIZE, seed=1)
     torch.manual_seed(5)

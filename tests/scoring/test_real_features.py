@@ -169,6 +169,7 @@ def load_in_a_loop(cache: str) -> None:
             file.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_workers_that_come_at_once_never_read_half_a_file(tmp_path: Path) -> None:
     start_server()
     workers = [MULTIPROCESSING.Process(target=load_in_a_loop, args=(str(tmp_path),)) for _ in range(3)]

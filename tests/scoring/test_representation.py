@@ -338,6 +338,7 @@ def test_each_images_gradients_are_drawn_on_their_own_scale() -> None:
         assert found == np.round(127.5 * (x / np.abs(x).max() + 1)).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "contrast"), [(128, 30), (32, 100)], ids=["classes alike", "filters alike"])
 def test_a_study_compares_d_with_itself_before_training_and_with_pixels(
     monkeypatch: pytest.MonkeyPatch, noise: int, contrast: int
@@ -386,6 +387,7 @@ def test_a_study_compares_d_with_itself_before_training_and_with_pixels(
         assert torch.equal(row[0], images[test][most])
 
 
+@pytest.mark.slow
 def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(representation, "NUM_LABELS", (30, 60))
     config = make_config("mlp", scoring={**SCORING, "representation": True})

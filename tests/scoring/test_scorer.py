@@ -74,6 +74,7 @@ def test_a_pixel_that_is_no_number_is_no_pixel(value: float) -> None:
         sample_images(Constant(value), torch.zeros(3, 2), CPU)
 
 
+@pytest.mark.slow
 def test_real_digits_score_near_zero(scorer: Scorer) -> None:
     floor = scorer.floor(10_000)
     assert floor.fid < 0.2
@@ -98,6 +99,7 @@ def test_blank_pictures_score_far_away(scorer: Scorer) -> None:
     assert blank.num_samples == 1_280
 
 
+@pytest.mark.slow
 def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer: Scorer) -> None:
     dataset = load_dataset("mnist-10k", 28, Path())
     copies, new = scorer.score(dataset.images[:2_000]), scorer.score(dataset.reference[-2_000:])
@@ -106,6 +108,7 @@ def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer:
     assert new.nearest_ratio == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 56])
 def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(size: int, tmp_path: Path) -> None:
     """Real digits sent through the same resizing are the floor, and no nearer to the training set than they should."""
@@ -117,6 +120,7 @@ def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(
     assert new.nearest_ratio == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_floor_says_how_many_images_there_were(scorer: Scorer) -> None:
     assert scorer.floor(20_000).num_samples == 10_000
     assert scorer.floor(1_500).num_samples == 1_500
@@ -330,6 +334,7 @@ def test_batch_statistics_come_from_equal_parts() -> None:
     assert sorted(sizes) == [214] * 4 + [215] * 3
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alone(scorer: Scorer) -> None:
     generator = build_generator(make_config())
     torch.manual_seed(1)
@@ -342,6 +347,7 @@ def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alon
     assert again.model_copy(update={"seconds": 0}) == first.model_copy(update={"seconds": 0})
 
 
+@pytest.mark.slow
 def test_labels_are_right_where_real_digits_are_asked_for_their_own(scorer: Scorer) -> None:
     data = load_dataset("mnist-10k", 28, Path())
     assert data.labels is not None

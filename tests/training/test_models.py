@@ -60,6 +60,7 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
     assert build_discriminator(config)(images).shape == (5,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
     """Twenty steps at tiny widths, and as many of its images as a sample_grid holds."""
@@ -167,6 +168,7 @@ def test_a_linear_layer_on_a_map_is_flatten_and_linear_and_keeps_the_layout() ->
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [name for name in list_presets() if name.startswith("dcgan")])
 def test_everything_between_the_ends_of_a_dcgan_is_channels_last(preset: str) -> None:
     config = make_config(preset, batch_size=4, scoring={"features": "none"})

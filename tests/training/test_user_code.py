@@ -191,6 +191,7 @@ def test_spectral_norm_reaches_a_discriminator_of_ones_own(tmp_path: Path) -> No
     assert network(torch.zeros(5, 1, 28, 28)).shape == (5,)
 
 
+@pytest.mark.slow
 def test_a_grid_of_ones_own_parts_is_trained_and_scored(tmp_path: Path) -> None:
     level = (
         MINE + ', discriminator = { kind = "module", path = "my_nets:discriminator" }'
@@ -206,6 +207,7 @@ def test_a_grid_of_ones_own_parts_is_trained_and_scored(tmp_path: Path) -> None:
     assert list(again["fid"]) == list(runs["fid"])
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Path) -> None:
     level = 'loss = { kind = "module", path = "my_nets:Loss" }'
     runs = run_grid(plan(load_grid(write(tmp_path / "m", level)), allow_code=True), warm(tmp_path / "out"), jobs=1)
@@ -430,6 +432,7 @@ def test_streams_go_back_to_where_they_were() -> None:
         assert expected == (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist())  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_librarys(tmp_path: Path) -> None:
     write(tmp_path, 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5', SHARED)
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
