@@ -14,7 +14,7 @@ from tests.quick_worker import QUICK_START
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["--help"], ["list"], ["plan", "--grid", "essentials"], ["status"]])
-def test_what_only_looks_imports_nothing_slow(command: list[str]) -> None:
+def test_quick_commands_import_nothing_slow(command: list[str]) -> None:
     slow = {"torch", "pandas", "scipy", "matplotlib"}
     loaded = modules_loaded_by(command)
     assert not slow & loaded
@@ -26,7 +26,7 @@ def test_the_report_imports_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_process_that_waits_for_the_workers_does_without_torch(tiny_grid: Path) -> None:
+def test_process_that_waits_for_workers_imports_no_torch(tiny_grid: Path) -> None:
     warm(Path("out"))
     script = (
         f"{QUICK_START}from gan_ablate import load_grid, plan, run_grid\n"

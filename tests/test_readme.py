@@ -61,13 +61,13 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
     assert 'python -m pip install "nox[uv]" && nox -s tests' in first_screen
 
 
-def test_every_file_that_it_names_is_there() -> None:
+def test_every_linked_file_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize("line", [line for line in README.splitlines() if line.strip().startswith("nox -s ablate")])
-def test_every_shipped_grid_that_it_names_is_there(line: str) -> None:
+def test_every_named_grid_exists(line: str) -> None:
     names = re.findall(r"--grid (\S+)", line)
     assert names
     load_grids([name for name in names if not name.endswith(".toml")])
@@ -95,7 +95,7 @@ def commands(section: str, start: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_network_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
     Path("mynets.py").write_text(MYNETS, "utf-8")
     Path("mynets.toml").write_text(blocks(OWN, "toml")[0] + SMALL, "utf-8")
@@ -108,7 +108,7 @@ def test_a_network_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_script_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop in the style of the tutorials, over two factors and two seeds: scored, timed and reported."""
     warm(tmp_path / "results")
     shutil.copyfile(Path(__file__).with_name("tutorial_script.py"), "train.py")
@@ -134,7 +134,7 @@ def test_a_script_of_ones_own_is_ablated_as_it_says(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_table_and_samples_are_judged_and_scored_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_and_score_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm(tmp_path / "results")
     rows = [
         f"{norm},{lr},{seed},{(20 + seed) * (1.5 if norm == 'off' else 1) + 0.01 * seed},{0.7 - 0.001 * seed}"
@@ -182,7 +182,7 @@ for variant in plan(load_grid("new.toml"), budget="smoke").variants:
 
 
 @pytest.mark.slow
-def test_a_mechanism_is_added_as_it_says(tmp_path: Path) -> None:
+def test_examples_of_added_mechanisms_run(tmp_path: Path) -> None:
     """A level, a penalty and an activation: the README's lines in a copy of the package, and a grid that uses them."""
     package = tmp_path / "gan_ablate"
     shutil.copytree(ROOT / "gan_ablate", package, ignore=shutil.ignore_patterns("__pycache__"))

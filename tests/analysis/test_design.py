@@ -35,7 +35,7 @@ def planted(planned: Plan) -> tuple[dict[tuple[str, str], float], dict[frozenset
 
 
 @pytest.mark.parametrize("grid", list_grids())
-def test_the_two_sides_of_a_contrast_weigh_alike(grid: str) -> None:
+def test_both_sides_of_a_contrast_have_equal_weight(grid: str) -> None:
     planned = plan(load_grid(grid), seeds=1)
     for contrast in (*list_contrasts(planned), *list_simple_contrasts(planned)):
         of_one_side = 2 ** (len(contrast.levels) - 1)
@@ -90,7 +90,7 @@ def test_the_gain_is_the_ratio_of_the_two_variances() -> None:
 
 
 @pytest.mark.parametrize(("spreads", "correlation"), [((1.0, 1.0), 0.0), ((1.0, 4.0), 0.5), ((1.0, 1.0), 0.8)])
-def test_the_interval_covers_as_often_as_it_says(spreads: tuple[float, float], correlation: float) -> None:
+def test_interval_has_its_nominal_coverage(spreads: tuple[float, float], correlation: float) -> None:
     a, b = spreads
     shared = correlation * a * b
     truth = (a**2 + b**2) / (a**2 + b**2 - 2 * shared)

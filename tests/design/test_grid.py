@@ -131,7 +131,7 @@ def test_a_study_stands_for_its_grids_and_a_grid_counts_once() -> None:
     assert [grid.name for grid in load_grids(["latent", study, "dropout"])] == ["latent", *grids]
 
 
-def test_the_documents_study_judges_all_twenty_claims() -> None:
+def test_documents_study_has_all_twenty_claims() -> None:
     numbers = {
         int(claim.id[1:].rstrip("abcd")) for grid in load_grids(["documents"]) for claim in grid.claims if claim.id
     }

@@ -67,7 +67,7 @@ def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
-def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: ImageDataset) -> None:
+def test_images_of_another_size_have_another_floor(tmp_path: Path, digits: ImageDataset) -> None:
     small = torch.nn.functional.avg_pool2d(digits.images[:1_280].float(), 2).byte()
     scored = score_images(small, out=tmp_path / "out")
     assert scored.image_size == 14
@@ -98,7 +98,7 @@ def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
 
 
 @pytest.mark.slow
-def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: ImageDataset) -> None:
+def test_subset_of_samples_is_independent_of_order(out: Path, digits: ImageDataset) -> None:
     images = digits.images[:1_400]
     first, second = (score_images(x, num_samples=1_300, out=out) for x in (images, images.flip(0)))
     assert (first.num_samples, first.num_images, first.floor.num_samples) == (1_300, 1_400, 1_300)
@@ -173,7 +173,7 @@ def write_pictures(folder: Path, num: int) -> None:
         Image.fromarray(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(folder / f"{i}.png")
 
 
-def test_too_small_a_reference_is_said_before_anything_is_scored(tmp_path: Path) -> None:
+def test_too_small_reference_is_refused_before_scoring(tmp_path: Path) -> None:
     write_pictures(tmp_path / "few", 42)
     (tmp_path / "w.pth").touch()
     scorer = SetScorer(f"folder:{tmp_path}/few", inception_weights=tmp_path / "w.pth")
@@ -205,7 +205,7 @@ def test_too_few_images_leave_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_data_that_nobody_can_judge_is_refused(tmp_path: Path) -> None:
+def test_data_without_an_extractor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--dataset cifar10: colour images have no classifier of their own"):
         score_images(GREY, "cifar10", out=tmp_path)
     with pytest.raises(UserError, match="--dataset mnst: did you mean mnist"):

@@ -118,7 +118,7 @@ def test_the_sampling_error_is_the_jackknifes_over_ten_groups() -> None:
 
 
 @pytest.mark.parametrize(("num_real", "num_fake"), [(150, 400), (400, 150)])
-def test_kid_draws_as_many_of_either_kind_as_the_smaller_set_has(num_real: int, num_fake: int) -> None:
+def test_kid_subsets_have_the_size_of_the_smaller_set(num_real: int, num_fake: int) -> None:
     real, fake = gaussian(0, 1, num=num_real), gaussian(0.5, 1, num=num_fake, seed=1)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ def test_the_nearest_training_image_of_a_copy_is_no_distance_away() -> None:
 
 
 @pytest.mark.parametrize(("num", "num_features"), [(500, 64), (50, 64), (300, 512)])
-def test_a_set_against_itself_is_zero_whatever_rounding_leaves(num: int, num_features: int) -> None:
+def test_fid_of_a_set_with_itself_is_zero_despite_rounding(num: int, num_features: int) -> None:
     vectors = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
     shuffled = vectors[torch.randperm(num, generator=torch.Generator().manual_seed(1))]
     assert frechet_distance(vectors, shuffled) == 0

@@ -114,7 +114,7 @@ def test_copies_of_training_images_are_recognised_and_new_digits_are_not(scorer:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 56])
-def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(size: int, tmp_path: Path) -> None:
+def test_another_resolution_has_another_floor_and_new_digits_are_not_copies(size: int, tmp_path: Path) -> None:
     """Real digits sent through the same resizing are the floor, and no nearer to the training set than they should."""
     dataset = load_dataset("mnist-10k", size, Path())
     at_size = Scorer(dataset, ClassifierExtractor("digits", CPU), tmp_path)
@@ -125,7 +125,7 @@ def test_another_resolution_has_a_floor_of_its_own_and_new_digits_are_still_new(
 
 
 @pytest.mark.slow
-def test_the_floor_says_how_many_images_there_were(scorer: Scorer) -> None:
+def test_floor_has_the_number_of_images_available(scorer: Scorer) -> None:
     assert scorer.floor(20_000).num_samples == 10_000
     assert scorer.floor(1_500).num_samples == 1_500
 
@@ -313,7 +313,7 @@ class Normalised(nn.Module):
 
 
 @pytest.mark.parametrize("was_training", [True, False])
-def test_images_are_drawn_with_the_statistics_that_were_asked_for(*, was_training: bool) -> None:
+def test_images_are_sampled_with_the_requested_batch_statistics(*, was_training: bool) -> None:
     generator, latents = Normalised().train(was_training), torch.tensor([[0.0], [0.5], [1.0], [0.9]])
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     running = sample_images(generator, latents, CPU).flatten().tolist()
@@ -339,7 +339,7 @@ def test_batch_statistics_come_from_equal_parts() -> None:
 
 
 @pytest.mark.slow
-def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alone(scorer: Scorer) -> None:
+def test_scoring_neither_reads_nor_advances_the_global_stream(scorer: Scorer) -> None:
     generator = build_generator(make_config())
     torch.manual_seed(1)
     first = scorer.score(draw(generator, 1_280))
@@ -352,7 +352,7 @@ def test_scores_do_not_depend_on_what_was_drawn_before_and_leave_its_stream_alon
 
 
 @pytest.mark.slow
-def test_labels_are_right_where_real_digits_are_asked_for_their_own(scorer: Scorer) -> None:
+def test_real_digits_have_high_label_accuracy(scorer: Scorer) -> None:
     data = load_dataset("mnist-10k", 28, Path())
     assert data.labels is not None
     images, labels = data.images[:1_280], data.labels[:1_280]
@@ -414,7 +414,7 @@ def dataset(sha256: str = "d" * 64, size: int = 8) -> ImageDataset:
     return ImageDataset("test", images, None, held_out, sha256, "invented")
 
 
-def test_real_images_are_looked_at_once(tmp_path: Path) -> None:
+def test_features_of_real_images_are_extracted_once(tmp_path: Path) -> None:
     extractor = MeanExtractor()
     first = load_real_features(dataset(), extractor, tmp_path / "cache")
     assert extractor.num_seen == 110
@@ -474,7 +474,7 @@ def test_a_slow_extractor_is_spared_the_training_set(tmp_path: Path) -> None:
     assert real.nearest_held_out is None
 
 
-def test_what_is_kept_of_the_training_images_is_what_the_extractor_said(tmp_path: Path) -> None:
+def test_cached_features_equal_the_extractors(tmp_path: Path) -> None:
     extractor, data = MeanExtractor(), dataset()
     expected = extractor(data.images)
     for _ in range(2):  # made, then read

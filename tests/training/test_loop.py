@@ -128,7 +128,7 @@ def test_fresh_fakes_leave_the_discriminators_latents_alone() -> None:
     assert not torch.equal(first_fresh.loss_g, first_reused.loss_g)
 
 
-def test_the_history_says_what_d_thought() -> None:
+def test_history_has_the_discriminators_outputs() -> None:
     trainer = Trainer(make_config(**SMALL), IMAGES)
     trainer.step()
     terms = StepTerms(

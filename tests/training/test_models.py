@@ -442,14 +442,14 @@ def drawn_layer(role: str) -> torch.nn.Linear:
     return layer
 
 
-def test_both_networks_start_from_streams_of_their_own() -> None:
+def test_networks_are_initialised_from_separate_streams() -> None:
     """Layers of G and D bear the same names."""
     generator, discriminator = drawn_layer("generator"), drawn_layer("discriminator")
     assert not torch.equal(generator.weight, discriminator.weight)
     assert torch.equal(generator.weight, drawn_layer("generator").weight)
 
 
-def test_weight_and_bias_start_from_streams_of_their_own() -> None:
+def test_weight_and_bias_are_initialised_from_separate_streams() -> None:
     layer = drawn_layer("generator")  # one input: both would be the same eight numbers in ±1
     assert not torch.allclose(layer.weight[:, 0], layer.bias)
 
@@ -474,7 +474,7 @@ def test_init_draws_parametrized_layers_from_the_same_streams(
         assert torch.equal(other.bias, layer.bias)
 
 
-def test_init_refuses_a_weight_that_a_layer_makes_in_a_way_of_its_own() -> None:
+def test_init_refuses_a_weight_that_is_no_parameter() -> None:
     class Halved(nn.Linear):
         """A layer whose weight is computed from another tensor, before each call."""
 
