@@ -23,6 +23,12 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 """Where a development machine keeps full data sets; tests that want them skip elsewhere."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep matplotlib's list of fonts: each process that a test starts would make it anew, for seconds."""
+    if hasattr(config, "cache"):
+        os.environ.setdefault("MPLCONFIGDIR", str(config.cache.mkdir("matplotlib")))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if config.getoption("benchmark_only") else None
 
