@@ -1,4 +1,4 @@
-"""What tests share: a tiny grid, a tiny run, and the real data sets where they are."""
+"""Fixtures: a tiny grid, a run context, and full data sets where a machine has them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.quick_worker import KID_SUBSETS, serve
 keep_memory()
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-"""Where a development machine keeps full data sets; tests that want them skip elsewhere."""
+"""Full data sets of a development machine; where they are missing, their tests skip."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +35,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands take this machine's speed for known: to time it takes seconds, and has tests of its own."""
+    """Skip timing this machine, which takes seconds; `test_schedule` tests it."""
     for place in ("api", "cli.run"):
         monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
 
@@ -104,7 +104,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths of a test end up in its own folder."""
+    """Run each test in its temporary folder, with a cache folder there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "COLUMNS", "200")
     monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path / "cache-home"))

@@ -1,4 +1,4 @@
-"""Grids of programs of one's own: what is refused, and what names a run."""
+"""Grids of users' scripts: what is refused, and what a run id is made of."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
         step_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
         assert built[-1]["capturable"] == is_graph
-        # Code of somebody's own may do what no graph can hold.
+        # User code may do what no graph can record.
         trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})
         assert graphs_module.choose_step(trainer) is trainer.step
 

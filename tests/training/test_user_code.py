@@ -1,4 +1,4 @@
-"""Networks, losses and penalties of one's own: found, named by their source, checked, and trained like any other."""
+"""Users' networks, losses and penalties: imported, hashed by their source, checked and trained."""
 
 from __future__ import annotations
 
