@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
 from gan_ablate.errors import UserError
 from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, sample_grid_latents, sample_images
-from gan_ablate.training.data import load_dataset
+from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator, initialise
 from gan_ablate.training.models.layers import (
     BilinearUpsampleConv2d,
@@ -65,7 +66,7 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
     """Twenty steps at tiny widths, and as many of its images as a sample_grid holds."""
     few = narrow(config)
-    data = load_dataset("mnist-10k", config.image_size, Path())
+    data = load_digits(config.image_size)
     trainer = Trainer(few, data.images, data.labels)
     for _ in range(20):
         terms = trainer.step()
@@ -75,6 +76,11 @@ def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(
     assert trainer.is_finite()
     images = sample_images(trainer.generator, sample_grid_latents(few), torch.device("cpu"))
     assert images.shape == (NUM_SAMPLE_GRID_IMAGES, 1, config.image_size, config.image_size)
+
+
+@functools.cache
+def load_digits(image_size: int) -> ImageDataset:
+    return load_dataset("mnist-10k", image_size, Path())
 
 
 def narrow(config: RunConfig) -> RunConfig:
