@@ -25,7 +25,7 @@ install()
 
 def install() -> None:
     """Let the workers of this process score quickly."""
-    local.serve = serve
+    local.serve = serve  # type: ignore[attr-defined]
 
 
 def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
