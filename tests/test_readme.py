@@ -162,12 +162,12 @@ def test_judge_and_score_examples_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 ANCHORS = {
-    "design/objective.py": "Penalty = Annotated[",
-    "design/networks.py": "Activation = Annotated[",
-    "training/penalties.py": '        case "gradient":',
-    "training/models/layers.py": '        case "leaky_relu":',
+    'above "Penalty ="': "Penalty = Annotated[",
+    'above "Activation ="': "Activation = Annotated[",
+    "in discriminator_penalty's match": '        case "gradient":',
+    "in build_activation's match": '        case "leaky_relu":',
 }
-"""Before what a chunk of the README goes, in the file that it names."""
+"""The line before which a chunk of the README goes, by the words that name the place."""
 
 PROGRAM = """
 import torch
@@ -192,11 +192,13 @@ def test_examples_of_added_mechanisms_run(tmp_path: Path) -> None:
             r"^# gan_ablate/(\S+), (.*)\n((?:(?!# gan_ablate).*\n)*)", code, re.MULTILINE
         ):
             path = package / file
+            anchor = ANCHORS[header.partition(";")[0]]
             text = path.read_text("utf-8")
-            text = text.replace(ANCHORS[file], f"{chunk}\n{ANCHORS[file]}", 1)
+            assert anchor in text
+            text = text.replace(anchor, f"{chunk}\n{anchor}", 1)
             member = re.search(r"behind (\w+): (\| \w+)", header)
             if member is not None:
-                head, anchor, tail = text.partition(ANCHORS[file])
+                head, _, tail = text.partition(anchor)
                 text = head + anchor + tail.replace(member[1], f"{member[1]} {member[2]}", 1)
             path.write_text(text, "utf-8")
     (level,) = re.findall(r"One more level is one more line: `(.*?)`", README)
