@@ -39,10 +39,12 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests, a process per core; arguments go to pytest."""
+    """Run the tests, a process per core; arguments go to pytest, as in nox -s tests -- -m "not slow"."""
     # A thread each: more would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
-    run_in_environment(session, "pytest", "--numprocesses=auto", "--benchmark-disable", *session.posargs)
+    run_in_environment(
+        session, "pytest", "--numprocesses=auto", "--dist=worksteal", "--benchmark-disable", *session.posargs
+    )
 
 
 @nox.session(python=False)

@@ -21,14 +21,14 @@ def make_config(preset: str = "dcgan-28", /, **changes: Any) -> RunConfig:
 
 
 def make_images(config: RunConfig, num: int) -> torch.Tensor:
-    """Draw random images of a run's size: (num, 1, S, S) uint8, the same every time."""
+    """Sample random images of a run's size: (num, 1, S, S) uint8, the same every time."""
     shape = (num, 1, config.image_size, config.image_size)
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 @functools.cache
 def shipped_variants() -> dict[str, RunConfig]:
-    """Every variant of every shipped grid, once, under the first grid's and its own name."""
+    """Every variant of every shipped grid, once, by the name of its first grid and its label."""
     variants: dict[str, RunConfig] = {}
     known = set()
     for name in list_grids():

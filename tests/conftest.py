@@ -1,4 +1,4 @@
-"""What tests share: a tiny grid, a tiny run, and the real data sets where they are."""
+"""Fixtures: a tiny grid, a run context, and full data sets where a machine has them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ import torch
 
 from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.executors import local
 from gan_ablate.scoring import metrics
 from gan_ablate.training.runtime import keep_memory
 from tests.features import warm
+from tests.quick_worker import KID_SUBSETS, serve
 
 keep_memory()
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-"""Where a development machine keeps full data sets; tests that want them skip elsewhere."""
+"""Full data sets of a development machine; where they are missing, their tests skip."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep matplotlib's list of fonts: each process that a test starts would make it anew, for seconds."""
+    if hasattr(config, "cache"):
+        os.environ.setdefault("MPLCONFIGDIR", str(config.cache.mkdir("matplotlib")))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -27,7 +35,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands take this machine's speed for known: to time it takes seconds, and has tests of its own."""
+    """Skip timing this machine, which takes seconds; `test_schedule` tests it."""
     for place in ("api", "cli.run"):
         monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
 
@@ -79,15 +87,24 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quick_kid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five subsets instead of a hundred, where a test is not about KID."""
-    monkeypatch.setattr(metrics, "KID_SUBSETS", 5)
+    """Score quickly, here and in worker processes."""
+    monkeypatch.setattr(metrics, "KID_SUBSETS", KID_SUBSETS)
+    monkeypatch.setattr(local, "serve", serve)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace every figure by a pixel, where a test is about words."""
+    from tests.reporting.conftest import replace_figures
+
+    replace_figures(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths of a test end up in its own folder."""
+    """Run each test in its temporary folder, with a cache folder there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(os.environ, "COLUMNS", "200")
     monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path / "cache-home"))

@@ -1,4 +1,4 @@
-"""The embedded digits' features, extracted once a process: a results folder that has them saves its tests seconds."""
+"""Features of the embedded digits, extracted once a process: tests copy them and save seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _extracted() -> Path:
 
 
 def warm(out: Path) -> Path:
-    """Put the features where scoring would leave them, the test's own user's cache too; return the results folder."""
+    """Put the features into a results folder's cache and into the user's cache; return the folder."""
     user = user_cache()
     assert user is not None
     for cache in (Store(out).cache_dir, user):

@@ -1,4 +1,4 @@
-"""Records of runs that never were, with scores that a test chooses."""
+"""Records and results with scores that a test chooses; nothing is trained."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save_runs(
 def make_results(
     plan: Plan, fid: Callable[[Variant, int], float | None], *, step_ms: Callable[[Variant], float] = lambda _: 20.0
 ) -> GridResults:
-    """Make a grid's results of records that lie nowhere, which is quick; a run without a FID diverged."""
+    """Make a grid's results without writing records, which is quick; a run without a FID diverged."""
     records = [
         (variant.levels, variant.label, make_record(variant, seed, fid(variant, seed), step_ms(variant)))
         for variant, seed in plan.seeded_variants

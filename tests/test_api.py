@@ -21,12 +21,14 @@ from gan_ablate.execution.context import RunContext, RunObserver, Silent
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
+from tests.features import warm
 from tests.synthetic import make_record, save_runs
 
 
+@pytest.mark.slow
 def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: Path) -> None:
     planned = plan(load_grid(tiny_grid), budget="smoke")
-    runs = run_grid(planned, tmp_path / "out", jobs=1)
+    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
     assert (runs["status"] == "completed").all()
     folders = {run_id: tmp_path / "out" / "runs" / run_id for run_id in runs["run_id"]}
     gone = runs["run_id"][1]
@@ -92,9 +94,7 @@ class Pretender:
         )
 
 
-def test_stopped_and_started_again_it_comes_to_the_same_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_and_resumed_study_has_the_same_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30)
     in_one_go = Pretender(planned)
     monkeypatch.setattr(api, "run_local", in_one_go)
@@ -122,9 +122,7 @@ def test_stopped_and_started_again_it_comes_to_the_same_answers(
         assert [e.adjusted for e in mine.effects] == [e.adjusted for e in theirs.effects]
 
 
-def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_run_is_tried_once_and_its_seed_is_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30)
     pretender = Pretender(planned, fails=1)
     monkeypatch.setattr(api, "run_local", pretender)
@@ -137,7 +135,7 @@ def test_a_run_that_fails_is_tried_once_and_its_seed_does_without(
     assert pretender.computed[0] in again.computed
 
 
-def test_grids_that_grow_together_tell_of_a_shared_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequential_grids_report_a_shared_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_bytes(resources.files("gan_ablate.design.grids").joinpath("dropout.toml").read_bytes())
     plans = [plan(load_grid(name), seeds=30) for name in ("dropout", mine)]
@@ -152,7 +150,7 @@ def test_grids_that_grow_together_tell_of_a_shared_run_once(tmp_path: Path, monk
     assert len(told) == first.plan.num_runs == second.plan.num_runs
 
 
-def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_seed_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30)
     monkeypatch.setattr(api, "run_local", Pretender(planned))
     (state,) = run_until_settled(planned, tmp_path, max_hours=1e-9)
@@ -161,7 +159,7 @@ def test_after_the_hours_no_other_seed_is_begun(tmp_path: Path, monkeypatch: pyt
     assert state.is_over
 
 
-def test_what_is_not_scored_cannot_be_settled(tmp_path: Path) -> None:
+def test_unscored_grid_cannot_be_sequential(tmp_path: Path) -> None:
     planned = plan(load_grid("dropout"), seeds=30, overrides=["scoring.features=none"])
     with pytest.raises(UserError, match="--until settled: mnist-10k is not scored"):
         run_until_settled(planned, tmp_path / "out")
@@ -171,7 +169,7 @@ def test_what_is_not_scored_cannot_be_settled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seeds", "intervals"), [((5,), "fixed"), ((5, 5), "fixed"), ((5, 8), "sequential"), ((5, 8, 8), "sequential")]
 )
-def test_a_grid_that_is_extended_is_judged_by_intervals_for_every_look(
+def test_extended_grid_has_sequential_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], intervals: str
 ) -> None:
     for number in seeds:
@@ -181,9 +179,7 @@ def test_a_grid_that_is_extended_is_judged_by_intervals_for_every_look(
     assert Store(tmp_path).load_plan("dropout").intervals == intervals
 
 
-def test_what_was_looked_at_stays_so_whatever_was_run_in_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_stay_sequential_after_another_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, steps in ((5, None), (2, 200), (8, None), (2, 200), (8, None)):
         planned = plan(load_grid("dropout"), seeds=number, steps=steps)
         monkeypatch.setattr(api, "run_local", Pretender(planned))
@@ -193,7 +189,7 @@ def test_what_was_looked_at_stays_so_whatever_was_run_in_between(
     assert Store(tmp_path).list_plans() == ["dropout"]
 
 
-def test_what_cannot_begin_leaves_the_plan_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_start_leaves_the_plan_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Iterator[Record]:
         raise UserError("no data")
 
@@ -204,7 +200,7 @@ def test_what_cannot_begin_leaves_the_plan_as_it_was(tmp_path: Path, monkeypatch
     assert Store(tmp_path).list_plans() == []
 
 
-def test_runs_that_were_scored_in_different_ways_cannot_be_settled(tmp_path: Path) -> None:
+def test_runs_with_different_extractors_cannot_be_sequential(tmp_path: Path) -> None:
     planned = plan(load_grid("dropout"), seeds=4)
     save_runs(Store(tmp_path), planned, lambda *_: 20.0)
     config = planned.baseline.with_seed(2)
@@ -240,7 +236,7 @@ def test_blocks_lie_side_by_side_and_one_command_more_adds_one(tmp_path: Path, m
     assert runs["fid"].dtype == float
 
 
-def test_every_block_is_settled_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_is_sequential_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30, dataset=["mnist-10k", "fashion-mnist"])
     monkeypatch.setattr(api, "run_local", Pretender(planned))
     told: list[str] = []
@@ -261,7 +257,7 @@ def test_every_block_is_settled_for_itself(tmp_path: Path, monkeypatch: pytest.M
         ('title = "T"', 'title = "U"', "mine"),
     ],
 )
-def test_a_file_that_was_given_another_base_or_data_set_takes_no_place(
+def test_grid_file_with_another_base_or_data_set_keeps_both_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, name: str
 ) -> None:
     path = tmp_path / "mine.toml"
@@ -284,6 +280,7 @@ class Plain(Pretender):
         return make_record(self._variants[config.run_id], config.seed, 20.0)
 
 
+@pytest.mark.slow
 def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid: Path) -> None:
     wider = tmp_path / "wider.toml"
     wider.write_text(
@@ -291,7 +288,7 @@ def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid
     )
     plans = [plan(load_grid(path), budget="smoke", seeds=1) for path in (tiny_grid, wider)]
     assert len(missing_runs(plans, Store(tmp_path / "out"))) == 3
-    of_plans = run_grids(plans, tmp_path / "out", jobs=1)
+    of_plans = run_grids(plans, warm(tmp_path / "out"), jobs=1)
     assert [[block.name for block in blocks] for blocks in of_plans] == [["tiny"], ["wider"]]
     tables = [load_results(tmp_path / "out", name) for name in ("tiny", "wider")]
     assert [len(table) for table in tables] == [2, 3]

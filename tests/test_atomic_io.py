@@ -42,7 +42,7 @@ def test_a_folder_is_not_written_to(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_one_holds_it_at_a_time(tmp_path: Path) -> None:
+def test_lease_has_one_holder_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "run" / ".lease"
     with lease(path) as mine:
         with lease(path) as theirs:
@@ -59,7 +59,7 @@ def hold_until_killed(path: Path, sign: Path) -> None:
         os.kill(os.getpid(), 9)
 
 
-def test_it_ends_with_its_holder(tmp_path: Path) -> None:
+def test_lease_ends_with_its_holder(tmp_path: Path) -> None:
     holder = MULTIPROCESSING.Process(target=hold_until_killed, args=(tmp_path / ".lease", tmp_path / "sign"))
     holder.start()
     holder.join()
@@ -76,13 +76,15 @@ def refuse_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_where_there_are_no_locks_everyone_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_lease_without_file_locks_is_granted_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     refuse_with(monkeypatch, number)
     with lease(tmp_path / ".lease") as mine, lease(tmp_path / ".lease") as theirs:
         assert (mine, theirs) == (True, True)
 
 
-def test_another_refusal_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_of_a_lease_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_with(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)), lease(tmp_path / ".lease"):
         raise AssertionError("it was given")

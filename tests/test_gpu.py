@@ -24,7 +24,7 @@ from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, make_images, shipped_variants
 from tests.training.test_trainer import MECHANISMS, SMALL
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 
 CUDA = torch.device("cuda", 0)
 NUM_IMAGES = 200
@@ -64,7 +64,7 @@ def test_a_graph_takes_the_trainers_own_steps(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ALL_VARIANTS)
-def test_nothing_adds_up_in_an_order_of_its_own(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_have_a_fixed_order(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice come the same bits, and PyTorch, asked to refuse what it can only do in any order, refuses nothing."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     one, other, strict = (make_trainer(ALL_VARIANTS[variant]) for _ in range(3))

@@ -8,21 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.features import warm
+from tests.quick_worker import QUICK_START
 
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["--help"], ["list"], ["plan", "--grid", "essentials"], ["status"]])
-def test_what_only_looks_imports_nothing_slow(command: list[str]) -> None:
+def test_quick_commands_import_nothing_slow(command: list[str]) -> None:
     slow = {"torch", "pandas", "scipy", "matplotlib"}
     loaded = modules_loaded_by(command)
     assert not slow & loaded
 
 
+@pytest.mark.slow
 def test_the_report_imports_no_torch(tmp_path: Path) -> None:
     assert "torch" not in modules_loaded_by(["report", "--out", str(tmp_path)])
 
 
-def test_the_process_that_waits_for_the_workers_does_without_torch(tiny_grid: Path) -> None:
+@pytest.mark.slow
+def test_process_that_waits_for_workers_imports_no_torch(tiny_grid: Path) -> None:
+    warm(Path("out"))
     script = (
-        "import sys\nfrom gan_ablate import load_grid, plan, run_grid\n"
+        f"{QUICK_START}from gan_ablate import load_grid, plan, run_grid\n"
         f"run_grid(plan(load_grid({str(tiny_grid)!r}), budget='smoke', seeds=1), 'out')\n"
         "print('torch' in sys.modules)"
     )

@@ -62,7 +62,7 @@ def reveal(planned: Plan, runs: pd.DataFrame) -> tuple[SequentialState, list[set
         given |= wanted
 
 
-def test_seeds_are_added_until_every_main_effect_has_an_answer() -> None:
+def test_seeds_are_added_until_every_main_effect_is_decided() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     state, waves = reveal(planned, runs)
     assert state.looks[-1].open_effects == []
@@ -88,7 +88,7 @@ def test_only_variants_that_an_open_effect_needs_get_another_seed() -> None:
     assert state.plan.num_runs == sum(map(len, waves))
 
 
-def test_nothing_is_looked_at_before_anything_could_be_settled() -> None:
+def test_first_look_comes_when_an_effect_could_be_decided() -> None:
     planned, runs = scored("dropout", {})
     first = first_look(planned)
     assert math.isinf(critical_t(first - 1, 1 - 0.05 / 3))
@@ -129,7 +129,7 @@ def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
     assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(state)
 
 
-def test_levels_that_score_alike_to_the_last_digit_get_no_more_seeds() -> None:
+def test_levels_with_equal_scores_get_no_more_seeds() -> None:
     planned = plan(load_grid("dropout"), seeds=MOST)
     records = [(c.levels, c.label, make_record(c, config.seed, 20.0 + config.seed)) for c, config in planned.runs]
     state = replay_looks(planned, tabulate_runs(planned, records))
@@ -139,7 +139,7 @@ def test_levels_that_score_alike_to_the_last_digit_get_no_more_seeds() -> None:
 
 
 @pytest.mark.parametrize("design", ["bn_label_smooth", "conditional"])
-def test_interactions_are_told_and_not_waited_for(design: str) -> None:
+def test_interactions_are_reported_and_add_no_seeds(design: str) -> None:
     planned, runs = scored(design, {})
     assert not any(effect.is_interaction for effect in replay_looks(planned, runs).looks[0].effects)
 
@@ -175,7 +175,7 @@ def test_before_any_run_there_is_no_look_and_all_of_the_first_is_wanted() -> Non
     assert state.plan.until_settled
 
 
-def test_runs_of_seeds_that_are_not_the_plans_are_not_looked_at() -> None:
+def test_runs_of_unplanned_seeds_are_ignored() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": 0.4})
     fewer = planned.model_copy(update={"seeds": planned.seeds[:8]})
     expected = replay_looks(fewer, runs.loc[runs["seed"] < 8])

@@ -109,7 +109,7 @@ def test_several_levels_decide_together(log_effects: dict[str, float], noise: fl
         ({}, 0.1, "open"),
     ],
 )
-def test_that_nothing_matters_is_said_of_all_levels(log_effects: dict[str, float], noise: float, verdict: str) -> None:
+def test_claim_of_no_effect_needs_all_levels(log_effects: dict[str, float], noise: float, verdict: str) -> None:
     (claim,) = load_grid("dropout").claims
     effects = dropout_effects(log_effects, noise=noise)
     claim_verdict = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
@@ -120,13 +120,13 @@ def test_that_nothing_matters_is_said_of_all_levels(log_effects: dict[str, float
         assert claim_verdict.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
 
 
-def test_a_claim_of_which_a_part_was_not_measured_is_not_judged() -> None:
+def test_claim_with_an_unmeasured_part_has_no_verdict() -> None:
     (claim,) = load_grid("dropout").claims
     effects = [effect for effect in dropout_effects({"elements-50": -1}) if "elements-30" not in effect.name]
     assert judge(claim, lambda _: effects) is None
 
 
-def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Path) -> None:
+def test_level_whose_runs_all_diverge_has_a_verdict_with_a_note(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"))
     save_runs(
         Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
@@ -139,7 +139,7 @@ def test_a_level_at_which_every_run_diverges_is_judged_and_says_so(tmp_path: Pat
     assert rates.p < 1e-4
 
 
-def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_path: Path) -> None:
+def test_variant_that_misses_the_target_counts_its_last_step(tmp_path: Path) -> None:
     def fid(variant: Variant, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
         return 20 * (3.0 if variant.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
 
@@ -154,13 +154,13 @@ def test_a_variant_that_never_reaches_the_target_is_judged_by_its_last_step(tmp_
     assert results.verdicts.effects("sec_to_fid") == []
 
 
-def test_a_claim_without_its_effect_is_not_judged() -> None:
+def test_claim_without_its_effect_has_no_verdict() -> None:
     effects = dropout_effects({})
     other = HELPS.model_copy(update={"levels": [{"dropout": "elements-70"}]})
     assert judge(other, lambda _: effects) is None
 
 
-def test_one_seed_settles_nothing() -> None:
+def test_one_seed_is_inconclusive() -> None:
     effects = dropout_effects({"elements-50": -2}, seeds=1)
     claim_verdict = judge(HELPS, lambda _: effects)
     assert claim_verdict is not None
@@ -175,7 +175,7 @@ def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
     assert len({claim.id for claim in SHIPPED}) == len(SHIPPED)
 
 
-def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:
+def test_smoke_run_gives_no_verdict(tmp_path: Path) -> None:
     for budget, known in (("smoke", []), ("standard", ["C2", "C9"])):
         planned = plan(load_grid("bn_label_smooth"), budget=budget)  # type: ignore[arg-type]
         save_runs(Store(tmp_path / budget), planned, lambda *_: 20.0)
@@ -183,7 +183,7 @@ def test_a_smoke_run_judges_no_claim(tmp_path: Path) -> None:
         assert [claim_verdict.claim.id for claim_verdict in judged] == known
 
 
-def test_a_grid_of_ones_own_judges_its_own_claims(tmp_path: Path) -> None:
+def test_users_grid_gets_verdicts_on_its_claims(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (
         'base = "dcgan-28"\n[factors.latent]\nbaseline = "100"\n'
@@ -233,14 +233,14 @@ def test_a_baseline_is_compared_with_a_value(
     assert finding.effect.name == f"the baseline against {value:g}"
 
 
-def test_what_no_run_has_is_not_judged() -> None:
+def test_outcome_that_no_run_has_gives_no_verdict() -> None:
     planned = plan(load_grid("dropout"))
     runs = make_results(planned, lambda *_: 1.0).runs
     assert runs["probe_gain"].isna().all()
     assert estimate_against(Design.of(planned), runs, "probe_gain", 0.0) is None
 
 
-def test_a_claim_without_a_verdict_says_why(tmp_path: Path) -> None:
+def test_claim_without_a_verdict_has_a_reason(tmp_path: Path) -> None:
     planned = plan(load_grid("representation"), seeds=3)
     save_runs(Store(tmp_path), planned, lambda *_: 1.0)
     verdicts = GridResults.load(Store(tmp_path), "representation").verdicts
@@ -270,7 +270,7 @@ def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(direction: str, 
     assert claim_verdict.needed_seeds == expected
 
 
-def test_what_is_told_beside_a_claim_does_not_decide_it() -> None:
+def test_secondary_evidence_does_not_change_the_verdict() -> None:
     """Batch norm lowers FID; on oscillation, which stands beside, it does nothing."""
     rng = np.random.default_rng(0)
     planned = plan(load_grid("bn_label_smooth"))
@@ -439,7 +439,7 @@ def test_rates_are_of_events_that_happened() -> None:
     assert (of.count, of.baseline_count) == (0, 1)
 
 
-def test_a_run_of_which_nobody_knows_whether_it_collapsed_is_not_counted() -> None:
+def test_run_with_unknown_collapse_is_not_counted() -> None:
     verdicts = verdicts_of("beta1", noise)
     runs = collapsing(verdicts.runs, verdicts.plan).astype({"collapsed": object})
     runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 4), "collapsed"] = None
@@ -466,7 +466,9 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
         (-0.5, 2.0, False),  # nothing is known anywhere
     ],
 )
-def test_an_effect_varies_where_places_give_other_answers(smoothed: float, spread: float, varies: bool) -> None:
+def test_effect_varies_where_simple_effects_have_different_decisions(
+    smoothed: float, spread: float, varies: bool
+) -> None:
     def log_fid(variant: Variant, seed: int) -> float:
         gain = {"off": -0.5, "on": smoothed}[variant.levels["label_smoothing"]]
         return gain * (variant.levels["batch_norm"] == "on") + noise(variant, seed, spread)

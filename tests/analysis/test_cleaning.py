@@ -33,7 +33,7 @@ def test_statuses_are_those_of_the_tools(column: str, words: list[str], statuses
     assert read_statuses(pd.DataFrame({column: words}), (), "t").to_list() == statuses
 
 
-def test_a_status_that_nobody_knows_is_refused() -> None:
+def test_unknown_status_is_refused() -> None:
     frame = pd.DataFrame({"State": ["finished", "perhaps"]}, index=[1, 2])
     with pytest.raises(
         UserError, match=r"t: row 2, State = 'perhaps': valid: completed, diverged, failed, unfinished, or"

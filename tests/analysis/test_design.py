@@ -34,7 +34,7 @@ def planted(planned: Plan) -> tuple[dict[tuple[str, str], float], dict[frozenset
 
 
 @pytest.mark.parametrize("grid", list_grids())
-def test_the_two_sides_of_a_contrast_weigh_alike(grid: str) -> None:
+def test_both_sides_of_a_contrast_have_equal_weight(grid: str) -> None:
     planned = plan(load_grid(grid), seeds=1)
     for contrast in (*iterate_contrasts(Design.of(planned)), *iterate_simple_contrasts(Design.of(planned))):
         of_one_side = 2 ** (len(contrast.levels) - 1)

@@ -271,7 +271,7 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
     assert estimate_simple_effects(Design.of(plan(load_grid("essentials"))), runs) == []
 
 
-def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
+def test_interval_and_margin_give_the_decision() -> None:
     planned = plan(load_grid("dropout"))
     gains = {"none": 0.0, "channels-25": 0.5, "elements-30": 0.05, "elements-50": 0.0}
 
@@ -290,7 +290,7 @@ def test_an_effect_is_answered_by_its_interval_and_the_margin() -> None:
     assert estimate_effects(Design.of(strict), runs)[-1].decision == "open"
 
 
-def test_seeds_that_were_added_one_by_one_are_judged_by_intervals_for_every_look() -> None:
+def test_sequential_seeds_get_sequential_intervals() -> None:
     fixed = plan(load_grid("beta1"))
     runs = make_results(
         fixed, lambda variant, seed: 20 + seed + math.sin(7 * float(variant.levels["beta1"]) * (seed + 1))
@@ -317,7 +317,7 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
     assert "of which later ones contradict earlier ones" in decision_sentence(effect, None, {})
 
 
-def test_the_sign_flip_test_is_of_a_number_of_seeds_settled_beforehand() -> None:
+def test_sequential_design_has_no_sign_flip_test() -> None:
     planned = plan(load_grid("beta1"))
     runs = make_results(planned, lambda variant, seed: 20.0 + seed + math.sin(len(variant.label) * seed)).runs
     assert estimate_effects(Design.of(planned), runs)[0].sign_flip.p > 0
@@ -408,7 +408,7 @@ def test_a_diverged_run_has_no_place_among_outcomes_of_which_neither_direction_i
     ]
 
 
-def test_a_value_of_a_run_that_diverged_late_is_its_own() -> None:
+def test_run_that_diverged_late_keeps_its_earlier_values() -> None:
     """It is imputed where it is missing, and only there."""
     planned = plan(load_grid("beta1"), seeds=2)
     runs = make_results(planned, lambda variant, seed: 20.0 * 2 ** (seed + (variant.levels["beta1"] == "0.9"))).runs

@@ -110,8 +110,9 @@ def test_the_bootstrap_is_refused_to_few_seeds_and_does_not_wander() -> None:
     assert (interval.low, interval.high) == pytest.approx((t.low, t.high), abs=0.35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [3, 5, 8])
-def test_what_the_report_uses_holds_its_promise(num_seeds: int) -> None:
+def test_intervals_and_tests_of_the_report_hold_their_error_rates(num_seeds: int) -> None:
     """A fast version of ``nox -s simulations``, whose table is in results/statistics.md."""
     for row in simulate(num_seeds, Population.NORMAL, num_repetitions=3_000, num_bootstraps=800, seed=1):
         # Four standard errors of these simulations beside the promised one percent.
@@ -124,7 +125,8 @@ def test_what_the_report_uses_holds_its_promise(num_seeds: int) -> None:
             assert row.coverage is None or row.coverage == pytest.approx(0.95, abs=slack), row.method
 
 
-def test_the_simulation_would_notice_a_method_that_fails() -> None:
+@pytest.mark.slow
+def test_normal_quantiles_fail_the_simulation() -> None:
     """Normal instead of t quantiles with three seeds: false positives near 20 %."""
     rows = simulate(3, Population.NORMAL, num_repetitions=3_000, num_bootstraps=100, seed=1)
     (row,) = [row for row in rows if row.method == "normal quantiles"]
@@ -195,7 +197,7 @@ def test_a_rates_interval_has_the_level_that_is_asked_for() -> None:
     assert rate_interval(0, 5, 0.8).low == 0
 
 
-def test_rounding_is_judged_by_the_size_of_a_seeds_own_values() -> None:
+def test_rounding_is_relative_to_each_seeds_values() -> None:
     values = np.array([[1e15, 1e15 + 4], [1.0, 2.0], [1e-13, 3e-13]])
     contrasts = subtract_sides(contrast_sides(values, np.array([-1.0, 1.0])))
     assert contrasts.tolist() == pytest.approx([0, 1, 2e-13], abs=1e-20)
@@ -218,7 +220,7 @@ def test_the_parts_are_those_that_were_put_in() -> None:
     assert math.sqrt(split.extractor) == pytest.approx(0.2, rel=0.05)
 
 
-def test_one_extractor_cannot_tell_its_own_part() -> None:
+def test_one_extractor_has_no_variance_component() -> None:
     split = simulate_scores(0.3, 0.1, 0.0, (400, 5, 1))
     assert math.isnan(split.extractor)
     assert math.sqrt(split.seed) == pytest.approx(0.3, rel=0.05)
@@ -252,7 +254,7 @@ def test_shares_of_all_parts_make_one() -> None:
     assert (shares.seed, shares.sampling, shares.extractor) == (0.375, 0.125, 0.5)
 
 
-def test_two_extractors_that_disagree_about_seeds_are_told_from_the_seeds() -> None:
+def test_disagreement_of_extractors_is_separated_from_that_of_seeds() -> None:
     """One variant: the extractors agree on the means of its two seeds, 1 apart, and are ±0.5 off them by turns."""
     split = split_variance(np.array([[[0.5, -0.5], [0.5, 1.5]]]), np.zeros((1, 2)))
     # Residuals are ±0.5 with one degree of freedom: 4 · 0.25. Of the means' variance of 0.5 half of that is noise.

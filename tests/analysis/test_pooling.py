@@ -71,7 +71,7 @@ def test_an_effect_that_turns_is_not_pooled() -> None:
     assert averaged == {other.pooled.name for other in blocks.effects if other is not effect}
 
 
-def test_what_few_seeds_leave_open_is_neither_different_nor_alike() -> None:
+def test_few_seeds_show_neither_difference_nor_agreement() -> None:
     blocks = compare(lambda *_: 0.4, noise=0.3)
     assert {effect.decision for effect in blocks.effects} == {"open"}
     assert len(blocks.pooled) == len(blocks.effects)
@@ -109,7 +109,7 @@ def test_of_three_blocks_every_two_are_compared() -> None:
     assert effect.decision == "differs"
 
 
-def test_blocks_are_alike_only_if_every_two_are() -> None:
+def test_blocks_agree_only_if_every_pair_does() -> None:
     """Two agree to a hair; of the third nothing is known."""
     datasets = ("mnist-10k", "fashion-mnist", "mnist")
     wild = np.random.default_rng(0).normal(0, 1, 6)
@@ -137,7 +137,8 @@ def test_levels_that_only_share_a_name_are_no_blocks(tmp_path: Path) -> None:
     assert compare_blocks(GridResults.load(store, name) for name in store.list_plans()) == []
 
 
-def test_effects_that_are_the_same_are_seldom_said_to_differ() -> None:
+@pytest.mark.slow
+def test_equal_effects_are_seldom_found_different() -> None:
     num_wrong = 0
     for number in range(60):
         blocks = compare(lambda *_: 0.1, noise=0.1 + number / 1e3)
@@ -254,7 +255,7 @@ def names(pairs: Pairs) -> list[tuple[str, str]]:
     return [(results.name, effect.name) for results, effect in pairs]
 
 
-def test_effects_are_listed_by_what_they_say_the_largest_first() -> None:
+def test_effects_are_sorted_by_decision_then_by_size() -> None:
     dropout = {"channels-25": 0.5, "elements-30": 0.05}
     ranking = rank_effects(
         [
@@ -289,7 +290,7 @@ def test_what_turns_with_another_factors_level_depends() -> None:
     assert ranking.use == ranking.avoid == ranking.indifferent == ranking.unknown == []
 
 
-def test_a_smoke_run_says_nothing() -> None:
+def test_smoke_run_gives_no_effects() -> None:
     smoke = results_of("beta1", gains(beta1={"0.9": 0.9}), budget="smoke")
     assert rank_effects([smoke]) == Ranking()
     assert len(surest_effects([smoke])) == 2
@@ -303,7 +304,7 @@ def test_interactions_and_effects_without_a_value_are_not_listed() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_comparison_of_two_grids_is_told_by_the_one_with_more_seeds(order: int) -> None:
+def test_of_two_grids_with_one_comparison_more_seeds_win(order: int) -> None:
     many = results_of("essentials", gains(beta1={"0.9": 0.5}), seeds=4)
     own = results_of("beta1", gains(beta1={"0.9": 0.5}), seeds=6)
     found = names(surest_effects([many, own][::order]))
@@ -313,7 +314,7 @@ def test_a_comparison_of_two_grids_is_told_by_the_one_with_more_seeds(order: int
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_settled_answer_goes_before_more_seeds(order: int) -> None:
+def test_decided_effect_wins_over_more_seeds(order: int) -> None:
     settled = results_of("essentials", gains(beta1={"0.9": 0.5, "0.0": 0.5}), 0.0005, seeds=4)
     still_open = results_of("beta1", gains(beta1=UNSURE), noise=0.5)
     found = names(surest_effects([settled, still_open][::order]))
@@ -323,9 +324,7 @@ def test_a_settled_answer_goes_before_more_seeds(order: int) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(("alone", "surest"), [(0.002, "smoothing"), (0.05, "bn_label_smooth")])
-def test_of_as_many_seeds_the_smallest_p_tells_an_effect_that_is_averaged_and_alone(
-    tmp_path: Path, alone: float, surest: str, order: int
-) -> None:
+def test_equal_seeds_smallest_p_value_wins(tmp_path: Path, alone: float, surest: str, order: int) -> None:
     path = tmp_path / "smoothing.toml"
     path.write_text(SMOOTHING)
     effect = gains(label_smoothing={"on": 0.5})
@@ -336,7 +335,7 @@ def test_of_as_many_seeds_the_smallest_p_tells_an_effect_that_is_averaged_and_al
 
 
 @pytest.mark.parametrize(("seeds", "surest"), [(4, "beta1"), (8, "momentum")])
-def test_the_same_variants_compared_from_the_other_side_are_told_once(tmp_path: Path, seeds: int, surest: str) -> None:
+def test_reversed_comparison_is_listed_once(tmp_path: Path, seeds: int, surest: str) -> None:
     path = tmp_path / "momentum.toml"
     path.write_text(MOMENTUM)
     one = results_of("beta1", gains(beta1={"0.9": 0.5}))
@@ -374,9 +373,7 @@ def test_scripts_with_the_same_factors_are_different_experiments(tmp_path: Path)
 
 @pytest.mark.parametrize(("gain", "words"), [(-0.5, "use"), (0.0, "indifferent")])
 @pytest.mark.parametrize("is_collapsed", [False, True])
-def test_a_comparison_of_collapsed_runs_is_no_answer(
-    tmp_path: Path, gain: float, words: str, is_collapsed: bool
-) -> None:
+def test_comparison_of_collapsed_runs_is_left_out(tmp_path: Path, gain: float, words: str, is_collapsed: bool) -> None:
     results = results_of(external_grid(tmp_path, "mine"), gains(norm={"off": gain}), allow_code=True)
     results.runs["collapsed"] = is_collapsed
     results.runs.loc[0, "collapsed"] = not is_collapsed

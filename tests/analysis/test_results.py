@@ -71,9 +71,7 @@ def test_a_run_without_a_value_is_left_out_of_the_mean() -> None:
         ([None, None], [None, None], ""),
     ],
 )
-def test_steps_to_the_target_say_what_they_are_a_bound_of(
-    reached: list[object], steps: list[object], bound: str
-) -> None:
+def test_steps_to_the_target_are_marked_as_a_bound(reached: list[object], steps: list[object], bound: str) -> None:
     planned, runs = planned_runs(2)
     row = baseline_row(planned, runs, fid_reached=reached, steps_to_fid=steps)
     assert row["steps_to_fid_bound"] == bound

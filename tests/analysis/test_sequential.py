@@ -104,7 +104,7 @@ def test_seeds_that_agree_have_nothing_to_test() -> None:
 
 
 @pytest.mark.parametrize(("value", "std"), [(0.5, 0.2), (0.0, 0.05), (0.02, 0.1), (-0.3, 0.4)])
-def test_the_seeds_that_settle_are_the_first_at_which_the_interval_would(value: float, std: float) -> None:
+def test_needed_seeds_are_the_first_whose_interval_decides(value: float, std: float) -> None:
     margin = math.log(1.1)
     needed = seeds_to_settle(Estimate(value, 0, 0, 5, std=std), margin, 0.95)
     assert needed is not None
@@ -187,13 +187,13 @@ def test_looks_do_not_depend_on_the_unit() -> None:
     assert 1e9 * small.low[3:] == pytest.approx(near.low[3:])
 
 
-def test_what_has_no_spread_or_no_value_is_never_settled() -> None:
+def test_no_spread_or_no_value_is_never_decided() -> None:
     assert seeds_to_settle(Estimate(0.5, 0, 0, 5, std=0.0), 0.1, 0.95) is None
     assert seeds_to_settle(Estimate(math.nan, 0, 0, 5, std=0.1), 0.1, 0.95) is None
     assert seeds_to_settle(Estimate(math.inf, 0, 0, 5, std=0.1), None, 0.95) is None
 
 
-def test_two_seeds_are_the_fewest_that_settle_anything() -> None:
+def test_at_least_two_seeds_are_needed() -> None:
     """At a level so low that two are enough, and an effect so large that they are."""
     assert math.isfinite(critical_t(2, 0.2))
     assert seeds_to_settle(Estimate(1e6, 0, 0, 5, std=0.1), None, 0.2) == 2

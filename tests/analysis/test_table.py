@@ -160,7 +160,7 @@ def table_of(planned: Plan, *records: Record) -> pd.DataFrame:
     return tabulate_runs(planned, [(baseline.levels, baseline.label, record) for record in records])
 
 
-def test_every_column_of_a_run_holds_what_its_record_says() -> None:
+def test_every_column_equals_its_records_field() -> None:
     planned = plan(load_grid("beta1"), seeds=4)
     record = make_record(planned.baseline, 3, 30.0, extractor_sha256="0123456789abcdef" * 4)
     history = {name: [0.25, 0.5, 0.75, 0.75] for name in record.history}
@@ -236,7 +236,7 @@ def test_a_run_that_was_cut_short_has_what_it_came_to_and_nothing_of_its_end() -
         assert pd.isna(row[name]), name
 
 
-def test_a_run_that_was_not_scored_or_timed_has_what_training_says() -> None:
+def test_unscored_run_has_the_columns_of_training() -> None:
     planned = plan(load_grid("beta1"), seeds=2)
     bare = make_record(planned.baseline, 0, 30.0).model_copy(update={"scoring": None, "throughput": None})
     pointless = rescored(make_record(planned.baseline, 1, 30.0), curve_steps=[], curve_train_sec=[], curve_fid=[])
@@ -314,7 +314,7 @@ def test_oscillation_is_the_size_of_independent_errors() -> None:
     assert oscillation(steps, fid) == pytest.approx(0.07, rel=0.05)
 
 
-def test_a_smooth_course_hardly_oscillates() -> None:
+def test_smooth_trajectory_hardly_oscillates() -> None:
     """Convergence is no oscillation: this one falls by a third over its last half, and bends."""
     fid = [18 + 80 * math.exp(-step / 300) for step in range(150, 1_501, 150)]
     found = oscillation(list(range(150, 1_501, 150)), fid)
@@ -376,7 +376,7 @@ def test_a_target_that_a_point_just_meets_is_reached_there() -> None:
     assert first_reached(20, [100, 300, 500], [80, 40, 10]) == pytest.approx(400)
 
 
-def test_fid_at_a_place_lies_between_its_neighbours_on_the_log_scale() -> None:
+def test_fid_between_steps_is_interpolated_on_the_log_scale() -> None:
     places, fid = [100.0, 200.0, 400.0], [100.0, 25.0, 16.0]
     assert [value_at(place, places, fid) for place in (100, 150, 300, 400, 999)] == pytest.approx([100, 50, 20, 16, 16])
     assert value_at(99.9, places, fid) is None

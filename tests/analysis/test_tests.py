@@ -123,7 +123,7 @@ def test_no_number_of_seeds_finds_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(("size", "std"), [(0.0, 0.03), (0.0, 0.1), (0.03, 0.05), (0.15, 0.1)])
-def test_within_a_margin_fewer_seeds_settle(size: float, std: float) -> None:
+def test_effect_within_the_margin_needs_fewer_seeds(size: float, std: float) -> None:
     """Against simulation: the interval excludes zero or lies within the margin with a chance of 80 %."""
     margin = math.log(1.1)
     needed = seeds_needed(Estimate(size, 0, 0, num_seeds=5, std=std), 0.05, margin)
@@ -156,7 +156,7 @@ def test_the_chance_to_find_an_effect_is_that_of_the_noncentral_t(size: float, n
 
 
 @pytest.mark.parametrize(("size", "num", "room"), [(0.0, 6, 1.0), (0.3, 10, 0.8), (0.6, 12, 1.2), (0.1, 5, 1.5)])
-def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float, num: int, room: float) -> None:
+def test_power_is_that_of_simulated_studies(size: float, num: int, room: float) -> None:
     rng, draws = np.random.default_rng(0), 1_000_000
     means = np.abs(rng.normal(size, 1 / math.sqrt(num), draws))
     halves = scipy_stats.t.ppf(0.975, num - 1) * np.sqrt(rng.chisquare(num - 1, draws) / (num - 1) / num)
@@ -168,7 +168,7 @@ def test_the_chance_to_settle_an_effect_is_that_of_simulated_studies(size: float
     ("enough", "found"),
     [(0, 2), (2, 2), (3, 3), (777, 777), (MOST_SEEDS, MOST_SEEDS), (MOST_SEEDS + 1, None), (10**9, None)],
 )
-def test_the_fewest_seeds_are_two_or_more_and_none_that_nobody_runs(enough: int, found: int | None) -> None:
+def test_needed_seeds_are_at_least_two_and_none_beyond_the_limit(enough: int, found: int | None) -> None:
     assert fewest_seeds(lambda num: num >= enough) == found
 
 

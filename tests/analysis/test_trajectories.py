@@ -208,13 +208,15 @@ def test_an_effect_is_estimated_at_every_point() -> None:
         ),
     ],
 )
-def test_a_turn_is_told(changes: tuple[float, ...], noise: float, holds_from: int | None, sentence: str | None) -> None:
+def test_change_of_sign_has_its_step(
+    changes: tuple[float, ...], noise: float, holds_from: int | None, sentence: str | None
+) -> None:
     trajectory = trajectory_of(dict(zip(STEPS, changes, strict=True)), noise)
     assert trajectory.holds_from == holds_from
     assert trajectory_sentence(trajectory) == sentence
 
 
-def test_an_effect_that_shrinks_is_told_with_both_sizes() -> None:
+def test_shrinking_effect_is_listed_with_both_sizes() -> None:
     sentence = trajectory_sentence(trajectory_of(dict(zip(STEPS, (-0.5, -0.9, -0.6, -0.4, -0.25), strict=True))))
     assert sentence is not None
     assert sentence.startswith("**dropout channels-25** shrinks: from -5")
@@ -242,7 +244,7 @@ def test_variants_that_were_still_getting_better_are_found() -> None:
     assert find_unconverged(Design.of(planned), level.iloc[:0]) == {}
 
 
-def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
+def test_diverged_runs_are_plotted_and_not_compared(tmp_path: Path) -> None:
     planned, store = plan(load_grid("dropout"), seeds=2), Store(tmp_path)
     save_runs(store, planned, lambda *_: 20.0)
     record = store.load_record(planned.baseline.with_seed(1).run_id)
@@ -265,9 +267,7 @@ def test_runs_that_diverged_are_drawn_and_not_compared(tmp_path: Path) -> None:
         ((0.0, 0.0, 0.9, 0.9, 0.0), 1_200),
     ],
 )
-def test_only_an_answer_that_a_neighbouring_point_repeats_is_a_turn(
-    changes: tuple[float, ...], turned_at: int | None
-) -> None:
+def test_decision_of_a_single_point_is_no_change_of_sign(changes: tuple[float, ...], turned_at: int | None) -> None:
     assert trajectory_of(dict(zip(STEPS, changes, strict=True))).turned_at == turned_at
 
 

@@ -57,7 +57,7 @@ def test_effects_are_those_of_a_paired_t_test() -> None:
     assert (off["low"], off["high"]) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
-def test_an_outcome_of_ones_own_may_be_better_higher() -> None:
+def test_users_outcome_may_be_better_higher() -> None:
     effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", outcome="acc:higher:difference")
     off = effects.set_index("effect").loc["batch norm off"]
     assert off["answer"] == "lower"
@@ -65,7 +65,7 @@ def test_an_outcome_of_ones_own_may_be_better_higher() -> None:
     assert off["scale"] == "difference"
 
 
-def test_our_own_tables_give_our_own_effects(tmp_path: Path) -> None:
+def test_table_of_a_grid_gives_the_grids_effects(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"), seeds=4)
     save_runs(
         Store(tmp_path),
@@ -95,7 +95,7 @@ def effects_of(runs: pd.DataFrame) -> pd.DataFrame:
     return estimate_effects(runs, factors=["batch_norm", "lr"], seed="run")
 
 
-def test_runs_that_diverged_are_told_and_imputed(tmp_path: Path) -> None:
+def test_diverged_runs_are_listed_and_imputed(tmp_path: Path) -> None:
     runs = make_runs().assign(status="completed")
     runs.loc[1, "fid"], runs.loc[1, "status"] = np.nan, "diverged"
     effects = effects_of(runs).set_index("effect")
@@ -114,7 +114,8 @@ def test_looks_make_intervals_wider_and_the_margin_counts() -> None:
     assert list(strict["answer"][1:]) == ["open", "open"]
 
 
-def test_a_page_has_answers_tables_and_figures(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_page_has_decisions_tables_and_figures(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     make_runs().to_csv(path, index=False)
     outcomes = ["fid:lower", "acc:higher:difference"]
@@ -290,7 +291,7 @@ def test_a_crashed_runs_last_number_is_no_result(tmp_path: Path) -> None:
     assert list(found["num_seeds"]) == [1, 1, 1]
 
 
-def test_the_page_says_what_is_left_out_and_what_is_not_finished(tmp_path: Path) -> None:
+def test_page_lists_excluded_and_unfinished_runs(tmp_path: Path) -> None:
     runs = pd.read_csv(io.StringIO(CLEAN)).assign(state="COMPLETE")
     runs.loc[3, "state"] = "RUNNING"
     runs.loc[2, "fid"] = np.nan
@@ -363,6 +364,7 @@ def test_the_smallest_and_the_largest_numbers_have_a_page(tmp_path: Path) -> Non
     assert "> +9,999" in page.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_many_levels_are_all_in_the_table_and_the_clearest_on_the_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     runs = pd.DataFrame([{"x": f"l{i}", "seed": s, "fid": rng.uniform(1, 20)} for s in range(2) for i in range(100)])
@@ -406,7 +408,8 @@ def test_levels_may_be_called_none_and_spreadsheets_may_add_commas(tmp_path: Pat
     assert "**norm NA**" in page.read_text()
 
 
-def test_outcomes_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_outcomes_with_similar_names_have_separate_figures(tmp_path: Path) -> None:
     runs = make_runs().assign(**{"a b": 1.0, "a-b": 2.0})
     runs[["a b", "a-b"]] *= runs[["fid"]].to_numpy()
     outcomes = ["a b:lower", "a-b:lower"]

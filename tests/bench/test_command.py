@@ -22,6 +22,7 @@ def test_every_program_lists_its_options(module: str) -> None:
     assert "Usage:" in shown.stdout
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.speed", "--subject", "mpl", "--out", str(tmp_path)],

@@ -25,6 +25,7 @@ def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
     assert "| mlp" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_models_are_added_to_those_of_the_same_machine(tmp_path: Path) -> None:
     first = measure(tmp_path, "mlp")
     both = measure(tmp_path, "mlp-dropout", add=True)

@@ -69,6 +69,7 @@ def test_every_preset_has_a_plain_twin() -> None:
     assert set(list_presets()) <= set(SUBJECTS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CASES)
 def test_steps_are_the_plain_loops(name: str) -> None:

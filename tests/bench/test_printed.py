@@ -74,6 +74,7 @@ def test_only_an_accumulated_gradient_is_that_of_the_printed_loop_of_dcgan_faces
         assert min(differences) > 1e-4  # a learning rate of 2e-4, three steps
 
 
+@pytest.mark.slow
 def test_both_loops_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
     main("mlp", iterations=2)
     output = capsys.readouterr().out

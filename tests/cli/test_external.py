@@ -15,7 +15,6 @@ from tests.calls import call
 from tests.features import warm
 
 
-@pytest.mark.usefixtures("quick_kid")
 def test_sets_are_scored_side_by_side_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,7 +36,6 @@ def test_sets_are_scored_side_by_side_and_saved(
     assert f"{scores['fid'][1]:.4g}" in shown
 
 
-@pytest.mark.usefixtures("quick_kid")
 def test_sets_of_different_numbers_are_scored_alike_and_of_different_sizes_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

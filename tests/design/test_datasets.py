@@ -104,7 +104,7 @@ def test_a_folder_is_read_once_as_long_as_nothing_changes(tmp_path: Path, monkey
     assert folder_identity(tmp_path) != before
 
 
-def test_a_plan_says_what_is_left_out_and_knows_the_classes(tmp_path: Path) -> None:
+def test_plan_lists_excluded_images_and_classes(tmp_path: Path) -> None:
     for name in ("cats/a.png", "dogs/b.png", "dogs/c.gif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
@@ -171,7 +171,7 @@ def test_what_is_remembered_of_folders_is_written_whole(tmp_path: Path, monkeypa
     assert [path.name for path in memory.parent.iterdir()] == ["folders.json"]
 
 
-def test_a_folder_named_as_from_here_has_classes_and_tells_of_its_split(
+def test_folder_given_by_a_relative_path_has_classes_and_a_note_on_its_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in ("Train", "val"):

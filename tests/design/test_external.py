@@ -1,4 +1,4 @@
-"""Grids of programs of one's own: what is refused, and what names a run."""
+"""Grids of users' scripts: what is refused, and what a run id is made of."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_module_that_the_command_runs_counts(tmp_path: Path) -> None:
     assert counted(planned)[0] == ("trainer/__init__.py", "trainer/__main__.py", "trainer/nets.py")
 
 
-def test_a_folder_that_the_command_names_is_said_not_to_count(tmp_path: Path) -> None:
+def test_folder_in_the_command_has_a_note_that_it_is_not_hashed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "1.png").write_text("1")
     text = GRID.replace('"{seed}"]', '"{seed}", "--root", "data"]')
@@ -217,7 +217,7 @@ def test_a_grid_without_either_is_refused(tmp_path: Path) -> None:
         load_grid(path)
 
 
-def test_blocks_of_data_sets_are_told_apart(tmp_path: Path) -> None:
+def test_blocks_of_data_sets_have_different_names(tmp_path: Path) -> None:
     planned = resolve(tmp_path, dataset=["mnist-10k", "fashion-mnist"])
     assert [block.name for block in planned.blocks] == ["mine", "mine@fashion-mnist"]
     assert {variant.config.dataset for variant in planned.blocks[1].variants} == {"fashion-mnist"}

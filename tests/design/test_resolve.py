@@ -24,7 +24,7 @@ def plan_folder(folder: Path, num: int) -> Plan:
     return plan(load_grid("beta1"), dataset=f"folder:{folder}", features="inception")
 
 
-def test_few_held_out_images_are_said_at_planning(tmp_path: Path) -> None:
+def test_few_held_out_images_give_a_note_in_the_plan(tmp_path: Path) -> None:
     (note,) = plan_folder(tmp_path / "few", 600).notes
     assert note == (
         f"folder:{tmp_path}/few: 600 images, of which 100 are held out to compare with: they are too few for 2,048 "

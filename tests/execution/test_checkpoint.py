@@ -24,14 +24,15 @@ from gan_ablate.execution.executors.worker import prepare
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
+from gan_ablate.scoring import metrics
 from gan_ablate.training.loop import TrainingState
 from tests.configs import make_config
 from tests.execution.untimed import untimed
 from tests.features import warm
+from tests.quick_worker import KID_SUBSETS
 
 NUM_KILLS = int(os.environ.get("GAN_ABLATE_KILLS", "5"))
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
 
 SCORING = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 3}
 SMALL: dict[str, Any] = {
@@ -62,6 +63,7 @@ def execute_in_pieces(config: RunConfig, context: RunContext, num_steps: int) ->
     raise AssertionError("never done")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [7])
 def test_a_run_in_pieces_leaves_the_record_of_one_in_one_go(tmp_path: Path, num_steps: int) -> None:
     config = make_config(**SMALL, ema_decay=0.9)
@@ -75,6 +77,7 @@ def test_a_run_in_pieces_leaves_the_record_of_one_in_one_go(tmp_path: Path, num_
     assert not (tmp_path / "pieces" / "checkpoints").exists() or not list((tmp_path / "pieces").rglob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_times_of_pieces_add_up(tmp_path: Path) -> None:
     config = make_config(**SMALL)
     record = execute_in_pieces(config, make_context(tmp_path), 10)
@@ -92,6 +95,7 @@ def stop_midway(config: RunConfig, context: RunContext) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [5_000])
 def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path / "out")
@@ -107,6 +111,7 @@ def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int
     assert "goes on" not in log
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_run_has_lost_its_sheets_is_not_used(tmp_path: Path) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path)
     stop_midway(config, context)
@@ -117,6 +122,7 @@ def test_a_checkpoint_whose_run_has_lost_its_sheets_is_not_used(tmp_path: Path) 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 100])
 def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path)
@@ -124,6 +130,7 @@ def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes) -> No
     assert execute(config, context, lambda _: None).status == "completed"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_images_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path)
     stop_midway(config, context)
@@ -133,6 +140,7 @@ def test_a_checkpoint_of_other_images_is_not_used(tmp_path: Path, monkeypatch: p
     assert "made with other torch; begins anew" in log
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -167,6 +175,7 @@ def test_checkpoints_that_take_long_are_rarer(tmp_path: Path, monkeypatch: pytes
     assert due == [60, 162, 264]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shorter", "is_used"), [(10, True), (20, True), (15, False)])
 def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, is_used: bool) -> None:
     """Where all that is measured on the way is the same: points of FID at 10, 20 and 30, or at 10 and 20."""
@@ -192,6 +201,7 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
     assert samples[0] == samples[1]
 
 
+@pytest.mark.slow
 def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
     """As a user would: the same command with twice the steps, which takes FID at every second step of before."""
     context = make_context(tmp_path / "out", keeps_checkpoints=True)
@@ -207,9 +217,11 @@ def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
 
 def run_in_process(config: RunConfig, context: RunContext) -> None:
     prepare(1, None)
+    metrics.KID_SUBSETS = KID_SUBSETS
     execute(config, context, lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path) -> None:
     """While it starts, trains, scores, or writes a checkpoint: after every step. 20 times in ``nox -s chaos``."""
     rng = random.Random(0)

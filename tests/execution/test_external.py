@@ -75,6 +75,7 @@ def run_script(tmp_path: Path, script: str, *, samples: str = "images.npy", more
     return execute(planned.baseline.config, context, lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_script_is_run_its_log_read_and_its_images_scored(tmp_path: Path) -> None:
     script = """
         for step in range(1, 11):
@@ -103,6 +104,7 @@ def test_a_script_is_run_its_log_read_and_its_images_scored(tmp_path: Path) -> N
     assert store.load_record(record.run_id) == record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "samples", "more", "message"),
     [
@@ -143,7 +145,8 @@ def test_a_script_that_cannot_be_started_fails_in_one_line(tmp_path: Path) -> No
     assert record.message == "no-such-program: cannot be started (No such file or directory)"
 
 
-def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path, no_figures: None) -> None:
     script = """
         if noise == "high" and seed == 1:
             print("out of luck")
@@ -153,7 +156,7 @@ def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path) ->
         np.save("images.npy", images)
     """
     planned = plan_script(tmp_path / "mine", script)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
     assert sorted(runs["status"]) == ["completed"] * 3 + ["failed"]
     failed = runs.loc[runs["status"] == "failed"].iloc[0]
     assert (failed["noise"], failed["seed"]) == ("high", 1)
@@ -162,11 +165,12 @@ def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path) ->
     # Mended, the whole grid is another one: its files are part of its runs' names.
     mended = plan_script(tmp_path / "mine", SAVE)
     assert not {*mended.run_ids} & {*planned.run_ids}
-    again = run_grid(mended, tmp_path / "out", jobs=2)
+    again = run_grid(mended, tmp_path / "out", jobs=1)
     assert list(again["status"]) == ["completed"] * 4
     assert load_results(tmp_path / "out", "mine").equals(again)
 
 
+@pytest.mark.slow
 def test_seeds_are_added_to_a_script_until_it_is_settled(tmp_path: Path) -> None:
     script = """
         images[:] = 0
@@ -174,12 +178,13 @@ def test_seeds_are_added_to_a_script_until_it_is_settled(tmp_path: Path) -> None
         np.save("images.npy", images)
     """
     grid = load_grid(write_grid(tmp_path / "mine", script))
-    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=2)
+    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=1)
     assert state.is_over
     assert len(state.plan.seeds) < 6
     assert state.looks[-1].effects[0].decision in ("lower", "higher")
 
 
+@pytest.mark.slow
 def test_no_shell_sees_a_command(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "mine", 'Path("noise.txt").write_text(noise)\n' + SAVE)
     odd = "$(touch /tmp/x); `id` && echo *"
@@ -230,6 +235,7 @@ def test_a_stopped_script_ends_with_all_it_started(tmp_path: Path) -> None:
     assert store.load_record(config.run_id) is None
 
 
+@pytest.mark.slow
 def test_a_script_ends_with_a_killed_worker_and_so_do_its_children(tmp_path: Path) -> None:
     script = """
         import subprocess
@@ -268,6 +274,7 @@ def _wait_until_gone(pid: int) -> None:
     pytest.fail(f"process {pid} is still there")
 
 
+@pytest.mark.slow
 def test_progress_follows_the_log(tmp_path: Path) -> None:
     script = """
         for step in range(40):
@@ -287,6 +294,7 @@ def test_progress_follows_the_log(tmp_path: Path) -> None:
     assert set(record.history) == {"step", "loss_g"}
 
 
+@pytest.mark.slow
 def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1_000)
     record = run_script(tmp_path, "print('x' * 100_000)\nprint('last')\n" + SAVE)
@@ -326,6 +334,7 @@ def test_a_script_that_is_killed_after_nan_has_failed(tmp_path: Path) -> None:
     assert run_script(tmp_path, script, more=r"log = '(?P<step>\d+) D (?P<loss_d>\S+)'").status == "failed"
 
 
+@pytest.mark.slow
 def test_carriage_returns_end_lines(tmp_path: Path) -> None:
     script = """
         for epoch in range(2):
@@ -343,7 +352,8 @@ def test_carriage_returns_end_lines(tmp_path: Path) -> None:
     assert record.notes == ()
 
 
-def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path, no_figures: None) -> None:
     script = """
         from PIL import Image
         for i in range(1300):
@@ -353,7 +363,7 @@ def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path) -> None:
         print("Loss 1")
     """
     planned = plan_script(tmp_path / "mine", script, samples="**/*.png", more="log = 'loss: (?P<loss_d>.*)'")
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), jobs=1)
     page = write_report(tmp_path / "out").with_name("mine") / "report.md"
     text = page.read_text()
     assert "4 of 4 runs: external.log matches no line of its output." in text
@@ -367,6 +377,7 @@ def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path) -> None:
         assert kept["images"].shape == (1280, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_samples_stay_where_that_is_asked_for(tmp_path: Path) -> None:
     record = run_script(tmp_path, SAVE, more="keep_samples = true")
     folder = Store(tmp_path / "out").run_dir(record.run_id)
@@ -407,6 +418,7 @@ def test_files_and_folders_beside_the_grid_are_found(tmp_path: Path) -> None:
     assert links == ["low", "data"]  # the level of a factor, too, may be meant as a folder; its word is unchanged
 
 
+@pytest.mark.slow
 def test_a_script_opens_linked_folders_and_the_message_names_missing_links(tmp_path: Path) -> None:
     (tmp_path / "mine" / "data").mkdir(parents=True)
     (tmp_path / "mine" / "data" / "x.txt").write_text("found")
@@ -438,11 +450,13 @@ def test_a_script_beside_the_grid_that_another_one_starts_can_be_linked(tmp_path
     assert 'real.py lies beside the grid: valid: external.links = ["real.py"]' in failed.message
 
 
+@pytest.mark.slow
 def test_copies_among_samples_are_noted(tmp_path: Path) -> None:
     record = run_script(tmp_path, 'np.save("images.npy", np.repeat(images[:1], num, 0))')
     assert "1,279 of 1,280 images are exact copies of others; 1 distinct" in record.notes
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_grid_is_started_by_its_name(tmp_path: Path) -> None:
     path = write_grid(tmp_path / "mine", SAVE)
     path.write_text(path.read_text().replace('"python", "train.py"', '"python", "-m", "train"'))
@@ -474,7 +488,8 @@ def test_a_gpu_is_one_of_those_that_a_scheduler_gave(
     assert words == [{"cuda:1": "cuda:0"}.get(device, device)]
 
 
-def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path, no_figures: None) -> None:
     script = "images[0, 0, 0] = os.getpid() % 256\n" + SAVE
     path = write_grid(tmp_path / "mine", script, more="paired = false")
     path.write_text(path.read_text().replace('"{seed}"', '"7"'))
@@ -482,7 +497,7 @@ def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path) -> No
     assert planned.notes == (
         "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
     )
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), jobs=1)
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
     assert "Runs of one seed share nothing (external.paired is false)" in text
     assert "What pairing is worth" not in text

@@ -23,6 +23,7 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.untimed import untimed_by_id
+from tests.features import warm
 
 
 class Recorder(Silent):
@@ -36,16 +37,18 @@ class Recorder(Silent):
         self.events.append(f"finished {record.config.seed}")
 
 
+@pytest.mark.slow
 def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None:
     configs = [make_config("mlp", seed=seed) for seed in range(3)]
     alone, beside = (
-        list(run_local(order, RunContext(out=str(tmp_path / f"{jobs}"), data_dir="d"), jobs, Silent()))
+        list(run_local(order, RunContext(out=str(warm(tmp_path / f"{jobs}")), data_dir="d"), jobs, Silent()))
         for jobs, order in ((1, configs), (2, configs[::-1]))
     )
     assert [record.status for record in alone + beside] == ["completed"] * 6
     assert untimed_by_id(alone) == untimed_by_id(beside)
 
 
+@pytest.mark.slow
 def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:
     recorder = Recorder()
     list(run_local([make_config("mlp", seed=seed) for seed in (2, 0)], context, 1, recorder))
@@ -70,6 +73,7 @@ class Killer(Recorder):
         self.notes.append(f"{config.seed}: {words}")
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None:
     killer = Killer(1)
     configs = [make_config("mlp", seed=0, steps=600), make_config("mlp", seed=1)]
@@ -79,6 +83,7 @@ def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None
     assert killer.events == ["started 0", "started 0", "finished 0", "started 1", "finished 1"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) -> None:
     configs = [make_config("mlp", seed=0, steps=100_000), make_config("mlp", seed=1)]
     records = {r.config.seed: r for r in run_local(configs, context, 1, Killer(2))}
@@ -89,6 +94,7 @@ def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) ->
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_somebody_stops_costs_nothing(context: RunContext) -> None:
     """It leaves a checkpoint; its end is no crash, however often."""
 
@@ -108,6 +114,7 @@ def test_a_worker_that_somebody_stops_costs_nothing(context: RunContext) -> None
     assert log.count("goes on from step") == 2
 
 
+@pytest.mark.slow
 def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
     config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
     with pytest.raises(UserError, match="folder:gone@0"):
@@ -116,6 +123,7 @@ def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> 
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
     configs = [make_config("mlp", seed=seed, steps=10 if seed == 0 else 100_000) for seed in range(3)]
     records = run_local(configs, context, 2, Silent())
@@ -202,6 +210,7 @@ def test_all_workers_stay_while_more_runs_may_come(
     assert busiest == [min(first_wave, 3), 3, 0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_a_real_time_signal_ends_costs_its_run_only(context: RunContext) -> None:
     class Signaller(Killer):
         def progressed(self, _: Progress) -> None:
@@ -217,6 +226,7 @@ def test_a_worker_that_a_real_time_signal_ends_costs_its_run_only(context: RunCo
     assert signaller.notes == ["0: the worker process died (signal SIGRTMIN+3); it is tried once more"]
 
 
+@pytest.mark.slow
 def test_the_callers_fork_server_stays_as_it_was() -> None:
     """In a process of its own: what it preloads, and whether it runs, is seen before and after a worker is started."""
     script = """

@@ -19,9 +19,14 @@ from tests.configs import make_config
 from tests.execution.untimed import compute_alone, untimed_by_id
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install gan-ablate[ray]")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
 STEPS = 300
+
+
+@pytest.fixture(autouse=True)
+def quick_kid() -> None:
+    """Compute KID over all subsets: the cluster's processes do."""
 
 
 @pytest.fixture

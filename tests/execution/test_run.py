@@ -23,8 +23,6 @@ from gan_ablate.training.runtime import find_device
 from tests.configs import make_config
 from tests.features import warm
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 
 def ignore(_: Progress) -> None:
     pass

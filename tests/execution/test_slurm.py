@@ -21,9 +21,16 @@ from tests.execution.untimed import compute_alone, untimed_by_id
 
 submitit = pytest.importorskip("submitit", reason="needs the extra: pip install gan-ablate[slurm]")
 
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
 HAS_SLURM = (
     shutil.which("sinfo") is not None and subprocess.run(["sinfo"], check=False, capture_output=True).returncode == 0
 )
+
+
+@pytest.fixture(autouse=True)
+def quick_kid() -> None:
+    """Compute KID over all subsets: a job's process does."""
 
 
 class Recorder(Silent):

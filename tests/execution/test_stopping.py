@@ -15,7 +15,7 @@ import pytest
 from gan_ablate.execution.store import Store
 from tests.execution.processes import list_processes, start_run
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes as Linux shows them")
 
 
@@ -24,7 +24,12 @@ Start = Callable[[int, int], subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tiny_grid: Path) -> Iterator[Start]:
-    """Start a grid of so many steps, so many runs at once; whatever becomes of the test, nothing stays."""
+    """Start a grid of so many steps, so many runs at once; end all that a test has started.
+
+    The runs are not scored: that takes longer than all else.
+    """
+    text = tiny_grid.read_text("utf-8").replace('base = "mlp"', 'base = "mlp"\nset.scoring.features = "none"')
+    tiny_grid.write_text(text, "utf-8")
     started: list[subprocess.Popen[str]] = []
 
     def start_grid(steps: int, jobs: int) -> subprocess.Popen[str]:

@@ -17,8 +17,6 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 
 def ignore(_: str, __: object) -> None:
     pass
@@ -40,6 +38,7 @@ def test_a_run_that_another_command_has_done_is_taken_as_it_is(context: RunConte
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_is_tried_again(context: RunContext) -> None:
     config = make_config()
     Store(Path(context.out)).save_record(Record(run_id=config.run_id, status="failed", config=config))
@@ -49,6 +48,7 @@ def test_a_run_that_failed_is_tried_again(context: RunContext) -> None:
     assert record.status == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["record.json", "step-000003.png"])
 def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """It would fail all others too; no record says that this one failed, and the next command goes on."""

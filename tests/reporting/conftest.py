@@ -30,12 +30,6 @@ def replace_figures(monkeypatch: pytest.MonkeyPatch) -> None:
                 monkeypatch.setattr(module, name, write_pixel)
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace every figure by a pixel."""
-    replace_figures(monkeypatch)
-
-
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's results folder with its report, without figures."""

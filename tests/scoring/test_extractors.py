@@ -79,7 +79,7 @@ def test_weights_that_were_tampered_with_are_refused(monkeypatch: pytest.MonkeyP
         read_asset("digits.safetensors")
 
 
-def test_other_sizes_are_resized_before_they_are_judged(digits: ClassifierExtractor) -> None:
+def test_other_sizes_are_resized_before_extraction(digits: ClassifierExtractor) -> None:
     reference = load_dataset("mnist-10k", 28, Path()).reference[:500]
     enlarged = reference.repeat_interleave(2, 2).repeat_interleave(2, 3)
     same = (digits(enlarged).logits.argmax(1) == digits(reference).logits.argmax(1)).float().mean()  # type: ignore[union-attr]
@@ -87,9 +87,7 @@ def test_other_sizes_are_resized_before_they_are_judged(digits: ClassifierExtrac
 
 
 @pytest.mark.parametrize("size", [[16, 16], [40, 40], [56, 56], [40, 28], [28, 20]])
-def test_other_sizes_are_judged_as_torchvision_would_have_saved_them(
-    digits: ClassifierExtractor, size: list[int]
-) -> None:
+def test_other_sizes_are_resized_as_torchvision_does(digits: ClassifierExtractor, size: list[int]) -> None:
     """Antialiased, in whole numbers: up to a grey level here and there, where rounding differs."""
     reference = load_dataset("mnist-10k", 28, Path()).reference[:300]
     other = vision.resize(reference, size, antialias=True)
@@ -191,14 +189,14 @@ def test_reduced_precision_is_kept_out_whatever_the_caller_set(
     assert seen == [(False, False, False, True)]
 
 
-def test_a_batch_is_judged_as_its_images_are_alone(digits: ClassifierExtractor) -> None:
+def test_batch_has_the_features_of_its_single_images(digits: ClassifierExtractor) -> None:
     """In eval mode: with batch statistics, an image's features would depend on its neighbours."""
     images = load_dataset("mnist-10k", 28, Path()).reference[:20]
     alone = torch.cat([digits(image[None]).vectors for image in images])
     torch.testing.assert_close(digits(images).vectors, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_only_saved_pixels_are_judged(digits: ClassifierExtractor) -> None:
+def test_only_uint8_images_are_accepted(digits: ClassifierExtractor) -> None:
     with pytest.raises(TypeError, match="uint8"):
         digits(torch.zeros(1, 1, 28, 28))
 
@@ -236,6 +234,7 @@ def coarse_pictures(seed: int) -> torch.Tensor:
     return (functional.interpolate(coarse, size=40, mode="bilinear") * 255).byte()
 
 
+@pytest.mark.slow
 def test_fid_and_kid_of_images_are_torch_fidelitys_with_the_same_network(inception: InceptionExtractor) -> None:
     """From uint8 images on, with the network's first 64 features: 2,048 would need hundreds of images and minutes."""
     pictures = [coarse_pictures(seed) for seed in (0, 1)]
@@ -302,6 +301,7 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
         InceptionExtractor(None, CPU)
 
 
+@pytest.mark.slow
 def test_published_weights_are_fetched_once_and_checked(
     inception_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

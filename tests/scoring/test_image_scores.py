@@ -26,8 +26,6 @@ from gan_ablate.scoring.scorer import Scorer, load_real_features
 from gan_ablate.training.data import ImageDataset, load_dataset, resize
 from tests.features import warm
 
-pytestmark = pytest.mark.usefixtures("quick_kid")
-
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 28, 28)).astype(np.uint8)
 
@@ -53,6 +51,7 @@ def out(tmp_path: Path) -> Path:
     return warm(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits: ImageDataset) -> None:
     images = order_by_content(digits.images[:1_500])
     scored = score_images(images, out=out)
@@ -66,14 +65,16 @@ def test_scores_are_those_of_a_run_with_the_floor_beside_them(out: Path, digits:
     assert gan_ablate.score_images is score_images
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
-def test_images_of_another_size_have_their_own_floor(tmp_path: Path, digits: ImageDataset) -> None:
+def test_images_of_another_size_have_another_floor(tmp_path: Path, digits: ImageDataset) -> None:
     small = torch.nn.functional.avg_pool2d(digits.images[:1_280].float(), 2).byte()
     scored = score_images(small, out=tmp_path / "out")
     assert scored.image_size == 14
     assert scored.floor.fid > score_images(digits.images[:1_280], out=tmp_path / "out").floor.fid
 
 
+@pytest.mark.slow
 def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
     out: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +97,8 @@ def test_a_sorted_set_scores_as_a_shuffled_one_to_the_last_digit(
     assert of_sorted.recall < 0.7 * first.recall  # the first classes alone
 
 
-def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: ImageDataset) -> None:
+@pytest.mark.slow
+def test_subset_of_samples_is_independent_of_order(out: Path, digits: ImageDataset) -> None:
     images = digits.images[:1_400]
     first, second = (score_images(x, num_samples=1_300, out=out) for x in (images, images.flip(0)))
     assert (first.num_samples, first.num_images, first.floor.num_samples) == (1_300, 1_400, 1_300)
@@ -105,6 +107,7 @@ def test_fewer_samples_are_the_same_ones_whatever_the_order(out: Path, digits: I
         score_images(images, num_samples=1_500, out=out)
 
 
+@pytest.mark.slow
 def test_the_reference_against_itself_is_zero(out: Path, digits: ImageDataset) -> None:
     with pytest.warns(UserWarning, match="images: FID is 0 within rounding: these are the held-out images themselves"):
         scored = score_images(digits.reference.flip(0), out=out)
@@ -113,6 +116,7 @@ def test_the_reference_against_itself_is_zero(out: Path, digits: ImageDataset) -
     assert min(scored.precision, scored.recall) > 0.95  # of random halves
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_grids_of_samples_are_refused(out: Path, digits: ImageDataset) -> None:
     stream = torch.Generator().manual_seed(0)
@@ -124,6 +128,7 @@ def test_grids_of_samples_are_refused(out: Path, digits: ImageDataset) -> None:
     assert str(wrong.value) == f"images: 92×92 pixels: {what}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "note"),
     [
@@ -142,6 +147,7 @@ def test_what_is_odd_is_a_warning(out: Path, digits: ImageDataset, change, note:
     assert scored.notes == (note,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits")
 def test_features_are_kept_for_the_user_and_not_where_the_caller_is(
     tmp_path: Path, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +173,7 @@ def write_pictures(folder: Path, num: int) -> None:
         Image.fromarray(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(folder / f"{i}.png")
 
 
-def test_too_small_a_reference_is_said_before_anything_is_scored(tmp_path: Path) -> None:
+def test_too_small_reference_is_refused_before_scoring(tmp_path: Path) -> None:
     write_pictures(tmp_path / "few", 42)
     (tmp_path / "w.pth").touch()
     scorer = SetScorer(f"folder:{tmp_path}/few", inception_weights=tmp_path / "w.pth")
@@ -199,7 +205,7 @@ def test_too_few_images_leave_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_data_that_nobody_can_judge_is_refused(tmp_path: Path) -> None:
+def test_data_without_an_extractor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--dataset cifar10: colour images have no classifier of their own"):
         score_images(GREY, "cifar10", out=tmp_path)
     with pytest.raises(UserError, match="--dataset mnst: did you mean mnist"):

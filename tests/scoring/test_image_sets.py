@@ -155,7 +155,7 @@ def test_ordinary_images_are_read_without_a_note(images: np.ndarray) -> None:
     assert read_set(images, num_channels=1).notes == ()
 
 
-def test_what_is_done_to_pictures_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_conversions_and_excluded_files_are_noted(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[0]).save(tmp_path / "a.png")
     Image.fromarray(GREY[0]).convert("LA").save(tmp_path / "opaque.png")
     Image.new("LA", (28, 28), (0, 0)).save(tmp_path / "clear.png")
@@ -203,7 +203,7 @@ def test_the_formula_is_that_of_the_numbers_own_range(values: list[float], formu
     assert formula in str(refused.value)
 
 
-def test_images_scaled_from_the_wrong_range_are_told() -> None:
+def test_images_scaled_from_the_wrong_range_give_a_warning() -> None:
     x = np.linspace(0, 1, 6 * 16, dtype=np.float32).reshape(6, 4, 4)  # in [0, 1], scaled as if in [-1, 1]
     images = ((x + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 

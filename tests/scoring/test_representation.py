@@ -58,7 +58,7 @@ def test_a_filter_that_knows_a_class_has_scikit_learns_area() -> None:
     assert aucs[2, 2] == 1
 
 
-def test_a_probe_learns_what_is_there_and_is_judged_on_what_it_did_not_see() -> None:
+def test_probe_is_trained_and_tested_on_different_images() -> None:
     stream = torch.Generator().manual_seed(0)
     labels = torch.arange(600) % 3
     telling = torch.randn(600, 5, generator=stream) + 4 * nn.functional.one_hot(labels, 5)
@@ -338,6 +338,7 @@ def test_each_images_gradients_are_drawn_on_their_own_scale() -> None:
         assert found == np.round(127.5 * (x / np.abs(x).max() + 1)).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "contrast"), [(128, 30), (32, 100)], ids=["classes alike", "filters alike"])
 def test_a_study_compares_d_with_itself_before_training_and_with_pixels(
     monkeypatch: pytest.MonkeyPatch, noise: int, contrast: int
@@ -386,7 +387,7 @@ def test_a_study_compares_d_with_itself_before_training_and_with_pixels(
         assert torch.equal(row[0], images[test][most])
 
 
-@pytest.mark.usefixtures("quick_kid")
+@pytest.mark.slow
 def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(representation, "NUM_LABELS", (30, 60))
     config = make_config("mlp", scoring={**SCORING, "representation": True})
@@ -415,7 +416,7 @@ def test_a_run_that_asks_for_it_keeps_it(context: RunContext, monkeypatch: pytes
         ({"scoring": {**SCORING, "features": "none"}}, "scoring.representation = True: it takes a classifier"),
     ],
 )
-def test_it_takes_classes_and_a_d_that_is_not_told_them(changes: dict[str, object], words: str) -> None:
+def test_representation_needs_labels_and_an_unconditional_d(changes: dict[str, object], words: str) -> None:
     scoring = {**SCORING, **changes.get("scoring", {}), "representation": True}  # type: ignore[dict-item]
     with pytest.raises(UserError, match=words):
         make_config("mlp", **{**changes, "scoring": scoring})

@@ -54,7 +54,7 @@ def test_fashion_is_read_from_torchvisions_layout(shared_data: Path) -> None:
     assert dataset.reference.shape == (10_000, 1, 28, 28)
 
 
-def test_a_data_set_that_is_not_there_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_set_is_refused_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object) -> None:
         raise OSError("no network")
 
@@ -77,7 +77,7 @@ def _content(folder: Path, i: int) -> bytes:
     return (folder / f"{i:03d}.png").read_bytes()
 
 
-def test_images_of_a_folder_are_the_same_ones_whatever_their_names(tmp_path: Path) -> None:
+def test_names_of_files_do_not_change_the_images(tmp_path: Path) -> None:
     """Every sixth by name could always be the same view of a thing."""
     write_images(tmp_path / "by-name", 24)
     shuffled = np.random.default_rng(0).permutation(24)
@@ -208,7 +208,7 @@ def test_sixteen_bits_are_turned_upright_too(tmp_path: Path) -> None:
     assert np.asarray(read_picture(tmp_path / "a.png"))[:, 0, 0].tolist() == [255, 0]
 
 
-def test_a_folder_of_black_is_said_not_trained_on(tmp_path: Path) -> None:
+def test_folder_of_black_images_is_refused(tmp_path: Path) -> None:
     for i in range(6):
         Image.fromarray(np.full((4, 4), 4_095, np.uint16)).save(tmp_path / f"{i}.png")
     with pytest.raises(UserError, match=r"no pixel is brighter than 16 of 255: the 16-bit pictures among them use 12"):

@@ -128,7 +128,7 @@ def test_fresh_fakes_leave_the_discriminators_latents_alone() -> None:
     assert not torch.equal(first_fresh.loss_g, first_reused.loss_g)
 
 
-def test_the_history_says_what_d_thought() -> None:
+def test_history_has_the_discriminators_outputs() -> None:
     trainer = Trainer(make_config(**SMALL), IMAGES)
     trainer.step()
     terms = StepTerms(
@@ -226,7 +226,7 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
         step_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
         assert built[-1]["capturable"] == is_graph
-        # Code of somebody's own may do what no graph can hold.
+        # User code may do what no graph can record.
         trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})
         assert graphs_module.choose_step(trainer) is trainer.step
 

@@ -250,7 +250,7 @@ def test_where_between_real_and_fake_to_look_is_drawn_for_the_real_images() -> N
     assert torch.equal(seen[0], real)
 
 
-def test_a_penalty_between_real_and_fake_images_tells_the_generator_nothing() -> None:
+def test_interpolation_penalty_gives_the_generator_no_gradient() -> None:
     fake = images([2.0, 0.0]).requires_grad_()
     weight = torch.tensor(1.0, requires_grad=True)
     interpolated_gradient_penalty(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets
 from gan_ablate.errors import UserError
 from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, sample_grid_latents, sample_images
-from gan_ablate.training.data import load_dataset
+from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator, initialise
 from gan_ablate.training.models.layers import (
     BilinearUpsampleConv2d,
@@ -60,11 +61,12 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
     assert build_discriminator(config)(images).shape == (5,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
     """Twenty steps at tiny widths, and as many of its images as a sample_grid holds."""
     few = narrow(config)
-    data = load_dataset("mnist-10k", config.image_size, Path())
+    data = load_digits(config.image_size)
     trainer = Trainer(few, data.images, data.labels)
     for _ in range(20):
         terms = trainer.step()
@@ -74,6 +76,11 @@ def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(
     assert trainer.is_finite()
     images = sample_images(trainer.generator, sample_grid_latents(few), torch.device("cpu"))
     assert images.shape == (NUM_SAMPLE_GRID_IMAGES, 1, config.image_size, config.image_size)
+
+
+@functools.cache
+def load_digits(image_size: int) -> ImageDataset:
+    return load_dataset("mnist-10k", image_size, Path())
 
 
 def narrow(config: RunConfig) -> RunConfig:
@@ -167,6 +174,7 @@ def test_a_linear_layer_on_a_map_is_flatten_and_linear_and_keeps_the_layout() ->
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [name for name in list_presets() if name.startswith("dcgan")])
 def test_everything_between_the_ends_of_a_dcgan_is_channels_last(preset: str) -> None:
     config = make_config(preset, batch_size=4, scoring={"features": "none"})
@@ -440,14 +448,14 @@ def drawn_layer(role: str) -> torch.nn.Linear:
     return layer
 
 
-def test_both_networks_start_from_streams_of_their_own() -> None:
+def test_networks_are_initialised_from_separate_streams() -> None:
     """Layers of G and D bear the same names."""
     generator, discriminator = drawn_layer("generator"), drawn_layer("discriminator")
     assert not torch.equal(generator.weight, discriminator.weight)
     assert torch.equal(generator.weight, drawn_layer("generator").weight)
 
 
-def test_weight_and_bias_start_from_streams_of_their_own() -> None:
+def test_weight_and_bias_are_initialised_from_separate_streams() -> None:
     layer = drawn_layer("generator")  # one input: both would be the same eight numbers in ±1
     assert not torch.allclose(layer.weight[:, 0], layer.bias)
 
@@ -472,7 +480,7 @@ def test_init_draws_parametrized_layers_from_the_same_streams(
         assert torch.equal(other.bias, layer.bias)
 
 
-def test_init_refuses_a_weight_that_a_layer_makes_in_a_way_of_its_own() -> None:
+def test_init_refuses_a_weight_that_is_no_parameter() -> None:
     class Halved(nn.Linear):
         """A layer whose weight is computed from another tensor, before each call."""
 

@@ -130,9 +130,7 @@ def test_a_step_is_its_schedule_written_out(changes: dict[str, Any], script: lis
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("changes", "script"), RESTING, ids=name_schedule)
-def test_where_d_rests_g_learns_from_fakes_of_its_own_and_ds_terms_stay(
-    changes: dict[str, Any], script: list[str]
-) -> None:
+def test_extra_generator_steps_use_fresh_fakes_and_keep_ds_terms(changes: dict[str, Any], script: list[str]) -> None:
     trainer, twin = (make_trainer(g_steps_per_d_step=2, **changes) for _ in range(2))
     first = trainer.step()
     twin.step()
@@ -260,7 +258,7 @@ def test_the_average_changes_no_training() -> None:
 
 
 @pytest.mark.parametrize("head", ["linear", "conv", "average_pool"])
-def test_a_conditional_d_judges_an_image_by_its_class(head: str) -> None:
+def test_conditional_d_depends_on_the_class(head: str) -> None:
     changes = {"discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "none", "head": head}}
     trainer = make_trainer(conditional=True, num_classes=10, **changes)
     x = take_batch(trainer.images, torch.arange(6))
@@ -297,7 +295,7 @@ def test_a_matching_aware_d_rejects_real_images_of_another_class(*, matching_awa
         torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_every_other_class_is_drawn_as_often_and_never_the_own() -> None:
+def test_wrong_classes_are_uniform_and_never_the_right_one() -> None:
     trainer = make_trainer(conditional=True, num_classes=10)
     own = torch.eye(10)
     counts = torch.stack([trainer.sample_other_classes(own) for _ in range(900)]).sum(0)
@@ -370,7 +368,7 @@ def test_mode_seeking_adds_to_gs_loss_what_images_that_are_alike_cost() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_conditional_gs_images_are_judged_by_the_classes_they_were_asked_for() -> None:
+def test_conditional_d_gets_the_classes_that_g_got() -> None:
     changes = {"conditional": True, "num_classes": 10, "update_order": "generator_first"}
     trainer, twin = make_trainer(**changes), make_trainer(**changes)
     z = twin.sample_latents("discriminator")

@@ -64,7 +64,7 @@ def peak_bytes(*, inside_mb: int = 0, paused_mb: int = 0) -> int:
     return summary.peak_memory_bytes
 
 
-def test_peak_memory_is_this_runs_own_and_only_its_trainings() -> None:
+def test_peak_memory_is_that_of_this_runs_training() -> None:
     large = peak_bytes(inside_mb=400)
     assert large - peak_bytes() > 300_000_000
     assert large - peak_bytes(paused_mb=400) > 300_000_000

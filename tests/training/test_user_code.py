@@ -1,4 +1,4 @@
-"""Networks, losses and penalties of one's own: found, named by their source, checked, and trained like any other."""
+"""Users' networks, losses and penalties: imported, hashed by their source, checked and trained."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from gan_ablate.training.trainer import Trainer, capture_state, pack_weights, re
 from gan_ablate.training.user_code import allow_code
 from gan_ablate.training.user_code_check import check_user_code
 from tests.features import warm
+from tests.quick_worker import QUICK_START
 
 NETS = """
 import torch
@@ -176,13 +177,13 @@ def test_networks_start_from_the_seeds_streams(tmp_path: Path) -> None:
     assert torch.equal(first["network.shift"], by_itself["network.shift"])
 
 
-def test_init_draws_layers_of_ones_own(tmp_path: Path) -> None:
+def test_init_applies_to_user_networks(tmp_path: Path) -> None:
     level = MINE + ', init = { kind = "normal", std = 0.5 }'
     weight = build_generator(config_of(tmp_path, level)).state_dict()["network.layers.3.weight"]
     assert weight.std().item() == pytest.approx(0.5, rel=0.05)
 
 
-def test_spectral_norm_reaches_a_discriminator_of_ones_own(tmp_path: Path) -> None:
+def test_spectral_norm_applies_to_a_user_discriminator(tmp_path: Path) -> None:
     level = 'discriminator = { kind = "module", path = "my_nets:discriminator", spectral_norm = true }'
     network = build_discriminator(config_of(tmp_path, level))
     weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
@@ -190,7 +191,8 @@ def test_spectral_norm_reaches_a_discriminator_of_ones_own(tmp_path: Path) -> No
     assert network(torch.zeros(5, 1, 28, 28)).shape == (5,)
 
 
-def test_a_grid_of_ones_own_parts_is_trained_and_scored(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_grid_of_user_networks_loss_and_penalty_is_trained_and_scored(tmp_path: Path) -> None:
     level = (
         MINE + ', discriminator = { kind = "module", path = "my_nets:discriminator" }'
         ', loss = { kind = "module", path = "my_nets:Loss", scale = 2.0 }'
@@ -205,7 +207,8 @@ def test_a_grid_of_ones_own_parts_is_trained_and_scored(tmp_path: Path) -> None:
     assert list(again["fid"]) == list(runs["fid"])
 
 
-def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_user_loss_trains_as_the_shipped_loss_it_copies(tmp_path: Path) -> None:
     level = 'loss = { kind = "module", path = "my_nets:Loss" }'
     runs = run_grid(plan(load_grid(write(tmp_path / "m", level)), allow_code=True), warm(tmp_path / "out"), jobs=1)
     ours, mine = runs["fid"]
@@ -231,7 +234,7 @@ def test_a_loss_of_ones_own_trains_as_the_same_one_that_is_shipped(tmp_path: Pat
         ('penalty = { kind = "module", path = "my_nets:number" }', r"penalty .my_nets:number.: fails .TypeError: '"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path, level: str, message: str) -> None:
+def test_unfit_user_code_is_refused_before_training(tmp_path: Path, level: str, message: str) -> None:
     planned = resolve(tmp_path / "mine", level)
     with pytest.raises(UserError, match=message) as wrong:
         check_user_code(planned.variants[1].trained)
@@ -289,7 +292,7 @@ def test_a_file_that_no_import_statement_names_is_refused(tmp_path: Path) -> Non
         build_generator(config_of(tmp_path, nets=nets))
 
 
-def test_a_module_of_the_standard_librarys_name_hides_it_from_nobody(tmp_path: Path) -> None:
+def test_module_named_as_the_standard_librarys_does_not_hide_it(tmp_path: Path) -> None:
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
     (tmp_path / "sched.py").write_text("raise SystemExit('hidden')")  # nobody has imported it so far
     assert len(build_generator(config_of(tmp_path, nets=NETS + "\nimport json")).state_dict()) > 5
@@ -301,7 +304,7 @@ def test_a_module_of_the_standard_librarys_name_hides_it_from_nobody(tmp_path: P
 
 
 @pytest.mark.parametrize("line", ["torch.manual_seed(999)", "torch.rand(3)", "import numpy; numpy.random.seed(1)"])
-def test_what_a_module_draws_while_it_is_imported_changes_no_weights(tmp_path: Path, line: str) -> None:
+def test_random_numbers_during_import_change_no_weights(tmp_path: Path, line: str) -> None:
     config = config_of(tmp_path, nets=NETS.replace("import torch\n", f"import torch\n{line}\n", 1))
     torch.manual_seed(5)
     position = torch.get_rng_state()
@@ -314,7 +317,7 @@ def test_what_a_module_draws_while_it_is_imported_changes_no_weights(tmp_path: P
         assert torch.equal(weight, plain[name])
 
 
-def test_what_a_module_keeps_of_its_imports_draws_is_the_same_in_every_process(tmp_path: Path) -> None:
+def test_random_numbers_kept_from_import_are_the_same_in_every_process(tmp_path: Path) -> None:
     config = config_of(tmp_path, nets=NETS + "\nfixed_noise = torch.rand(3)")
     noises = []
     for seed in (1, 2):
@@ -325,7 +328,7 @@ def test_what_a_module_keeps_of_its_imports_draws_is_the_same_in_every_process(t
     assert torch.equal(*noises)
 
 
-def test_runs_of_a_users_code_have_a_name_of_their_own(tmp_path: Path) -> None:
+def test_runs_of_user_code_have_their_revision(tmp_path: Path) -> None:
     planned = resolve(tmp_path)
     assert [variant.config.revisions for variant in planned.variants] == [(), ("own_parts_seeded",)]
 
@@ -389,7 +392,7 @@ class Remembering(Loss):
 )
 
 
-def test_a_run_draws_the_same_whatever_was_drawn_before_it(tmp_path: Path) -> None:
+def test_random_numbers_before_a_run_do_not_change_it(tmp_path: Path) -> None:
     level = (
         'generator = { kind = "module", path = "my_nets:Noisy" }'
         ', discriminator = { kind = "module", path = "my_nets:dropping" }'
@@ -405,7 +408,7 @@ def test_a_run_draws_the_same_whatever_was_drawn_before_it(tmp_path: Path) -> No
     assert losses[0] == losses[1]
 
 
-def test_a_checkpoint_holds_what_a_users_code_draws_from(tmp_path: Path) -> None:
+def test_checkpoint_holds_the_streams_that_user_code_uses(tmp_path: Path) -> None:
     level = 'generator = { kind = "module", path = "my_nets:Noisy" }'
     config = config_of(tmp_path, level, DRAWING)
     images = torch.randint(256, (128, 1, 28, 28)).to(torch.uint8)
@@ -429,12 +432,14 @@ def test_streams_go_back_to_where_they_were() -> None:
         assert expected == (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist())  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_librarys(tmp_path: Path) -> None:
     write(tmp_path, 'generator = { kind = "module", path = "my_nets:Tied" }, ema_decay = 0.5', SHARED)
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
     warm(tmp_path / "out")
     # As the installed command starts: without the current folder among those that modules are looked for in.
-    command = [sys.executable, "-P", "-c", "from gan_ablate.cli.app import main; main()", "run", "--grid", "mine.toml"]
+    start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
+    command = [sys.executable, "-P", "-c", start, "run", "--grid", "mine.toml"]
     ended = subprocess.run(
         [*command, "--jobs", "1", "--allow-code", "--out", "out"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
