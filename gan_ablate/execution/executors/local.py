@@ -32,10 +32,10 @@ TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
 
 MAX_JOBS = 1_024
-"""More processes than any one machine has cores, and fewer than its process table has room for."""
+"""More processes than a machine has cores, and fewer than its process table holds."""
 
 GRACE_SEC = 5.0
-"""How long workers have to write a checkpoint when all is to stop: a step and a file; scoring may take longer."""
+"""Seconds that workers have to finish a step and write a checkpoint when all runs stop; scoring may take longer."""
 
 
 @dataclass(eq=False)
@@ -50,7 +50,10 @@ class _Worker:
 def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> int:
     """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
 
-    Users' scripts take a GPU by themselves where there is one, whatever ``device`` says.
+    Args:
+        jobs: as asked for, or None.
+        device: of the runs.
+        plans: of the runs. Users' scripts take a GPU where there is one, whatever ``device`` says.
 
     Raises:
         UserError: if ``jobs`` is below one, or more than any machine could run.
@@ -79,21 +82,21 @@ def run_local(
     observer: RunObserver,
     more: Callable[[], Sequence[AnyConfig]] | None = None,
 ) -> Generator[Record]:
-    """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
+    """Compute runs in worker processes, in the order given, and yield each record when its run ends.
 
     The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs.
-    One that dies is replaced; its run is tried once more, from its checkpoint, and then recorded as failed. A run that
-    another command computes is left to it, and its record taken. Closing the iterator stops all runs at checkpoints.
+    A worker that dies is replaced; its run is resumed once, and fails the second time. For a run that another command
+    computes, the executor waits and takes its record. To close the generator stops all runs at checkpoints.
 
     Args:
-        configs: the runs, those that take longest first.
+        configs: the runs, the longest first.
         context: where and how.
         jobs: how many workers, each with one thread.
         observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
+        more: called for further runs whenever all have ended, until it returns none.
 
     Raises:
-        UserError: if data, extractor or device cannot be had; no run has started then. Or if the disk takes no more.
+        UserError: if data, extractor or device are not there, before any run starts; or if the disk refuses to write.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
     first = _start_first(context, cores[0])
@@ -106,7 +109,7 @@ def run_local(
 
 
 def _list_cores() -> list[int]:
-    """Cores that this process may use; empty where the system does not say."""
+    """Return the cores that this process may use; none where the system does not name them."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -177,7 +180,7 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
 def _receive(
     worker: _Worker, workers: list[_Worker], queue: RunQueue, context: RunContext, observer: RunObserver
 ) -> Iterator[Record]:
-    """Take in all that a worker has sent; replace it if it died."""
+    """Handle all messages of a worker; replace a worker that died."""
     try:
         while worker.pipe.poll():
             kind, value = worker.pipe.recv()
