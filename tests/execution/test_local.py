@@ -182,7 +182,7 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
 
     other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
     other.start()
-    monkeypatch.setattr("gan_ablate.execution.executors.local.connection.wait", interrupt)
+    monkeypatch.setattr(local, "_measure_on", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0)
@@ -193,7 +193,7 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
 
 
 def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
-    broken = make_config("mlp", batch_size=10**9)  # no machine has the memory
+    broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
     _, _, times = measure_steps({"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0)
     assert list(times) == ["sound"]
 
