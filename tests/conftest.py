@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_ablate.design.cost import Speed
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors import local
+from gan_ablate.execution.schedule import Speed
 from gan_ablate.scoring import metrics
 from gan_ablate.training.runtime import keep_memory
 from tests.features import warm

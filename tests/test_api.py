@@ -15,7 +15,6 @@ from gan_ablate.api import run_grid, run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.design.settings import look_up
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver, Silent
 from gan_ablate.execution.records import Record
@@ -38,16 +37,6 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
     changed = {run_id for run_id, f in folders.items() if (f / "log.txt").stat().st_mtime_ns != before[run_id]}
     assert changed == {gone}
     assert again["fid"].tolist() == runs["fid"].tolist()
-
-
-def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:
-    planned, store = plan(load_grid("architecture"), seeds=2), Store(tmp_path)
-    kinds = [look_up(config, "generator") for config in missing_runs([planned], store)]
-    assert kinds == ["dcgan", "mlp", "dcgan", "mlp"]
-    # What runs of a variant really took replaces the guess.
-    save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.trained.generator.kind == "mlp" else 1.0)
-    more = plan(load_grid("architecture"), seeds=3)
-    assert [look_up(config, "generator") for config in missing_runs([more], store)] == ["mlp", "dcgan"]
 
 
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.atomic_io import lease, write_atomically
-from gan_ablate.execution.executors.local import MULTIPROCESSING
+from gan_ablate.execution.executors.worker import start_process
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
@@ -60,8 +60,7 @@ def hold_until_killed(path: Path, sign: Path) -> None:
 
 
 def test_lease_ends_with_its_holder(tmp_path: Path) -> None:
-    holder = MULTIPROCESSING.Process(target=hold_until_killed, args=(tmp_path / ".lease", tmp_path / "sign"))
-    holder.start()
+    holder = start_process(hold_until_killed, tmp_path / ".lease", tmp_path / "sign")
     holder.join()
     assert (tmp_path / "sign").read_text() == "True"
     with lease(tmp_path / ".lease") as is_ours:

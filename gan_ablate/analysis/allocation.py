@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.design.cost import Speed
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import RunObserver
+    from gan_ablate.execution.schedule import Speed
     from gan_ablate.execution.store import Store
 
 

@@ -8,10 +8,15 @@ from rich.table import Table
 
 from gan_ablate.api import run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.cost import estimate_total_sec
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.execution.progress import format_duration
-from gan_ablate.execution.schedule import calibrate, estimate_seconds, find_missing_ids, place_plans
+from gan_ablate.execution.schedule import (
+    calibrate,
+    estimate_seconds,
+    estimate_total_sec,
+    find_missing_ids,
+    place_plans,
+)
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from gan_ablate.execution.store import Store
 
 LAYOUT = 1
-"""Raised when checkpoints are written otherwise than before; older ones are not read."""
+"""The version of the file's layout; checkpoints of another version are not read."""
 
 MAX_SHARE = 0.02
-"""Of a run's time, that checkpoints may take."""
+"""The largest share of a run's time that checkpoints may take."""
 
 LAST_SEC = 10.0
-"""Seconds of training that scoring may cost: a checkpoint older than this is made anew before it."""
+"""Before scoring, a checkpoint older than so many seconds is written anew."""
 
 
 class RunStoppedError(Exception):
-    """A run was asked to stop, and has left a checkpoint."""
+    """A run stopped on request, at a checkpoint."""
 
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """A state, and what the run had seen by then: its curve, its seconds, and what its bits depend on."""
+    """The state of a training, with its FID curve (step, training seconds, FID), its seconds and its origin."""
 
     state: TrainingState
     curve: list[tuple[int, float, float]]
@@ -52,23 +52,24 @@ class _Checkpoint:
 
 
 class RunCheckpoints:
-    """Keeps one run's latest state on disk, and finds the state that the run goes on from.
+    """Keeps the latest state of one run on disk, and finds the state to resume from.
 
-    That is its own, or that of the same run of fewer steps, where all that was measured on the way is the same.
+    A run resumes from its own state, or from the state of the same run with fewer steps, if both take the same
+    measurements up to there.
 
     Args:
         config: the run.
-        store: where it lies.
-        observer: of its training; its curve is part of the state.
-        origin: what the run's bits depend on besides its configuration: a state of another origin is not gone on from.
-        is_scored: whether FID is taken along the way.
-        every_sec: training seconds between two checkpoints.
-        keeps_last: whether the state after the last step is kept in any case.
-        should_stop: asked after every step whether the run is to end here.
-        log: receives what was found and what could not be written.
+        store: the results folder.
+        observer: of the training; its FID curve is part of the state.
+        origin: what the run's numbers depend on besides its configuration. A state of another origin is not used.
+        is_scored: whether FID is measured during training.
+        every_sec: seconds of training between two checkpoints; 0 for one after every step.
+        keeps_last: whether the state after the last step is always kept.
+        should_stop: called after every step; True stops the run at a checkpoint.
+        log: receives which state was found, and which could not be written.
 
     Attributes:
-        earlier_sec: what the run took before this process went on with it.
+        earlier_sec: seconds of the run before it was resumed.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RunCheckpoints:
         self.earlier_sec = 0.0
 
     def load(self) -> TrainingState | None:
-        """Return the state to go on from, with the observer put where it was, or None to begin."""
+        """Return the state to resume from, and restore the observer; None if the run begins at step 0."""
         own = self._store.checkpoint_path(self._config)
         found = self._read(own)
         if found is not None and not self._has_sample_grids(found.state.step):
@@ -109,19 +110,19 @@ class RunCheckpoints:
         return found.state
 
     def is_due(self, step: int) -> bool:
-        """Whether the last checkpoint is old, or the run is to stop."""
+        """Whether the last checkpoint is older than the limit, or the run stops here."""
         age, limit = time.perf_counter() - self._saved_at, self._every_sec
-        if limit:  # large networks are kept more rarely than was asked for; 0 stands for after every step
+        if limit:  # large networks are saved more rarely than asked for; 0 means after every step
             limit = max(limit, self._save_sec / MAX_SHARE)
         if step == self._config.steps:
             limit = 0.0 if self._keeps_last else min(LAST_SEC, limit)
         return age >= limit or self._should_stop()
 
     def save(self, state: TrainingState) -> None:
-        """Write a state in the place of the one before, which stays until the new one is whole.
+        """Replace the last checkpoint atomically.
 
         Raises:
-            RunStoppedError: if the run is to stop.
+            RunStoppedError: if the run stops here.
         """
         observer = self._observer
         curve = zip(observer.curve_steps, observer.curve_train_sec, observer.curve_fid, strict=True)
@@ -130,7 +131,7 @@ class RunCheckpoints:
         started = time.perf_counter()
         try:
             write_sealed(self._store.checkpoint_path(self._config), _pack(checkpoint))
-        except OSError as refused:  # the run itself needs none
+        except OSError as refused:  # the run works without one
             self._log.warning("step %d: no checkpoint could be written (%s)", state.step, refused)
         self._saved_at = time.perf_counter()
         self._save_sec = self._saved_at - started
@@ -139,14 +140,14 @@ class RunCheckpoints:
             raise RunStoppedError
 
     def remove(self) -> None:
-        """Delete what the run no longer needs, now that it is over."""
+        """Delete the checkpoint of a run that is over."""
         path = self._store.checkpoint_path(self._config)
         path.unlink(missing_ok=True)
         with suppress(OSError):  # the same run of another length has one there
             path.parent.rmdir()
 
     def _has_sample_grids(self, step: int) -> bool:
-        """Whether all sample_grids up to a step are there."""
+        """Whether all sample grids up to a step exist."""
         known = {sample_grid.name for sample_grid in self._store.sample_grids(self._config.run_id)}
         return known >= set(self._sample_grids_until(step))
 
@@ -154,7 +155,7 @@ class RunCheckpoints:
         return [f"step-{at:06d}.png" for at in self._config.sheet_steps if at <= step]
 
     def _find_shorter(self, own: Path) -> _Checkpoint | None:
-        """Find the same run of fewer steps that came furthest, and take over the sample_grids that it has drawn."""
+        """Find the furthest state of the same run with fewer steps, and copy its sample grids."""
         others = [path for path in own.parent.glob(f"*{own.suffix}") if path != own]
         usable = [
             (found, path) for path in others if (found := self._read(path)) is not None and self._leads_here(found)
@@ -176,14 +177,14 @@ class RunCheckpoints:
         return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])
 
     def _leads_here(self, found: _Checkpoint) -> bool:
-        """Whether this run would have measured on the way to that state what the other one has."""
+        """Whether this run takes the same measurements up to a state of another run."""
         step = found.state.step
         wanted = {at for at in self._config.curve_steps if at <= step}
         has_points = not self._is_scored or {at for at, _, _ in found.curve} >= wanted
         return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
 
     def _read(self, path: Path) -> _Checkpoint | None:
-        """Read a checkpoint; log one that is damaged or of another origin, and leave it alone."""
+        """Read a checkpoint; log one that is damaged or of another origin, and return None."""
         try:
             found = _unpack(read_sealed(path))
         except (FileNotFoundError, NotADirectoryError):

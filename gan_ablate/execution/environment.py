@@ -1,4 +1,4 @@
-"""The environment of a process: its machine and versions, and the data set and scorer that its runs share."""
+"""The environment of a process: its machine, its versions, and the data set and scorer that its runs share."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _PACKAGES = ("gan-ablate", "torch", "torchvision", "torchmetrics", "numpy")
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """Name the processor, the threads, the versions and, in a checkout, the git revision."""
+    """Describe the processor, the threads, the versions and, in a checkout, the git revision."""
     environment = {
         "cpu": _cpu_model(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),  # one processor's name may stand for many kinds
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # a processor's name may stand for several kinds
         "bfloat16": "native" if has_native_bf16() else "emulated",
         "cores": str(os.cpu_count()),
         "threads_per_run": str(torch.get_num_threads()),
@@ -67,7 +67,7 @@ def _git_revision() -> str | None:
         return None
     try:
         commit = _git(root, "rev-parse", "--short", "HEAD").strip()
-        # Whatever was written elsewhere, reports among it, did not compute anything.
+        # Changes outside the package, such as reports, change no computation.
         changes = _git(root, "status", "--porcelain", "--", package.name)
     except (OSError, subprocess.SubprocessError):
         return None
@@ -80,11 +80,11 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def check_inputs(config: AnyConfig, context: RunContext) -> None:
-    """Load what a run will need, so that what is missing is said before anything is trained.
+    """Load what a run needs, before anything is trained.
 
     Raises:
-        UserError: if the data set, the extractor, the device or the run's precision cannot be had, or user code does
-            not give what it should.
+        UserError: if the data set, the extractor, the device or the run's precision is not there, or user code returns
+            wrong values.
     """
     device = find_device(context.device)
     if isinstance(config, RunConfig):
@@ -99,17 +99,17 @@ def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
     """Return a run's images.
 
     Raises:
-        UserError: if they cannot be had.
+        UserError: if they are neither there nor can be downloaded.
     """
     folder = context.folders.get(config.dataset)
     return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
 
 
 def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
-    """Return what scores a run, or None where it is not scored.
+    """Return the scorer of a run, or None where the run is not scored.
 
     Raises:
-        UserError: if the images or the extractor cannot be had.
+        UserError: if the images or the extractor are neither there nor can be downloaded.
     """
     if config.scoring.features == "none":
         return None
@@ -118,13 +118,13 @@ def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
 
 
 def unscored_reason(config: AnyConfig) -> str:
-    """Say why a run that has no scorer has none."""
+    """Explain why a run has no scorer."""
     if default_features(config.dataset) == "none":
         return f"{config.dataset} has no classifier of its own; --inception-weights PATH scores it with Inception"
     return "scoring.features is none"
 
 
-# A worker serves many runs of the same grid: what they share is prepared once.
+# A worker serves many runs of the same grid; they share a data set and a scorer.
 @functools.lru_cache(maxsize=2)
 def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
     place = None if folder is None else Path(folder)
@@ -145,5 +145,5 @@ def _build_scorer_once(
 
 @functools.lru_cache(maxsize=8)
 def score_floor(scorer: Scorer, num_samples: int) -> Scores:
-    """Return what as many real training images score."""
+    """Return the scores of as many real training images."""
     return scorer.floor(num_samples)

@@ -1,4 +1,4 @@
-"""One run: load data, train, score, and return its record. Errors of a run are caught here only."""
+"""One run: load data, train, score, and write its record. Only this module catches the errors of a run."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ def execute(
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Record:
-    """Compute and score one run, or go on with it where it stopped, and write its folder; ``record.json`` comes last.
+    """Train and score one run, or resume it, and write its folder; ``record.json`` comes last.
 
     Args:
         config: the run.
         context: where and how.
-        on_progress: called a few times a second.
-        should_stop: asked after every step whether to stop here.
+        on_progress: receives the progress a few times a second.
+        should_stop: called after every step; True stops the run at a checkpoint.
 
     Returns:
         The record, also of a run that diverged or failed.
 
     Raises:
-        RunStoppedError: if it was asked to stop; it goes on from its checkpoint.
-        OSError: if the disk takes no more.
+        RunStoppedError: if the run stopped at a checkpoint.
+        OSError: if the disk is full or refuses to write.
     """
     store = Store(Path(context.out))
     folder = store.run_dir(config.run_id)
@@ -83,23 +83,16 @@ def execute(
                 record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
     except RunStoppedError:
         raise
-    except ScriptError as failure:  # what a user's script did, in a line
+    except ScriptError as failure:  # of a user's script: one line
         log.info("failed: %s", failure)
-        record = Record(
-            run_id=config.run_id,
-            status="failed",
-            message=str(failure),
-            config=config,
-            device=context.device,
-            total_sec=time.perf_counter() - started,
-        )
+        record = _failure(config, context, str(failure), time.perf_counter() - started)
     except Exception as failure:  # a run that fails must not take the grid with it
-        if is_disk_failure(failure):  # which is no fault of this run, and would fail all others
+        if is_disk_failure(failure):  # all other runs would fail, too
             raise
         log.exception("failed")
         is_short = is_out_of_memory(failure)
         message = describe_out_of_memory(failure) if is_short else f"{type(failure).__name__}: {failure}"
-        record = Record(run_id=config.run_id, status="failed", message=message, config=config, device=context.device)
+        record = _failure(config, context, message)
     finally:
         for handler in log.handlers[:]:
             log.removeHandler(handler)
@@ -108,6 +101,17 @@ def execute(
     if checkpoints is not None and not context.keeps_checkpoints:
         checkpoints.remove()
     return record
+
+
+def _failure(config: AnyConfig, context: RunContext, message: str, total_sec: float = 0.0) -> Record:
+    return Record(
+        run_id=config.run_id,
+        status="failed",
+        message=message,
+        config=config,
+        device=context.device,
+        total_sec=total_sec,
+    )
 
 
 def _execute(
@@ -121,8 +125,7 @@ def _execute(
     started, folder = time.perf_counter(), store.run_dir(config.run_id)
     device = find_device(context.device)
     check_precision(config.precision, device)
-    dataset = find_dataset(config, context)
-    scorer = find_scorer(config, context)
+    dataset, scorer = find_dataset(config, context), find_scorer(config, context)
     log.info("%s, seed %d, on %s: %d steps", config.run_id, config.seed, device, config.steps)
     observer = TrainingObserver(config, folder, log, scorer, dataset.labels, device, on_progress)
     checkpoints = RunCheckpoints(
@@ -137,24 +140,17 @@ def _execute(
         log=log,
     )
     labels = None if dataset.labels is None else dataset.labels.to(device)
-    images = dataset.images.to(device)
-    result = train(config, images, observer.on_measurement, observer.on_snapshot, labels, checkpoints)
-    final = None
-    is_finite = result.diverged_at is None
+    result = train(
+        config, dataset.images.to(device), observer.on_measurement, observer.on_snapshot, labels, checkpoints
+    )
+    is_finite, final, representation = result.diverged_at is None, None, None
     if is_finite and scorer is not None:
-        try:
-            final = _final_scores(scorer, result, config, dataset.labels, device)
-        except NonFiniteImagesError:
-            is_finite = False
-    representation = None
+        final = _final_scores(scorer, result, config, dataset.labels, device)
+        is_finite = final is not None
     if final is not None and scorer is not None and config.scoring.representation:
         representation = _study_representation(config, result, dataset, scorer, folder)
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
-    weights = {}
-    if is_finite:
-        weights[GENERATOR_FILE] = _save_generator(result.generator, folder / GENERATOR_FILE)
-        if result.average is not None:
-            weights[AVERAGE_FILE] = _save_generator(result.average, folder / AVERAGE_FILE)
+    weights = _save_generators(result, folder) if is_finite else {}
     throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step / config.g_steps_per_d_step)
     log.info("%s", message or "completed")
     record = Record(
@@ -181,7 +177,7 @@ def _execute(
 
 
 def _origin(dataset: ImageDataset, scorer: Scorer | None, device: torch.device) -> dict[str, str]:
-    """Name what a run's bits depend on besides its configuration."""
+    """Name what a run's numbers depend on besides its configuration."""
     return {
         "data": dataset.sha256,
         "classifier": "" if scorer is None else scorer.extractor.sha256,
@@ -194,9 +190,13 @@ def _origin(dataset: ImageDataset, scorer: Scorer | None, device: torch.device) 
 
 @dataclasses.dataclass(frozen=True)
 class _FinalScores:
-    """What the trained generator comes to, with batch norm's running averages and with each batch's own statistics.
+    """The scores of a trained generator.
 
-    And the moving average of its weights, where there is one.
+    Attributes:
+        scores: of its images.
+        fid_batch_stats: with each batch's own statistics in batch norm, instead of running averages.
+        fid_ema: of the moving average of its weights, or None where the run keeps none.
+        sampling_sec: seconds to sample the images.
     """
 
     scores: Scores
@@ -207,16 +207,20 @@ class _FinalScores:
 
 def _final_scores(
     scorer: Scorer, result: TrainResult, config: RunConfig, labels: Tensor | None, device: torch.device
-) -> _FinalScores:
+) -> _FinalScores | None:
+    """Score the trained generator; return None if a pixel is not a finite number."""
     latents, classes = scoring_latents(config, config.scoring.num_samples, labels)
     started = time.perf_counter()
-    images = sample_images(result.generator, latents, device)
-    sampling_sec = time.perf_counter() - started
-    scores = scorer.score(images, classes)
-    fid_batch_stats = scores.fid
-    if any(isinstance(module, BATCH_NORMS) for module in result.generator.modules()):
-        fid_batch_stats = scorer.fid(sample_images(result.generator, latents, device, batch_stats=True))
-    fid_ema = None if result.average is None else scorer.fid(sample_images(result.average, latents, device))
+    try:
+        images = sample_images(result.generator, latents, device)
+        sampling_sec = time.perf_counter() - started
+        scores = scorer.score(images, classes)
+        fid_batch_stats = scores.fid
+        if any(isinstance(module, BATCH_NORMS) for module in result.generator.modules()):
+            fid_batch_stats = scorer.fid(sample_images(result.generator, latents, device, batch_stats=True))
+        fid_ema = None if result.average is None else scorer.fid(sample_images(result.average, latents, device))
+    except NonFiniteImagesError:
+        return None
     return _FinalScores(scores, fid_batch_stats, fid_ema, sampling_sec)
 
 
@@ -258,16 +262,21 @@ def _study_representation(
     return found.scores
 
 
-def _save_generator(generator: nn.Module, path: Path) -> str:
-    """Write G's weights and return the file's SHA-256."""
-    content = pack_weights(generator)
-    write_atomically(path, content)
-    return hashlib.sha256(content).hexdigest()
+def _save_generators(result: TrainResult, folder: Path) -> dict[str, str]:
+    """Write the weights of G and of their moving average; return file name → SHA-256."""
+    generators = {GENERATOR_FILE: result.generator, AVERAGE_FILE: result.average}
+    hashes = {}
+    for name, generator in generators.items():
+        if generator is not None:
+            content = pack_weights(generator)
+            write_atomically(folder / name, content)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+    return hashes
 
 
 def _columns(history: list[Measurement]) -> dict[str, list[float]]:
     names = [field.name for field in dataclasses.fields(Measurement)]
-    # JSON has no NaN; a diverged run's last row is left to its message.
+    # JSON has no NaN; the last row of a diverged run is left out.
     rows = [row for row in history if all(math.isfinite(value) for value in dataclasses.astuple(row))]
     return {name: [float(getattr(row, name)) for row in rows] for name in names}
 
@@ -277,7 +286,7 @@ def _num_parameters(network: nn.Module) -> int:
 
 
 class _FileHandler(logging.FileHandler):
-    """Leaves out what the disk does not take: a log is no reason to end a run, nor to fill the screen."""
+    """Drops lines that the disk refuses: a log is no reason to end a run, nor to fill the screen."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its base class calls it so)
         """Ignore."""

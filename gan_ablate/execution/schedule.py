@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.cost import Speed, estimate_run_sec, gflop_per_step, step_key
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.settings import order_block
-from gan_ablate.errors import UserError
-from gan_ablate.execution.executors.local import MULTIPROCESSING, kill_server, start_server
-from gan_ablate.execution.executors.worker import follow_parent, prepare
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.executors.local import measure_steps
 from gan_ablate.execution.store import summarise_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gan_ablate.design.config import RunConfig
@@ -31,153 +28,133 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan, Variant
     from gan_ablate.execution.store import Store
 
-
-WARM_UP_STEPS, TIMED_STEPS, TIMED_SEC = 2, 4, 0.4
-"""A variant takes so many steps beforehand, then so many at least, and more until so many seconds are over."""
-
-MAX_TIMED_VARIANTS = 24
-"""Of a plan; the time of any further ones is estimated from their arithmetic."""
+MAX_MEASURING_SEC = 30.0
+"""After so many seconds no other variant is timed; the steps of the rest count as the median of the others."""
 
 KEPT_SEC = 24 * 3600
-"""A machine that was busy when it was measured is not called slow for ever."""
+"""How long a measurement is used: the machine may have been busy."""
+
+UNKNOWN_RUN_SEC = 60.0
+"""Seconds of a run of a user's script, which nothing tells before it is over."""
+
+EMULATED_BF16_SLOWDOWN = 1.2
+"""How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
+
+SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
+"""Fields that leave a step's time as it is."""
+
+# Measured on one core of an AMD EPYC with AVX2, in float32, with its other core busy. ``Speed.slowness`` scales them.
+_STEP_MS = 40.0  # of ``dcgan-28``, where no step was measured
+_CLASSIFIER_MS_PER_IMAGE = 0.09
+_INCEPTION_MS_PER_IMAGE = 170.0
+_METRICS_SEC = 2.5  # of FID, KID, precision, recall, density and coverage
+_RUN_SEC = 0.3  # networks, sample grids and files
+_WORKER_SEC = 3.0  # of a worker's first run: data and the floor's scores
+_REPORT_SEC, _REPORT_SEC_PER_VARIANT = 6.0, 0.3
+_REPRESENTATION_SEC = 15.0
+_SAMPLING_SHARE = 0.1  # of the time to train with an image, that it takes to sample one, where neither was measured
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The measured speed of a machine.
+
+    Attributes:
+        step_ms: ``step_key`` of a variant → milliseconds of one of its training steps, as many runs at once as there
+            will be.
+        sample_ms: the same key → milliseconds to sample an image.
+        start_sec: seconds until a worker process is ready.
+        classifier_ms: milliseconds of one image in the digits' classifier.
+    """
+
+    step_ms: Mapping[str, float] = field(default_factory=dict)
+    sample_ms: Mapping[str, float] = field(default_factory=dict)
+    start_sec: float = 5.0
+    classifier_ms: float = _CLASSIFIER_MS_PER_IMAGE
+
+    @property
+    def slowness(self) -> float:
+        """How many times as long as the machine of this module's constants this machine takes."""
+        return self.classifier_ms / _CLASSIFIER_MS_PER_IMAGE
+
+    def step_sec(self, config: RunConfig) -> float:
+        """Return the seconds of a training step: as measured, or the median of what was measured."""
+        usual = statistics.median(self.step_ms.values()) if self.step_ms else _STEP_MS * self.slowness
+        return self.step_ms.get(step_key(config), usual) / 1e3
+
+    def sample_sec(self, config: RunConfig) -> float:
+        """Return the seconds to sample an image: as measured, or a share of a training step."""
+        measured = self.sample_ms.get(step_key(config))
+        share = _SAMPLING_SHARE / config.batch_size / config.d_steps_per_g_step
+        return self.step_sec(config) * share if measured is None else measured / 1e3
+
+
+def step_key(config: RunConfig) -> str:
+    """Hash all settings that a step's time depends on."""
+    plain = config.model_copy(update=dict.fromkeys(SETTINGS_OF_NO_COST))
+    return hashlib.sha256(plain.model_dump_json(warnings=False).encode()).hexdigest()[:12]
 
 
 def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -> Speed | None:
     """Time some steps of every variant that was not timed before, as many at once as there will be runs.
 
     Args:
-        plans: of which only variants with runs that are still missing are timed.
-        store: where they are missing, and whose cache keeps the measurements.
+        plans: only their variants with missing runs are timed.
+        store: the results folder; its cache keeps the measurements.
         num_jobs: how many runs go on at once.
-        device: where they will be trained. On a GPU nothing is measured: what it takes shows with the first runs.
+        device: of the runs. On a GPU nothing is measured: the first runs show what it takes.
 
     Returns:
-        What is known; None on a GPU, where users' scripts are run, and where the measurement failed.
+        The speed; None on a GPU, for users' scripts, and where the measurement fails.
     """
     if device != "cpu" or any(
         isinstance(variant.config, ExternalConfig) for plan in plans for variant in plan.variants
     ):
         return None
-    place = store.cache_dir / "speed.json"
+    path = store.cache_dir / "speed.json"
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
-    known = _load(place, machine)
+    known = _load(path, machine)
     variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
     untimed = {step_key(config): config for config in variants.values()}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:
         return known or Speed()
-    folders = {name: place for plan in plans for name, place in plan.folders.items()}
+    folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
+    context = RunContext(out=str(store.root), data_dir="data", folders=folders)
     try:
-        speed = _measure(list(untimed.values())[:MAX_TIMED_VARIANTS], known or Speed(), num_jobs, folders)
-    except (BrokenProcessPool, OSError):  # too little memory for a step: the runs will say so
+        start_sec, classifier_ms, times = measure_steps(untimed, context, num_jobs, MAX_MEASURING_SEC)
+    except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so
         return known
-    with suppress(OSError):  # a cache that cannot be written is measured again
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, json.dumps({"machine": machine, **asdict(speed)}, indent=1))
+    known = known or Speed()
+    step_ms = {**known.step_ms, **{key: step for key, (step, _) in times.items()}}
+    sample_ms = {**known.sample_ms, **{key: sample for key, (_, sample) in times.items()}}
+    speed = Speed(step_ms, sample_ms, start_sec, classifier_ms)
+    with suppress(OSError):  # without a cache it is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"machine": machine, **asdict(speed)}, indent=1))
     return speed
 
 
-def _load(place: Path, machine: list[object]) -> Speed | None:
+def _load(path: Path, machine: list[object]) -> Speed | None:
     try:
-        if time.time() - place.stat().st_mtime > KEPT_SEC:
+        if time.time() - path.stat().st_mtime > KEPT_SEC:
             return None
-        data = json.loads(place.read_text("utf-8"))
+        data = json.loads(path.read_text("utf-8"))
         if data.pop("machine") != machine:
             return None
         speed = Speed(**data)
-        is_sound = all(value > 0 for value in (*speed.step_ms.values(), speed.start_sec, speed.classifier_ms))
-    except Exception:  # whatever a damaged file brings about: it is made anew
+        times = (*speed.step_ms.values(), *speed.sample_ms.values(), speed.start_sec, speed.classifier_ms)
+        is_sound = all(value > 0 for value in times)
+    except Exception:  # a damaged file is written anew
         return None
     return speed if is_sound else None
 
 
-def _measure(configs: Sequence[RunConfig], known: Speed, num_jobs: int, folders: dict[str, str]) -> Speed:
-    started = time.perf_counter()
-    start_server()
-    with (
-        ProcessPoolExecutor(num_jobs, MULTIPROCESSING, initializer=_prepare_to_time, initargs=(folders,)) as pool,
-        _ended_at_once(pool),
-    ):
-        classifier_ms = pool.submit(_time_classifier).result()
-        start_sec = time.perf_counter() - started
-        # The longest first, so that all workers are at work until nearly the end.
-        configs = sorted(configs, key=gflop_per_step, reverse=True)
-        times = list(pool.map(_time_step, configs))
-    timed = {step_key(config): ms for config, ms in zip(configs, times, strict=True) if ms is not None}
-    return Speed(step_ms={**known.step_ms, **timed}, start_sec=start_sec, classifier_ms=classifier_ms)
-
-
-def _prepare_to_time(folders: dict[str, str]) -> None:
-    """Prepare a process of the pool, which would wait for ever where this one is killed."""
-    from gan_ablate.training.user_code import allow_code
-
-    allow_code(folders)
-    follow_parent()
-    prepare(1, None)
-
-
-@contextmanager
-def _ended_at_once(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Kill the processes of a pool where this one is interrupted: it would wait for all that they have begun.
-
-    The caller's other child processes go on.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        kill_server()
-        for process in list((pool._processes or {}).values()):  # noqa: SLF001 (there is no other way before Python 3.14)
-            process.kill()
-        raise
-
-
-def _time_step(config: RunConfig) -> float | None:
-    """Return the median milliseconds of a step on made-up images, or None where it fails: its run will tell why."""
-    import torch
-
-    from gan_ablate.training.loop import choose_step
-    from gan_ablate.training.trainer import Trainer
-
-    num_images = 2 * config.batch_size
-    images = torch.randint(256, (num_images, config.num_channels, config.image_size, config.image_size)).to(torch.uint8)
-    labels = torch.arange(num_images) % config.num_classes if config.num_classes else None
-    times: list[float] = []
-    try:
-        take_step = choose_step(Trainer(config, images, labels))
-        for _ in range(WARM_UP_STEPS):
-            take_step()
-        while len(times) < TIMED_STEPS or sum(times) < TIMED_SEC:
-            started = time.perf_counter()
-            take_step()
-            times.append(time.perf_counter() - started)
-    except (RuntimeError, MemoryError, UserError):  # PyTorch's, of memory above all, or of user code
-        return None
-    return statistics.median(times) * 1e3
-
-
-def _time_classifier() -> float:
-    """Return the milliseconds of one image in the embedded digits' classifier."""
-    import torch
-
-    from gan_ablate.scoring.extractors import build_extractor
-
-    extractor = build_extractor("digits", torch.device("cpu"))
-    images = torch.zeros(512, 1, 28, 28, dtype=torch.uint8)
-    extractor(images)
-    started = time.perf_counter()
-    extractor(images)
-    return (time.perf_counter() - started) / len(images) * 1e3
-
-
-UNKNOWN_RUN_SEC = 60.0
-"""Stands for the seconds of a run of which nothing is known before it is over."""
-
-
 def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[AnyConfig]:
-    """List the runs of plans that have no result yet, seed by seed, those of a seed that take longest first.
+    """List the runs of plans that have no result yet, seed by seed, the longest of a seed first.
 
-    A run that several plans share is listed once.
+    A run that several plans share is listed once. Runs whose time is unknown keep the plans' order.
     """
     seconds = estimate_seconds(plans, store, speed)
     missing = [variant.with_seed(seed) for variant, seed in find_missing_ids(plans, store).values()]
@@ -185,12 +162,10 @@ def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None
 
 
 def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Variant, int]]:
-    """Name the same runs, in the plans' order, with the variant and the seed of each."""
-    places = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.seeded_variants}
-    known = summarise_runs(store, places)
-    return {
-        run_id: place for run_id, place in places.items() if run_id not in known or known[run_id].status == "failed"
-    }
+    """Find the same runs, in the plans' order: run id → variant and seed."""
+    runs = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.seeded_variants}
+    known = summarise_runs(store, runs)
+    return {run_id: run for run_id, run in runs.items() if run_id not in known or known[run_id].status == "failed"}
 
 
 def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:
@@ -198,42 +173,74 @@ def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = 
 
     Args:
         plans: of the runs.
-        store: whose runs of the same variants tell where the machine's speed is not known.
-        speed: from ``calibration.calibrate``.
+        store: its runs of the same variants give the times of steps where ``speed`` is None.
+        speed: from ``calibrate``.
     """
-    known = speed or Speed(step_ms=_seen_step_ms(plans, store))
+    known = speed or Speed(_recorded_step_ms(plans, store))
     return {
         variant.run_id(seed): seconds
         for plan in plans
         for variant in plan.variants
-        for seconds in (_run_sec(variant.config, known),)
+        for seconds in (estimate_run_sec(variant.config, known),)
         for seed in plan.seeds_of(variant)
     }
 
 
-def _run_sec(config: AnyConfig, speed: Speed) -> float:
-    """Estimate the seconds of a run; the cost of a user's script is unknown, so all its runs count alike."""
-    return UNKNOWN_RUN_SEC if isinstance(config, ExternalConfig) else estimate_run_sec(config, speed)
-
-
-def _seen_step_ms(plans: Sequence[Plan], store: Store) -> dict[str, float]:
-    """InterimAnalysis up the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
+def _recorded_step_ms(plans: Sequence[Plan], store: Store) -> dict[str, float]:
+    """Return the median milliseconds of a step of every variant that has runs, by its ``step_key``."""
     runs = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
-    seen = {}
+    recorded = {}
     for one, variant in ((plan, variant) for plan in plans for variant in plan.variants):
         if isinstance(variant.config, ExternalConfig):
             continue
         ended = [runs[run_id] for seed in one.seeds_of(variant) if (run_id := variant.run_id(seed)) in runs]
         times = [run.step_ms for run in ended if run.step_ms is not None]
         if times:
-            seen[step_key(variant.config)] = statistics.median(times)
-    return seen
+            recorded[step_key(variant.config)] = statistics.median(times)
+    return recorded
+
+
+def estimate_run_sec(config: AnyConfig, speed: Speed) -> float:
+    """Estimate the seconds of one run on one core, scoring included."""
+    if isinstance(config, ExternalConfig):
+        return UNKNOWN_RUN_SEC
+    return _RUN_SEC * speed.slowness + config.steps * speed.step_sec(config) + _scoring_sec(config, speed)
+
+
+def _scoring_sec(config: RunConfig, speed: Speed) -> float:
+    scoring = config.scoring
+    if scoring.features == "none":
+        return 0.0
+    # The final images are scored twice where G has batch norm: with running averages and with batch statistics.
+    has_norm = config.generator.kind == "module" or config.generator.norm != "none"
+    num_final = scoring.num_samples * (2 if has_norm else 1)
+    num_images = num_final + scoring.curve_points * scoring.curve_samples
+    is_inception = scoring.features == "inception"
+    extractor_ms = _INCEPTION_MS_PER_IMAGE * speed.slowness if is_inception else speed.classifier_ms
+    fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
+    return num_images * (speed.sample_sec(config) + extractor_ms / 1e3) + fixed_sec * speed.slowness
+
+
+def estimate_total_sec(run_secs: Sequence[float], num_jobs: int, num_variants: int, speed: Speed) -> float:
+    """Estimate the seconds of a grid from its start to its report.
+
+    Args:
+        run_secs: seconds of each missing run, in the order in which they begin.
+        num_jobs: how many runs go on at once.
+        num_variants: how many variants the report has.
+        speed: of the machine.
+    """
+    ends = [_WORKER_SEC * speed.slowness if run_secs else 0.0] * num_jobs
+    for seconds in run_secs:
+        ends[ends.index(min(ends))] += seconds
+    report_sec = (_REPORT_SEC + _REPORT_SEC_PER_VARIANT * num_variants) * speed.slowness
+    return (speed.start_sec if run_secs else 0.0) + max(ends) + report_sec
 
 
 def place_plans(plan: Plan, store: Store) -> list[Plan]:
-    """Part a plan by its blocks, under names that take no other block's place.
+    """Split a plan into its blocks, under names that replace no other block's plan.
 
-    A grid's file may have been given another data set, or base preset, since it was run into the folder.
+    The grid's file may name another data set or base preset than when it was run into the folder.
     """
     return [_apart_from(store.find_plan(block.name), block) for block in plan.blocks]
 
@@ -252,9 +259,9 @@ def _apart_from(previous: Plan | None, plan: Plan) -> Plan:
 
 
 def grow_plan(plan: Plan, store: Store) -> Plan:
-    """Mark a plan whose seeds are not those that the same variants were run with before: answers have been looked at.
+    """Give a plan sequential intervals if its variants were run with another number of seeds before.
 
-    Its intervals then have to hold at every look. That stays so, however many seeds are asked for later.
+    Its effects may have been looked at, so its intervals have to hold at every look, also with more seeds later.
     """
     others = store.known_seeds(plan) - {len(plan.seeds)}
     return plan.model_copy(update={"intervals": "sequential"}) if others else plan

@@ -19,8 +19,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.execution import checkpoint as checkpoint_module
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
-from gan_ablate.execution.executors.local import MULTIPROCESSING
-from gan_ablate.execution.executors.worker import prepare
+from gan_ablate.execution.executors.worker import prepare, start_process
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
@@ -233,8 +232,7 @@ def test_a_run_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path) -> No
         for place in ("killed", "whole"):
             store, context = Store(tmp_path / place), make_context(tmp_path / place)
             while store.load_record(config.run_id) is None:
-                process = MULTIPROCESSING.Process(target=run_in_process, args=(config, context))
-                process.start()
+                process = start_process(run_in_process, config, context)
                 if place == "killed" and num_killed < NUM_KILLS:
                     time.sleep(rng.uniform(0.1, 1.5))
                     num_killed += process.is_alive()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,18 @@ from typing import Any
 import pytest
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.external import AnyConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import Progress, RunContext, Silent
+from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors import local
-from gan_ablate.execution.executors.local import _cores_of_workers, resolve_jobs, run_local
+from gan_ablate.execution.executors.local import _cores_of_workers, measure_steps, resolve_jobs, run_local
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
+from tests.execution.observers import Killer, Recorder, signal_worker_of
 from tests.execution.untimed import untimed_by_id
 from tests.features import warm
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def started(self, config: AnyConfig) -> None:
-        self.events.append(f"started {config.seed}")
-
-    def finished(self, record: Record) -> None:
-        self.events.append(f"finished {record.config.seed}")
 
 
 @pytest.mark.slow
@@ -55,28 +45,10 @@ def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:
     assert recorder.events == ["started 2", "finished 2", "started 0", "finished 0"]
 
 
-class Killer(Recorder):
-    """Kills the worker whenever a run of seed 0 shows itself, so many times."""
-
-    def __init__(self, num: int) -> None:
-        super().__init__()
-        self.left = num
-        self.notes: list[str] = []
-
-    def progressed(self, _: Progress) -> None:
-        if self.left and self.events[-1] == "started 0":
-            self.left -= 1
-            (worker,) = multiprocessing.active_children()
-            worker.kill()
-
-    def noted(self, config: AnyConfig, words: str) -> None:
-        self.notes.append(f"{config.seed}: {words}")
-
-
 @pytest.mark.slow
 def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None:
-    killer = Killer(1)
     configs = [make_config("mlp", seed=0, steps=600), make_config("mlp", seed=1)]
+    killer = Killer(signal_worker_of(configs[0]))
     records = {r.config.seed: r for r in run_local(configs, context, 1, killer)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
     assert killer.notes == ["0: the worker process died (signal SIGKILL; out of memory?); it is tried once more"]
@@ -86,7 +58,7 @@ def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None
 @pytest.mark.slow
 def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) -> None:
     configs = [make_config("mlp", seed=0, steps=100_000), make_config("mlp", seed=1)]
-    records = {r.config.seed: r for r in run_local(configs, context, 1, Killer(2))}
+    records = {r.config.seed: r for r in run_local(configs, context, 1, Killer(signal_worker_of(configs[0]), 2))}
     assert records[0].status == "failed"
     assert "SIGKILL" in records[0].message
     assert records[1].status == "completed"
@@ -95,18 +67,10 @@ def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) ->
 
 
 @pytest.mark.slow
-def test_a_worker_that_somebody_stops_costs_nothing(context: RunContext) -> None:
+def test_a_worker_that_another_process_stops_costs_nothing(context: RunContext) -> None:
     """It leaves a checkpoint; its end is no crash, however often."""
-
-    class Stopper(Killer):
-        def progressed(self, _: Progress) -> None:
-            if self.left and self.events[-1] == "started 0":
-                self.left -= 1
-                (worker,) = multiprocessing.active_children()
-                worker.terminate()
-
-    stopper = Stopper(2)
     configs = [make_config("mlp", seed=0, steps=900), make_config("mlp", seed=1)]
+    stopper = Killer(signal_worker_of(configs[0], signal.SIGTERM), 2)
     records = {r.config.seed: r for r in run_local(configs, context, 1, stopper)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
     assert (stopper.left, stopper.notes) == (0, [])
@@ -212,21 +176,38 @@ def test_all_workers_stay_while_more_runs_may_come(
 
 @pytest.mark.slow
 def test_a_worker_that_a_real_time_signal_ends_costs_its_run_only(context: RunContext) -> None:
-    class Signaller(Killer):
-        def progressed(self, _: Progress) -> None:
-            if self.left and self.events[-1] == "started 0":
-                self.left -= 1
-                (worker,) = multiprocessing.active_children()
-                assert worker.pid is not None
-                os.kill(worker.pid, signal.SIGRTMIN + 3)
-
-    signaller = Signaller(1)
-    (record,) = run_local([make_config("mlp", seed=0, steps=600)], context, 1, signaller)
+    config = make_config("mlp", seed=0, steps=600)
+    signaller = Killer(signal_worker_of(config, signal.SIGRTMIN + 3))
+    (record,) = run_local([config], context, 1, signaller)
     assert record.status == "completed"
     assert signaller.notes == ["0: the worker process died (signal SIGRTMIN+3); it is tried once more"]
 
 
 @pytest.mark.slow
+def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+    other.start()
+    monkeypatch.setattr(local, "_measure_on", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0)
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
+
+
+def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
+    broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
+    _, _, times = measure_steps({"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0)
+    assert list(times) == ["sound"]
+
+
 def test_the_callers_fork_server_stays_as_it_was() -> None:
     """In a process of its own: what it preloads, and whether it runs, is seen before and after a worker is started."""
     script = """
@@ -234,15 +215,15 @@ import multiprocessing
 from multiprocessing import forkserver
 
 multiprocessing.set_forkserver_preload(["json"])
-from gan_ablate.execution.executors import local
+from gan_ablate.execution.executors import worker
 
 if __name__ == "__main__":
-    process = local.MULTIPROCESSING.Process(target=print, args=("from a worker",))
-    process.start()
+    process = worker.start_process(print, "from a worker")
     process.join()
     theirs = forkserver._forkserver
     print(process.exitcode, theirs._preload_modules, theirs._forkserver_pid, multiprocessing.get_start_method(True))
-    local.kill_server()
+    print(forkserver.connect_to_new_process == theirs.connect_to_new_process)
+    worker.kill_server()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None"]
+    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None", "True"]

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.external import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress, RunContext, Silent
-from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
+from tests.execution.observers import Killer, Recorder
 from tests.execution.untimed import compute_alone, untimed_by_id
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install gan-ablate[ray]")
@@ -42,39 +41,22 @@ def cluster() -> Iterator[Any]:
     logging.getLogger("ray").handlers.clear()
 
 
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.finished_ids: list[str] = []
-        self.started_ids: list[str] = []
-        self.steps: list[int] = []
-
-    def started(self, config: AnyConfig) -> None:
-        self.started_ids.append(config.run_id)
-
-    def progressed(self, progress: Progress) -> None:
-        self.steps.append(progress.step)
-
-    def finished(self, record: Record) -> None:
-        self.finished_ids.append(record.run_id)
-
-
 def test_a_node_that_dies_midway_costs_nothing(cluster: Any, tmp_path: Path) -> None:
     from gan_ablate.execution.executors.ray import run_ray
 
     configs = [make_config("mlp", seed=seed, steps=STEPS) for seed in range(4)]
 
-    class Assassin(Recorder):
-        def progressed(self, progress: Progress) -> None:
-            super().progressed(progress)
-            both_have_checkpoints = len(list((tmp_path / "ray").rglob("*.checkpoint"))) == 2
-            if both_have_checkpoints and cluster.worker_nodes:
-                cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    def remove_node(_: Progress) -> bool:
+        if len(list((tmp_path / "ray").rglob("*.checkpoint"))) < 2:  # each node has a run under way
+            return False
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        return True
 
-    observer = Assassin()
+    observer = Killer(remove_node)
     context = RunContext(out=str(tmp_path / "ray"), data_dir="d", checkpoint_sec=0.2)
     records = list(run_ray(configs, context, None, observer, address=cluster.address))
     assert not cluster.worker_nodes
-    assert sorted(observer.finished_ids) == sorted(config.run_id for config in configs)
+    assert sorted(event for event in observer.events if "finished" in event) == [f"finished {n}" for n in range(4)]
     assert untimed_by_id(records) == compute_alone(configs, tmp_path / "local")
     store = Store(tmp_path / "ray")
     logs = [(store.run_dir(config.run_id) / "log.txt").read_text() for config in configs]

@@ -3,52 +3,43 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import time
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gan_ablate.design.cost import Speed, step_key
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.execution import schedule as calibration
-from gan_ablate.execution.schedule import calibrate, estimate_seconds
+from gan_ablate.design.settings import look_up
+from gan_ablate.execution import schedule
+from gan_ablate.execution.schedule import (
+    Speed,
+    calibrate,
+    estimate_run_sec,
+    estimate_seconds,
+    estimate_total_sec,
+    missing_runs,
+    step_key,
+)
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.synthetic import save_runs
 
 
-class Pool:
-    """Runs in this process what would be sent to workers, and counts it."""
-
-    timed: list[str] = []
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, _: object) -> Pool:
-        return self
-
-    def result(self) -> float:
-        return 0.1
-
-    def map(self, _: object, configs: list[Any]) -> list[float | None]:
-        self.timed.extend(config.run_id for config in configs)
-        return [100.0 + config.batch_size for config in configs]
-
-
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> type[Pool]:
-    monkeypatch.setattr(calibration, "ProcessPoolExecutor", Pool)
-    Pool.timed = []
-    return Pool
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List the keys of what would be timed in worker processes; every step takes 100 ms more than its batch size."""
+    keys: list[str] = []
+
+    def measure(configs: Mapping[str, RunConfig], *_: object) -> tuple[float, float, dict[str, tuple[float, float]]]:
+        keys.extend(configs)
+        return 3.0, 0.1, {key: (100.0 + config.batch_size, 0.5) for key, config in configs.items()}
+
+    monkeypatch.setattr(schedule, "measure_steps", measure)
+    return keys
 
 
 @pytest.fixture
@@ -59,28 +50,33 @@ def planned(tiny_grid: Path) -> Plan:
 def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) -> None:
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
-    assert {step_key(variant.trained) for variant in planned.variants} == set(speed.step_ms)
+    assert {step_key(variant.trained) for variant in planned.variants} == set(speed.step_ms) == set(speed.sample_ms)
     # Nothing that this small takes as long as one of the default model's steps, or no time at all.
     assert all(0.1 < ms < 1_000 for ms in speed.step_ms.values())
+    assert all(0 < ms < 10 for ms in speed.sample_ms.values())
     assert 0 < speed.classifier_ms < 100
     assert 0 < speed.start_sec < 300
+    assert multiprocessing.active_children() == []
 
 
-def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
+def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     first = calibrate([planned], Store(tmp_path), 2, "cpu")
-    assert len(pool.timed) == 2
+    assert len(timed) == 2
     assert calibrate([planned], Store(tmp_path), 2, "cpu") == first
-    assert len(pool.timed) == 2
+    assert len(timed) == 2
     wider = plan(load_grid("batch_size"), budget="smoke")
     speed = calibrate([wider], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert first is not None
     assert {**first.step_ms, **speed.step_ms} == speed.step_ms
-    assert len(pool.timed) == 2 + 4
+    assert {**first.sample_ms, **speed.sample_ms} == speed.sample_ms
+    assert len(timed) == 2 + 4
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"machine": 1}', "machine", "negative", "old", "jobs"])
-def test_what_does_not_hold_is_measured_anew(damage: str, planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
+def test_a_cache_that_does_not_hold_is_measured_anew(
+    damage: str, planned: Plan, tmp_path: Path, timed: list[str]
+) -> None:
     calibrate([planned], Store(tmp_path), 2, "cpu")
     file = tmp_path / "cache" / "speed.json"
     data = json.loads(file.read_text("utf-8"))
@@ -95,90 +91,98 @@ def test_what_does_not_hold_is_measured_anew(damage: str, planned: Plan, tmp_pat
     elif damage != "jobs":
         file.write_text(damage, "utf-8")
     speed = calibrate([planned], Store(tmp_path), 3 if damage == "jobs" else 2, "cpu")
-    assert len(pool.timed) == 4
+    assert len(timed) == 4
     assert speed is not None
     assert min(speed.step_ms.values()) > 0
 
 
-def test_only_what_is_missing_is_timed(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
+def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     store = Store(tmp_path)
     save_runs(store, planned, lambda *_: 1.0)
     assert calibrate([planned], store, 2, "cpu") == Speed()
-    assert pool.timed == []
+    assert timed == []
 
 
-def test_of_many_variants_some_are_timed_and_the_rest_follow_from_their_arithmetic(
-    planned: Plan, tmp_path: Path, pool: type[Pool], monkeypatch: pytest.MonkeyPatch
+def test_without_time_to_measure_a_step_counts_as_usual(
+    planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MAX_TIMED_VARIANTS", 1)
+    monkeypatch.setattr(schedule, "MAX_MEASURING_SEC", 0.0)
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
-    assert len(speed.step_ms) == 1
+    assert speed.step_ms == {}
     assert all(seconds > 0 for seconds in estimate_seconds([planned], Store(tmp_path), speed).values())
 
 
-def test_workers_that_die_leave_the_time_unknown(
-    planned: Plan, tmp_path: Path, pool: type[Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(*_: object) -> None:
-        raise BrokenProcessPool
+def test_an_unmeasured_step_takes_the_median_of_the_measured_ones() -> None:
+    assert Speed({"a": 10.0, "b": 20.0, "c": 90.0}).step_sec(make_config()) == pytest.approx(0.02)
 
-    monkeypatch.setattr(pool, "map", die)
+
+@pytest.mark.parametrize("failure", [EOFError(), ConnectionResetError()])
+def test_workers_that_die_leave_the_time_unknown(
+    planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def die(*_: object) -> Any:
+        raise failure
+
+    monkeypatch.setattr(schedule, "measure_steps", die)
     assert calibrate([planned], Store(tmp_path), 2, "cpu") is None
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_step_that_fails_leaves_its_variant_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("not enough memory")
-
-    monkeypatch.setattr("gan_ablate.training.loop.choose_step", refuse)
-    assert calibration._time_step(make_config("mlp")) is None
-
-
-@pytest.mark.parametrize("changes", [{}, {"conditional": True, "num_classes": 10}])
-def test_a_step_takes_time(changes: dict[str, object]) -> None:
-    ms = calibration._time_step(make_config("mlp", batch_size=4, **changes))
-    assert ms is not None
-    assert ms > 0
-
-
-def test_a_gpu_is_not_guessed_at(planned: Plan, tmp_path: Path, pool: type[Pool]) -> None:
+def test_nothing_is_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     assert calibrate([planned], Store(tmp_path), 1, "cuda") is None
-    assert pool.timed == []
+    assert timed == []
 
 
-def test_ctrl_c_ends_the_pool_and_no_other_child_of_the_caller(
-    planned: Plan, tmp_path: Path, pool: type[Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wait() -> Any:
-        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
-        process.start()
-        return process
-
-    ours, theirs = wait(), wait()
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pool, "_processes", {ours.pid: ours}, raising=False)
-    monkeypatch.setattr(pool, "map", interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            calibrate([planned], Store(tmp_path), 2, "cpu")
-        ours.join(10)
-        theirs.join(0.2)
-        assert (ours.exitcode, theirs.exitcode) == (-signal.SIGKILL, None)
-    finally:
-        for process in (ours, theirs):
-            process.kill()
-            process.join()
+def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:
+    planned = plan(load_grid("batch_size"), seeds=2)
+    sizes = [variant.trained.batch_size for variant in planned.variants]
+    speed = Speed({step_key(variant.trained): variant.trained.batch_size for variant in planned.variants})
+    runs = missing_runs([planned], Store(tmp_path), speed)
+    assert [(run.seed, run.batch_size) for run in runs if isinstance(run, RunConfig)] == [
+        (seed, size) for seed in planned.seeds for size in sorted(sizes, reverse=True)
+    ]
 
 
-@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_step_without_memory_leaves_its_variant_out(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise failure
+def test_recorded_step_times_order_runs_where_nothing_was_timed(tmp_path: Path) -> None:
+    planned, store = plan(load_grid("architecture"), seeds=2), Store(tmp_path)
+    save_runs(store, planned, lambda *_: 1.0, step_ms=lambda c: 500.0 if c.trained.generator.kind == "mlp" else 1.0)
+    more = plan(load_grid("architecture"), seeds=3)
+    assert [look_up(config, "generator") for config in missing_runs([more], store)] == ["mlp", "dcgan"]
 
-    monkeypatch.setattr("gan_ablate.training.loop.choose_step", refuse)
-    assert calibration._time_step(make_config("mlp")) is None
+
+def test_a_measured_step_time_gives_the_runs_time() -> None:
+    config = make_config(steps=1_000, scoring={"features": "none"})
+    slow, fast = (estimate_run_sec(config, Speed({step_key(config): ms})) for ms in (100.0, 50.0))
+    assert slow - fast == pytest.approx(50)
+    another_seed = make_config(seed=7, steps=1_000, scoring={"features": "none"})
+    assert estimate_run_sec(another_seed, Speed({step_key(config): 100.0})) == slow
+    assert step_key(make_config(batch_size=128)) != step_key(make_config())
+
+
+def test_a_measured_sampling_time_counts_for_each_image() -> None:
+    config = make_config("mlp")  # G without batch norm: 1,280 final images and 1,280 of the curve
+    key = step_key(config)
+    slow, fast = (estimate_run_sec(config, Speed({key: 1.0}, {key: ms})) for ms in (3.0, 1.0))
+    assert config.generator.kind == "mlp"
+    assert config.generator.norm == "none"
+    assert slow - fast == pytest.approx(2 * 1_280 * 2e-3)
+
+
+def test_more_work_takes_longer() -> None:
+    assert estimate_run_sec(make_config(steps=200), Speed()) > estimate_run_sec(make_config(steps=100), Speed())
+    more_images = make_config(scoring={"features": "digits", "num_samples": 20_000})
+    assert estimate_run_sec(more_images, Speed()) > estimate_run_sec(make_config(), Speed())
+    learnt = make_config(scoring={"features": "digits", "representation": True})
+    plain = make_config(scoring={"features": "digits"})
+    assert estimate_run_sec(learnt, Speed()) > estimate_run_sec(plain, Speed()) + 9
+
+
+def test_a_grid_takes_its_start_the_worker_that_ends_last_and_the_report() -> None:
+    speed = Speed(start_sec=3.0)
+    report_sec = estimate_total_sec([], 2, 4, speed)
+    with_one = estimate_total_sec([40.0], 2, 4, speed)
+    assert with_one > 3 + 40 + report_sec
+    assert estimate_total_sec([40.0, 30.0, 20.0], 2, 4, speed) == pytest.approx(with_one + 10)
+    assert estimate_total_sec([40.0, 30.0, 20.0], 1, 4, speed) == pytest.approx(with_one + 50)
+    assert estimate_total_sec([], 2, 8, speed) > report_sec > 0

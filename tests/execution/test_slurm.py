@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from gan_ablate.design.external import AnyConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress, RunContext, Silent
-from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
+from tests.execution.observers import Killer, Recorder
 from tests.execution.untimed import compute_alone, untimed_by_id
 
 submitit = pytest.importorskip("submitit", reason="needs the extra: pip install gan-ablate[slurm]")
@@ -33,24 +32,6 @@ def quick_kid() -> None:
     """Compute KID over all subsets: a job's process does."""
 
 
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.notes: list[str] = []
-
-    def started(self, config: AnyConfig) -> None:
-        self.events.append(f"started {config.seed}")
-
-    def progressed(self, progress: Progress) -> None:
-        assert progress.step > 0
-
-    def noted(self, _: AnyConfig, words: str) -> None:
-        self.notes.append(words)
-
-    def finished(self, record: Record) -> None:
-        self.events.append(f"finished {record.config.seed}")
-
-
 def test_jobs_leave_the_records_of_local_runs(tmp_path: Path) -> None:
     from gan_ablate.execution.executors.slurm import PROGRESS_FILE, run_slurm
 
@@ -60,6 +41,7 @@ def test_jobs_leave_the_records_of_local_runs(tmp_path: Path) -> None:
     records = list(run_slurm(configs, context, 2, observer, cluster="local"))
     assert untimed_by_id(records) == compute_alone(configs, tmp_path / "local")
     assert sorted(event for event in observer.events if "finished" in event) == [f"finished {n}" for n in range(3)]
+    assert min(observer.steps, default=1) > 0
     assert list((tmp_path / "jobs" / "slurm").rglob("*.out"))
     assert not list((tmp_path / "jobs").rglob(PROGRESS_FILE))
 
@@ -67,20 +49,15 @@ def test_jobs_leave_the_records_of_local_runs(tmp_path: Path) -> None:
 def test_a_job_that_is_killed_is_tried_once_more(tmp_path: Path) -> None:
     from gan_ablate.execution.executors.slurm import run_slurm
 
-    class Assassin(Recorder):
-        left = 1
+    def kill_job(progress: Progress) -> bool:
+        if progress.step <= 50:
+            return False
+        found = subprocess.run(["pgrep", "-f", f"submitit.*{tmp_path}"], check=False, capture_output=True, text=True)
+        for pid in found.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        return True
 
-        def progressed(self, progress: Progress) -> None:
-            super().progressed(progress)
-            if self.left and progress.step > 50:
-                self.left -= 1
-                found = subprocess.run(
-                    ["pgrep", "-f", f"submitit.*{tmp_path}"], check=False, capture_output=True, text=True
-                )
-                for pid in found.stdout.split():
-                    os.kill(int(pid), signal.SIGKILL)
-
-    observer = Assassin()
+    observer = Killer(kill_job)
     context = RunContext(out=str(tmp_path / "jobs"), data_dir="d", checkpoint_sec=0.1)
     (record,) = run_slurm([make_config("mlp", steps=2_000)], context, None, observer, cluster="local")
     assert record.status == "completed"
@@ -110,20 +87,15 @@ def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_real_slurm_computes_an_array_and_requeues_what_it_preempts(tmp_path: Path) -> None:
     from gan_ablate.execution.executors.slurm import run_slurm
 
-    class Preempter(Recorder):
-        left = 1
-
-        def progressed(self, progress: Progress) -> None:
-            super().progressed(progress)
-            if self.left and progress.step > 100:
-                self.left -= 1
-                jobs = subprocess.run(
-                    ["squeue", "-h", "-t", "R", "-o", "%i"], check=True, capture_output=True, text=True
-                )
-                subprocess.run(["scontrol", "requeue", jobs.stdout.split()[0]], check=True)
+    def preempt(progress: Progress) -> bool:
+        if progress.step <= 100:
+            return False
+        jobs = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i"], check=True, capture_output=True, text=True)
+        subprocess.run(["scontrol", "requeue", jobs.stdout.split()[0]], check=True)
+        return True
 
     configs: list[Any] = [make_config("mlp", seed=seed, steps=1_000) for seed in range(3)]
-    observer = Preempter()
+    observer = Killer(preempt)
     context = RunContext(out=str(tmp_path / "jobs"), data_dir="d", checkpoint_sec=0.2)
     records = list(run_slurm(configs, context, None, observer, settings={"time": "10"}))
     assert [record.status for record in records] == ["completed"] * 3

@@ -12,7 +12,7 @@ from gan_ablate.atomic_io import lease
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, Silent
 from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
-from gan_ablate.execution.executors.worker import check, compute
+from gan_ablate.execution.executors.worker import check, compute, measure
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
@@ -172,6 +172,24 @@ def test_want_of_memory_is_said_alike_wherever_it_is_wanted(
     queue = RunQueue([], None, Store(Path(context.out)), Silent())
     assert list(queue.take_in(kind, record, record.config)) == []
     assert queue.next() == record.config
+
+
+@pytest.mark.parametrize("changes", [{}, {"conditional": True, "num_classes": 10}])
+def test_a_step_and_an_image_take_time(context: RunContext, changes: dict[str, object]) -> None:
+    times = measure(make_config("mlp", batch_size=4, **changes), context)
+    assert times is not None
+    assert min(times) > 0
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_step_without_memory_has_no_time(
+    context: RunContext, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("gan_ablate.training.loop.choose_step", refuse)
+    assert measure(make_config("mlp"), context) is None
 
 
 def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan_ablate.execution.executors.local import MULTIPROCESSING, start_server
+from gan_ablate.execution.executors.worker import start_process
 from gan_ablate.scoring import scorer as score_module
 from gan_ablate.scoring.extractors import ClassifierExtractor, Features
 from gan_ablate.scoring.metrics import (
@@ -547,10 +547,7 @@ def load_in_a_loop(cache: str) -> None:
 
 @pytest.mark.slow
 def test_workers_that_come_at_once_never_read_half_a_file(tmp_path: Path) -> None:
-    start_server()
-    workers = [MULTIPROCESSING.Process(target=load_in_a_loop, args=(str(tmp_path),)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
+    workers = [start_process(load_in_a_loop, str(tmp_path)) for _ in range(3)]
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]

@@ -22,7 +22,7 @@ ExecutorName = Literal["local", "ray", "slurm"]
 
 
 class Executor(Protocol):
-    """Computes runs, in about the order given; closing what it returns stops all of them."""
+    """Computes runs, in about the order given; to close the returned generator stops all of them."""
 
     def __call__(
         self,
@@ -54,12 +54,12 @@ def choose_executor(
     """Return an executor by its name; None stands for this machine.
 
     Args:
-        name: which.
-        ray_address: of a Ray cluster, instead of one that is started here.
+        name: of the executor.
+        ray_address: of a Ray cluster; without, one is started on this machine.
         slurm: settings of sbatch.
 
     Raises:
-        UserError: if the package that it needs is not there, or a setting belongs to another one.
+        UserError: if a package is missing, or a setting belongs to another executor.
     """
     check_settings(name, ray_address, slurm)
     if name == "local":
@@ -79,23 +79,23 @@ def choose_executor(
 
 
 MAX_ATTEMPTS = 2
-"""How often a run is begun, or gone on with, before a worker's death is taken for its own fault."""
+"""How often a run is begun or resumed before it counts as failed because its worker died."""
 
 ASK_AGAIN_SEC = 2.0
-"""After so long it is asked again for a run that another command was computing."""
+"""Seconds between two attempts at a run that another command computes."""
 
 _WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
-"""How messages begin of runs that may succeed when less goes on beside them."""
+"""Beginnings of the messages of runs that may succeed when fewer runs go on at once."""
 
 
 class RunQueue:
-    """The runs that are still to be computed, and what happens to those that were not.
+    """The runs that are still to be computed; it decides which of them are tried again.
 
     Args:
-        configs: in the order in which they are to be begun.
-        more: asked for further runs whenever all have ended, until there are none.
-        store: where a run that is given up is recorded.
-        observer: receives runs that are put off or tried again.
+        configs: the runs, in the order in which they begin.
+        more: called for further runs whenever all have ended, until it returns none.
+        store: receives the records of runs that are given up.
+        observer: receives notes on runs that wait or are tried again.
     """
 
     def __init__(
@@ -107,45 +107,45 @@ class RunQueue:
     ) -> None:
         self._pending = deque(configs)
         self._more, self._store, self._observer = more, store, observer
-        self._elsewhere: list[tuple[float, AnyConfig]] = []
+        self._computed_by_others: list[tuple[float, AnyConfig]] = []
         self._attempts: Counter[str] = Counter()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def has_work(self, *, is_idle: bool) -> bool:
-        """Whether a run waits, is computed by another command, or may still come; asks for more where all have ended.
+        """Whether a run is pending, is computed by another command, or may still come; asks for more when idle.
 
         Args:
             is_idle: whether no run is under way.
         """
-        if self._more is not None and is_idle and not self._pending and not self._elsewhere:
+        if self._more is not None and is_idle and not self._pending and not self._computed_by_others:
             self._pending.extend(self._more())
         may_come = self._more is not None and not is_idle
-        return bool(self._pending or self._elsewhere) or may_come
+        return bool(self._pending or self._computed_by_others) or may_come
 
     def next(self) -> AnyConfig | None:
-        """Return the next run, or None where none is to be begun now."""
+        """Return the next run, or None if none can begin now."""
         now = time.monotonic()
-        self._pending.extend(config for at, config in self._elsewhere if at <= now)
-        self._elsewhere = [(at, config) for at, config in self._elsewhere if at > now]
+        self._pending.extend(config for at, config in self._computed_by_others if at <= now)
+        self._computed_by_others = [(at, config) for at, config in self._computed_by_others if at > now]
         return self._pending.popleft() if self._pending else None
 
     def put_back(self, run: AnyConfig) -> None:
-        """Take back a run that was not begun, or was stopped by another process, behind all others."""
+        """Append a run that did not begin, or that another process stopped."""
         self._pending.append(run)
 
     def take_in(self, kind: str, value: Any, run: AnyConfig) -> Iterator[Record]:
-        """Take in how a run ended, as ``worker.compute`` tells it, and give its record if that is the last word.
+        """Handle the end of a run, as ``worker.compute`` returns it; yield its record if the run is not tried again.
 
         Raises:
-            UserError: if the disk takes no more.
+            UserError: if the disk refused to write.
         """
         if kind == "refused":
             raise value
         if kind == "busy":
-            if run.run_id not in self._told:
-                self._told.add(run.run_id)
+            if run.run_id not in self._noted:
+                self._noted.add(run.run_id)
                 self._observer.noted(run, "another command computes it; waits for its record")
-            self._elsewhere.append((time.monotonic() + ASK_AGAIN_SEC, run))
+            self._computed_by_others.append((time.monotonic() + ASK_AGAIN_SEC, run))
         elif kind == "stopped":
             self.put_back(run)
         else:
@@ -154,7 +154,7 @@ class RunQueue:
                 yield value
 
     def give_up(self, run: AnyConfig, reason: str) -> Iterator[Record]:
-        """Take back a run whose process was lost, once; after that, record its failure and give the record."""
+        """Try a run again whose process was lost, once; after that, save its failure and yield the record."""
         if not self._is_retried(run, reason):
             yield self._store.save_failure(run, reason)
 

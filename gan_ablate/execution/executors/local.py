@@ -2,99 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
-import signal
-import sys
 import time
-from contextlib import chdir, contextmanager, suppress
+from collections import deque
 from dataclasses import dataclass
-from multiprocessing import connection, context, forkserver, reduction, resource_tracker, spawn, util
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.errors import UserError, describe_exit
 from gan_ablate.execution.executors import RunQueue
-from gan_ablate.execution.executors.worker import list_inputs, serve
+from gan_ablate.execution.executors.worker import kill_server, list_inputs, serve, start_process
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
+    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import RunContext, RunObserver
+    from gan_ablate.execution.executors.worker import StepTimes
     from gan_ablate.execution.records import Record
-
-# Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
-# a fork of this process would inherit threads and CUDA in an undefined state. The server is our own. The one that
-# ``multiprocessing`` keeps for the whole process belongs to the caller, with what it is to import.
-_HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
-_SERVER = forkserver.ForkServer()
-_SERVER.set_forkserver_preload(["gan_ablate.execution.run"])
-
-
-@contextmanager
-def _start_method_left_open() -> Iterator[None]:
-    """Leave it to the caller to choose how its processes start: to start one fixes that for the whole program."""
-    is_open = multiprocessing.get_start_method(allow_none=True) is None
-    try:
-        yield
-    finally:
-        if is_open:
-            multiprocessing.set_start_method(None, force=True)
-
-
-if sys.platform == "win32":
-    MULTIPROCESSING: Any = multiprocessing.get_context("spawn")
-else:
-    from multiprocessing import popen_forkserver
-
-    def _close_all(*descriptors: int) -> None:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-    class _Launch(popen_forkserver.Popen):
-        """Starts a process as its base class does, from our server."""
-
-        _fds: list[int]
-
-        def _launch(self, process_obj: BaseProcess) -> None:
-            content = io.BytesIO()
-            with _start_method_left_open():
-                context.set_spawning_popen(self)
-                try:
-                    reduction.dump(spawn.get_preparation_data(process_obj.name), content)
-                    reduction.dump(process_obj, content)
-                finally:
-                    context.set_spawning_popen(None)
-                self.sentinel, pipe = _SERVER.connect_to_new_process(self._fds)
-            self.finalizer = util.Finalize(self, _close_all, (os.dup(pipe), self.sentinel))
-            with os.fdopen(pipe, "wb") as file:
-                file.write(content.getbuffer())
-            self.pid = forkserver.read_signed(self.sentinel)
-
-    class _Process(context.ForkServerProcess):
-        @staticmethod
-        def _Popen(process_obj: BaseProcess) -> _Launch:  # noqa: N802 (its base class calls it so)
-            return _Launch(process_obj)
-
-    class _Context(context.ForkServerContext):
-        Process = _Process
-
-    MULTIPROCESSING = _Context()
 
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
 
 MAX_JOBS = 1_024
-"""More processes than any one machine has cores, and fewer than its process table has room for."""
+"""More processes than a machine has cores, and fewer than its process table holds."""
 
 GRACE_SEC = 5.0
-"""How long workers have to write a checkpoint when all is to stop: a step and a file; scoring may take longer."""
+"""Seconds that workers have to finish a step and write a checkpoint when all runs stop; scoring may take longer."""
 
 
 @dataclass(eq=False)
@@ -109,7 +50,10 @@ class _Worker:
 def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> int:
     """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
 
-    Users' scripts take a GPU by themselves where there is one, whatever ``device`` says.
+    Args:
+        jobs: as asked for, or None.
+        device: of the runs.
+        plans: of the runs. Users' scripts take a GPU where there is one, whatever ``device`` says.
 
     Raises:
         UserError: if ``jobs`` is below one, or more than any machine could run.
@@ -138,24 +82,24 @@ def run_local(
     observer: RunObserver,
     more: Callable[[], Sequence[AnyConfig]] | None = None,
 ) -> Generator[Record]:
-    """Compute runs in worker processes, in the order given; the iterator gives each record as it comes.
+    """Compute runs in worker processes, in the order given, and yield each record when its run ends.
 
     The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs.
-    One that dies is replaced; its run is tried once more, from its checkpoint, and then recorded as failed. A run that
-    another command computes is left to it, and its record taken. Closing the iterator stops all runs at checkpoints.
+    A worker that dies is replaced; its run is resumed once, and fails the second time. For a run that another command
+    computes, the executor waits and takes its record. To close the generator stops all runs at checkpoints.
 
     Args:
-        configs: the runs, those that take longest first.
+        configs: the runs, the longest first.
         context: where and how.
         jobs: how many workers, each with one thread.
         observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
+        more: called for further runs whenever all have ended, until it returns none.
 
     Raises:
-        UserError: if data, extractor or device cannot be had; no run has started then. Or if the disk takes no more.
+        UserError: if data, extractor or device are not there, before any run starts; or if the disk refuses to write.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
-    first = _start_worker(context, cores[0])
+    first = _start_first(context, cores[0])
     try:
         _check_first(first, configs)
     except BaseException:
@@ -165,14 +109,14 @@ def run_local(
 
 
 def _list_cores() -> list[int]:
-    """Cores that this process may use; empty where the system does not say."""
+    """Return the cores that this process may use; none where the system does not name them."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _cores_of_workers(context: RunContext, num_workers: int) -> Sequence[int | None]:
-    """Give each worker a core of its own where the runs fill the machine; fewer leave it to the system to place them.
+    """Pin each worker to a core where the workers fill the machine; the system places fewer workers.
 
-    Two commands that run at the same time, a worker each, would otherwise meet on the first core.
+    Two commands at the same time, with a worker each, would otherwise meet on the first core.
     """
     cores = _list_cores()
     return cores if context.device == "cpu" and num_workers == len(cores) else [None] * num_workers
@@ -210,17 +154,17 @@ def _serve(
 
 
 def _give(worker: _Worker, run: AnyConfig, queue: RunQueue) -> None:
-    """Let a worker compute a run; one that is just gone is found out when it is listened to."""
+    """Let a worker compute a run, or put the run back where the worker is gone."""
     try:
-        worker.pipe.send(("execute", run))
+        worker.pipe.send(("run", run))
         worker.run = run
-    except OSError:
+    except OSError:  # ``_receive`` replaces it
         worker.is_leaving = True
         queue.put_back(run)
 
 
 def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
-    """Let a worker load what the runs need, once for each data set and way to score."""
+    """Let a worker load what the runs need, once for each data set, way to score and variant with user code."""
     for config in list_inputs(configs):
         worker.pipe.send(("check", config))
         try:
@@ -236,7 +180,7 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
 def _receive(
     worker: _Worker, workers: list[_Worker], queue: RunQueue, context: RunContext, observer: RunObserver
 ) -> Iterator[Record]:
-    """Take in all that a worker has sent; replace it if it died."""
+    """Handle all messages of a worker; replace a worker that died."""
     try:
         while worker.pipe.poll():
             kind, value = worker.pipe.recv()
@@ -247,7 +191,7 @@ def _receive(
             else:
                 run, worker.run = worker.run, None
                 assert run is not None
-                worker.is_leaving = kind == "stopped"  # another process has stopped it: its end is no crash
+                worker.is_leaving = kind == "stopped"  # by another process: its end is no crash
                 yield from queue.take_in(kind, value, run)
     except (EOFError, ConnectionResetError):
         worker.process.join()
@@ -257,47 +201,81 @@ def _receive(
             yield from queue.give_up(worker.run, f"the worker process died ({describe_exit(worker.process.exitcode)})")
 
 
-def start_server() -> None:
-    """Start the process that workers are forked from, deaf to Ctrl-C: it would die of it while it imports."""
-    if not _HAS_FORK_SERVER:
-        return
-    # They start as `python -c` does, which imports from the current folder first: there, a user's queue.py would be
-    # taken for the standard library's. Workers go back to this folder.
-    with chdir(Path(sys.base_prefix)), _start_method_left_open():
-        resource_tracker.ensure_running()  # on its way it would unblock what is blocked here
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            _SERVER.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _start_first(context: RunContext, core: int | None = None) -> _Worker:
+    """Start the first worker; kill the server on an interrupt, as it may still be importing."""
+    try:
+        return _start_worker(context, core)
+    except KeyboardInterrupt:
+        kill_server()
+        raise
 
 
-def kill_server() -> None:
-    """Kill the process that workers are forked from: it may still be importing. Another is started when needed."""
-    pid = getattr(_SERVER, "_forkserver_pid", None)
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _start_worker(context: RunContext, core: int | None) -> _Worker:
-    start_server()
-    ours, theirs = MULTIPROCESSING.Pipe()
-    process = MULTIPROCESSING.Process(target=serve, args=(theirs, context, core), daemon=True)
-    process.start()
+def _start_worker(context: RunContext, core: int | None = None) -> _Worker:
+    ours, theirs = multiprocessing.Pipe()
+    process = start_process(serve, theirs, context, core)
     theirs.close()
     return _Worker(process, ours, core)
 
 
-def _stop(workers: Sequence[_Worker]) -> None:
+def measure_steps(
+    configs: Mapping[str, RunConfig], context: RunContext, num_jobs: int, max_sec: float
+) -> tuple[float, float, dict[str, StepTimes]]:
+    """Time training steps in worker processes, as many at once as there will be runs.
+
+    Args:
+        configs: key → a run to time.
+        context: of the runs.
+        num_jobs: how many at once.
+        max_sec: after so many seconds no other run is begun.
+
+    Returns:
+        The seconds until a worker is ready; the milliseconds of an image in the digits' classifier; key → the times
+        of a run, without the runs that failed or were not begun.
+
+    Raises:
+        EOFError, OSError: if a worker dies.
+    """
+    started_at = time.perf_counter()
+    workers = [_start_first(context)]
+    try:
+        workers[0].pipe.send(("measure", None))
+        _, classifier_ms = workers[0].pipe.recv()
+        start_sec = time.perf_counter() - started_at
+        workers += [_start_worker(context) for _ in range(min(num_jobs, len(configs)) - 1)]
+        return start_sec, classifier_ms, _measure_on(workers, configs, time.perf_counter() + max_sec)
+    finally:
+        _stop(workers, grace_sec=0)
+
+
+def _measure_on(workers: Sequence[_Worker], configs: Mapping[str, RunConfig], deadline: float) -> dict[str, StepTimes]:
+    pending = deque(configs.items())
+    idle: list[Any] = [worker.pipe for worker in workers]
+    busy: dict[Any, str] = {}
+    times: dict[str, StepTimes] = {}
+    while True:
+        while idle and pending and time.perf_counter() < deadline:
+            pipe, (key, config) = idle.pop(), pending.popleft()
+            pipe.send(("measure", config))
+            busy[pipe] = key
+        if not busy:
+            return times
+        for pipe in connection.wait(list(busy)):
+            idle.append(pipe)
+            _, measured = idle[-1].recv()
+            key = busy.pop(pipe)
+            if measured is not None:
+                times[key] = measured
+
+
+def _stop(workers: Sequence[_Worker], grace_sec: float = GRACE_SEC) -> None:
     """Stop workers; those with a run write a checkpoint. Kill those that take too long, or all on an interrupt."""
     try:
         for worker in workers:
             if worker.run is None:
-                worker.pipe.close()  # what a worker takes for the end of its work
+                worker.pipe.close()  # which ends a worker's work
             else:
                 worker.process.terminate()
-        deadline = time.monotonic() + GRACE_SEC
+        deadline = time.monotonic() + grace_sec
         for worker in workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
     finally:

@@ -32,17 +32,17 @@ TICK_SEC = 0.5
 """Seconds between two updates of the observer."""
 
 MAX_LOST = 3
-"""How often Ray begins a task anew whose node or process was lost."""
+"""How often Ray restarts a task whose node or process was lost."""
 
 CALL_SEC = 10.0
-"""How long a cluster may take to answer."""
+"""Seconds that a cluster may take to answer."""
 
 GRACE_SEC = 20.0
-"""How long tasks have to write a checkpoint when all is to stop."""
+"""Seconds that tasks have to write a checkpoint when all runs stop."""
 
 
 class _Mailbox:
-    """Takes what tasks say, and tells them whether they are to stop; on the driver's node, as others may be lost."""
+    """Takes messages of tasks, and answers whether they stop. It lives on the driver's node: others may be lost."""
 
     def __init__(self) -> None:
         self._letters: list[tuple[str, Any]] = []
@@ -69,21 +69,21 @@ def run_ray(
     *,
     address: str | None = None,
 ) -> Generator[Record]:
-    """Compute runs as Ray tasks, one a run, each with a CPU or a GPU; as ``run_local`` does otherwise.
+    """Compute runs as Ray tasks, one a run, each with a CPU or a GPU; otherwise like ``run_local``.
 
-    A task whose node is lost begins anew elsewhere: from its checkpoint, where nodes share the results folder. Nodes
-    need this package and the data where this machine has them.
+    A task whose node is lost restarts on another node, from its checkpoint if the nodes share the results folder. Nodes
+    need this package, and the data at the same path as on this machine.
 
     Args:
-        configs: the runs, those that take longest first.
+        configs: the runs, the longest first.
         context: where and how.
         jobs: how many tasks at once; by default as many as the cluster has CPUs, or GPUs.
         observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
-        address: of a cluster, as ``ray.init`` takes it; without, one is started on this machine.
+        more: called for further runs whenever all have ended, until it returns none.
+        address: of a cluster, as ``ray.init`` takes it; without, a cluster starts on this machine.
 
     Raises:
-        UserError: if there is no cluster at the address, or data, extractor or device cannot be had.
+        UserError: if there is no cluster at the address, or data, extractor or device are not there.
     """
     _call(address)
     handler = signal.getsignal(signal.SIGTERM)
@@ -93,7 +93,7 @@ def run_ray(
         reason = str(refused).strip().partition("\n")[0]
         raise UserError(f"--ray-address {address}: no Ray cluster there ({reason})") from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray has taken it, to leave without a word
+        signal.signal(signal.SIGTERM, handler)  # Ray replaces it, and ends silently
     share = {"num_cpus": 1} if context.device == "cpu" else {"num_cpus": 1, "num_gpus": 1}
     kind = "CPU" if context.device == "cpu" else "GPU"
     slots = int(ray.cluster_resources().get(kind, 0))
@@ -104,7 +104,7 @@ def run_ray(
 
 
 def _call(address: str | None) -> None:
-    """See whether anybody answers at an address: Ray itself would ask for minutes."""
+    """Check that a cluster answers at an address: Ray itself tries for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return
@@ -115,7 +115,7 @@ def _call(address: str | None) -> None:
 
 
 def _check(configs: Sequence[AnyConfig], context: RunContext, share: dict[str, int]) -> None:
-    """Let one node load what the runs need, once for each data set and way to score."""
+    """Let nodes load what the runs need, once for each data set, way to score and variant with user code."""
     on_node = ray.remote(**share)(_check_on_node)
     for problem in ray.get([on_node.remote(config, context) for config in list_inputs(configs)]):
         if problem is not None:
@@ -174,9 +174,9 @@ def _take_in(reference: Any, run: AnyConfig, queue: RunQueue, store: Store) -> I
         kind, value, files = ray.get(reference)
     except RayError as lost:
         reason = str(lost).strip().partition("\n")[0]
-        yield store.save_failure(run, f"the Ray task was lost ({reason})")  # Ray has tried again as often as it may
+        yield store.save_failure(run, f"the Ray task was lost ({reason})")  # after ``MAX_LOST`` restarts
         return
-    for name, content in files.items():  # of a node that does not share the folder; the record comes last
+    for name, content in files.items():  # of a node without the shared folder; the record comes last
         write_atomically(store.run_dir(run.run_id) / name, content)
     yield from queue.take_in(kind, value, run)
 
@@ -190,10 +190,10 @@ def _check_on_node(config: AnyConfig, context: RunContext) -> Exception | None:
 def _compute_on_node(
     config: AnyConfig, context: RunContext, token: str, mailbox: Any
 ) -> tuple[str, Any, dict[str, bytes]]:
-    """Compute a run on whichever node this is.
+    """Compute a run on this node.
 
     Returns:
-        As ``compute`` does; and the files that it wrote, name → content, where this node does not share the folder.
+        The result of ``compute``, and file name → content of what it wrote, if this node does not share the folder.
     """
     prepare(1, None)
     answers: list[Any] = []

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from gan_ablate.execution.records import Record
 
 TICK_SEC = 1.0
-"""How often jobs are looked at; submitit asks Slurm itself more rarely."""
+"""Seconds between two looks at the jobs; submitit asks Slurm more rarely."""
 
 TIMEOUT_MIN = 24 * 60
-"""Minutes that a job may take, unless it is said otherwise."""
+"""Minutes that a job may take by default."""
 
 PROGRESS_FILE = "progress.json"
-"""In a run's folder while it is computed: what the command that waits shows."""
+"""The progress of a run, in its folder while it is computed, for the display."""
 
 
 class _Job:
-    """What a job does. submitit keeps it in a file; Slurm begins it anew where it was preempted or timed out."""
+    """A job's work. submitit saves it in a file; Slurm restarts it after preemption or a timeout."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -56,7 +56,7 @@ class _Job:
             path.unlink(missing_ok=True)
 
     def checkpoint(self, config: AnyConfig) -> Any:
-        """Ask for the same job again: the run goes on from its last checkpoint."""
+        """Submit the same job again: the run resumes from its last checkpoint."""
         return submitit.helpers.DelayedSubmission(self, config)
 
 
@@ -70,22 +70,23 @@ def run_slurm(
     settings: Mapping[str, str] | None = None,
     cluster: str = "slurm",
 ) -> Generator[Record]:
-    """Compute runs as jobs of an array, one a run; as ``run_local`` does otherwise.
+    """Compute runs as jobs of an array, one a run; otherwise like ``run_local``.
 
-    The results folder has to lie where all nodes see it; jobs' logs go to its ``slurm/``. A job that is preempted or
-    runs out of time is queued again and goes on from its checkpoint. When this command is stopped, jobs are cancelled.
+    The results folder has to be on a file system that all nodes share; its ``slurm/`` takes the jobs' logs. A job that
+    is preempted or runs out of time is queued again and resumes from its checkpoint. When this command stops, jobs are
+    cancelled.
 
     Args:
-        configs: the runs, those that take longest first.
+        configs: the runs, the longest first.
         context: where and how.
-        jobs: how many at once; by default as many as Slurm lets.
+        jobs: how many at once; by default as many as Slurm allows.
         observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
+        more: called for further runs whenever all have ended, until it returns none.
         settings: of sbatch, such as ``{"partition": "gpu", "time": "120"}``.
         cluster: ``"slurm"``; ``"local"`` for processes on this machine instead.
 
     Raises:
-        UserError: if there is no Slurm on this machine, or a setting is not one.
+        UserError: if this machine has no Slurm, or a setting is unknown.
     """
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("--executor slurm: no sbatch on this machine; valid: local, ray")

@@ -1,14 +1,18 @@
-"""The worker process: receive runs through a pipe, compute them, and send back their progress and results."""
+"""The worker process: start it, receive tasks through a pipe, run, check or measure, and send back the results."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import threading
+import statistics
+import sys
+import time
 import traceback
-from multiprocessing import connection
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import chdir, suppress
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory
@@ -18,19 +22,79 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
+    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import Progress, RunContext
     from gan_ablate.execution.records import Record
 
+# Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
+# a fork of this process would inherit threads and CUDA in an undefined state. The server is our own. The one that
+# ``multiprocessing`` keeps for the whole process belongs to the caller, with its own list of imports.
+_HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
+_SERVER = forkserver.ForkServer()
+_SERVER.set_forkserver_preload(["gan_ablate.execution.run"])
+
+Task = Literal["run", "check", "measure"]
+"""What a worker is asked to do."""
+
 Ending = Literal["record", "busy", "stopped", "refused"]
-"""How a run ended here: with a record; left to another command that has it; at a checkpoint; or for want of a disk."""
+"""How a run ends: with a record; computed by another command; stopped at a checkpoint; refused by the disk."""
+
+StepTimes = tuple[float, float]
+"""Milliseconds of a training step, and to sample an image."""
+
+NUM_SAMPLED = 128
+"""Images that are sampled to time it."""
+
+WARM_UP_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SEC = 2, 4, 0.4
+"""Steps that are not timed, then at least so many timed ones, and more until so many seconds are over."""
+
+
+def start_process(target: Callable[..., object], *args: object) -> BaseProcess:
+    """Start a process that has imported PyTorch; the caller's fork server and start method stay as they are."""
+    process: BaseProcess = _CONTEXT.Process(target=target, args=args, daemon=True)
+    is_open = multiprocessing.get_start_method(allow_none=True) is None
+    connect = forkserver.connect_to_new_process
+    try:
+        if _HAS_FORK_SERVER:
+            _start_server()
+            forkserver.connect_to_new_process = _SERVER.connect_to_new_process
+        process.start()
+    finally:
+        forkserver.connect_to_new_process = connect
+        if is_open:  # to start a process chooses for the whole program
+            multiprocessing.set_start_method(None, force=True)
+    return process
+
+
+def _start_server() -> None:
+    """Start the process that workers are forked from. It ignores Ctrl-C, which would kill it while it imports."""
+    # It starts as `python -c` does, which imports from the current folder first: there, a user's queue.py would be
+    # taken for the standard library's. Workers go back to this folder.
+    with chdir(Path(sys.base_prefix)):
+        resource_tracker.ensure_running()  # otherwise ``ensure_running`` starts it, and unblocks the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            _SERVER.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def kill_server() -> None:
+    """Kill the process that workers are forked from; it may still be importing. The next worker starts another."""
+    pid = getattr(_SERVER, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
-    """Serve runs until the parent closes the pipe, or SIGTERM stops the one under way.
+    """Serve tasks until the parent closes the pipe, or SIGTERM stops the run under way.
 
-    Answers to a ``("check", config)`` are ``("checked", problem or None)``, to an ``("execute", config)``
-    ``("started", config)`` and ``("progress", Progress)``, unless another command has the run, and at last an ending.
+    A task is ``(name, config)``. Answers to ``run`` are ``("started", config)`` and ``("progress", Progress)``, unless
+    another command computes the run, and at last an ``Ending``. The answer to ``check`` is ``("checked", problem or
+    None)``, to ``measure`` ``("measured", StepTimes or None)``, or the classifier's time where ``config`` is None.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,18 +110,24 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
     def send(kind: str, value: Any) -> None:
         try:
             pipe.send((kind, value))
-        except OSError:  # the parent is gone, and with it whoever wanted this run
+        except OSError:  # the parent is gone
             os._exit(1)
 
     while not is_stopping:
+        task: Task
         try:
             task, config = pipe.recv()
         except (EOFError, OSError):
             return
-        if task == "check":
-            send("checked", check(config, context))
-        else:
-            send(*compute(config, context, send, lambda: is_stopping))
+        match task:
+            case "run":
+                send(*compute(config, context, send, lambda: is_stopping))
+            case "check":
+                send("checked", check(config, context))
+            case "measure":
+                send("measured", measure_classifier() if config is None else measure(config, context))
+            case _:
+                assert_never(task)
 
 
 def compute(
@@ -71,14 +141,12 @@ def compute(
     Args:
         config: the run.
         context: where and how.
-        send: told ``"started"`` and ``"progress"``.
+        send: receives ``"started"`` and ``"progress"``.
         should_stop: asked after every step whether to stop here.
 
     Returns:
-        How it ended, with the record where there is one, else with the run, or with what the disk refused.
+        How the run ended, and the record, the run itself, or the error of the disk.
     """
-    from pathlib import Path
-
     from gan_ablate.atomic_io import lease
     from gan_ablate.execution.checkpoint import RunStoppedError
     from gan_ablate.execution.run import execute
@@ -110,7 +178,12 @@ def compute(
 
 
 def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
-    """Prepare this process for training: memory that is kept, so many threads, and these cores if any are named."""
+    """Prepare this process for training.
+
+    Args:
+        num_threads: of PyTorch.
+        cores: that the process may use; None leaves all of them.
+    """
     import torch
 
     from gan_ablate.training.runtime import keep_memory
@@ -119,18 +192,6 @@ def prepare(num_threads: int, cores: Sequence[int] | None) -> None:
     torch.set_num_threads(num_threads)
     if cores is not None:
         os.sched_setaffinity(0, cores)
-
-
-def follow_parent() -> None:
-    """Let this process end with the one that asked for it, also where that one is killed and cannot say so."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def list_inputs(configs: Iterable[AnyConfig]) -> list[AnyConfig]:
@@ -146,7 +207,7 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
-    """Load what a run needs; return what is wrong with it, or None."""
+    """Load what a run needs, and return the problem if there is one."""
     from gan_ablate.execution.environment import check_inputs
     from gan_ablate.training.user_code import allow_code
 
@@ -158,6 +219,57 @@ def check(config: AnyConfig, context: RunContext) -> Exception | None:
     except Exception as failure:
         if is_out_of_memory(failure):
             return UserError(f"--dataset {config.dataset}: {describe_out_of_memory(failure)}")
-        # shown to the user in full: it is a defect
+        # A defect: the user sees it in full.
         return RuntimeError(traceback.format_exc())
     return None
+
+
+def measure(config: RunConfig, context: RunContext) -> StepTimes | None:
+    """Return the times of a run's steps, in the median, and of its sampling; None where a step fails.
+
+    The run itself says why it fails.
+    """
+    import torch
+
+    from gan_ablate.scoring.scorer import scoring_latents
+    from gan_ablate.training.loop import choose_step
+    from gan_ablate.training.trainer import Trainer
+    from gan_ablate.training.user_code import allow_code
+
+    allow_code(context.folders)
+    shape = (2 * config.batch_size, config.num_channels, config.image_size, config.image_size)
+    times: list[float] = []
+    try:
+        images = torch.randint(256, shape, dtype=torch.uint8)
+        labels = torch.arange(len(images)) % config.num_classes if config.num_classes else None
+        trainer = Trainer(config, images, labels)
+        take_step = choose_step(trainer)
+        for _ in range(WARM_UP_STEPS):
+            take_step()
+        while len(times) < MIN_TIMED_STEPS or sum(times) < MIN_TIMED_SEC:
+            times.append(_time(take_step))
+        z, _ = scoring_latents(config, NUM_SAMPLED, labels)
+        generator = trainer.generator.eval()
+        with torch.no_grad():
+            sample_sec = min(_time(lambda: generator(z)) for _ in range(2))
+    except (RuntimeError, MemoryError, UserError):  # of PyTorch, mostly of memory, or of user code
+        return None
+    return statistics.median(times) * 1e3, sample_sec / NUM_SAMPLED * 1e3
+
+
+def measure_classifier() -> float:
+    """Return the milliseconds of an image in the digits' classifier."""
+    import torch
+
+    from gan_ablate.scoring.extractors import build_extractor
+
+    extractor = build_extractor("digits", torch.device("cpu"))
+    images = torch.zeros(512, 1, 28, 28, dtype=torch.uint8)
+    extractor(images)
+    return _time(lambda: extractor(images)) / len(images) * 1e3
+
+
+def _time(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
