@@ -23,7 +23,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
@@ -153,8 +153,7 @@ class Allocation:
         store: where the runs lie.
         speed: the machine's, if it is known.
         max_hours: after so many hours no other seed is begun.
-        on_look: called with a plan and every look at it, in order.
-        observer: told which runs are to be expected.
+        observer: is notified of each interim analysis, in order, and of the runs to expect.
 
     Attributes:
         states: how far each block is, once ``list_runs`` was called.
@@ -169,7 +168,6 @@ class Allocation:
         store: Store,
         speed: Speed | None,
         max_hours: float | None,
-        on_look: Callable[[Plan, InterimAnalysis], None] | None,
         observer: RunObserver,
     ) -> None:
         for config in (block.baseline.config for block in blocks):
@@ -178,7 +176,7 @@ class Allocation:
                     f"--until settled: {config.dataset} is not scored; valid: with --inception-weights PATH"
                 )
         self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
-        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
+        self._max_hours, self._started_at = max_hours, time.monotonic()
         self._attempted: set[str] = set()
         self._num_reported = [0] * len(blocks)
         self.states: list[SequentialState] = []
@@ -212,9 +210,8 @@ class Allocation:
 
     def _report_looks(self) -> None:
         for number, (block, state) in enumerate(zip(self._blocks, self.states, strict=True)):
-            if self._on_look is not None:
-                for look in state.looks[self._num_reported[number] :]:
-                    self._on_look(block, look)
+            for look in state.looks[self._num_reported[number] :]:
+                self._observer.analysed(block, look)
             self._num_reported[number] = len(state.looks)
 
     def _read_runs(self, block: Plan) -> pd.DataFrame:

@@ -135,6 +135,11 @@ class MethodsPage(Page):
 def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     """Rebuild ``report.md``, ``report.html`` and the files of every grid that was run into a results folder.
 
+    >>> from gan_ablate import load_grid, plan, run_grid, write_report
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> write_report("results").as_posix()
+    'results/report.md'
+
     Args:
         out: the results folder.
         figures_as_pdf: whether each figure is also wanted as PDF, for papers.

@@ -22,7 +22,7 @@ from gan_ablate.design.plan import Plan, plan
 from gan_ablate.execution import command as listening
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.command import Log, ProgramError
-from gan_ablate.execution.context import Progress, RunContext
+from gan_ablate.execution.context import Compute, Progress, RunContext
 from gan_ablate.execution.external import execute_program, fill_command, list_links, make_environment
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
@@ -154,7 +154,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path) -
         np.save("images.npy", images)
     """
     planned = plan_script(tmp_path / "mine", script)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    runs = run_grid(planned, warm(tmp_path / "out"), Compute(jobs=2))
     assert sorted(runs["status"]) == ["completed"] * 3 + ["failed"]
     failed = runs.loc[runs["status"] == "failed"].iloc[0]
     assert (failed["noise"], failed["seed"]) == ("high", 1)
@@ -163,7 +163,7 @@ def test_one_that_fails_leaves_the_others_alone_and_is_told_of(tmp_path: Path) -
     # Mended, the whole grid is another one: its files are part of its runs' names.
     mended = plan_script(tmp_path / "mine", SAVE)
     assert not {*mended.run_ids} & {*planned.run_ids}
-    again = run_grid(mended, tmp_path / "out", jobs=2)
+    again = run_grid(mended, tmp_path / "out", Compute(jobs=2))
     assert list(again["status"]) == ["completed"] * 4
     assert load_results(tmp_path / "out", "mine").equals(again)
 
@@ -175,7 +175,7 @@ def test_seeds_are_added_to_a_program_until_it_is_settled(tmp_path: Path) -> Non
         np.save("images.npy", images)
     """
     grid = load_grid(write_grid(tmp_path / "mine", script))
-    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=2)
+    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), Compute(jobs=2))
     assert state.is_over
     assert len(state.plan.seeds) < 6
     assert state.looks[-1].effects[0].decision in ("lower", "higher")
@@ -359,7 +359,7 @@ def test_what_a_run_notes_is_kept_and_on_its_page(tmp_path: Path) -> None:
         print("Loss 1")
     """
     planned = plan_script(tmp_path / "mine", script, samples="**/*.png", more="log = 'loss: (?P<loss_d>.*)'")
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), Compute(jobs=2))
     page = write_report(tmp_path / "out").with_name("mine") / "report.md"
     text = page.read_text()
     assert "4 of 4 runs: external.log matches no line of its output." in text
@@ -488,7 +488,7 @@ def test_a_script_that_is_told_no_seed_is_not_said_to_be_paired(tmp_path: Path) 
     assert planned.notes == (
         "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
     )
-    run_grid(planned, warm(tmp_path / "out"), jobs=2)
+    run_grid(planned, warm(tmp_path / "out"), Compute(jobs=2))
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
     assert "Runs of one seed share nothing (external.paired is false)" in text
     assert "What pairing is worth" not in text

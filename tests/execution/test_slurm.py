@@ -13,7 +13,7 @@ import pytest
 
 from gan_ablate.design.external import AnyConfig
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import Progress, RunContext, Silent
+from gan_ablate.execution.context import Progress, RunContext, RunObserver
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
@@ -26,7 +26,7 @@ HAS_SLURM = (
 )
 
 
-class Recorder(Silent):
+class Recorder(RunObserver):
     def __init__(self) -> None:
         self.events: list[str] = []
         self.notes: list[str] = []
@@ -87,7 +87,7 @@ def test_a_setting_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.
 
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
     with pytest.raises(UserError, match=r"--slurm: .*prtition"):
-        run_slurm([make_config()], context, None, Silent(), settings={"prtition": "x"}, cluster="local")
+        run_slurm([make_config()], context, None, RunObserver(), settings={"prtition": "x"}, cluster="local")
 
 
 def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="--executor slurm: no sbatch on this machine"):
-        run_slurm([make_config()], RunContext(out=str(tmp_path / "out"), data_dir="d"), None, Silent())
+        run_slurm([make_config()], RunContext(out=str(tmp_path / "out"), data_dir="d"), None, RunObserver())
     assert not (tmp_path / "out").exists()
 
 

@@ -90,9 +90,6 @@ else:
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
 
-MAX_JOBS = 1_024
-"""More processes than any one machine has cores, and fewer than its process table has room for."""
-
 GRACE_SEC = 5.0
 """How long workers have to write a checkpoint when all is to stop: a step and a file; scoring may take longer."""
 
@@ -110,12 +107,7 @@ def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> i
     """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
 
     Users' scripts take a GPU by themselves where there is one, whatever ``device`` says.
-
-    Raises:
-        UserError: if ``jobs`` is below one, or more than any machine could run.
     """
-    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
-        raise UserError(f"--jobs {jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
     if jobs is not None:
         return jobs
     if device != "cpu" or (has_gpu() and any(plan.grid.external is not None for plan in plans)):

@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from gan_ablate.execution.records import Record
 
 TICK_SEC = 0.5
-"""Seconds between two updates of the observer."""
+"""Seconds between two calls of the observer."""
 
 MAX_LOST = 3
-"""How often Ray begins a task anew whose node or process was lost."""
+"""How often Ray restarts a task whose node or process was lost."""
 
 CALL_SEC = 10.0
-"""How long a cluster may take to answer."""
+"""Seconds that a cluster may take to answer."""
 
 GRACE_SEC = 20.0
-"""How long tasks have to write a checkpoint when all is to stop."""
+"""Seconds that tasks have to write a checkpoint when all stop."""
 
 
 class _Mailbox:
-    """Takes what tasks say, and tells them whether they are to stop; on the driver's node, as others may be lost."""
+    """Collects what tasks report, and answers whether to stop; lies on the driver's node, as others may be lost."""
 
     def __init__(self) -> None:
         self._letters: list[tuple[str, Any]] = []
@@ -69,18 +69,18 @@ def run_ray(
     *,
     address: str | None = None,
 ) -> Generator[Record]:
-    """Compute runs as Ray tasks, one a run, each with a CPU or a GPU; as ``run_local`` does otherwise.
+    """Compute runs as Ray tasks, one a run, each with a CPU or a GPU; see ``run_local`` for the rest.
 
-    A task whose node is lost begins anew elsewhere: from its checkpoint, where nodes share the results folder. Nodes
-    need this package and the data where this machine has them.
+    A task whose node is lost starts again on another: from its checkpoint, where nodes share the results folder. Nodes
+    need this package and the data at the same paths as this machine.
 
     Args:
         configs: the runs, those that take longest first.
-        context: where and how.
+        context: where and how they are computed.
         jobs: how many tasks at once; by default as many as the cluster has CPUs, or GPUs.
-        observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
-        address: of a cluster, as ``ray.init`` takes it; without, one is started on this machine.
+        observer: is notified of what happens to the runs.
+        more: returns further runs; called whenever all have ended, until it returns none.
+        address: the cluster's address, as ``ray.init`` takes it; without, one is started on this machine.
 
     Raises:
         UserError: if there is no cluster at the address, or data, extractor or device cannot be had.
@@ -104,7 +104,7 @@ def run_ray(
 
 
 def _call(address: str | None) -> None:
-    """See whether anybody answers at an address: Ray itself would ask for minutes."""
+    """Check that an address answers: Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return
@@ -190,10 +190,11 @@ def _check_on_node(config: AnyConfig, context: RunContext) -> Exception | None:
 def _compute_on_node(
     config: AnyConfig, context: RunContext, token: str, mailbox: Any
 ) -> tuple[str, Any, dict[str, bytes]]:
-    """Compute a run on whichever node this is.
+    """Compute a run on this node.
 
     Returns:
-        As ``compute`` does; and the files that it wrote, name → content, where this node does not share the folder.
+        What ``compute`` returns, and the files that it wrote, name → content, where this node does not share the
+        folder.
     """
     prepare(1, None)
     answers: list[Any] = []

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from gan_ablate.execution.records import Record
 
 TICK_SEC = 1.0
-"""How often jobs are looked at; submitit asks Slurm itself more rarely."""
+"""Seconds between two looks at the jobs; submitit asks Slurm itself more rarely."""
 
 TIMEOUT_MIN = 24 * 60
-"""Minutes that a job may take, unless it is said otherwise."""
+"""Minutes that a job may take by default."""
 
 PROGRESS_FILE = "progress.json"
-"""In a run's folder while it is computed: what the command that waits shows."""
+"""The file in a run's folder, while it is computed, with the progress that the waiting command shows."""
 
 
 class _Job:
-    """What a job does. submitit keeps it in a file; Slurm begins it anew where it was preempted or timed out."""
+    """What a job does. submitit keeps it in a file; Slurm starts it again where it was preempted or timed out."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -70,18 +70,18 @@ def run_slurm(
     settings: Mapping[str, str] | None = None,
     cluster: str = "slurm",
 ) -> Generator[Record]:
-    """Compute runs as jobs of an array, one a run; as ``run_local`` does otherwise.
+    """Compute runs as jobs of an array, one a run; see ``run_local`` for the rest.
 
     The results folder has to lie where all nodes see it; jobs' logs go to its ``slurm/``. A job that is preempted or
     runs out of time is queued again and goes on from its checkpoint. When this command is stopped, jobs are cancelled.
 
     Args:
         configs: the runs, those that take longest first.
-        context: where and how.
-        jobs: how many at once; by default as many as Slurm lets.
-        observer: receives the events of runs.
-        more: asked for further runs whenever all have ended, until there are none.
-        settings: of sbatch, such as ``{"partition": "gpu", "time": "120"}``.
+        context: where and how they are computed.
+        jobs: how many at once; by default as many as Slurm allows.
+        observer: is notified of what happens to the runs.
+        more: returns further runs; called whenever all have ended, until it returns none.
+        settings: sbatch's, such as ``{"partition": "gpu", "time": "120"}``.
         cluster: ``"slurm"``; ``"local"`` for processes on this machine instead.
 
     Raises:
