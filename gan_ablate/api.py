@@ -122,7 +122,7 @@ def run_grids(
             for block in blocks:
                 work.store.save_plan(block)
             for number, _ in enumerate(records):
-                if number == 0:  # from now on there is something to look at
+                if number == 0:  # from now on there are results that a user may have seen
                     _note_seeds(blocks, work.store)
     _note_seeds(blocks, work.store)
     return of_plans
@@ -251,7 +251,8 @@ def _start(
 ) -> Generator[Record]:
     """Start to compute runs, if there are any."""
     if not configs:
-        return (record for record in ())
+        nothing: tuple[Record, ...] = ()
+        return (record for record in nothing)
     if work.cluster is None:
         return run_local(configs, work.context, work.num_jobs, observer, more)
     return work.cluster(configs, work.context, work.context.jobs, observer, more)
@@ -342,7 +343,8 @@ def judge(
     'judged/report.md'
 
     Args:
-        runs: a table, or the path of a CSV file, as for ``estimate_effects``.
+        runs: a table, or the path of a CSV file, with a row per run and columns for factors, seed and outcomes; see
+            ``estimate_effects``.
         outcomes: columns, each with what is better: ``"fid:lower"``, ``"accuracy:higher"``.
         out: the folder to write to.
         title: the page's title; by default made of the file's name.

@@ -38,24 +38,28 @@ def describe(options: RunOptions, num_missing: int) -> str:
 
 
 class RunDisplay(Display):
-    """A progress display that also shows interim analyses."""
+    """A progress display that also shows interim analyses.
+
+    Attributes:
+        block_names: the name of a block's plan → words for it.
+    """
 
     def __init__(
         self, console: Console, header: str, labels: Mapping[str, str], num_done: int, options: RunOptions
     ) -> None:
         is_calibrated = options.compute.device == "cpu"
         super().__init__(console, header, labels, num_done, options.num_jobs, is_calibrated=is_calibrated)
-        self._block_names = _name_blocks(options)
+        self.block_names = _name_blocks(options)
 
     def analysed(self, block: Plan, analysis: InterimAnalysis) -> None:
         """Print what an interim analysis has settled."""
         from gan_ablate.reporting.run_sentences import look_lines
 
-        self.show(look_lines(analysis, self._block_names.get(block.name, "")))
+        self.show(look_lines(analysis, self.block_names.get(block.name, "")))
 
 
 def _name_blocks(options: RunOptions) -> dict[str, str]:
-    """Map the names of blocks to words for them; a single block needs none."""
+    """Map the names of blocks' plans to words for them, empty for the only block."""
     names: dict[str, str] = {}
     for plan in options.plans:
         placed = place_plans(plan, Store(options.out))
@@ -74,8 +78,7 @@ def compute_plans(options: RunOptions, display: RunDisplay) -> tuple[list[Plan],
 
     states = run_until_settled(plans, options.out, options.compute, max_hours=options.max_hours, observer=display)
     computed = [state.plan for state in states]
-    names = _name_blocks(options)
-    endings = [settled_sentence(state, names.get(state.plan.name, "")) for state in states]
+    endings = [settled_sentence(state, display.block_names.get(state.plan.name, "")) for state in states]
     needed = {run_id for one in computed for run_id in one.run_ids}
     ended = summarise_runs(Store(options.out), (run_id for plan in plans for run_id in plan.run_ids))
     others = {run_id for run_id, run in ended.items() if run.status != "failed"} - needed

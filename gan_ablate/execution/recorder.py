@@ -151,7 +151,7 @@ def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
 
     Args:
         images: (N, C, H, W) uint8, of one channel or three.
-        num_columns: images in a row, if there are so many.
+        num_columns: images in a row; fewer where there are fewer images.
         to: the picture's file; its suffix says the format.
 
     Raises:
