@@ -94,7 +94,7 @@ def run_grids(
     >>> plans = [plan(grid, budget="smoke", seeds=1, steps=5, base="mlp") for grid in grids]
     >>> of_plans = run_grids(plans, "results")
     >>> [len(load_results("results", block.name)) for blocks in of_plans for block in blocks]
-    [3, 3]
+    [3, 2]
 
     Args:
         plans: from ``gan_ablate.plan``, one a grid.
