@@ -31,7 +31,7 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
-from gan_ablate.execution.context import RunContext, Silent
+from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
 from gan_ablate.reporting.formats import p_text, percent_text
 from tests.configs import make_config
@@ -126,7 +126,7 @@ def real_scores(config: RunConfig, seeds: range, out: Path) -> NDArray[np.float6
     context = RunContext(out=str(out), data_dir=str(out / "data"))
     configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
     records = {
-        record.config.seed: record for record in run_local(configs, context, resolve_jobs(None, "cpu"), Silent())
+        record.config.seed: record for record in run_local(configs, context, resolve_jobs(None, "cpu"), RunObserver())
     }
     scores = []
     for seed in seeds:

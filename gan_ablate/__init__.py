@@ -1,9 +1,8 @@
 """An ablation benchmark suite for GANs: what helps, by how much, how surely, at what cost.
 
-``load_grid`` reads a grid, ``plan`` resolves it into runs, ``run_grid`` computes those that are missing,
-``run_until_settled`` as many as its questions need, ``load_results`` gives the tidy table, and ``write_report`` the
-pages. ``estimate_effects`` says what the levels change, and ``judge`` writes a page of it, for any table of runs;
-``score_images`` scores any images.
+``load_grid`` reads a grid, and ``plan`` resolves it into runs. ``run_grid`` computes those that are missing,
+``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table, and ``write_report``
+writes the pages. ``estimate_effects`` and ``judge`` analyse any table of runs, and ``score_images`` scores any images.
 """
 
 from importlib import metadata
@@ -13,6 +12,7 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.api import estimate_effects, judge, run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.execution.context import Compute, RunObserver
 
 if TYPE_CHECKING:
     from gan_ablate.reporting.report import write_report
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 __version__ = metadata.version("gan-ablate")
 
 __all__ = [
+    "Compute",
     "Grid",
     "Plan",
+    "RunObserver",
     "__version__",
     "estimate_effects",
     "judge",
@@ -37,8 +39,12 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
-    """Import what brings PyTorch, pandas or matplotlib with it when it is first asked for: seconds that others save."""
+    """Import the functions that need PyTorch or matplotlib when they are first used: that takes seconds."""
     if name == "score_images":
         from gan_ablate.scoring.image_scores import score_images
 

@@ -1,34 +1,35 @@
-"""Run plans from Python: compute the runs that are missing, and return their table."""
+"""The public functions: run plans, and analyse tables of runs."""
 
 from __future__ import annotations
 
 import warnings
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, Unpack
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.plan import Plan, name_blocks
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import CHECKPOINT_SEC, RunContext, Silent, check_context
+from gan_ablate.execution.context import Compute, RunContext, RunObserver
+from gan_ablate.execution.executors import load_executor
 from gan_ablate.execution.executors.local import resolve_jobs, run_local
-from gan_ablate.execution.progress import observing
+from gan_ablate.execution.progress import open_display
 from gan_ablate.execution.schedule import calibrate, estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pandas as pd
 
-    from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
+    from gan_ablate.analysis.allocation import SequentialState
     from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.design.plan import Intervals
     from gan_ablate.design.resolve import SingleRun
-    from gan_ablate.execution.context import RunObserver
     from gan_ablate.execution.executors import Executor
     from gan_ablate.execution.records import Record
 
@@ -36,245 +37,37 @@ if TYPE_CHECKING:
 def run_grid(
     plan: Plan,
     out: str | Path = "results",
+    compute: Compute = Compute(),
     *,
-    data_dir: str | Path = "data",
-    device: str = "cpu",
-    jobs: int | None = None,
-    inception_weights: str | Path | None = None,
-    checkpoint_sec: float = CHECKPOINT_SEC,
-    keep_checkpoints: bool = False,
-    executor: Executor | None = None,
     observer: RunObserver | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Compute what is missing of a plan, in worker processes, and return its table.
+    """Compute the missing runs of a plan, and return its table.
 
-    A script that calls this needs the usual ``if __name__ == "__main__":``, because the workers import it.
+    A script that calls this needs the usual ``if __name__ == "__main__":``, because worker processes import it.
+
+    >>> from gan_ablate import Compute, load_grid, plan, run_grid
+    >>> planned = plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp")
+    >>> runs = run_grid(planned, "results", Compute(jobs=1))
+    >>> list(runs["status"])
+    ['completed', 'completed', 'completed']
 
     Args:
         plan: from ``gan_ablate.plan``.
-        out: the results folder; runs that are there already are not computed again. Where the same grid was run with
-            another number of seeds, its intervals become those that hold at every look.
-        data_dir: where torchvision's data sets lie or are downloaded to.
-        device: ``cpu``, ``cuda``, ``cuda:1``…
-        jobs: how many runs at once; by default one per core, or one on a GPU, which users' scripts take by themselves.
-        inception_weights: a copy of the weights for runs that are scored with Inception.
-        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
-        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
-        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
-        observer: receives the events of runs.
-        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
+        out: the results folder. Runs that it has are not computed again. Where it has the same grid with another
+            number of seeds, the plan's intervals become those that hold at every look.
+        compute: where and how the runs are computed.
+        observer: is notified of what happens to the runs.
+        progress: whether to show a progress display; by default in a terminal or a notebook. An observer replaces it.
 
     Returns:
         One row per run, as ``load_results`` gives it; runs that failed are among them. Where the plan has several
         blocks, a first column ``block`` names them.
 
     Raises:
-        UserError: if the data, the extractor, the device or the folder cannot be had; nothing has been computed then.
+        UserError: if the data, the extractor, the device or the folder cannot be used; nothing has been computed then.
     """
-    (blocks,) = run_grids(
-        [plan],
-        out,
-        data_dir=data_dir,
-        device=device,
-        jobs=jobs,
-        inception_weights=inception_weights,
-        checkpoint_sec=checkpoint_sec,
-        keep_checkpoints=keep_checkpoints,
-        executor=executor,
-        observer=observer,
-        progress=progress,
-    )
-    return _load_blocks(blocks, out)
-
-
-def run_grids(
-    plans: Sequence[Plan],
-    out: str | Path = "results",
-    *,
-    data_dir: str | Path = "data",
-    device: str = "cpu",
-    jobs: int | None = None,
-    inception_weights: str | Path | None = None,
-    checkpoint_sec: float = CHECKPOINT_SEC,
-    keep_checkpoints: bool = False,
-    executor: Executor | None = None,
-    observer: RunObserver | None = None,
-    progress: bool | None = None,
-) -> list[list[Plan]]:
-    """Compute what is missing of several plans, seed by seed over all of them; runs that they share, once.
-
-    Args:
-        plans: from ``gan_ablate.plan``, one a grid.
-        out: the results folder; runs that are there already are not computed again.
-        data_dir: where torchvision's data sets lie or are downloaded to.
-        device: ``cpu``, ``cuda``, ``cuda:1``…
-        jobs: how many runs at once; by default one per core, or one on a GPU.
-        inception_weights: a copy of the weights for runs that are scored with Inception.
-        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
-        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
-        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
-        observer: receives the events of runs.
-        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
-
-    Returns:
-        The blocks of each plan, by whose names ``load_results`` finds their tables.
-
-    Raises:
-        UserError: as ``run_grid`` does.
-    """
-    num_jobs = resolve_jobs(jobs, device, plans)
-    store, context = _prepare(
-        _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
-    )
-    of_plans = [[grow_plan(block, store) for block in place_plans(plan, store)] for plan in plans]
-    blocks = [block for of_plan in of_plans for block in of_plan]
-    with observing(plans, observer, progress, num_jobs, device) as watching:
-        speed = None if isinstance(watching, Silent) else calibrate(plans, store, num_jobs, device)
-        missing, seconds = missing_runs(plans, store, speed), estimate_seconds(plans, store, speed)
-        watching.expect({config.run_id: seconds[config.run_id] for config in missing})
-        records = _compute(executor, missing, context, jobs, num_jobs, watching)
-        with closing(records):  # whatever interrupts this, runs under way stop at once, at a checkpoint
-            for block in blocks:
-                store.save_plan(block)
-            for number, _ in enumerate(records):
-                if number == 0:  # from now on there is something to look at
-                    _note_seeds(blocks, store)
-    _note_seeds(blocks, store)
-    return of_plans
-
-
-def run_single(
-    single: SingleRun,
-    out: str | Path = "results",
-    *,
-    data_dir: str | Path = "data",
-    device: str = "cpu",
-    inception_weights: str | Path | None = None,
-    checkpoint_sec: float = CHECKPOINT_SEC,
-    keep_checkpoints: bool = False,
-    executor: Executor | None = None,
-    observer: RunObserver | None = None,
-) -> Record:
-    """Compute one run that belongs to no grid, or take its record if it is there already.
-
-    Args:
-        single: from ``plan_run``.
-        out: the results folder; runs that are there already are not computed again.
-        data_dir: where torchvision's data sets lie or are downloaded to.
-        device: ``cpu``, ``cuda``, ``cuda:1``…
-        inception_weights: a copy of the weights for runs that are scored with Inception.
-        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
-        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
-        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
-        observer: receives the events of runs.
-
-    Raises:
-        UserError: as ``run_grid`` does.
-    """
-    store, context = _prepare(
-        single.folders, out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
-    )
-    known = store.load_record(single.config.run_id) if store.is_done(single.config.run_id) else None
-    if known is not None:
-        return known
-    watching = observer or Silent()
-    watching.expect({single.config.run_id: 1.0})
-    with closing((executor or run_local)([single.config], context, 1, watching)) as records:
-        (record,) = records
-    return record
-
-
-def run_until_settled(
-    plan: Plan | Sequence[Plan],
-    out: str | Path = "results",
-    *,
-    max_hours: float | None = None,
-    data_dir: str | Path = "data",
-    device: str = "cpu",
-    jobs: int | None = None,
-    inception_weights: str | Path | None = None,
-    checkpoint_sec: float = CHECKPOINT_SEC,
-    keep_checkpoints: bool = False,
-    executor: Executor | None = None,
-    observer: RunObserver | None = None,
-    progress: bool | None = None,
-    on_look: Callable[[Plan, InterimAnalysis], None] | None = None,
-) -> list[SequentialState]:
-    """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.allocation``.
-
-    Every grid, and every block of one, is settled for itself.
-
-    Args:
-        plan: from ``gan_ablate.plan``, or several; its seeds are all that may be spent.
-        out: the results folder; a plan that was stopped goes on.
-        max_hours: after so many no other seed is begun.
-        data_dir: where torchvision's data sets lie or are downloaded to.
-        device: ``cpu``, ``cuda``, ``cuda:1``…
-        jobs: how many runs at once; by default one per core, or one on a GPU.
-        inception_weights: a copy of the weights for runs that are scored with Inception.
-        checkpoint_sec: seconds of training between two checkpoints, from which a run that was stopped resumes.
-        keep_checkpoints: keep the last checkpoint of every run, from which the same run of more steps resumes.
-        executor: computes the runs, from ``choose_executor``; by default worker processes on this machine.
-        observer: receives the events of runs.
-        progress: whether to show the progress; by default in a terminal or a notebook, if there is no observer.
-        on_look: called with every look and its block's plan, in order, those at seeds that were there already among
-            them.
-
-    Returns:
-        How far each block came.
-
-    Raises:
-        UserError: as ``run_grid`` does, and if the runs are not scored.
-    """
-    from gan_ablate.analysis.allocation import Allocation  # pandas: a second that other commands need not pay
-
-    plans = [plan] if isinstance(plan, Plan) else plan
-    num_jobs = resolve_jobs(jobs, device, plans)
-    store, context = _prepare(
-        _folders_of(plans), out, data_dir, device, inception_weights, checkpoint_sec, keep_checkpoints
-    )
-    blocks = [block for one in plans for block in place_plans(one, store)]
-    with observing(plans, observer, progress, num_jobs, device) as watching:
-        speed = None if isinstance(watching, Silent) else calibrate(blocks, store, num_jobs, device)
-        allocation = Allocation(blocks, store, speed, max_hours, on_look, watching)
-        first = allocation.list_runs()
-        num_jobs = min(num_jobs, max(len(first), sum(len(one.variants) for one in plans)))
-        records = _compute(executor, first, context, jobs, num_jobs, watching, allocation.next_runs)
-        with closing(records):
-            allocation.keep()  # now that all that the runs need is there
-            for _ in records:
-                pass
-    return allocation.states
-
-
-def _compute_nothing() -> Generator[Record]:
-    yield from ()
-
-
-def _compute(
-    executor: Executor | None,
-    configs: Sequence[AnyConfig],
-    context: RunContext,
-    jobs: int | None,
-    num_jobs: int,
-    observer: RunObserver,
-    more: Callable[[], Sequence[AnyConfig]] | None = None,
-) -> Generator[Record]:
-    """Start the executor if any run is missing; the number of jobs is known for this machine only."""
-    if not configs:
-        return _compute_nothing()
-    if executor is None:
-        return run_local(configs, context, num_jobs, observer, more)
-    return executor(configs, context, jobs, observer, more)
-
-
-def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:
-    for block in blocks:
-        store.note_seeds(block)
-
-
-def _load_blocks(blocks: Sequence[Plan], out: str | Path) -> pd.DataFrame:
+    (blocks,) = run_grids([plan], out, compute, observer=observer, progress=progress)
     tables = [load_results(out, block.name) for block in blocks]
     if len(tables) == 1:
         return tables[0]
@@ -285,64 +78,235 @@ def _load_blocks(blocks: Sequence[Plan], out: str | Path) -> pd.DataFrame:
     return pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
 
 
-def _folders_of(plans: Sequence[Plan]) -> dict[str, str]:
-    return {name: place for plan in plans for name, place in plan.folders.items()}
+def run_grids(
+    plans: Sequence[Plan],
+    out: str | Path = "results",
+    compute: Compute = Compute(),
+    *,
+    observer: RunObserver | None = None,
+    progress: bool | None = None,
+) -> list[list[Plan]]:
+    """Compute the missing runs of several plans, seed by seed over all of them; runs that they share, once.
+
+    >>> from gan_ablate import load_grid, load_results, plan, run_grids
+    >>> grids = [load_grid("beta1"), load_grid("learning_rate")]
+    >>> plans = [plan(grid, budget="smoke", seeds=1, steps=5, base="mlp") for grid in grids]
+    >>> of_plans = run_grids(plans, "results")
+    >>> [len(load_results("results", block.name)) for blocks in of_plans for block in blocks]
+    [3, 2]
+
+    Args:
+        plans: from ``gan_ablate.plan``, one a grid.
+        out: the results folder. Runs that it has are not computed again.
+        compute: where and how the runs are computed.
+        observer: is notified of what happens to the runs.
+        progress: whether to show a progress display; by default in a terminal or a notebook. An observer replaces it.
+
+    Returns:
+        The blocks of each plan, by whose names ``load_results`` finds their tables.
+
+    Raises:
+        UserError: if the data, the extractor, the device or the folder cannot be used; nothing has been computed then.
+    """
+    work = _prepare(plans, out, compute)
+    with _open_observer(observer, plans, progress, work) as display:
+        of_plans = [[grow_plan(block, work.store) for block in place_plans(plan, work.store)] for plan in plans]
+        blocks = [block for of_plan in of_plans for block in of_plan]
+        speed = None if display is None else calibrate(plans, work.store, work.num_jobs, compute.device)
+        missing = missing_runs(plans, work.store, speed)
+        seconds = estimate_seconds(plans, work.store, speed)
+        observer = RunObserver() if display is None else display
+        observer.expect({config.run_id: seconds[config.run_id] for config in missing})
+        with closing(_start(work, missing, observer)) as records:  # on an interrupt, runs stop at a checkpoint
+            for block in blocks:
+                work.store.save_plan(block)
+            for number, _ in enumerate(records):
+                if number == 0:  # from now on there are results that a user may have seen
+                    _note_seeds(blocks, work.store)
+    _note_seeds(blocks, work.store)
+    return of_plans
 
 
-def _prepare(
-    folders: dict[str, str],
-    out: str | Path,
-    data_dir: str | Path,
-    device: str,
-    inception_weights: str | Path | None,
-    checkpoint_sec: float,
-    keeps_checkpoints: bool,
-) -> tuple[Store, RunContext]:
-    check_context(device, inception_weights, checkpoint_sec)
+def run_single(
+    single: SingleRun,
+    out: str | Path = "results",
+    compute: Compute = Compute(),
+    *,
+    observer: RunObserver | None = None,
+) -> Record:
+    """Compute one run that belongs to no grid, or return its record if the results folder has it.
+
+    Args:
+        single: from ``plan_run``.
+        out: the results folder.
+        compute: where and how the run is computed.
+        observer: is notified of what happens to the run.
+
+    Raises:
+        UserError: if the data, the extractor, the device or the folder cannot be used.
+    """
+    work = _prepare([single], out, compute)
+    known = work.store.load_record(single.config.run_id)
+    if known is not None and known.status != "failed":
+        return known
+    observer = RunObserver() if observer is None else observer
+    observer.expect({single.config.run_id: 1.0})
+    with closing(_start(work._replace(num_jobs=1), [single.config], observer)) as records:
+        (record,) = records
+    return record
+
+
+def run_until_settled(
+    plan: Plan | Sequence[Plan],
+    out: str | Path = "results",
+    compute: Compute = Compute(),
+    *,
+    max_hours: float | None = None,
+    observer: RunObserver | None = None,
+    progress: bool | None = None,
+) -> list[SequentialState]:
+    """Add seeds to a grid, one by one, until every question of it has an answer; see ``analysis.allocation``.
+
+    Every grid, and every block of one, is settled for itself.
+
+    >>> from gan_ablate import load_grid, plan, run_until_settled
+    >>> planned = plan(load_grid("beta1"), budget="smoke", seeds=2, steps=5, base="mlp")
+    >>> (state,) = run_until_settled(planned, "results")
+    >>> state.is_over
+    True
+
+    Args:
+        plan: from ``gan_ablate.plan``, or several; its seeds are all that may be spent.
+        out: the results folder. Runs that it has are not computed again.
+        compute: where and how the runs are computed.
+        max_hours: the number of hours after which no other seed is started.
+        observer: is notified of what happens to the runs, and of each interim analysis.
+        progress: whether to show a progress display; by default in a terminal or a notebook. An observer replaces it.
+
+    Returns:
+        How far each block came.
+
+    Raises:
+        UserError: if the data, the extractor, the device or the folder cannot be used, or the runs are not scored.
+    """
+    from gan_ablate.analysis.allocation import Allocation  # pandas: a second that other commands need not pay
+
+    plans = [plan] if isinstance(plan, Plan) else plan
+    work = _prepare(plans, out, compute)
+    with _open_observer(observer, plans, progress, work) as display:
+        blocks = [block for one in plans for block in place_plans(one, work.store)]
+        speed = None if display is None else calibrate(blocks, work.store, work.num_jobs, compute.device)
+        observer = RunObserver() if display is None else display
+        allocation = Allocation(blocks, work.store, speed, max_hours, observer)
+        first = allocation.list_runs()
+        num_jobs = min(work.num_jobs, max(len(first), sum(len(one.variants) for one in plans)))
+        with closing(_start(work._replace(num_jobs=num_jobs), first, observer, allocation.next_runs)) as records:
+            allocation.keep()  # now that all that the runs need is there
+            for _ in records:
+                pass
+    return allocation.states
+
+
+class _Work(NamedTuple):
+    """What computing runs takes.
+
+    Attributes:
+        store: the results folder.
+        context: where and how the runs are computed.
+        cluster: computes them, or None where worker processes on this machine do.
+        num_jobs: how many of these there are.
+    """
+
+    store: Store
+    context: RunContext
+    cluster: Executor | None
+    num_jobs: int
+
+
+def _prepare(plans: Sequence[Plan | SingleRun], out: str | Path, compute: Compute) -> _Work:
     store = Store(Path(out))
     store.check_writable()
-    context = RunContext(
-        out=str(out),
-        data_dir=str(data_dir),
-        device=device,
-        inception_weights=None if inception_weights is None else str(inception_weights),
-        folders=folders,
-        checkpoint_sec=checkpoint_sec,
-        keeps_checkpoints=keeps_checkpoints,
-    )
-    return store, context
+    folders = {name: path for plan in plans for name, path in plan.folders.items()}
+    context = RunContext(**{**dict(compute), "out": out, "folders": folders})
+    cluster = None if compute.executor == "local" else load_executor(compute)
+    of_grids = [plan for plan in plans if isinstance(plan, Plan)]
+    return _Work(store, context, cluster, resolve_jobs(compute.jobs, compute.device, of_grids))
+
+
+def _open_observer(
+    observer: RunObserver | None, plans: Sequence[Plan], progress: bool | None, work: _Work
+) -> AbstractContextManager[RunObserver | None]:
+    """Return what shows the runs' progress: the caller's observer, or else a display, or None without either."""
+    if observer is not None:
+        return nullcontext(observer)
+    return open_display(plans, progress, work.num_jobs, work.context.device)
+
+
+def _start(
+    work: _Work,
+    configs: Sequence[AnyConfig],
+    observer: RunObserver,
+    more: Callable[[], Sequence[AnyConfig]] | None = None,
+) -> Generator[Record]:
+    """Start to compute runs, if there are any."""
+    if not configs:
+        nothing: tuple[Record, ...] = ()
+        return (record for record in nothing)
+    if work.cluster is None:
+        return run_local(configs, work.context, work.num_jobs, observer, more)
+    return work.cluster(configs, work.context, work.context.jobs, observer, more)
+
+
+def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:
+    for block in blocks:
+        store.note_seeds(block)
 
 
 class LeftOutWarning(UserWarning):
     """Rows of a table are no runs, and were left out."""
 
 
+class TableDesign(TypedDict, total=False):
+    """How a table of runs is read: the keywords that ``estimate_effects`` and ``judge`` share.
+
+    Attributes:
+        factors: the columns of what was varied. Either the table has every combination of levels, or a baseline and
+            single changes of it.
+        seed: the column of the seed, by default ``"seed"``. Runs that share a seed are compared with each other.
+        baselines: factor → the level that others are compared with; by default that of the first row.
+        margin: the relative change below which a ratio does not matter; by default 0.1.
+        intervals: ``"fixed"``, the default, or ``"sequential"`` if seeds were added after looking at the results.
+    """
+
+    factors: Required[Sequence[str]]
+    seed: str
+    baselines: Mapping[str, str] | None
+    margin: float | None
+    intervals: Intervals
+
+
 def estimate_effects(
-    frame: pd.DataFrame,
-    *,
-    factors: Sequence[str],
-    seed: str = "seed",
-    outcome: str = "fid",
-    baselines: Mapping[str, str] | None = None,
-    margin: float | None = None,
-    intervals: Intervals = "fixed",
+    runs: str | Path | pd.DataFrame, *, outcome: str = "fid", **design: Unpack[TableDesign]
 ) -> pd.DataFrame:
     """Estimate what each level changes of an outcome, from a table of runs.
 
+    >>> import pandas as pd
+    >>> from gan_ablate import estimate_effects
+    >>> fid = [20.0, 10.2, 22.0, 10.9, 21.0, 10.4]
+    >>> runs = pd.DataFrame({"lr": ["1e-4", "2e-4"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": fid})
+    >>> effects = estimate_effects(runs, factors=["lr"])
+    >>> effects[["effect", "answer", "num_seeds"]].to_dict("records")
+    [{'effect': 'lr 2e-4', 'answer': 'lower', 'num_seeds': 3}]
+
     Args:
-        frame: a row per run, from ``load_results`` or elsewhere: a column per factor, one for the seed, one for the
-            outcome, missing where a run has none. A column ``status`` or ``state`` says how a run ended:
+        runs: a table, or the path of a CSV file, with a row per run and columns for the factors, the seed and the
+            outcome, which is missing where a run has none. A column ``status`` or ``state`` says how a run ended:
             ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
             failed or had not finished are no results. Rows that are no runs are left out, with a ``LeftOutWarning``.
-        factors: columns of what was varied. Either every combination of levels is there, or a baseline and single
-            changes of it.
-        seed: the column that says which runs share a seed, and are compared with each other.
         outcome: a column, and what is better: ``"fid:lower"``, ``"accuracy:higher"``; with ``:ratio`` or
             ``:difference`` behind it, how it is compared: by default as ratios if all values are above zero. Outcomes
-            of the program itself, such as ``"fid"``, need no more than their name.
-        baselines: factor → level; by default that of the first row.
-        margin: the relative change within which a ratio does not matter; by default 0.1.
-        intervals: ``"fixed"``, or ``"sequential"`` if you looked at the answers and then added seeds.
+            of this program, such as ``"fid"``, need only their name.
+        **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:
         One row per effect, main effects first, then interactions: ``effect``, ``answer`` (``lower``, ``higher``,
@@ -354,40 +318,37 @@ def estimate_effects(
     """
     from gan_ablate.analysis.effects import estimate_effects as estimate
     from gan_ablate.analysis.table import tabulate_effects
-    from gan_ablate.analysis.user_table import read_table
 
-    table = read_table(frame, factors=factors, seed=seed, baselines=baselines, margin=margin, intervals=intervals)
-    _tell_left_out(table)
-    of_outcome = _read_outcomes(table, [outcome])
-    return tabulate_effects([effect for one in of_outcome for effect in estimate(table.design, table.runs, one)])
+    table, outcomes = _read_runs(runs, [outcome], design)
+    return tabulate_effects([effect for one in outcomes for effect in estimate(table.design, table.runs, one)])
 
 
 def judge(
     runs: str | Path | pd.DataFrame,
     *,
-    factors: Sequence[str],
-    seed: str = "seed",
     outcomes: Sequence[str] = ("fid",),
-    baselines: Mapping[str, str] | None = None,
-    margin: float | None = None,
-    intervals: Intervals = "fixed",
     out: str | Path = "judged",
     title: str = "",
     figures_as_pdf: bool = False,
+    **design: Unpack[TableDesign],
 ) -> Path:
-    """Judge a table of runs: write a page with effects, verdicts and figures.
+    """Write a page with the effects, verdicts and figures of a table of runs.
+
+    >>> import pandas as pd
+    >>> from gan_ablate import judge
+    >>> fid = [20.0, 10.2, 22.0, 10.9, 21.0, 10.4]
+    >>> runs = pd.DataFrame({"lr": ["1e-4", "2e-4"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": fid})
+    >>> judge(runs, factors=["lr"], out="judged").as_posix()
+    'judged/report.md'
 
     Args:
-        runs: the path of a CSV file, or a table with a row per run and a column per factor, seed and outcome.
-        factors: columns of what was varied.
-        seed: the column that says which runs share a seed, and are compared with each other.
+        runs: a table, or the path of a CSV file, with a row per run and columns for factors, seed and outcomes; see
+            ``estimate_effects``.
         outcomes: columns, each with what is better: ``"fid:lower"``, ``"accuracy:higher"``.
-        baselines: factor → level; by default that of the first row.
-        margin: the relative change within which a ratio does not matter; by default 0.1.
-        intervals: ``"fixed"``, or ``"sequential"`` if you looked at the answers and then added seeds.
         out: the folder to write to.
-        title: of the page; by default made of the file's name.
-        figures_as_pdf: whether each figure is also wanted as PDF, for papers.
+        title: the page's title; by default made of the file's name.
+        figures_as_pdf: whether to write each figure as PDF, too.
+        **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:
         The path of the page, ``report.md``; ``report.html``, ``effects.csv``, ``effects.tex`` and ``variants.csv``
@@ -396,33 +357,30 @@ def judge(
     Raises:
         UserError: if the file is not a table, or a column, row or value is not valid.
     """
-    from gan_ablate.analysis.cleaning import read_csv
-    from gan_ablate.analysis.user_table import read_table
     from gan_ablate.reporting.plots.style import FigurePath
     from gan_ablate.reporting.user_page import write_user_page
 
-    source = str(runs) if isinstance(runs, (str, Path)) else "the table"
-    frame, num_comments = read_csv(Path(runs)) if isinstance(runs, (str, Path)) else (runs, 0)
-    table = read_table(
-        frame,
-        factors=factors,
-        seed=seed,
-        source=source,
-        baselines=baselines,
-        margin=margin,
-        intervals=intervals,
-        num_comments=num_comments,
-    )
-    _tell_left_out(table)
-    found = _read_outcomes(table, outcomes)
-    words = title or f"What {', '.join(factors)} change{'s' if len(factors) == 1 else ''}: {Path(source).name}"
+    table, found = _read_runs(runs, outcomes, design)
+    factors = design["factors"]
+    words = title or f"What {', '.join(factors)} change{'s' if len(factors) == 1 else ''}: {Path(table.source).name}"
     return write_user_page(table, found, FigurePath(Path(out), as_pdf=figures_as_pdf), title=words)
 
 
-def _tell_left_out(table: Table) -> None:
-    """Warn the caller of rows that are no runs."""
+def _read_runs(
+    runs: str | Path | pd.DataFrame, outcomes: Sequence[str], design: TableDesign
+) -> tuple[Table, list[Outcome]]:
+    """Read a table of runs and find its outcomes; warn the caller's caller of rows that are no runs."""
+    from gan_ablate.analysis.cleaning import read_csv
+    from gan_ablate.analysis.user_table import read_table
+
+    if isinstance(runs, (str, Path)):
+        frame, num_comments = read_csv(Path(runs))
+        table = read_table(frame, source=str(runs), num_comments=num_comments, **design)
+    else:
+        table = read_table(runs, **design)
     if table.left_out:
         warnings.warn(f"{table.source}: left out: {table.left_out}", LeftOutWarning, stacklevel=3)
+    return table, _read_outcomes(table, outcomes)
 
 
 def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext, RunObserver, Silent
+from gan_ablate.execution.context import Compute, RunContext, RunObserver
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
@@ -27,13 +27,13 @@ from tests.synthetic import make_record, save_runs
 @pytest.mark.slow
 def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: Path) -> None:
     planned = plan(load_grid(tiny_grid), budget="smoke")
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    runs = run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     assert (runs["status"] == "completed").all()
     folders = {run_id: tmp_path / "out" / "runs" / run_id for run_id in runs["run_id"]}
     gone = runs["run_id"][1]
     (folders[gone] / "record.json").unlink()
     before = {run_id: (folder / "log.txt").stat().st_mtime_ns for run_id, folder in folders.items()}
-    again = run_grid(planned, tmp_path / "out", jobs=1)
+    again = run_grid(planned, tmp_path / "out", Compute(jobs=1))
     changed = {run_id for run_id, f in folders.items() if (f / "log.txt").stat().st_mtime_ns != before[run_id]}
     assert changed == {gone}
     assert again["fid"].tolist() == runs["fid"].tolist()
@@ -41,8 +41,22 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
 
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> None:
     with pytest.raises(UserError, match="--jobs 0: valid"):
-        run_grid(plan(load_grid(tiny_grid)), tmp_path / "out", jobs=0)
+        run_grid(plan(load_grid(tiny_grid)), tmp_path / "out", Compute(jobs=0))
     assert not (tmp_path / "out").exists()
+
+
+class Analyst(RunObserver):
+    """Keeps the interim analyses, with their blocks' names, and the ids of expected runs."""
+
+    def __init__(self) -> None:
+        self.analyses: list[tuple[str, InterimAnalysis]] = []
+        self.expected: list[str] = []
+
+    def analysed(self, block: Plan, analysis: InterimAnalysis) -> None:
+        self.analyses.append((block.name, analysis))
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        self.expected += seconds
 
 
 class Pretender:
@@ -87,10 +101,10 @@ def test_stopped_and_resumed_study_has_the_same_results(tmp_path: Path, monkeypa
     planned = plan(load_grid("dropout"), seeds=30)
     in_one_go = Pretender(planned)
     monkeypatch.setattr(api, "run_local", in_one_go)
-    looks: list[InterimAnalysis] = []
-    (expected,) = run_until_settled(planned, tmp_path / "a", on_look=lambda _, look: looks.append(look))
+    observer = Analyst()
+    (expected,) = run_until_settled(planned, tmp_path / "a", observer=observer)
     assert expected.is_over
-    assert [look.num_seeds for look in looks] == [look.num_seeds for look in expected.looks]
+    assert [look.num_seeds for _, look in observer.analyses] == [look.num_seeds for look in expected.looks]
     assert len(in_one_go.computed) == expected.plan.num_runs
 
     computed: list[str] = []
@@ -128,15 +142,14 @@ def test_sequential_grids_report_a_shared_run_once(tmp_path: Path, monkeypatch: 
     mine = tmp_path / "mine.toml"
     mine.write_bytes(resources.files("gan_ablate.design.grids").joinpath("dropout.toml").read_bytes())
     plans = [plan(load_grid(name), seeds=30) for name in ("dropout", mine)]
-    pretender, told = Pretender(plans[0]), list[str]()
+    pretender, observer = Pretender(plans[0]), Analyst()
     monkeypatch.setattr(api, "run_local", pretender)
-    observer = Silent()
-    monkeypatch.setattr(observer, "expect", told.extend)
     first, second = run_until_settled(plans, tmp_path / "out", observer=observer)
     assert first.is_over
     assert second.is_over
-    assert sorted(told) == sorted(set(told)) == sorted(pretender.computed)
-    assert len(told) == first.plan.num_runs == second.plan.num_runs
+    expected = observer.expected
+    assert sorted(expected) == sorted(set(expected)) == sorted(pretender.computed)
+    assert len(expected) == first.plan.num_runs == second.plan.num_runs
 
 
 def test_no_seed_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,12 +241,13 @@ def test_blocks_lie_side_by_side_and_one_command_more_adds_one(tmp_path: Path, m
 def test_every_block_is_sequential_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(load_grid("dropout"), seeds=30, dataset=["mnist-10k", "fashion-mnist"])
     monkeypatch.setattr(api, "run_local", Pretender(planned))
-    told: list[str] = []
-    digits, fashion = run_until_settled(planned, tmp_path, on_look=lambda block, _: told.append(block.name))
+    observer = Analyst()
+    digits, fashion = run_until_settled(planned, tmp_path, observer=observer)
     assert digits.is_over
     assert fashion.is_over
-    assert told.count("dropout") == len(digits.looks)
-    assert told.count("dropout@fashion-mnist") == len(fashion.looks)
+    names = [name for name, _ in observer.analyses]
+    assert names.count("dropout") == len(digits.looks)
+    assert names.count("dropout@fashion-mnist") == len(fashion.looks)
     for state in (digits, fashion):
         assert Store(tmp_path).load_plan(state.plan.name) == state.plan
 
@@ -277,7 +291,7 @@ def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid
     )
     plans = [plan(load_grid(path), budget="smoke", seeds=1) for path in (tiny_grid, wider)]
     assert len(missing_runs(plans, Store(tmp_path / "out"))) == 3
-    of_plans = run_grids(plans, warm(tmp_path / "out"), jobs=1)
+    of_plans = run_grids(plans, warm(tmp_path / "out"), Compute(jobs=1))
     assert [[block.name for block in blocks] for blocks in of_plans] == [["tiny"], ["wider"]]
     tables = [load_results(tmp_path / "out", name) for name in ("tiny", "wider")]
     assert [len(table) for table in tables] == [2, 3]

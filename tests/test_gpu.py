@@ -156,7 +156,7 @@ def test_a_classifier_sees_on_a_gpu_what_it_sees_on_a_cpu() -> None:
 def test_a_grid_runs_scores_and_times_on_a_gpu_the_same_twice(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"), budget="smoke", seeds=1)
     for name, jobs in (("one", 1), ("other", 2)):
-        gan_ablate.run_grid(planned, out=tmp_path / name, device="cuda", jobs=jobs)
+        gan_ablate.run_grid(planned, tmp_path / name, gan_ablate.Compute(device="cuda", jobs=jobs))
     for run_id in planned.run_ids:
         one, other = (Store(tmp_path / name).load_record(run_id) for name in ("one", "other"))
         assert one is not None

@@ -23,7 +23,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
@@ -154,8 +154,7 @@ class Allocation:
         store: the store of the runs.
         speed: the machine's speed, if it is known.
         max_hours: the hours after which no further seed is started.
-        on_look: called with a plan and every look at it, in order.
-        observer: receives the runs that are expected.
+        observer: is notified of each interim analysis, in order, and of the runs to expect.
 
     Attributes:
         states: how far each block is, after ``list_runs``.
@@ -170,7 +169,6 @@ class Allocation:
         store: Store,
         speed: Speed | None,
         max_hours: float | None,
-        on_look: Callable[[Plan, InterimAnalysis], None] | None,
         observer: RunObserver,
     ) -> None:
         for config in (block.baseline.config for block in blocks):
@@ -179,7 +177,7 @@ class Allocation:
                     f"--until settled: {config.dataset} is not scored; valid: with --inception-weights PATH"
                 )
         self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
-        self._max_hours, self._on_look, self._started_at = max_hours, on_look, time.monotonic()
+        self._max_hours, self._started_at = max_hours, time.monotonic()
         self._attempted: set[str] = set()
         self._num_reported = [0] * len(blocks)
         self.states: list[SequentialState] = []
@@ -213,9 +211,8 @@ class Allocation:
 
     def _report_looks(self) -> None:
         for number, (block, state) in enumerate(zip(self._blocks, self.states, strict=True)):
-            if self._on_look is not None:
-                for look in state.looks[self._num_reported[number] :]:
-                    self._on_look(block, look)
+            for look in state.looks[self._num_reported[number] :]:
+                self._observer.analysed(block, look)
             self._num_reported[number] = len(state.looks)
 
     def _read_runs(self, block: Plan) -> pd.DataFrame:

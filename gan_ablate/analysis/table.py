@@ -33,6 +33,11 @@ PROBE_LABELS = 1_000
 def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     """Read the runs of a grid as a tidy table.
 
+    >>> from gan_ablate import load_grid, load_results, plan, run_grid
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5), "results")
+    >>> load_results("results", "beta1").equals(runs)
+    True
+
     Args:
         out: the results folder.
         grid: the grid's name.

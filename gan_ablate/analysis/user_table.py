@@ -71,7 +71,7 @@ def read_table(
     frame: pd.DataFrame,
     *,
     factors: Sequence[str],
-    seed: str,
+    seed: str = "seed",
     source: str = "the table",
     baselines: Mapping[str, str] | None = None,
     margin: float | None = None,

@@ -16,10 +16,11 @@ from gan_ablate.api import run_single
 from gan_ablate.atomic_io import is_disk_failure
 from gan_ablate.cli import external, inspect
 from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
-from gan_ablate.cli.run import check_code, compute, describe, show_forecast
+from gan_ablate.cli.run import RunDisplay, check_code, compute_plans, describe, show_forecast
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
+from gan_ablate.execution.context import Compute
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
@@ -64,29 +65,26 @@ MAX_LINE = 2_000
 
 
 @app.command(
+    "run",
     epilog="Examples: gan-ablate run --grid bn_label_smooth · gan-ablate run --grid my.toml --seeds 8 · "
-    "gan-ablate run --grid dropout --dataset fashion-mnist --set batch_size=128"
+    "gan-ablate run --grid dropout --dataset fashion-mnist --set batch_size=128",
 )
 @takes_run_options
 def run(options: RunOptions) -> None:
     """Train and score what is missing of a grid, then write the report. Run it again to go on where it stopped."""
     console = open_console()
-    plans, num_jobs = options.resolve()
     store = Store(options.out)
     store.check_writable()
-    labels = name_runs(plans)
-    num_missing = len(find_missing_ids(plans, store))
-    header = describe(options, plans, num_missing, num_jobs)
-    for block in (block for plan in plans for block in place_plans(plan, store)):
+    labels = name_runs(options.plans)
+    num_missing = len(find_missing_ids(options.plans, store))
+    header = describe(options, num_missing)
+    for block in (block for plan in options.plans for block in place_plans(plan, store)):
         previous = store.find_plan(block.name)
         if previous is not None and set(previous.run_ids) - labels.keys():
             header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
-    num_done = 0 if options.until else len(labels) - num_missing
-    with (
-        stoppable(console),
-        Display(console, header, labels, num_done, num_jobs, is_calibrated=options.device == "cpu") as display,
-    ):
-        computed, endings = compute(options, plans, display)
+    num_done = 0 if options.until_settled else len(labels) - num_missing
+    with stoppable(console), RunDisplay(console, header, labels, num_done, options) as display:
+        computed, endings = compute_plans(options, display)
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
@@ -103,11 +101,9 @@ def run(options: RunOptions) -> None:
 @takes_run_options
 def plan_command(options: RunOptions) -> None:
     """Show the variants of grids, what is done already and about how long the rest will take."""
-    plans, num_jobs = options.resolve()
-    store = Store(options.out)
-    store.check_writable()
-    check_code(plans)
-    show_forecast(open_console(), plans, store, num_jobs, is_bound=options.until is not None, device=options.device)
+    Store(options.out).check_writable()
+    check_code(options.plans)
+    show_forecast(open_console(), options)
 
 
 @app.command(epilog="Example: gan-ablate train mlp --dataset mnist --epochs 10")
@@ -125,6 +121,9 @@ def train(
     out: OutOption = RESULTS,
 ) -> None:
     """Train and score one preset as a document has it, once: no grid, no comparison, no place in the report."""
+    compute = Compute(
+        data_dir=data_dir, device=device, inception_weights=inception_weights, keep_checkpoints=keep_checkpoints
+    )
     single = plan_run(
         preset,
         dataset=dataset,
@@ -141,15 +140,7 @@ def train(
         stoppable(console),
         Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display,
     ):
-        record = run_single(
-            single,
-            out,
-            data_dir=data_dir,
-            device=device,
-            inception_weights=inception_weights,
-            keep_checkpoints=keep_checkpoints,
-            observer=display,
-        )
+        record = run_single(single, out, compute, observer=display)
     folder = out / "runs" / config.run_id
     final = record.scoring.final if record.scoring else None
     if final is not None and record.scoring is not None:

@@ -18,6 +18,7 @@ from gan_ablate.design.grid import read_percent
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
+from gan_ablate.execution.context import Compute
 from gan_ablate.execution.progress import open_console
 
 if TYPE_CHECKING:
@@ -118,10 +119,9 @@ def score(
     """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
     import pandas as pd
 
-    from gan_ablate.execution.context import check_context
     from gan_ablate.scoring.image_scores import SetScorer
 
-    check_context(device, inception_weights)
+    Compute(device=device, inception_weights=inception_weights)  # refuses wrong options before PyTorch is loaded
     scorer = SetScorer(
         dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
     )

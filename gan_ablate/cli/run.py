@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from gan_ablate.api import run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.plan import name_blocks
-from gan_ablate.execution.progress import format_duration
+from gan_ablate.execution.progress import Display, format_duration
 from gan_ablate.execution.schedule import (
     calibrate,
     estimate_seconds,
@@ -20,65 +20,72 @@ from gan_ablate.execution.schedule import (
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
+    from gan_ablate.analysis.allocation import InterimAnalysis
     from gan_ablate.cli.options import RunOptions
     from gan_ablate.design.plan import Plan
-    from gan_ablate.execution.progress import Display
 
 
-def describe(options: RunOptions, plans: list[Plan], num_missing: int, num_jobs: int) -> str:
-    """Describe the runs that are going to be computed: the header of the progress display."""
-    if options.until is None:
-        size = f"{count_seeds(plans)}, {num_missing} runs to compute"
-    else:
+def describe(options: RunOptions, num_missing: int) -> str:
+    """Describe what is going to be computed, and what to know before."""
+    plans = options.plans
+    if options.until_settled:
         size = f"as many seeds as settle it, at most {len(plans[0].seeds)}"
+    else:
+        size = f"{count_seeds(plans)}, {num_missing} runs to compute"
     title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
     num_variants = len({variant.config.run_id for plan in plans for variant in plan.variants})
     notes = dict.fromkeys(note for plan in plans for note in plan.notes)
-    return "\n".join([f"{title}: {num_variants} variants × {size}, {num_jobs} at once", *notes])
+    return "\n".join([f"{title}: {num_variants} variants × {size}, {options.num_jobs} at once", *notes])
 
 
-def compute(options: RunOptions, plans: list[Plan], display: Display) -> tuple[list[Plan], list[str]]:
-    """Compute the runs of plans.
+class RunDisplay(Display):
+    """A progress display that also shows interim analyses.
 
-    Returns:
-        The plans with the seeds that were needed, and lines to print at the end.
+    Attributes:
+        block_names: the name of a block's plan → words for it.
     """
-    where: dict[str, Any] = {
-        "data_dir": options.data_dir,
-        "device": options.device,
-        "jobs": options.jobs,
-        "inception_weights": options.inception_weights,
-        "checkpoint_sec": options.checkpoint_sec,
-        "keep_checkpoints": options.keep_checkpoints,
-        "executor": options.choose_executor(),
-        "observer": display,
-    }
-    if options.until is None:
-        run_grids(plans, options.out, **where)
-        return plans, []
-    from gan_ablate.reporting.run_sentences import look_lines, settled_sentence
 
+    def __init__(
+        self, console: Console, header: str, labels: Mapping[str, str], num_done: int, options: RunOptions
+    ) -> None:
+        is_calibrated = options.compute.device == "cpu"
+        super().__init__(console, header, labels, num_done, options.num_jobs, is_calibrated=is_calibrated)
+        self.block_names = _name_blocks(options)
+
+    def analysed(self, block: Plan, analysis: InterimAnalysis) -> None:
+        """Print what an interim analysis has settled."""
+        from gan_ablate.reporting.run_sentences import look_lines
+
+        self.show(look_lines(analysis, self.block_names.get(block.name, "")))
+
+
+def _name_blocks(options: RunOptions) -> dict[str, str]:
+    """Map the names of blocks' plans to words for them, empty for the only block."""
     names: dict[str, str] = {}
-    for plan in plans:
+    for plan in options.plans:
         placed = place_plans(plan, Store(options.out))
-        words = [plan.grid.title] * len(placed) if len(plans) > 1 and len(placed) == 1 else name_blocks(placed)
+        words = [plan.grid.title] * len(placed) if len(options.plans) > 1 and len(placed) == 1 else name_blocks(placed)
         names |= {block.name: of_block for block, of_block in zip(placed, words, strict=True)}
-    states = run_until_settled(
-        plans,
-        options.out,
-        max_hours=options.max_hours,
-        on_look=lambda block, look: display.say(look_lines(look, names.get(block.name, ""))),
-        **where,
-    )
+    return names
+
+
+def compute_plans(options: RunOptions, display: RunDisplay) -> tuple[list[Plan], list[str]]:
+    """Compute the runs of plans; return plans of those that were needed, and lines to print at the end."""
+    plans = options.plans
+    if not options.until_settled:
+        run_grids(plans, options.out, options.compute, observer=display)
+        return plans, []
+    from gan_ablate.reporting.run_sentences import settled_sentence
+
+    states = run_until_settled(plans, options.out, options.compute, max_hours=options.max_hours, observer=display)
     computed = [state.plan for state in states]
-    endings = [settled_sentence(state, names.get(state.plan.name, "")) for state in states]
-    store = Store(options.out)
+    endings = [settled_sentence(state, display.block_names.get(state.plan.name, "")) for state in states]
     needed = {run_id for one in computed for run_id in one.run_ids}
-    ended = summarise_runs(store, (run_id for plan in plans for run_id in plan.run_ids))
+    ended = summarise_runs(Store(options.out), (run_id for plan in plans for run_id in plan.run_ids))
     others = {run_id for run_id, run in ended.items() if run.status != "failed"} - needed
     if others:
         endings.append(f"{len(others)} finished runs of other seeds were not needed, and are left out of the report.")
@@ -107,19 +114,9 @@ def check_code(plans: Sequence[Plan]) -> None:
         check_user_code(variant.trained)
 
 
-def show_forecast(
-    console: Console, plans: Sequence[Plan], store: Store, num_jobs: int, *, is_bound: bool, device: str
-) -> None:
-    """Print the variants of plans, how many runs are done, and about how long the others take.
-
-    Args:
-        console: the console to print to.
-        plans: a plan per grid.
-        store: the results folder.
-        num_jobs: the number of runs that are computed at once.
-        is_bound: whether the plans' seeds are an upper bound.
-        device: the device that trains.
-    """
+def show_forecast(console: Console, options: RunOptions) -> None:
+    """Print the variants of plans, how many of their runs there are, and about how long the rest takes."""
+    plans, store, num_jobs, device = options.plans, Store(options.out), options.num_jobs, options.compute.device
     with console.status("Timing some steps of every variant on this machine …"):
         speed = calibrate(plans, store, num_jobs, device)
     seconds = estimate_seconds(plans, store, speed)
@@ -139,7 +136,7 @@ def show_forecast(
     if sources:
         files = list(dict.fromkeys(name for of_one in sources for name in of_one))
         console.print(f"Part of the runs' names: {_list(files)}", soft_wrap=True)
-    most = "at most " if is_bound else ""
+    most = "at most " if options.until_settled else ""
     time = "a time that the first runs will tell"
     if speed is not None:
         num_variants = sum(len(plan.variants) for plan in plans)

@@ -165,6 +165,10 @@ def read_preset(name: str) -> dict[str, Any]:
 def load_grid(name: str | Path) -> Grid:
     """Load a shipped grid by name, or another grid by the path of its TOML file.
 
+    >>> from gan_ablate import load_grid
+    >>> list(load_grid("bn_label_smooth").factors)
+    ['batch_norm', 'label_smoothing']
+
     Args:
         name: one of ``list_grids()``, or a path that ends in ``.toml``.
 

@@ -197,6 +197,11 @@ def plan(
 ) -> Plan:
     """Resolve every variant of a grid into configurations of runs.
 
+    >>> from gan_ablate import load_grid, plan
+    >>> planned = plan(load_grid("bn_label_smooth"), budget="smoke", seeds=2)
+    >>> len(planned.variants), planned.num_runs
+    (4, 8)
+
     Args:
         grid: the grid to resolve.
         budget: how many steps, seeds and samples to spend.

@@ -1,13 +1,13 @@
-"""The context of runs: where and how they are computed, and who is told of their progress."""
+"""Where and how runs are computed, and the observer of their progress."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gan_ablate.design.validation import Model, check_device_name
 from gan_ablate.errors import UserError
@@ -16,53 +16,89 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record
 
 
-CHECKPOINT_SEC = 60.0
-"""Seconds of training between two checkpoints, unless it is said otherwise."""
+ExecutorName = Literal["local", "ray", "slurm"]
+
+MAX_JOBS = 1_024
+"""More processes than any one machine has cores, and fewer than its process table has room for."""
+
+AbsolutePath = Annotated[str, BeforeValidator(lambda path: str(Path(path).absolute()))]
+"""Workers, nodes of a cluster and jobs of a scheduler start in other folders than the command."""
 
 
-AbsolutePath = Annotated[str, AfterValidator(lambda path: str(Path(path).absolute()))]
-"""Workers, nodes of a cluster and jobs of a scheduler start in folders of their own."""
+class Compute(Model):
+    """Where and how runs are computed: nothing in here changes their results.
 
-
-class RunContext(Model):
-    """Where and how a run is computed: nothing in here changes its answer.
-
-    Paths are made absolute. ``folders`` says where each ``folder:NAME@HASH`` data set lies; ``checkpoint_sec`` how many
-    seconds of training lie between two checkpoints, and ``keeps_checkpoints`` whether the last one stays when the run
-    is over.
-    """
-
-    out: AbsolutePath
-    data_dir: AbsolutePath
-    device: str = "cpu"
-    inception_weights: AbsolutePath | None = None
-    folders: dict[str, str] = {}
-    checkpoint_sec: float = CHECKPOINT_SEC
-    keeps_checkpoints: bool = False
-
-
-def check_context(device: str, inception_weights: str | Path | None, checkpoint_sec: float = CHECKPOINT_SEC) -> None:
-    """Refuse what no machine could run with, without loading PyTorch; a worker checks what this one has.
+    >>> from gan_ablate import Compute
+    >>> Compute(device="cuda:1", jobs=2).jobs
+    2
 
     Raises:
-        UserError: if the device is of no kind that training supports, the weights' file is not there, or the seconds
-            are below none.
+        UserError: if a value is one that no machine could compute with.
     """
-    if not 0 <= checkpoint_sec < math.inf:
-        raise UserError(f"--checkpoint-every {checkpoint_sec:g}: valid: a number of seconds from 0")
-    check_device_name(device)
-    if inception_weights is not None and not Path(inception_weights).is_file():
-        raise UserError(f"--inception-weights {inception_weights}: no such file")
+
+    data_dir: str | Path = "data"
+    """The folder where torchvision's data sets lie or are downloaded to."""
+    device: str = "cpu"
+    """``cpu``, ``cuda``, ``cuda:1``…"""
+    jobs: int | None = None
+    """How many runs at once; by default one per core, or one on a GPU, which users' scripts take by themselves."""
+    inception_weights: str | Path | None = None
+    """A copy of the weights for runs that are scored with Inception."""
+    checkpoint_sec: Annotated[float, Field(allow_inf_nan=True)] = 60.0
+    """Seconds of training between two checkpoints, from which a run that was stopped resumes."""
+    keep_checkpoints: bool = False
+    """Whether to keep the last checkpoint of every run, from which the same run of more steps resumes."""
+    executor: ExecutorName = "local"
+    """Worker processes on this machine, tasks on a Ray cluster, or jobs of Slurm."""
+    ray_address: str | None = None
+    """The address of a Ray cluster; by default Ray starts one on this machine."""
+    slurm: dict[str, str] = {}
+    """Settings of sbatch, such as ``{"partition": "gpu"}``."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse what no machine could compute with, without loading PyTorch; a worker checks what this one has."""
+        if not 0 <= self.checkpoint_sec < math.inf:
+            raise UserError(f"--checkpoint-every {self.checkpoint_sec:g}: valid: a number of seconds from 0")
+        check_device_name(self.device)
+        if self.inception_weights is not None and not Path(self.inception_weights).is_file():
+            raise UserError(f"--inception-weights {self.inception_weights}: no such file")
+        if self.jobs is not None and not 1 <= self.jobs <= MAX_JOBS:
+            raise UserError(f"--jobs {self.jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
+        if self.ray_address is not None and self.executor != "ray":
+            raise UserError(f"--ray-address {self.ray_address}: valid: with --executor ray")
+        if self.slurm and self.executor != "slurm":
+            raise UserError(f"--slurm {next(iter(self.slurm))}: valid: with --executor slurm")
+        return self
+
+
+class RunContext(Compute):
+    """What a worker has to know besides a run's configuration."""
+
+    data_dir: AbsolutePath
+    inception_weights: AbsolutePath | None = None
+    out: AbsolutePath
+    """The results folder."""
+    folders: dict[str, str] = {}
+    """``NAME@HASH`` of an image folder or of user code → where it lies."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: what a line of the display shows.
+    """How far a run is.
 
-    ``fid`` is the last one along training, taken at ``fid_step``; both are None before there is one.
+    Attributes:
+        run_id: the run.
+        step: generator steps so far.
+        steps_per_sec: since the last report.
+        loss_d: the discriminator's last loss.
+        loss_g: the generator's last loss.
+        fid: the last FID along training, or None before the first.
+        fid_step: the step at which it was taken.
     """
 
     run_id: str
@@ -74,45 +110,34 @@ class Progress:
     fid_step: int | None
 
 
-class RunObserver(Protocol):
-    """What the display of a grid's progress has to understand."""
+class RunObserver:
+    """An observer of runs: its methods are called as things happen. A subclass overrides those that it needs.
+
+    >>> from gan_ablate import RunObserver
+    >>> class Counter(RunObserver):
+    ...     num_finished = 0
+    ...
+    ...     def finished(self, record):
+    ...         self.num_finished += 1
+    """
 
     def expect(self, seconds: Mapping[str, float]) -> None:
-        """Note that these runs, by their ids, will be computed, and about how long each takes."""
+        """Called with the ids of runs that will be computed, and about how many seconds each takes."""
 
     def started(self, config: AnyConfig) -> None:
-        """Note that a worker has taken up a run."""
+        """Called when a worker starts a run."""
 
     def progressed(self, progress: Progress) -> None:
-        """Note how far a run is."""
+        """Called a few times a second for every run under way."""
 
     def noted(self, config: AnyConfig, words: str) -> None:
-        """Note what happened to a run that goes on, or will."""
+        """Called when a run waits for another command, or is tried again; ``words`` say which and why."""
 
     def finished(self, record: Record) -> None:
-        """Note that a run is over."""
+        """Called when a run is over."""
+
+    def analysed(self, block: Plan, analysis: Any) -> None:
+        """Called after each interim analysis, with its block's plan and an ``analysis.allocation.InterimAnalysis``."""
 
     def tick(self) -> None:
-        """Note that time passes."""
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """Ignore."""
-
-    def started(self, config: AnyConfig) -> None:
-        """Ignore."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Ignore."""
-
-    def noted(self, config: AnyConfig, words: str) -> None:
-        """Ignore."""
-
-    def finished(self, record: Record) -> None:
-        """Ignore."""
-
-    def tick(self) -> None:
-        """Ignore."""
+        """Called several times a second, whatever happens."""

@@ -1,4 +1,4 @@
-"""The progress display: a table on the console with a line for every run."""
+"""The progress display: a bar on the console, and a line for every run under way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.execution.context import Silent
+from gan_ablate.execution.context import RunObserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import Progress as RunProgress
-    from gan_ablate.execution.context import RunObserver
     from gan_ablate.execution.records import Record
 
 
 def open_console() -> Console:
-    """Print what comes from outside, titles, labels and paths, as it is: brackets in it are no markup."""
+    """Open a console that prints titles, labels and paths as they are: brackets in them are no markup."""
     return Console(markup=False, emoji=False)
 
 
@@ -38,16 +37,17 @@ PLAIN_EVERY_SEC = 15.0
 """Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""
 
 
-class Display:
-    """Shows a grid's progress: a bar with the time left, and a line for every run under way.
+class Display(RunObserver):
+    """An observer that shows the progress of runs: a bar with the time left, and a line for every run under way.
 
     Args:
-        console: where to write; live if it is a terminal.
-        header: printed first, once all that the runs need is known to be there.
+        console: the console; the display moves if it is a terminal.
+        header: lines that are printed before the first run starts.
         labels: run id → the name of its variant.
-        num_done: runs that were there already.
-        jobs: how many runs go on at once.
-        is_calibrated: whether the runs' seconds rest on this machine; without, no time is shown before some are over.
+        num_done: the number of runs that were finished before.
+        jobs: how many runs are computed at once.
+        is_calibrated: whether the runs' seconds were measured on this machine; if not, the time left is shown only
+            after the first runs.
     """
 
     def __init__(
@@ -98,18 +98,17 @@ class Display:
             self._live.start()
 
     def expect(self, seconds: Mapping[str, float]) -> None:
-        """Count these runs among those that are to come."""
+        """Add runs to the bar."""
         self._seconds |= seconds
         self._total_sec += sum(seconds.values())
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + len(seconds))
 
-    def say(self, lines: Sequence[str]) -> None:
-        """Print lines that stay, above what moves."""
+    def show(self, lines: Sequence[str], style: str | None = None) -> None:
+        """Print lines that stay, above the bar."""
         self._begin()
+        console = self._live.console if self._live else self._console
         for line in lines:
-            (self._live.console if self._live else self._console).print(
-                line, highlight=False, markup=False, soft_wrap=True
-            )
+            console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def started(self, config: AnyConfig) -> None:
         """Add a line for a run."""
@@ -117,18 +116,18 @@ class Display:
         self._running[config.run_id] = (config, None)
 
     def noted(self, config: AnyConfig, words: str) -> None:
-        """Say what happened to a run that goes on, or will, and take its line away until it does."""
+        """Print what happened to a run, and remove its line until it starts again."""
         self._running.pop(config.run_id, None)
-        self.say([f"{self._name(config)}: {words}"])
+        self.show([f"{self._name(config)}: {words}"])
 
     def progressed(self, progress: RunProgress) -> None:
         """Update a run's line."""
-        if progress.run_id in self._running:  # a cluster's word may come after its run's end
+        if progress.run_id in self._running:  # a cluster may report progress after the run's end
             config, _ = self._running[progress.run_id]
             self._running[progress.run_id] = (config, progress)
 
     def finished(self, record: Record) -> None:
-        """Take a run's line away and say how it ended."""
+        """Replace a run's line by one that says how it ended."""
         self._running.pop(record.run_id, None)
         self._seconds.pop(record.run_id, None)
         self._bar.advance(self._task)
@@ -140,10 +139,7 @@ class Display:
         if self._live is None:
             line = f"[{task.completed:.0f}/{task.total:.0f}] {line}{self._left_text(' · {} left')}"
             self._printed_at = time.monotonic()
-        style = {"completed": "green", "diverged": "yellow", "failed": "red"}[record.status]
-        (self._live.console if self._live else self._console).print(
-            line, style=style, highlight=False, markup=False, soft_wrap=True
-        )
+        self.show([line], {"completed": "green", "diverged": "yellow", "failed": "red"}[record.status])
 
     def tick(self) -> None:
         """Redraw, or print a line for every running variant if the last ones are old."""
@@ -156,7 +152,7 @@ class Display:
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def render(self) -> RenderableType:
-        """Draw the bar and a line for every run under way."""
+        """Lay out the bar and a line for every run under way."""
         self._bar.update(self._task, left=self._left_text("{} left"))
         table = Table.grid(padding=(0, 2))
         for config, progress in self._running.values():
@@ -167,7 +163,7 @@ class Display:
         return f"{self._labels.get(config.run_id, config.run_id)}, seed {config.seed}"
 
     def _left_text(self, template: str) -> str:
-        """Scale the estimate of what is left by how the estimates have held so far."""
+        """Estimate the time left: the runs' expected seconds, scaled by the pace so far."""
         left_sec = sum(self._seconds.values())
         for config, progress in self._running.values():
             if progress is not None:
@@ -181,7 +177,7 @@ class Display:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration as people say it: ``45 s``, ``8 min``, ``2 h 10 min``."""
+    """Format a duration: ``45 s``, ``8 min``, ``2 h 10 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -207,26 +203,31 @@ def _texts(config: AnyConfig, progress: RunProgress | None) -> list[str]:
 
 
 def _texts_of_external(config: ExternalConfig, progress: RunProgress | None) -> list[str]:
-    """Show the steps and losses that a script's log has, if any."""
+    """List the steps and losses that a script's log has."""
     if progress is None:
         return ["running"]
     losses = (("D", progress.loss_d), ("G", progress.loss_g))
     step = f"step {progress.step}/{config.steps}" if config.steps else f"step {progress.step}"
-    told = [f"{name} {loss:.3f}" for name, loss in losses if math.isfinite(loss)]
-    return [step, f"{progress.steps_per_sec:.1f} it/s", *told]
+    known = [f"{name} {loss:.3f}" for name, loss in losses if math.isfinite(loss)]
+    return [step, f"{progress.steps_per_sec:.1f} it/s", *known]
 
 
 @contextmanager
-def observing(
-    plans: Sequence[Plan], observer: RunObserver | None, progress: bool | None, num_jobs: int, device: str
-) -> Iterator[RunObserver]:
-    """Return the observer that was asked for, or else a display where there is a terminal or a notebook."""
-    if observer is not None:
-        yield observer
-        return
+def open_display(plans: Sequence[Plan], show: bool | None, num_jobs: int, device: str) -> Iterator[Display | None]:
+    """Open a progress display.
+
+    Args:
+        plans: whose runs.
+        show: whether to; None for where there is a terminal or a notebook.
+        num_jobs: how many runs are computed at once.
+        device: where; on a GPU the runs' seconds are not measured before.
+
+    Yields:
+        The display, or None where there is none.
+    """
     console = open_console()
-    if progress is False or (progress is None and not (console.is_terminal or console.is_jupyter)):
-        yield Silent()
+    if show is False or (show is None and not (console.is_terminal or console.is_jupyter)):
+        yield None
         return
     title = ", ".join(plan.grid.title for plan in plans)
     with Display(console, title, name_runs(plans), 0, num_jobs, is_calibrated=device == "cpu") as display:
@@ -234,7 +235,7 @@ def observing(
 
 
 def name_runs(plans: Sequence[Plan]) -> dict[str, str]:
-    """Words for every run of some plans, by its id: its variant's label, behind its grid where there are several."""
+    """Map the id of every run to its variant's label, with its grid's name before it where there are several plans."""
     names: dict[str, str] = {}
     for plan in plans:
         for run_id, words in plan.run_names.items():

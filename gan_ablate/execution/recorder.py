@@ -1,4 +1,4 @@
-"""The recorder: keep the curves and sample grids of a training, and sample finished runs."""
+"""Record a training's curves and sample grids, and sample the generators of finished runs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,23 @@ SAMPLE_GRID_COLUMNS = 8
 
 
 class TrainingObserver:
-    """Listens to one training: keeps its curves, draws its sample grids, writes its log, reports its progress.
+    """Observes one training: records its curves and sample grids, writes its log, reports its progress.
+
+    Args:
+        config: the run.
+        folder: the run's folder.
+        log: the run's log.
+        scorer: computes FID along training, or None where the run is not scored.
+        labels: (N,) int64 class of each training image, or None without classes.
+        device: where the generator lies.
+        on_progress: called a few times a second.
 
     Attributes:
-        last_step: up to which the training has come.
-        curve_steps: where FID was taken.
-        curve_train_sec: the training seconds until there.
-        curve_fid: what it was.
-        curve_sec: what all of that took.
+        last_step: the last generator step that was taken.
+        curve_steps: the steps at which FID was computed.
+        curve_train_sec: the seconds of training until each.
+        curve_fid: FID at each.
+        curve_sec: the seconds that sampling and scoring along training took.
     """
 
     def __init__(
@@ -76,12 +85,12 @@ class TrainingObserver:
         self.curve_sec = 0.0
 
     def restore(self, curve: Sequence[tuple[int, float, float]], curve_sec: float, step: int) -> None:
-        """Go on where another process stopped.
+        """Restore what another process recorded before it stopped.
 
         Args:
-            curve: step, training seconds until there, FID.
-            curve_sec: what it took.
-            step: up to which the training has come.
+            curve: (step, seconds of training until then, FID) of each point.
+            curve_sec: the seconds that sampling and scoring took.
+            step: the last generator step that was taken.
         """
         self.curve_steps = [at for at, _, _ in curve]
         self.curve_train_sec = [seconds for _, seconds, _ in curve]
@@ -91,7 +100,7 @@ class TrainingObserver:
         self._reported_at = (time.perf_counter(), step)
 
     def on_measurement(self, row: Measurement) -> None:
-        """Report a row of the history, a few times a second."""
+        """Log and report a row of the history, a few times a second."""
         self.last_step = row.step
         now = time.perf_counter()
         since, step = self._reported_at
@@ -109,12 +118,12 @@ class TrainingObserver:
         )
 
     def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
-        """Draw a sample_grid, and where it is due take FID; return whether what was drawn was finite."""
+        """Write a sample grid, compute FID where it is due, and return whether all pixels were finite."""
         self.last_step = step
         started = time.perf_counter()
         try:
             sample_grid = sample_images(generator, self._sample_grid_latents, self._device)
-            # What an untrained generator scores says nothing and would stretch every axis.
+            # The FID of an untrained generator says nothing, and would stretch every axis.
             if self._scorer is not None and step in self._config.curve_steps:
                 latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
                 fid = self._scorer.fid(sample_images(generator, latents, self._device))
@@ -134,7 +143,7 @@ class TrainingObserver:
 
 
 GAP = 2
-"""Black pixels around every image of a sample_grid."""
+"""Black pixels around every image of a sample grid."""
 
 
 def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
@@ -142,12 +151,12 @@ def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
 
     Args:
         images: (N, C, H, W) uint8, of one channel or three.
-        num_columns: images in a row; as many as there are, if they are fewer.
-        to: the picture, in the format that its name ends in.
+        num_columns: images in a row; fewer where there are fewer images.
+        to: the picture's file; its suffix says the format.
 
     Raises:
         OSError: if it cannot be written.
-        ValueError: if its name ends in no known format.
+        ValueError: if its suffix is no known format.
     """
     num, channels, height, width = images.shape
     num_columns = min(num_columns, num)
@@ -171,20 +180,20 @@ def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
 def draw_samples(
     store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
 ) -> None:
-    """Draw images with a saved generator and write them as one picture, about as wide as high.
+    """Sample images from a saved generator and write them as one picture, about as wide as high.
 
     Args:
-        store: where the run lies.
-        run_id: which run.
-        num: how many images.
-        seed: of the latents.
-        to: the picture to write.
-        label: the class to draw, with a conditional generator; without it, each class in turn.
-        averaged: draw with the moving average of G's weights instead of its last ones.
+        store: the results folder.
+        run_id: the finished run.
+        num: the number of images.
+        seed: the seed of the latents.
+        to: the picture's file.
+        label: the class to sample from a conditional generator; by default each class in turn.
+        averaged: whether to use the moving average of G's weights instead of the last weights.
 
     Raises:
-        UserError: if there is no such finished run, it knows no such class or keeps no average, or the picture cannot
-            be written.
+        UserError: if there is no such finished run, it has no such class or no average, or the picture cannot be
+            written.
     """
     record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
     weights = store.run_dir(run_id) / GENERATOR_FILE

@@ -98,7 +98,7 @@ def execute(
             log.removeHandler(handler)
             handler.close()
     store.save_record(record)
-    if checkpoints is not None and not context.keeps_checkpoints:
+    if checkpoints is not None and not context.keep_checkpoints:
         checkpoints.remove()
     return record
 
@@ -135,7 +135,7 @@ def _execute(
         origin=_origin(dataset, scorer, device),
         is_scored=scorer is not None,
         every_sec=context.checkpoint_sec,
-        keeps_last=context.keeps_checkpoints,
+        keeps_last=context.keep_checkpoints,
         should_stop=should_stop,
         log=log,
     )

@@ -46,6 +46,11 @@ DOCUMENTS = "documents"
 def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     """Rebuild ``report.md``, ``report.html`` and the pages of every grid in a results folder.
 
+    >>> from gan_ablate import load_grid, plan, run_grid, write_report
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> write_report("results").as_posix()
+    'results/report.md'
+
     Args:
         out: the results folder.
         figures_as_pdf: whether each figure is also written as PDF, for papers.

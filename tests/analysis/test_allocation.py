@@ -21,7 +21,7 @@ from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, Variant, plan
-from gan_ablate.execution.context import Silent
+from gan_ablate.execution.context import RunObserver
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.run_sentences import settled_sentence
 from tests.synthetic import make_record, save_runs
@@ -205,7 +205,7 @@ def test_a_shared_run_that_failed_before_is_listed_once_and_no_grid_goes_on_with
     save_runs(store, few, lambda variant, seed: 20.0 + 5 * math.sin(7 * seed + len(variant.label)))
     first = make_record(planned.baseline, 0, None).model_copy(update={"status": "failed"})
     store.save_record(first)
-    allocation = Allocation((planned, twin), store, None, None, None, Silent())
+    allocation = Allocation((planned, twin), store, None, None, RunObserver())
     assert [config.run_id for config in allocation.list_runs()] == [first.run_id]
     assert [state.looks for state in allocation.states] == [(), ()]
     assert {config.seed for config in allocation.list_runs()} == {5}

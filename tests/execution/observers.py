@@ -8,11 +8,11 @@ import signal
 from collections.abc import Callable
 
 from gan_ablate.design.external import AnyConfig
-from gan_ablate.execution.context import Progress, Silent
+from gan_ablate.execution.context import Progress, RunObserver
 from gan_ablate.execution.records import Record
 
 
-class Recorder(Silent):
+class Recorder(RunObserver):
     """Records events and notes, each with the seed of its run, and the steps of progress."""
 
     def __init__(self) -> None:

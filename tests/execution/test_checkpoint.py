@@ -182,7 +182,7 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
     long = make_config(**{**SMALL, "scoring": {**SCORING, "curve_points": 3}})
     whole = execute(long, make_context(tmp_path / "whole"), lambda _: None)
     short = make_config(**{**SMALL, "steps": shorter, "scoring": {**SCORING, "curve_points": points}})
-    context = make_context(tmp_path / "out", keeps_checkpoints=True)
+    context = make_context(tmp_path / "out", keep_checkpoints=True)
     execute(short, context, lambda _: None)
     file = Store(tmp_path / "out").checkpoint_path(short)
     assert file.exists()
@@ -203,7 +203,7 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
 @pytest.mark.slow
 def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
     """As a user would: the same command with twice the steps, which takes FID at every second step of before."""
-    context = make_context(tmp_path / "out", keeps_checkpoints=True)
+    context = make_context(tmp_path / "out", keep_checkpoints=True)
     execute(make_config(**SMALL), context, lambda _: None)
     longer = make_config(**{**SMALL, "steps": 60})
     record = execute(longer, context, lambda _: None)

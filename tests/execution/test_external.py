@@ -21,7 +21,7 @@ from gan_ablate.design.plan import Plan, plan
 from gan_ablate.execution import command
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.command import ScriptError
-from gan_ablate.execution.context import Progress, RunContext
+from gan_ablate.execution.context import Compute, Progress, RunContext
 from gan_ablate.execution.external import execute_script, fill_command, make_environment
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
@@ -156,7 +156,7 @@ def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path, no
         np.save("images.npy", images)
     """
     planned = plan_script(tmp_path / "mine", script)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    runs = run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     assert sorted(runs["status"]) == ["completed"] * 3 + ["failed"]
     failed = runs.loc[runs["status"] == "failed"].iloc[0]
     assert (failed["noise"], failed["seed"]) == ("high", 1)
@@ -165,7 +165,7 @@ def test_a_failed_run_leaves_the_others_alone_and_is_reported(tmp_path: Path, no
     # Mended, the whole grid is another one: its files are part of its runs' names.
     mended = plan_script(tmp_path / "mine", SAVE)
     assert not {*mended.run_ids} & {*planned.run_ids}
-    again = run_grid(mended, tmp_path / "out", jobs=1)
+    again = run_grid(mended, tmp_path / "out", Compute(jobs=1))
     assert list(again["status"]) == ["completed"] * 4
     assert load_results(tmp_path / "out", "mine").equals(again)
 
@@ -178,7 +178,7 @@ def test_seeds_are_added_to_a_script_until_it_is_settled(tmp_path: Path) -> None
         np.save("images.npy", images)
     """
     grid = load_grid(write_grid(tmp_path / "mine", script))
-    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), jobs=1)
+    (state,) = run_until_settled(plan(grid, seeds=6, allow_code=True), warm(tmp_path / "out"), Compute(jobs=1))
     assert state.is_over
     assert len(state.plan.seeds) < 6
     assert state.looks[-1].effects[0].decision in ("lower", "higher")
@@ -363,7 +363,7 @@ def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path, no_figures:
         print("Loss 1")
     """
     planned = plan_script(tmp_path / "mine", script, samples="**/*.png", more="log = 'loss: (?P<loss_d>.*)'")
-    run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     page = write_report(tmp_path / "out").with_name("mine") / "report.md"
     text = page.read_text()
     assert "4 of 4 runs: external.log matches no line of its output." in text
@@ -497,7 +497,7 @@ def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path, no_fi
     assert planned.notes == (
         "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
     )
-    run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
     assert "Runs of one seed share nothing (external.paired is false)" in text
     assert "What pairing is worth" not in text

@@ -16,7 +16,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext, Silent
+from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors import local
 from gan_ablate.execution.executors.local import _cores_of_workers, measure_steps, resolve_jobs, run_local
 from gan_ablate.execution.records import Record
@@ -31,7 +31,7 @@ from tests.features import warm
 def test_runs_have_the_same_bits_alone_and_beside_others(tmp_path: Path) -> None:
     configs = [make_config("mlp", seed=seed) for seed in range(3)]
     alone, beside = (
-        list(run_local(order, RunContext(out=str(warm(tmp_path / f"{jobs}")), data_dir="d"), jobs, Silent()))
+        list(run_local(order, RunContext(out=str(warm(tmp_path / f"{jobs}")), data_dir="d"), jobs, RunObserver()))
         for jobs, order in ((1, configs), (2, configs[::-1]))
     )
     assert [record.status for record in alone + beside] == ["completed"] * 6
@@ -82,7 +82,7 @@ def test_a_worker_that_another_process_stops_costs_nothing(context: RunContext) 
 def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> None:
     config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
     with pytest.raises(UserError, match="folder:gone@0"):
-        run_local([config], context, 2, Silent())
+        run_local([config], context, 2, RunObserver())
     assert not (Path(context.out) / "runs").exists()
     assert multiprocessing.active_children() == []
 
@@ -90,7 +90,7 @@ def test_missing_data_stops_everything_before_it_starts(context: RunContext) -> 
 @pytest.mark.slow
 def test_leaving_early_takes_the_workers_along(context: RunContext) -> None:
     configs = [make_config("mlp", seed=seed, steps=10 if seed == 0 else 100_000) for seed in range(3)]
-    records = run_local(configs, context, 2, Silent())
+    records = run_local(configs, context, 2, RunObserver())
     next(iter(records))
     records.close()
     assert multiprocessing.active_children() == []
@@ -169,7 +169,7 @@ def test_all_workers_stay_while_more_runs_may_come(
     busiest.append(0)
     context = RunContext(out=str(tmp_path), data_dir="data")
     configs = [make_config(seed=seed) for seed in range(first_wave)]
-    records = list(run_local(configs, context, 3, Silent(), more))
+    records = list(run_local(configs, context, 3, RunObserver(), more))
     assert len(records) == first_wave + 4
     assert busiest == [min(first_wave, 3), 3, 0]
 

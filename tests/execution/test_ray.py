@@ -11,7 +11,7 @@ import pytest
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import Progress, RunContext, Silent
+from gan_ablate.execution.context import Progress, RunContext, RunObserver
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.observers import Killer, Recorder
@@ -115,9 +115,11 @@ def test_what_is_missing_is_said_before_anything_runs(cluster: Any, tmp_path: Pa
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
     config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
     with pytest.raises(UserError, match="folder:gone@0"):
-        run_ray([config], context, None, Silent(), address=cluster.address)
+        run_ray([config], context, None, RunObserver(), address=cluster.address)
     with pytest.raises(UserError, match="--device cuda: the Ray cluster has no GPU"):
-        run_ray([make_config()], context.model_copy(update={"device": "cuda"}), None, Silent(), address=cluster.address)
+        run_ray(
+            [make_config()], context.model_copy(update={"device": "cuda"}), None, RunObserver(), address=cluster.address
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -126,4 +128,4 @@ def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
 
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
     with pytest.raises(UserError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster there"):
-        run_ray([make_config()], context, None, Silent(), address="127.0.0.1:1")
+        run_ray([make_config()], context, None, RunObserver(), address="127.0.0.1:1")

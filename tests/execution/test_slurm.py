@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import Progress, RunContext, Silent
+from gan_ablate.execution.context import Progress, RunContext, RunObserver
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
 from tests.execution.observers import Killer, Recorder
@@ -71,7 +71,7 @@ def test_a_setting_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.
 
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
     with pytest.raises(UserError, match=r"--slurm: .*prtition"):
-        run_slurm([make_config()], context, None, Silent(), settings={"prtition": "x"}, cluster="local")
+        run_slurm([make_config()], context, None, RunObserver(), settings={"prtition": "x"}, cluster="local")
 
 
 def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="--executor slurm: no sbatch on this machine"):
-        run_slurm([make_config()], RunContext(out=str(tmp_path / "out"), data_dir="d"), None, Silent())
+        run_slurm([make_config()], RunContext(out=str(tmp_path / "out"), data_dir="d"), None, RunObserver())
     assert not (tmp_path / "out").exists()
 
 

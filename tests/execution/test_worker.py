@@ -10,7 +10,7 @@ import torch
 
 from gan_ablate.atomic_io import lease
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext, Silent
+from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
 from gan_ablate.execution.executors.worker import check, compute, measure
 from gan_ablate.execution.records import Record
@@ -71,14 +71,14 @@ def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: py
 
 
 def test_what_the_disk_refuses_stops_everything(tmp_path: Path) -> None:
-    queue = RunQueue([], None, Store(tmp_path), Silent())
+    queue = RunQueue([], None, Store(tmp_path), RunObserver())
     with pytest.raises(UserError, match="No space"):
         list(queue.take_in("refused", UserError("No space"), make_config()))
 
 
 def test_a_run_without_memory_is_tried_once_more_and_then_failed(tmp_path: Path) -> None:
     config = make_config()
-    queue = RunQueue([], None, Store(tmp_path), Silent())
+    queue = RunQueue([], None, Store(tmp_path), RunObserver())
     failed = Record(run_id=config.run_id, status="failed", message="out of memory (too large)", config=config)
     assert list(queue.take_in("record", failed, config)) == []
     assert queue.next() == config
@@ -88,7 +88,7 @@ def test_a_run_without_memory_is_tried_once_more_and_then_failed(tmp_path: Path)
 
 def test_a_run_that_failed_otherwise_is_the_last_word(tmp_path: Path) -> None:
     config = make_config()
-    queue = RunQueue([], None, Store(tmp_path), Silent())
+    queue = RunQueue([], None, Store(tmp_path), RunObserver())
     failed = Record(run_id=config.run_id, status="failed", message="ValueError: no", config=config)
     assert list(queue.take_in("record", failed, config)) == [failed]
     assert not queue.has_work(is_idle=True)
@@ -96,7 +96,7 @@ def test_a_run_that_failed_otherwise_is_the_last_word(tmp_path: Path) -> None:
 
 def test_a_run_whose_process_is_lost_twice_is_recorded_as_failed(tmp_path: Path) -> None:
     config = make_config()
-    queue = RunQueue([], None, Store(tmp_path), Silent())
+    queue = RunQueue([], None, Store(tmp_path), RunObserver())
     assert list(queue.give_up(config, "gone")) == []
     assert queue.next() == config
     (record,) = queue.give_up(config, "gone again")
@@ -108,7 +108,7 @@ def test_a_run_of_another_command_comes_back_after_a_while(tmp_path: Path, monke
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     first, second = make_config(), make_config(seed=1)
-    queue = RunQueue([first, second], None, Store(tmp_path), Silent())
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
     assert queue.next() == first
     assert list(queue.take_in("busy", first, first)) == []
     assert queue.next() == second
@@ -121,7 +121,7 @@ def test_a_run_of_another_command_comes_back_after_a_while(tmp_path: Path, monke
 
 def test_more_is_asked_for_only_where_all_have_ended(tmp_path: Path) -> None:
     waves = [[make_config(seed=1)], []]
-    queue = RunQueue([make_config()], lambda: waves.pop(0), Store(tmp_path), Silent())
+    queue = RunQueue([make_config()], lambda: waves.pop(0), Store(tmp_path), RunObserver())
     assert queue.has_work(is_idle=True)
     assert queue.next() == make_config()
     assert queue.has_work(is_idle=False)  # more may come
@@ -169,7 +169,7 @@ def test_want_of_memory_is_said_alike_wherever_it_is_wanted(
     assert reason in record.message
     assert record.message.endswith("; valid: fewer --jobs, or a smaller run")
     assert "\n" not in record.message
-    queue = RunQueue([], None, Store(Path(context.out)), Silent())
+    queue = RunQueue([], None, Store(Path(context.out)), RunObserver())
     assert list(queue.take_in(kind, record, record.config)) == []
     assert queue.next() == record.config
 
@@ -197,13 +197,3 @@ def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeyp
     problem = check(make_config(), context)
     assert isinstance(problem, UserError)
     assert str(problem).startswith("--dataset mnist-10k: out of memory (Unable to allocate 7.11 PiB")
-
-
-def test_paths_travel_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node of a cluster, or a job of a scheduler, starts in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    context = RunContext(out="results", data_dir="data", inception_weights="weights.pth")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    found = (context.out, context.data_dir, context.inception_weights)
-    assert found == tuple(str(tmp_path / name) for name in ("results", "data", "weights.pth"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.execution.context import RunContext, Silent
+from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import run_local
 from gan_ablate.execution.records import Record
 from tests.features import warm
@@ -31,4 +31,4 @@ def untimed_by_id(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
 
 def compute_alone(configs: Sequence[RunConfig], out: Path) -> dict[str, dict[str, Any]]:
     """What runs leave behind that are computed here, one after the other."""
-    return untimed_by_id(run_local(configs, RunContext(out=str(warm(out)), data_dir="d"), 1, Silent()))
+    return untimed_by_id(run_local(configs, RunContext(out=str(warm(out)), data_dir="d"), 1, RunObserver()))

@@ -21,7 +21,7 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.context import Compute, RunContext
 from gan_ablate.execution.executors.worker import check
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.runtime import read_streams, seed_streams, set_streams
@@ -199,18 +199,20 @@ def test_grid_of_user_networks_loss_and_penalty_is_trained_and_scored(tmp_path: 
         ', penalty = { kind = "module", path = "my_nets:Drift", weight = 0.001 }'
     )
     planned = plan(load_grid(write(tmp_path / "mine", level)), allow_code=True)
-    runs = run_grid(planned, warm(tmp_path / "out"), jobs=1)
+    runs = run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     assert list(runs["status"]) == ["completed"] * 2
     assert runs["fid"].notna().all()
     assert (runs["fid_batch_stats"] != runs["fid"])[1]  # its batch norm was found
-    again = run_grid(planned, warm(tmp_path / "again"), jobs=1)
+    again = run_grid(planned, warm(tmp_path / "again"), Compute(jobs=1))
     assert list(again["fid"]) == list(runs["fid"])
 
 
 @pytest.mark.slow
 def test_user_loss_trains_as_the_shipped_loss_it_copies(tmp_path: Path) -> None:
     level = 'loss = { kind = "module", path = "my_nets:Loss" }'
-    runs = run_grid(plan(load_grid(write(tmp_path / "m", level)), allow_code=True), warm(tmp_path / "out"), jobs=1)
+    runs = run_grid(
+        plan(load_grid(write(tmp_path / "m", level)), allow_code=True), warm(tmp_path / "out"), Compute(jobs=1)
+    )
     ours, mine = runs["fid"]
     assert mine == pytest.approx(ours, rel=0.02)
 

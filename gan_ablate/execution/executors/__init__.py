@@ -1,28 +1,25 @@
-"""Executors: compute runs in local worker processes, on a Ray cluster or with Slurm."""
+"""Executors: the queue of runs that they share, and the import of those that need a cluster's package."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gan_ablate.errors import OUT_OF_MEMORY, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from gan_ablate.design.external import AnyConfig
-    from gan_ablate.execution.context import RunContext, RunObserver
+    from gan_ablate.execution.context import Compute, RunContext, RunObserver
     from gan_ablate.execution.records import Record
     from gan_ablate.execution.store import Store
 
 
-ExecutorName = Literal["local", "ray", "slurm"]
-
-
 class Executor(Protocol):
-    """Computes runs, in about the order given; to close the returned generator stops all of them."""
+    """A function that computes runs, in about the order given; closing what it returns stops all of them."""
 
     def __call__(
         self,
@@ -36,66 +33,45 @@ class Executor(Protocol):
         """See ``executors.local.run_local``."""
 
 
-def check_settings(name: ExecutorName, ray_address: str | None, slurm: Mapping[str, str] | None) -> None:
-    """Refuse settings of another executor.
+def load_executor(compute: Compute) -> Executor:
+    """Import the executor of a cluster.
 
     Raises:
-        UserError: if there are some.
+        UserError: if the package that it needs is not installed.
     """
-    if ray_address is not None and name != "ray":
-        raise UserError(f"--ray-address {ray_address}: valid: with --executor ray")
-    if slurm and name != "slurm":
-        raise UserError(f"--slurm {next(iter(slurm))}: valid: with --executor slurm")
-
-
-def choose_executor(
-    name: ExecutorName, *, ray_address: str | None = None, slurm: Mapping[str, str] | None = None
-) -> Executor | None:
-    """Return an executor by its name; None stands for this machine.
-
-    Args:
-        name: of the executor.
-        ray_address: of a Ray cluster; without, one is started on this machine.
-        slurm: settings of sbatch.
-
-    Raises:
-        UserError: if a package is missing, or a setting belongs to another executor.
-    """
-    check_settings(name, ray_address, slurm)
-    if name == "local":
-        return None
     try:
-        if name == "ray":
+        if compute.executor == "ray":
             from gan_ablate.execution.executors.ray import run_ray
 
-            return functools.partial(run_ray, address=ray_address)
+            return functools.partial(run_ray, address=compute.ray_address)
         from gan_ablate.execution.executors.slurm import run_slurm
 
-        return functools.partial(run_slurm, settings=slurm)
+        return functools.partial(run_slurm, settings=compute.slurm)
     except ModuleNotFoundError as missing:
+        name = compute.executor
         raise UserError(
             f"--executor {name}: needs the package {missing.name}; valid: pip install 'gan-ablate[{name}]'"
         ) from None
 
 
 MAX_ATTEMPTS = 2
-"""How often a run is begun or resumed before it counts as failed because its worker died."""
+"""How often a run is started before the loss of its process counts as its own failure."""
 
 ASK_AGAIN_SEC = 2.0
-"""Seconds between two attempts at a run that another command computes."""
+"""Seconds after which a run that another command was computing is tried again."""
 
 _WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
-"""Beginnings of the messages of runs that may succeed when fewer runs go on at once."""
+"""The beginnings of messages of runs that may succeed when fewer runs share the machine."""
 
 
 class RunQueue:
-    """The runs that are still to be computed; it decides which of them are tried again.
+    """The runs that wait to be computed, those of other commands and those to be tried again among them.
 
     Args:
-        configs: the runs, in the order in which they begin.
-        more: called for further runs whenever all have ended, until it returns none.
-        store: receives the records of runs that are given up.
-        observer: receives notes on runs that wait or are tried again.
+        configs: the runs, in the order in which they start.
+        more: returns further runs; called whenever all have ended, until it returns none.
+        store: records the failure of a run that is given up.
+        observer: is notified when a run waits for another command, or is tried again.
     """
 
     def __init__(
@@ -107,54 +83,59 @@ class RunQueue:
     ) -> None:
         self._pending = deque(configs)
         self._more, self._store, self._observer = more, store, observer
-        self._computed_by_others: list[tuple[float, AnyConfig]] = []
+        self._busy: list[tuple[float, AnyConfig]] = []
         self._attempts: Counter[str] = Counter()
-        self._noted: set[str] = set()
+        self._announced: set[str] = set()
 
     def has_work(self, *, is_idle: bool) -> bool:
-        """Whether a run is pending, is computed by another command, or may still come; asks for more when idle.
+        """Whether there are runs to compute, now or later; fetches more runs where all have ended.
 
         Args:
             is_idle: whether no run is under way.
         """
-        if self._more is not None and is_idle and not self._pending and not self._computed_by_others:
+        if self._more is not None and is_idle and not self._pending and not self._busy:
             self._pending.extend(self._more())
         may_come = self._more is not None and not is_idle
-        return bool(self._pending or self._computed_by_others) or may_come
+        return bool(self._pending or self._busy) or may_come
 
     def next(self) -> AnyConfig | None:
-        """Return the next run, or None if none can begin now."""
+        """Return the next run, or None where no run can start now."""
         now = time.monotonic()
-        self._pending.extend(config for at, config in self._computed_by_others if at <= now)
-        self._computed_by_others = [(at, config) for at, config in self._computed_by_others if at > now]
+        self._pending.extend(config for at, config in self._busy if at <= now)
+        self._busy = [(at, config) for at, config in self._busy if at > now]
         return self._pending.popleft() if self._pending else None
 
     def put_back(self, run: AnyConfig) -> None:
-        """Append a run that did not begin, or that another process stopped."""
+        """Put a run that did not start, or that another process stopped, behind all others."""
         self._pending.append(run)
 
     def take_in(self, kind: str, value: Any, run: AnyConfig) -> Iterator[Record]:
-        """Handle the end of a run, as ``worker.compute`` returns it; yield its record if the run is not tried again.
+        """Handle the end of a run: yield its record, or queue it again.
+
+        Args:
+            kind: how it ended, from ``worker.compute``.
+            value: its record, or the error for ``"refused"``.
+            run: its configuration.
 
         Raises:
-            UserError: if the disk refused to write.
+            UserError: if the disk is full.
         """
         if kind == "refused":
             raise value
         if kind == "busy":
-            if run.run_id not in self._noted:
-                self._noted.add(run.run_id)
+            if run.run_id not in self._announced:
+                self._announced.add(run.run_id)
                 self._observer.noted(run, "another command computes it; waits for its record")
-            self._computed_by_others.append((time.monotonic() + ASK_AGAIN_SEC, run))
+            self._busy.append((time.monotonic() + ASK_AGAIN_SEC, run))
         elif kind == "stopped":
             self.put_back(run)
         else:
-            is_short = value.status == "failed" and value.message.startswith(_WORTH_A_RETRY)
-            if not (is_short and self._is_retried(run, value.message)):
+            may_succeed = value.status == "failed" and value.message.startswith(_WORTH_A_RETRY)
+            if not (may_succeed and self._is_retried(run, value.message)):
                 yield value
 
     def give_up(self, run: AnyConfig, reason: str) -> Iterator[Record]:
-        """Try a run again whose process was lost, once; after that, save its failure and yield the record."""
+        """Queue a run whose process was lost once more; the next time, record its failure and yield the record."""
         if not self._is_retried(run, reason):
             yield self._store.save_failure(run, reason)
 

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 TICK_SEC = 0.25
 """How often the observer is called while nothing happens."""
 
-MAX_JOBS = 1_024
-"""More processes than a machine has cores, and fewer than its process table holds."""
-
 GRACE_SEC = 5.0
 """Seconds that workers have to finish a step and write a checkpoint when all runs stop; scoring may take longer."""
 
@@ -54,12 +51,7 @@ def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> i
         jobs: as asked for, or None.
         device: of the runs.
         plans: of the runs. Users' scripts take a GPU where there is one, whatever ``device`` says.
-
-    Raises:
-        UserError: if ``jobs`` is below one, or more than any machine could run.
     """
-    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
-        raise UserError(f"--jobs {jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
     if jobs is not None:
         return jobs
     if device != "cpu" or (has_gpu() and any(plan.grid.external is not None for plan in plans)):

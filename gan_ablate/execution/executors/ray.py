@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.records import Record
 
 TICK_SEC = 0.5
-"""Seconds between two updates of the observer."""
+"""Seconds between two calls of the observer."""
 
 MAX_LOST = 3
 """How often Ray restarts a task whose node or process was lost."""
