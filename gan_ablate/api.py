@@ -7,7 +7,6 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, Unpack
 
-from gan_ablate.analysis.cleaning import read_csv
 from gan_ablate.analysis.table import load_results
 from gan_ablate.design.plan import Plan, name_blocks
 from gan_ablate.design.validation import shorten
@@ -371,6 +370,7 @@ def _read_runs(
     runs: str | Path | pd.DataFrame, outcomes: Sequence[str], design: TableDesign
 ) -> tuple[Table, list[Outcome]]:
     """Read a table of runs and find its outcomes; warn the caller's caller of rows that are no runs."""
+    from gan_ablate.analysis.cleaning import read_csv
     from gan_ablate.analysis.user_table import read_table
 
     if isinstance(runs, (str, Path)):

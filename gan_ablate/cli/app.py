@@ -26,7 +26,6 @@ from gan_ablate.execution.context import Compute
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
-from gan_ablate.reporting.exports import write_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +90,8 @@ def run(options: RunOptions) -> None:
         console.print(ending, highlight=False, soft_wrap=True)
     _write_report(options.out, console)
     if options.tensorboard:
+        from gan_ablate.reporting.exports import write_events
+
         blocks = [block for plan in computed for block in place_plans(plan, store)]
         console.print(f"TensorBoard: tensorboard --logdir {write_events(store, blocks)}", soft_wrap=True)
     ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))

@@ -15,7 +15,6 @@ from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, ExecutorName
 from gan_ablate.execution.executors.local import resolve_jobs
-from gan_ablate.reporting.exports import check_tensorboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +156,8 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         )
         _check_until(until_settled=until is not None, seeds=seeds, max_seeds=max_seeds, max_hours=max_hours)
         if tensorboard:
+            from gan_ablate.reporting.exports import check_tensorboard  # pandas: a second that others need not pay
+
             check_tensorboard()
         plans = [
             resolve_plan(
