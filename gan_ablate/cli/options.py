@@ -156,7 +156,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         )
         _check_until(until_settled=until is not None, seeds=seeds, max_seeds=max_seeds, max_hours=max_hours)
         if tensorboard:
-            from gan_ablate.reporting.exports import check_tensorboard  # pandas and SciPy: a second that others save
+            from gan_ablate.reporting.exports import check_tensorboard  # pandas: a second that others need not pay
 
             check_tensorboard()
         plans = [
