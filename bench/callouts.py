@@ -1,6 +1,7 @@
 """Draws rows of the study's front figure with five call-outs: ``python -m bench.callouts``.
 
-It writes ``results/how-to-read.png``, which the front README shows. The rows come from the study's own records, through the function that draws the front figure.
+It writes ``results/how-to-read.png``, which the front README shows. The rows come from the study's own records, through
+the function that draws the front figure.
 """
 
 from __future__ import annotations
