@@ -1,4 +1,4 @@
-"""A training script as tutorials print them: it knows nothing of who runs it. The README's ``train.py`` in tests."""
+"""A training script as tutorials print them: it knows nothing of who runs it. The tests run it as ``train.py``."""
 
 from __future__ import annotations
 

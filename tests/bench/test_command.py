@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from bench import command
 from gan_ablate.errors import UserError
 
-MODULES = ("assets", "certainty", "chaos", "extractors", "gpu", "levels", "printed", "simulations", "speed")
+MODULES = ("assets", "callouts", "certainty", "chaos", "extractors", "gpu", "levels", "printed", "simulations", "speed")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.gan import DefaultInit, NormalInit
+    from gan_ablate.design.gan import Init
 
 
 __all__ = ["build_discriminator", "build_generator"]
@@ -76,7 +76,7 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
-def initialise(network: nn.Module, init: NormalInit | DefaultInit, seed: int, role: str) -> nn.Module:
+def initialise(network: nn.Module, init: Init, seed: int, role: str) -> nn.Module:
     """Draw every parameter of ``network``, in place.
 
     Args:

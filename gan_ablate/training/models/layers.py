@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from gan_ablate.design.gan import LeakyReLU, NormKind, OutputActivation, ReLU
+    from gan_ablate.design.gan import Activation, NormKind, OutputActivation
 
 
 class ChannelsLast(nn.Module):
@@ -199,7 +199,7 @@ def build_output_activation(kind: OutputActivation) -> OrderedDict[str, nn.Modul
 def build_block(
     layer: nn.Module,
     norm: nn.Module | None,
-    activation: ReLU | LeakyReLU | None,
+    activation: Activation | None,
     *dropouts: nn.Module,
     is_norm_last: bool = False,
 ) -> nn.Sequential:
@@ -216,7 +216,7 @@ def build_block(
     return nn.Sequential(parts)
 
 
-def build_minibatch_std(layer: nn.Module, activation: ReLU | LeakyReLU) -> nn.Sequential:
+def build_minibatch_std(layer: nn.Module, activation: Activation) -> nn.Sequential:
     """Put the feature of ``MinibatchStd`` before a layer with an activation (arXiv:1710.10196, table 2).
 
     A last layer would add one number to all logits of a batch. No batch norm follows: it would take that feature, the
@@ -225,7 +225,7 @@ def build_minibatch_std(layer: nn.Module, activation: ReLU | LeakyReLU) -> nn.Se
     return nn.Sequential(OrderedDict(std=MinibatchStd(), layer=layer, activation=build_activation(activation)))
 
 
-def build_activation(activation: ReLU | LeakyReLU) -> nn.Module:
+def build_activation(activation: Activation) -> nn.Module:
     """Build a hidden layer's activation, in place where that is safe: after a layer or a norm it is."""
     match activation.kind:
         case "relu":
