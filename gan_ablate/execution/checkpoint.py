@@ -97,7 +97,7 @@ class RunCheckpoints:
         own = self._store.checkpoint_path(self._config)
         found = self._read(own)
         if found is not None and not self._has_sample_grids(found.state.step):
-            self._log.warning("%s: its run's sample_grids are gone; begins anew", own)
+            self._log.warning("%s: its run's sample grids are gone; begins anew", own)
             found = None
         if found is None:
             found = self._find_shorter(own)

@@ -19,7 +19,6 @@ from gan_ablate.design.external import complete_path, fill_word, list_links, pat
 from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.resolve_external import is_unchanged
 from gan_ablate.errors import UserError
-from gan_ablate.execution.command import Script, ScriptError, ScriptExit, ScriptLog, run_script
 from gan_ablate.execution.context import Progress
 from gan_ablate.execution.environment import (
     describe_environment,
@@ -38,6 +37,7 @@ from gan_ablate.execution.external_samples import (
 )
 from gan_ablate.execution.recorder import save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.script import Script, ScriptError, ScriptExit, ScriptLog, run_script
 from gan_ablate.execution.store import RECORD_FILE
 from gan_ablate.scoring.image_scores import describe_copies, describe_range
 from gan_ablate.scoring.image_sets import order_by_content

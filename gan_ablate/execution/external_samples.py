@@ -20,7 +20,7 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution import saved_generator as saved
-from gan_ablate.execution.command import Script, ScriptError, ScriptLog, run_script
+from gan_ablate.execution.script import Script, ScriptError, ScriptLog, run_script
 from gan_ablate.scoring.image_sets import ARRAY_SUFFIXES, order_by_content, read_files, read_images
 from gan_ablate.scoring.scorer import quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed

@@ -17,7 +17,6 @@ from gan_ablate.atomic_io import is_disk_failure, write_atomically
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
-from gan_ablate.execution.command import ScriptError
 from gan_ablate.execution.environment import (
     describe_environment,
     find_dataset,
@@ -28,6 +27,7 @@ from gan_ablate.execution.environment import (
 from gan_ablate.execution.external import execute_script
 from gan_ablate.execution.recorder import TrainingObserver, save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.script import ScriptError
 from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.loop import TrainResult, train

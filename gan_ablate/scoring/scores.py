@@ -17,7 +17,7 @@ COLLAPSED_SHARE = 0.5
 
 COLLAPSED_RECALL = 0.05
 """Or if its images leave all but one in twenty real ones without one of their kind. In 98 runs of the report's grids,
-recall is below 0.04 where one shape fills the sample grid, or a few, and above 0.1 where sample_grids are varied."""
+recall is below 0.04 where one shape fills the sample grid, or a few, and above 0.1 where sample grids are varied."""
 
 
 class ProbeScores(Model):

@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_run_has_lost_its_sheets_is_not_used(tmp_path: Path) -> None:
+def test_a_checkpoint_whose_run_has_lost_its_sample_grids_is_not_used(tmp_path: Path) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path)
     stop_midway(config, context)
     shutil.rmtree(Store(tmp_path).run_dir(config.run_id))

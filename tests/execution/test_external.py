@@ -18,13 +18,13 @@ from gan_ablate.api import run_grid, run_until_settled
 from gan_ablate.design.external import ExternalConfig, list_links
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.execution import command
+from gan_ablate.execution import script as script_module
 from gan_ablate.execution.checkpoint import RunStoppedError
-from gan_ablate.execution.command import ScriptError
 from gan_ablate.execution.context import Compute, Progress, RunContext
 from gan_ablate.execution.external import execute_script, fill_command, make_environment
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
+from gan_ablate.execution.script import ScriptError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
 from tests.features import warm
@@ -296,7 +296,7 @@ def test_progress_follows_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1_000)
+    monkeypatch.setattr(script_module, "MAX_OUTPUT_BYTES", 1_000)
     record = run_script(tmp_path, "print('x' * 100_000)\nprint('last')\n" + SAVE)
     assert record.status == "completed"
     text = (Store(tmp_path / "out").run_dir(record.run_id) / "output.txt").read_text()

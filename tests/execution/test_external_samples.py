@@ -18,8 +18,8 @@ from torch import nn
 
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution import external_samples as samples_module
-from gan_ablate.execution.command import ScriptError
 from gan_ablate.execution.external_samples import Samples, find_samples, load_samples, pack_samples, sample_generator
+from gan_ablate.execution.script import ScriptError
 from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.scorer import NonFiniteImagesError, quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed

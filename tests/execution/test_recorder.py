@@ -22,7 +22,7 @@ def test_images_lie_row_by_row_with_a_black_gap_around_each(tmp_path: Path) -> N
     assert pixels.sum() == 12 * (50 + 100 + 150 + 200 + 250)
 
 
-def test_a_sheet_is_no_wider_than_its_images_and_keeps_their_colours(tmp_path: Path) -> None:
+def test_a_sample_grid_is_no_wider_than_its_images_and_keeps_their_colours(tmp_path: Path) -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     save_sample_grid(red, 8, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:

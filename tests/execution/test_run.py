@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_that_its_folder_promises(context: RunContext) -
     assert "completed" in (folder / "log.txt").read_text()
 
 
-def test_the_saved_generator_draws_the_saved_sheet(context: RunContext) -> None:
+def test_the_saved_generator_draws_the_saved_sample_grid(context: RunContext) -> None:
     config = make_config()
     execute(config, context, ignore)
     folder = Path(context.out) / "runs" / config.run_id

@@ -76,7 +76,7 @@ def touch(path: Path) -> Path:
     return path
 
 
-def test_sample_sheets_are_in_the_order_of_training(tmp_path: Path) -> None:
+def test_sample_grids_are_in_the_order_of_training(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.sample_grids("abc") == []
     archived = touch(tmp_path / "sheets" / "abc" / "step-000007.png")
@@ -90,7 +90,7 @@ def test_sample_sheets_are_in_the_order_of_training(tmp_path: Path) -> None:
     assert store.sample_grids("abc") == [sample_grids[name] for name in expected]
 
 
-def test_sheets_of_the_same_step_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_sample_grids_of_the_same_step_are_in_the_order_of_their_names(tmp_path: Path) -> None:
     samples = tmp_path / "runs" / "abc" / "samples"
     for name in ("step-5.png", "step-0005.png", "step-05.png", "step-b.png", "step-a.png"):
         touch(samples / name)

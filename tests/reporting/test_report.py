@@ -106,12 +106,12 @@ def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
     assert {path: path.read_bytes() for path in made} == before
 
 
-def test_an_animation_shows_every_sheet_of_a_run(whole: Path) -> None:
+def test_an_animation_shows_every_sample_grid_of_a_run(whole: Path) -> None:
     with Image.open(whole / "bn_label_smooth" / "training-0.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 2
 
 
-def test_a_sheet_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_sample_grid_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     store, planned = save_equal_runs(tmp_path)
     (sample_grid, *_) = (store.run_dir(planned.baseline.config.run_id) / "samples").iterdir()
     sample_grid.write_bytes(b"not a picture")

@@ -64,7 +64,7 @@ def test_shapes_and_ranges(preset: str, dataset: str, image_size: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("config", shipped_variants().values(), ids=shipped_variants())
 def test_every_level_of_every_shipped_grid_takes_finite_steps_and_can_be_scored(config: RunConfig) -> None:
-    """Twenty steps at tiny widths, and as many of its images as a sample_grid holds."""
+    """Twenty steps at tiny widths, and as many of its images as a sample grid holds."""
     few = narrow(config)
     data = load_digits(config.image_size)
     trainer = Trainer(few, data.images, data.labels)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.execution.command import MATCH_SEC, Script, ScriptExit, ScriptLog, run_script
+from gan_ablate.execution.script import MATCH_SEC, Script, ScriptExit, ScriptLog, run_script
 
 README = Path(__file__).parents[2] / "gan_ablate" / "execution" / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"
