@@ -24,6 +24,12 @@ class Factor(Model):
 
     baseline: str
     levels: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
+    labels: dict[str, str] = {}
+    """Level → its name in words, for pages; tables and figures show the level's own."""
+
+    def label_of(self, level: str) -> str:
+        """Return the words for a level: its label, or else its name."""
+        return self.labels.get(level, level)
 
 
 def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
