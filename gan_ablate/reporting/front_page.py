@@ -184,12 +184,12 @@ def _ranked_words(same: Sequence[Ranked], block: str, *, of_other_base: bool) ->
 def _size_words(results: GridResults, effect: Effect) -> str:
     """Say how large an effect is, on how many seeds it rests, where it varies, whether it lasts and what it costs."""
     simple = results.verdicts.simple_effects_of(effect)
-    says_more = any(other.decision not in ("open", effect.decision) for other in simple)
+    says_more = any(other.decision not in ("inconclusive", effect.decision) for other in simple)
     average = " on average" if says_more else ""
     words = f"{adjusted_text(effect)}{average}, {count(effect.estimate.num_seeds, 'seed')}"
     if results.verdicts.compares_failures(effect):
         return f"{words}; most of the runs that it compares collapsed"
-    if effect.decision == "open":
+    if effect.decision == "inconclusive":
         side = leaning(effect)
         words += f", leaning {side}" if side else ""
         if effect.needed_seeds is not None:

@@ -211,7 +211,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
     fixed = [
         seeds_needed(effect.estimate, 1 - effect.test.confidence, effect.margin)
         for effect in look.effects
-        if effect.decision != "open" and math.isfinite(effect.test.confidence)
+        if effect.decision != "inconclusive" and math.isfinite(effect.test.confidence)
     ]
     known = [number for number in fixed if number is not None]
     sentence = (
@@ -232,6 +232,6 @@ def settled_text(effect: Effect, looks: Sequence[InterimAnalysis]) -> str:
     """Write after how many seeds an effect was settled; a dash where it is open or was not asked for."""
     for look in looks:
         for seen in look.effects:
-            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "open":
+            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "inconclusive":
                 return str(look.num_seeds)
     return "–"

@@ -32,7 +32,7 @@ PAIRING_PAYS = 1.5
 UNEVEN_SPREAD = 2.0
 """The ratio of the spreads of simple effects from which on their average hides something."""
 
-_DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
+_DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "inconclusive": "inconclusive"}
 
 
 def decision_sentence(
@@ -81,7 +81,7 @@ def _effect_words(effect: Effect, interval: str) -> str:
             return f"{verb} {title} by {change.lstrip('+-')} ({interval}){too_small_words(effect)}"
         case "negligible":
             return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
-        case "open":
+        case "inconclusive":
             state = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
             side = leaning(effect)
             if side is not None:
@@ -103,7 +103,7 @@ def _interaction_words(effect: Effect, interval: str) -> str:
             )
         case "negligible":
             return f": no interaction that matters: {change}, certainly {margin_words(effect)} ({interval})"
-        case "open":
+        case "inconclusive":
             return f": whether they interact is open: {change} ({interval})"
         case _:
             assert_never(effect.decision)
@@ -121,7 +121,7 @@ def findings_sentence(effects: Sequence[Effect]) -> str | None:
     shown.sort(key=lambda effect: -abs(effect.estimate.value))
     for decision, words in (
         ("lower", f"Lowers {title}"), ("higher", f"Raises {title}"), ("negligible", "Does not matter"),
-        ("open", "Open"),
+        ("inconclusive", "Open"),
     ):  # fmt: skip
         findings = ", ".join(_finding_words(effect) for effect in shown if effect.decision == decision)
         if findings:
@@ -145,7 +145,7 @@ def _finding_words(effect: Effect) -> str:
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
     """Say to which side an open effect leans: its interval excludes zero, its adjusted interval does not."""
-    if effect.decision != "open" or not effect.is_steady:
+    if effect.decision != "inconclusive" or not effect.is_steady:
         return None
     if effect.estimate.high < 0:
         return "lower"
@@ -215,7 +215,7 @@ def trajectory_sentence(trajectory: Trajectory) -> str | None:
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
     if trajectory.turned_at is not None:
         turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].decision
-        after = verbs.get(last.decision) or {"negligible": "does not matter", "open": "is open"}[last.decision]
+        after = verbs.get(last.decision) or {"negligible": "does not matter", "inconclusive": "is open"}[last.decision]
         holds = "" if trajectory.holds_from is None else f" from step {trajectory.holds_from:,} on"
         return f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}, and {after}{holds} at the end."
     if trajectory.peak is not None:
@@ -293,7 +293,7 @@ def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
         claim_verdict: of one claim in one grid.
         is_complete: whether all runs of the grid are finished.
     """
-    if claim_verdict.verdict != "open":
+    if claim_verdict.verdict != "inconclusive":
         small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
         if is_complete:
             return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"

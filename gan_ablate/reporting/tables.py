@@ -150,7 +150,7 @@ def effects_table(
             row.append(settled_text(effect, looks))
         rows.append(row)
     title = effects[0].outcome.title if effects else ""
-    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "answer", "seeds"]
+    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "decision", "seeds"]
     more = ["holds from step"] * bool(trajectories) + ["settled at"] * bool(looks)
     return lay_out(rows, [*headers, *more])
 

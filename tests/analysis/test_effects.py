@@ -62,7 +62,7 @@ def test_a_familys_intervals_are_students_at_the_levels_of_holm_and_bonferroni()
         half = half_width(std, 6, 1 - 0.05 / 3)
         assert (effect.strictest.low, effect.strictest.high) == pytest.approx((mean - half, mean + half))
         assert (effect.adjusted.low, effect.adjusted.high) == pytest.approx((mean - half, mean + half))
-    assert [effect.decision for effect in (large, open_, small)] == ["higher", "open", "negligible"]
+    assert [effect.decision for effect in (large, open_, small)] == ["higher", "inconclusive", "negligible"]
     assert [effect.needed_seeds is None for effect in (large, open_, small)] == [True, False, True]
     assert (large.levels, large.within, large.place, large.with_diverged) == ({"x": "0"}, {"y": "off"}, "y off", None)
     assert (large.margin, large.is_fixed, large.outcome.name) == (MARGIN, True, "fid")
@@ -70,14 +70,14 @@ def test_a_familys_intervals_are_students_at_the_levels_of_holm_and_bonferroni()
 
 def test_what_is_small_needs_the_seeds_that_bring_it_within_the_margin() -> None:
     (effect,) = family_of(spread(0.02, 0.3))
-    assert effect.decision == "open"
+    assert effect.decision == "inconclusive"
     expected = next(num for num in range(2, 10_000) if 0.02 + critical_t(num) * 0.3 / math.sqrt(num) <= MARGIN)
     assert effect.needed_seeds == expected
 
 
 def test_without_a_margin_nothing_is_negligible() -> None:
     (small,) = family_of(spread(0.01, 0.02), margin=None)
-    assert small.decision == "open"
+    assert small.decision == "inconclusive"
     assert not small.is_beyond_margin
     assert small.needed_seeds is not None
 
@@ -110,7 +110,7 @@ def test_a_single_seed_has_a_value_and_no_bounds() -> None:
     assert effect.estimate.value == pytest.approx(0.5)
     bounds = (effect.adjusted.low, effect.adjusted.high, effect.strictest.low, effect.strictest.high)
     assert all(math.isnan(bound) for bound in bounds)
-    assert (effect.decision, effect.needed_seeds) == ("open", None)
+    assert (effect.decision, effect.needed_seeds) == ("inconclusive", None)
 
 
 def test_nothing_to_compare_is_an_empty_family() -> None:
@@ -118,8 +118,8 @@ def test_nothing_to_compare_is_an_empty_family() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "answer"),
-    [(-0.09, 0.09, "negligible"), (-0.1, 0.05, "open"), (-0.05, 0.1, "open"), (-0.2, 0.05, "open")],
+    ("low", "high", "decision"),
+    [(-0.09, 0.09, "negligible"), (-0.1, 0.05, "inconclusive"), (-0.05, 0.1, "inconclusive"), (-0.2, 0.05, "inconclusive")],
 )
 def test_an_interval_that_touches_the_margin_is_not_within(low: float, high: float, answer: str) -> None:
     (effect,) = family_of(spread(0.0, 1.0))
@@ -285,9 +285,9 @@ def test_interval_and_margin_give_the_decision() -> None:
     assert (small.decision, small.is_too_small, small.is_beyond_margin) == ("higher", True, False)
     assert (none.decision, none.is_too_small, none.needed_seeds) == ("negligible", False, None)
     # Differences have no margin.
-    assert [effect.decision for effect in estimate_effects(Design.of(planned), runs, "kid")][-1] == "open"
+    assert [effect.decision for effect in estimate_effects(Design.of(planned), runs, "kid")][-1] == "inconclusive"
     strict = planned.model_copy(update={"grid": planned.grid.model_copy(update={"margin": 0.001})})
-    assert estimate_effects(Design.of(strict), runs)[-1].decision == "open"
+    assert estimate_effects(Design.of(strict), runs)[-1].decision == "inconclusive"
 
 
 def test_sequential_seeds_get_sequential_intervals() -> None:
@@ -312,7 +312,7 @@ def test_a_change_of_mode_is_neither_negligible_nor_too_small() -> None:
     runs = make_results(planned, fid).runs
     for num_seeds in range(8, 15):
         (effect,) = estimate_effects(Design.of(planned.model_copy(update={"seeds": planned.seeds[:num_seeds]})), runs)
-        assert effect.decision == "open"
+        assert effect.decision == "inconclusive"
         assert not effect.is_too_small
     assert "of which later ones contradict earlier ones" in decision_sentence(effect, None, {})
 
@@ -348,7 +348,7 @@ def test_what_is_no_effect_is_held_against_the_margin_at_the_strictest_level() -
     assert none.adjusted == none.strictest
     # At Holm's level, which is its own 95 % interval here, it would be called negligible.
     assert max(abs(none.estimate.low), abs(none.estimate.high)) < math.log(1.1)
-    assert none.decision == "open"
+    assert none.decision == "inconclusive"
 
 
 def test_an_effect_that_is_found_has_the_interval_of_holms_level() -> None:

@@ -167,7 +167,7 @@ def claim_verdict_of(*verdicts: Verdict, estimate: Estimate, needed: int | None)
     effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
     claim = Claim(sentence="bn helps", levels=[{"bn": "on"}], direction="lower")
     findings = tuple(Finding(claim.decisive[0], effect, verdict) for verdict in verdicts)
-    overall = verdicts[0] if len(set(verdicts)) == 1 else "open"
+    overall = verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
     return ClaimVerdict(claim, overall, findings, ())
 
 
@@ -180,19 +180,19 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
         (claim_verdict_of("supported", estimate=FIVE, needed=4), "**supported**"),
         (claim_verdict_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
-            claim_verdict_of("open", estimate=FIVE, needed=24),
+            claim_verdict_of("inconclusive", estimate=FIVE, needed=24),
             "open: about 24 seeds in all settle it, if it is as large as it seems",
         ),
         (
-            claim_verdict_of("open", estimate=FIVE, needed=None),
+            claim_verdict_of("inconclusive", estimate=FIVE, needed=None),
             "open: no number of seeds in reach would settle it, if it is as large as it seems",
         ),
         (
-            claim_verdict_of("open", estimate=ONE, needed=None),
+            claim_verdict_of("inconclusive", estimate=ONE, needed=None),
             "open: too few seeds have a score to compare",
         ),
         (
-            claim_verdict_of("supported", "refuted", "open", estimate=FIVE, needed=4),
+            claim_verdict_of("supported", "refuted", "inconclusive", estimate=FIVE, needed=4),
             "**supported** for on, **refuted** for on",
         ),
     ],

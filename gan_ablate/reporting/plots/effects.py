@@ -48,7 +48,7 @@ FOREST_KEY = (
     "hollow: open · band: the margin"
 )
 
-_DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
+_DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "inconclusive": "inconclusive"}
 
 _ROW_INCHES = 0.23
 
@@ -112,7 +112,7 @@ def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
     questions = zip(*(look.effects for look in looks), strict=True)
     trajectories = [effects for effects in questions if effects[0].outcome.name == "fid"]
     settled = [
-        next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "open"), None)
+        next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "inconclusive"), None)
         for effects in trajectories
     ]
     _plot_panels(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)

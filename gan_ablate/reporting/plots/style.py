@@ -38,7 +38,7 @@ DECISION_STYLES: dict[str, dict[str, Any]] = {
     "lower": {"color": "#0072b2", "marker": "o"},
     "higher": {"color": "#c44e00", "marker": "s"},
     "negligible": {"color": "#007a5a", "marker": "D"},
-    "open": {"color": "0.5", "marker": "o", "mfc": "white"},
+    "inconclusive": {"color": "0.5", "marker": "o", "mfc": "white"},
 }
 """One colour and one shape for each decision, in every figure of effects."""
 
