@@ -310,8 +310,8 @@ def estimate_effects(
 
     Returns:
         One row per effect, main effects first, then interactions: ``effect``, ``decision`` (``lower``, ``higher``,
-        ``negligible`` or ``inconclusive``), ``value``, ``low`` and ``high`` (log ratios, or differences), ``percent_change``,
-        ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
+        ``negligible`` or ``inconclusive``), ``value``, ``low`` and ``high`` (log ratios, or differences),
+        ``percent_change``, ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
 
     Raises:
         UserError: naming column, row and value that are not valid.

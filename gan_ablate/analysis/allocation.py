@@ -83,7 +83,8 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
     """Replay a grid seed by seed: after each look, only variants of an inconclusive effect get another seed.
 
     The effects in question are all main effects on FID and the primary evidence of the grid's claims. An effect is
-    inconclusive until its interval, valid at every look and adjusted for its family, excludes zero or lies within the margin.
+    inconclusive until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
+    margin.
 
     Args:
         plan: the plan, with all seeds that may be spent.

@@ -118,8 +118,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     verdicts, summary = results.verdicts, results.summary
     effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
     claim_verdicts = verdicts.claim_verdicts
-    by_level = _simple_effects_sentences(simple)
-    turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
+    by_level, turns = _simple_effects_sentences(results, simple), _trajectory_sentences(results)
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
     lasting = [*turns, *([unconverged] if unconverged else [])]
     remarks = run_sentences.remark_sentences(results)
@@ -162,13 +161,27 @@ def _answer_sentences(results: GridResults) -> list[str]:
     ]
 
 
-def _simple_effects_sentences(effects: Sequence[Effect]) -> list[str]:
+def _trajectory_sentences(results: GridResults) -> list[str]:
+    """Say which effects change sign or shrink during training."""
+    finals = {tuple(effect.levels.items()): effect for effect in results.verdicts.effects("fid")}
+    images = run_sentences.images_words(results)
+    told = (
+        sentences.trajectory_sentence(one, finals.get(tuple(one.effects[-1].levels.items())), images)
+        for one in results.trajectories
+    )
+    return [sentence for sentence in told if sentence is not None]
+
+
+def _simple_effects_sentences(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     """List the simple effects of each level, first those of levels with the most different decisions."""
     by_level: dict[str, list[Effect]] = {}
     for effect in effects:
         by_level.setdefault(effect.name, []).append(effect)
     in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.decision for effect in of_level}))
-    found = (sentences.simple_effects_sentence(of_level) for of_level in in_order)
+    found = (
+        sentences.simple_effects_sentence(of_level, varies=results.verdicts.varies(of_level[0]))
+        for of_level in in_order
+    )
     return [sentence for sentence in found if sentence is not None]
 
 

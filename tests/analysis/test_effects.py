@@ -119,7 +119,12 @@ def test_nothing_to_compare_is_an_empty_family() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "decision"),
-    [(-0.09, 0.09, "negligible"), (-0.1, 0.05, "inconclusive"), (-0.05, 0.1, "inconclusive"), (-0.2, 0.05, "inconclusive")],
+    [
+        (-0.09, 0.09, "negligible"),
+        (-0.1, 0.05, "inconclusive"),
+        (-0.05, 0.1, "inconclusive"),
+        (-0.2, 0.05, "inconclusive"),
+    ],
 )
 def test_an_interval_that_touches_the_margin_is_not_within(low: float, high: float, answer: str) -> None:
     (effect,) = family_of(spread(0.0, 1.0))

@@ -48,7 +48,12 @@ FOREST_KEY = (
     "hollow: open · band: the margin"
 )
 
-_DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "inconclusive": "inconclusive"}
+_DECISION_WORDS = {
+    "lower": "better",
+    "higher": "worse",
+    "negligible": "does not matter",
+    "inconclusive": "inconclusive",
+}
 
 _ROW_INCHES = 0.23
 
@@ -254,7 +259,7 @@ def plot_interactions(
                 log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [change_text(e, e.estimate) for e in found if e.estimate.num_seeds]
+            words = [change_text(e, e.shown) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
