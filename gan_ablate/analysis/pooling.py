@@ -263,6 +263,12 @@ class Default:
         """Whether a grid's baseline is trained like this one."""
         return _training_of(results.plan.baseline) == _training_of(self.results.plan.baseline)
 
+    def has_level(self, results: GridResults, effect: Effect) -> bool:
+        """Whether a grid of another baseline has the default as a level."""
+        usual = _training_of(self.results.plan.baseline)
+        with_level = (v for v in results.plan.variants if effect.levels.items() <= v.levels.items())
+        return any(_training_of(variant) == usual for variant in with_level)
+
     def compare(self, results: GridResults, effect: Effect) -> Effect | None:
         """Compare a level of another baseline with the default on FID, seed by seed.
 

@@ -14,8 +14,10 @@ from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.run_sentences import (
     SMOKE_WARNING,
+    OtherStudy,
     average_words,
     base_of,
+    elsewhere_words,
     shrinking_words,
     start_words,
     step_time_words,
@@ -41,7 +43,7 @@ MAX_RANKED = 15
 
 HEADINGS = {
     "use": "Use",
-    "rescue": "Helps only a weaker start",
+    "rescue": "Helps a weaker start",
     "avoid": "Avoid",
     "depends": "Depends",
     "indifferent": "Does not matter",
@@ -51,7 +53,7 @@ HEADINGS = {
 
 NOTES = {
     "Use": " (the interval lies below zero)",
-    "Helps only a weaker start": " (FID falls, but not below the default's; the default does not need it)",
+    "Helps a weaker start": " (but is not surely better than the default, which needs no remedy)",
     "Avoid": " (the interval lies above zero)",
     "Depends": " (on another factor, by the test of their interaction, or on the steps)",
     "Does not matter": " (negligible: the interval lies within the margin)",
@@ -66,7 +68,9 @@ class FrontPage(Page):
 
     Attributes:
         is_smoke: whether all runs are smoke runs, which answer nothing.
-        bases: the presets that the grids change.
+        bases: the presets that the grids change, where there is no default.
+        default: the preset of the baseline that most grids share.
+        is_only_start: whether all grids start from it.
         datasets: of the grids.
         steps: the length of training; empty where no run counts steps.
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
@@ -87,6 +91,8 @@ class FrontPage(Page):
 
     is_smoke: bool
     bases: str
+    default: str
+    is_only_start: bool
     datasets: str
     steps: str
     baseline: tuple[str, float, float] | None
@@ -99,26 +105,6 @@ class FrontPage(Page):
     pages: Sequence[Page]
     documents: Sequence[Page]
     others: Sequence[OtherStudy]
-
-
-@dataclass(frozen=True)
-class OtherStudy:
-    """A results folder with the same questions, whose front page is linked.
-
-    Attributes:
-        title: the name of its folder.
-        path: of its front page, from this one.
-        results: of its grids.
-    """
-
-    title: str
-    path: str
-    results: Sequence[GridResults]
-
-    @property
-    def steps(self) -> str:
-        """The length of training: ``after 6,000 steps``."""
-        return steps_words(of_grid.plan for of_grid in self.results)
 
 
 def make_front_page(
@@ -149,7 +135,9 @@ def make_front_page(
         title="What helps a GAN, by how much, how surely, at what cost",
         path=PAGE_NAME,
         is_smoke=not trusted,
-        bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(base_of, plans))),
+        bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(base_of, plans))) if default is None else "",
+        default=f"`{base_of(default.results.plan)}`" if default is not None else "",
+        is_only_start=default is None or all(map(default.is_baseline_of, trusted)),
         datasets=", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans)),
         steps=steps_words(plans),
         baseline=_find_baseline(trusted, default),
@@ -157,7 +145,7 @@ def make_front_page(
         ranking=_Ranked(trusted, blocks, default, others).ranking() if trusted else {},
         has_figure=has_figure,
         margins=" or ".join(f"±{100 * margin:.3g} %" for margin in sorted({plan.grid.margin for plan in plans})),
-        verdicts=tables.verdict_tables(trusted, blocks, default),
+        verdicts=tables.verdict_tables(trusted, blocks, default, others),
         unjudged=tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order)) if unjudged else "",
         pages=pages,
         documents=documents,
@@ -223,9 +211,10 @@ class _Ranked:
         ranking = rank_effects(self.results)
         lists: dict[str, list[Ranked]] = {name: list(getattr(ranking, name)) for name in HEADINGS}
         for name in ("use", "avoid"):
-            turned = [pair for pair in lists[name] if self._turns(*pair)]
-            lists[name] = [pair for pair in lists[name] if pair not in turned]
-            lists["depends"] += turned
+            turned = {(of_grid.name, *effect.levels) for of_grid, effect in lists[name] if self._turns(of_grid, effect)}
+            with_turned = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) in turned]
+            lists[name] = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) not in turned]
+            lists["depends"] += with_turned  # all levels of the factor: a reader looks for it in one place
         return {HEADINGS[name]: self._lines(pairs) for name, pairs in lists.items() if pairs or name != "rescue"}
 
     def _turns(self, results: GridResults, effect: Effect) -> bool:
@@ -273,13 +262,13 @@ class _Ranked:
         words = adjusted_text(effect) + self._reached_words(results, effect) + average_words(results, effect)
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
         if results.verdicts.compares_failures(effect):
-            return f"{words}; most of the runs that it compares collapsed"
+            return f"{words}; most of these runs collapsed, with it and without it"
         if results.verdicts.varies(effect):
             words += f"; {'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}"
         elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
         words += shrinking_words(results, effect) + step_time_words(results, effect)
-        return words + "".join(_elsewhere_words(other, results, effect) for other in self.others)
+        return words + elsewhere_words(self.others, results, effect)
 
     def _reached_words(self, results: GridResults, effect: Effect) -> str:
         """Say which FID a level reaches from another baseline than the default."""
@@ -287,19 +276,9 @@ class _Ranked:
         if against is None or not math.isfinite(against.estimate.value):
             return ""
         levels = against.sides[:, 0]
-        return f" to FID {number(math.exp(float(levels[np.isfinite(levels)].mean())))}"
-
-
-def _elsewhere_words(other: OtherStudy, results: GridResults, effect: Effect) -> str:
-    """Say what another folder found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
-    same = find_same(other.results, results, effect)
-    if same is None:
-        return ""
-    steps = same[0].plan.baseline.config.steps
-    where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
-    unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
-    words = f"{adjusted_text(same[1])} {where}{unsure}"
-    return f"; {words}" if same[1].decision == effect.decision else f"; but {words}"
+        is_default = self.default is not None and self.default.has_level(results, effect)
+        reached = number(math.exp(float(levels[np.isfinite(levels)].mean())))
+        return f" to FID {reached}{', that of the default' if is_default else ''}"
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:

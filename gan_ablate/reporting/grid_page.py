@@ -10,7 +10,8 @@ import numpy as np
 from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page
+from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,13 +126,15 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     failures = [effect for effect in effects if verdicts.compares_failures(effect)]
     found = sentences.findings_sentence([effect for effect in effects if effect not in failures])
     found = " ".join(filter(None, (found, sentences.failures_sentence(failures)))) or "Nothing is scored yet."
+    is_smoke, question = results.plan.budget == "smoke", results.plan.grid.question
+    answers = [*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks, *_label_sentences(results)]
     return GridPage(
         title=title,
         path=path,
-        sentences=[found, *by_level[:1], *turns[:1]],
+        sentences=[SMOKE_WARNING if is_smoke else (escape_markdown(question) if effects and question else found)],
         warnings=warnings,
         results=results,
-        answers=[*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks],
+        answers=[SMOKE_WARNING] if is_smoke else answers,
         verdicts=tables.claims_table(results, claim_verdicts) if claim_verdicts else "",
         effects=tables.effects_table(effects, looks, results.trajectories) if effects else "",
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
@@ -159,6 +162,16 @@ def _answer_sentences(results: GridResults) -> list[str]:
         sentences.decision_sentence(effect, step_times[i] if step_times else None, verdicts.rates(effect))
         for i, effect in enumerate(verdicts.effects("fid"))
     ]
+
+
+def _label_sentences(results: GridResults) -> list[str]:
+    """Say what levels with a label are."""
+    labels = [
+        f"**{name.replace('_', ' ')} {level}**: {escape_markdown(label)}"
+        for name, factor in results.plan.grid.factors.items()
+        for level, label in factor.labels.items()
+    ]
+    return [f"Names of levels: {'; '.join(labels)}."] if labels else []
 
 
 def _trajectory_sentences(results: GridResults) -> list[str]:

@@ -27,9 +27,10 @@ from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import write_blocks_page
 from gan_ablate.reporting.exports import render_html
 from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
-from gan_ablate.reporting.front_page import FIGURE, OtherStudy, draw_front, make_front_page
+from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import definitions_table
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
@@ -161,10 +162,10 @@ class MethodsPage(Page):
     """
 
     template: ClassVar[str] = "methods_page.md.j2"
-    confidence: ClassVar[str] = f"{CONFIDENCE:.0%}"
+    confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
     min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
     prior_seeds: ClassVar[float] = PRIOR_SEEDS
-    collapsed_share: ClassVar[str] = f"{COLLAPSED_SHARE:.0%}"
+    collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
 
     definitions: str

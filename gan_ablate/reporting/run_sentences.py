@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
+from gan_ablate.analysis.pooling import find_same
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import escape_markdown, percent_text, seed_text
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
 
 
-SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
+SMOKE_WARNING = "These runs are too short to answer anything: the smoke budget only shows that everything works."
 
 
 def warning_sentences(results: GridResults) -> list[str]:
     """Say why answers may be wrong: a smoke run, or runs that are missing, failed, not scored or not comparable."""
     plan, runs = results.plan, results.runs
-    planned, warnings = plan.num_runs, [SMOKE_WARNING] if plan.budget == "smoke" else []
+    is_smoke = plan.budget == "smoke"
+    planned, warnings = plan.num_runs, [SMOKE_WARNING] if is_smoke else []
     if len(runs) < planned:
         warnings.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
     warnings += _count_runs(results, runs["status"] == "failed", "failed with an error, and will be tried again")
@@ -41,7 +44,7 @@ def warning_sentences(results: GridResults) -> list[str]:
     if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
         warnings.append("The runs were trained on different images.")
     known = runs.loc[runs["collapsed"].notna(), "collapsed"]
-    if len(known) > 1 and known.eq(True).all():
+    if len(known) > 1 and known.eq(True).all() and not is_smoke:
         warnings.append(f"All {len(known)} scored runs collapsed: what failures have in common is no answer.")
     if len(results.comparable.protocols) > 1:
         warnings.append(
@@ -126,8 +129,8 @@ def variance_sentence(results: GridResults) -> str | None:
     if not math.isfinite(shares.seed):
         return None
     return (
-        f"Within a variant, {shares.seed:.1%} of the variance of log FID lies between training seeds and "
-        f"{shares.sampling:.1%} in which images were drawn for scoring."
+        f"Within a variant, {100 * shares.seed:.1f} % of the variance of log FID lies between training seeds and "
+        f"{100 * shares.sampling:.1f} % in which images were drawn for scoring."
     )
 
 
@@ -142,8 +145,8 @@ def overhead_sentence(results: GridResults) -> str | None:
     curve = sum(scoring.curve_sec for scoring in scorings) / total
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
-        f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
-        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
+        f"Of the time of all runs, {100 * steps:.1f} % went into training steps, {100 * curve:.1f} % into FID along training and the "
+        f"sample sheets, {100 * final:.1f} % into drawing and scoring the final images, and the rest into starting, into FID "
         "with batch statistics and into the floor."
     )
 
@@ -224,7 +227,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
         runs = max(known) * len(plan.variants)
         sentence += (
             f" Had one known beforehand how large the effects are, {max(known):,} seeds of every variant, {runs:,} "
-            f"runs, would have settled each with a chance of {POWER:.0%}."
+            f"runs, would have settled each with a chance of {100 * POWER:.0f} %."
         )
     return sentence
 
@@ -294,3 +297,37 @@ def step_time_words(results: GridResults, effect: Effect) -> str:
     times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
     is_known = bool(times) and is_timed(times[0]) and times[0].is_found and not times[0].is_too_small
     return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
+
+
+@dataclass(frozen=True)
+class OtherStudy:
+    """A results folder with the same questions, whose front page is linked.
+
+    Attributes:
+        title: the name of its folder.
+        path: of its front page, from this one.
+        results: of its grids.
+    """
+
+    title: str
+    path: str
+    results: Sequence[GridResults]
+
+    @property
+    def steps(self) -> str:
+        """The length of training: ``after 6,000 steps``."""
+        return steps_words(of_grid.plan for of_grid in self.results)
+
+
+def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: Effect) -> str:
+    """Say what other folders found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
+    words = ""
+    for other in others:
+        same = find_same(other.results, results, effect)
+        if same is not None:
+            steps = same[0].plan.baseline.config.steps
+            where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
+            unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
+            but = "but " if same[1].decision != effect.decision else ""
+            words += f"; {but}{adjusted_text(same[1])} {where}{unsure}"
+    return words

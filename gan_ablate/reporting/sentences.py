@@ -317,14 +317,8 @@ def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
         claim_verdict: of one claim in one grid.
         is_complete: whether all runs of the grid are finished.
     """
-    if claim_verdict.simple:
-        depends = "**depends**" if is_complete else "depends, provisionally: runs are missing"
-        return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
-    if claim_verdict.verdict != "inconclusive":
-        small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
-        if is_complete:
-            return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
-        return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
+    if claim_verdict.simple or claim_verdict.verdict != "inconclusive":
+        return _decided_words(claim_verdict, is_complete=is_complete)
     effects = [finding.effect for finding in claim_verdict.decisive]
     verdicts = {finding.verdict for finding in claim_verdict.decisive}
     if claim_verdict.claim.direction == "none" and any(effect.is_found for effect in effects):
@@ -335,6 +329,17 @@ def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
         found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
     return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
+
+
+def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
+    """Say a verdict that is decided, or on which simple effects it depends."""
+    if claim_verdict.simple:
+        depends = "**depends**" if is_complete else "depends, provisionally, as runs are missing"
+        return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
+    small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
+    if is_complete:
+        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
+    return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
 
 
 def _which_words(claim_verdict: ClaimVerdict) -> str:

@@ -18,7 +18,7 @@ from gan_ablate.reporting.formats import (
     p_text,
     percent,
 )
-from gan_ablate.reporting.run_sentences import average_words, settled_text, start_words, steps_words
+from gan_ablate.reporting.run_sentences import average_words, elsewhere_words, settled_text, start_words, steps_words
 from gan_ablate.reporting.sentences import (
     adjusted_text,
     decision_words,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.tests import SignFlip
     from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Claim
+    from gan_ablate.reporting.run_sentences import OtherStudy
 
 
 def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
@@ -64,7 +65,7 @@ def picture_table(cells: Sequence[tuple[str, str]]) -> str:
 
 
 def verdict_tables(
-    every: Sequence[GridResults], blocks: Mapping[str, str], default: Default | None
+    every: Sequence[GridResults], blocks: Mapping[str, str], default: Default | None, others: Sequence[OtherStudy]
 ) -> list[tuple[str, str]]:
     """Tabulate the verdicts of grids, a table for each way of scoring, with a description of it.
 
@@ -72,6 +73,7 @@ def verdict_tables(
         every: the results of the grids.
         blocks: name of a plan → name of its block, where its grid has several.
         default: the baseline that most grids share, if there is one.
+        others: other results folders with the same questions.
     """
     by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
     for results in every:
@@ -88,7 +90,7 @@ def verdict_tables(
         places = {
             results.name: _place_words(results, default, has_steps=len(horizons) > 1) for results, _ in of_protocol
         }
-        verdicts.append((f"{scored}{f', {steps}' if steps else ''}", verdicts_table(in_order, blocks, places)))
+        verdicts.append((f"{scored}{f', {steps}' if steps else ''}", verdicts_table(in_order, blocks, places, others)))
     return verdicts
 
 
@@ -114,6 +116,7 @@ def verdicts_table(
     claim_verdicts: Iterable[tuple[GridResults, ClaimVerdict]],
     blocks: Mapping[str, str],
     places: Mapping[str, str],
+    others: Sequence[OtherStudy] = (),
     *,
     to_root: str = "",
 ) -> str:
@@ -123,6 +126,7 @@ def verdicts_table(
         claim_verdicts: each with the results of its grid.
         blocks: name of a plan → name of its block, where its grid has several.
         places: name of a plan → its baseline and its steps, where they are not those of the page.
+        others: other results folders with the same questions.
         to_root: the path from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
     """
     rows = []
@@ -134,7 +138,7 @@ def verdicts_table(
                 claim_name(claim_verdict.claim) + (f" ({escape_markdown(block)})" if block else ""),
                 verdict_words(claim_verdict, is_complete=results.is_complete),
                 decisive[0].outcome.title,
-                _decided_texts(results, decisive) + (f", {place}" if place else ""),
+                _decided_texts(results, decisive, others) + (f", {place}" if place else ""),
                 _seeds_text(decisive),
                 f"[see]({to_root}{_page_path(results)})",
             ]
@@ -253,21 +257,26 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:
 
 
 def _seeds_text(effects: Sequence[Effect]) -> str:
-    *fewer, most = sorted({effect.estimate.num_seeds for effect in effects})
-    return " or ".join([*map(str, fewer), count(most, "seed")])
+    numbers = [effect.estimate.num_seeds for effect in effects]
+    fewest, most = min(numbers), max(numbers)
+    return f"{fewest} to {count(most, 'seed')}" if fewest < most else count(most, "seed")
 
 
-def _decided_texts(results: GridResults, effects: Sequence[Effect]) -> str:
+def _decided_texts(results: GridResults, effects: Sequence[Effect], others: Sequence[OtherStudy]) -> str:
     """Write what was measured of an outcome: ``label smoothing on +12.2 % [+0.6, +23.5]``."""
     if effects[0].against is not None:
         return f"{adjusted_text(effects[0])} from {effects[0].against:g}"
+    is_single = effects[0].outcome.name == "fid" and not effects[0].is_interaction
+    elsewhere = [elsewhere_words(others, results, effect) if is_single else "" for effect in effects]
     factors = {factor for effect in effects for factor in effect.levels}
     if len(effects) > 1 and len(factors) == 1:
-        named = ((next(iter(effect.levels.values())), effect) for effect in effects)
-        words = "; ".join(f"{level} {adjusted_text(effect)}" for level, effect in named)
+        levels = [next(iter(effect.levels.values())) for effect in effects]
+        told = zip(levels, effects, elsewhere, strict=True)
+        words = " · ".join(f"{level} {adjusted_text(effect)}{more}" for level, effect, more in told)
         return f"{factors.pop().replace('_', ' ')}: {words}"
-    words = "; ".join(f"{effect_name(effect)} {adjusted_text(effect)}" for effect in effects)
-    return words if effects[0].is_interaction else words + average_words(results, effects[0])
+    average = "" if effects[0].is_interaction else average_words(results, effects[0])
+    pairs = zip(effects, elsewhere, strict=True)
+    return " · ".join(f"{effect_name(effect)} {adjusted_text(effect)}{average}{more}" for effect, more in pairs)
 
 
 def _sign_flip_text(flip: SignFlip) -> str:

@@ -129,7 +129,7 @@ def test_claim_with_an_unmeasured_part_has_no_verdict() -> None:
 def test_level_whose_runs_all_diverge_has_a_verdict_with_a_note(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"))
     save_runs(
-        Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
+        Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "on" else 20.0 + seed
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
     (batch_norm, _) = results.verdicts.claim_verdicts
@@ -463,19 +463,20 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
         (-0.5, 0.01, False),  # the same everywhere
         (0.5, 0.01, True),
         (0.0, 0.01, True),  # an effect at one place, none at the other
+        (-0.8, 0.01, False),  # an interaction, and lower at both places
         (-0.5, 2.0, False),  # nothing is known anywhere
     ],
 )
-def test_effect_varies_where_simple_effects_have_different_decisions(
+def test_effect_varies_where_an_interaction_is_found_and_no_decision_is_common(
     smoothed: float, spread: float, varies: bool
 ) -> None:
     def log_fid(variant: Variant, seed: int) -> float:
         gain = {"off": -0.5, "on": smoothed}[variant.levels["label_smoothing"]]
-        return gain * (variant.levels["batch_norm"] == "on") + noise(variant, seed, spread)
+        return gain * (variant.levels["batch_norm"] == "off") + noise(variant, seed, spread)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
-    assert effect.name == "batch norm on"
+    assert effect.name == "batch norm off"
     assert {simple.place for simple in verdicts.simple_effects_of(effect)} == {
         "label smoothing off",
         "label smoothing on",
@@ -484,15 +485,15 @@ def test_effect_varies_where_simple_effects_have_different_decisions(
     assert verdicts.varies(effect) is varies
 
 
-def test_a_place_that_is_open_does_not_make_an_effect_vary() -> None:
+def test_two_labels_without_an_interaction_do_not_make_an_effect_vary() -> None:
     def log_fid(variant: Variant, seed: int) -> float:
-        is_noisy = variant.levels == {"batch_norm": "on", "label_smoothing": "on"}
-        return -0.5 * (variant.levels["batch_norm"] == "on") + noise(variant, seed, 0.6 if is_noisy else 0.01)
+        is_noisy = variant.levels == {"batch_norm": "off", "label_smoothing": "on"}
+        return -0.5 * (variant.levels["batch_norm"] == "off") + noise(variant, seed, 0.6 if is_noisy else 0.01)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
-    answers = {simple.place: simple.decision for simple in verdicts.simple_effects_of(effect)}
-    assert answers == {"label smoothing off": "lower", "label smoothing on": "inconclusive"}
+    decisions = {simple.place: simple.decision for simple in verdicts.simple_effects_of(effect)}
+    assert decisions == {"label smoothing off": "lower", "label smoothing on": "inconclusive"}
     assert not verdicts.varies(effect)
 
 

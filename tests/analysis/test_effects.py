@@ -126,10 +126,10 @@ def test_nothing_to_compare_is_an_empty_family() -> None:
         (-0.2, 0.05, "inconclusive"),
     ],
 )
-def test_an_interval_that_touches_the_margin_is_not_within(low: float, high: float, answer: str) -> None:
+def test_an_interval_that_touches_the_margin_is_not_within(low: float, high: float, decision: str) -> None:
     (effect,) = family_of(spread(0.0, 1.0))
     estimate = Estimate(0.0, low, high, 6)
-    assert dataclasses.replace(effect, estimate=estimate, adjusted=Interval(low, high)).decision == answer
+    assert dataclasses.replace(effect, estimate=estimate, adjusted=Interval(low, high)).decision == decision
 
 
 def test_names_are_words() -> None:
@@ -159,17 +159,17 @@ def effects_of(grid: str, log_fid: dict[str, float], noise: float = 0.0, outcome
     def parts(key: str) -> list[tuple[str, str]]:
         return [(part.split(":")[0], part.split(":")[1]) for part in key.split("*")]
 
-    results = make_results(planned, fid, step_ms=lambda variant: 20.0 if "batch_norm:off" in levels(variant) else 30.0)
+    results = make_results(planned, fid, step_ms=lambda variant: 30.0 if "batch_norm:off" in levels(variant) else 20.0)
     return {effect.name: effect for effect in estimate_effects(Design.of(planned), results.runs, outcome)}
 
 
 def test_main_effects_and_interaction_are_what_was_planted() -> None:
-    planted = {"batch_norm:on": -0.7, "label_smoothing:on": 0.1, "batch_norm:on*label_smoothing:on": 0.4}
+    planted = {"batch_norm:off": -0.7, "label_smoothing:on": 0.1, "batch_norm:off*label_smoothing:on": 0.4}
     effects = effects_of("bn_label_smooth", planted)
     # Averaged over the other factor's levels, a main effect contains half the interaction.
-    assert effects["batch norm on"].estimate.value == pytest.approx(-0.7 + 0.2)
+    assert effects["batch norm off"].estimate.value == pytest.approx(-0.7 + 0.2)
     assert effects["label smoothing on"].estimate.value == pytest.approx(0.1 + 0.2)
-    interaction = effects["batch norm on × label smoothing on"]
+    interaction = effects["batch norm off × label smoothing on"]
     assert interaction.estimate.value == pytest.approx(0.4)
     assert interaction.is_interaction
     assert [effect.estimate.num_seeds for effect in effects.values()] == [5, 5, 5]
@@ -177,14 +177,14 @@ def test_main_effects_and_interaction_are_what_was_planted() -> None:
 
 def test_step_times_are_compared_too() -> None:
     effects = effects_of("bn_label_smooth", {}, outcome="step_ms_median")
-    assert effects["batch norm on"].estimate.as_percent_change().value == pytest.approx(50)
+    assert effects["batch norm off"].estimate.as_percent_change().value == pytest.approx(50)
     assert effects["label smoothing on"].estimate.value == pytest.approx(0)
 
 
 def test_an_effect_smaller_than_the_spread_of_seeds_is_found_by_pairing() -> None:
-    effects = effects_of("bn_label_smooth", {"batch_norm:on": -0.2}, noise=0.01)
-    assert effects["batch norm on"].estimate.high < 0
-    assert effects["batch norm on"].estimate.value == pytest.approx(-0.2, abs=0.03)
+    effects = effects_of("bn_label_smooth", {"batch_norm:off": -0.2}, noise=0.01)
+    assert effects["batch norm off"].estimate.high < 0
+    assert effects["batch norm off"].estimate.value == pytest.approx(-0.2, abs=0.03)
 
 
 def test_one_at_a_time_compares_each_level_with_the_baseline() -> None:
@@ -272,7 +272,7 @@ def test_simple_effects_stand_at_each_level_of_the_other_factors() -> None:
     # Neither borrows the other's spread, and the four are one family.
     assert uneven.estimate.std > 100 * steady.estimate.std
     assert steady.test.confidence >= 0.95
-    assert found["batch norm on", "label smoothing off"].estimate.value == pytest.approx(-0.7, abs=0.002)
+    assert found["batch norm off", "label smoothing off"].estimate.value == pytest.approx(0.7, abs=0.002)
     assert estimate_simple_effects(Design.of(plan(load_grid("essentials"))), runs) == []
 
 

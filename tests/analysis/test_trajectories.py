@@ -191,20 +191,20 @@ def test_an_effect_is_estimated_at_every_point() -> None:
             (-0.9, -0.9, 0.0, 0.0, 0.0),
             0.01,
             900,
-            "**dropout channels-25** lowers FID until step 600, and does not matter from step 900 on at the end.",
+            "**dropout channels-25** lowers FID until step 600, and does not matter from step 900 on.",
         ),
         (
             (-0.9, -0.9, -0.2, 0.3, 0.5),
             0.01,
             1_200,
-            "**dropout channels-25** lowers FID until step 900, and raises FID from step 1,200 on at the end.",
+            "**dropout channels-25** lowers FID until step 900, and raises FID from step 1,200 on.",
         ),
         ((0.0, 0.0, -0.5, -0.5, -0.5), 0.01, 900, None),
         (
             (-0.9, -0.9, 0.0, 0.0, 0.0),
             0.15,
             None,
-            "**dropout channels-25** lowers FID until step 600, and is open at the end.",
+            "**dropout channels-25** lowers FID until step 600, and is inconclusive at the end.",
         ),
     ],
 )
