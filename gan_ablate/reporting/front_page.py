@@ -127,8 +127,8 @@ def make_front_page(
         others: other results folders with the same questions.
     """
     every = list(results.values())
-    plans = [of_grid.plan for of_grid in every]
     trusted = [of_grid for of_grid in every if of_grid.plan.budget != "smoke"]
+    plans = [of_grid.plan for of_grid in trusted or every]
     default = find_default(trusted)
     unjudged = [(of_grid, claim, reason) for of_grid in trusted for claim, reason in of_grid.verdicts.unjudged()]
     return FrontPage(
@@ -250,12 +250,13 @@ class _Ranked:
         return f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
 
     def _start_words(self, results: GridResults) -> str:
-        """Say from which baseline a grid starts and what its FID is, where that is not the default."""
+        """Say from which baseline a grid starts, its FID, and after how many steps, where they are not the page's."""
+        horizons = {of_grid.plan.baseline.config.steps for of_grid in self.results}
+        steps = f", {steps_words([results.plan])}" if len(horizons) > 1 else ""
         if self.default is None or self.default.is_baseline_of(results):
-            return ""
+            return steps
         words = start_words(results.plan, self.default)
-        fid = f"FID {number(float(results.summary['fid'].iloc[0]))}"
-        return f", from {words} ({fid})" if words else f" ({fid})"
+        return f"{f', from {words}' if words else ''}{steps} (FID {number(float(results.summary['fid'].iloc[0]))})"
 
     def _size_words(self, results: GridResults, effect: Effect) -> str:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""

@@ -385,7 +385,7 @@ def test_all_effects_are_those_of_every_outcome_and_the_simple_ones_of_fid() -> 
     table = verdicts_of("bn_label_smooth", noise).all_effects()
     assert list(table.columns) == COLUMNS
     of_fid, others = table[table["outcome"] == "fid"], table[table["outcome"] != "fid"]
-    assert of_fid["effect"].tolist()[:2] == ["batch norm on", "label smoothing on"]
+    assert of_fid["effect"].tolist()[:2] == ["batch norm off", "label smoothing on"]
     assert of_fid["interaction"].tolist() == [False, False, True, False, False, False, False]
     places = sorted(of_fid["within"])
     assert places[:3] == [""] * 3

@@ -432,3 +432,18 @@ def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> Non
     found = estimate_effects(Design.of(fewer), pd.concat([strangers, runs.iloc[::-1]]))
     assert [effect.estimate for effect in found] == [effect.estimate for effect in expected]
     assert {effect.estimate.num_seeds for effect in found} == {2}
+
+
+def test_mean_that_earlier_looks_excluded_is_shown_in_the_interval_of_the_last_look() -> None:
+    """Narrow seeds, then a drift: the interval of all looks lies below the mean, and is not shown with it."""
+    values = np.concatenate([0.01 * np.sin(np.arange(7)), 0.05 + 0.02 * np.cos(np.arange(5))])
+    (effect,) = family_of(values, intervals="sequential")
+    assert math.isfinite(effect.adjusted.high)
+    assert effect.adjusted.high < effect.estimate.value
+    assert effect.decision == "inconclusive"
+    half = critical_t(12) * values.std(ddof=1) / math.sqrt(12)
+    expected = pytest.approx((values.mean() - half, values.mean() + half))
+    assert (effect.shown_adjusted.low, effect.shown_adjusted.high) == expected
+    assert (effect.shown.low, effect.shown.high) == expected
+    (steady,) = family_of(spread(0.5, 0.1), intervals="sequential")
+    assert (steady.shown, steady.shown_adjusted) == (steady.estimate, steady.adjusted)

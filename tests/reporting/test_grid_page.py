@@ -124,9 +124,8 @@ def test_effect_within_its_interval_is_not_called_one() -> None:
         lambda variant, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(variant.label)))
     ).answers
     assert any(answer.startswith("**batch norm off** does not matter: FID 0 %") for answer in answers)
-    assert any(
-        answer.startswith("**batch norm off × label smoothing on**: whether they interact") for answer in answers
-    )
+    interaction = "**batch norm off × label smoothing on**: whether they interact"
+    assert any(answer.startswith(interaction) for answer in answers)
     assert not any("lowers FID" in answer for answer in answers)
 
 
@@ -144,7 +143,7 @@ def test_divergences_are_counted_with_exact_intervals_and_imputed() -> None:
     page = write_factorial(fid)
     assert "2 of 20 runs diverged: 2× batch norm off, label smoothing off." in page.answers
     assert "| 2/5 " in page.variants
-    assert "| 2/5 [5%, 85%] " in page.stability  # Clopper-Pearson
+    assert "| 2/5 [5 %, 85 %] " in page.stability  # Clopper-Pearson
     assert "3 seeds" in page.answers[0]  # the effect rests on the seeds that every variant survived
     assert "counting diverged runs as the worst that finished" in page.answers[0]
     assert "diverged as worst" in page.tests
