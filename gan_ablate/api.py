@@ -295,8 +295,8 @@ def estimate_effects(
     >>> fid = [20.0, 10.2, 22.0, 10.9, 21.0, 10.4]
     >>> runs = pd.DataFrame({"lr": ["1e-4", "2e-4"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": fid})
     >>> effects = estimate_effects(runs, factors=["lr"])
-    >>> effects[["effect", "answer", "num_seeds"]].to_dict("records")
-    [{'effect': 'lr 2e-4', 'answer': 'lower', 'num_seeds': 3}]
+    >>> effects[["effect", "decision", "num_seeds"]].to_dict("records")
+    [{'effect': 'lr 2e-4', 'decision': 'lower', 'num_seeds': 3}]
 
     Args:
         runs: a table, or the path of a CSV file, with a row per run and columns for the factors, the seed and the
@@ -309,9 +309,9 @@ def estimate_effects(
         **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:
-        One row per effect, main effects first, then interactions: ``effect``, ``answer`` (``lower``, ``higher``,
-        ``negligible`` or ``open``), ``value``, ``low`` and ``high`` (log ratios, or differences), ``percent_change``,
-        ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
+        One row per effect, main effects first, then interactions: ``effect``, ``decision`` (``lower``, ``higher``,
+        ``negligible`` or ``inconclusive``), ``value``, ``low`` and ``high`` (log ratios, or differences),
+        ``percent_change``, ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
 
     Raises:
         UserError: naming column, row and value that are not valid.

@@ -52,12 +52,12 @@ class InterimAnalysis:
     @property
     def open_effects(self) -> list[Effect]:
         """The effects that need another seed."""
-        return [effect for effect in self.effects if effect.decision == "open" and not self._is_futile(effect)]
+        return [effect for effect in self.effects if effect.decision == "inconclusive" and not self._is_futile(effect)]
 
     @property
     def futile_effects(self) -> list[Effect]:
-        """The open effects that no further seed would decide: without values, or equal in every seed."""
-        return [effect for effect in self.effects if effect.decision == "open" and self._is_futile(effect)]
+        """The inconclusive effects that no further seed would decide: without values, or equal in every seed."""
+        return [effect for effect in self.effects if effect.decision == "inconclusive" and self._is_futile(effect)]
 
     def _is_futile(self, effect: Effect) -> bool:
         has_few_values = self.num_seeds >= FUTILE_SEEDS and 2 * effect.estimate.num_seeds < self.num_seeds
@@ -71,7 +71,7 @@ class SequentialState:
     Attributes:
         plan: all runs that were needed so far, with those of the next look.
         looks: the interim analyses whose runs are all over, in order.
-        is_over: whether no further run is needed: nothing is open, or no seed is left.
+        is_over: whether no further run is needed: nothing is inconclusive, or no seed is left.
     """
 
     plan: Plan
@@ -80,10 +80,11 @@ class SequentialState:
 
 
 def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
-    """Replay a grid seed by seed: after each look, only variants of an open effect get another seed.
+    """Replay a grid seed by seed: after each look, only variants of an inconclusive effect get another seed.
 
-    The effects in question are all main effects on FID and the primary evidence of the grid's claims. An effect is open
-    until its interval, valid at every look and adjusted for its family, excludes zero or lies within the margin.
+    The effects in question are all main effects on FID and the primary evidence of the grid's claims. An effect is
+    inconclusive until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
+    margin.
 
     Args:
         plan: the plan, with all seeds that may be spent.

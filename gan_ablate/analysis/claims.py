@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.analysis.design import Design
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
 
 
-Verdict = Literal["supported", "refuted", "negligible", "open"]
+Verdict = Literal["supported", "refuted", "negligible", "inconclusive"]
 Effects = Callable[[str], Sequence[Effect]]
 """Returns the effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
@@ -51,12 +51,14 @@ class ClaimVerdict:
         verdict: the verdict by the claim's rule.
         decisive: primary evidence: a finding per expectation that decides the claim.
         beside: secondary evidence: a finding per expectation that is only shown.
+        simple: the simple effects behind the primary evidence, where that is an average of effects that differ.
     """
 
     claim: Claim
     verdict: Verdict
     decisive: tuple[Finding, ...]
     beside: tuple[Finding, ...]
+    simple: tuple[Effect, ...] = ()
 
     @property
     def is_too_small(self) -> bool:
@@ -70,7 +72,7 @@ class ClaimVerdict:
 
         One effect decides a claim of a direction; a claim that nothing matters needs all of them.
         """
-        open_effects = [finding.effect for finding in self.decisive if finding.verdict == "open"]
+        open_effects = [finding.effect for finding in self.decisive if finding.verdict == "inconclusive"]
         if self.claim.direction == "none":
             needed = [effect.needed_seeds for effect in open_effects]
             return None if None in needed else max((number for number in needed if number is not None), default=None)
@@ -101,7 +103,7 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
     if len(decisive) < len(claim.decisive):
         return None
     verdicts = {finding.verdict for finding in decisive}
-    verdict: Verdict = "open"
+    verdict: Verdict = "inconclusive"
     if claim.direction == "none":  # all levels have to be negligible
         if verdicts == {"supported"} or "refuted" in verdicts:
             verdict = "refuted" if "refuted" in verdicts else "supported"
@@ -120,14 +122,14 @@ def measure(expectation: Expectation, effects: Effects, against: Against) -> Eff
 
 
 def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
-    answer = effect.decision
+    decision = effect.decision
     if expectation.direction == "none":
-        if answer == "negligible" or effect.is_too_small:
+        if decision == "negligible" or effect.is_too_small:
             return "supported"
-        return "refuted" if effect.is_beyond_margin else "open"
-    if answer in ("negligible", "open"):
-        return answer
-    return "supported" if answer == expectation.direction else "refuted"
+        return "refuted" if effect.is_beyond_margin else "inconclusive"
+    if decision in ("negligible", "inconclusive"):
+        return decision
+    return "supported" if decision == expectation.direction else "refuted"
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,17 @@ class Verdicts:
         return [simple for simple in self.simple_effects if simple.levels == effect.levels]
 
     def varies(self, effect: Effect) -> bool:
-        """Whether the decisions on an effect and its simple effects differ, open ones aside."""
-        decisions = {effect.decision, *(simple.decision for simple in self.simple_effects_of(effect))}
-        return len(decisions - {"open"}) > 1
+        """Whether a level's effect on FID depends on another factor.
+
+        It does where an interaction of the two was found, its estimate is beyond the margin, and the simple effects
+        have no decision in common.
+        """
+        interacts = any(
+            other.is_found and effect.levels.items() < other.levels.items() and abs(other.estimate.value) > other.margin
+            for other in self.effects("fid")
+            if other.margin is not None
+        )
+        return interacts and len({simple.decision for simple in self.simple_effects_of(effect)}) > 1
 
     def rates(self, effect: Effect) -> dict[str, RateComparison]:
         """Compare how often runs diverged and collapsed with and without an effect's level; events that occurred."""
@@ -203,7 +213,13 @@ class Verdicts:
         """The verdicts on the claims that this grid decides; none in a smoke run."""
         against = functools.partial(estimate_against, self.design, self.runs)
         verdicts = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
-        return [verdict for verdict in verdicts if verdict is not None]
+        return [replace(verdict, simple=self._simple_behind(verdict)) for verdict in verdicts if verdict is not None]
+
+    def _simple_behind(self, claim_verdict: ClaimVerdict) -> tuple[Effect, ...]:
+        """List the simple effects behind the primary evidence on FID that depends on another factor."""
+        effects = [finding.effect for finding in claim_verdict.decisive if finding.effect.outcome.name == "fid"]
+        varying = [effect for effect in effects if len(effect.levels) == 1 and self.varies(effect)]
+        return tuple(simple for effect in varying for simple in self.simple_effects_of(effect))
 
     def unjudged(self) -> list[tuple[Claim, str]]:
         """List the other claims of this grid, each with the reason why it has no verdict."""

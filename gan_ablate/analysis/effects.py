@@ -22,7 +22,7 @@ from gan_ablate.analysis.estimates import (
     relative_efficiency,
     subtract_sides,
 )
-from gan_ablate.analysis.sequential import seeds_to_settle, sequential_estimate
+from gan_ablate.analysis.sequential import last_look_interval, seeds_to_settle, sequential_estimate
 from gan_ablate.analysis.tests import HolmTest, SignFlip, holm, sign_flip_test
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Intervals
 
 
-Decision = Literal["lower", "higher", "negligible", "open"]
+Decision = Literal["lower", "higher", "negligible", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Effect:
             none diverged.
         sides: (seeds, 2) means of the variants with positive and with negative weights; NaN where a seed has none.
         against: the value that the baseline's outcome is compared with; None for all other effects.
+        confidence: confidence level of ``adjusted``.
     """
 
     levels: dict[str, str]
@@ -75,6 +76,7 @@ class Effect:
     with_diverged: Estimate | None
     sides: NDArray[np.float64] = field(repr=False, compare=False)
     against: float | None = None
+    confidence: float = CONFIDENCE
 
     @property
     def name(self) -> str:
@@ -110,16 +112,33 @@ class Effect:
     def decision(self) -> Decision:
         """The decision that the adjusted interval allows."""
         if not self.is_steady:
-            return "open"
+            return "inconclusive"
         if self.test.is_rejected:
             return "lower" if self.estimate.value < 0 else "higher"
-        return "negligible" if self.adjusted.lies_within(self.margin) else "open"
+        return "negligible" if self.adjusted.lies_within(self.margin) else "inconclusive"
 
     @property
     def is_steady(self) -> bool:
         """Whether the mean of all seeds lies within the intervals of all looks."""
         value = self.estimate.value
         return not (value < self.adjusted.low or value > self.adjusted.high)
+
+    @functools.cached_property
+    def shown(self) -> Estimate:
+        """The estimate with the interval to show: that of the last look where earlier ones excluded the mean."""
+        bounds = self._around(self.estimate.interval, CONFIDENCE)
+        return dataclasses.replace(self.estimate, low=bounds.low, high=bounds.high)
+
+    @functools.cached_property
+    def shown_adjusted(self) -> Interval:
+        """The adjusted interval to show: that of the last look where earlier ones excluded the mean."""
+        return self._around(self.adjusted, self.confidence)
+
+    def _around(self, bounds: Interval, confidence: float) -> Interval:
+        value = self.estimate.value
+        if not (value < bounds.low or value > bounds.high):
+            return bounds
+        return last_look_interval(subtract_sides(self.sides), confidence)
 
     @property
     def is_found(self) -> bool:
@@ -197,6 +216,7 @@ def estimate_family(
                 needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
                 with_diverged=with_diverged,
                 sides=comparison.sides,
+                confidence=test.confidence if test.is_rejected else strictest,
             )
         )
     return effects

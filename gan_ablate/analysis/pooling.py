@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.plan import Intervals
+    from gan_ablate.design.plan import Intervals, Variant
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class BlockedEffect:
     pooled: Effect
 
     @property
-    def decision(self) -> Literal["differs", "alike", "open"]:
+    def decision(self) -> Literal["differs", "alike", "inconclusive"]:
         """Whether the effect differs between blocks, is alike in all of them, or is undecided."""
         if any(effect.is_found and not effect.is_too_small for effect in self.differences.values()):
             return "differs"
         is_small = (effect.decision == "negligible" or effect.is_too_small for effect in self.differences.values())
-        return "alike" if all(is_small) else "open"
+        return "alike" if all(is_small) else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def compare_blocks(results: Iterable[GridResults]) -> list[Blocks]:
     for of_plan in results:
         plan = of_plan.plan
         if plan.budget != "smoke" and of_plan.verdicts.effects("fid"):
-            grid = plan.grid.model_dump_json(include={"name", "design", "factors", "set", "margin"})
+            include: dict[str, Any] = dict.fromkeys(("name", "design", "set", "margin"), True)
+            include["factors"] = {"__all__": {"baseline", "levels"}}
+            grid = plan.grid.model_dump_json(include=include)
             by_design.setdefault((grid, plan.baseline.config.steps), []).append(of_plan)
     return [_compare(tuple(of_design)) for of_design in by_design.values() if len(of_design) > 1]
 
@@ -144,13 +147,15 @@ class Ranking:
 
     Attributes:
         use: levels that lower FID.
+        rescue: levels that lower the FID of another baseline than the default, and come no lower than the default.
         avoid: levels that raise FID.
-        depends: levels whose decisions differ between levels of another factor.
+        depends: levels whose effects depend on another factor; see ``Verdicts.varies``.
         indifferent: levels that are negligible, or whose effects are too small to matter.
-        unknown: levels whose effects are open, or where most compared runs collapsed.
+        unknown: levels whose effects are inconclusive, or where most compared runs collapsed.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
+    rescue: list[tuple[GridResults, Effect]] = field(default_factory=list)
     avoid: list[tuple[GridResults, Effect]] = field(default_factory=list)
     depends: list[tuple[GridResults, Effect]] = field(default_factory=list)
     indifferent: list[tuple[GridResults, Effect]] = field(default_factory=list)
@@ -163,18 +168,18 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
     Args:
         results: the results of every grid.
     """
-    ranking = Ranking()
-    found = surest_effects(of_grid for of_grid in results if of_grid.plan.budget != "smoke")
-    for pair in sorted(found, key=lambda pair: -abs(pair[1].estimate.value)):
-        _list_of(ranking, *pair).append(pair)
+    ranking, trusted = Ranking(), [of_grid for of_grid in results if of_grid.plan.budget != "smoke"]
+    default = find_default(trusted)
+    for pair in sorted(surest_effects(trusted), key=lambda pair: -abs(pair[1].estimate.value)):
+        _list_of(ranking, *pair, default).append(pair)
     return ranking
 
 
 def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
     """List the main effects on FID of grids, every comparison once, the surest first.
 
-    Two grids may contain the same comparison: with the levels swapped, or averaged over another factor and alone. The
-    surest one is listed: decided before open, then with more seeds, then with a smaller p.
+    Two grids may have the same comparison: with the levels swapped, or averaged over another factor and alone. The
+    surest one is listed: decided before inconclusive, then with more seeds, then with a smaller p.
 
     Args:
         results: the results of every grid.
@@ -221,16 +226,115 @@ def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
 
 
 def _surety(effect: Effect) -> tuple[bool, int, float]:
-    return effect.decision != "open", effect.estimate.num_seeds, -effect.test.p
+    return effect.decision != "inconclusive", effect.estimate.num_seeds, -effect.test.p
 
 
-def _list_of(ranking: Ranking, results: GridResults, effect: Effect) -> list[tuple[GridResults, Effect]]:
+def _list_of(
+    ranking: Ranking, results: GridResults, effect: Effect, default: Default | None
+) -> list[tuple[GridResults, Effect]]:
     if results.verdicts.compares_failures(effect):
         return ranking.unknown
     if results.verdicts.varies(effect):
         return ranking.depends
-    if effect.decision == "open":
+    if effect.decision == "inconclusive":
         return ranking.unknown
     if effect.decision == "negligible" or effect.is_too_small:
         return ranking.indifferent
-    return ranking.use if effect.decision == "lower" else ranking.avoid
+    if effect.decision == "higher":
+        return ranking.avoid
+    against = None if default is None else default.compare(results, effect)
+    is_better = against is None or (against.decision == "lower" and not against.is_too_small)
+    return ranking.use if is_better else ranking.rescue
+
+
+@dataclass(frozen=True)
+class Default:
+    """The baseline that most grids share.
+
+    Attributes:
+        results: those with the most runs of it.
+        log_fid: seed → its log FID, of all grids that are scored like these.
+    """
+
+    results: GridResults
+    log_fid: dict[int, float]
+
+    def is_baseline_of(self, results: GridResults) -> bool:
+        """Whether a grid's baseline is trained like this one."""
+        return _training_of(results.plan.baseline) == _training_of(self.results.plan.baseline)
+
+    def has_level(self, results: GridResults, effect: Effect) -> bool:
+        """Whether a grid of another baseline has the default as a level."""
+        usual = _training_of(self.results.plan.baseline)
+        with_level = (v for v in results.plan.variants if effect.levels.items() <= v.levels.items())
+        return any(_training_of(variant) == usual for variant in with_level)
+
+    def compare(self, results: GridResults, effect: Effect) -> Effect | None:
+        """Compare a level of another baseline with the default on FID, seed by seed.
+
+        The family of tests has all levels of the grid.
+
+        Args:
+            results: of a grid.
+            effect: a main effect in them.
+
+        Returns:
+            The effect; None where the grid's baseline is the default, or was trained or scored otherwise: for another
+            number of steps, on other data.
+        """
+        ours, theirs = self.results.plan.baseline.config, results.plan.baseline.config
+        is_alike = (ours.dataset, ours.steps) == (theirs.dataset, theirs.steps)
+        is_scored_alike = self.results.comparable.protocols == results.comparable.protocols
+        if self.is_baseline_of(results) or not is_alike or not is_scored_alike:
+            return None
+        default = np.array([self.log_fid.get(seed, np.nan) for seed in results.plan.seeds])
+        effects = [other for other in results.verdicts.effects("fid") if not other.is_interaction]
+        family = [Comparison(other.levels, {}, np.stack([other.sides[:, 0], default], axis=1)) for other in effects]
+        kinds = {self.results.plan.intervals, results.plan.intervals}
+        intervals: Intervals = "sequential" if "sequential" in kinds else "fixed"
+        compared = estimate_family(family, OUTCOMES["fid"], effect.margin, intervals)
+        return next(other for other in compared if other.levels == effect.levels)
+
+
+def find_default(results: Iterable[GridResults]) -> Default | None:
+    """Find the baseline that most grids share; None where several grids share none, or none is scored.
+
+    Args:
+        results: the results of every grid, without smoke runs.
+    """
+    scored = [of_grid for of_grid in results if of_grid.verdicts.effects("fid")]
+    shared = Counter(_training_of(of_grid.plan.baseline) for of_grid in scored).most_common(1)
+    if not shared or (shared[0][1] == 1 and len(scored) > 1):
+        return None
+    with_it = [of_grid for of_grid in scored if _training_of(of_grid.plan.baseline) == shared[0][0]]
+    most = max(with_it, key=lambda of_grid: of_grid.summary["completed"].iloc[0])
+    log_fid: dict[int, float] = {}
+    for of_grid in scored:
+        labels = [variant.label for variant in of_grid.plan.variants if _training_of(variant) == shared[0][0]]
+        if labels and of_grid.comparable.protocols == most.comparable.protocols:
+            runs = of_grid.comparable.runs
+            runs = runs.loc[runs["variant"].isin(labels) & (runs["fid"].astype(float) > 0)]
+            log_fid |= {int(seed): math.log(fid) for seed, fid in zip(runs["seed"], runs["fid"], strict=True)}
+    return Default(most, log_fid)
+
+
+def _training_of(variant: Variant) -> str:
+    """Return what a variant's runs share with others that differ at most in seed and scoring."""
+    return variant.config.model_dump_json(exclude={"seed", "scoring"})
+
+
+def find_same(results: Iterable[GridResults], like: GridResults, effect: Effect) -> tuple[GridResults, Effect] | None:
+    """Find the surest effect that asks the same question after any number of steps; None without any.
+
+    Args:
+        results: where to look, such as those of another folder.
+        like: the results that have the effect.
+        effect: a main effect on FID.
+    """
+    base, block, dataset, _, factor, levels = _named(like, effect)
+    for of_grid, other in surest_effects(of_grid for of_grid in results if of_grid.plan.budget != "smoke"):
+        if other.levels == effect.levels:
+            named = _named(of_grid, other)
+            if (base, block, dataset, factor, levels) == (*named[:3], *named[4:]):
+                return of_grid, other
+    return None

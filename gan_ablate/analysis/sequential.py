@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, Interval, mean_estimate
 from gan_ablate.analysis.tests import fewest_seeds
 
 if TYPE_CHECKING:
@@ -91,6 +91,23 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
         return fixed
     looks = estimate_at_looks(values[np.isfinite(values)], confidence)
     return replace(fixed, low=float(looks.low[-1]), high=float(looks.high[-1]), p=float(looks.p[-1]))
+
+
+def last_look_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
+    """Return the interval of the last look alone, which contains the mean of all seeds.
+
+    It is one of those that hold at every look. ``sequential_estimate`` leaves out what earlier looks excluded, and so
+    perhaps the mean.
+
+    Args:
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        confidence: confidence level of the interval, in (0, 1).
+    """
+    estimate = mean_estimate(values)
+    if not estimate.std > 0:
+        return estimate.interval
+    reach = critical_t(estimate.num_seeds, confidence) * estimate.std / math.sqrt(estimate.num_seeds)
+    return Interval(estimate.value - reach, estimate.value + reach)
 
 
 @functools.cache

@@ -249,7 +249,7 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "effect": effect.name,
         "within": effect.place,
         "interaction": effect.is_interaction,
-        "answer": effect.decision,
+        "decision": effect.decision,
         "margin": effect.margin,
         "value": estimate.value,
         "low": estimate.low,

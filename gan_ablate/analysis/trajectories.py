@@ -89,9 +89,9 @@ class Trajectory:
 
     @property
     def holds_from(self) -> int | None:
-        """The step from which every decision equals the last one; None where the last is open."""
+        """The step from which every decision equals the last one; None where the last is inconclusive."""
         last = self.effects[-1].decision
-        if last == "open":
+        if last == "inconclusive":
             return None
         others = [step for step, effect in zip(self.steps, self.effects, strict=True) if effect.decision != last]
         later = [step for step in self.steps if not others or step > others[-1]]

@@ -26,7 +26,7 @@ from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -173,9 +173,13 @@ def list_command(
 def report(
     out: OutOption = RESULTS,
     figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another results folder with the same questions, to link and compare; remembered."),
+    ] = None,
 ) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
-    _write_report(out, open_console(), figures_as_pdf=figures == "pdf")
+    _write_report(out, open_console(), figures_as_pdf=figures == "pdf", beside=beside or ())
 
 
 @app.command(epilog="Example: gan-ablate cite > methods.tex")
@@ -256,10 +260,10 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False) -> None:
+def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False, beside: Sequence[Path] = ()) -> None:
     from gan_ablate.reporting.report import write_report  # pandas, SciPy, matplotlib: seconds that plan and list save
 
-    console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf)}")
+    console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf, beside=beside)}")
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -24,6 +24,12 @@ class Factor(Model):
 
     baseline: str
     levels: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
+    labels: dict[str, str] = {}
+    """Level → its name in words, for pages; tables and figures show the level's own."""
+
+    def label_of(self, level: str) -> str:
+        """Return the words for a level: its label, or else its name."""
+        return self.labels.get(level, level)
 
 
 def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
@@ -61,11 +67,11 @@ class Claim(Model):
     """One sentence that a grid tests.
 
     A claim of a direction is supported if at least one of its levels changes the outcome in that direction and none in
-    the other. It is refuted if none is open or changes the outcome in that direction, and at least one changes it in
-    the other. It is negligible if all levels are negligible, and open otherwise. A claim of direction ``none`` is
-    supported if all levels lie within the margin, and refuted by one beyond it. All levels are compared on one outcome,
-    so that one family of tests bounds the probability of a false verdict. Without levels, the baseline's outcome is
-    compared with a value: ``against``, with ``margin`` for direction ``none``.
+    the other. It is refuted if none is inconclusive or changes the outcome in that direction, and at least one changes
+    it in the other. It is negligible if all levels are negligible, and inconclusive otherwise. A claim of direction
+    ``none`` is supported if all levels lie within the margin, and refuted by one beyond it. All levels are compared on
+    one outcome, so that one family of tests bounds the probability of a false verdict. Without levels, the baseline's
+    outcome is compared with a value: ``against``, with ``margin`` for direction ``none``.
     """
 
     id: str = ""

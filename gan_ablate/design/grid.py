@@ -239,6 +239,12 @@ def _check_factor(source: str, factor_name: str, factor: Factor) -> None:
         advice = choices(factor.baseline, list(factor.levels))
         where = f"{source}: factors.{factor_name}.baseline"
         raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
+    for level, label in factor.labels.items():
+        where = f"{source}: factors.{shorten(factor_name)}.labels.{shorten(level)}"
+        if level not in factor.levels:
+            raise UserError(f"{where}: no such level; {choices(level, list(factor.levels))}")
+        if not label.isprintable() or not 0 < len(label) <= MAX_NAME:
+            raise UserError(f"{where} = {shorten(repr(label))}: valid: one line of at most {MAX_NAME} characters")
 
 
 def _check_distinct(grid: Grid, source: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.reporting.plots.style import FigurePath
 
-_DIFFERS = {"differs": "yes", "alike": "no", "open": "open"}
+_DIFFERS = {"differs": "yes", "alike": "no", "inconclusive": "inconclusive"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
     """
     by_name = dict(zip(blocks.names, blocks.results, strict=True))
     write_atomically(folder.path / "blocks.csv", table_as_csv(blocks.tabulate()))
-    order = {"differs": 0, "alike": 1, "open": 2}
+    order = {"differs": 0, "alike": 1, "inconclusive": 2}
     first = sorted(blocks.effects, key=lambda effect: (order[effect.decision], -abs(effect.pooled.estimate.value)))
     shared = max(effect.pooled.estimate.num_seeds for effect in blocks.effects)
     return BlocksPage(
@@ -106,7 +106,7 @@ def _sentence(effect: BlockedEffect) -> str:
             return f"**{name}** differs between blocks: {within}. The difference: {'; '.join(found)}."
         case "alike":
             common = "is the same in all blocks, within the margin"
-        case "open":
+        case "inconclusive":
             common = "may or may not differ between blocks"
     return f"**{name}** {common}: {within}. On average {decided_text(effect.pooled)}."
 

@@ -74,7 +74,7 @@ def effects_as_latex(effects: Sequence[Effect], name: str) -> str:
             # A minus sign, no hyphen.
             f"change of {title}": adjusted_text(effect).replace("-", "−"),
             "p (Holm)": p_text(effect.test.p).removeprefix("= "),
-            "answer": decision_words(effect),
+            "decision": decision_words(effect),
             "seeds": str(effect.estimate.num_seeds),
         }
         for effect in effects

@@ -72,7 +72,7 @@ def rate_text(count: int, total: int) -> str:
     if total == 0:
         return "–"
     interval = rate_interval(count, total)
-    return f"{count}/{total} [{interval.low:.0%}, {interval.high:.0%}]"
+    return f"{count}/{total} [{100 * interval.low:.0f} %, {100 * interval.high:.0f} %]"
 
 
 def p_text(p: float) -> str:

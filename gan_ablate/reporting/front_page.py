@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from gan_ablate.analysis.pooling import rank_effects, surest_effects
+import numpy as np
+
+from gan_ablate.analysis.pooling import find_default, find_same, rank_effects, surest_effects
 from gan_ablate.reporting import tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, percent_text
+from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
 from gan_ablate.reporting.plots import effects as effect_plots
-from gan_ablate.reporting.run_sentences import SMOKE_WARNING
-from gan_ablate.reporting.sentences import adjusted_text, leaning, simple_effect_words
+from gan_ablate.reporting.run_sentences import (
+    SMOKE_WARNING,
+    OtherStudy,
+    average_words,
+    base_of,
+    elsewhere_words,
+    shrinking_words,
+    start_words,
+    step_time_words,
+    steps_words,
+)
+from gan_ablate.reporting.sentences import adjusted_text, simple_effect_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.pooling import Ranking
+    from gan_ablate.analysis.pooling import Default
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.plan import Plan
     from gan_ablate.reporting.plots.style import FigurePath
 
     Ranked: TypeAlias = tuple[GridResults, Effect]
 
 FIGURE = "effects.png"
 
-MAX_RANKED = 8
+MAX_RANKED = 15
 """The most factors that a list of the ranking names."""
+
+
+HEADINGS = {
+    "use": "Use",
+    "rescue": "Helps a weaker start",
+    "avoid": "Avoid",
+    "depends": "Depends",
+    "indifferent": "Does not matter",
+    "unknown": "Not known yet",
+}
+"""Lists of a ``Ranking``, and what the page calls them."""
+
+NOTES = {
+    "Use": " (the interval lies below zero)",
+    "Helps a weaker start": " (but is not surely better than the default, which needs no remedy)",
+    "Avoid": " (the interval lies above zero)",
+    "Depends": " (on another factor, by the test of their interaction, or on the steps)",
+    "Does not matter": " (negligible: the interval lies within the margin)",
+    "Not known yet": " (inconclusive: none of these, or most runs collapsed)",
+}
+"""What each heading means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +67,10 @@ class FrontPage(Page):
     """The model of the front page.
 
     Attributes:
-        bases: the presets that the grids change.
+        is_smoke: whether all runs are smoke runs, which answer nothing.
+        bases: the presets that the grids change, where there is no default.
+        default: the preset of the baseline that most grids share.
+        is_only_start: whether all grids start from it.
         datasets: of the grids.
         steps: the length of training; empty where no run counts steps.
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
@@ -49,12 +82,17 @@ class FrontPage(Page):
         unjudged: a Markdown table of the claims without a verdict; empty without any.
         pages: of the grids, in order.
         documents: the pages on documents.
+        others: the front pages of other results folders with the same questions.
     """
 
     template: ClassVar[str] = "front_page.md.j2"
     smoke_warning: ClassVar[str] = SMOKE_WARNING
+    notes: ClassVar[Mapping[str, str]] = NOTES
 
+    is_smoke: bool
     bases: str
+    default: str
+    is_only_start: bool
     datasets: str
     steps: str
     baseline: tuple[str, float, float] | None
@@ -66,6 +104,7 @@ class FrontPage(Page):
     unjudged: str
     pages: Sequence[Page]
     documents: Sequence[Page]
+    others: Sequence[OtherStudy]
 
 
 def make_front_page(
@@ -75,6 +114,7 @@ def make_front_page(
     documents: Sequence[Page],
     *,
     has_figure: bool,
+    others: Sequence[OtherStudy] = (),
 ) -> FrontPage:
     """Make the front page, without its figure.
 
@@ -84,26 +124,32 @@ def make_front_page(
         pages: of the grids, and of grids across their blocks, in order.
         documents: the pages on documents.
         has_figure: whether there is any effect to show.
+        others: other results folders with the same questions.
     """
     every = list(results.values())
-    plans = [of_grid.plan for of_grid in every]
-    is_smoke = all(plan.budget == "smoke" for plan in plans)
-    unjudged = [(of_grid, claim, reason) for of_grid in every for claim, reason in of_grid.verdicts.unjudged()]
+    trusted = [of_grid for of_grid in every if of_grid.plan.budget != "smoke"]
+    plans = [of_grid.plan for of_grid in trusted or every]
+    default = find_default(trusted)
+    unjudged = [(of_grid, claim, reason) for of_grid in trusted for claim, reason in of_grid.verdicts.unjudged()]
     return FrontPage(
         title="What helps a GAN, by how much, how surely, at what cost",
         path=PAGE_NAME,
-        bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(_base_of, plans))),
+        is_smoke=not trusted,
+        bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(base_of, plans))) if default is None else "",
+        default=f"`{base_of(default.results.plan)}`" if default is not None else "",
+        is_only_start=default is None or all(map(default.is_baseline_of, trusted)),
         datasets=", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans)),
-        steps=_steps_words(plans),
-        baseline=_find_baseline(every),
-        falling=_count_falling(every),
-        ranking={} if is_smoke else _name_ranked(rank_effects(every), results, blocks),
+        steps=steps_words(plans),
+        baseline=_find_baseline(trusted, default),
+        falling=_count_falling(trusted),
+        ranking=_Ranked(trusted, blocks, default, others).ranking() if trusted else {},
         has_figure=has_figure,
         margins=" or ".join(f"±{100 * margin:.3g} %" for margin in sorted({plan.grid.margin for plan in plans})),
-        verdicts=_tabulate_verdicts(every, blocks),
+        verdicts=tables.verdict_tables(trusted, blocks, default, others),
         unjudged=tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order)) if unjudged else "",
         pages=pages,
         documents=documents,
+        others=others,
     )
 
 
@@ -144,73 +190,96 @@ def _row_name(results: GridResults, effect: Effect) -> str:
     return f"{effect.name} (vs {results.plan.grid.factors[factor].baseline})"
 
 
-def _name_ranked(
-    ranking: Ranking, results: Mapping[str, GridResults], blocks: Mapping[str, str]
-) -> dict[str, list[str]]:
-    usual = Counter(_base_of(of_grid.plan) for of_grid in results.values()).most_common(1)[0][0]
-    every = {}
-    for heading, pairs in (
-        ("Use", ranking.use),
-        ("Avoid", ranking.avoid),
-        ("Depends", ranking.depends),
-        ("Does not matter", ranking.indifferent),
-        ("Not known yet", ranking.unknown),
-    ):
+@dataclass(frozen=True)
+class _Ranked:
+    """Writes the ranking of the front page.
+
+    Attributes:
+        results: of the grids, without smoke runs.
+        blocks: the name of its block, by the name of the grid's folder.
+        default: the baseline that most grids share, if there is one.
+        others: other results folders with the same questions.
+    """
+
+    results: Sequence[GridResults]
+    blocks: Mapping[str, str]
+    default: Default | None
+    others: Sequence[OtherStudy]
+
+    def ranking(self) -> dict[str, list[str]]:
+        """Write a line for the levels of one factor, under each heading."""
+        ranking = rank_effects(self.results)
+        lists: dict[str, list[Ranked]] = {name: list(getattr(ranking, name)) for name in HEADINGS}
+        for name in ("use", "avoid"):
+            turned = {(of_grid.name, *effect.levels) for of_grid, effect in lists[name] if self._turns(of_grid, effect)}
+            with_turned = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) in turned]
+            lists[name] = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) not in turned]
+            lists["depends"] += with_turned  # all levels of the factor: a reader looks for it in one place
+        return {HEADINGS[name]: self._lines(pairs) for name, pairs in lists.items() if pairs or name != "rescue"}
+
+    def _turns(self, results: GridResults, effect: Effect) -> bool:
+        """Whether the same change has the other sign in another folder."""
+        found = (find_same(other.results, results, effect) for other in self.others)
+        signs = {"lower", "higher"} - {effect.decision}
+        return any(same is not None and same[1].decision in signs for same in found)
+
+    def _lines(self, pairs: Sequence[Ranked]) -> list[str]:
         of_factors: dict[tuple[str, str], list[Ranked]] = {}
         for of_grid, effect in pairs:
             of_factors.setdefault((of_grid.name, next(iter(effect.levels))), []).append((of_grid, effect))
-        levels = [
-            _ranked_words(same, blocks[same[0][0].name], of_other_base=_base_of(same[0][0].plan) != usual)
-            for same in of_factors.values()
-        ]
-        if len(levels) > MAX_RANKED:
-            levels[MAX_RANKED:] = [f"{len(levels) - MAX_RANKED} more, smaller: see the grids"]
-        every[heading] = levels
-    return every
+        lines = [self._line(same) for same in of_factors.values()]
+        if len(lines) > MAX_RANKED:
+            lines[MAX_RANKED:] = [f"{len(lines) - MAX_RANKED} more, smaller: see the grids"]
+        return lines
 
+    def _line(self, same: Sequence[Ranked]) -> str:
+        """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
+        results, first = same[0]
+        ((name, _),) = first.levels.items()
+        factor, words = results.plan.grid.factors[name], name.replace("_", " ")
+        block = self.blocks[results.name]
+        where = (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
+        baseline = escape_markdown(factor.label_of(factor.baseline))
+        if len(same) == 1:
+            level = escape_markdown(factor.label_of(first.levels[name]))
+            return f"{words} {level} rather than {baseline}{where}: {self._size_words(results, first)}"
+        levels = (
+            f"{escape_markdown(factor.label_of(effect.levels[name]))} {self._size_words(results, effect)}"
+            for _, effect in same
+        )
+        return f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
 
-def _ranked_words(same: Sequence[Ranked], block: str, *, of_other_base: bool) -> str:
-    """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
-    results, first = same[0]
-    ((factor, _),) = first.levels.items()
-    name, baseline = factor.replace("_", " "), results.plan.grid.factors[factor].baseline
-    where = f", {escape_markdown(block)}" if block else f", from `{_base_of(results.plan)}`" if of_other_base else ""
-    if len(same) == 1:
-        return f"{name} {first.levels[factor]} rather than {baseline}{where}: {_size_words(results, first)}"
-    levels = (f"{effect.levels[factor]} {_size_words(results, effect)}" for _, effect in same)
-    return f"{name} rather than {baseline}{where}: {' · '.join(levels)}"
+    def _start_words(self, results: GridResults) -> str:
+        """Say from which baseline a grid starts, its FID, and after how many steps, where they are not the page's."""
+        horizons = {of_grid.plan.baseline.config.steps for of_grid in self.results}
+        steps = f", {steps_words([results.plan])}" if len(horizons) > 1 else ""
+        if self.default is None or self.default.is_baseline_of(results):
+            return steps
+        words = start_words(results.plan, self.default)
+        return f"{f', from {words}' if words else ''}{steps} (FID {number(float(results.summary['fid'].iloc[0]))})"
 
-
-def _size_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect is, on how many seeds it rests, where it varies, whether it lasts and what it costs."""
-    simple = results.verdicts.simple_effects_of(effect)
-    says_more = any(other.decision not in ("open", effect.decision) for other in simple)
-    average = " on average" if says_more else ""
-    words = f"{adjusted_text(effect)}{average}, {count(effect.estimate.num_seeds, 'seed')}"
-    if results.verdicts.compares_failures(effect):
-        return f"{words}; most of the runs that it compares collapsed"
-    if effect.decision == "open":
-        side = leaning(effect)
-        words += f", leaning {side}" if side else ""
-        if effect.needed_seeds is not None:
+    def _size_words(self, results: GridResults, effect: Effect) -> str:
+        """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
+        words = adjusted_text(effect) + self._reached_words(results, effect) + average_words(results, effect)
+        words += f", {count(effect.estimate.num_seeds, 'seed')}"
+        if results.verdicts.compares_failures(effect):
+            return f"{words}; most of these runs collapsed, with it and without it"
+        if results.verdicts.varies(effect):
+            words += f"; {'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}"
+        elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds in all would tell"
-    if says_more:
-        words += f"; {'; '.join(map(simple_effect_words, simple))}"
-    return words + _shrinking_words(results, effect) + _cost_words(results, effect)
+        words += shrinking_words(results, effect) + step_time_words(results, effect)
+        return words + elsewhere_words(self.others, results, effect)
 
-
-def _shrinking_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect was during training, where it shrinks: it may be gone in a longer training."""
-    peaks = [trajectory.peak for trajectory in results.trajectories if trajectory.effects[-1].levels == effect.levels]
-    peak = next((peak for peak in peaks if peak is not None), None)
-    return "" if peak is None else f"; shrinking, from {percent_text(peak[1].estimate)} at step {peak[0]:,}"
-
-
-def _cost_words(results: GridResults, effect: Effect) -> str:
-    """Say how a level changes the time of a step, where that is certain and not too small to matter."""
-    times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
-    is_known = bool(times) and times[0].is_found and not times[0].is_too_small
-    return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
+    def _reached_words(self, results: GridResults, effect: Effect) -> str:
+        """Say which FID a level reaches from another baseline than the default."""
+        against = None if self.default is None else self.default.compare(results, effect)
+        if against is None or not math.isfinite(against.estimate.value):
+            return ""
+        levels = against.sides[:, 0]
+        is_default = self.default is not None and self.default.has_level(results, effect)
+        reached = number(math.exp(float(levels[np.isfinite(levels)].mean())))
+        return f" to FID {reached}{', that of the default' if is_default else ''}"
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:
@@ -220,56 +289,15 @@ def _count_falling(every: Sequence[GridResults]) -> str:
     return f"{len(falling)} of {len({variant.config.run_id for _, variant in variants})}" if falling else ""
 
 
-def _base_of(plan: Plan) -> str:
-    return plan.baseline.block.get("preset", plan.grid.base or plan.grid.name)
-
-
-def _find_baseline(every: Sequence[GridResults]) -> tuple[str, float, float] | None:
-    """Name the baseline that most grids share, its FID and that of real images; None where scores do not compare."""
-    baselines = Counter(results.plan.baseline.config.run_id for results in every if results.scored)
+def _find_baseline(every: Sequence[GridResults], default: Default | None) -> tuple[str, float, float] | None:
+    """Name the default, its FID and that of real images; None where there is none or scores do not compare."""
     protocols = {protocol for results in every for protocol in results.comparable.protocols}
-    if not baselines or len(protocols) > 1:
+    if default is None or len(protocols) > 1:
         return None
-    shared = baselines.most_common(1)[0][0]
-    results = max(
-        (results for results in every if results.plan.baseline.config.run_id == shared), key=lambda r: len(r.runs)
-    )
-    mean, floor = float(results.summary["fid"].iloc[0]), results.scored[0].floor.fid
+    mean = float(default.results.summary["fid"].iloc[0])
     if not math.isfinite(mean):
         return None
-    label = results.plan.baseline.label
-    named = "" if label == "baseline" else f" ({escape_markdown(label)})"
-    named = f" of `{_base_of(results.plan)}`{named}" if len(baselines) > 1 else named
-    which = "The baseline that most grids share" if baselines[shared] > 1 else f"The baseline{named}"
-    return which, mean, floor
-
-
-def _tabulate_verdicts(every: Sequence[GridResults], blocks: Mapping[str, str]) -> list[tuple[str, str]]:
-    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
-    for results in every:
-        for claim_verdict in results.verdicts.claim_verdicts:
-            protocols = results.comparable.protocols  # empty: only claims on outcomes without scores
-            protocol = next(iter(protocols)) if len(protocols) == 1 else ()
-            by_protocol.setdefault(protocol, []).append((results, claim_verdict))
-    verdicts = []
-    for protocol, of_protocol in by_protocol.items():
-        in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
-        scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
-        steps = _steps_words(results.plan for results, _ in of_protocol)
-        verdicts.append((f"{scored}{f', {steps}' if steps else ''}", tables.verdicts_table(in_order, blocks)))
-    return verdicts
-
-
-def _steps_words(plans: Iterable[Plan]) -> str:
-    steps = sorted({plan.baseline.config.steps for plan in plans} - {0})
-    return f"after {' or '.join(f'{number:,}' for number in steps)} steps" if steps else ""
-
-
-def _protocol_words(results: GridResults) -> str:
-    scoring = results.scored[0]
-    assert scoring.final is not None
-    dataset = escape_markdown(results.plan.baseline.config.dataset)
-    return (
-        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {dataset} at "
-        f"{scoring.resolution}×{scoring.resolution}"
-    )
+    label = default.results.plan.baseline.label
+    num_grids = sum(default.is_baseline_of(results) for results in every)
+    named = "which most grids share" if num_grids > 1 else escape_markdown(label) if label != "baseline" else ""
+    return f"The default{f' ({named})' if named else ''}", mean, default.results.scored[0].floor.fid

@@ -10,7 +10,8 @@ import numpy as np
 from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page
+from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,21 +119,22 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     verdicts, summary = results.verdicts, results.summary
     effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
     claim_verdicts = verdicts.claim_verdicts
-    by_level = _simple_effects_sentences(simple)
-    turns = [sentence for one in results.trajectories if (sentence := sentences.trajectory_sentence(one)) is not None]
+    by_level, turns = _simple_effects_sentences(results, simple), _trajectory_sentences(results)
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
     lasting = [*turns, *([unconverged] if unconverged else [])]
     remarks = run_sentences.remark_sentences(results)
     failures = [effect for effect in effects if verdicts.compares_failures(effect)]
     found = sentences.findings_sentence([effect for effect in effects if effect not in failures])
     found = " ".join(filter(None, (found, sentences.failures_sentence(failures)))) or "Nothing is scored yet."
+    is_smoke, question = results.plan.budget == "smoke", results.plan.grid.question
+    answers = [*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks, *_label_sentences(results)]
     return GridPage(
         title=title,
         path=path,
-        sentences=[found, *by_level[:1], *turns[:1]],
+        sentences=[SMOKE_WARNING if is_smoke else (escape_markdown(question) if effects and question else found)],
         warnings=warnings,
         results=results,
-        answers=[*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks],
+        answers=[SMOKE_WARNING] if is_smoke else answers,
         verdicts=tables.claims_table(results, claim_verdicts) if claim_verdicts else "",
         effects=tables.effects_table(effects, looks, results.trajectories) if effects else "",
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
@@ -162,13 +164,37 @@ def _answer_sentences(results: GridResults) -> list[str]:
     ]
 
 
-def _simple_effects_sentences(effects: Sequence[Effect]) -> list[str]:
+def _label_sentences(results: GridResults) -> list[str]:
+    """Say what levels with a label are."""
+    labels = [
+        f"**{name.replace('_', ' ')} {level}**: {escape_markdown(label)}"
+        for name, factor in results.plan.grid.factors.items()
+        for level, label in factor.labels.items()
+    ]
+    return [f"Names of levels: {'; '.join(labels)}."] if labels else []
+
+
+def _trajectory_sentences(results: GridResults) -> list[str]:
+    """Say which effects change sign or shrink during training."""
+    finals = {tuple(effect.levels.items()): effect for effect in results.verdicts.effects("fid")}
+    images = run_sentences.images_words(results)
+    told = (
+        sentences.trajectory_sentence(one, finals.get(tuple(one.effects[-1].levels.items())), images)
+        for one in results.trajectories
+    )
+    return [sentence for sentence in told if sentence is not None]
+
+
+def _simple_effects_sentences(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     """List the simple effects of each level, first those of levels with the most different decisions."""
     by_level: dict[str, list[Effect]] = {}
     for effect in effects:
         by_level.setdefault(effect.name, []).append(effect)
     in_order = sorted(by_level.values(), key=lambda of_level: -len({effect.decision for effect in of_level}))
-    found = (sentences.simple_effects_sentence(of_level) for of_level in in_order)
+    found = (
+        sentences.simple_effects_sentence(of_level, varies=results.verdicts.varies(of_level[0]))
+        for of_level in in_order
+    )
     return [sentence for sentence in found if sentence is not None]
 
 

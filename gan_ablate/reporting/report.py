@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote
 
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
@@ -27,6 +30,7 @@ from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import definitions_table
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
@@ -43,7 +47,7 @@ DOCUMENTS = "documents"
 """The study of the documents' grids, and the folder of the documents' pages."""
 
 
-def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
+def write_report(out: str | Path, *, figures_as_pdf: bool = False, beside: Sequence[str | Path] = ()) -> Path:
     """Rebuild ``report.md``, ``report.html`` and the pages of every grid in a results folder.
 
     >>> from gan_ablate import load_grid, plan, run_grid, write_report
@@ -54,6 +58,8 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     Args:
         out: the results folder.
         figures_as_pdf: whether each figure is also written as PDF, for papers.
+        beside: other results folders with the same questions, such as after other numbers of steps. The front page
+            links them and says what they found. The folder remembers them; none keeps those of the last time.
 
     Returns:
         The path of ``report.md``, the front page.
@@ -66,6 +72,7 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     if not names:
         raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
     store.check_writable()
+    others = _load_others(store, beside)
     results = {name: GridResults.load(store, name) for name in names}
     block_of = _name_blocks(results)
     titles = {
@@ -80,13 +87,50 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     has_figure = draw_front(results, titles, root / FIGURE)
     pages += [write_grid_page(results[name], titles[name], root / name) for name in names]
     documents = make_document_pages(results)
-    front = make_front_page(results, block_of, pages, documents, has_figure=has_figure)
+    front = make_front_page(results, block_of, pages, documents, has_figure=has_figure, others=others)
     methods = MethodsPage(title="Definitions and methods", path="methods.md", definitions=definitions_table())
     written = [front, *pages, *documents, methods]
     for page in written:
         write_atomically(store.root / page.path, page.markdown)
     write_atomically(store.root / "report.html", render_html(written, store.root))
     return store.root / front.path
+
+
+BESIDE = "beside.json"
+"""In a results folder: the paths, from there, of other folders with the same questions."""
+
+
+def _load_others(store: Store, beside: Sequence[str | Path]) -> list[OtherStudy]:
+    """Read other results folders, and remember where they are; those that are gone are left out unless named anew."""
+    remembered = store.root / BESIDE
+    for folder in beside:
+        if Path(folder).resolve() == store.root.resolve():
+            raise UserError(f"--beside {folder}: the same folder as --out; valid: another results folder")
+        if not Store(Path(folder)).list_plans():
+            raise UserError(f"--beside {folder}: no grid was run into this folder; valid: another results folder")
+    if beside:
+        places = [Path(os.path.relpath(folder, store.root)).as_posix() for folder in beside]
+        write_atomically(remembered, json.dumps(list(dict.fromkeys(places))) + "\n")
+    if not remembered.is_file():
+        return []
+    others = []
+    for place in _read_places(remembered):
+        other = Store(store.root / place)
+        names = other.list_plans()
+        if names:
+            results = [GridResults.load(other, name) for name in names]
+            others.append(OtherStudy(other.root.resolve().name, f"{quote(place)}/{PAGE_NAME}", results))
+    return others
+
+
+def _read_places(path: Path) -> list[str]:
+    try:
+        places = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as broken:
+        raise UserError(f"{path}: cannot be read ({broken}); delete it, and name the folders with --beside") from None
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise UserError(f"{path}: valid: a list of paths of folders; delete it, and name the folders with --beside")
+    return places
 
 
 def _name_folders(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:
@@ -118,10 +162,10 @@ class MethodsPage(Page):
     """
 
     template: ClassVar[str] = "methods_page.md.j2"
-    confidence: ClassVar[str] = f"{CONFIDENCE:.0%}"
+    confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
     min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
     prior_seeds: ClassVar[float] = PRIOR_SEEDS
-    collapsed_share: ClassVar[str] = f"{COLLAPSED_SHARE:.0%}"
+    collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
 
     definitions: str
@@ -194,7 +238,7 @@ def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -
         if claim_verdict.claim.id in document.claims and not of_grid.plan.baseline.block
     ]
     claim_verdicts.sort(key=lambda pair: pair[1].claim.order)
-    return verdicts_table(claim_verdicts, {}, to_root="../../") if claim_verdicts else ""
+    return verdicts_table(claim_verdicts, {}, {}, to_root="../../") if claim_verdicts else ""
 
 
 @dataclass(frozen=True)

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
+from gan_ablate.analysis.pooling import find_same
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import escape_markdown, seed_text
-from gan_ablate.reporting.sentences import adjusted_text, decision_words
+from gan_ablate.reporting.formats import escape_markdown, percent_text, seed_text
+from gan_ablate.reporting.sentences import adjusted_text, decision_words, is_timed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.pooling import Default
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.plan import Plan
 
 
-SMOKE_WARNING = "The smoke budget shows that everything works; its runs are too short to answer anything."
+SMOKE_WARNING = "These runs are too short to answer anything: the smoke budget only shows that everything works."
 
 
 def warning_sentences(results: GridResults) -> list[str]:
     """Say why answers may be wrong: a smoke run, or runs that are missing, failed, not scored or not comparable."""
     plan, runs = results.plan, results.runs
-    planned, warnings = plan.num_runs, [SMOKE_WARNING] if plan.budget == "smoke" else []
+    is_smoke = plan.budget == "smoke"
+    planned, warnings = plan.num_runs, [SMOKE_WARNING] if is_smoke else []
     if len(runs) < planned:
         warnings.append(f"{len(runs)} of {planned} runs are finished; the same command computes the others.")
     warnings += _count_runs(results, runs["status"] == "failed", "failed with an error, and will be tried again")
@@ -40,7 +44,7 @@ def warning_sentences(results: GridResults) -> list[str]:
     if len({record.dataset_sha256 for _, record in results.records if record.dataset_sha256}) > 1:
         warnings.append("The runs were trained on different images.")
     known = runs.loc[runs["collapsed"].notna(), "collapsed"]
-    if len(known) > 1 and known.eq(True).all():
+    if len(known) > 1 and known.eq(True).all() and not is_smoke:
         warnings.append(f"All {len(known)} scored runs collapsed: what failures have in common is no answer.")
     if len(results.comparable.protocols) > 1:
         warnings.append(
@@ -125,8 +129,8 @@ def variance_sentence(results: GridResults) -> str | None:
     if not math.isfinite(shares.seed):
         return None
     return (
-        f"Within a variant, {shares.seed:.1%} of the variance of log FID lies between training seeds and "
-        f"{shares.sampling:.1%} in which images were drawn for scoring."
+        f"Within a variant, {100 * shares.seed:.1f} % of the variance of log FID lies between training seeds and "
+        f"{100 * shares.sampling:.1f} % in which images were drawn for scoring."
     )
 
 
@@ -141,9 +145,9 @@ def overhead_sentence(results: GridResults) -> str | None:
     curve = sum(scoring.curve_sec for scoring in scorings) / total
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
-        f"Of the time of all runs, {steps:.1%} went into training steps, {curve:.1%} into FID along training and the "
-        f"sample sheets, {final:.1%} into drawing and scoring the final images, and the rest into starting, into FID "
-        "with batch statistics and into the floor."
+        f"Of the time of all runs, {100 * steps:.1f} % went into training steps, {100 * curve:.1f} % into FID along "
+        f"training and the sample sheets, {100 * final:.1f} % into drawing and scoring the final images, and the rest "
+        "into starting, into FID with batch statistics and into the floor."
     )
 
 
@@ -188,7 +192,7 @@ def settled_sentence(state: SequentialState, block: str = "") -> str:
     if not still:
         return f"Settled after {look.num_seeds} seeds and {state.plan.num_runs} runs{given_up}."
     why = "no seed is left" if state.is_over else "the time is over; the same command goes on"
-    return f"Still open after {look.num_seeds} seeds: {', '.join(still)}; {why}{given_up}."
+    return f"Inconclusive after {look.num_seeds} seeds: {', '.join(still)}; {why}{given_up}."
 
 
 def given_up_words(look: InterimAnalysis) -> str:
@@ -211,27 +215,119 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
     fixed = [
         seeds_needed(effect.estimate, 1 - effect.test.confidence, effect.margin)
         for effect in look.effects
-        if effect.decision != "open" and math.isfinite(effect.test.confidence)
+        if effect.decision != "inconclusive" and math.isfinite(effect.test.confidence)
     ]
     known = [number for number in fixed if number is not None]
     sentence = (
         f"These answers took {num_runs:,} runs, of at most {look.num_seeds} seeds a variant{given_up_words(look)}."
     )
     if look.open_effects:
-        sentence += f" Still open: {', '.join(effect.name for effect in look.open_effects)}."
+        sentence += f" Inconclusive: {', '.join(effect.name for effect in look.open_effects)}."
     if known and len(known) == len(look.effects):
         runs = max(known) * len(plan.variants)
         sentence += (
             f" Had one known beforehand how large the effects are, {max(known):,} seeds of every variant, {runs:,} "
-            f"runs, would have settled each with a chance of {POWER:.0%}."
+            f"runs, would have settled each with a chance of {100 * POWER:.0f} %."
         )
     return sentence
 
 
 def settled_text(effect: Effect, looks: Sequence[InterimAnalysis]) -> str:
-    """Write after how many seeds an effect was settled; a dash where it is open or was not asked for."""
+    """Write after how many seeds an effect was settled; a dash where it is inconclusive or was not asked for."""
     for look in looks:
         for seen in look.effects:
-            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "open":
+            if seen.levels == effect.levels and seen.outcome is effect.outcome and seen.decision != "inconclusive":
                 return str(look.num_seeds)
     return "–"
+
+
+def base_of(plan: Plan) -> str:
+    """Name the preset of a plan, or the grid whose script it runs."""
+    return plan.baseline.block.get("preset", plan.grid.base or plan.grid.name)
+
+
+def steps_words(plans: Iterable[Plan]) -> str:
+    """Say after how many steps grids were scored: ``after 1,500 steps``; empty where no run counts steps."""
+    steps = sorted({plan.baseline.config.steps for plan in plans} - {0})
+    return f"after {' or '.join(f'{number:,}' for number in steps)} steps" if steps else ""
+
+
+def start_words(plan: Plan, default: Default) -> str:
+    """Name the baseline of a grid that does not start from the default; empty where only its levels differ."""
+    words = [f"`{base_of(plan)}`"] if base_of(plan) != base_of(default.results.plan) else []
+    settings = ", ".join(_list_settings(plan.grid.set))
+    return " with ".join([*words, *([f"`{settings}`"] if settings else [])])
+
+
+def _list_settings(settings: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Write settings of training as ``generator.norm = none``."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _list_settings(value, f"{within}{name}.")
+        elif not f"{within}{name}".startswith("scoring."):
+            yield f"{within}{name} = {value}"
+
+
+def average_words(results: GridResults, effect: Effect) -> str:
+    """Name the factors over whose levels a main effect is averaged; empty without any."""
+    if results.plan.grid.design != "factorial":
+        return ""
+    others = [name.replace("_", " ") for name in results.plan.grid.factors if name not in effect.levels]
+    return f" on average over {' and '.join(others)}" if others else ""
+
+
+def images_words(results: GridResults) -> str:
+    """Say on how many images FID along training is taken, where the final scores have another number."""
+    scored = results.scored[:1]
+    differs = any(of.final is not None and of.final.num_samples != of.curve_samples for of in scored)
+    return f" (on {scored[0].curve_samples:,} images)" if differs else ""
+
+
+def shrinking_words(results: GridResults, effect: Effect) -> str:
+    """Say how large an effect was during training, where it shrinks: it may be gone in a longer training."""
+    trajectories = [one for one in results.trajectories if one.effects[-1].levels == effect.levels]
+    if not trajectories or trajectories[0].peak is None:
+        return ""
+    step, largest = trajectories[0].peak
+    return f"; shrinking, from {percent_text(largest.shown)} at step {step:,}{images_words(results)}"
+
+
+def step_time_words(results: GridResults, effect: Effect) -> str:
+    """Say how a level changes the time of a step, where that is certain and not too small to matter."""
+    times = [time for time in results.verdicts.effects("step_ms_median") if time.levels == effect.levels]
+    is_known = bool(times) and is_timed(times[0]) and times[0].is_found and not times[0].is_too_small
+    return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
+
+
+@dataclass(frozen=True)
+class OtherStudy:
+    """A results folder with the same questions, whose front page is linked.
+
+    Attributes:
+        title: the name of its folder.
+        path: of its front page, from this one.
+        results: of its grids.
+    """
+
+    title: str
+    path: str
+    results: Sequence[GridResults]
+
+    @property
+    def steps(self) -> str:
+        """The length of training: ``after 6,000 steps``."""
+        return steps_words(of_grid.plan for of_grid in self.results)
+
+
+def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: Effect) -> str:
+    """Say what other folders found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
+    words = ""
+    for other in others:
+        same = find_same(other.results, results, effect)
+        if same is not None:
+            steps = same[0].plan.baseline.config.steps
+            where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
+            unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
+            but = "but " if same[1].decision != effect.decision else ""
+            words += f"; {but}{adjusted_text(same[1])} {where}{unsure}"
+    return words

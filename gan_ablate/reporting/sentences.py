@@ -29,10 +29,11 @@ FEWEST_LOOK = 4
 PAIRING_PAYS = 1.5
 """The relative efficiency below which pairing buys little."""
 
+FEWEST_TIMED = 3
+"""The number of seeds below which a change of the time of a step counts as not measured."""
+
 UNEVEN_SPREAD = 2.0
 """The ratio of the spreads of simple effects from which on their average hides something."""
-
-_DECISIONS = {"lower": "lower", "higher": "higher", "negligible": "it does not matter", "open": "open"}
 
 
 def decision_sentence(
@@ -81,13 +82,13 @@ def _effect_words(effect: Effect, interval: str) -> str:
             return f"{verb} {title} by {change.lstrip('+-')} ({interval}){too_small_words(effect)}"
         case "negligible":
             return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
-        case "open":
+        case "inconclusive":
             state = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
             side = leaning(effect)
             if side is not None:
                 sure = "sure by itself, not among all effects of its grid"
-                return f"leans to a {side} {title}: {change} ({interval}): {sure}{state}"
-            return f"is open: {title} {change} ({interval}){state}"
+                return f"is inconclusive, leaning {side}: {title} {change} ({interval}): {sure}{state}"
+            return f"is inconclusive: {title} {change} ({interval}){state}"
         case _:
             assert_never(effect.decision)
 
@@ -103,8 +104,8 @@ def _interaction_words(effect: Effect, interval: str) -> str:
             )
         case "negligible":
             return f": no interaction that matters: {change}, certainly {margin_words(effect)} ({interval})"
-        case "open":
-            return f": whether they interact is open: {change} ({interval})"
+        case "inconclusive":
+            return f": whether they interact is inconclusive: {change} ({interval})"
         case _:
             assert_never(effect.decision)
 
@@ -121,7 +122,7 @@ def findings_sentence(effects: Sequence[Effect]) -> str | None:
     shown.sort(key=lambda effect: -abs(effect.estimate.value))
     for decision, words in (
         ("lower", f"Lowers {title}"), ("higher", f"Raises {title}"), ("negligible", "Does not matter"),
-        ("open", "Open"),
+        ("inconclusive", "Inconclusive"),
     ):  # fmt: skip
         findings = ", ".join(_finding_words(effect) for effect in shown if effect.decision == decision)
         if findings:
@@ -144,8 +145,8 @@ def _finding_words(effect: Effect) -> str:
 
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
-    """Say to which side an open effect leans: its interval excludes zero, its adjusted interval does not."""
-    if effect.decision != "open" or not effect.is_steady:
+    """Say to which side an inconclusive effect leans: its interval excludes zero, its adjusted interval does not."""
+    if effect.decision != "inconclusive" or not effect.is_steady:
         return None
     if effect.estimate.high < 0:
         return "lower"
@@ -153,11 +154,11 @@ def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
 
 
 def decision_words(effect: Effect) -> str:
-    """Say the decision of an effect: ``lower``, ``it does not matter``, ``open, leaning higher``."""
+    """Say the decision of an effect: ``lower``, ``negligible``, ``inconclusive, leaning higher``."""
     side = leaning(effect)
     if side is not None:
-        return f"open, leaning {side}"
-    return f"{_DECISIONS[effect.decision]}{', too small to matter' if effect.is_too_small else ''}"
+        return f"inconclusive, leaning {side}"
+    return f"{effect.decision}{', too small to matter' if effect.is_too_small else ''}"
 
 
 def margin_words(effect: Effect) -> str:
@@ -187,10 +188,10 @@ def too_small_words(effect: Effect) -> str:
 
 
 def settling_words(needed_seeds: int | None) -> str:
-    """Say how many seeds would settle an open effect."""
+    """Say how many seeds would settle an inconclusive effect."""
     if needed_seeds is None:
-        return "no number of seeds in reach would settle it, if it is as large as it seems"
-    return f"about {needed_seeds:,} seeds in all settle it, if it is as large as it seems"
+        return "if it is as large as it seems, no number of seeds in reach would settle it"
+    return f"if it is as large as it seems, about {needed_seeds:,} seeds in all would settle it"
 
 
 def pairing_sentence(effects: Sequence[Effect]) -> str | None:
@@ -209,39 +210,50 @@ def pairing_sentence(effects: Sequence[Effect]) -> str | None:
     return f"What pairing is worth: it {'; '.join(parts)}."
 
 
-def trajectory_sentence(trajectory: Trajectory) -> str | None:
-    """Say when an effect changes sign or shrinks during training; None where it does neither."""
+def trajectory_sentence(trajectory: Trajectory, final: Effect | None = None, images: str = "") -> str | None:
+    """Say when an effect changes sign or shrinks during training; None where it does neither.
+
+    Args:
+        trajectory: of the effect.
+        final: the same effect on the final scores. Where it has another decision, that on the last point is not told.
+        images: on how many images FID along training is taken, where the final scores have another number.
+    """
     last, name = trajectory.effects[-1], trajectory.effects[-1].name
     verbs = {"lower": "lowers FID", "higher": "raises FID"}
     if trajectory.turned_at is not None:
         turned = trajectory.effects[trajectory.steps.index(trajectory.turned_at)].decision
-        after = verbs.get(last.decision) or {"negligible": "does not matter", "open": "is open"}[last.decision]
-        holds = "" if trajectory.holds_from is None else f" from step {trajectory.holds_from:,} on"
-        return f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}, and {after}{holds} at the end."
+        until = f"**{name}** {verbs[turned]} until step {trajectory.turned_at:,}"
+        if final is not None and final.decision != last.decision:
+            return f"{until}, but not at the end{images}."
+        others = {"negligible": "does not matter", "inconclusive": "is inconclusive"}
+        after = verbs.get(last.decision) or others[last.decision]
+        holds = "at the end" if trajectory.holds_from is None else f"from step {trajectory.holds_from:,} on"
+        return f"{until}, and {after} {holds}{images}."
     if trajectory.peak is not None:
         step, largest = trajectory.peak
         return (
-            f"**{name}** shrinks: from {percent_text(largest.estimate)} at step {step:,} to "
-            f"{percent_text(last.estimate)} at step {trajectory.steps[-1]:,}."
+            f"**{name}** shrinks: from {percent_text(largest.shown)} at step {step:,} to "
+            f"{percent_text(last.shown)} at step {trajectory.steps[-1]:,}{images}."
         )
     return None
 
 
-def simple_effects_sentence(effects: Sequence[Effect]) -> str | None:
-    """List the simple effects of a level where their decisions or their spreads differ; else None.
+def simple_effects_sentence(effects: Sequence[Effect], *, varies: bool) -> str | None:
+    """List the simple effects of a level where they or their spreads differ; else None.
 
     Args:
         effects: the simple effects of one level.
+        varies: whether they differ, by ``Verdicts.varies``.
     """
     known = [effect for effect in effects if math.isfinite(effect.estimate.low)]
     spreads = [effect.estimate.std for effect in known]
-    if len(known) < 2 or (len({e.decision for e in known}) == 1 and max(spreads) < UNEVEN_SPREAD * min(spreads)):
+    if len(known) < 2 or (not varies and max(spreads) < UNEVEN_SPREAD * min(spreads)):
         return None
     return f"**{known[0].name}**, level by level: {'; '.join(map(simple_effect_words, known))}."
 
 
 def simple_effect_words(effect: Effect) -> str:
-    """Write a simple effect: ``with batch norm on -1.3 % [-3.1, +1.1], it does not matter``."""
+    """Write a simple effect: ``with batch norm on -1.3 % [-3.1, +1.1], negligible``."""
     return f"with {effect.place} {decided_text(effect)}"
 
 
@@ -271,47 +283,67 @@ def cost_words(step_time: Effect | None) -> str:
     """Say how the time of a step changes."""
     if step_time is None or not math.isfinite(step_time.estimate.value):
         return "its cost is not known"
-    change = percent_text(step_time.estimate)
-    return f"step time {change}" if step_time.is_found else f"step time {change}, no certain change"
+    unsure = ", no certain change" if is_timed(step_time) and not step_time.is_found else ""
+    return f"step time {time_text(step_time)}{unsure}"
+
+
+def is_timed(step_time: Effect) -> bool:
+    """Whether enough seeds were timed on both sides to tell a change of the time of a step."""
+    return step_time.estimate.num_seeds >= FEWEST_TIMED
+
+
+def time_text(step_time: Effect) -> str:
+    """Write a change of the time of a step, or that too few runs measured it: ``not measured (2 runs)``."""
+    num = step_time.estimate.num_seeds
+    return percent_text(step_time.shown) if is_timed(step_time) or not num else f"not measured ({count(num, 'run')})"
 
 
 def adjusted_text(effect: Effect) -> str:
     """Write an effect with its adjusted interval: ``-45.0 % [-68.3, -4.4]``."""
-    adjusted = dataclasses.replace(effect.estimate, low=effect.adjusted.low, high=effect.adjusted.high)
+    bounds = effect.shown_adjusted
+    adjusted = dataclasses.replace(effect.estimate, low=bounds.low, high=bounds.high)
     return change_text(effect, adjusted)
 
 
 def decided_text(effect: Effect) -> str:
-    """Write an effect with its adjusted interval and its decision: ``-1.3 % [-3.1, +1.1], it does not matter``."""
+    """Write an effect with its adjusted interval and its decision: ``-1.3 % [-3.1, +1.1], negligible``."""
     return f"{adjusted_text(effect)}, {decision_words(effect)}"
 
 
 def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
-    """Say a verdict, and what would settle an open one.
+    """Say a verdict, what it depends on, and what would settle an inconclusive one.
 
     Args:
         claim_verdict: of one claim in one grid.
         is_complete: whether all runs of the grid are finished.
     """
-    if claim_verdict.verdict != "open":
-        small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
-        if is_complete:
-            return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
-        return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
+    if claim_verdict.simple or claim_verdict.verdict != "inconclusive":
+        return _decided_words(claim_verdict, is_complete=is_complete)
     effects = [finding.effect for finding in claim_verdict.decisive]
     verdicts = {finding.verdict for finding in claim_verdict.decisive}
     if claim_verdict.claim.direction == "none" and any(effect.is_found for effect in effects):
-        return "open: it changes something, not certainly by more than the margin"
+        return "inconclusive: it changes something, not certainly by more than the margin"
     if max(effect.estimate.num_seeds for effect in effects) < 2:
-        return "open: too few seeds have a score to compare"
+        return "inconclusive: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
         found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
-    return f"open: {settling_words(claim_verdict.needed_seeds)}"
+    return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
+
+
+def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
+    """Say a verdict that is decided, or on which simple effects it depends."""
+    if claim_verdict.simple:
+        depends = "**depends**" if is_complete else "depends, provisionally, as runs are missing"
+        return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
+    small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
+    if is_complete:
+        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
+    return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
 
 
 def _which_words(claim_verdict: ClaimVerdict) -> str:
-    """Name the levels that a verdict rests on, where other levels of the claim are open."""
+    """Name the levels that a verdict rests on, where other levels of the claim are inconclusive."""
     if claim_verdict.claim.direction == "none":
         return ""
     bearing = [finding.effect for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict]

@@ -17,15 +17,15 @@ from gan_ablate.reporting.formats import (
     number,
     p_text,
     percent,
-    percent_text,
 )
-from gan_ablate.reporting.run_sentences import settled_text
+from gan_ablate.reporting.run_sentences import average_words, elsewhere_words, settled_text, start_words, steps_words
 from gan_ablate.reporting.sentences import (
     adjusted_text,
     decision_words,
     effect_name,
     evidence_words,
     rates_words,
+    time_text,
     verdict_words,
 )
 
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate, Interval
+    from gan_ablate.analysis.pooling import Default
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.tests import SignFlip
     from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Claim
+    from gan_ablate.reporting.run_sentences import OtherStudy
 
 
 def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
@@ -62,31 +64,86 @@ def picture_table(cells: Sequence[tuple[str, str]]) -> str:
     return lay_out(rows[1:], rows[0])
 
 
+def verdict_tables(
+    every: Sequence[GridResults], blocks: Mapping[str, str], default: Default | None, others: Sequence[OtherStudy]
+) -> list[tuple[str, str]]:
+    """Tabulate the verdicts of grids, a table for each way of scoring, with a description of it.
+
+    Args:
+        every: the results of the grids.
+        blocks: name of a plan → name of its block, where its grid has several.
+        default: the baseline that most grids share, if there is one.
+        others: other results folders with the same questions.
+    """
+    by_protocol: dict[tuple[object, ...], list[tuple[GridResults, ClaimVerdict]]] = {}
+    for results in every:
+        for claim_verdict in results.verdicts.claim_verdicts:
+            protocols = results.comparable.protocols  # empty: only claims on outcomes without scores
+            protocol = next(iter(protocols)) if len(protocols) == 1 else ()
+            by_protocol.setdefault(protocol, []).append((results, claim_verdict))
+    verdicts = []
+    for protocol, of_protocol in by_protocol.items():
+        in_order = sorted(of_protocol, key=lambda pair: pair[1].claim.order)
+        scored = f"Scored with {_protocol_words(of_protocol[0][0])}" if protocol else "Without scores"
+        horizons = {results.plan.baseline.config.steps for results, _ in of_protocol}
+        steps = steps_words(results.plan for results, _ in of_protocol) if len(horizons) == 1 else ""
+        places = {
+            results.name: _place_words(results, default, has_steps=len(horizons) > 1) for results, _ in of_protocol
+        }
+        verdicts.append((f"{scored}{f', {steps}' if steps else ''}", verdicts_table(in_order, blocks, places, others)))
+    return verdicts
+
+
+def _place_words(results: GridResults, default: Default | None, *, has_steps: bool) -> str:
+    """Name the baseline of a grid and its steps where they are not those of the page."""
+    is_usual = default is None or default.is_baseline_of(results)
+    words = "" if default is None or is_usual else start_words(results.plan, default)
+    steps = steps_words([results.plan]) if has_steps else ""
+    return ", ".join(filter(None, (f"from {words}" if words else "", steps)))
+
+
+def _protocol_words(results: GridResults) -> str:
+    scoring = results.scored[0]
+    assert scoring.final is not None
+    dataset = escape_markdown(results.plan.baseline.config.dataset)
+    return (
+        f"{scoring.extractor} features of {scoring.final.num_samples:,} images of {dataset} at "
+        f"{scoring.resolution}×{scoring.resolution}"
+    )
+
+
 def verdicts_table(
-    claim_verdicts: Iterable[tuple[GridResults, ClaimVerdict]], blocks: Mapping[str, str], *, to_root: str = ""
+    claim_verdicts: Iterable[tuple[GridResults, ClaimVerdict]],
+    blocks: Mapping[str, str],
+    places: Mapping[str, str],
+    others: Sequence[OtherStudy] = (),
+    *,
+    to_root: str = "",
 ) -> str:
     """Tabulate the verdicts of many grids, narrow enough for a front page.
 
     Args:
         claim_verdicts: each with the results of its grid.
         blocks: name of a plan → name of its block, where its grid has several.
+        places: name of a plan → its baseline and its steps, where they are not those of the page.
+        others: other results folders with the same questions.
         to_root: the path from the table's page to the results folder: ``""``, or ``"../"`` for each folder.
     """
     rows = []
     for results, claim_verdict in claim_verdicts:
-        block = blocks.get(results.name)
-        place = f" ({escape_markdown(block)})" if block else ""
+        block, place = blocks.get(results.name), places.get(results.name)
         decisive = [finding.effect for finding in claim_verdict.decisive]
         rows.append(
             [
-                claim_name(claim_verdict.claim) + place,
+                claim_name(claim_verdict.claim) + (f" ({escape_markdown(block)})" if block else ""),
                 verdict_words(claim_verdict, is_complete=results.is_complete),
-                _decided_texts(decisive),
+                decisive[0].outcome.title,
+                _decided_texts(results, decisive, others) + (f", {place}" if place else ""),
                 _seeds_text(decisive),
                 f"[see]({to_root}{_page_path(results)})",
             ]
         )
-    return lay_out(rows, ["claim", "verdict", "effect [adjusted interval]", "rests on", ""])
+    return lay_out(rows, ["claim", "verdict", "outcome", "measured change", "rests on", ""])
 
 
 def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -> str:
@@ -137,8 +194,8 @@ def effects_table(
     for i, effect in enumerate(effects):
         row = [
             effect_name(effect),
-            change_text(effect, effect.estimate),
-            _interval_text(effect, effect.adjusted),
+            change_text(effect, effect.shown),
+            _interval_text(effect, effect.shown_adjusted),
             decision_words(effect),
             str(effect.estimate.num_seeds),
         ]
@@ -150,7 +207,7 @@ def effects_table(
             row.append(settled_text(effect, looks))
         rows.append(row)
     title = effects[0].outcome.title if effects else ""
-    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "answer", "seeds"]
+    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "decision", "seeds"]
     more = ["holds from step"] * bool(trajectories) + ["settled at"] * bool(looks)
     return lay_out(rows, [*headers, *more])
 
@@ -175,7 +232,7 @@ def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> str:
             row.append("–" if effect.with_diverged is None else change_text(effect, effect.with_diverged))
         row.append(_pairing_text(effect.pairing))
         if step_times:
-            row.append(percent_text(step_times[i].estimate))
+            row.append(time_text(step_times[i]))
         rows.append(row)
     headers = ["effect", "p", "p, Holm", "p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
@@ -193,27 +250,33 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:
         return ""
     rows = []
     for same in zip(*shown.values(), strict=True):
-        texts = [change_text(effect, effect.estimate) for effect in same]
+        texts = [change_text(effect, effect.shown) for effect in same]
         bold = [f"**{text}**" if e.is_found else text for text, e in zip(texts, same, strict=True)]
         rows.append([effect_name(same[0]), *bold])
     return lay_out(rows, ["effect", *(OUTCOMES[name].title for name in shown)])
 
 
 def _seeds_text(effects: Sequence[Effect]) -> str:
-    *fewer, most = sorted({effect.estimate.num_seeds for effect in effects})
-    return " or ".join([*map(str, fewer), count(most, "seed")])
+    numbers = [effect.estimate.num_seeds for effect in effects]
+    fewest, most = min(numbers), max(numbers)
+    return f"{fewest} to {count(most, 'seed')}" if fewest < most else count(most, "seed")
 
 
-def _decided_texts(effects: Sequence[Effect]) -> str:
-    """Write the changes of an outcome after its title, with names of the effects where there are several."""
-    changes = [adjusted_text(effect) for effect in effects]
+def _decided_texts(results: GridResults, effects: Sequence[Effect], others: Sequence[OtherStudy]) -> str:
+    """Write what was measured of an outcome: ``label smoothing on +12.2 % [+0.6, +23.5]``."""
     if effects[0].against is not None:
-        changes[0] += f" from {effects[0].against:g}"
-    if len(effects) == 1 and effects[0].is_interaction:
-        changes[0] = f"interaction {changes[0]}"
-    if len(effects) > 1:
-        changes = [f"{effect.name} {change}" for effect, change in zip(effects, changes, strict=True)]
-    return f"{effects[0].outcome.title} {'; '.join(changes)}"
+        return f"{adjusted_text(effects[0])} from {effects[0].against:g}"
+    is_single = effects[0].outcome.name == "fid" and not effects[0].is_interaction
+    elsewhere = [elsewhere_words(others, results, effect) if is_single else "" for effect in effects]
+    factors = {factor for effect in effects for factor in effect.levels}
+    if len(effects) > 1 and len(factors) == 1:
+        levels = [next(iter(effect.levels.values())) for effect in effects]
+        told = zip(levels, effects, elsewhere, strict=True)
+        words = " · ".join(f"{level} {adjusted_text(effect)}{more}" for level, effect, more in told)
+        return f"{factors.pop().replace('_', ' ')}: {words}"
+    average = "" if effects[0].is_interaction else average_words(results, effects[0])
+    pairs = zip(effects, elsewhere, strict=True)
+    return " · ".join(f"{effect_name(effect)} {adjusted_text(effect)}{average}{more}" for effect, more in pairs)
 
 
 def _sign_flip_text(flip: SignFlip) -> str:

@@ -159,7 +159,7 @@ def test_an_effect_is_given_up_where_few_seeds_have_values_or_enough_agree(
 ) -> None:
     planned, runs = scored("dropout", {}, noise=1.0)
     effect = replay_looks(planned, runs).looks[0].effects[0]
-    assert effect.decision == "open"
+    assert effect.decision == "inconclusive"
     estimate = dataclasses.replace(effect.estimate, num_seeds=with_value, std=std)
     look = InterimAnalysis(of_look, (dataclasses.replace(effect, estimate=estimate),))
     assert len(look.futile_effects) == is_futile

@@ -44,7 +44,7 @@ def dropout_effects(log_effects: dict[str, float], seeds: int = 5, noise: float 
     [
         (-0.5, 0.1, "supported"),
         (0.5, 0.1, "refuted"),
-        (0.001, 0.1, "open"),
+        (0.001, 0.1, "inconclusive"),
         (0.001, 0.02, "negligible"),
         (0.09, 0.002, "refuted"),
     ],
@@ -54,7 +54,7 @@ def test_a_verdict_follows_from_the_adjusted_interval(change: float, noise: floa
     claim_verdict = judge(HELPS, lambda _: effects)
     assert claim_verdict is not None
     assert claim_verdict.verdict == verdict
-    assert (claim_verdict.needed_seeds is None) is (verdict != "open")
+    assert (claim_verdict.needed_seeds is None) is (verdict != "inconclusive")
     assert tuple(finding.expectation for finding in claim_verdict.decisive) == HELPS.decisive
     assert claim_verdict.is_too_small is (change == 0.09)  # real, and within log 1.1 = 0.095
 
@@ -65,8 +65,8 @@ def test_a_verdict_follows_from_the_adjusted_interval(change: float, noise: floa
         (0.001, 0.02, "supported"),
         (0.09, 0.002, "supported"),
         (0.11, 0.002, "refuted"),
-        (0.12, 0.06, "open"),  # an effect, and perhaps one within the margin
-        (0.0, 0.1, "open"),
+        (0.12, 0.06, "inconclusive"),  # an effect, and perhaps one within the margin
+        (0.0, 0.1, "inconclusive"),
     ],
 )
 def test_a_claim_of_no_difference_rests_on_the_margin(change: float, noise: float, verdict: str) -> None:
@@ -82,12 +82,12 @@ def test_a_claim_of_no_difference_rests_on_the_margin(change: float, noise: floa
     [
         ({"channels-25": -0.5}, 0.1, "supported"),
         ({"channels-25": 0.5, "elements-30": 0.4, "elements-50": 0.3}, 0.1, "refuted"),
-        ({"channels-25": -0.5, "elements-50": 0.5}, 0.1, "open"),
+        ({"channels-25": -0.5, "elements-50": 0.5}, 0.1, "inconclusive"),
         # That one level does harm does not refute that some other one helps, unless none certainly does.
-        ({"channels-25": 0.5}, 0.1, "open"),
+        ({"channels-25": 0.5}, 0.1, "inconclusive"),
         ({"channels-25": 0.5}, 0.01, "refuted"),
         ({}, 0.01, "negligible"),
-        ({}, 0.1, "open"),
+        ({}, 0.1, "inconclusive"),
     ],
 )
 def test_several_levels_decide_together(log_effects: dict[str, float], noise: float, verdict: str) -> None:
@@ -105,8 +105,8 @@ def test_several_levels_decide_together(log_effects: dict[str, float], noise: fl
         ({}, 0.01, "supported"),
         ({"channels-25": 0.3}, 0.01, "refuted"),
         ({"channels-25": 0.3, "elements-50": -0.3}, 0.01, "refuted"),
-        ({"elements-30": 0.08}, 0.05, "open"),
-        ({}, 0.1, "open"),
+        ({"elements-30": 0.08}, 0.05, "inconclusive"),
+        ({}, 0.1, "inconclusive"),
     ],
 )
 def test_claim_of_no_effect_needs_all_levels(log_effects: dict[str, float], noise: float, verdict: str) -> None:
@@ -115,8 +115,8 @@ def test_claim_of_no_effect_needs_all_levels(log_effects: dict[str, float], nois
     claim_verdict = judge(claim.model_copy(update={"direction": "none"}), lambda _: effects)
     assert claim_verdict is not None
     assert claim_verdict.verdict == verdict
-    needed = [finding.effect.needed_seeds for finding in claim_verdict.decisive if finding.verdict == "open"]
-    if verdict == "open":  # it takes as many as the last of its levels does
+    needed = [finding.effect.needed_seeds for finding in claim_verdict.decisive if finding.verdict == "inconclusive"]
+    if verdict == "inconclusive":  # it takes as many as the last of its levels does
         assert claim_verdict.needed_seeds == (None if None in needed else max(number or 0 for number in needed))
 
 
@@ -129,11 +129,11 @@ def test_claim_with_an_unmeasured_part_has_no_verdict() -> None:
 def test_level_whose_runs_all_diverge_has_a_verdict_with_a_note(tmp_path: Path) -> None:
     planned = plan(load_grid("bn_label_smooth"))
     save_runs(
-        Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "off" else 20.0 + seed
+        Store(tmp_path), planned, lambda variant, seed: None if variant.levels["batch_norm"] == "on" else 20.0 + seed
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
     (batch_norm, _) = results.verdicts.claim_verdicts
-    assert batch_norm.verdict == "open"
+    assert batch_norm.verdict == "inconclusive"
     rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
     assert rates.p < 1e-4
@@ -164,7 +164,7 @@ def test_one_seed_is_inconclusive() -> None:
     effects = dropout_effects({"elements-50": -2}, seeds=1)
     claim_verdict = judge(HELPS, lambda _: effects)
     assert claim_verdict is not None
-    assert claim_verdict.verdict == "open"
+    assert claim_verdict.verdict == "inconclusive"
 
 
 def test_the_claims_that_shipped_grids_can_decide_are_there() -> None:
@@ -216,10 +216,10 @@ def compare_with(value: float, *, spread: float, **claim: object) -> ClaimVerdic
     [
         (0.3, 0.01, {"margin": 0.05}, "supported"),
         (0.5, 0.01, {"margin": 0.05}, "refuted"),
-        (0.34, 0.05, {"margin": 0.05}, "open"),
+        (0.34, 0.05, {"margin": 0.05}, "inconclusive"),
         (0.2, 0.01, {"direction": "higher"}, "supported"),
         (0.4, 0.01, {"direction": "higher"}, "refuted"),
-        (0.31, 0.1, {"direction": "higher"}, "open"),
+        (0.31, 0.1, {"direction": "higher"}, "inconclusive"),
     ],
 )
 def test_a_baseline_is_compared_with_a_value(
@@ -266,7 +266,7 @@ def test_the_bill_of_a_claim_is_of_its_cheapest_level_or_of_all(direction: str, 
     claim = HELPS.model_copy(update={"levels": levels, "direction": direction})
     claim_verdict = judge(claim, lambda _: billed)
     assert claim_verdict is not None
-    assert claim_verdict.verdict == "open"
+    assert claim_verdict.verdict == "inconclusive"
     assert claim_verdict.needed_seeds == expected
 
 
@@ -282,13 +282,13 @@ def test_secondary_evidence_does_not_change_the_verdict() -> None:
     assert (claim_verdict.claim.id, claim_verdict.verdict) == ("C2", "supported")
     (beside,) = claim_verdict.beside
     assert beside.expectation == claim_verdict.claim.beside[0]
-    assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "open")
+    assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "inconclusive")
 
 
 FIRST_POINT = 150
 
 COLUMNS = [
-    "outcome", "scale", "effect", "within", "interaction", "answer", "margin", "value", "low", "high", "num_seeds",
+    "outcome", "scale", "effect", "within", "interaction", "decision", "margin", "value", "low", "high", "num_seeds",
     "percent_change", "percent_change_low", "percent_change_high", "percent_change_adjusted_low",
     "percent_change_adjusted_high", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high", "p_sign_flip",
     "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "pairing", "pairing_low",
@@ -336,7 +336,7 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     test = stats.ttest_rel(high, usual)
     (low, top), (wide_low, wide_top) = (test.confidence_interval(level) for level in (0.95, 0.975))
     assert [row[name] for name in ("outcome", "scale", "effect", "within")] == ["fid", "log ratio", "beta1 0.9", ""]
-    assert (row["interaction"], row["answer"], row["rejected"], row["needed_seeds"]) == (False, "higher", True, None)
+    assert (row["interaction"], row["decision"], row["rejected"], row["needed_seeds"]) == (False, "higher", True, None)
     assert row["margin"] == pytest.approx(math.log(1.1))
     assert row["num_seeds"] == 9
     expected = [np.mean(high - usual), low, top, wide_low, wide_top]
@@ -363,7 +363,7 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
 def test_a_row_leaves_empty_what_an_effect_does_not_have() -> None:
     verdicts = verdicts_of("beta1", noise)
     row = row_of(verdicts.effects("recall")[0])
-    assert (row["outcome"], row["scale"], row["answer"]) == ("recall", "difference", "open")
+    assert (row["outcome"], row["scale"], row["decision"]) == ("recall", "difference", "inconclusive")
     empty = ("margin", "bootstrap_low", "bootstrap_high", "with_diverged", "with_diverged_low", "with_diverged_high")
     percent = [name for name in COLUMNS if name.startswith("percent")]
     assert {row[name] for name in (*empty, *percent)} == {None}
@@ -385,7 +385,7 @@ def test_all_effects_are_those_of_every_outcome_and_the_simple_ones_of_fid() -> 
     table = verdicts_of("bn_label_smooth", noise).all_effects()
     assert list(table.columns) == COLUMNS
     of_fid, others = table[table["outcome"] == "fid"], table[table["outcome"] != "fid"]
-    assert of_fid["effect"].tolist()[:2] == ["batch norm on", "label smoothing on"]
+    assert of_fid["effect"].tolist()[:2] == ["batch norm off", "label smoothing on"]
     assert of_fid["interaction"].tolist() == [False, False, True, False, False, False, False]
     places = sorted(of_fid["within"])
     assert places[:3] == [""] * 3
@@ -463,19 +463,20 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
         (-0.5, 0.01, False),  # the same everywhere
         (0.5, 0.01, True),
         (0.0, 0.01, True),  # an effect at one place, none at the other
+        (-0.8, 0.01, False),  # an interaction, and lower at both places
         (-0.5, 2.0, False),  # nothing is known anywhere
     ],
 )
-def test_effect_varies_where_simple_effects_have_different_decisions(
+def test_effect_varies_where_an_interaction_is_found_and_no_decision_is_common(
     smoothed: float, spread: float, varies: bool
 ) -> None:
     def log_fid(variant: Variant, seed: int) -> float:
         gain = {"off": -0.5, "on": smoothed}[variant.levels["label_smoothing"]]
-        return gain * (variant.levels["batch_norm"] == "on") + noise(variant, seed, spread)
+        return gain * (variant.levels["batch_norm"] == "off") + noise(variant, seed, spread)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
-    assert effect.name == "batch norm on"
+    assert effect.name == "batch norm off"
     assert {simple.place for simple in verdicts.simple_effects_of(effect)} == {
         "label smoothing off",
         "label smoothing on",
@@ -484,15 +485,15 @@ def test_effect_varies_where_simple_effects_have_different_decisions(
     assert verdicts.varies(effect) is varies
 
 
-def test_a_place_that_is_open_does_not_make_an_effect_vary() -> None:
+def test_two_labels_without_an_interaction_do_not_make_an_effect_vary() -> None:
     def log_fid(variant: Variant, seed: int) -> float:
-        is_noisy = variant.levels == {"batch_norm": "on", "label_smoothing": "on"}
-        return -0.5 * (variant.levels["batch_norm"] == "on") + noise(variant, seed, 0.6 if is_noisy else 0.01)
+        is_noisy = variant.levels == {"batch_norm": "off", "label_smoothing": "on"}
+        return -0.5 * (variant.levels["batch_norm"] == "off") + noise(variant, seed, 0.6 if is_noisy else 0.01)
 
     verdicts = verdicts_of("bn_label_smooth", log_fid)
     effect = verdicts.effects("fid")[0]
-    answers = {simple.place: simple.decision for simple in verdicts.simple_effects_of(effect)}
-    assert answers == {"label smoothing off": "lower", "label smoothing on": "open"}
+    decisions = {simple.place: simple.decision for simple in verdicts.simple_effects_of(effect)}
+    assert decisions == {"label smoothing off": "lower", "label smoothing on": "inconclusive"}
     assert not verdicts.varies(effect)
 
 

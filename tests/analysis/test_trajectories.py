@@ -191,20 +191,20 @@ def test_an_effect_is_estimated_at_every_point() -> None:
             (-0.9, -0.9, 0.0, 0.0, 0.0),
             0.01,
             900,
-            "**dropout channels-25** lowers FID until step 600, and does not matter from step 900 on at the end.",
+            "**dropout channels-25** lowers FID until step 600, and does not matter from step 900 on.",
         ),
         (
             (-0.9, -0.9, -0.2, 0.3, 0.5),
             0.01,
             1_200,
-            "**dropout channels-25** lowers FID until step 900, and raises FID from step 1,200 on at the end.",
+            "**dropout channels-25** lowers FID until step 900, and raises FID from step 1,200 on.",
         ),
         ((0.0, 0.0, -0.5, -0.5, -0.5), 0.01, 900, None),
         (
             (-0.9, -0.9, 0.0, 0.0, 0.0),
             0.15,
             None,
-            "**dropout channels-25** lowers FID until step 600, and is open at the end.",
+            "**dropout channels-25** lowers FID until step 600, and is inconclusive at the end.",
         ),
     ],
 )
@@ -278,3 +278,11 @@ def test_the_last_point_is_not_its_own_neighbour() -> None:
     assert cut.turned_at is None
     whole = dataclasses.replace(trajectory, steps=STEPS[:3], effects=(*trajectory.effects[1:3], early))
     assert whole.turned_at == STEPS[1]
+
+
+def test_last_point_is_not_told_where_the_final_scores_decide_otherwise() -> None:
+    """FID along training is taken on fewer images: no page says of one effect that it is found and inconclusive."""
+    trajectory = trajectory_of(dict(zip(STEPS, (-0.6, -0.6, 0.3, 0.3, 0.3), strict=True)))
+    final = trajectory.effects[0]
+    told = trajectory_sentence(trajectory, final, " (on 2,048 images)")
+    assert told == f"**dropout channels-25** lowers FID until step {STEPS[1]}, but not at the end (on 2,048 images)."

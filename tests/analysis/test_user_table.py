@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def test_known_effects_are_found_with_their_sizes() -> None:
     effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run").set_index("effect")
-    assert dict(effects["answer"]) == {
+    assert dict(effects["decision"]) == {
         "batch norm off": "higher",
         "lr 0.001": "negligible",
         "batch norm off × lr 0.001": "negligible",
@@ -60,7 +60,7 @@ def test_effects_are_those_of_a_paired_t_test() -> None:
 def test_users_outcome_may_be_better_higher() -> None:
     effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", outcome="acc:higher:difference")
     off = effects.set_index("effect").loc["batch norm off"]
-    assert off["answer"] == "lower"
+    assert off["decision"] == "lower"
     assert off["value"] == pytest.approx(-0.1, abs=0.01)
     assert off["scale"] == "difference"
 
@@ -111,7 +111,7 @@ def test_looks_make_intervals_wider_and_the_margin_counts() -> None:
     wide = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", intervals="sequential")
     assert (wide["high"] - wide["low"] > fixed["high"] - fixed["low"]).all()
     strict = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", margin=0.001)
-    assert list(strict["answer"][1:]) == ["open", "open"]
+    assert list(strict["decision"][1:]) == ["inconclusive", "inconclusive"]
 
 
 @pytest.mark.slow

@@ -97,6 +97,39 @@ levels.on = { loss.real_label = 0.9 }
 """
 
 
+def test_level_has_its_label_or_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GRID + 'labels.on = "0.9 instead of 1"\n', "utf-8")
+    factor = load_grid(path).factors["smoothing"]
+    assert (factor.label_of("on"), factor.label_of("off")) == ("0.9 instead of 1", "off")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ('labels.no = "x"', "factors.smoothing.labels.no: no such level; valid: off, on"),
+        ('labels.on = ""', "factors.smoothing.labels.on = '': valid: one line of at most 80 characters"),
+        (f'labels.on = "{"x" * 81}"', "valid: one line of at most 80 characters"),
+    ],
+)
+def test_wrong_label_is_named(tmp_path: Path, label: str, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{GRID}{label}\n", "utf-8")
+    with pytest.raises(UserError) as refused:
+        load_grid(path)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("grid", list_grids())
+def test_shipped_grid_has_short_names_of_levels_and_the_documents_default_as_baseline(grid: str) -> None:
+    """One direction for a factor everywhere: grids that share a factor share its baseline."""
+    for name, factor in load_grid(grid).factors.items():
+        assert all(len(level) <= 20 for level in factor.levels)
+        shared = (load_grid(other).factors.get(name) for other in list_grids())
+        baselines = {other.baseline for other in shared if other is not None and factor.baseline in other.levels}
+        assert baselines == {factor.baseline}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -26,7 +26,7 @@ from gan_ablate.reporting.formats import (
 
 def test_a_rate_never_goes_without_its_exact_interval() -> None:
     # Clopper-Pearson of none in five: 1 - 0.025^(1/5) = 52 %.
-    assert rate_text(0, 5) == "0/5 [0%, 52%]"
+    assert rate_text(0, 5) == "0/5 [0 %, 52 %]"
     assert rate_text(0, 0) == "–"
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from gan_ablate.reporting.formats import Page
 from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING, OtherStudy
 from tests.reporting.example import change_records, check_golden, scoring_of
 from tests.synthetic import make_results
 
 
-def make_front(*results: GridResults, has_figure: bool = True) -> FrontPage:
-    blocks = dict.fromkeys((of_grid.name for of_grid in results), "")
-    return make_front_page({of_grid.name: of_grid for of_grid in results}, blocks, [], [], has_figure=has_figure)
+def make_front(*results: GridResults, has_figure: bool = True, others: Sequence[OtherStudy] = ()) -> FrontPage:
+    by_name = {of_grid.name: of_grid for of_grid in results}
+    return make_front_page(by_name, dict.fromkeys(by_name, ""), [], [], has_figure=has_figure, others=others)
 
 
 def batch_norm_halves(variant: Variant, seed: int) -> float:
@@ -47,40 +49,42 @@ def test_front_page_of_the_example_is_golden(example: Path) -> None:
 
 def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     page = make_front(make_factorial(batch_norm_halves))
-    (used,) = page.ranking["Use"]
-    assert used.startswith("batch norm on rather than off: -50.0 % [")
-    assert page.ranking["Avoid"] == []
+    (avoided,) = page.ranking["Avoid"]
+    assert avoided.startswith("batch norm off rather than on: +99.9 % [")
+    assert avoided.endswith("] on average over label smoothing, 5 seeds")
+    assert page.ranking["Use"] == []
     (indifferent,) = page.ranking["Does not matter"]
     assert indifferent.startswith("label smoothing on rather than off: ")
-    assert (page.bases, page.datasets, page.steps) == ("`dcgan-28`", "mnist-10k", "after 1,500 steps")
+    assert (page.default, page.datasets, page.steps) == ("`dcgan-28`", "mnist-10k", "after 1,500 steps")
     assert page.baseline is not None
-    assert page.baseline[0] == "The baseline (batch norm off, label smoothing off)"
-    assert page.baseline[1] == pytest.approx(math.exp(sum(math.log(batch_norm_halves_off(s)) for s in range(5)) / 5))
+    assert page.baseline[0] == "The default (batch norm on, label smoothing off)"
+    assert page.baseline[1] == pytest.approx(math.exp(sum(math.log(batch_norm_on(s)) for s in range(5)) / 5))
     assert page.falling == "4 of 4"
     ((scoring, table),) = page.verdicts
     assert scoring == "Scored with digits features of 10,000 images of mnist-10k at 28×28, after 1,500 steps"
     (row,) = [line for line in table.splitlines() if line.startswith("| C2")]
     variants = [variant.strip() for variant in row.split("|")[1:-1]]
     assert variants[:2] == ["C2: Batch norm steadies training so that samples get better", "**supported**"]
-    assert variants[2].startswith("FID -50.0 % [")
-    assert variants[3:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
+    assert variants[2] == "FID"
+    assert re.fullmatch(r"batch norm off \+99\.9 % \[.+\] on average over label smoothing", variants[3])
+    assert variants[4:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
 
 
-def batch_norm_halves_off(seed: int) -> float:
-    return 40 * math.exp(0.1 * seed + 0.005 * math.sin(7 * seed + 3 * len("batch norm off, label smoothing off")))
+def batch_norm_on(seed: int) -> float:
+    return 20 * math.exp(0.1 * seed + 0.005 * math.sin(7 * seed + 3 * len("batch norm on, label smoothing off")))
 
 
 def test_sections_are_which_to_use_verdicts_and_grids() -> None:
     text = make_front(make_factorial(batch_norm_halves)).markdown
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Which to use", "Verdicts", "Grids"]
-    assert "- **Avoid**: nothing\n" in text
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Which to use", "Verdicts"]
+    assert "- **Use** (the interval lies below zero): nothing\n" in text
 
 
 def test_front_page_of_seven_grids_is_short_and_its_tables_narrow() -> None:
     grids = ("activation", "architecture", "beta1", "bn_label_smooth", "dropout", "essentials", "precision")
     text = make_front(*(make_results(plan(load_grid(grid)), alike) for grid in grids)).markdown
     assert len(text.splitlines()) <= 150
-    assert all(line.count("|") <= 6 for line in text.splitlines())
+    assert all(line.count("|") <= 7 for line in text.splitlines())
     assert text.count("[see]") == 6
 
 
@@ -101,34 +105,38 @@ def test_effect_that_two_grids_share_is_ranked_once_where_it_is_surer() -> None:
 
 def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -> None:
     def fid(variant: Variant, seed: int) -> float:
-        change = {"off": 0.5, "on": -0.9}[variant.levels["label_smoothing"]] * (variant.levels["batch_norm"] == "on")
+        change = {"off": 0.5, "on": -0.9}[variant.levels["label_smoothing"]] * (variant.levels["batch_norm"] == "off")
         return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
 
     page = make_front(make_factorial(fid))
-    (told,) = [line for line in page.ranking["Depends"] if line.startswith("batch norm on rather than off: ")]
+    (told,) = [line for line in page.ranking["Depends"] if line.startswith("batch norm off rather than on: ")]
     assert re.search(
-        r"on average, 5 seeds; with label smoothing off \+.+, higher; with label smoothing on -.+, lower", told
+        r"on average over label smoothing, 5 seeds; with label smoothing off \+.+, higher; with label smoothing on "
+        r"-.+, lower",
+        told,
     )
 
 
-def test_effect_open_on_average_and_known_at_one_level_is_told_with_the_level() -> None:
-    """Without batch norm smoothing may do anything, beside it nothing."""
+def test_effect_inconclusive_on_average_does_not_depend_without_an_interaction() -> None:
+    """Without batch norm smoothing may do anything, beside it nothing: two labels that differ are no difference."""
 
     def fid(variant: Variant, seed: int) -> float:
         spread = {"on": 0.005, "off": 0.4}[variant.levels["batch_norm"]]
         return 20 * math.exp(np.random.default_rng([seed, *map(ord, variant.label)]).normal(0, spread))
 
-    lines = [line for lines in make_front(make_factorial(fid)).ranking.values() for line in lines]
-    (told,) = [line for line in lines if line.startswith("label smoothing on rather than off: ")]
-    assert " on average, 5 seeds" in told
-    assert re.search(r"with batch norm on .+, it does not matter$", told)
+    ranking = make_front(make_factorial(fid)).ranking
+    assert ranking["Depends"] == []
+    (told,) = [line for line in ranking["Not known yet"] if line.startswith("label smoothing on rather than off: ")]
+    assert " on average over batch norm, 5 seeds" in told
+    assert "with batch norm on" not in told
 
 
 def test_smoke_runs_alone_rank_nothing() -> None:
     page = make_front(make_factorial(batch_norm_halves, budget="smoke"))
-    assert page.ranking == {}
-    assert "too short to answer anything" in page.markdown
-    assert "**Use**" not in page.markdown
+    assert (page.ranking, page.verdicts, page.unjudged, page.falling, page.baseline) == ({}, [], "", "", None)
+    heading, _, sentence, _, second = page.markdown.splitlines()[:5]
+    assert (heading[:2], sentence, second) == ("# ", f"**{SMOKE_WARNING}**", "## What a longer run would show")
+    assert not re.search(r"\*\*Use|would settle|collapsed", page.markdown)
 
 
 def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_baseline(
@@ -203,7 +211,7 @@ def test_claim_on_what_needs_no_scores_is_judged_without_them(is_scored: bool) -
         return {"throughput": steps.model_copy(update=times), **({} if is_scored else {"scoring": None})}
 
     ((scoring, table),) = make_front(change_records(results, slow_down)).verdicts
-    assert "| It is slow | **supported** | step time +50.0 %" in re.sub(" +", " ", table)
+    assert "| It is slow | **supported** | step time | beta1 0.9 +50.0 %" in re.sub(" +", " ", table)
     assert scoring.startswith("Scored with" if is_scored else "Without scores")
 
 
@@ -231,6 +239,110 @@ def test_pages_are_linked_with_what_they_found_and_their_warnings() -> None:
     ]
     results = make_factorial(batch_norm_halves)
     page = make_front_page({results.name: results}, {results.name: ""}, pages, [pages[1]], has_figure=False)
-    assert "- **[a \\] b](a%40b/report.md)**\n  - Found.\n" in page.markdown
+    assert "- **[a \\] b](a%40b/report.md)**: Found.\n" in page.markdown
     assert "Document by document: [Whole](whole/report.md).\n" in page.markdown
     assert "## Before you believe this\n\n- [a \\] b](a%40b/report.md): Careful.\n" in page.markdown
+
+
+def planted(grid: str, gains: dict[str, float], fid: float = 20.0, noise: float = 0.005, **options: Any) -> GridResults:
+    """Results of runs whose log FID a level of the grid's first factor changes by so much."""
+    asked = plan(load_grid(grid), **options)
+    factor = next(iter(asked.grid.factors))
+
+    def with_gain(variant: Variant, seed: int) -> float:
+        error = noise * math.sin(7 * seed + sum(map(ord, variant.label + grid)))
+        return fid * math.exp(gains.get(variant.levels[factor], 0.0) + 0.05 * seed + error)
+
+    return make_results(asked, with_gain)
+
+
+def test_remedy_that_only_repairs_its_own_start_is_not_to_be_used() -> None:
+    """Without batch norm in D FID is 30; R1 brings it to the default's 20, spectral norm to 15."""
+    penalties = planted("penalties", {"R1": math.log(20 / 30), "spectral-norm": math.log(15 / 30)}, fid=30.0)
+    page = make_front(planted("beta1", {}), planted("dropout", {}), penalties)
+    (repaired,) = page.ranking["Helps a weaker start"]
+    assert repaired.startswith("stabiliser R1 rather than none, from `discriminator.norm = none` (FID 33.")
+    assert re.search(r"-33\.. % \[.+\] to FID 22, 5 seeds", repaired)
+    (used,) = page.ranking["Use"]
+    assert used.startswith("stabiliser spectral norm rather than none, from `discriminator.norm = none` (FID 33.")
+    assert page.baseline is not None
+    assert page.baseline[0] == "The default (which most grids share)"
+    assert "A line that starts elsewhere says so." in page.markdown
+
+
+def test_level_that_is_the_default_itself_is_no_change_to_use() -> None:
+    """From 3×3 strides the usual 4×4 ones are better; that is the default."""
+    page = make_front(
+        planted("beta1", {}), planted("dropout", {}), planted("downsampling", {"strided-4x4": -0.3}, 27.0)
+    )
+    assert page.ranking["Use"] == []
+    (line,) = page.ranking["Helps a weaker start"]
+    assert "to FID 22.2, that of the default" in line
+
+
+def test_verdict_names_outcome_start_and_average() -> None:
+    collapse = planted("collapse", {"WGAN": 0.5}, fid=100.0)
+    page = make_front(planted("beta1", {}), planted("dropout", {}), make_factorial(batch_norm_halves), collapse)
+    ((_, table),) = page.verdicts
+    cells = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    header, rows = cells[0], {row[1].split(":")[0]: row for row in cells[2:]}
+    outcome, change = header.index("outcome"), header.index("measured change")
+    assert rows["C13"][outcome] == "class divergence"
+    assert rows["C13"][change].startswith("remedy for collapse: larger-batch ")
+    assert rows["C13"][change].endswith(", from `mlp`")
+    assert rows["C2"][outcome] == "FID"
+    assert "from" not in rows["C2"][change]
+    assert rows["C9"][change].endswith("on average over batch norm")
+
+
+def test_verdicts_after_other_numbers_of_steps_name_theirs() -> None:
+    page = make_front(planted("beta1", {"0.9": 0.5}), planted("dropout", {}, steps=3_000))
+    ((scoring, table),) = page.verdicts
+    assert scoring.endswith("at 28×28")
+    (avoid,) = page.ranking["Avoid"]
+    assert avoid.startswith("beta1 0.9 rather than 0.5, after 1,500 steps: ")
+    assert page.steps == "after 1,500 or 3,000 steps"
+    assert [("1,500 steps" in line, "3,000 steps" in line) for line in table.splitlines()[2:]] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_verdict_on_an_average_of_effects_that_differ_depends() -> None:
+    """Smoothing harms without batch norm, and does nothing beside it."""
+
+    def fid(variant: Variant, seed: int) -> float:
+        is_harmed = variant.levels == {"batch_norm": "off", "label_smoothing": "on"}
+        return 20 * math.exp(0.5 * is_harmed + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
+
+    ((_, table),) = make_front(make_factorial(fid)).verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C9")]
+    assert re.search(
+        r"\| \*\*depends\*\*: with batch norm on [^|]+, negligible; with batch norm off \+[^|]+, higher +\|", row
+    )
+    assert "refuted" not in row
+
+
+def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None:
+    """After four times the steps dropout has the other sign, and β1 0.9 the same one."""
+    short = [planted("dropout", {"channels-25": 0.2, "elements-50": 0.3}), planted("beta1", {"0.9": 0.4})]
+    long = [
+        planted("dropout", {"channels-25": -0.2, "elements-50": 0.0}, steps=6_000),
+        planted("beta1", {"0.9": 0.3}, steps=6_000),
+    ]
+    page = make_front(*short, others=[OtherStudy("study-6000", "../study-6000/report.md", long)])
+    assert "The same questions after 6,000 steps: [study-6000](../study-6000/report.md)." in page.markdown
+    (depends,) = page.ranking["Depends"]
+    assert re.search(r"channels-25 \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
+    assert "elements-50" in depends  # all that is known of dropout stands in one place
+    (avoid,) = page.ranking["Avoid"]
+    assert re.fullmatch(r"beta1 0\.9 rather than 0\.5: \+49.+, 5 seeds; \+35\.. % \[.+\] at 6,000 steps", avoid)
+    ((_, table),) = page.verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
+    assert re.search(r"channels-25 \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)
+
+
+def test_levels_are_told_by_their_labels() -> None:
+    page = make_front(planted("normalisation", {"G-only": 0.5}))
+    (line,) = page.ranking["Avoid"]
+    assert line.startswith("batch norm layers those of G alone rather than all but G's last and D's first: ")

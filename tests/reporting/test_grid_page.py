@@ -18,6 +18,7 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.grid_page import GridPage, UnfinishedGridPage, write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 from tests.reporting.example import change_records, check_golden, scoring_of
 from tests.synthetic import make_results
 
@@ -62,10 +63,35 @@ def test_numbers_are_those_of_runs_csv_and_of_the_records() -> None:
     assert dict(zip(runs["run_id"], runs["fid"], strict=True)) == of_records
 
 
-def test_sentences_for_the_front_page_are_findings_then_one_level_by_level_then_one_along_training() -> None:
+def test_front_page_shows_the_question_of_a_grid() -> None:
+    """Its effects stand in the ranking, once."""
     page = write_factorial(batch_norm_halves)
-    assert page.sentences[0].startswith("Lowers FID: **batch norm on** -50.0 % [")
-    assert len(page.sentences) <= 3
+    assert page.sentences == [load_grid("bn_label_smooth").question]
+
+
+def test_smoke_run_answers_nothing() -> None:
+    """One sentence, alone: no effect, no verdict, no seeds that would settle it, no count of collapsed runs."""
+    results = make_results(plan(load_grid("bn_label_smooth"), seeds=4, budget="smoke"), lambda _, seed: 20.0 + seed)
+    collapsed = change_records(results, lose_all_classes)
+    page = write_page(collapsed)
+    assert page.answers == page.sentences == page.warnings == [SMOKE_WARNING]
+    assert page.verdicts == ""
+    text = page.markdown
+    assert text.index(SMOKE_WARNING) < text.index("what a longer run would show") < text.index("## Effects on FID")
+    assert not re.search(r"would settle|runs collapsed|## Answers", text)
+
+
+def lose_all_classes(record: Record) -> dict[str, object]:
+    scoring, final = scoring_of(record)
+    counts = (final.num_samples, *[0] * 9)
+    return {"scoring": scoring.model_copy(update={"final": final.model_copy(update={"class_counts": counts})})}
+
+
+def test_levels_with_a_label_are_explained() -> None:
+    page = write_page(make_results(plan(load_grid("normalisation")), lambda _, seed: 20.0 + seed))
+    (names,) = [answer for answer in page.answers if answer.startswith("Names of levels")]
+    assert "**batch norm layers paper**: all but G's last and D's first" in names
+    assert "| baseline" in page.variants
 
 
 def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what_that_took() -> None:
@@ -97,8 +123,9 @@ def test_effect_within_its_interval_is_not_called_one() -> None:
     answers = write_factorial(
         lambda variant, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(variant.label)))
     ).answers
-    assert any(answer.startswith("**batch norm on** does not matter: FID 0 %") for answer in answers)
-    assert any(answer.startswith("**batch norm on × label smoothing on**: whether they interact") for answer in answers)
+    assert any(answer.startswith("**batch norm off** does not matter: FID 0 %") for answer in answers)
+    interaction = "**batch norm off × label smoothing on**: whether they interact"
+    assert any(answer.startswith(interaction) for answer in answers)
     assert not any("lowers FID" in answer for answer in answers)
 
 
@@ -116,7 +143,7 @@ def test_divergences_are_counted_with_exact_intervals_and_imputed() -> None:
     page = write_factorial(fid)
     assert "2 of 20 runs diverged: 2× batch norm off, label smoothing off." in page.answers
     assert "| 2/5 " in page.variants
-    assert "| 2/5 [5%, 85%] " in page.stability  # Clopper-Pearson
+    assert "| 2/5 [5 %, 85 %] " in page.stability  # Clopper-Pearson
     assert "3 seeds" in page.answers[0]  # the effect rests on the seeds that every variant survived
     assert "counting diverged runs as the worst that finished" in page.answers[0]
     assert "diverged as worst" in page.tests

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -134,7 +136,7 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
 def test_grid_with_a_diverged_and_a_failed_run_says_so_everywhere(whole: Path) -> None:
     text = read(whole / "report.md")
     assert "1 of 20 runs diverged: 1× batch norm off, label smoothing on." in text
-    assert "1 of 20 runs failed with an error, and will be tried again: 1× batch norm off, label smoothing off." in text
+    assert "1 of 20 runs failed with an error, and will be tried again: 1× batch norm on, label smoothing off." in text
     runs = pd.read_csv(whole / "bn_label_smooth" / "runs.csv")
     assert runs["status"].value_counts().to_dict() == {"completed": 18, "diverged": 1, "failed": 1}
     for figure in ("quality", "effects", "interactions", "curves", "cost", "stability", "losses", "samples"):
@@ -202,16 +204,18 @@ def test_two_scripts_with_the_same_factors_are_told_apart(tmp_path: Path, no_fig
     front = write_report(tmp_path / "out").read_text("utf-8")
     ranked = front.split("## Grids")[0]
     assert ranked.count("norm off rather than on") == 2
-    assert "Changes to `mine` and `other`" in front
-    assert re.search(r"The baseline of `mine` \(norm on\) comes to FID 20", front)
+    assert "Each line is a change to `mine` and `other`" in front
+    assert "The default" not in front  # they share none
 
 
 def test_collapsed_runs_are_neither_to_be_used_nor_without_effect(tmp_path: Path, no_figures: None) -> None:
     save_script(tmp_path, "mine", 200.0, recall=0.01)
     text = read(write_report(tmp_path / "out"))
-    assert "- **Use**: nothing" in text
-    assert "- **Does not matter**: nothing" in text
-    assert re.search(r"\*\*Not known yet\*\*\n  - norm off .* seeds; most of the runs that it compares collapsed", text)
+    assert re.search(r"^- \*\*Use\*\* .*: nothing$", text, re.MULTILINE)
+    assert re.search(r"^- \*\*Does not matter\*\* .*: nothing$", text, re.MULTILINE)
+    assert re.search(
+        r"\*\*Not known yet\*\* .*\n  - norm off .* seeds; most of these runs collapsed, with it and without", text
+    )
     assert "No answer, as most runs collapsed on both sides: **norm off**." in text
     assert "Lowers FID" not in text
 
@@ -330,3 +334,28 @@ def test_runs_without_scores_cite_no_metric(store: Store) -> None:
 def test_empty_folder_has_nothing_to_cite(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is finished in this folder yet"):
         cite(tmp_path)
+
+
+def test_other_study_is_remembered_and_linked(tmp_path: Path, no_figures: None) -> None:
+    """Named once; written anew without naming it, the page is the same, and a folder that is gone is left out."""
+    for out, steps in (("short", 99), ("long", 999)):
+        save_runs(Store(tmp_path / out), plan(load_grid("beta1"), steps=steps), lambda _, seed: 20.0 + seed)
+    short, long = tmp_path / "short", tmp_path / "long"
+    text = write_report(short, beside=[long]).read_text("utf-8")
+    assert "The same questions after 999 steps: [long](../long/report.md)." in text
+    assert json.loads((short / "beside.json").read_text("utf-8")) == ["../long"]
+    assert write_report(short).read_text("utf-8") == text
+    assert "short" not in write_report(long).read_text("utf-8")  # found only where it is named
+    shutil.rmtree(long)
+    assert "long" not in write_report(short).read_text("utf-8")
+
+
+def test_wrong_other_study_is_named(tmp_path: Path, no_figures: None) -> None:
+    save_runs(Store(tmp_path / "out"), plan(load_grid("beta1"), steps=99), lambda *_: 20.0)
+    with pytest.raises(UserError, match=r"--beside .*none: no grid was run into this folder"):
+        write_report(tmp_path / "out", beside=[tmp_path / "none"])
+    with pytest.raises(UserError, match=r"--beside .*: the same folder as --out"):
+        write_report(tmp_path / "out", beside=[tmp_path / "out"])
+    (tmp_path / "out" / "beside.json").write_text("{}", "utf-8")
+    with pytest.raises(UserError, match=r"beside\.json: valid: a list of paths"):
+        write_report(tmp_path / "out")

@@ -14,10 +14,12 @@ from gan_ablate.design.claims import Claim
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.sentences import (
+    cost_words,
     decision_sentence,
     evidence_words,
     pairing_sentence,
     simple_effects_sentence,
+    time_text,
     verdict_words,
 )
 
@@ -82,9 +84,9 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             (-9, -16, -1),
             False,
             (
-                "**bn on** leans to a lower FID: -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = 0.012): sure by "
-                "itself, not among all effects of its grid; about 12 seeds in all settle it, if it is as large as "
-                "it seems; "
+                "**bn on** is inconclusive, leaning lower: FID -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = "
+                "0.012): sure by itself, not among all effects of its grid; if it is as large as it seems, about 12 "
+                "seeds in all would settle it; "
             ),
         ),
     ],
@@ -115,7 +117,7 @@ def test_an_interaction_is_told_as_one() -> None:
         small, SAME_TIME, {}
     )
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": whether they interact is open: +1 %" in decision_sentence(unknown, SAME_TIME, {})
+    assert ": whether they interact is inconclusive: +1 %" in decision_sentence(unknown, SAME_TIME, {})
 
 
 def test_simple_effects_are_told_where_they_differ() -> None:
@@ -124,14 +126,16 @@ def test_simple_effects_are_told_where_they_differ() -> None:
         return dataclasses.replace(make_effect(estimate, is_rejected=False), within={"norm": place})
 
     even = [at("off", (1, -4, 6), 0.04), at("on", (0, -3, 3), 0.03)]
-    assert simple_effects_sentence(even) is None
+    assert simple_effects_sentence(even, varies=False) is None
     uneven = [at("off", (1, -4, 6), 0.08), at("on", (0, -3, 3), 0.03)]
-    assert simple_effects_sentence(uneven) == (
-        "**bn on**, level by level: with norm off +1.0 % [-4.0, +6.0], it does not matter; "
-        "with norm on 0.0 % [-3.0, +3.0], it does not matter."
+    assert simple_effects_sentence(uneven, varies=False) == (
+        "**bn on**, level by level: with norm off +1.0 % [-4.0, +6.0], negligible; "
+        "with norm on 0.0 % [-3.0, +3.0], negligible."
     )
     differing = [at("off", (21, -17, 75), 0.04), at("on", (0, -3, 3), 0.03)]
-    assert "with norm off +21.0 % [-17.0, +75.0], open; with norm on" in str(simple_effects_sentence(differing))
+    assert simple_effects_sentence(differing, varies=False) is None  # two labels are no difference
+    told = str(simple_effects_sentence(differing, varies=True))
+    assert "with norm off +21.0 % [-17.0, +75.0], inconclusive; with norm on" in told
 
 
 def test_rates_stand_beside_the_effect() -> None:
@@ -167,7 +171,7 @@ def claim_verdict_of(*verdicts: Verdict, estimate: Estimate, needed: int | None)
     effect = dataclasses.replace(make_effect(estimate, is_rejected=False), needed_seeds=needed)
     claim = Claim(sentence="bn helps", levels=[{"bn": "on"}], direction="lower")
     findings = tuple(Finding(claim.decisive[0], effect, verdict) for verdict in verdicts)
-    overall = verdicts[0] if len(set(verdicts)) == 1 else "open"
+    overall = verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
     return ClaimVerdict(claim, overall, findings, ())
 
 
@@ -180,25 +184,47 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
         (claim_verdict_of("supported", estimate=FIVE, needed=4), "**supported**"),
         (claim_verdict_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
-            claim_verdict_of("open", estimate=FIVE, needed=24),
-            "open: about 24 seeds in all settle it, if it is as large as it seems",
+            claim_verdict_of("inconclusive", estimate=FIVE, needed=24),
+            "inconclusive: if it is as large as it seems, about 24 seeds in all would settle it",
         ),
         (
-            claim_verdict_of("open", estimate=FIVE, needed=None),
-            "open: no number of seeds in reach would settle it, if it is as large as it seems",
+            claim_verdict_of("inconclusive", estimate=FIVE, needed=None),
+            "inconclusive: if it is as large as it seems, no number of seeds in reach would settle it",
         ),
         (
-            claim_verdict_of("open", estimate=ONE, needed=None),
-            "open: too few seeds have a score to compare",
+            claim_verdict_of("inconclusive", estimate=ONE, needed=None),
+            "inconclusive: too few seeds have a score to compare",
         ),
         (
-            claim_verdict_of("supported", "refuted", "open", estimate=FIVE, needed=4),
+            claim_verdict_of("supported", "refuted", "inconclusive", estimate=FIVE, needed=4),
             "**supported** for on, **refuted** for on",
         ),
     ],
 )
-def test_an_open_verdict_says_what_would_settle_it(claim_verdict: ClaimVerdict, words: str) -> None:
+def test_an_inconclusive_verdict_says_what_would_settle_it(claim_verdict: ClaimVerdict, words: str) -> None:
     assert verdict_words(claim_verdict, is_complete=True) == words
+
+
+def test_verdict_on_an_average_of_effects_that_differ_says_depends() -> None:
+    verdict = claim_verdict_of("refuted", estimate=FIVE, needed=None)
+    places = {"off": of_percent(27, 1, 55), "on": of_percent(-1, -3, 1)}
+    simple = tuple(
+        dataclasses.replace(make_effect(estimate, is_rejected=place == "off"), within={"norm": place})
+        for place, estimate in places.items()
+    )
+    words = verdict_words(dataclasses.replace(verdict, simple=simple), is_complete=True)
+    assert words == (
+        "**depends**: with norm off +27.0 % [+1.0, +55.0], higher; with norm on -1.0 % [-3.0, +1.0], negligible"
+    )
+
+
+def test_step_time_of_two_runs_is_not_measured() -> None:
+    """Two seeds give an interval from -100 % to anything: it says nothing, and is not shown."""
+    two = make_effect(Estimate(0.1, -8.0, 8.2, 2), is_rejected=False, outcome="step_ms_median")
+    assert cost_words(two) == "step time not measured (2 runs)"
+    assert time_text(two) == "not measured (2 runs)"
+    three = make_effect(Estimate(0.1, -0.2, 0.4, 3), is_rejected=False, outcome="step_ms_median")
+    assert time_text(three).startswith("+10.5 % [")
 
 
 def test_a_verdict_before_the_last_run_is_provisional() -> None:

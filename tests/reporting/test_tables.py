@@ -34,7 +34,7 @@ def test_a_doubled_fid_is_a_row_of_plus_100_percent_without_columns_of_sequentia
     fids = {"0.0": 20.0, "0.5": 20.0, "0.9": 40.0}
     results = make_results(plan(load_grid("beta1"), seeds=4), lambda variant, _: fids[variant.levels["beta1"]])
     header, _, *rows = effects_table(results.verdicts.effects("fid")).splitlines()
-    assert fields_of(header) == ["effect", "change of FID [95 %]", "adjusted interval", "answer", "seeds"]
+    assert fields_of(header) == ["effect", "change of FID [95 %]", "adjusted interval", "decision", "seeds"]
     (doubled,) = [fields_of(row) for row in rows if "0.9" in row]
     assert doubled[1].startswith("+100 %")
     assert doubled[-1] == "4"

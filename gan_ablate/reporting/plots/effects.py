@@ -22,7 +22,7 @@ from gan_ablate.reporting.plots.style import (
     open_figure,
     percent_axis,
 )
-from gan_ablate.reporting.sentences import effect_name
+from gan_ablate.reporting.sentences import effect_name, is_timed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,10 +45,15 @@ INTERACTIONS_CAPTION = "Does it depend on the other factors? Lines in parallel d
 
 FOREST_KEY = (
     "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
-    "hollow: open · band: the margin"
+    "hollow: inconclusive · band: the margin"
 )
 
-_DECISION_WORDS = {"lower": "better", "higher": "worse", "negligible": "does not matter", "open": "open"}
+_DECISION_WORDS = {
+    "lower": "better",
+    "higher": "worse",
+    "negligible": "does not matter",
+    "inconclusive": "inconclusive",
+}
 
 _ROW_INCHES = 0.23
 
@@ -80,7 +85,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
                 if effect.margin is not None:  # each grid has its own
                     quality.fill_betweenx([row - 0.5, row + 0.5], -effect.margin, effect.margin, color="0.9", zorder=0)
                 draw_decision(quality, effect, row, _FRONT_REACH)
-            if time is not None and np.isfinite(time.estimate.value):
+            if time is not None and is_timed(time):
                 draw_decision(cost, time, row, np.log(2.0), size=4)
         quality.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
         for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
@@ -95,8 +100,8 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
             percent_axis(axes, "x", num_ticks)
             axes.set_xlabel(words)
         handles = [
-            Line2D([], [], ls="", ms=6, label=_DECISION_WORDS[answer], **style)
-            for answer, style in DECISION_STYLES.items()
+            Line2D([], [], ls="", ms=6, label=_DECISION_WORDS[decision], **style)
+            for decision, style in DECISION_STYLES.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
 
@@ -112,7 +117,7 @@ def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
     questions = zip(*(look.effects for look in looks), strict=True)
     trajectories = [effects for effects in questions if effects[0].outcome.name == "fid"]
     settled = [
-        next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "open"), None)
+        next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "inconclusive"), None)
         for effects in trajectories
     ]
     _plot_panels(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)
@@ -254,7 +259,7 @@ def plot_interactions(
                 log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [change_text(e, e.estimate) for e in found if e.estimate.num_seeds]
+            words = [change_text(e, e.shown) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
