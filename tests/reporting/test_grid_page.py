@@ -90,7 +90,7 @@ def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what
     assert page.bill.startswith(f"These answers took {num_runs} runs, of at most {last} seeds a variant.")
     assert page.warnings == []  # no run is missing
     assert "valid at every look, as seeds were added after looking" in page.setup
-    assert {"settling.png", "courses.png"} <= {picture.file for picture in page.pictures}
+    assert {"looks.png", "trajectories.png"} <= {picture.file for picture in page.pictures}
 
 
 def test_effect_within_its_interval_is_not_called_one() -> None:
@@ -212,7 +212,7 @@ def test_variant_covers_as_many_classes_as_its_worst_seed() -> None:
 def test_figures_stand_in_the_order_of_doubt(example: Path) -> None:
     text = (example / "bn_label_smooth" / "report.md").read_text("utf-8")
     assert re.findall(r"^!\[.+\]\((\w+)\.png\)$", text, re.MULTILINE) == [
-        "effects", "quality", "samples", "courses", "curves", "interactions", "cost", "stability", "losses",
+        "effects", "quality", "samples", "trajectories", "curves", "interactions", "cost", "stability", "losses",
     ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -19,7 +18,6 @@ from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots import quality, style
-from gan_ablate.reporting.plots.quality import pareto_front
 from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
@@ -30,23 +28,6 @@ def save_sample_grid(folder: Path, step: int, level: int) -> Path:
     path = folder / f"step-{step:06d}.png"
     Image.fromarray(np.full((242, 242, 3), level, np.uint8)).save(path)
     return path
-
-
-def test_the_pareto_front_is_what_nothing_else_beats_in_both() -> None:
-    points = [(10.0, 100.0), (20.0, 20.0), (25.0, 30.0), (30.0, 20.0), (40.0, 5.0), (9.0, 300.0)]
-    assert pareto_front(points) == [(9.0, 300.0), (10.0, 100.0), (20.0, 20.0), (40.0, 5.0)]
-
-
-@pytest.mark.parametrize(("fid_of_b", "has_line"), [(30.0, False), (10.0, True)])
-def test_the_legend_names_a_pareto_front_where_one_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fid_of_b: float, has_line: bool
-) -> None:
-    labels: list[str] = []
-    monkeypatch.setattr(quality, "draw_legend", lambda _, axes: labels.extend(axes.get_legend_handles_labels()[1]))
-    runs = pd.DataFrame({"variant": ["a", "b"], "fid": [20.0, fid_of_b], "train_sec": [10.0, 15.0]})
-    quality.plot_cost(runs, Style(["a", "b"]), FigurePath(tmp_path / "cost.png"))
-    assert ("Pareto front of the means" in labels) is has_line
-    assert {"a", "b"} <= set(labels)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.05, 0.06), (-1.0, 0.3), (-0.2, 2.0), (-5.0, 5.0), (0.2, 0.4)])

@@ -4,11 +4,9 @@ import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import plan
 from gan_ablate.reporting.variant_tables import (
     cost_table,
-    definitions_table,
     scores_table,
     setup_table,
     stability_table,
@@ -45,8 +43,3 @@ def test_setup_names_budget_and_preset_once(results: GridResults) -> None:
     table = setup_table(results)
     assert table.count(results.plan.grid.base) == 1
     assert "seeds 0 to 1" in table
-
-
-def test_every_outcome_is_defined() -> None:
-    table = definitions_table()
-    assert all(outcome.title in table for outcome in OUTCOMES.values())
