@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -214,6 +215,27 @@ def test_figures_stand_in_the_order_of_doubt(example: Path) -> None:
     assert re.findall(r"^!\[.+\]\((\w+)\.png\)$", text, re.MULTILINE) == [
         "effects", "quality", "samples", "trajectories", "curves", "interactions", "cost", "stability", "losses",
     ]  # fmt: skip
+
+
+def test_table_of_only_dashes_is_one_sentence() -> None:
+    page = dataclasses.replace(write_page(make_equal_runs()), costs="")
+    assert "## What a step costs\n\nTimes and memory of these runs are not known." in page.markdown
+
+
+def test_figures_of_former_names_are_removed() -> None:
+    results = make_equal_runs()
+    for name in ("courses.png", "settling.pdf", "mine.png"):
+        results.folder.mkdir(parents=True, exist_ok=True)
+        (results.folder / name).touch()
+    write_page(results)
+    assert {"mine.png", "trajectories.png"} <= {path.name for path in results.folder.iterdir()}
+    assert not [path for path in results.folder.iterdir() if path.stem in ("courses", "settling")]
+
+
+def test_every_figure_says_what_to_look_for_and_which_intervals_it_has() -> None:
+    for picture in write_factorial(batch_norm_halves).pictures:
+        assert "Look for" in picture.note
+        assert "interval" in picture.note or picture.file == "samples.png"
 
 
 def test_grid_without_a_run_has_a_page_and_a_warning() -> None:

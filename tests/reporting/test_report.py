@@ -128,6 +128,18 @@ def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
     assert {path: path.read_bytes() for path in made} == before
 
 
+def test_progress_names_every_page_and_figure(tmp_path: Path, no_figures: None) -> None:
+    store, _ = save_equal_runs(tmp_path)
+    names: list[str] = []
+    write_report(store.root, progress=names.append)
+    assert names.count("beta1") == 1
+    written = {
+        path.relative_to(store.root).as_posix() for path in store.root.glob("**/*.png") if "runs" not in path.parts
+    }
+    assert written == {name for name in names if name.endswith(".png")}
+    assert len(set(names)) == len(names)
+
+
 def test_an_animation_shows_every_sheet_of_a_run(whole: Path) -> None:
     with Image.open(whole / "bn_label_smooth" / "training-0.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 2

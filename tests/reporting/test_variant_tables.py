@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gan_ablate.analysis.results import GridResults
@@ -43,3 +45,10 @@ def test_setup_names_budget_and_preset_once(results: GridResults) -> None:
     table = setup_table(results)
     assert table.count(results.plan.grid.base) == 1
     assert "seeds 0 to 1" in table
+
+
+def test_columns_of_only_dashes_are_left_out_and_a_table_of_them_is_none(results: GridResults) -> None:
+    times = ["step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec"]
+    untimed = results.summary.assign(**dict.fromkeys(times, math.nan))
+    assert cost_table(untimed).splitlines()[0].split() == ["|", "variant", "|", "process", "peak,", "MiB", "|"]
+    assert cost_table(untimed.assign(peak_memory_mib=math.nan)) == ""
