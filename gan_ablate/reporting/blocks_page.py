@@ -9,7 +9,9 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.reporting.exports import table_as_csv
 from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, count, escape_markdown, p_text
 from gan_ablate.reporting.plots import quality
+from gan_ablate.reporting.plots.effects import FOREST_NOTE
 from gan_ablate.reporting.plots.style import Style
+from gan_ablate.reporting.plots.training import CURVES_NOTE
 from gan_ablate.reporting.run_sentences import warning_sentences
 from gan_ablate.reporting.sentences import adjusted_text, decided_text, effect_name
 from gan_ablate.reporting.tables import lay_out
@@ -85,15 +87,19 @@ def _draw_figures(blocks: Blocks, by_name: Mapping[str, GridResults], folder: Fi
     }
     if blocks.pooled:
         panels["average"] = [None if effect.decision == "differs" else effect.pooled for effect in blocks.effects]
-    quality.plot_block_effects(panels, folder / "effects.png")
+    folder.draw("effects.png", quality.plot_block_effects, panels)
     runs = {name: results.comparable.runs for name, results in by_name.items()}
-    quality.plot_block_quality(runs, style, folder / "quality.png")
+    folder.draw("quality.png", quality.plot_block_quality, runs, style)
     curves = {name: results.curves for name, results in by_name.items()}
-    quality.plot_block_curves(curves, style, folder / "curves.png")
+    folder.draw("curves.png", quality.plot_block_curves, curves, style)
     return [
-        Picture("All effects on FID, block by block", "effects.png"),
-        Picture("Quality of every variant, block by block: these FIDs do not compare across blocks", "quality.png"),
-        Picture("FID along training, block by block", "curves.png"),
+        Picture("All effects on FID, block by block", "effects.png", FOREST_NOTE),
+        Picture(
+            "FID of every run, block by block",
+            "quality.png",
+            f"{quality.RUNS_NOTE} FIDs do not compare across blocks.",
+        ),
+        Picture("FID along training, block by block", "curves.png", CURVES_NOTE),
     ]
 
 

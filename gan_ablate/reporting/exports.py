@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import posixpath
 import re
 import shutil
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,18 +17,17 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.formats import escape_latex, fill_template, number, p_text, rate_text
+from gan_ablate.reporting.formats import escape_latex, fill_template, heading_anchor, number, p_text, rate_text
 from gan_ablate.reporting.sentences import adjusted_text, decision_words, effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
-
-    from markdown_it.token import Token
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
@@ -150,20 +151,43 @@ def _render(page: Page, anchors: Mapping[str, str], root: Path) -> tuple[str, li
     tokens = parser.parse(page.markdown)
     anchor, folder = anchors[page.path], posixpath.dirname(page.path)
     headings = list(_anchor_headings(tokens, anchor))
-    for child in (child for token in tokens for child in token.children or ()):
-        if child.type == "image":
-            source = posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"]))))
-            if source.startswith(("..", "/")) or Path(source).suffix not in _MEDIA_TYPES:
-                continue  # no picture of ours
-            content = base64.b64encode((root / source).read_bytes()).decode("ascii")
-            child.attrs |= {"src": f"data:{_MEDIA_TYPES[Path(source).suffix]};base64,{content}", "loading": "lazy"}
-        elif child.type == "link_open":
-            child.attrSet("href", _target(str(child.attrs["href"]), folder, anchor, anchors))
+    num_figures = 0
+    for before, token in itertools.pairwise(tokens):
+        for child in token.children or ():
+            if child.type == "image":
+                _put_inside(child, posixpath.normpath(posixpath.join(folder, unquote(str(child.attrs["src"])))), root)
+            elif child.type == "link_open":
+                child.attrSet("href", _target(str(child.attrs["href"]), folder, anchor, anchors))
+        if before.type == "paragraph_open" and [child.type for child in token.children or ()] == ["image"]:
+            num_figures += 1
+            _make_enlargeable(before, token, f"{anchor}-figure-{num_figures}")
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
     # A wide table scrolls in its box instead of stretching the page.
     body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
     return body, headings
+
+
+def _put_inside(image: Token, source: str, root: Path) -> None:
+    """Replace the address of one of our pictures by its content, with its size: what follows must not move later."""
+    kind = _MEDIA_TYPES.get(Path(source).suffix)
+    if kind is None or source.startswith(("..", "/")):
+        return
+    content = (root / source).read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        size = {"width": str(picture.width), "height": str(picture.height)}
+    text = base64.b64encode(content).decode("ascii")
+    image.attrs |= {"src": f"data:{kind};base64,{text}", "loading": "lazy", **size}
+
+
+def _make_enlargeable(paragraph: Token, inline: Token, anchor: str) -> None:
+    """Let a click on a figure show it in full size, by its address alone: the page runs no script."""
+    assert inline.children is not None
+    before, behind = Token("html_inline", "", 0), Token("html_inline", "", 0)
+    before.content = f'<span class="large" id="{anchor}-large"><a href="#{anchor}-large" title="Enlarge">'
+    behind.content = f'</a><a class="close" href="#{anchor}">Close</a></span>'
+    inline.children = [before, *inline.children, behind]
+    paragraph.attrs |= {"class": "figure", "id": anchor}
 
 
 def _target(link: str, folder: str, anchor: str, anchors: Mapping[str, str]) -> str:
@@ -174,17 +198,23 @@ def _target(link: str, folder: str, anchor: str, anchors: Mapping[str, str]) -> 
     if not path:
         return f"#{anchor}--{fragment}"
     path = posixpath.normpath(posixpath.join(folder, path))
-    return f"#{anchors[path]}" if path in anchors else path
+    if path not in anchors:
+        return path
+    return f"#{anchors[path]}--{fragment}" if fragment else f"#{anchors[path]}"
 
 
 def _anchor_headings(tokens: Sequence[Token], page: str) -> Iterator[tuple[str, str]]:
-    """Give every section an anchor, and yield the anchor with the section's title."""
+    """Give every heading below the title an anchor, and yield those of sections with their titles."""
+    seen = Counter[str]()
     for opening, inline in itertools.pairwise(tokens):
-        if opening.type == "heading_open" and opening.tag == "h2":
-            text = inline.content
-            slug = "".join(c for c in text.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+        if opening.type == "heading_open" and opening.tag != "h1":
+            slug = heading_anchor(inline.content)
+            seen[slug] += 1
+            if seen[slug] > 1:  # as a forge does
+                slug += f"-{seen[slug] - 1}"
             opening.attrSet("id", f"{page}--{slug}")
-            yield f"{page}--{slug}", text
+            if opening.tag == "h2":
+                yield f"{page}--{slug}", inline.content
 
 
 FOLDER = "tensorboard"

@@ -124,6 +124,11 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|!#&~])", r"\\\1", text)
 
 
+def heading_anchor(heading: str) -> str:
+    """Write the anchor that a forge gives to a heading: ``What a step costs`` → ``what-a-step-costs``."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
 def escape_latex(text: str) -> str:
     """Escape text so that LaTeX prints it as it is."""
     return "".join(_LATEX.get(character, character) for character in text)
@@ -136,10 +141,12 @@ class Picture:
     Attributes:
         caption: above it, as Markdown.
         file: its name in the page's folder.
+        note: below it, as Markdown: what to look for, and which intervals are drawn.
     """
 
     caption: str
     file: str
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

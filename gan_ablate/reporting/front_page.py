@@ -176,7 +176,7 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         if shown:
             groups.append((titles[name], shown))
     if groups:
-        effect_plots.plot_front(groups, path)
+        path.pool.submit(path.path, effect_plots.plot_front, groups, path)
     else:
         path.path.unlink(missing_ok=True)
     return bool(groups)

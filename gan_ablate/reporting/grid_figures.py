@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PROBES_FILE = "probes.png"
 
+_FORMER_NAMES = ("courses", "settling")
+"""Names that figures had in results folders of earlier versions."""
+
 _SHOWN_ROWS = 4
 """Rows of images that a page shows of a sample grid."""
 
@@ -38,16 +42,18 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
         results: of a grid with at least one finished run.
         folder: of the grid.
     """
+    for name, suffix in itertools.product(_FORMER_NAMES, (".png", ".pdf")):
+        (folder.path / f"{name}{suffix}").unlink(missing_ok=True)
     style = style_of(results)
     drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") else []
     grids = find_sample_grids(results)
     if grids:
         titles = _sample_titles(results)
         last = {titles.get(label, label): files[-1] for label, files in grids.items()}
-        training.plot_samples(last, _SHOWN_ROWS, folder / "samples.png")
-        caption = f"Samples at the end of training, seed {results.plan.seeds[0]}"
-        caption += ", the same latents everywhere" if results.plan.grid.external is None else ""
-        drawn.insert(2, Picture(caption, "samples.png"))
+        folder.draw("samples.png", training.plot_samples, last, _SHOWN_ROWS)
+        shares = "Equal places have equal latents. " if results.plan.grid.external is None else ""
+        note = f"{shares}Look for images that repeat, and for shapes that are no class."
+        drawn.insert(2, Picture(f"Samples at the end of training, seed {results.plan.seeds[0]}", "samples.png", note))
     return drawn + _draw_training(results, style, folder)
 
 
@@ -78,30 +84,28 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     scoring, runs = results.scored[0], results.comparable.runs
     known = [effect for effect in results.verdicts.effects("fid") if math.isfinite(effect.estimate.value)]
     if known:
-        effects.plot_effects(known, folder / "effects.png")
-        drawn.append(Picture("All effects on FID", "effects.png"))
+        folder.draw("effects.png", effects.plot_effects, known)
+        drawn.append(Picture("All effects on FID", "effects.png", effects.FOREST_NOTE))
     floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
-    quality.plot_quality(runs, style, floor, folder / "quality.png")
-    drawn.append(Picture("Is it one lucky run? Quality of every variant", "quality.png"))
+    folder.draw("quality.png", quality.plot_quality, runs, style, floor)
+    drawn.append(Picture("FID of every run", "quality.png", quality.RUNS_NOTE))
     if results.trajectories:
-        effects.plot_trajectories(results.trajectories, folder / "courses.png")
-        drawn.append(Picture("Would it last? Effects along training, adjusted at each step", "courses.png"))
+        folder.draw("trajectories.png", effects.plot_trajectories, results.trajectories)
+        drawn.append(Picture("Effects along training", "trajectories.png", effects.TRAJECTORIES_NOTE))
     if not results.curves.empty:
         target = results.yardsticks.target_fid
-        training.plot_curves(results.curves, style, target, scoring.curve_samples, folder / "curves.png")
-        caption = "FID along training: geometric mean over seeds, band from the best to the worst seed"
-        drawn.append(Picture(caption, "curves.png"))
+        folder.draw("curves.png", training.plot_curves, results.curves, style, target, scoring.curve_samples)
+        drawn.append(Picture("FID along training", "curves.png", training.CURVES_NOTE))
     looks = results.looks
-    if looks:
-        effects.plot_looks(looks, folder / "settling.png")
-        caption = "Answers as seeds came in; shaded: the margin, and intervals for every look"
-        drawn.append(Picture(caption, "settling.png"))
+    if len(looks) > 1:
+        folder.draw("looks.png", effects.plot_looks, looks)
+        drawn.append(Picture("Effects as seeds were added", "looks.png", effects.LOOKS_NOTE))
     if any(effect.is_interaction for effect in known):
-        effects.plot_interactions(runs, results.plan.grid.factors, known, folder / "interactions.png")
-        drawn.append(Picture(effects.INTERACTIONS_CAPTION, "interactions.png"))
-    if set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"]):
-        quality.plot_cost(runs, style, folder / "cost.png")
-        drawn.append(Picture("Quality against cost", "cost.png"))
+        folder.draw("interactions.png", effects.plot_interactions, runs, results.plan.grid.factors, known)
+        drawn.append(Picture(effects.INTERACTIONS_CAPTION, "interactions.png", effects.INTERACTIONS_NOTE))
+    if len(quality.list_timed(runs)) > 1:
+        folder.draw("cost.png", quality.plot_cost, runs, style)
+        drawn.append(Picture("FID against training time", "cost.png", quality.COST_NOTE))
     return drawn
 
 
@@ -111,25 +115,25 @@ def _draw_training(results: GridResults, style: Style, folder: FigurePath) -> li
         return []
     drawn = []
     if results.plan.grid.external is None:
-        training.plot_stability(results.comparable.runs, style, folder / "stability.png")
-        drawn.append(Picture("Stability: rings are seeds, bars 95 % intervals", "stability.png"))
+        folder.draw("stability.png", training.plot_stability, results.comparable.runs, style)
+        drawn.append(Picture("Stability", "stability.png", training.STABILITY_NOTE))
     if {"loss_d", "loss_g"} & {*histories.columns}:
-        training.plot_losses(histories, style, folder / "losses.png")
-        source = "and what D thinks before it learns, mean over seeds and 50 steps"
-        if results.plan.grid.external is not None:
-            source = "from the program's log, mean over seeds and five lines"
-        drawn.append(Picture(f"Losses {source}", "losses.png"))
+        folder.draw("losses.png", training.plot_losses, histories, style)
+        over = "50 steps" if results.plan.grid.external is None else "five lines of the script's log"
+        note = f"{training.LOSSES_NOTE} Lines are means over seeds and {over}; no intervals are drawn."
+        drawn.append(Picture("Losses and D's outputs along training", "losses.png", note))
     return drawn
 
 
-def draw_animations(results: GridResults) -> list[tuple[str, str]]:
+def draw_animations(results: GridResults, folder: FigurePath) -> list[tuple[str, str]]:
     """Write an animation of the training of each variant's first run, and return its label and Markdown for each."""
     animations = []
     for i, (label, files) in enumerate(find_sample_grids(results).items()):
         if len(files) == 1:  # all that was archived
             continue
         file = f"training-{i}.webp"
-        training.write_animation(files, _SHOWN_ROWS, results.folder / file)
+        path = folder.path / file
+        folder.pool.submit(path, training.write_animation, files, _SHOWN_ROWS, path)
         animations.append((label, f"![Training of {label}]({file})"))
     return animations
 
@@ -142,13 +146,14 @@ def draw_representation(results: GridResults, probes: pd.DataFrame, folder: Figu
         probes: from ``tabulate_probes``.
         folder: of the grid.
     """
-    training.plot_probes(probes, folder / PROBES_FILE)
+    folder.draw(PROBES_FILE, training.plot_probes, probes)
     baseline, seed = results.plan.baseline, results.plan.seeds[0]
     pictures = []
     for file, words in _RUN_PICTURES.items():
         picture = results.store.picture(baseline.with_seed(seed).run_id, file)
         if picture is not None:
-            training.enlarge_picture(picture, results.folder / file)
+            path = folder.path / file
+            folder.pool.submit(path, training.enlarge_picture, picture, path)
             pictures.append(Picture(f"{words}; {baseline.label}, seed {seed}", file))
     return pictures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.trajectories import tabulate_probes
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
+from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown, heading_anchor
 from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 
 if TYPE_CHECKING:
@@ -25,6 +27,42 @@ _BESIDE_FID = (
     "kid", "precision", "recall", "coverage", "oscillation", "steps_to_fid", "fid_equal_time", "grad_norm_g",
     "confidence_d",
 )  # fmt: skip
+
+
+_DEFINED_IN = {
+    "effect": "Effects",
+    "adjusted interval": "Adjusted intervals",
+    "answer": "Decisions",
+    "seeds": "Seeds and pairing",
+    "holds from step": "Trajectories",
+    "settled at": "Intervals",
+    "verdict": "Verdicts",
+    "decided by [adjusted interval], Holm's p": "Adjusted intervals",
+    "beside": "Verdicts",
+    "rests on": "Seeds and pairing",
+    "p": "Tests",
+    "p, Holm": "Tests",
+    "p, sign-flip (smallest possible)": "Tests",
+    "bootstrap interval": "Intervals",
+    "diverged as worst": "Divergence",
+    "pairing is worth": "Relative efficiency of pairing",
+    "diverged": "Divergence",
+    "collapsed": "Collapse",
+    "ms a step, median": "step time",
+    "change of step time": "step time",
+    **dict.fromkeys(
+        ("spread over seeds", "classes, fewest", "it/s", "minutes", "p10", "p90", "process peak, MiB"),
+        "Columns of the tables",
+    ),
+    **{outcome.title: outcome.title for outcome in OUTCOMES.values()},
+}
+"""Words in the heads of tables → headings of the page on methods."""
+
+
+def _link_head(found: re.Match[str]) -> str:
+    head = found[0]
+    heading = _DEFINED_IN.get(head, "Effects" if head.startswith("change of ") else None)
+    return head if heading is None else f"[{head}](../methods.md#{heading_anchor(heading)})"
 
 
 @dataclass(frozen=True)
@@ -88,6 +126,12 @@ class GridPage(Page):
     overhead: str
     setup: str
 
+    @staticmethod
+    def link_heads(table: str) -> str:
+        """Link the words in the head of a table to their definitions on the page on methods."""
+        head, _, rest = table.partition("\n")
+        return "\n".join(filter(None, (re.sub(r"(?<=\| )[^|]*[^| ](?= *\|)", _link_head, head), rest)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedGridPage(Page):
@@ -142,7 +186,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         pictures=grid_figures.draw_figures(results, folder),
         representation=_represent(results, folder),
         variants=variant_tables.variants_table(summary),
-        animations=_tabulate_animations(results),
+        animations=_tabulate_animations(results, folder),
         tests=tables.tests_table(effects, verdicts.effects("step_ms_median")) if effects else "",
         test_remarks=_test_remarks(results, effects),
         scores=variant_tables.scores_table(summary, results.scored[0].floor.as_row()) if effects else "",
@@ -207,8 +251,8 @@ def _test_remarks(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     return [remark for remark in remarks if remark is not None]
 
 
-def _tabulate_animations(results: GridResults) -> str:
-    animations = grid_figures.draw_animations(results)
+def _tabulate_animations(results: GridResults, folder: FigurePath) -> str:
+    animations = grid_figures.draw_animations(results, folder)
     return tables.picture_table(animations) if animations else ""
 
 

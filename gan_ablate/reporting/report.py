@@ -19,35 +19,45 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
+from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import write_blocks_page
 from gan_ablate.reporting.exports import render_html
 from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
+from gan_ablate.reporting.plots import FigurePool
 from gan_ablate.reporting.plots.style import FigurePath
 from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
-from gan_ablate.reporting.variant_tables import definitions_table
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.pooling import Blocks
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.grid import Document
+    from gan_ablate.design.outcomes import Outcome
 
 
 DOCUMENTS = "documents"
 """The study of the documents' grids, and the folder of the documents' pages."""
 
 
-def write_report(out: str | Path, *, figures_as_pdf: bool = False, beside: Sequence[str | Path] = ()) -> Path:
+def write_report(
+    out: str | Path,
+    *,
+    figures_as_pdf: bool = False,
+    beside: Sequence[str | Path] = (),
+    progress: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> Path:
     """Rebuild ``report.md``, ``report.html`` and the pages of every grid in a results folder.
 
     >>> from gan_ablate import load_grid, plan, run_grid, write_report
@@ -60,6 +70,8 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False, beside: Seque
         figures_as_pdf: whether each figure is also written as PDF, for papers.
         beside: other results folders with the same questions, such as after other numbers of steps. The front page
             links them and says what they found. The folder remembers them; none keeps those of the last time.
+        progress: called with the name of each page and figure that is finished: ``beta1``, ``beta1/effects.png``.
+        jobs: how many processes draw figures; by default one per core. What they write does not depend on it.
 
     Returns:
         The path of ``report.md``, the front page.
@@ -79,16 +91,21 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False, beside: Seque
         name: f"{of_grid.plan.grid.title} ({block_of[name]})" if block_of[name] else of_grid.plan.grid.title
         for name, of_grid in results.items()
     }
-    root = FigurePath(store.root, as_pdf=figures_as_pdf)
-    pages: list[Page] = [
-        write_blocks_page(blocks, folder, root / folder)
-        for blocks, folder in _name_folders(compare_blocks(results.values()))
-    ]
-    has_figure = draw_front(results, titles, root / FIGURE)
-    pages += [write_grid_page(results[name], titles[name], root / name) for name in names]
-    documents = make_document_pages(results)
-    front = make_front_page(results, block_of, pages, documents, has_figure=has_figure, others=others)
-    methods = MethodsPage(title="Definitions and methods", path="methods.md", definitions=definitions_table())
+    say = progress or (lambda _: None)
+    num_processes = resolve_jobs(jobs, "cpu")
+    with FigurePool(num_processes, lambda path: say(path.relative_to(store.root).as_posix())) as pool:
+        root = FigurePath(store.root, figures_as_pdf, pool)
+        pages: list[Page] = []
+        for blocks, folder in _name_folders(compare_blocks(results.values())):
+            pages.append(write_blocks_page(blocks, folder, root / folder))
+            say(folder)
+        has_figure = draw_front(results, titles, root / FIGURE)
+        for name in names:
+            pages.append(write_grid_page(results[name], titles[name], root / name))
+            say(name)
+        documents = make_document_pages(results)
+        front = make_front_page(results, block_of, pages, documents, has_figure=has_figure, others=others)
+    methods = MethodsPage(title="Definitions and methods", path="methods.md", outcomes=[*OUTCOMES.values()])
     written = [front, *pages, *documents, methods]
     for page in written:
         write_atomically(store.root / page.path, page.markdown)
@@ -158,7 +175,7 @@ class MethodsPage(Page):
     """The model of the page on definitions and methods.
 
     Attributes:
-        definitions: a Markdown table of the outcomes.
+        outcomes: all that are defined.
     """
 
     template: ClassVar[str] = "methods_page.md.j2"
@@ -168,7 +185,7 @@ class MethodsPage(Page):
     collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
 
-    definitions: str
+    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)

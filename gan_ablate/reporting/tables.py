@@ -50,6 +50,14 @@ def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
+def lay_out_known(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Write a Markdown table without columns of only dashes; empty where nothing is left beside the first column."""
+    kept = [i for i in range(len(headers)) if i == 0 or any(row[i] != "–" for row in rows)]
+    if len(kept) == 1:
+        return ""
+    return lay_out([[row[i] for i in kept] for row in rows], [headers[i] for i in kept])
+
+
 def picture_table(cells: Sequence[tuple[str, str]]) -> str:
     """Tabulate captions and pictures, three pairs in a row.
 
@@ -236,7 +244,7 @@ def tests_table(effects: Sequence[Effect], step_times: Sequence[Effect]) -> str:
         rows.append(row)
     headers = ["effect", "p", "p, Holm", "p, sign-flip (smallest possible)"] + ["bootstrap interval"] * has_bootstrap
     headers += ["diverged as worst"] * has_diverged + ["pairing is worth"]
-    return lay_out(rows, [*headers, *["change of step time"] * bool(step_times)])
+    return lay_out_known(rows, [*headers, *["change of step time"] * bool(step_times)])
 
 
 def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:

@@ -215,15 +215,15 @@ def _draw_figures(
     if known:
         file = f"{prefix}-effects.png"
         effect_plots.plot_effects(known, folder / file)
-        drawn.append(Picture(f"All effects on {title}", file))
+        drawn.append(Picture(f"All effects on {title}", file, effect_plots.FOREST_NOTE))
     file = f"{prefix}-runs.png"
     quality_plots.plot_quality(runs, Style(_select_variants(table, outcome)), "", folder / file, outcome)
-    drawn.append(Picture(f"Is it one lucky run? {title} of every run", file))
+    drawn.append(Picture(f"{title} of every run", file, quality_plots.RUNS_NOTE))
     is_readable = all(len(factor.levels) <= MAX_LEVELS_CROSSED for factor in design.factors.values())
     if is_readable and any(effect.is_interaction for effect in known):
         file = f"{prefix}-interactions.png"
         effect_plots.plot_interactions(runs, design.factors, known, folder / file, outcome)
-        drawn.append(Picture(effect_plots.INTERACTIONS_CAPTION, file))
+        drawn.append(Picture(effect_plots.INTERACTIONS_CAPTION, file, effect_plots.INTERACTIONS_NOTE))
     return drawn
 
 

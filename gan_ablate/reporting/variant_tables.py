@@ -1,4 +1,4 @@
-"""Markdown tables of variants: scores, stability, cost and setup, and the definitions of the outcomes."""
+"""Markdown tables of variants: scores, stability, cost and setup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import escape_markdown, number, rate_text, seed_text
 from gan_ablate.reporting.sentences import INTERVAL_WORDS
-from gan_ablate.reporting.tables import lay_out
+from gan_ablate.reporting.tables import lay_out, lay_out_known
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -45,7 +45,7 @@ def variants_table(summary: pd.DataFrame) -> str:
         diverged = f"{row['diverged']}/{row['planned']}"
         rows.append([row["variant"], *scores, number(row["steps_per_sec"]), minutes, diverged])
     scores = ["FID", "spread over seeds", "KID", "FID, batch statistics", "classes, fewest"] if is_scored else []
-    return lay_out(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
+    return lay_out_known(rows, ["variant", *scores, "it/s", "minutes", "diverged"])
 
 
 def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> str:
@@ -62,7 +62,7 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> st
     shown = [name for name in names if summary[name].notna().any()]
     rows = [[row["variant"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]
     rows.append(["*real images*", *(number(floor.get(name)) for name in shown)])
-    return lay_out(rows, ["variant", *(OUTCOMES[name].title for name in shown)])
+    return lay_out_known(rows, ["variant", *(OUTCOMES[name].title for name in shown)])
 
 
 def stability_table(summary: pd.DataFrame) -> str:
@@ -85,11 +85,11 @@ def stability_table(summary: pd.DataFrame) -> str:
             texts["sec_to_fid"] = f"{bound} {texts['sec_to_fid']}".strip()
         collapsed = rate_text(row["collapsed"], row["completed"]) if row["is_collapse_known"] else "–"
         rows.append([row["variant"], rate_text(row["diverged"], over), collapsed, *texts.values()])
-    return lay_out(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in shown)])
+    return lay_out_known(rows, ["variant", "diverged", "collapsed", *(OUTCOMES[name].title for name in shown)])
 
 
 def cost_table(summary: pd.DataFrame) -> str:
-    """Tabulate the time and memory of every variant.
+    """Tabulate the time and memory of every variant; empty where none is known.
 
     Args:
         summary: from ``GridResults.summary``.
@@ -100,7 +100,7 @@ def cost_table(summary: pd.DataFrame) -> str:
     rows = [[row["variant"], *(number(row[name]) for name in columns)] for row in summary.to_dict("records")]
     headers = ["variant", "ms a step, median", "p10", "p90", "images/s", "training s", "final scores s"]
     headers.append("process peak, MiB")
-    return lay_out(rows, headers)
+    return lay_out_known(rows, headers)
 
 
 def setup_table(results: GridResults) -> str:
@@ -155,9 +155,3 @@ def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
 def _percent(log_deviation: float) -> str:
     """Write a standard deviation of logarithms as a percentage: 0.05 → 5 %."""
     return "–" if not math.isfinite(log_deviation) else f"{percent_change(log_deviation):.3g} %"
-
-
-def definitions_table() -> str:
-    """Tabulate every outcome with its better direction and its definition."""
-    rows = [[outcome.title, outcome.goodness, outcome.definition] for outcome in OUTCOMES.values()]
-    return lay_out(rows, ["outcome", "", "definition"])

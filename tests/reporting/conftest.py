@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.reporting import report
 from gan_ablate.reporting.plots import effects, quality, training
 from gan_ablate.reporting.plots.style import FigurePath
 
@@ -24,6 +25,7 @@ def replace_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(PIXEL)
 
+    monkeypatch.setattr(report, "resolve_jobs", lambda *_: 1)  # another process would draw them
     for module in (effects, quality, training):
         for name in vars(module):
             if name.startswith("plot_") or name in ("enlarge_picture", "write_animation"):

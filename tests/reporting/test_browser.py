@@ -99,6 +99,58 @@ def test_it_is_whole_and_can_be_read(page: Path, tmp_path: Path, width: int, is_
     assert seen["dark"] is is_dark
 
 
+LAND = """
+<script>addEventListener("load", () => setTimeout(() => {
+  const target = document.getElementById(location.hash.slice(1));
+  const fold = target.closest("details"), place = target.matches("section") && fold ? fold.firstElementChild : target;
+  const box = place.getBoundingClientRect(), image = target.querySelector("img");
+  const found = document.createElement("pre");
+  found.id = "found";
+  found.textContent = JSON.stringify({ top: box.top, height: box.height, window: innerHeight, text: place.textContent,
+    is_open: !fold || fold.open, picture: image ? image.getBoundingClientRect().width : 0, room: target.scrollWidth });
+  document.body.append(found); }, 1000));
+</script>
+"""
+
+
+def land(page: Path, folder: Path, anchor: str, width: int = 1000) -> dict[str, Any]:
+    """Open the page at an anchor, as a click on its link does, and say where the reader is."""
+    path = folder / "land.html"
+    path.write_text(page.read_text("utf-8").replace("</body>", f"{LAND}</body>"), "utf-8")
+    seen = run(
+        folder, f"--window-size={width},800", "--virtual-time-budget=20000", "--dump-dom", f"{path.as_uri()}#{anchor}"
+    )
+    found = re.search(r'<pre id="found">(.+?)</pre>', seen.stdout, re.DOTALL)
+    assert found is not None
+    answer: dict[str, Any] = json.loads(html.unescape(found[1]))
+    return answer
+
+
+def test_a_link_of_the_contents_lands_on_its_heading(page: Path, tmp_path: Path) -> None:
+    contents = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', page.read_text("utf-8"))
+    assert len(contents) > 4
+    for anchor, title in (contents[0], contents[1], contents[-2], contents[-1]):
+        seen = land(page, tmp_path, anchor)
+        assert seen["text"].strip() == html.unescape(title)
+        assert seen["is_open"]
+        assert 0 <= seen["top"] < seen["window"] - seen["height"]
+
+
+def test_a_word_in_a_table_head_lands_on_its_definition(page: Path, tmp_path: Path) -> None:
+    seen = land(page, tmp_path, "methods--adjusted-intervals")
+    assert seen["text"] == "Adjusted intervals"
+    assert seen["is_open"]
+    assert 0 <= seen["top"] < seen["window"] / 2
+
+
+def test_figure_opens_in_full_size(page: Path, tmp_path: Path) -> None:
+    anchor = re.search(r'id="(bn-label-smooth-report-figure-1-large)"', page.read_text("utf-8"))
+    assert anchor is not None
+    seen = land(page, tmp_path, anchor[1], width=500)
+    assert seen["picture"] == 990
+    assert seen["room"] == 990
+
+
 def test_what_is_wrong_is_seen(page: Path, tmp_path: Path) -> None:
     """The look itself, on a page with each fault."""
     text = page.read_text("utf-8")

@@ -137,6 +137,31 @@ def test_figures_are_inside(page: Rendered) -> None:
     assert image["alt"] == "A picture"
 
 
+def test_figure_keeps_its_place_before_it_is_loaded(page: Rendered) -> None:
+    (image,) = page.all("img")
+    assert (image["width"], image["height"]) == ("3", "2")
+
+
+def test_figure_is_enlarged_by_a_link_to_itself(page: Rendered) -> None:
+    (span,) = [attrs for attrs in page.all("span") if attrs.get("class") == "large"]
+    (paragraph,) = [attrs for attrs in page.all("p") if attrs.get("class") == "figure"]
+    links = [attrs["href"] for attrs in page.all("a")]
+    assert f"#{span['id']}" in links
+    assert f"#{paragraph['id']}" in links  # which closes it
+
+
+def test_link_to_a_heading_of_another_page_leads_to_that_heading(tmp_path: Path) -> None:
+    text = "# A\n\n[a word](../methods.md#the-word-1)\n"
+    methods = "# Methods\n\n## The word\n\n### The word\n"
+    pages = [
+        TextPage(title="A", path="a/report.md", text=text),
+        TextPage(title="Methods", path="methods.md", text=methods),
+    ]
+    page = Rendered(render_html(pages, tmp_path))
+    assert "#methods--the-word-1" in [attrs["href"] for attrs in page.all("a")]
+    assert page.all("h3")[0]["id"] == "methods--the-word-1"
+
+
 def test_links_lead_to_places_in_the_page_or_to_files_beside_it(page: Rendered) -> None:
     places = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     links = [attrs["href"] or "" for attrs in page.all("a")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_sequential_grid_says_at_how_many_seeds_each_effect_was_settled_and_what
     assert page.bill.startswith(f"These answers took {num_runs} runs, of at most {last} seeds a variant.")
     assert page.warnings == []  # no run is missing
     assert "valid at every look, as seeds were added after looking" in page.setup
-    assert {"settling.png", "courses.png"} <= {picture.file for picture in page.pictures}
+    assert {"looks.png", "trajectories.png"} <= {picture.file for picture in page.pictures}
 
 
 def test_effect_within_its_interval_is_not_called_one() -> None:
@@ -239,8 +240,29 @@ def test_variant_covers_as_many_classes_as_its_worst_seed() -> None:
 def test_figures_stand_in_the_order_of_doubt(example: Path) -> None:
     text = (example / "bn_label_smooth" / "report.md").read_text("utf-8")
     assert re.findall(r"^!\[.+\]\((\w+)\.png\)$", text, re.MULTILINE) == [
-        "effects", "quality", "samples", "courses", "curves", "interactions", "cost", "stability", "losses",
+        "effects", "quality", "samples", "trajectories", "curves", "interactions", "cost", "stability", "losses",
     ]  # fmt: skip
+
+
+def test_table_of_only_dashes_is_one_sentence() -> None:
+    page = dataclasses.replace(write_page(make_equal_runs()), costs="")
+    assert "## What a step costs\n\nTimes and memory of these runs are not known." in page.markdown
+
+
+def test_figures_of_former_names_are_removed() -> None:
+    results = make_equal_runs()
+    for name in ("courses.png", "settling.pdf", "mine.png"):
+        results.folder.mkdir(parents=True, exist_ok=True)
+        (results.folder / name).touch()
+    write_page(results)
+    assert {"mine.png", "trajectories.png"} <= {path.name for path in results.folder.iterdir()}
+    assert not [path for path in results.folder.iterdir() if path.stem in ("courses", "settling")]
+
+
+def test_every_figure_says_what_to_look_for_and_which_intervals_it_has() -> None:
+    for picture in write_factorial(batch_norm_halves).pictures:
+        assert "Look for" in picture.note
+        assert "interval" in picture.note or picture.file == "samples.png"
 
 
 def test_grid_without_a_run_has_a_page_and_a_warning() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import plan
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.errors import UserError
+from gan_ablate.reporting import grid_figures
+from gan_ablate.reporting.plots import FigurePool, quality, style, training
 from gan_ablate.reporting.plots import effects as effect_plots
-from gan_ablate.reporting.plots import quality, style
-from gan_ablate.reporting.plots.quality import pareto_front
 from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
@@ -30,23 +34,6 @@ def save_sample_grid(folder: Path, step: int, level: int) -> Path:
     path = folder / f"step-{step:06d}.png"
     Image.fromarray(np.full((242, 242, 3), level, np.uint8)).save(path)
     return path
-
-
-def test_the_pareto_front_is_what_nothing_else_beats_in_both() -> None:
-    points = [(10.0, 100.0), (20.0, 20.0), (25.0, 30.0), (30.0, 20.0), (40.0, 5.0), (9.0, 300.0)]
-    assert pareto_front(points) == [(9.0, 300.0), (10.0, 100.0), (20.0, 20.0), (40.0, 5.0)]
-
-
-@pytest.mark.parametrize(("fid_of_b", "has_line"), [(30.0, False), (10.0, True)])
-def test_the_legend_names_a_pareto_front_where_one_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fid_of_b: float, has_line: bool
-) -> None:
-    labels: list[str] = []
-    monkeypatch.setattr(quality, "draw_legend", lambda _, axes: labels.extend(axes.get_legend_handles_labels()[1]))
-    runs = pd.DataFrame({"variant": ["a", "b"], "fid": [20.0, fid_of_b], "train_sec": [10.0, 15.0]})
-    quality.plot_cost(runs, Style(["a", "b"]), FigurePath(tmp_path / "cost.png"))
-    assert ("Pareto front of the means" in labels) is has_line
-    assert {"a", "b"} <= set(labels)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.05, 0.06), (-1.0, 0.3), (-0.2, 2.0), (-5.0, 5.0), (0.2, 0.4)])
@@ -160,6 +147,155 @@ def test_looks_at_a_sequential_grid_are_a_figure(tmp_path: Path) -> None:
     effect_plots.plot_looks(looks, FigurePath(tmp_path / "looks.png"))
     with Image.open(tmp_path / "looks.png") as picture:
         assert picture.width == 990
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Keep every figure that is drawn."""
+    drawn: list[Figure] = []
+    draw: Any = FigureCanvasAgg.draw
+
+    def keep(canvas: FigureCanvasAgg) -> None:
+        draw(canvas)
+        drawn.append(canvas.figure)
+
+    monkeypatch.setattr(FigureCanvasAgg, "draw", keep)
+    return drawn
+
+
+def find_faults(figure: Figure) -> list[str]:
+    """Find words that lie outside the figure, and words that overlap."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    artists: list[Any] = [*figure.texts, *figure.legends]
+    for axes in (axes for axes in figure.axes if axes.axison):
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            artists += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            artists.append(axis.label)
+        legend = axes.get_legend()
+        artists += [axes.title, *axes.texts, *([legend] if legend else [])]
+    shown = [artist for artist in artists if artist.get_visible() and getattr(artist, "get_text", lambda: "x")()]
+    boxes = [(str(artist), artist.get_window_extent(renderer)) for artist in shown]
+    page = figure.bbox.padded(1)
+    cut = [name for name, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))]
+    pairs = itertools.combinations([(name, box.shrunk(0.96, 0.9)) for name, box in boxes], 2)
+    return cut + [f"{a} on {b}" for (a, box_a), (b, box_b) in pairs if box_a.overlaps(box_b)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", ["activation", "essentials", "bn_label_smooth"])
+def test_no_words_overlap_and_none_are_cut(tmp_path: Path, figures: list[Figure], grid: str) -> None:
+    planned = plan(load_grid(grid), seeds=5)
+    labels = [variant.label for variant in planned.variants]
+    noise = np.random.default_rng(0).normal(0, 0.1, (5, len(labels)))
+    results = make_results(
+        planned,
+        lambda variant, seed: (
+            20 * (1 + labels.index(variant.label)) * math.exp(noise[seed, labels.index(variant.label)])
+        ),
+    )
+    grid_figures.draw_figures(results, FigurePath(tmp_path))
+    assert len(figures) >= 7
+    faults = [fault for figure in figures for fault in find_faults(figure)]
+    assert faults == []
+
+
+def test_faults_of_a_figure_are_found(tmp_path: Path, figures: list[Figure]) -> None:
+    with style.open_figure(FigurePath(tmp_path / "a.png"), 2.0) as figure:
+        axes = figure.subplots()
+        axes.set_xticks([0, 0.001], ["the first", "the second"])
+        axes.set_title("wide " * 60)
+    faults = find_faults(figures[0])
+    assert len(faults) == 2
+    assert "wide" in faults[0]
+    assert "the first" in faults[1]
+    assert "the second" in faults[1]
+
+
+def test_effect_is_shown_until_it_gets_no_further_seed() -> None:
+    """Its interval was decided at the second look; nobody added seeds to it afterwards."""
+    asked = plan(load_grid("dropout"), seeds=12)
+    errors = {variant.label: np.random.default_rng(i).normal(0, 0.04, 12) for i, variant in enumerate(asked.variants)}
+
+    def fid(variant: Variant, seed: int) -> float:
+        gain = 1.0 if variant.levels["dropout"] == "channels-25" else 0.0
+        return 20 * math.exp(gain + errors[variant.label][seed])
+
+    looks = replay_looks(asked, make_results(asked, fid).runs).looks
+    first, *_, last = zip(*(look.effects for look in looks), strict=True)
+    assert [effect.name for effect in (first[0], last[0])] == ["dropout channels-25", "dropout elements-50"]
+    assert len(effect_plots._until_stopped(first)) == 1  # found at once
+    assert effect_plots._until_stopped(last) == last  # it stays open
+    assert len(looks) > 4
+
+
+def test_rate_of_none_is_a_point_at_zero_with_its_number(tmp_path: Path, figures: list[Figure]) -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=5), lambda _, seed: 20.0 + seed)
+    training.plot_stability(results.comparable.runs, Style(results.labels), FigurePath(tmp_path / "stability.png"))
+    rates = figures[0].axes[0]
+    points = [line for line in rates.lines if line.get_marker() in ("X", "o")]
+    bars = [line for line in rates.lines if line not in points]
+    assert [np.asarray(point.get_xdata()).tolist() for point in points] == [[0.0]] * 6
+    assert max(bar.get_linewidth() for bar in bars) < 1
+    assert [np.asarray(bar.get_xdata())[0] for bar in bars] == [0.0] * 6
+    assert [text.get_text() for text in rates.texts] == ["0 of 5"] * 6
+
+
+def test_no_line_joins_variants_in_the_figure_of_cost(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = pd.DataFrame({"variant": ["a", "b", "c"], "fid": [20.0, 10.0, 5.0], "train_sec": [10.0, 15.0, math.nan]})
+    quality.plot_cost(runs, Style(["a", "b", "c"]), FigurePath(tmp_path / "cost.png"))
+    (axes,) = figures[0].axes
+    assert axes.get_legend_handles_labels()[1] == ["a", "b"]  # the times of c do not compare
+    assert all(np.size(line.get_xdata()) == 1 for line in axes.lines)
+
+
+def refuse_to_draw(path: FigurePath) -> None:
+    raise UserError(f"{path.path.name}: cannot be read")
+
+
+def die(survivor: int, path: FigurePath) -> None:
+    """End the process that draws, unless it is the survivor."""
+    if os.getpid() != survivor:
+        os._exit(1)
+    path.path.write_bytes(b"drawn")
+
+
+@pytest.mark.slow
+def test_figure_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=2), lambda _, seed: 20.0 + seed)
+    runs, look = results.runs, Style(results.labels)
+    names = [f"{number}.png" for number in range(6)]
+    for num_processes in (1, 3):
+        seen: list[str] = []
+        with FigurePool(num_processes, lambda path, seen=seen: seen.append(path.name)) as pool:  # type: ignore[misc]
+            for name in names:
+                FigurePath(tmp_path / str(num_processes), pool=pool).draw(name, quality.plot_quality, runs, look, name)
+        assert sorted(seen) == names
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_error_of_a_figure_ends_the_report(tmp_path: Path, num_processes: int) -> None:
+    def draw_all() -> None:
+        with FigurePool(num_processes) as pool:
+            FigurePath(tmp_path, pool=pool).draw("a.png", refuse_to_draw)
+            for thread in pool._threads:  # so that the other process draws it
+                while thread.is_alive() and not pool._errors:
+                    time.sleep(0.01)
+
+    with pytest.raises(UserError, match=r"a\.png: cannot be read"):
+        draw_all()
+
+
+@pytest.mark.slow
+def test_figures_of_a_process_that_dies_are_drawn_here(tmp_path: Path) -> None:
+    with FigurePool(2) as pool:
+        for number in range(3):
+            FigurePath(tmp_path, pool=pool).draw(f"{number}.png", die, os.getpid())
+        pool._helpers[0].wait(60)
+    assert [(tmp_path / f"{number}.png").read_bytes() for number in range(3)] == [b"drawn"] * 3
 
 
 def draw_figure(path: Path) -> None:

@@ -20,6 +20,7 @@ from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
+from gan_ablate.reporting.formats import heading_anchor
 from gan_ablate.reporting.front_page import make_front_page
 from gan_ablate.reporting.report import DocumentPage, cite, make_document_pages, write_report
 from tests.reporting.conftest import PIXEL
@@ -74,11 +75,32 @@ def test_every_link_leads_to_a_file(whole: Path) -> None:
     for path in (whole / "report.md", whole / "bn_label_smooth" / "report.md"):
         targets = re.findall(r"\]\(([^)]+)\)", path.read_text("utf-8"))
         assert len(targets) >= 5
-        for target in targets:
+        for target in (target.partition("#")[0] for target in targets):
             assert (path.parent / target).is_file(), target
             if target.endswith((".png", ".webp")):
                 with Image.open(path.parent / target) as picture:
                     assert picture.width <= 1000
+
+
+def test_words_in_table_heads_lead_to_headings_of_the_page_on_methods(example: Path) -> None:
+    headings = re.findall(r"^##+ (.+)$", (example / "methods.md").read_text("utf-8"), re.MULTILINE)
+    anchors = [heading_anchor(heading) for heading in headings]
+    assert len(set(anchors)) == len(anchors)
+    known, plain = set(), set()
+    for name in ("bn_label_smooth", "dropout", "precision", "representation"):
+        text = (example / name / "report.md").read_text("utf-8")
+        known |= set(re.findall(r"\]\(\.\./methods\.md#([^)]+)\)", text))
+        for head in re.findall(
+            r"^(\|.+)\n\|-", re.sub(r"## Training.+?\n## ", "", text, flags=re.DOTALL), re.MULTILINE
+        ):
+            plain |= {cell.strip() for cell in head.strip("|").split("|") if "](" not in cell}
+    assert known <= set(anchors)
+    assert {"decisions", "adjusted-intervals", "collapse", "kid", "step-time", "trajectories"} <= known
+    # These say what they are.
+    assert plain <= {
+        "", "variant", "what", "value", "claim", "measured", "control", "labelled images", "D's features",
+        "untrained D's", "raw pixels", "images/s", "training s", "final scores s",
+    }  # fmt: skip
 
 
 def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
@@ -106,6 +128,18 @@ def test_it_is_restored_byte_for_byte_from_the_records(whole: Path) -> None:
         path.unlink()
     write_report(whole)
     assert {path: path.read_bytes() for path in made} == before
+
+
+def test_progress_names_every_page_and_figure(tmp_path: Path, no_figures: None) -> None:
+    store, _ = save_equal_runs(tmp_path)
+    names: list[str] = []
+    write_report(store.root, progress=names.append)
+    assert names.count("beta1") == 1
+    written = {
+        path.relative_to(store.root).as_posix() for path in store.root.glob("**/*.png") if "runs" not in path.parts
+    }
+    assert written == {name for name in names if name.endswith(".png")}
+    assert len(set(names)) == len(names)
 
 
 def test_an_animation_shows_every_sample_grid_of_a_run(whole: Path) -> None:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import plan
 from gan_ablate.reporting.variant_tables import (
     cost_table,
-    definitions_table,
     scores_table,
     setup_table,
     stability_table,
@@ -47,6 +47,8 @@ def test_setup_names_budget_and_preset_once(results: GridResults) -> None:
     assert "seeds 0 to 1" in table
 
 
-def test_every_outcome_is_defined() -> None:
-    table = definitions_table()
-    assert all(outcome.title in table for outcome in OUTCOMES.values())
+def test_columns_of_only_dashes_are_left_out_and_a_table_of_them_is_none(results: GridResults) -> None:
+    times = ["step_ms_median", "step_ms_p10", "step_ms_p90", "images_per_sec", "train_sec", "scoring_sec"]
+    untimed = results.summary.assign(**dict.fromkeys(times, math.nan))
+    assert cost_table(untimed).splitlines()[0].split() == ["|", "variant", "|", "process", "peak,", "MiB", "|"]
+    assert cost_table(untimed.assign(peak_memory_mib=math.nan)) == ""

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
-from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.plots.style import (
     DECISION_STYLES,
     FID,
@@ -41,7 +40,24 @@ if TYPE_CHECKING:
 MAX_TITLE = 60
 """The most characters of a grid's title that a figure shows."""
 
-INTERACTIONS_CAPTION = "Does it depend on the other factors? Lines in parallel do not interact"
+INTERACTIONS_CAPTION = "Interactions"
+INTERACTIONS_NOTE = (
+    "Look for lines that are not parallel. Bars are 95 % intervals of the means. A title has the interaction with its "
+    "adjusted interval."
+)
+FOREST_NOTE = (
+    "Look for thin bars that miss zero, or that lie within the grey band, the margin. Thin bars are adjusted "
+    "intervals: decisions rest on them. Thick bars are 95 % intervals."
+)
+TRAJECTORIES_NOTE = (
+    "Look for a line that crosses zero: there the answer changes with the length of training. Blue bands are intervals "
+    "adjusted for all effects at that step. The grey band is the margin. A dashed line is the step from which the "
+    "answer holds."
+)
+LOOKS_NOTE = (
+    "Look for the number of seeds at which a blue band misses zero, or lies within the grey one, the margin. Blue "
+    "bands are adjusted intervals that hold at every look. A line ends where the effect got no further seed."
+)
 
 FOREST_KEY = (
     "thick: 95 % · thin: adjusted for all of these · blue: better · red: worse · green: does not matter · "
@@ -107,7 +123,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | 
 
 
 def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
-    """Draw the adjusted interval of every question on FID at every look, a panel each.
+    """Draw the adjusted interval of every effect on FID at every look until its seeds stop, a panel each.
 
     Args:
         looks: in order, at least one.
@@ -120,7 +136,20 @@ def plot_looks(looks: Sequence[InterimAnalysis], path: FigurePath) -> None:
         next((num for num, effect in zip(seeds, effects, strict=True) if effect.decision != "inconclusive"), None)
         for effects in trajectories
     ]
-    _plot_panels(seeds, trajectories, settled, "seeds", "settled at {:,} seeds", path)
+    shown = [_until_stopped(effects) for effects in trajectories]
+    _plot_panels(seeds, shown, settled, "seeds", "settled at {:,} seeds", path)
+
+
+def _until_stopped(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """Leave out the looks after a decision at which the effect got no further seed."""
+    last = len(effects) - 1
+    while (
+        last > 0
+        and effects[last - 1].decision != "inconclusive"
+        and effects[last - 1].estimate.num_seeds == effects[last].estimate.num_seeds
+    ):
+        last -= 1
+    return effects[: last + 1]
 
 
 def plot_trajectories(trajectories: Sequence[Trajectory], path: FigurePath) -> None:
@@ -148,13 +177,14 @@ def _plot_panels(
     with open_figure(path, (2.7 if num_columns == 2 else 2.0) * num_rows + 0.4) as figure:
         panels = lay_out_panels(figure, len(trajectories), num_columns, share_y=False)
         for axes, effects, mark in zip(panels, trajectories, marked, strict=True):
-            _draw_trajectory(axes, places, effects)
+            _draw_trajectory(axes, places[: len(effects)], effects)
+            axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
             words = f"{effects[0].name}\n{effects[-1].decision}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"
             axes.set_title(words, fontsize=9 if num_columns == 2 else 7.5)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         figure.supxlabel(what, fontsize=10)
         figure.supylabel("change of FID", fontsize=10)
 
@@ -168,9 +198,10 @@ def _draw_trajectory(axes: Axes, places: Sequence[int], effects: Sequence[Effect
         np.clip([getattr(effect.adjusted, end) for effect in effects], -_SEEDS_REACH, _SEEDS_REACH)
         for end in ("low", "high")
     ]
+    if len(places) == 1:  # a band has no width
+        axes.vlines(places, *bounds, color="C0", alpha=0.4, lw=2.4)
     axes.fill_between(places, *bounds, color="C0", alpha=0.25, lw=0)
     axes.plot(places, [effect.estimate.value for effect in effects], "o-", color="C0", ms=4)
-    axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
     percent_axis(axes, "y")
 
 
@@ -259,7 +290,7 @@ def plot_interactions(
                 log_axis(axes, "y")
             axes.legend(frameon=False, fontsize=8)
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
-            words = [change_text(e, e.shown) for e in found if e.estimate.num_seeds]
+            words = [adjusted_text(e) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)

@@ -35,6 +35,17 @@ if TYPE_CHECKING:
     from gan_ablate.reporting.plots.style import FigurePath
 
 
+RUNS_NOTE = (
+    "Look for a ring far from the others of its row: one lucky or unlucky run. Rings are seeds, filled markers means. "
+    "Bars are 95 % intervals of the means."
+)
+
+COST_NOTE = (
+    "Look for variants further down and to the left. Bars are 95 % intervals of the means over seeds. Where bars "
+    "overlap, the order of two variants is not known. Variants whose times do not compare are left out."
+)
+
+
 def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: FigurePath, outcome: Outcome = FID) -> None:
     """Draw an outcome of every run, a row for each variant, with the mean and its interval.
 
@@ -51,7 +62,7 @@ def plot_quality(runs: pd.DataFrame, style: Style, floor: str, path: FigurePath,
         axes = figure.add_subplot()
         draw_quality(axes, runs, style, outcome)
         axes.set_title(floor, loc="right", fontsize=8, color="0.35")  # no line: the axis need not reach it
-        axes.set_xlabel(f"{axis_words(outcome)} ({outcome.goodness}); rings are seeds, bars 95 % intervals")
+        axes.set_xlabel(f"{axis_words(outcome)} ({outcome.goodness})")
 
 
 def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome = FID) -> None:
@@ -73,17 +84,21 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
 
 
 def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
-    """Draw FID against the training time of a run, a point with intervals for each variant, and the Pareto front.
+    """Draw FID against the training time of a run, a point with intervals for each variant.
+
+    No line joins the best: a front of means would pass through noise.
 
     Args:
         runs: columns variant, fid, train_sec.
         style: of the variants.
         path: the PNG to write.
     """
-    is_split = len(style.panels) > 1
-    with open_figure(path, 2.8 * -(-len(style.panels) // 3) + 0.5 if is_split else 4.2) as figure:
-        panels = lay_out_panels(figure, len(style.panels))
-        for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
+    known, is_split = list_timed(runs), len(style.panels) > 1
+    shown = {title: [label for label in labels if label in known] for title, labels in style.panels.items()}
+    shown = {title: labels for title, labels in shown.items() if len(labels) > 1} or shown
+    with open_figure(path, 2.8 * -(-len(shown) // 3) + 0.5 if is_split else 4.2) as figure:
+        panels = lay_out_panels(figure, len(shown))
+        for axes, (title, labels) in zip(panels, shown.items(), strict=True):
             _draw_costs(axes, runs, style, labels)
             axes.margins(x=0.15)
             if is_split:
@@ -98,22 +113,19 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
             draw_legend(figure, panels[0])
 
 
+def list_timed(runs: pd.DataFrame) -> set[str]:
+    """List the variants that have an FID and training seconds that compare."""
+    return set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"])
+
+
 def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> None:
-    points: list[tuple[float, float]] = []
     for label in labels:
         rows = runs.loc[runs["variant"] == label]
         fid = mean_on_scale(rows["fid"].to_numpy(np.float64), is_ratio=True)
         seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
-        if fid.num_seeds == 0 or seconds.num_seeds == 0:
-            continue
-        points.append((seconds.value, fid.value))
         bars: Any = {"xerr": _error_bar(seconds), "yerr": _error_bar(fid)}
         look: Any = {"fmt": style.markers[label], "color": style.colours[label], "ms": 8, "capsize": 3, "label": label}
         axes.errorbar(seconds.value, fid.value, **bars, **look)
-    front = pareto_front(points)
-    if len(front) > 1:  # one variant that is cheapest and best is no line
-        words = "Pareto front of the means"
-        axes.step(*zip(*front, strict=True), where="post", color="0.5", lw=1, ls="--", zorder=0, label=words)
 
 
 def _error_bar(estimate: Estimate) -> list[list[float]] | None:
@@ -121,19 +133,6 @@ def _error_bar(estimate: Estimate) -> list[list[float]] | None:
     if not np.isfinite(estimate.low):
         return None
     return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Find the points that no other point beats in both cost and score, cheapest first.
-
-    Args:
-        points: pairs of cost and score, both better when lower.
-    """
-    front: list[tuple[float, float]] = []
-    for cost, score in sorted(points):
-        if not front or score < front[-1][1]:
-            front.append((cost, score))
-    return front
 
 
 def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: FigurePath) -> None:
@@ -163,7 +162,7 @@ def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: Fig
     with _open_panels(path, list(runs), 0.45 * len(style.colours) + 1.0, share_x=False) as (figure, by_name):
         for name, of_block in runs.items():
             draw_quality(by_name[name], of_block, style)
-        figure.supxlabel("FID, log scale (lower is better); rings are seeds, bars 95 % intervals", fontsize=10)
+        figure.supxlabel("FID, log scale (lower is better)", fontsize=10)
 
 
 def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
+from gan_ablate.reporting.plots import FigurePool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -83,13 +85,30 @@ class FigurePath:
     Attributes:
         path: of the PNG, or of the folder.
         as_pdf: whether each figure is also written as PDF, for papers.
+        pool: draws the figures of this folder.
     """
 
     path: Path
     as_pdf: bool = False
+    pool: FigurePool = field(default_factory=FigurePool, compare=False, repr=False)
 
     def __truediv__(self, name: str) -> FigurePath:
-        return FigurePath(self.path / name, self.as_pdf)
+        return FigurePath(self.path / name, self.as_pdf, self.pool)
+
+    def __reduce__(self) -> tuple[type[FigurePath], tuple[Path, bool]]:
+        return FigurePath, (self.path, self.as_pdf)  # another process gets no pool
+
+    def draw(self, name: str, plot: Callable[..., object], *arguments: object, **options: object) -> None:
+        """Let the pool draw a figure of this folder.
+
+        Args:
+            name: of the figure's file.
+            plot: its last positional argument is the ``FigurePath``.
+            arguments: its other arguments.
+            options: its arguments behind the path.
+        """
+        path = self / name
+        self.pool.submit(path.path, plot, *arguments, path, **options)
 
 
 @contextmanager
@@ -110,13 +129,15 @@ def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
         yield figure
-        drawn, paper = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", metadata={"Software": None})
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()  # ``savefig`` draws twice, and writes a PNG that nobody needs
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
         if path.as_pdf:
+            paper = io.BytesIO()
             figure.savefig(paper, format="pdf", metadata={"CreationDate": None})
             write_atomically(path.path.with_suffix(".pdf"), paper.getvalue())
     # 256 colours are enough for text and lines, at a third of the size.
-    save_picture(Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE), path.path, optimize=True)
+    save_picture(drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE), path.path, optimize=True)
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
@@ -230,7 +251,8 @@ def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
 def draw_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend of ``axes`` above the figure."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max((len(label) for label in labels), default=0) > 24 else 4
+    widest = 0.5 + 0.075 * max((len(label) for label in labels), default=0)  # inches, about
+    columns = max(1, min(4, int(WIDTH_INCHES / widest)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
