@@ -178,12 +178,21 @@ def report(
     _write_report(out, open_console(), figures_as_pdf=figures == "pdf")
 
 
-@app.command(epilog="Example: gan-ablate cite > methods.tex")
-def cite(out: OutOption = RESULTS) -> None:
-    """Write a paragraph for a paper's methods, with protocol, versions and hashes, and the BibTeX that it needs."""
-    from gan_ablate.reporting.report import cite as write_citation
+@app.command(epilog="Example: gan-ablate cite --to paper")
+def cite(
+    out: OutOption = RESULTS,
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to write to.  [default: the results folder]", callback=expand_home)
+    ] = None,
+) -> None:
+    """Write methods.tex, a paragraph for a paper, and references.bib, the BibTeX that it cites."""
+    from gan_ablate.reporting.report import write_citation
 
-    print(write_citation(out), end="")
+    methods, references = write_citation(out, to)
+    print(f"{methods}\n{references}\n\nIn a paper that is compiled in this folder:\n")
+    print(rf"    \input{{{methods.with_suffix('').as_posix()}}}")
+    print(r"    \bibliographystyle{plain}")
+    print(rf"    \bibliography{{{references.with_suffix('').as_posix()}}}")
 
 
 app.command(epilog="Example: gan-ablate judge runs.csv --factor batch_norm --factor lr --outcome fid:lower")(

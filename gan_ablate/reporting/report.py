@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
@@ -22,13 +22,13 @@ from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import write_blocks_page
-from gan_ablate.reporting.exports import render_html
-from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
+from gan_ablate.reporting.exports import render_html, seeds_text
+from gan_ablate.reporting.formats import PAGE_NAME, Page, count, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
 from gan_ablate.reporting.tables import verdicts_table
-from gan_ablate.reporting.variant_tables import definitions_table
+from gan_ablate.reporting.variant_tables import definitions_table, list_settings
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
@@ -197,43 +197,57 @@ def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -
     return verdicts_table(claim_verdicts, {}, to_root="../../") if claim_verdicts else ""
 
 
-@dataclass(frozen=True)
-class CitedGrid:
-    """What a citation says of a grid.
+class Citation(NamedTuple):
+    """What a paper's methods section says of a results folder, and the BibTeX of what it cites, each a file's text."""
 
-    Attributes:
-        results: of a grid with at least one finished run.
-        dataset_sha256: the first 12 digits.
-        num_seeds: the most seeds of a variant.
-    """
-
-    results: GridResults
-    dataset_sha256: str
-    num_seeds: int
+    methods: str
+    references: str
 
 
-def cite(out: str | Path) -> str:
-    r"""Write how the runs of a results folder were made, scored and compared, for the methods section of a paper.
+def write_citation(out: str | Path, to: str | Path | None = None) -> tuple[Path, Path]:
+    """Write how the runs of a results folder were made, scored and compared: ``methods.tex`` and ``references.bib``.
 
     Args:
         out: the results folder.
+        to: the folder to write to; by default the results folder.
 
     Returns:
-        LaTeX with ``\cite`` commands, followed by their BibTeX entries.
+        The paths of both files.
 
     Raises:
-        UserError: if the folder has no finished run.
+        UserError: if the folder has no finished run that is more than a smoke run, or cannot be written to.
     """
+    texts, folder = cite(out), Path(out if to is None else to)
+    paths = folder / "methods.tex", folder / "references.bib"
+    for path, text in zip(paths, texts, strict=True):
+        try:
+            write_atomically(path, text)
+        except OSError as refused:
+            raise UserError(f"--to {folder}: cannot be written to ({refused.strerror})") from None
+    return paths
+
+
+def cite(out: str | Path) -> Citation:
+    """Describe the runs of a results folder in LaTeX, with BibTeX for what it cites; smoke runs are left out."""
     store = Store(Path(out))
     every = [GridResults.load(store, name) for name in store.list_plans()]
-    every = [results for results in every if results.records]
-    if not every:
+    finished = [results for results in every if results.records]
+    if not finished:
         raise UserError(f"--out {out}: no run is finished in this folder yet; gan-ablate run --grid NAME does that")
-    text = " ".join(_write_paragraph(every).split())
+    cited = [results for results in finished if results.plan.budget != "smoke"]
+    left_out = ", ".join(results.name for results in finished if results.plan.budget == "smoke")
+    if not cited:
+        raise UserError(
+            f"--out {out}: only smoke runs, which answer nothing ({left_out}); valid: runs of --budget standard"
+        )
+    notes = [r"% Written by gan-ablate cite. \input this file in the text; \bibliography needs references.bib."]
+    notes += [f"% Left out, as smoke runs answer nothing: {left_out}."] if left_out else []
+    text = " ".join(_write_paragraph(cited).split())
     bib = resources.files("gan_ablate.reporting").joinpath("references.bib").read_text("utf-8")
-    known = {key: entry for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry)}
-    cited = [key for keys in re.findall(r"\\cite\{(.+?)\}", text) for key in keys.split(",")]
-    return "\n\n".join([text, *(known[key].strip() for key in dict.fromkeys(cited))]) + "\n"
+    known = {key: entry.strip() for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry.strip())}
+    keys = dict.fromkeys(key for found in re.findall(r"\\cite\{(.+?)\}", text) for key in found.split(","))
+    references = "\n\n".join(known[key] for key in keys).replace("VERSION", metadata.version("gan-ablate"))
+    return Citation("\n".join([*notes, text]) + "\n", references + "\n")
 
 
 def _write_paragraph(every: list[GridResults]) -> str:
@@ -242,20 +256,33 @@ def _write_paragraph(every: list[GridResults]) -> str:
         name: _join(environment.get(name) for environment in environments)
         for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
     }
+    commits = known["revision"].split(" and ")
+    settings = [list_settings(results) for results in every]
+    shared = {name: Counter(one[name] for one in settings).most_common(1)[0][0] for name in settings[0]}
+    grids = [
+        {
+            "title": results.plan.grid.title,
+            "factors": ", ".join(results.plan.grid.factors).replace("_", " "),
+            "size": f"{count(len(results.labels), 'variant')}, {count(len(results.runs), 'run')}, "
+            + seeds_text(results.runs.groupby("variant")["seed"].nunique()),
+            "differing": [text for name, text in of_grid.items() if text != shared[name] and text],
+        }
+        for results, of_grid in zip(every, settings, strict=True)
+    ]
     return fill_template(
         "citation.tex.j2",
         version=metadata.version("gan-ablate"),
         protocol=PROTOCOL_VERSION,
         known=known,
+        commits=f"{count(len(commits), 'commit')}, named in the records"
+        if len(commits) > 2
+        else f"commit{'s' * (len(commits) > 1)} {' and '.join(commits)}",
         machine=known["gpu"] or known["cpu"],
-        grids=[_describe_grid(results) for results in every],
+        shared=shared,
+        grids=grids,
+        is_scored=any(results.scored for results in every),
         intervals={results.plan.intervals for results in every},
     )
-
-
-def _describe_grid(results: GridResults) -> CitedGrid:
-    shas = _join(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
-    return CitedGrid(results, shas, max(results.runs.groupby("variant")["seed"].nunique()))
 
 
 def _join(values: Iterable[str | None]) -> str:

@@ -25,7 +25,7 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.exports import check_tensorboard, effects_as_latex, render_html, write_events, write_tables
 from gan_ablate.reporting.formats import Page
-from gan_ablate.reporting.report import cite
+from gan_ablate.reporting.report import write_citation
 from tests.synthetic import save_runs
 
 
@@ -271,8 +271,8 @@ def test_the_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
 
 PAPER = r"""
 \documentclass{article}
-\usepackage[margin=2cm]{geometry}
-\usepackage{booktabs}
+\usepackage[textwidth=3.25in]{geometry}
+\usepackage{booktabs,tabularx}
 \begin{document}
 BODY
 \end{document}
@@ -298,9 +298,8 @@ def test_tables_and_the_paragraph_are_typeset(tmp_path: Path) -> None:
         results = GridResults.load(store, planned.name)
         write_tables(results)
         body += [rf"\input{{{results.folder / name}}}" for name in ("summary.tex", "effects.tex")]
-    paragraph, *entries = cite(tmp_path).split("\n\n")
-    (tmp_path / "gan.bib").write_text("\n".join(entries), "utf-8")
-    body += [paragraph, r"\bibliographystyle{plain}", r"\bibliography{gan}"]
+    write_citation(tmp_path)
+    body += [r"\input{methods}", r"\bibliographystyle{plain}", r"\bibliography{references}"]
     (tmp_path / "paper.tex").write_text(PAPER.replace("BODY", "\n".join(body)), "utf-8")
     for command in ("pdflatex", "bibtex", "pdflatex", "pdflatex"):
         options = ["-interaction=nonstopmode", "-halt-on-error"] if command == "pdflatex" else []
