@@ -14,6 +14,7 @@ from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
 from gan_ablate.design.plan import name_blocks
@@ -21,12 +22,14 @@ from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.blocks_page import write_blocks_page
+from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
 from gan_ablate.reporting.exports import render_html, seeds_text
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
+from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.plots.training import plot_probes
 from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import definitions_table, list_settings
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
@@ -53,7 +56,8 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
 
     Args:
         out: the results folder.
-        figures_as_pdf: whether each figure is also written as PDF, for papers.
+        figures_as_pdf: whether every figure is drawn as PDF for papers, and nothing else is written: 3.25 inches wide
+            for a column, or 6.75 where there are several panels, with text of 7 and 8 points.
 
     Returns:
         The path of ``report.md``, the front page.
@@ -73,6 +77,9 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
         for name, of_grid in results.items()
     }
     root = FigurePath(store.root, as_pdf=figures_as_pdf)
+    if figures_as_pdf:
+        _draw_for_papers(results, titles, root)
+        return store.root / PAGE_NAME
     pages: list[Page] = [
         write_blocks_page(blocks, folder, root / folder)
         for blocks, folder in _name_folders(compare_blocks(results.values()))
@@ -87,6 +94,18 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
         write_atomically(store.root / page.path, page.markdown)
     write_atomically(store.root / "report.html", render_html(written, store.root))
     return store.root / front.path
+
+
+def _draw_for_papers(results: Mapping[str, GridResults], titles: Mapping[str, str], root: FigurePath) -> None:
+    for blocks, folder in _name_folders(compare_blocks(results.values())):
+        draw_blocks(blocks, root / folder)
+    draw_front(results, titles, root / FIGURE)
+    for name, of_grid in results.items():
+        if of_grid.records:
+            draw_figures(of_grid, root / name)
+            probes = tabulate_probes(of_grid.records)
+            if not probes.empty:
+                plot_probes(probes, root / name / PROBES_FILE)
 
 
 def _name_folders(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:

@@ -117,10 +117,11 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
     out = folder.path
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sections = [
-            _make_section(table, outcome, shown[outcome.name], folder, number)
-            for number, outcome in enumerate(outcomes)
-        ]
+        for one in [folder] * folder.as_pdf + [FigurePath(out)]:  # the page shows the PNGs
+            sections = [
+                _make_section(table, outcome, shown[outcome.name], one, number)
+                for number, outcome in enumerate(outcomes)
+            ]
         _write_tables(table, effects, _summarise(table, outcomes), out)
         page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
         write_atomically(out / PAGE_NAME, page.markdown)

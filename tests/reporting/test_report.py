@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_runs(store, planned, fid)
     broken = planned.variants[0].with_seed(3)
     store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
-    write_report(store.root, figures_as_pdf=True)
+    write_report(store.root)
     return store.root
 
 
@@ -88,9 +88,12 @@ def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
     assert shown.count('src="data:image/') == shown.count("<img ")
 
 
-def test_figures_are_also_drawn_as_pdf_for_papers(whole: Path) -> None:
+def test_figures_alone_are_drawn_as_pdf_for_papers(whole: Path) -> None:
     drawn = [whole / "effects.png", *(whole / "bn_label_smooth").glob("*.png")]
     assert len(drawn) == 10
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+    write_report(whole, figures_as_pdf=True)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     for picture in drawn:
         assert picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
