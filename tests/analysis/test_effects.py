@@ -427,3 +427,10 @@ def test_runs_of_seeds_and_variants_that_are_not_the_plans_are_left_out() -> Non
     found = estimate_effects(Design.of(fewer), pd.concat([strangers, runs.iloc[::-1]]))
     assert [effect.estimate for effect in found] == [effect.estimate for effect in expected]
     assert {effect.estimate.num_seeds for effect in found} == {2}
+
+
+def test_notebook_shows_an_effect_in_a_line() -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=3), lambda variant, _: 10.0 * (1 + ("0.9" in variant.label)))
+    effect = results.verdicts.effects("fid")[1]
+    assert effect._repr_html_().startswith("<b>beta1 0.9</b>: FID +100.0 % [")
+    assert effect._repr_html_().endswith(", 3 seeds")

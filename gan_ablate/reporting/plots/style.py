@@ -153,11 +153,11 @@ def _fit_paper(figure: Figure) -> None:
     for axes in figure.axes:
         panel = axes.get_window_extent().width / figure.dpi
         _break_lines(axes.yaxis.label, height)
-        for text in (*axes.get_children(), axes.xaxis.label):  # titles among them
-            if isinstance(text, Text) and text not in axes.texts:
-                _break_lines(text, width if text.get_horizontalalignment() == "right" else panel)
-    for text in figure.texts:
-        _break_lines(text, height if text.get_rotation() else width)
+        for child in (*axes.get_children(), axes.xaxis.label):  # titles among them
+            if isinstance(child, Text) and child not in axes.texts:
+                _break_lines(child, width if child.get_horizontalalignment() == "right" else panel)
+    for title in figure.texts:
+        _break_lines(title, height if title.get_rotation() else width)
     for columns in (3, 2, 1):
         figure.draw_without_rendering()
         for legend in list(figure.legends):
