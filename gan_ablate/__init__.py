@@ -1,21 +1,33 @@
 """An ablation benchmark suite for GANs: what helps, by how much, how surely, at what cost.
 
 ``load_grid`` reads a grid, and ``plan`` resolves it into runs. ``run_grid`` computes those that are missing,
-``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table, and ``write_report``
-writes the pages. ``estimate_effects`` and ``judge`` analyse any table of runs, and ``score_images`` scores any images.
+``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table of runs,
+``load_curves`` what is measured along training, and ``write_report`` writes the pages. ``estimate_effects`` and
+``judge`` analyse any table of runs, and ``score_images`` scores any images.
 """
 
+import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import estimate_effects, judge, run_grid, run_grids, run_until_settled
+from gan_ablate.api import (
+    LeftOutWarning,
+    estimate_effects,
+    judge,
+    list_grids,
+    run_grid,
+    run_grids,
+    run_until_settled,
+)
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, RunObserver
 
 if TYPE_CHECKING:
-    from gan_ablate.reporting.report import write_report
+    from gan_ablate.analysis.results import load_curves, tabulate_plan
+    from gan_ablate.reporting.report import write_citation, write_report
     from gan_ablate.scoring.image_scores import score_images
 
 __version__ = metadata.version("gan-ablate")
@@ -23,11 +35,15 @@ __version__ = metadata.version("gan-ablate")
 __all__ = [
     "Compute",
     "Grid",
+    "LeftOutWarning",
     "Plan",
     "RunObserver",
+    "UserError",
     "__version__",
     "estimate_effects",
     "judge",
+    "list_grids",
+    "load_curves",
     "load_grid",
     "load_results",
     "plan",
@@ -35,8 +51,20 @@ __all__ = [
     "run_grids",
     "run_until_settled",
     "score_images",
+    "tabulate_plan",
+    "write_citation",
     "write_report",
 ]
+
+
+_MODULES = {
+    "load_curves": "gan_ablate.analysis.results",
+    "score_images": "gan_ablate.scoring.image_scores",
+    "tabulate_plan": "gan_ablate.analysis.results",
+    "write_citation": "gan_ablate.reporting.report",
+    "write_report": "gan_ablate.reporting.report",
+}
+"""Functions that need pandas, PyTorch or matplotlib. They are imported when they are first used: that takes seconds."""
 
 
 def __dir__() -> list[str]:
@@ -44,13 +72,6 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the functions that need PyTorch or matplotlib when they are first used: that takes seconds."""
-    if name == "score_images":
-        from gan_ablate.scoring.image_scores import score_images
-
-        return score_images
-    if name == "write_report":
-        from gan_ablate.reporting.report import write_report
-
-        return write_report
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, Unpack
 
 from gan_ablate.analysis.table import load_results
+from gan_ablate.design.grid import list_grids as list_shipped
 from gan_ablate.design.plan import Plan, name_blocks
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
@@ -73,9 +74,26 @@ def run_grid(
         return tables[0]
     import pandas as pd  # a second that other commands need not pay
 
-    for table, words in zip(tables, name_blocks(blocks), strict=True):
-        table.insert(0, "block", words)
-    return pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
+    names = name_blocks(blocks)
+    for table, words in zip(tables, names, strict=True):
+        table.insert(0, "block", pd.Series(pd.Categorical([words] * len(table), names), table.index))
+    return pd.concat(tables, ignore_index=True)
+
+
+def list_grids(out: str | Path | None = None) -> list[str]:
+    """List the names of the grids in a results folder, for ``load_results``; without a folder, of the shipped grids.
+
+    >>> from gan_ablate import list_grids, load_grid, plan, run_grid
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> list_grids("results")
+    ['beta1']
+    >>> "dropout" in list_grids()
+    True
+
+    Args:
+        out: the results folder.
+    """
+    return list_shipped() if out is None else Store(Path(out)).list_plans()
 
 
 def run_grids(
@@ -286,7 +304,7 @@ class TableDesign(TypedDict, total=False):
 
 
 def estimate_effects(
-    runs: str | Path | pd.DataFrame, *, outcome: str = "fid", **design: Unpack[TableDesign]
+    runs: str | Path | pd.DataFrame, *, outcome: str = "fid", short: bool = False, **design: Unpack[TableDesign]
 ) -> pd.DataFrame:
     """Estimate what each level changes of an outcome, from a table of runs.
 
@@ -306,12 +324,14 @@ def estimate_effects(
         outcome: a column, and what is better: ``"fid:lower"``, ``"accuracy:higher"``; with ``:ratio`` or
             ``:difference`` behind it, how it is compared: by default as ratios if all values are above zero. Outcomes
             of this program, such as ``"fid"``, need only their name.
+        short: whether to return only the columns that one reads first, with adjusted intervals.
         **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:
         One row per effect, main effects first, then interactions: ``effect``, ``decision`` (``lower``, ``higher``,
-        ``negligible`` or ``inconclusive``), ``value``, ``low`` and ``high`` (log ratios, or differences),
-        ``percent_change``, ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and others.
+        ``negligible`` or ``inconclusive``), ``percent_change`` with its intervals, ``value``, ``low`` and ``high`` (log
+        ratios, or differences), ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and
+        others.
 
     Raises:
         UserError: naming column, row and value that are not valid.
@@ -320,7 +340,14 @@ def estimate_effects(
     from gan_ablate.analysis.table import tabulate_effects
 
     table, outcomes = _read_runs(runs, [outcome], design)
-    return tabulate_effects([effect for one in outcomes for effect in estimate(table.design, table.runs, one)])
+    (one,) = outcomes
+    effects = tabulate_effects(estimate(table.design, table.runs, one))
+    if not short:
+        return effects
+    change = ["value", "adjusted_low", "adjusted_high"]
+    if one.scale == "ratio":
+        change = ["percent_change", "percent_change_adjusted_low", "percent_change_adjusted_high"]
+    return effects[["effect", "answer", *change, "p_holm", "num_seeds", "needed_seeds"]]
 
 
 def judge(

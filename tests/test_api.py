@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gan_ablate
 from gan_ablate import api
 from gan_ablate.analysis.allocation import InterimAnalysis
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import run_grid, run_grids, run_until_settled
+from gan_ablate.api import list_grids, run_grid, run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
@@ -236,6 +237,8 @@ def test_blocks_lie_side_by_side_and_one_command_more_adds_one(tmp_path: Path, m
     of_digits = runs.loc[runs["block"] == "mnist-10k"].drop(columns="block")
     assert list(of_digits["run_id"]) == list(alone["run_id"])
     assert runs["fid"].dtype == float
+    assert object not in set(runs.dtypes)
+    assert list(runs["block"].cat.categories) == ["mnist-10k", "fashion-mnist"]
 
 
 def test_every_block_is_sequential_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,3 +300,17 @@ def test_grids_share_their_runs_and_each_has_its_table(tmp_path: Path, tiny_grid
     assert [len(table) for table in tables] == [2, 3]
     assert set(tables[0]["run_id"]) < set(tables[1]["run_id"])
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 3
+
+
+def test_public_names_are_listed_and_are_there() -> None:
+    assert set(dir(gan_ablate)) == set(gan_ablate.__all__)
+    assert all(getattr(gan_ablate, name) is not None for name in gan_ablate.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'score'"):
+        _ = gan_ablate.score
+
+
+def test_grids_of_a_folder_are_listed_and_shipped_ones_without_one(tmp_path: Path) -> None:
+    assert list_grids(tmp_path / "none") == []
+    save_runs(Store(tmp_path), plan(load_grid("dropout"), seeds=2), lambda *_: 20.0)
+    assert list_grids(tmp_path) == ["dropout"]
+    assert {"beta1", "dropout"} <= set(list_grids())

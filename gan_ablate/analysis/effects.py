@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, assert_never
@@ -24,7 +25,7 @@ from gan_ablate.analysis.estimates import (
 )
 from gan_ablate.analysis.sequential import last_look_interval, seeds_to_settle, sequential_estimate
 from gan_ablate.analysis.tests import HolmTest, SignFlip, holm, sign_flip_test
-from gan_ablate.design.outcomes import OUTCOMES, Outcome
+from gan_ablate.design.outcomes import OUTCOMES, Outcome, percent_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +78,15 @@ class Effect:
     sides: NDArray[np.float64] = field(repr=False, compare=False)
     against: float | None = None
     confidence: float = CONFIDENCE
+
+    def _repr_html_(self) -> str:
+        """Show the effect in a notebook: its size, its adjusted interval, and its decision."""
+        values = [self.estimate.value, self.adjusted.low, self.adjusted.high]
+        is_ratio = self.outcome.scale == "ratio"
+        value, low, high = (f"{percent_change(x):+.1f}" if is_ratio else f"{x:+.3g}" for x in values)
+        name = html.escape(f"{self.name}{f', with {self.place}' if self.within else ''}")
+        change = f"{value}{' %' * is_ratio} [{low}, {high}]"
+        return f"<b>{name}</b>: {self.outcome.title} {change}, {self.decision}, {self.estimate.num_seeds} seeds"
 
     @property
     def name(self) -> str:

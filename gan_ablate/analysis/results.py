@@ -1,9 +1,10 @@
-"""Results of one grid: its records, table, summary, effects, verdicts and trajectories."""
+"""Results of one grid: its records, table, summary, effects, verdicts and trajectories; curves of grids as a table."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +16,21 @@ from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.estimates import log_scores, mean_estimate
 from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
-from gan_ablate.analysis.trajectories import Trajectory, find_unconverged, first_point, follow_effects, tabulate_curves
+from gan_ablate.analysis.trajectories import (
+    Trajectory,
+    find_unconverged,
+    first_point,
+    follow_effects,
+    tabulate_curves,
+    tabulate_histories,
+)
 from gan_ablate.design.outcomes import OUTCOMES
+from gan_ablate.design.plan import name_blocks
+from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record, ScoringRecord
-    from gan_ablate.execution.store import Store
 
 
 def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.DataFrame:
@@ -174,3 +181,75 @@ class GridResults:
     def is_complete(self) -> bool:
         """Whether every run has a result."""
         return len(self.runs) == self.plan.num_runs and "failed" not in set(self.runs["status"])
+
+
+_ALONG_TRAINING = ("loss_d", "loss_g", "d_real", "d_fake_before")
+"""Columns of a run's history: losses, and D's mean outputs on real images and, before its step, on fakes."""
+
+
+def load_curves(out: str | Path, grid: str | None = None) -> pd.DataFrame:
+    """Read FID, losses and D's outputs along training as one tidy table, for ``seaborn.relplot`` and the like.
+
+    >>> from gan_ablate import load_curves, load_grid, plan, run_grid
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> list(load_curves("results", "beta1")["quantity"].cat.categories)
+    ['fid', 'loss_d', 'loss_g', 'd_real', 'd_fake_before']
+
+    Args:
+        out: the results folder.
+        grid: the grid's name; by default all grids of the folder.
+
+    Returns:
+        One row per run, step and quantity: ``grid``, ``variant``, ``seed``, ``step``, ``quantity``, ``value``, and
+        ``train_sec``, the seconds of training so far, which only FID has. ``d_real`` and ``d_fake_before`` are means
+        of D(x) and D(G(z)) as probabilities. FID along training is of fewer images than FID at the end.
+
+    Raises:
+        UserError: if the folder has no such grid.
+    """
+    store = Store(Path(out))
+    parts = []
+    for name in store.list_plans() if grid is None else [grid]:
+        results = GridResults.load(store, name)
+        curves, histories = results.curves.rename(columns={"fid": "value"}), tabulate_histories(results.records)
+        quantities = [quantity for quantity in _ALONG_TRAINING if quantity in histories]
+        parts.append(curves.assign(grid=name, quantity="fid"))
+        parts += [
+            histories[["variant", "seed", "step"]].assign(grid=name, quantity=quantity, value=histories[quantity])
+            for quantity in quantities
+        ]
+    columns = ["grid", "variant", "seed", "step", "quantity", "value", "train_sec"]
+    table = pd.concat([part.reindex(columns=columns) for part in parts if len(part)] or [pd.DataFrame(columns=columns)])
+    kinds = {"seed": "int64", "step": "int64", "value": "float64", "train_sec": "float64"}
+    words = {name: pd.CategoricalDtype(list(dict.fromkeys(table[name]))) for name in ("grid", "variant", "quantity")}
+    return table.astype({**kinds, **words}).reset_index(drop=True)
+
+
+def tabulate_plan(plan: Plan) -> pd.DataFrame:
+    """Tabulate the variants of a plan: a row each, the baseline first.
+
+    >>> from gan_ablate import load_grid, plan, tabulate_plan
+    >>> tabulate_plan(plan(load_grid("beta1"), budget="smoke"))[["beta1", "num_seeds", "steps"]].values.tolist()
+    [['0.5', 2, 120], ['0.0', 2, 120], ['0.9', 2, 120]]
+
+    Args:
+        plan: from ``gan_ablate.plan``.
+
+    Returns:
+        A column ``block`` where there are several, a column per factor, then ``variant``, ``num_seeds``, ``steps``,
+        ``dataset`` and ``first_run``, the id of the run of the first seed.
+    """
+    blocks = plan.blocks
+    return pd.DataFrame(
+        {
+            **({"block": words} if len(blocks) > 1 else {}),
+            **variant.levels,
+            "variant": variant.label,
+            "num_seeds": len(plan.seeds_of(variant)),
+            "steps": variant.config.steps,
+            "dataset": variant.config.dataset,
+            "first_run": variant.run_id(plan.seeds[0]),
+        }
+        for words, block in zip(name_blocks(blocks), blocks, strict=True)
+        for variant in block.variants
+    )

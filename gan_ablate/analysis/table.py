@@ -44,14 +44,36 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
 
     Returns:
         One row per run that is over: a column per factor, ``variant``, ``seed``, ``status``, the scores, the costs.
-        Scores are missing where a run diverged, failed or has no scores.
+        Scores are missing where a run diverged, failed or has no scores. Factors, ``variant`` and ``status`` are
+        categories in the plan's order, counts are ``Int64``, flags are ``boolean``, all other numbers are floats.
 
     Raises:
         UserError: if the folder has no plan of that grid.
     """
     store = Store(Path(out))
     plan = store.load_plan(grid)
-    return tabulate_runs(plan, list(store.records(plan, with_earlier=True)))
+    return _type_columns(tabulate_runs(plan, list(store.records(plan, with_earlier=True))), plan)
+
+
+_COUNTS = ("classes_covered", "num_samples", "steps", "diverged_at")
+_FLAGS = ("collapsed", "fid_reached")
+_WORDS = ("run_id", "extractor")
+
+
+def _type_columns(runs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Give every column the type that its values have in any grid, also where all are missing."""
+    import pandas as pd
+
+    categories = {name: list(factor.levels) for name, factor in plan.grid.factors.items()}
+    for name, factor in plan.grid.factors.items():
+        categories[name].sort(key=lambda level, first=factor.baseline: level != first)  # type: ignore[misc]
+    categories |= {
+        "variant": [variant.label for variant in plan.variants],
+        "status": ["completed", "diverged", "failed"],
+    }
+    types: dict[str, Any] = dict.fromkeys(runs.columns.drop([*_WORDS, "seed"]), "float64")
+    types |= dict.fromkeys(_COUNTS, "Int64") | dict.fromkeys(_FLAGS, "boolean")
+    return runs.astype(types | {name: pd.CategoricalDtype(words) for name, words in categories.items()})
 
 
 def tabulate_runs(plan: Plan, records: Sequence[tuple[dict[str, str], str, Record]]) -> pd.DataFrame:
@@ -237,7 +259,9 @@ def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
     """Tabulate effects, a row each, with all their intervals and tests."""
     import pandas as pd  # a second that plan, list and status need not pay
 
-    return pd.DataFrame([tabulate_effect(effect) for effect in effects])
+    table = pd.DataFrame([tabulate_effect(effect) for effect in effects])
+    numbers = [name for name in table if table[name].map(type).isin([float, type(None)]).all()]
+    return table.astype({**dict.fromkeys(numbers, "float64"), "needed_seeds": "Int64"}) if len(table) else table
 
 
 def tabulate_effect(effect: Effect) -> dict[str, object]:
@@ -250,12 +274,12 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "within": effect.place,
         "interaction": effect.is_interaction,
         "decision": effect.decision,
+        **_percent(effect),
         "margin": effect.margin,
         "value": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
         "num_seeds": estimate.num_seeds,
-        **_percent(effect),
         "p": estimate.p,
         "p_holm": effect.test.p,
         "rejected": effect.test.is_rejected,

@@ -172,22 +172,40 @@ def list_command(
 @app.command(epilog="Example: gan-ablate report --figures pdf")
 def report(
     out: OutOption = RESULTS,
-    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
+    figures: Annotated[
+        Literal["pdf"] | None,
+        typer.Option(help="Only draw every figure as PDF for a paper: 3.25 or 6.75 inches wide, text of 7 points."),
+    ] = None,
     beside: Annotated[
         list[Path] | None,
         typer.Option(help="Another results folder with the same questions, to link and compare; remembered."),
     ] = None,
 ) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
-    _write_report(out, open_console(), figures_as_pdf=figures == "pdf", beside=beside or ())
+    if figures is None:
+        _write_report(out, open_console(), beside=beside or ())
+    else:
+        from gan_ablate.reporting.report import write_report
+
+        write_report(out, figures_as_pdf=True)
+        open_console().print(f"Figures for papers: {out}/*/*.pdf", soft_wrap=True)
 
 
-@app.command(epilog="Example: gan-ablate cite > methods.tex")
-def cite(out: OutOption = RESULTS) -> None:
-    """Write a paragraph for a paper's methods, with protocol, versions and hashes, and the BibTeX that it needs."""
-    from gan_ablate.reporting.report import cite as write_citation
+@app.command(epilog="Example: gan-ablate cite --to paper")
+def cite(
+    out: OutOption = RESULTS,
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to write to.  [default: the results folder]", callback=expand_home)
+    ] = None,
+) -> None:
+    """Write methods.tex, a paragraph for a paper, and references.bib, the BibTeX that it cites."""
+    from gan_ablate.reporting.report import write_citation
 
-    print(write_citation(out), end="")
+    methods, references = write_citation(out, to)
+    print(f"{methods}\n{references}\n\nIn a paper that is compiled in this folder:\n")
+    print(rf"    \input{{{methods.with_suffix('').as_posix()}}}")
+    print(r"    \bibliographystyle{plain}")
+    print(rf"    \bibliography{{{references.with_suffix('').as_posix()}}}")
 
 
 app.command(epilog="Example: gan-ablate judge runs.csv --factor batch_norm --factor lr --outcome fid:lower")(
@@ -260,10 +278,10 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _write_report(out: Path, console: Console, *, figures_as_pdf: bool = False, beside: Sequence[Path] = ()) -> None:
+def _write_report(out: Path, console: Console, *, beside: Sequence[Path] = ()) -> None:
     from gan_ablate.reporting.report import write_report  # pandas, SciPy, matplotlib: seconds that plan and list save
 
-    console.print(f"Report: {write_report(out, figures_as_pdf=figures_as_pdf, beside=beside)}")
+    console.print(f"Report: {write_report(out, beside=beside)}")
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -106,6 +107,19 @@ class Plan(Model):
         if isinstance(data, dict) and "cells" in data:
             return {"variants" if name == "cells" else name: value for name, value in data.items()}
         return data
+
+    def _repr_html_(self) -> str:
+        """Show the plan in a notebook: its size, and a row for every variant."""
+        names = [*self.baseline.levels, "seeds", "steps", "data set"]
+        rows: list[list[object]] = [
+            [*variant.levels.values(), len(self.seeds_of(variant)), variant.config.steps, variant.config.dataset]
+            for variant in self.variants
+        ]
+        lines: list[list[object]] = [[*names], *rows]
+        head, *body = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in line) for line in lines)
+        size = f"{len(rows):,} variants, {self.num_runs:,} runs, budget {self.budget}"
+        table = f"<thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody><tr>{'</tr><tr>'.join(body)}</tr></tbody>"
+        return f"<p><b>{html.escape(self.grid.title)}</b>: {size}</p><table>{table}</table>"
 
     @property
     def name(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -33,8 +34,49 @@ def open_console() -> Console:
     return Console(markup=False, emoji=False)
 
 
+NOTEBOOK_EVERY_SEC = 0.5
+NOTEBOOK_COLUMNS = 110
+"""Characters in a line of a notebook's output; a longer one wraps."""
+
 PLAIN_EVERY_SEC = 15.0
 """Seconds between two lines where there is no terminal: a log of a ten-minute grid stays a page long."""
+
+
+class NotebookView:
+    """What ``rich.live.Live`` is in a terminal, in a notebook: one output that is replaced, without ipywidgets.
+
+    Args:
+        console: the notebook's; lines that stay are printed on it, below the output.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._handle: Any = None
+        self._shown_at = 0.0
+
+    def start(self) -> None:
+        """Show an empty output."""
+        from IPython.display import HTML, display  # a notebook has it
+
+        self._handle = display(HTML(""), display_id=True)
+
+    def update(self, renderable: RenderableType) -> None:
+        """Replace the output, at most twice a second."""
+        if self._handle is not None and time.monotonic() - self._shown_at > NOTEBOOK_EVERY_SEC:
+            self._show(renderable)
+
+    def stop(self, renderable: RenderableType) -> None:
+        """Replace the output for the last time."""
+        if self._handle is not None:
+            self._show(renderable)
+
+    def _show(self, renderable: RenderableType) -> None:
+        from IPython.display import HTML
+
+        self._shown_at = time.monotonic()
+        page = Console(record=True, file=io.StringIO(), width=NOTEBOOK_COLUMNS, force_jupyter=False)
+        page.print(renderable)
+        self._handle.update(HTML(page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
 
 
 class Display(RunObserver):
@@ -74,7 +116,7 @@ class Display(RunObserver):
             TextColumn("{task.fields[left]}"),
         )
         self._task = self._bar.add_task("runs", total=num_done, completed=num_done, left="")
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._live = _open_view(console)
         self._has_begun = False
 
     def __enter__(self) -> Self:
@@ -86,8 +128,7 @@ class Display(RunObserver):
         if kind is None:
             self._begin()
         if self._live is not None and self._has_begun:
-            self._live.update(self._bar)
-            self._live.stop()
+            self._live.stop(self._bar)
 
     def _begin(self) -> None:
         if self._has_begun:
@@ -174,6 +215,23 @@ class Display(RunObserver):
             return ""
         pace = elapsed / done_sec if is_under_way else 1 / self._jobs
         return template.format(format_duration(left_sec * pace))
+
+
+class TerminalView(Live):
+    """A live display in a terminal, whose last state stays."""
+
+    def stop(self, renderable: RenderableType | None = None) -> None:
+        """End with something to show."""
+        if renderable is not None:
+            self.update(renderable)
+        super().stop()
+
+
+def _open_view(console: Console) -> TerminalView | NotebookView | None:
+    """Return what can be redrawn in a terminal or a notebook; None where there is neither."""
+    if console.is_jupyter:
+        return NotebookView(console)
+    return TerminalView(console=console, refresh_per_second=4) if console.is_terminal else None
 
 
 def format_duration(seconds: float) -> str:

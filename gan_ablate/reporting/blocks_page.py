@@ -17,11 +17,8 @@ from gan_ablate.reporting.sentences import adjusted_text, decided_text, effect_n
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import BlockedEffect, Blocks
-    from gan_ablate.analysis.results import GridResults
     from gan_ablate.reporting.plots.style import FigurePath
 
 _DIFFERS = {"differs": "yes", "alike": "no", "inconclusive": "inconclusive"}
@@ -76,11 +73,18 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
             for warning in warning_sentences(results)
         ],
         effects=_effects_table(blocks),
-        pictures=_draw_figures(blocks, by_name, folder),
+        pictures=draw_blocks(blocks, folder),
     )
 
 
-def _draw_figures(blocks: Blocks, by_name: Mapping[str, GridResults], folder: FigurePath) -> list[Picture]:
+def draw_blocks(blocks: Blocks, folder: FigurePath) -> list[Picture]:
+    """Draw the figures of a grid's blocks side by side.
+
+    Args:
+        blocks: of one grid.
+        folder: of the comparison.
+    """
+    by_name = dict(zip(blocks.names, blocks.results, strict=True))
     style = Style(blocks.results[0].labels)
     panels: dict[str, list[Effect | None]] = {
         name: [effect.within[name] for effect in blocks.effects] for name in blocks.names

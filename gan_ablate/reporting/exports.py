@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import numpy as np
-import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
-from gan_ablate.reporting.formats import escape_latex, fill_template, heading_anchor, number, p_text, rate_text
-from gan_ablate.reporting.sentences import adjusted_text, decision_words, effect_name
+from gan_ablate.reporting.formats import count, escape_latex, fill_template, heading_anchor, number, p_text
+from gan_ablate.reporting.sentences import adjusted_text, effect_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
+
+    import pandas as pd
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
@@ -47,13 +49,27 @@ def write_tables(results: GridResults) -> None:
     for name, table in (("runs", runs), ("summary", results.summary)):
         write_atomically(results.folder / f"{name}.csv", table_as_csv(table))
     write_atomically(results.folder / "effects.csv", effects_as_csv(results.verdicts.all_effects()))
-    summary = _to_latex(_paper_summary(results), "Variants", f"{results.name}-variants")
-    write_atomically(results.folder / "summary.tex", summary)
+    write_atomically(results.folder / "summary.tex", variants_as_latex(results))
     effects = results.verdicts.effects("fid")
     if effects:
-        write_atomically(results.folder / "effects.tex", effects_as_latex(effects, results.name))
+        write_atomically(results.folder / "effects.tex", effects_as_latex(effects, results.name, _describe(results)))
     else:
         (results.folder / "effects.tex").unlink(missing_ok=True)
+
+
+def _describe(results: GridResults) -> str:
+    """Say for a caption what was trained: ``Dropout in D (mnist-10k, 1,500 generator steps, 5 to 7 seeds)``."""
+    config = results.plan.baseline.config
+    steps = [f"{config.steps:,} generator steps"] if config.steps else []
+    seeds = results.runs.groupby("variant")["seed"].nunique()
+    facts = [config.dataset, *steps, seeds_text(seeds)]
+    return f"{results.plan.grid.title} ({', '.join(facts)})"
+
+
+def seeds_text(numbers: Iterable[int]) -> str:
+    """Write ``5 seeds``, or ``5 to 7 seeds``."""
+    fewest, *_, most = sorted([*numbers] * 2)
+    return count(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
 def table_as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
@@ -66,53 +82,83 @@ def effects_as_csv(effects: pd.DataFrame) -> str:
     return table_as_csv(effects, "%.12g")
 
 
-def effects_as_latex(effects: Sequence[Effect], name: str) -> str:
-    """Tabulate the effects on one outcome for a paper; the label is ``tab:NAME-effects``."""
-    title = effects[0].outcome.title
-    rows = [
-        {
-            "effect": effect_name(effect),
-            # A minus sign, no hyphen.
-            f"change of {title}": adjusted_text(effect).replace("-", "−"),
-            "p (Holm)": p_text(effect.test.p).removeprefix("= "),
-            "decision": decision_words(effect),
-            "seeds": str(effect.estimate.num_seeds),
-        }
-        for effect in effects
+def effects_as_latex(effects: Sequence[Effect], name: str, runs: str) -> str:
+    """Tabulate the effects on one outcome for a column of a paper; the label is ``tab:NAME-effects``.
+
+    Args:
+        effects: at least one.
+        name: for the label.
+        runs: what was trained, in words for the caption.
+    """
+    outcome, margin = effects[0].outcome, effects[0].margin
+    numbers = [effect.estimate.num_seeds for effect in effects]
+    has_numbers = len(set(numbers)) > 1
+    is_ratio = outcome.scale == "ratio"
+    rows = []
+    for effect, num_seeds in zip(effects, numbers, strict=True):
+        change = adjusted_text(effect).replace(" %", "").replace("-", "−")  # a minus sign, no hyphen
+        row = [effect_name(effect), change, p_text(effect.test.p).removeprefix("= "), effect.decision]
+        rows.append(row + [str(num_seeds)] * has_numbers)
+    headers = ["effect", f"{outcome.title}{', %' if is_ratio else ''}", "p", "decision"] + ["seeds"] * has_numbers
+    caption = [
+        f"{runs}: effects on {outcome.title}.",
+        f"The second column is the change of {outcome.title}{' in percent' if is_ratio else ''} against the baseline.",
+        f"Brackets are 95 % intervals, adjusted for all {count(len(effects), 'effect')}"
+        + ("." if effects[0].is_fixed else "; they stay valid however often one looks."),
+        "p is adjusted by Holm's procedure.",
     ]
-    caption = f"Effects on {title}, with intervals adjusted for all of them"
-    return _to_latex(pd.DataFrame(rows), caption, f"{name}-effects")
+    if margin is not None:
+        change_of_margin = f"{percent_change(margin):.3g} %" if is_ratio else f"{margin:.3g}"
+        caption.append(f"Negligible: within the margin of {change_of_margin}.")
+    return _to_latex(rows, headers, "lrl" + "r" * has_numbers, " ".join(caption), f"{name}-effects")
 
 
-def _paper_summary(results: GridResults) -> pd.DataFrame:
+def variants_as_latex(results: GridResults) -> str:
+    """Tabulate the variants of a grid for a column of a paper; the label is ``tab:NAME-variants``."""
     rows = []
     for row in results.summary.to_dict("records"):
-        scores = {}
-        if np.isfinite(float(row["fid"])):
-            low, high = (number(row[f"fid_{end}"]) for end in ("low", "high"))
-            scores = {"FID": f"{number(row['fid'])} [{low}, {high}]", "KID": number(row["kid"])}
+        low, high = (number(row[f"fid_{end}"]) for end in ("low", "high"))
+        interval = f" [{low}, {high}]" if np.isfinite(float(row["fid_low"])) else ""
         over = row["completed"] + row["diverged"]
         collapsed = f"{row['collapsed']}/{row['completed']}" if row["is_collapse_known"] else "–"
-        rows.append(
-            {
-                "variant": row["variant"],
-                **scores,
-                "ms a step": number(row["step_ms_median"]),
-                "diverged": rate_text(row["diverged"], over).split(" ")[0],
-                "collapsed": collapsed,
-                "seeds": str(row["completed"]),
-            }
-        )
-    return pd.DataFrame(rows).fillna("–")
-
-
-def _to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    r"""Write a table for ``\usepackage{booktabs}``, with all special characters of its cells escaped."""
-    shown = table.map(escape_latex).rename(columns=escape_latex)
-    text: str = shown.style.hide(axis="index").to_latex(
-        hrules=True, column_format="l" * len(table.columns), caption=escape_latex(caption), label=f"tab:{label}"
+        scores = [number(row["fid"]) + interval, number(row["kid"])] if results.scored else []
+        step_ms = number(row["step_ms_median"])
+        rows.append([row["variant"], *scores, step_ms, f"{row['diverged']}/{over}", collapsed])
+    headers = ["variant", *(["FID", "KID"] if results.scored else []), "ms/step", "div.", "coll."]
+    caption = [f"{_describe(results)}: variants."]
+    if results.scored:
+        caption.append("FID is the geometric mean over seeds; brackets are its 95 % intervals.")
+    caption.append("div., coll.: runs that diverged, of all; runs that collapsed, of those completed.")
+    return _to_latex(
+        rows, headers, ("lr" if results.scored else "") + "rrr", " ".join(caption), f"{results.name}-variants"
     )
-    return text.replace(r"\begin{table}", "\\begin{table}\n\\centering\\small")
+
+
+def _to_latex(rows: Sequence[Sequence[str]], headers: Sequence[str], columns: str, caption: str, label: str) -> str:
+    r"""Write a table that fits a column of 3.25 inches, with all special characters of its cells escaped.
+
+    Args:
+        rows: of the table.
+        headers: of the columns.
+        columns: the alignment of all columns but the first, whose lines break.
+        caption: as plain text.
+        label: without its prefix.
+    """
+    cells = [[escape_latex(cell) for cell in row] for row in (headers, *rows)]
+    head, *body = [" & ".join([first.replace(r"\_", r"\_\allowbreak{}"), *others]) + r" \\" for first, *others in cells]
+    lines = [
+        r"% Needs \usepackage{booktabs,tabularx}. As wide as the column that it stands in: 3.25 inches or more.",
+        r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        # The space of no width lets TeX hyphenate the first word of a cell.
+        rf"\begin{{tabularx}}{{\linewidth}}{{@{{}}>{{\raggedright\arraybackslash\hspace{{0pt}}}}X{columns}@{{}}}}",
+        r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabularx}",
+        r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 _INTERVAL = re.compile(r"((?:[+-]?[\d.,]+ (?:% )?)?\[[+-]?[\d.,]+ ?%?, [^\[\]<>]{1,30}\](?: %)?)")

@@ -1,4 +1,4 @@
-"""Formats: numbers and estimates as text, and page models as Markdown through templates."""
+"""Formats: numbers and estimates as text, round numbers for axes, and page models as Markdown through templates."""
 
 from __future__ import annotations
 
@@ -85,6 +85,38 @@ def p_text(p: float) -> str:
     # Two digits, or more where two would not show on which side of 0.05 it lies.
     texts = (f"{p:.{digits}g}" for digits in range(2, 6))
     return f"= {next((text for text in texts if (float(text) < level) == (p < level) and float(text) != level), p)}"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Choose round numbers between two positive ones for a logarithmic axis, at least three where possible."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in (
+        (1.0,),
+        (1.0, 3.0),
+        (1.0, 2.0, 5.0),
+        (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
+        [1 + step / 4 for step in range(36)],
+    ):
+        ticks = [float(step * 10.0**power) for power in range(first, last + 1) for step in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 3:
+            return inside if len(inside) <= 8 else inside[:: -(-len(inside) // 8)]
+    return [float(f"{tick:.3g}") for tick in (low * (high / low) ** (part / 4) for part in (1, 2, 3))]
+
+
+def percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
+    """Choose round changes in percent between two log ratios, zero among them, ``most`` fitting on the axis."""
+    below = (-1, -2, -5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
+    above = (1, 2, 5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
+    ticks = [0] if low <= 0 <= high else []
+    for side in (below, above):
+        last = 0.0
+        for tick in side:
+            place = math.log1p(tick / 100)
+            if low <= place <= high and abs(place - last) >= (high - low) / most:
+                ticks.append(tick)
+                last = place
+    return sorted(ticks)
 
 
 def signed(value: float, num_decimals: int = 0) -> str:

@@ -10,13 +10,14 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from urllib.parse import quote
 
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
 from gan_ablate.design.outcomes import OUTCOMES
@@ -26,15 +27,18 @@ from gan_ablate.design.run_fields import PROTOCOL_VERSION
 from gan_ablate.errors import UserError
 from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.store import Store
-from gan_ablate.reporting.blocks_page import write_blocks_page
-from gan_ablate.reporting.exports import render_html
-from gan_ablate.reporting.formats import PAGE_NAME, Page, fill_template
+from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
+from gan_ablate.reporting.exports import render_html, seeds_text
+from gan_ablate.reporting.formats import PAGE_NAME, Page, count, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
+from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots import FigurePool
 from gan_ablate.reporting.plots.style import FigurePath
+from gan_ablate.reporting.plots.training import plot_probes
 from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
+from gan_ablate.reporting.variant_tables import list_settings
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
@@ -67,7 +71,8 @@ def write_report(
 
     Args:
         out: the results folder.
-        figures_as_pdf: whether each figure is also written as PDF, for papers.
+        figures_as_pdf: whether every figure is drawn as PDF for papers, and nothing else is written: 3.25 inches wide
+            for a column, or 6.75 where there are several panels, with text of 7 and 8 points.
         beside: other results folders with the same questions, such as after other numbers of steps. The front page
             links them and says what they found. The folder remembers them; none keeps those of the last time.
         progress: called with the name of each page and figure that is finished: ``beta1``, ``beta1/effects.png``.
@@ -95,6 +100,9 @@ def write_report(
     num_processes = resolve_jobs(jobs, "cpu")
     with FigurePool(num_processes, lambda path: say(path.relative_to(store.root).as_posix())) as pool:
         root = FigurePath(store.root, figures_as_pdf, pool)
+        if figures_as_pdf:
+            _draw_for_papers(results, titles, root)
+            return store.root / PAGE_NAME
         pages: list[Page] = []
         for blocks, folder in _name_folders(compare_blocks(results.values())):
             pages.append(write_blocks_page(blocks, folder, root / folder))
@@ -148,6 +156,18 @@ def _read_places(path: Path) -> list[str]:
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise UserError(f"{path}: valid: a list of paths of folders; delete it, and name the folders with --beside")
     return places
+
+
+def _draw_for_papers(results: Mapping[str, GridResults], titles: Mapping[str, str], root: FigurePath) -> None:
+    for blocks, folder in _name_folders(compare_blocks(results.values())):
+        draw_blocks(blocks, root / folder)
+    draw_front(results, titles, root / FIGURE)
+    for name, of_grid in results.items():
+        if of_grid.records:
+            draw_figures(of_grid, root / name)
+            probes = tabulate_probes(of_grid.records)
+            if not probes.empty:
+                plot_probes(probes, root / name / PROBES_FILE)
 
 
 def _name_folders(comparisons: Sequence[Blocks]) -> list[tuple[Blocks, str]]:
@@ -258,43 +278,57 @@ def _tabulate_verdicts(document: Document, results: Mapping[str, GridResults]) -
     return verdicts_table(claim_verdicts, {}, {}, to_root="../../") if claim_verdicts else ""
 
 
-@dataclass(frozen=True)
-class CitedGrid:
-    """What a citation says of a grid.
+class Citation(NamedTuple):
+    """What a paper's methods section says of a results folder, and the BibTeX of what it cites, each a file's text."""
 
-    Attributes:
-        results: of a grid with at least one finished run.
-        dataset_sha256: the first 12 digits.
-        num_seeds: the most seeds of a variant.
-    """
-
-    results: GridResults
-    dataset_sha256: str
-    num_seeds: int
+    methods: str
+    references: str
 
 
-def cite(out: str | Path) -> str:
-    r"""Write how the runs of a results folder were made, scored and compared, for the methods section of a paper.
+def write_citation(out: str | Path, to: str | Path | None = None) -> tuple[Path, Path]:
+    """Write how the runs of a results folder were made, scored and compared: ``methods.tex`` and ``references.bib``.
 
     Args:
         out: the results folder.
+        to: the folder to write to; by default the results folder.
 
     Returns:
-        LaTeX with ``\cite`` commands, followed by their BibTeX entries.
+        The paths of both files.
 
     Raises:
-        UserError: if the folder has no finished run.
+        UserError: if the folder has no finished run that is more than a smoke run, or cannot be written to.
     """
+    texts, folder = cite(out), Path(out if to is None else to)
+    paths = folder / "methods.tex", folder / "references.bib"
+    for path, text in zip(paths, texts, strict=True):
+        try:
+            write_atomically(path, text)
+        except OSError as refused:
+            raise UserError(f"--to {folder}: cannot be written to ({refused.strerror})") from None
+    return paths
+
+
+def cite(out: str | Path) -> Citation:
+    """Describe the runs of a results folder in LaTeX, with BibTeX for what it cites; smoke runs are left out."""
     store = Store(Path(out))
     every = [GridResults.load(store, name) for name in store.list_plans()]
-    every = [results for results in every if results.records]
-    if not every:
+    finished = [results for results in every if results.records]
+    if not finished:
         raise UserError(f"--out {out}: no run is finished in this folder yet; gan-ablate run --grid NAME does that")
-    text = " ".join(_write_paragraph(every).split())
+    cited = [results for results in finished if results.plan.budget != "smoke"]
+    left_out = ", ".join(results.name for results in finished if results.plan.budget == "smoke")
+    if not cited:
+        raise UserError(
+            f"--out {out}: only smoke runs, which answer nothing ({left_out}); valid: runs of --budget standard"
+        )
+    notes = [r"% Written by gan-ablate cite. \input this file in the text; \bibliography needs references.bib."]
+    notes += [f"% Left out, as smoke runs answer nothing: {left_out}."] if left_out else []
+    text = " ".join(_write_paragraph(cited).split())
     bib = resources.files("gan_ablate.reporting").joinpath("references.bib").read_text("utf-8")
-    known = {key: entry for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry)}
-    cited = [key for keys in re.findall(r"\\cite\{(.+?)\}", text) for key in keys.split(",")]
-    return "\n\n".join([text, *(known[key].strip() for key in dict.fromkeys(cited))]) + "\n"
+    known = {key: entry.strip() for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry.strip())}
+    keys = dict.fromkeys(key for found in re.findall(r"\\cite\{(.+?)\}", text) for key in found.split(","))
+    references = "\n\n".join(known[key] for key in keys).replace("VERSION", metadata.version("gan-ablate"))
+    return Citation("\n".join([*notes, text]) + "\n", references + "\n")
 
 
 def _write_paragraph(every: list[GridResults]) -> str:
@@ -303,20 +337,33 @@ def _write_paragraph(every: list[GridResults]) -> str:
         name: _join(environment.get(name) for environment in environments)
         for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
     }
+    commits = known["revision"].split(" and ")
+    settings = [list_settings(results) for results in every]
+    shared = {name: Counter(one[name] for one in settings).most_common(1)[0][0] for name in settings[0]}
+    grids = [
+        {
+            "title": results.plan.grid.title,
+            "factors": ", ".join(results.plan.grid.factors).replace("_", " "),
+            "size": f"{count(len(results.labels), 'variant')}, {count(len(results.runs), 'run')}, "
+            + seeds_text(results.runs.groupby("variant")["seed"].nunique()),
+            "differing": [text for name, text in of_grid.items() if text != shared[name] and text],
+        }
+        for results, of_grid in zip(every, settings, strict=True)
+    ]
     return fill_template(
         "citation.tex.j2",
         version=metadata.version("gan-ablate"),
         protocol=PROTOCOL_VERSION,
         known=known,
+        commits=f"{count(len(commits), 'commit')}, named in the records"
+        if len(commits) > 2
+        else f"commit{'s' * (len(commits) > 1)} {' and '.join(commits)}",
         machine=known["gpu"] or known["cpu"],
-        grids=[_describe_grid(results) for results in every],
+        shared=shared,
+        grids=grids,
+        is_scored=any(results.scored for results in every),
         intervals={results.plan.intervals for results in every},
     )
-
-
-def _describe_grid(results: GridResults) -> CitedGrid:
-    shas = _join(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
-    return CitedGrid(results, shas, max(results.runs.groupby("variant")["seed"].nunique()))
 
 
 def _join(values: Iterable[str | None]) -> str:

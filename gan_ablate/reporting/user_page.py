@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -25,7 +26,6 @@ from gan_ablate.reporting.plots.style import FigurePath, Style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.user_table import Table
@@ -117,11 +117,12 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
     out = folder.path
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sections = [
-            _make_section(table, outcome, shown[outcome.name], folder, number)
-            for number, outcome in enumerate(outcomes)
-        ]
-        _write_tables(effects, _summarise(table, outcomes), out)
+        for one in [folder] * folder.as_pdf + [FigurePath(out)]:  # the page shows the PNGs
+            sections = [
+                _make_section(table, outcome, shown[outcome.name], one, number)
+                for number, outcome in enumerate(outcomes)
+            ]
+        _write_tables(table, effects, _summarise(table, outcomes), out)
         page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
         write_atomically(out / PAGE_NAME, page.markdown)
         write_atomically(out / "report.html", exports.render_html([page], out))
@@ -243,9 +244,11 @@ def _summarise(table: Table, outcomes: Sequence[Outcome]) -> list[dict[str, obje
     return rows
 
 
-def _write_tables(effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> None:
+def _write_tables(table: Table, effects: dict[str, list[Effect]], variants: list[dict[str, object]], out: Path) -> None:
     every = [effect for of_outcome in effects.values() for effect in of_outcome]
     write_atomically(out / "effects.csv", exports.effects_as_csv(tabulate_effects(every)))
     write_atomically(out / "variants.csv", exports.table_as_csv(pd.DataFrame(variants)))
     first = next(iter(effects.values()))
-    write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name))
+    seeds = exports.seeds_text(table.runs.groupby("variant")["seed"].nunique())
+    runs = f"{Path(table.source).name} ({seeds})"
+    write_atomically(out / "effects.tex", exports.effects_as_latex(first, out.name, runs))

@@ -1,4 +1,4 @@
-"""Markdown tables of variants: scores, stability, cost and setup."""
+"""Markdown tables of variants: scores, stability, cost and setup; settings in words."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
-from gan_ablate.reporting.formats import escape_markdown, number, rate_text, seed_text
+from gan_ablate.reporting.formats import escape_latex, escape_markdown, number, rate_text, seed_text
 from gan_ablate.reporting.sentences import INTERVAL_WORDS
 from gan_ablate.reporting.tables import lay_out, lay_out_known
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.gan import Loss, Penalty
 
 
 def variants_table(summary: pd.DataFrame) -> str:
@@ -155,3 +156,91 @@ def _interval_text(row: Mapping[Hashable, float], column: str) -> str:
 def _percent(log_deviation: float) -> str:
     """Write a standard deviation of logarithms as a percentage: 0.05 → 5 %."""
     return "–" if not math.isfinite(log_deviation) else f"{percent_change(log_deviation):.3g} %"
+
+
+_CITED_DATASETS = {
+    "mnist-10k": "lecun1998mnist",
+    "mnist": "lecun1998mnist",
+    "fashion-mnist": "xiao2017fashion",
+    "cifar10": "krizhevsky2009cifar",
+}
+_LOSSES = {"bce": "binary cross-entropy", "least_squares": "least-squares", "module": "user-defined"}
+_DESCRIBED = (
+    "batch_size",
+    "latent_dim",
+    "lr_g",
+    "lr_d",
+    "beta1",
+    "beta2",
+    "loss",
+    "penalty",
+    "init",
+    "dataset",
+    "scoring",
+)
+"""Fields that ``list_settings`` describes in words."""
+
+
+def list_settings(results: GridResults) -> dict[str, str]:
+    """Describe the settings of a grid's baseline in LaTeX, a text for each; equal settings have equal texts."""
+    plan, scored = results.plan, results.scored
+    config = plan.baseline.config
+    texts = dict.fromkeys(
+        ("networks", "latents", "batch", "optimiser", "rates", "betas", "loss", "penalty", "init"), ""
+    )
+    texts |= _list_trained_settings(results) if isinstance(config, RunConfig) else {"networks": "a user's script"}
+    others = [f"{path} {value}" for path, value in _flatten(plan.grid.set) if path.split(".")[0] not in _DESCRIBED]
+    key = _CITED_DATASETS.get(config.dataset)
+    hashes = dict.fromkeys(record.dataset_sha256[:12] for _, record in results.records if record.dataset_sha256)
+    texts |= {
+        "others": escape_latex(", ".join(others).replace("_", " ")),
+        "steps": f"{config.steps:,} generator steps" if config.steps else "",
+        "data": escape_latex(f"data set {config.dataset}")
+        + (rf"~\cite{{{key}}}" if key else "")
+        + f" (SHA-256 {' and '.join(hashes)})",
+        "scores": "not scored",
+        "design": f"{plan.grid.design} design",
+    }
+    if scored and scored[0].final is not None:
+        extractor = scored[0].extractor
+        cited = r"~\cite{szegedy2016inception}" if extractor == "inception" else ""
+        texts["scores"] = (
+            f"scored on {scored[0].final.num_samples:,} images against {scored[0].num_reference:,} held-out real ones, "
+            f"on {extractor} features{cited} (SHA-256 {scored[0].extractor_sha256[:12]})"
+        )
+    return texts
+
+
+def _list_trained_settings(results: GridResults) -> dict[str, str]:
+    """Describe how the baseline of a grid is trained, if no script of the user does it."""
+    config = results.plan.baseline.trained
+    is_dcgan, init = config.generator.kind == "dcgan", config.init
+    return {
+        "networks": f"preset {results.plan.grid.base}" + r", a DCGAN~\cite{radford2016dcgan}" * is_dcgan,
+        "latents": f"latents of {config.latent_dim} {config.latent_distribution} numbers",
+        "batch": f"batches of {config.batch_size} images",
+        "optimiser": r"the optimiser Adam~\cite{kingma2015adam}",
+        "rates": f"learning rates {config.lr_g:g} of G and {config.lr_d:g} of D",
+        "betas": rf"$\beta_1 = {config.beta1:g}$, $\beta_2 = {config.beta2:g}$",
+        "loss": f"{_describe_part(config.loss)} loss",
+        "penalty": "no penalty" if config.penalty.kind == "none" else f"{_describe_part(config.penalty)} penalty",
+        "init": rf"initial weights from $N(0, {init.std:g}^2)$"
+        if init.kind == "normal"
+        else "PyTorch's initial weights",
+    }
+
+
+def _describe_part(part: Loss | Penalty) -> str:
+    """Name the kind of a part and the settings that are not at their defaults: ``hinge``, ``r1 (gamma 1.0)``."""
+    changed = part.model_dump(exclude={"kind", "code"}, exclude_defaults=True)
+    words = ", ".join(f"{name} {value}" for name, value in changed.items())
+    return escape_latex(f"{_LOSSES.get(part.kind, part.kind)}{f' ({words})' if words else ''}".replace("_", " "))
+
+
+def _flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the path and the value of every setting in nested tables."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -447,3 +447,10 @@ def test_mean_that_earlier_looks_excluded_is_shown_in_the_interval_of_the_last_l
     assert (effect.shown.low, effect.shown.high) == expected
     (steady,) = family_of(spread(0.5, 0.1), intervals="sequential")
     assert (steady.shown, steady.shown_adjusted) == (steady.estimate, steady.adjusted)
+
+
+def test_notebook_shows_an_effect_in_a_line() -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=3), lambda variant, _: 10.0 * (1 + ("0.9" in variant.label)))
+    effect = results.verdicts.effects("fid")[1]
+    assert effect._repr_html_().startswith("<b>beta1 0.9</b>: FID +100.0 % [")
+    assert effect._repr_html_().endswith(", 3 seeds")

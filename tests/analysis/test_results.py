@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from gan_ablate.analysis.results import summarise_variants
+from gan_ablate.analysis.results import load_curves, summarise_variants, tabulate_plan
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import Plan, plan
-from tests.synthetic import make_results
+from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store
+from tests.synthetic import make_results, save_runs
 
 FIRST_POINT = 150
 
@@ -111,3 +114,40 @@ def test_only_a_sequential_grid_with_scores_has_looks() -> None:
     assert make_results(fixed, lambda _, seed: 20.0 + seed).looks == ()
     assert make_results(sequential, lambda *_: None).looks == ()
     assert make_results(sequential, lambda _, seed: 20.0 + seed).looks
+
+
+def test_curves_of_all_grids_are_one_tidy_table(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("beta1", "dropout"):
+        save_runs(store, plan(load_grid(name), seeds=2), lambda _, seed: 20.0 + seed)
+    curves = load_curves(tmp_path)
+    assert list(curves["grid"].cat.categories) == ["beta1", "dropout"]
+    assert object not in set(curves.dtypes)
+    ends = curves[(curves["quantity"] == "fid") & (curves["step"] == 1500) & (curves["grid"] == "beta1")]
+    record = store.load_record(plan(load_grid("beta1")).baseline.run_id(0))
+    assert record is not None
+    assert record.scoring is not None
+    first = ends[(ends["variant"] == "beta1 0.5") & (ends["seed"] == 0)]
+    assert first["value"].tolist() == [record.scoring.curve_fid[-1]]
+    assert first["train_sec"].tolist() == [record.scoring.curve_train_sec[-1]]
+    losses = curves[(curves["quantity"] == "loss_d") & (curves["variant"] == "beta1 0.5") & (curves["seed"] == 0)]
+    assert losses["value"].tolist() == record.history["loss_d"]
+    assert losses["train_sec"].isna().all()
+    assert set(load_curves(tmp_path, "dropout")["grid"]) == {"dropout"}
+    with pytest.raises(UserError, match="beta2"):
+        load_curves(tmp_path, "beta2")
+
+
+def test_curves_of_an_empty_folder_are_an_empty_table(tmp_path: Path) -> None:
+    curves = load_curves(tmp_path)
+    assert curves.empty
+    assert list(curves) == ["grid", "variant", "seed", "step", "quantity", "value", "train_sec"]
+
+
+def test_plan_is_tabulated_with_its_blocks() -> None:
+    planned = plan(load_grid("beta1"), seeds=2, dataset=["mnist-10k", "fashion-mnist"])
+    table = tabulate_plan(planned)
+    assert table["block"].tolist() == ["mnist-10k"] * 3 + ["fashion-mnist"] * 3
+    assert table["beta1"].tolist() == ["0.5", "0.0", "0.9"] * 2
+    assert set(table["num_seeds"]) == {2}
+    assert "block" not in tabulate_plan(plan(load_grid("beta1")))

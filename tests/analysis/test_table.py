@@ -49,6 +49,17 @@ def test_a_row_is_a_run_with_its_factors_and_every_column(tmp_path: Path) -> Non
     assert not runs["collapsed"].any()
 
 
+def test_columns_have_types_also_where_all_values_are_missing(tmp_path: Path) -> None:
+    save(tmp_path)
+    runs = load_results(tmp_path, "beta1")
+    assert object not in set(runs.dtypes)
+    assert runs["fid_ema"].isna().all()
+    expected = {"fid": "float64", "fid_ema": "float64", "diverged_at": "Int64", "collapsed": "boolean", "seed": "int64"}
+    assert {name: str(runs[name].dtype) for name in expected} == expected
+    assert list(runs["beta1"].cat.categories) == ["0.5", "0.0", "0.9"]  # the baseline first
+    assert list(runs["status"].cat.categories) == ["completed", "diverged", "failed"]
+
+
 def test_the_target_is_what_the_baseline_reaches_half_way(tmp_path: Path) -> None:
     """A synthetic curve has ten points and falls to 1.6 of its end at the fifth."""
     save(tmp_path)

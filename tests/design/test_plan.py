@@ -186,3 +186,10 @@ def test_more_runs_than_can_be_held_are_refused(tmp_path: Path) -> None:
         plan(load_grid(path), seeds=10_000)
     words = "101 variants × 10,000 seeds are 1,010,000 runs; valid: at most 1,000,000, here 9,900 seeds"
     assert str(refused.value) == f"{path}: {words}"
+
+
+def test_notebook_shows_a_plan_as_a_table() -> None:
+    shown = plan(load_grid("beta1"), budget="smoke", seeds=2)._repr_html_()
+    assert shown.count("<tr>") == shown.count("</tr>") == 4
+    for words in ("<b>Adam's β1</b>".replace("'", "&#x27;"), "3 variants, 6 runs, budget smoke", "<th>beta1</th>"):
+        assert words in shown

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -103,3 +105,34 @@ def test_no_time_is_told_before_there_is_one(words: str, *, is_calibrated: bool)
     console.print(display.render())
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().count(words or "left") == (1 if words else 0)
+
+
+class Output:
+    """Stands in for an output of a notebook."""
+
+    def __init__(self) -> None:
+        self.pages: list[str] = []
+
+    def update(self, page: str) -> None:
+        self.pages.append(page)
+
+
+def test_a_notebook_sees_one_bar_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs: list[Output] = []
+
+    def display(*_: object, **options: object) -> Output | None:
+        if not options.get("display_id"):  # a line that stays
+            return None
+        outputs.append(Output())
+        return outputs[-1]
+
+    ipython = SimpleNamespace(display=SimpleNamespace(HTML=str, display=display))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    monkeypatch.setattr(progress_module, "NOTEBOOK_EVERY_SEC", -1.0)
+    show(Console(force_jupyter=True, width=100))
+    (output,) = outputs
+    assert output.pages[0].startswith("<pre>")
+    assert "batch norm on, seed 0" in output.pages[0]
+    assert "step 50/100" in output.pages[1]
+    assert "4/4" in output.pages[-1]

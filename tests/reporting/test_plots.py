@@ -4,6 +4,7 @@ import errno
 import itertools
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from gan_ablate.analysis.allocation import replay_looks
@@ -22,9 +24,10 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Variant, plan
 from gan_ablate.errors import UserError
 from gan_ablate.reporting import grid_figures
+from gan_ablate.reporting.formats import log_ticks, percent_ticks
 from gan_ablate.reporting.plots import FigurePool, quality, style, training
 from gan_ablate.reporting.plots import effects as effect_plots
-from gan_ablate.reporting.plots.style import FigurePath, Style, log_ticks
+from gan_ablate.reporting.plots.style import FigurePath, Style
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from tests.synthetic import make_results
 
@@ -38,7 +41,7 @@ def save_sample_grid(folder: Path, step: int, level: int) -> Path:
 
 @pytest.mark.parametrize(("low", "high"), [(-0.05, 0.06), (-1.0, 0.3), (-0.2, 2.0), (-5.0, 5.0), (0.2, 0.4)])
 def test_ticks_are_round_apart_and_within(low: float, high: float) -> None:
-    ticks = style._percent_ticks(low, high)
+    ticks = percent_ticks(low, high)
     places = [math.log1p(tick / 100) for tick in ticks]
     assert 1 <= len(ticks) <= 10
     assert (0 in ticks) is (low <= 0 <= high)
@@ -111,13 +114,75 @@ def test_numbers_stand_in_their_order() -> None:
     assert effect_plots.sort_levels(Factor(baseline="off", levels=words)) == ["off", "on"]
 
 
-def test_figure_is_also_written_as_pdf_where_that_is_wanted(tmp_path: Path) -> None:
-    for as_pdf in (False, True):
+def test_figure_is_a_png_or_a_pdf(tmp_path: Path) -> None:
+    for as_pdf, suffix in ((False, ".png"), (True, ".pdf")):
         folder = FigurePath(tmp_path / str(as_pdf), as_pdf)
         with style.open_figure(folder / "a" / "b.png", 1.0) as figure:
-            figure.text(0, 0, "b")
-        assert (tmp_path / str(as_pdf) / "a" / "b.png").is_file()
-        assert (tmp_path / str(as_pdf) / "a" / "b.pdf").exists() is as_pdf
+            figure.subplots().plot([0, 1])
+        assert [path.name for path in (folder.path / "a").iterdir()] == [f"b{suffix}"]
+
+
+@pytest.mark.parametrize(("num_panels", "inches"), [(1, 3.25), (2, 6.75), (6, 6.75)])
+def test_pdf_is_as_wide_as_a_column_or_as_two(tmp_path: Path, num_panels: int, inches: float) -> None:
+    with style.open_figure(FigurePath(tmp_path / "a.png", as_pdf=True), 2.0) as figure:
+        for axes in style.lay_out_panels(figure, num_panels):
+            axes.plot([0, 1])
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ", (tmp_path / "a.pdf").read_bytes())
+    assert box is not None
+    assert float(box[1]) == pytest.approx(72 * inches)
+
+
+def draw_for_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[FigurePath], None]) -> Figure:
+    """Draw a PDF and return its figure."""
+    drawn: list[Figure] = []
+    fit = style._fit_paper
+
+    def keep(figure: Figure) -> None:
+        fit(figure)
+        drawn.append(figure)
+
+    monkeypatch.setattr(style, "_fit_paper", keep)
+    draw(FigurePath(tmp_path / "a.png", as_pdf=True))
+    (figure,) = drawn
+    return figure
+
+
+def test_text_of_a_pdf_is_legible_and_lies_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = make_results(plan(load_grid("bn_label_smooth"), seeds=3), lambda _, seed: 20.0 + seed**2)
+    known, look = results.verdicts.effects("fid"), Style(results.labels)
+    for draw in (
+        lambda path: effect_plots.plot_effects(known, path),
+        lambda path: quality.plot_quality(results.runs, look, "FID of 10,000 real images: 0.05", path),
+        lambda path: quality.plot_cost(results.runs, look, path),
+        lambda path: effect_plots.plot_interactions(results.runs, results.plan.grid.factors, known, path),
+    ):
+        figure = draw_for_paper(tmp_path, monkeypatch, draw)
+        figure.draw_without_rendering()
+        for text in figure.findobj(Text):
+            is_shown = isinstance(text, Text) and text.get_visible()
+            if is_shown and re.search("[a-z]", text.get_text()):  # numbers beyond an axis' end are not drawn
+                assert 7 <= float(text.get_fontsize()) <= 8
+                assert figure.bbox.x0 - 3 <= text.get_window_extent().x0, text.get_text()
+                assert text.get_window_extent().x1 <= figure.bbox.x1 + 3, text.get_text()
+
+
+def test_numbers_of_a_narrow_axis_do_not_overlap_and_zero_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(path: FigurePath) -> None:
+        with style.open_figure(path, 2.0) as figure:
+            axes = figure.subplots()
+            axes.set_yticks([0, 1], ["a variant with a very long name", "baseline"])
+            axes.set_xlim(-1, 1)
+            style.percent_axis(axes, "x", 20)
+
+    figure = draw_for_paper(tmp_path, monkeypatch, draw)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    assert "0 %" in [label.get_text() for label in labels]
+    assert len(labels) >= 3
+    for label, right in itertools.pairwise(labels):
+        assert label.get_window_extent().x1 < right.get_window_extent().x0
 
 
 def test_figures_of_blocks_have_a_panel_a_block(tmp_path: Path) -> None:
@@ -299,7 +364,7 @@ def test_figures_of_a_process_that_dies_are_drawn_here(tmp_path: Path) -> None:
 
 
 def draw_figure(path: Path) -> None:
-    with style.open_figure(FigurePath(path, as_pdf=True), 1.0) as figure:
+    with style.open_figure(FigurePath(path), 1.0) as figure:
         figure.subplots().plot([0, 1])
 
 
@@ -323,10 +388,7 @@ def test_a_picture_is_replaced_whole_or_not_at_all(
     draw(path)
     with Image.open(path) as picture:
         assert picture.format == kind
-    places = [place for place in (path, path.with_suffix(".pdf")) if place.exists()]
-    assert len(places) == (2 if draw is draw_figure else 1)
-    for place in places:
-        place.write_bytes(b"old")
+    path.write_bytes(b"old")
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -334,5 +396,5 @@ def test_a_picture_is_replaced_whole_or_not_at_all(
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OSError, match="No space left"):
         draw(path)
-    assert [place.read_bytes() for place in places] == [b"old"] * len(places)
+    assert path.read_bytes() == b"old"
     assert not list(tmp_path.glob(".*"))

@@ -22,7 +22,7 @@ from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.formats import heading_anchor
 from gan_ablate.reporting.front_page import make_front_page
-from gan_ablate.reporting.report import DocumentPage, cite, make_document_pages, write_report
+from gan_ablate.reporting.report import DocumentPage, cite, make_document_pages, write_citation, write_report
 from tests.reporting.conftest import PIXEL
 from tests.reporting.example import check_golden
 from tests.synthetic import make_record, make_results, save_runs
@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_runs(store, planned, fid)
     broken = planned.variants[0].with_seed(3)
     store.save_record(Record(run_id=broken.run_id, status="failed", message="planted", config=broken))
-    write_report(store.root, figures_as_pdf=True)
+    write_report(store.root)
     return store.root
 
 
@@ -112,9 +112,12 @@ def test_the_page_shows_the_same_figures_and_sections(whole: Path) -> None:
     assert shown.count('src="data:image/') == shown.count("<img ")
 
 
-def test_figures_are_also_drawn_as_pdf_for_papers(whole: Path) -> None:
+def test_figures_alone_are_drawn_as_pdf_for_papers(whole: Path) -> None:
     drawn = [whole / "effects.png", *(whole / "bn_label_smooth").glob("*.png")]
     assert len(drawn) == 10
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+    write_report(whole, figures_as_pdf=True)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     for picture in drawn:
         assert picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
@@ -328,40 +331,87 @@ def store(tmp_path: Path) -> Store:
 
 def test_citation_of_the_example_is_golden(example: Path) -> None:
     """``RENEW_GOLDEN=1 python -m pytest tests/reporting -k golden`` writes the golden file anew."""
-    check_golden("citation.tex", cite(example).replace(metadata.version("gan-ablate"), "VERSION"))
+    check_golden("citation.tex", cite(example).methods.replace(metadata.version("gan-ablate"), "VERSION"))
 
 
 def test_citation_names_what_was_done_and_no_more(store: Store) -> None:
-    paragraph, *entries = cite(store.root).split("\n\n")
+    methods, _ = cite(store.root)
     for words in (
-        "3 variants",
-        "15 runs over at most 5 seeds",
+        "3 variants, 15 runs, 5 seeds",
         "1,500 generator steps",
         "dddddddddddd",
         "eeeeeeeeeeee",
         "protocol 5",
+        "batches of 64 images",
+        "latents of 100 normal numbers",
+        "learning rates 0.0002 of G and 0.0002 of D",
+        r"$\beta_1 = 0.5$, $\beta_2 = 0.999$",
+        "binary cross-entropy loss",
+        "initial weights from $N(0, 0.02^2)$",
     ):
-        assert words in paragraph
-    cited = re.findall(r"\\cite\{(.+?)\}", paragraph)
-    assert [re.findall(r"@\w+\{(.+?),", entry)[0] for entry in entries] == list(dict.fromkeys(cited))
-    assert "holm1979" in cited
-    assert "lindon2022anytime" not in cited
-    assert "Student's $t$" in paragraph
+        assert words in methods
+    assert "Student's $t$" in methods
+    assert "lindon2022anytime" not in methods
     store.save_plan(store.load_plan("beta1").model_copy(update={"intervals": "sequential"}))
-    assert "lindon2022anytime" in cite(store.root)
-    assert "Student" not in cite(store.root)
+    assert "lindon2022anytime" in cite(store.root).methods
+    assert "Student" not in cite(store.root).methods
+
+
+def test_every_cited_work_has_an_entry_and_no_other_has_one(store: Store) -> None:
+    methods, references = cite(store.root)
+    cited = re.findall(r"\\cite\{(.+?)\}", methods)
+    assert re.findall(r"^@\w+\{(.+?),", references, re.MULTILINE) == list(dict.fromkeys(cited))
+    assert {"ganablate", "radford2016dcgan", "lecun1998mnist", "holm1979"} <= set(cited)
+    assert f"version {metadata.version('gan-ablate')}" in references
+
+
+def test_citation_files_can_be_typeset(store: Store, tmp_path: Path) -> None:
+    """Without LaTeX: the paragraph holds no BibTeX, and braces and mathematics are closed."""
+    methods, references = (path.read_text("utf-8") for path in write_citation(store.root, tmp_path / "paper"))
+    text = "".join(line for line in methods.splitlines() if not line.startswith("%"))
+    assert "@" not in text
+    assert not re.search(r"(?<!\\)[%#&_](?![^$]*\$)", re.sub(r"\\cite\{.*?\}", "", text))
+    for part in (text, references):
+        assert part.count("{") == part.count("}")
+    assert text.count("$") % 2 == 0
+
+
+def test_what_grids_share_is_said_once(store: Store) -> None:
+    save_runs(store, plan(load_grid("essentials"), seeds=2), lambda *_: 20.0)
+    save_runs(store, plan(load_grid("collapse"), seeds=2), lambda *_: 20.0)
+    methods, _ = cite(store.root)
+    for words in ("mnist-10k", "1,500 generator steps", "batches of 64 images", "scored on"):
+        assert methods.count(words) == 1
+    assert re.search(r"\(remedy for collapse: .*; preset mlp; ", methods)
+
+
+def test_smoke_runs_are_not_cited(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    save_runs(store, plan(load_grid("beta1"), budget="smoke"), lambda *_: 20.0)
+    with pytest.raises(UserError, match=r"only smoke runs, which answer nothing \(beta1\)"):
+        cite(tmp_path)
+    save_runs(store, plan(load_grid("learning_rate"), seeds=2), lambda *_: 20.0)
+    methods, _ = cite(tmp_path)
+    assert "% Left out, as smoke runs answer nothing: beta1." in methods
+    assert "Adam's" not in methods
+
+
+def test_citation_that_cannot_be_written_is_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written to"):
+        write_citation(store.root, tmp_path / "file" / "paper")
 
 
 def test_runs_without_scores_cite_no_metric(store: Store) -> None:
-    for _, config in store.load_plan("beta1").runs:
+    for number, (_, config) in enumerate(store.load_plan("beta1").runs):
         record = store.load_record(config.run_id)
         assert record is not None
-        environment = {"torch": "2.11.0", "cpu": "A_1 & co", "revision": "abc"}
+        environment = {"torch": "2.11.0", "cpu": "A_1 & co", "revision": f"abc{number % 2}"}
         store.save_record(record.model_copy(update={"scoring": None, "environment": environment}))
-    text = cite(store.root)
-    assert "(commit abc), protocol 5, on PyTorch 2.11.0~\\cite{paszke2019pytorch}" in text
-    assert ", on A\\_1 \\& co. In \\emph{Adam's $\\beta$1}, " in text
-    assert "They were not scored." in text
+    text = cite(store.root).methods
+    assert "(commits abc0 and abc1), protocol 5, on PyTorch 2.11.0~\\cite{paszke2019pytorch}" in text
+    assert ", on A\\_1 \\& co. " in text
+    assert "; not scored; " in text
     assert "heusel2017fid" not in text
 
 

@@ -21,7 +21,7 @@ from gan_ablate.reporting.plots.style import (
     open_figure,
     percent_axis,
 )
-from gan_ablate.reporting.sentences import effect_name, is_timed
+from gan_ablate.reporting.sentences import adjusted_text, effect_name, is_timed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-import math
+import itertools
+import re
+import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +15,13 @@ import numpy as np
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
+from gan_ablate.reporting.formats import log_ticks, percent_ticks
 from gan_ablate.reporting.plots import FigurePool
 
 if TYPE_CHECKING:
@@ -31,6 +35,14 @@ if TYPE_CHECKING:
     from gan_ablate.design.outcomes import Outcome
 
 WIDTH_INCHES = 9.0
+COLUMN_INCHES, TEXT_INCHES = 3.25, 6.75
+"""Widths of PDF figures: a column of a paper of two columns, as ICML and CVPR have them, and both columns."""
+MIN_POINTS, MAX_POINTS = 7, 8
+"""Sizes of text in PDF figures, which a paper includes as they are."""
+_PAPER_SIZES = {
+    "font.size": MAX_POINTS, "axes.titlesize": MAX_POINTS, "axes.labelsize": MAX_POINTS,
+    "xtick.labelsize": MIN_POINTS, "ytick.labelsize": MIN_POINTS, "legend.fontsize": MIN_POINTS,
+}  # fmt: skip
 DPI = 110
 """At nine inches a figure is a little wider than the text column of a forge, which shows it at full size or less."""
 
@@ -84,7 +96,7 @@ class FigurePath:
 
     Attributes:
         path: of the PNG, or of the folder.
-        as_pdf: whether each figure is also written as PDF, for papers.
+        as_pdf: whether a figure is written as PDF for papers instead of PNG; see ``open_figure``.
         pool: draws the figures of this folder.
     """
 
@@ -115,8 +127,10 @@ class FigurePath:
 def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
     """Open a figure in the common style, and save it at the end without display, global state or a date in the file.
 
+    A PDF for papers is ``COLUMN_INCHES`` wide if it has one panel, ``TEXT_INCHES`` if it has several.
+
     Args:
-        path: of the PNG.
+        path: of the PNG; a PDF has the same name with another suffix.
         height_inches: of the figure; its width is ``WIDTH_INCHES``.
     """
     style: Any = {
@@ -126,18 +140,86 @@ def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
         **sns.plotting_context("notebook", font_scale=0.85),
         "grid.color": "0.9",
     }
+    if path.as_pdf:
+        style |= _PAPER_SIZES
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
         yield figure
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()  # ``savefig`` draws twice, and writes a PNG that nobody needs
-        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
         if path.as_pdf:
+            _fit_paper(figure)
             paper = io.BytesIO()
             figure.savefig(paper, format="pdf", metadata={"CreationDate": None})
             write_atomically(path.path.with_suffix(".pdf"), paper.getvalue())
+            return
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()  # ``savefig`` draws twice, and writes a PNG that nobody needs
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     # 256 colours are enough for text and lines, at a third of the size.
     save_picture(drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE), path.path, optimize=True)
+
+
+def _fit_paper(figure: Figure) -> None:
+    """Resize a figure for a paper: the width of a column, or of two; text of some sizes; long lines are broken."""
+    shown = [axes for axes in figure.axes if axes.axison]
+    is_column = len(shown) == 1
+    width, height = COLUMN_INCHES if is_column else TEXT_INCHES, 0.85 * figure.get_figheight()
+    figure.set_size_inches(width, height)
+    names = [label.get_text() for label in shown[0].get_yticklabels()] if is_column else []
+    if not all(map(_is_number, names)):
+        shown[0].set_yticks(shown[0].get_yticks(), [textwrap.fill(name, 24) for name in names])
+    for text in figure.findobj(Text):
+        text.set_fontsize(min(max(text.get_fontsize(), MIN_POINTS), MAX_POINTS))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        panel = axes.get_window_extent().width / figure.dpi
+        _break_lines(axes.yaxis.label, height)
+        for child in (*axes.get_children(), axes.xaxis.label):  # titles among them
+            if isinstance(child, Text) and child not in axes.texts:
+                _break_lines(child, width if child.get_horizontalalignment() == "right" else panel)
+    for title in figure.texts:
+        _break_lines(title, height if title.get_rotation() else width)
+    for columns in (3, 2, 1):
+        figure.draw_without_rendering()
+        for legend in list(figure.legends):
+            if legend.get_window_extent().width > figure.dpi * width:
+                handles: Any = legend.legend_handles
+                labels = [text.get_text() for text in legend.get_texts()]
+                legend.remove()
+                figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+    figure.draw_without_rendering()
+    for axes in shown:
+        _thin_ticks(figure, axes)
+        left = axes.get_window_extent().x0
+        for text in axes.texts:  # a remark that would lie on the names of rows
+            text.set_visible(text.get_window_extent().x0 >= left - 2)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-−]?[\d.,]*( %)?", text) is not None
+
+
+def _break_lines(text: Text, inches: float) -> None:
+    """Break the lines of a text that are longer than so many inches; a letter is about half as wide as high."""
+    most = max(8, int(inches * 72 / (0.54 * MAX_POINTS)))
+    # An interval stays on one line.
+    lines = re.sub(r"(?<=[\d,%]) (?=[%\[\d+-])", "\N{NO-BREAK SPACE}", text.get_text()).split("\n")
+    text.set_text("\n".join(part for line in lines for part in textwrap.wrap(line, most) or [""]))
+
+
+def _thin_ticks(figure: Figure, axes: Axes) -> None:
+    """Leave out every other number of the x axis until none overlaps the next; zero stays."""
+    for _ in range(3):
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        ends = [(label.get_window_extent().x0, label.get_window_extent().x1) for label in labels]
+        if not all(_is_number(label.get_text()) for label in labels):
+            return
+        if all(right + 2 < left for (_, right), (left, _) in itertools.pairwise(ends)):
+            return
+        ticks = [float(label.get_position()[0]) for label in labels]
+        texts = [label.get_text() for label in labels]
+        first = ticks.index(0.0) % 2 if 0.0 in ticks else 0
+        axes.set_xticks(ticks[first::2], texts[first::2])
+        figure.draw_without_rendering()
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
@@ -215,37 +297,11 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Choose round numbers between two positive ones for a logarithmic axis, at least three where possible."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), np.arange(1, 10, 0.25)):
-        ticks = [float(step * 10.0**power) for power in range(first, last + 1) for step in steps]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) >= 3:
-            return inside if len(inside) <= 8 else inside[:: -(-len(inside) // 8)]
-    return [float(f"{tick:.3g}") for tick in np.geomspace(low, high, 5)[1:-1]]
-
-
 def percent_axis(axes: Axes, which: Literal["x", "y"], most: int = 9) -> None:
     """Label an axis of log ratios with changes in percent, about ``most`` of them."""
     limits, set_ticks = (axes.get_xlim(), axes.set_xticks) if which == "x" else (axes.get_ylim(), axes.set_yticks)
-    ticks = _percent_ticks(*limits, most)
+    ticks = percent_ticks(*limits, most)
     set_ticks([np.log1p(tick / 100) for tick in ticks], [f"{tick:+d} %" if tick else "0 %" for tick in ticks])
-
-
-def _percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
-    """Choose round changes in percent between two log ratios, zero among them, ``most`` fitting on the axis."""
-    below = (-1, -2, -5, -10, -20, -30, -40, -50, -60, -70, -80, -90, -95, -98, -99)
-    above = (1, 2, 5, 10, 25, 50, 75, 100, 150, 200, 300, 500, 900, 1900, 4900, 9900)
-    ticks = [0] if low <= 0 <= high else []
-    for side in (below, above):
-        last = 0.0
-        for tick in side:
-            place = float(np.log1p(tick / 100))
-            if low <= place <= high and abs(place - last) >= (high - low) / most:
-                ticks.append(tick)
-                last = place
-    return sorted(ticks)
 
 
 def draw_legend(figure: Figure, axes: Axes) -> None:
