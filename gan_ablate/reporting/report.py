@@ -32,7 +32,7 @@ from gan_ablate.reporting.variant_tables import definitions_table
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.pooling import Blocks
     from gan_ablate.design.config import RunConfig
@@ -43,7 +43,9 @@ DOCUMENTS = "documents"
 """The study of the documents' grids, and the folder of the documents' pages."""
 
 
-def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
+def write_report(
+    out: str | Path, *, figures_as_pdf: bool = False, progress: Callable[[str], None] | None = None
+) -> Path:
     """Rebuild ``report.md``, ``report.html`` and the pages of every grid in a results folder.
 
     >>> from gan_ablate import load_grid, plan, run_grid, write_report
@@ -54,6 +56,7 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
     Args:
         out: the results folder.
         figures_as_pdf: whether each figure is also written as PDF, for papers.
+        progress: called with the name of each page that is finished: ``beta1``.
 
     Returns:
         The path of ``report.md``, the front page.
@@ -78,7 +81,10 @@ def write_report(out: str | Path, *, figures_as_pdf: bool = False) -> Path:
         for blocks, folder in _name_folders(compare_blocks(results.values()))
     ]
     has_figure = draw_front(results, titles, root / FIGURE)
-    pages += [write_grid_page(results[name], titles[name], root / name) for name in names]
+    for name in names:
+        pages.append(write_grid_page(results[name], titles[name], root / name))
+        if progress is not None:
+            progress(name)
     documents = make_document_pages(results)
     front = make_front_page(results, block_of, pages, documents, has_figure=has_figure)
     methods = MethodsPage(title="Definitions and methods", path="methods.md", definitions=definitions_table())

@@ -106,7 +106,7 @@ def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path
 def test_without_time_to_measure_a_step_counts_as_usual(
     planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "MAX_MEASURING_SEC", 0.0)
+    monkeypatch.setattr(schedule, "measure_steps", lambda *_: (3.0, 0.1, {}))
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert speed.step_ms == {}
@@ -117,7 +117,7 @@ def test_an_unmeasured_step_takes_the_median_of_the_measured_ones() -> None:
     assert Speed({"a": 10.0, "b": 20.0, "c": 90.0}).step_sec(make_config()) == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("failure", [EOFError(), ConnectionResetError()])
+@pytest.mark.parametrize("failure", [EOFError(), ConnectionResetError(), TimeoutError()])
 def test_workers_that_die_leave_the_time_unknown(
     planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
