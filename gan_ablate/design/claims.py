@@ -238,3 +238,18 @@ def _check_levels(levels: dict[str, str], factors: dict[str, Factor], where: str
         if level not in compared:
             what = "the baseline" if level == factors[name].baseline else "no such level"
             raise UserError(f"{where}.levels.{name} = {shorten(repr(level))}: {what}; {choices(level, compared)}")
+
+
+def describe_expectation(expected: Expectation, factors: Mapping[str, Factor]) -> str:
+    """Say what a claim predicts: ``FID is lower with batch_norm off than with batch_norm on``."""
+    title = OUTCOMES[expected.outcome].title
+    if expected.against is not None:
+        margin = f"within ±{expected.margin:g} of" if expected.margin else f"{expected.direction} than"
+        return f"{title} of the baseline is {margin} {expected.against:g}"
+    is_other = "is the same" if expected.direction == "none" else f"is {expected.direction}"
+    levels = [f"{name} {level}" for name, level in expected.levels.items()]
+    if len(levels) > 1:
+        return f"interaction of {' and '.join(levels)}: {title} {is_other} than both changes by themselves give"
+    baselines = [f"{name} {factors[name].baseline}" for name in expected.levels]
+    than = "as" if expected.direction == "none" else "than"
+    return f"{title} {is_other} with {levels[0]} {than} with {baselines[0]}"

@@ -204,7 +204,9 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
 
 def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
     broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
-    _, _, times = measure_steps({"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0, Recorder())
+    _, _, times = measure_steps(
+        {"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0, Recorder()
+    )
     assert list(times) == ["sound"]
 
 

@@ -177,7 +177,7 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig], observer: RunObs
     """Let a worker load what the runs need, once for each data set, way to score and variant with user code."""
     inputs = list_inputs(configs)
     for number, config in enumerate(inputs):
-        observer.preparing(f"Loading {config.dataset}", number, len(inputs))
+        observer.preparing(f"Loading {config.dataset.partition('@')[0]}", number, len(inputs))
         worker.pipe.send(("check", config))
         try:
             _, problem = worker.pipe.recv()

@@ -208,7 +208,7 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
 
 def needs_nothing(config: AnyConfig, device: str) -> bool:
     """Whether a run needs only the package and a CPU: then no check can fail."""
-    is_plain = isinstance(config, ExternalConfig) or (config.precision == "float32" and not config.user_parts)
+    is_plain = isinstance(config, ExternalConfig) or (config.precision == "fp32" and not config.user_parts)
     return is_plain and device == "cpu" and config.dataset == "mnist-10k" and config.scoring.features != "inception"
 
 
