@@ -212,7 +212,8 @@ def write_pages(out: Path, console: Console, blocks: Sequence[Plan] = (), *, fig
     """
     names = Store(out).list_plans()
     if not names:
-        raise UserError(f"--out {out}: no grid was run into this folder yet, see gan-ablate run; {study_hint()}")
+        advice = f"gan-ablate run --grid NAME does that; {study_hint()}"
+        raise UserError(f"--out {out}: no grid was run into this folder yet; {advice}")
     num_parts, num_written = PARTS_OF_A_PAGE * len(names), 0
     with PhaseDisplay(console) as display:
         what = "Writing the report"
