@@ -66,6 +66,8 @@ def study_hint() -> str:
     return f"a finished study lies there: --out {shown}"
 
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 MAX_COLUMN = 26
 """The longest name that stands beside its text; a longer one has a line of its own."""
 
@@ -90,7 +92,7 @@ def print_entries(console: Console, entries: Iterable[tuple[str, str]], indent: 
         beside = lines.pop(0) if lines and len(name) <= column else ""
         first = f"{' ' * indent}{name.ljust(column)}  {beside}".rstrip()
         for line in (first, *(margin + line for line in lines)):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
 
 
 def print_text(console: Console, text: str, indent: int = 0) -> None:
@@ -100,7 +102,7 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
         text, console.width, initial_indent=margin, subsequent_indent=margin, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
-    console.print(wrapped, highlight=False, soft_wrap=True)
+    console.print(wrapped.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
 
 
 OutOption = Annotated[Path, typer.Option(help="The results folder.", callback=expand_home)]

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from gan_ablate.api import check_plans, run_grids, run_until_settled
-from gan_ablate.cli.options import RESULTS, OutOption, print_text, study_hint
+from gan_ablate.cli.options import NO_BREAK, RESULTS, OutOption, print_text, study_hint
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.settings import write_settings
@@ -177,8 +177,8 @@ def _show_variants(console: Console, plan: Plan, missing: Collection[str], secon
             console.print(f"  {variant.label}{is_baseline}", highlight=False, soft_wrap=True)
             print_text(console, f"{num_done}/{len(run_ids)} runs done{takes}; the first is {run_ids[0]}", indent=4)
             changes = (grid.factors[name].levels[level] for name, level in variant.levels.items())
-            settings = [text for change in changes for text in write_settings(change)]
-            print_text(console, f"sets {', '.join(settings)}" if settings else "the base as it is", indent=4)
+            settings = ", ".join(text.replace(" ", NO_BREAK) for change in changes for text in write_settings(change))
+            print_text(console, f"sets {settings}" if settings else "the base as it is", indent=4)
     console.print()
 
 

@@ -119,7 +119,8 @@ def calibrate(
     known = _load(path, machine)
     variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
     # In the order of their hashes: where time is short, those that are timed come from everywhere in the plans.
-    untimed = dict(sorted((step_key(config), config) for config in variants.values()))
+    by_key = {step_key(config): config for config in variants.values()}
+    untimed = {key: by_key[key] for key in sorted(by_key)}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:

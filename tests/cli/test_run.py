@@ -83,7 +83,7 @@ def test_plan_refuses_a_data_set_that_run_would_refuse(
     assert call(monkeypatch, "plan", "--grid", "beta1", "--dataset", "folder:pets") == 2
     output = capsys.readouterr()
     assert "1 of 8 files not readable as images: 3.png" in output.err
-    assert output.out.splitlines() == ["Loading folder:pets …"]
+    assert output.out.splitlines() == ["Starting a worker process …", "Loading folder:pets …"]
     assert multiprocessing.active_children() == []
 
 

@@ -62,7 +62,7 @@ def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) ->
 def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     first = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert len(timed) == 2
-    assert calibrate([planned], Store(tmp_path), 2, "cpu") == first
+    assert calibrate([planned, planned.model_copy()], Store(tmp_path), 2, "cpu") == first
     assert len(timed) == 2
     wider = plan(load_grid("batch_size"), budget="smoke")
     speed = calibrate([wider], Store(tmp_path), 2, "cpu")
@@ -94,6 +94,13 @@ def test_a_cache_that_does_not_hold_is_measured_anew(
     assert len(timed) == 4
     assert speed is not None
     assert min(speed.step_ms.values()) > 0
+
+
+def test_variants_that_grids_share_are_timed_once_in_the_order_of_their_keys(tmp_path: Path, timed: list[str]) -> None:
+    plans = [plan(load_grid(name), budget="smoke") for name in ("beta1", "essentials", "beta1")]
+    calibrate(plans, Store(tmp_path), 2, "cpu")
+    assert timed == sorted(set(timed))
+    assert len(timed) == len({step_key(variant.trained) for one in plans for variant in one.variants})
 
 
 def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path, timed: list[str]) -> None:

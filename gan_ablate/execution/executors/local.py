@@ -35,6 +35,9 @@ GRACE_SEC = 5.0
 """Seconds that workers have to finish a step and write a checkpoint when all runs stop; scoring may take longer."""
 
 
+_STARTING = "Starting a worker process"
+
+
 @dataclass(eq=False)
 class _Worker:
     process: BaseProcess
@@ -91,6 +94,7 @@ def run_local(
         UserError: if data, extractor or device are not there, before any run starts; or if the disk refuses to write.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
+    observer.preparing(_STARTING, 0, 1)
     first = _start_first(context, cores[0])
     try:
         _check_first(first, configs, observer)
@@ -111,6 +115,7 @@ def check_local(configs: Sequence[AnyConfig], context: RunContext, observer: Run
     Raises:
         UserError: if data, extractor or device are not there.
     """
+    observer.preparing(_STARTING, 0, 1)
     worker = _start_first(context)
     try:
         _check_first(worker, configs, observer)
