@@ -14,7 +14,8 @@ from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, RunContext, RunObserver
 from gan_ablate.execution.executors import load_executor
-from gan_ablate.execution.executors.local import resolve_jobs, run_local
+from gan_ablate.execution.executors.local import check_local, resolve_jobs, run_local
+from gan_ablate.execution.executors.worker import needs_nothing
 from gan_ablate.execution.progress import open_display
 from gan_ablate.execution.schedule import calibrate, estimate_seconds, grow_plan, missing_runs, place_plans
 from gan_ablate.execution.store import Store
@@ -130,7 +131,7 @@ def run_grids(
     with _open_observer(observer, plans, progress, work) as display:
         of_plans = [[grow_plan(block, work.store) for block in place_plans(plan, work.store)] for plan in plans]
         blocks = [block for of_plan in of_plans for block in of_plan]
-        speed = None if display is None else calibrate(plans, work.store, work.num_jobs, compute.device)
+        speed = None if display is None else calibrate(plans, work.store, work.num_jobs, compute.device, display)
         missing = missing_runs(plans, work.store, speed)
         seconds = estimate_seconds(plans, work.store, speed)
         observer = RunObserver() if display is None else display
@@ -143,6 +144,31 @@ def run_grids(
                     _note_seeds(blocks, work.store)
     _note_seeds(blocks, work.store)
     return of_plans
+
+
+def check_plans(
+    plans: Sequence[Plan], out: str | Path, compute: Compute, observer: RunObserver, *, until_settled: bool = False
+) -> None:
+    """Check what ``run_grids`` or ``run_until_settled`` would check before the first run, and compute nothing.
+
+    Args:
+        plans: from ``gan_ablate.plan``.
+        out: the results folder.
+        compute: where and how the runs would be computed. The nodes of a cluster check their data themselves.
+        observer: is told what is loaded.
+        until_settled: whether seeds would be added until every question has an answer.
+
+    Raises:
+        UserError: if the data, the extractor, the device or the folder cannot be used.
+    """
+    work = _prepare(plans, out, compute)
+    if until_settled:
+        from gan_ablate.analysis.allocation import Allocation  # pandas: a second that other commands need not pay
+
+        Allocation([block for plan in plans for block in plan.blocks], work.store, None, None, RunObserver())
+    missing = missing_runs(plans, work.store)
+    if missing and work.cluster is None and not all(needs_nothing(config, compute.device) for config in missing):
+        check_local(missing, work.context, observer)
 
 
 def run_single(
@@ -213,7 +239,7 @@ def run_until_settled(
     work = _prepare(plans, out, compute)
     with _open_observer(observer, plans, progress, work) as display:
         blocks = [block for one in plans for block in place_plans(one, work.store)]
-        speed = None if display is None else calibrate(blocks, work.store, work.num_jobs, compute.device)
+        speed = None if display is None else calibrate(blocks, work.store, work.num_jobs, compute.device, display)
         observer = RunObserver() if display is None else display
         allocation = Allocation(blocks, work.store, speed, max_hours, observer)
         first = allocation.list_runs()

@@ -16,7 +16,17 @@ from gan_ablate.api import run_single
 from gan_ablate.atomic_io import is_disk_failure
 from gan_ablate.cli import external, inspect
 from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
-from gan_ablate.cli.run import RunDisplay, check_code, compute_plans, describe, show_forecast
+from gan_ablate.cli.run import (
+    RunDisplay,
+    check_code,
+    clean,
+    compute_plans,
+    describe,
+    show_forecast,
+    status,
+    verify,
+    write_pages,
+)
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
@@ -26,9 +36,10 @@ from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import Console
+
 
 app = typer.Typer(
     name="gan-ablate",
@@ -86,11 +97,11 @@ def run(options: RunOptions) -> None:
         computed, endings = compute_plans(options, display)
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
-    _write_report(options.out, console)
+    blocks = [block for plan in computed for block in place_plans(plan, store)]
+    write_pages(options.out, console, blocks)
     if options.tensorboard:
         from gan_ablate.reporting.exports import write_events
 
-        blocks = [block for plan in computed for block in place_plans(plan, store)]
         console.print(f"TensorBoard: tensorboard --logdir {write_events(store, blocks)}", soft_wrap=True)
     ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))
     num_failed = sum(run.status == "failed" for run in ended.values())
@@ -102,8 +113,8 @@ def run(options: RunOptions) -> None:
 @takes_run_options
 def plan_command(options: RunOptions) -> None:
     """Show the variants of grids, what is done already and about how long the rest will take."""
-    Store(options.out).check_writable()
-    check_code(options.plans)
+    if options.compute.executor != "local":  # what this machine can check of what its nodes will
+        check_code(options.plans)
     show_forecast(open_console(), options)
 
 
@@ -112,7 +123,7 @@ def train(
     preset: Annotated[str, typer.Argument(help="A shipped preset: one of the tutorials' models, at its own settings.")],
     dataset: Annotated[str | None, typer.Option(help="As for run; by default the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps.  [default: 1500]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps; 1,500 by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random stream.")] = 0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="As for run.")] = None,
     data_dir: Annotated[Path, typer.Option(help="As for run.", callback=expand_home)] = DATA,
@@ -151,22 +162,22 @@ def train(
     console.print(f"Samples, weights and record: {folder}", soft_wrap=True)
 
 
-@app.command("list", epilog="Examples: gan-ablate list · gan-ablate list discriminator.head · gan-ablate list claims")
+@app.command(
+    "list",
+    epilog="Examples: gan-ablate list · gan-ablate list grids · gan-ablate list normalisation",
+)
 def list_command(
     what: Annotated[
         str | None,
-        typer.Argument(help="A field: what it means, and which grids vary it; or claims, and how they stand."),
+        typer.Argument(
+            metavar="[KIND|NAME]",
+            help="grids, presets, datasets, budgets, fields or claims; or the name of one of them, or a .toml file.",
+        ),
     ] = None,
     out: OutOption = RESULTS,
 ) -> None:
-    """Show the shipped grids, presets and data sets, and every field that a factor can set; or all about one field."""
-    console = open_console()
-    if what is None:
-        inspect.show_all(console)
-    elif what == "claims":
-        inspect.show_claims(console, Store(out))
-    else:
-        inspect.show_field(console, what)
+    """Show what there is: an overview, all of one kind, or all about one grid, preset, data set, field or claim."""
+    inspect.show(open_console(), what, Store(out))
 
 
 @app.command(epilog="Example: gan-ablate report --figures pdf")
@@ -183,7 +194,7 @@ def report(
 ) -> None:
     """Rebuild the report, its tables and figures from the records, without training anything."""
     if figures is None:
-        _write_report(out, open_console(), beside=beside or ())
+        write_pages(out, open_console(), beside=beside or ())
     else:
         from gan_ablate.reporting.report import write_report
 
@@ -224,12 +235,12 @@ def archive(
 
     console = open_console()
     console.print(f"{copy_records(Store(out), Store(to))} records added to {to}")
-    _write_report(to, console)
+    write_pages(to, console)
 
 
-app.command()(inspect.status)
-app.command()(inspect.verify)
-app.command(epilog="Example: gan-ablate clean --yes")(inspect.clean)
+app.command()(status)
+app.command()(verify)
+app.command(epilog="Example: gan-ablate clean --yes")(clean)
 
 
 @app.command(epilog="Example: gan-ablate sample RUN_ID --num 100 --to digits.png")
@@ -276,12 +287,6 @@ def _end(message: str, code: int) -> NoReturn:
     line = printable(message)
     print(f"gan-ablate: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '…'}", file=sys.stderr)
     sys.exit(code)
-
-
-def _write_report(out: Path, console: Console, *, beside: Sequence[Path] = ()) -> None:
-    from gan_ablate.reporting.report import write_report  # pandas, SciPy, matplotlib: seconds that plan and list save
-
-    console.print(f"Report: {write_report(out, beside=beside)}")
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -48,7 +48,7 @@ def judge(
         typer.Option(
             "--outcome",
             help="COLUMN:lower or COLUMN:higher, whichever is better; :ratio or :difference behind it says how to "
-            "compare; repeatable.  [default: fid:lower]",
+            "compare; repeatable; fid:lower by default.",
         ),
     ] = None,
     seed: Annotated[str, typer.Option(help="The column that says which runs share a seed.")] = "seed",
@@ -57,7 +57,7 @@ def judge(
         typer.Option("--baseline", help="FACTOR=LEVEL that others are compared with; by default the first row's."),
     ] = None,
     margin: Annotated[
-        str | None, typer.Option(help='The change of a ratio that does not matter.  [default: "10 %"]')
+        str | None, typer.Option(help='The change of a ratio that does not matter; "10 %" by default.')
     ] = None,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Seeds were added after looking at the answers: wider intervals.")
@@ -113,7 +113,7 @@ def score(
     to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
     out: Annotated[
         Path | None,
-        typer.Option(help="A results folder whose cache keeps real features.  [default: the user's own cache]"),
+        typer.Option(help="A results folder whose cache keeps real features; the user's own cache by default."),
     ] = None,
 ) -> None:
     """Score images that any program drew, with what as many real images score beside them; several sets, compared."""

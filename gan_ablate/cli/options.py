@@ -1,23 +1,29 @@
-"""Options of ``run`` and ``plan``: declare and check them, and resolve them into plans."""
+"""Options of ``run`` and ``plan``: declare and check them, and resolve them into plans; and how lists are printed."""
 
 from __future__ import annotations
 
+import functools
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gan_ablate.design.grid import MAX_SEEDS, BudgetName, load_grids
+from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, BudgetName, load_grid, load_grids
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.plan import plan as resolve_plan
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, ExecutorName
 from gan_ablate.execution.executors.local import resolve_jobs
+from gan_ablate.execution.progress import format_duration
+from gan_ablate.execution.schedule import Speed, estimate_run_sec, estimate_total_sec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rich.console import Console
 
 
 def expand_home(path: Path | None) -> Path | None:
@@ -32,15 +38,95 @@ def expand_home(path: Path | None) -> Path | None:
         raise UserError(f"{shorten(str(path))}: there is no such home folder; valid: a path without ~") from None
 
 
+def describe_budgets(*, is_long: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield each budget with its numbers, and the time of a grid of four variants on this program's usual machine."""
+    speed, grid = Speed(), load_grid("bn_label_smooth")
+    for name, budget in DEFAULT_BUDGETS.items():
+        planned = resolve_plan(grid, budget=name)
+        run_sec = estimate_run_sec(planned.baseline.config, speed)
+        num_variants = len(planned.variants)
+        total = format_duration(estimate_total_sec([run_sec] * planned.num_runs, 2, num_variants, speed))
+        size = f"{budget.steps:,} steps × {budget.seeds} seeds, {budget.num_samples:,} images scored"
+        time = f"about {total} for {num_variants} variants on 2 cores"
+        if is_long:
+            curve = f"FID along training at {budget.curve_points} points, of {budget.curve_samples:,} images"
+            run = f"a run of dcgan-28 takes about {format_duration(run_sec)} of one core"
+            short = "\nToo short to answer a question: it shows that everything works." if name == "smoke" else ""
+            yield name, f"{size}\n{curve}\n{run}; {time}{short}"
+        else:
+            yield name, f"{size}: {time}"
+
+
+def study_hint() -> str:
+    """Say where the study lies that the repository ships."""
+    study = Path(__file__).parents[2] / "results" / "study"
+    if not (study / "plans").is_dir():
+        return "the repository of this program has a finished study in results/study"
+    shown = study.relative_to(Path.cwd()) if study.is_relative_to(Path.cwd()) else study
+    return f"a finished study lies there: --out {shown}"
+
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+MAX_COLUMN = 26
+"""The longest name that stands beside its text; a longer one has a line of its own."""
+
+
+def print_entries(console: Console, entries: Iterable[tuple[str, str]], indent: int = 2) -> None:
+    """Print names and texts. Texts are wrapped to the console's width, names are never cut.
+
+    Args:
+        console: where to print.
+        entries: name and text; each line of a text begins on a line of its own.
+        indent: spaces before each name.
+    """
+    entries = list(entries)
+    column = min(MAX_COLUMN, max((len(name) for name, _ in entries), default=0))
+    margin = " " * (indent + column + 2)
+    for name, text in entries:
+        lines: list[str] = []
+        for line in text.split("\n"):
+            lines += textwrap.wrap(
+                line, max(20, console.width - len(margin)), break_long_words=False, break_on_hyphens=False
+            )
+        beside = lines.pop(0) if lines and len(name) <= column else ""
+        first = f"{' ' * indent}{name.ljust(column)}  {beside}".rstrip()
+        for line in (first, *(margin + line for line in lines)):
+            console.print(line.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
+
+
+def print_text(console: Console, text: str, indent: int = 0) -> None:
+    """Print a text, wrapped to the console's width."""
+    margin = " " * indent
+    wrapped = textwrap.fill(
+        text, console.width, initial_indent=margin, subsequent_indent=margin, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    console.print(wrapped.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
+
+
 OutOption = Annotated[Path, typer.Option(help="The results folder.", callback=expand_home)]
-DataDir = Annotated[
-    Path, typer.Option(help="Where torchvision's data sets lie or are downloaded to.", callback=expand_home)
-]
 
 RESULTS = Path("results")
 DEFAULTS = Compute()
 DATA = Path(DEFAULTS.data_dir)
 MAX_SEEDS_UNTIL_SETTLED = 30
+
+
+def _option(panel: str, metavar: str | None, words: str, *names: str, callback: Any = None) -> Any:
+    return typer.Option(*names, metavar=metavar, help=words, callback=callback, rich_help_panel=panel)
+
+
+# Options in groups, as ``--help`` shows them.
+_what = functools.partial(_option, "What to run")
+_how_much = functools.partial(_option, "How much of it")
+_where = functools.partial(_option, "Where and how")
+_your_code = functools.partial(_option, "Your own code")
+_executors = functools.partial(_option, "Executors")
+
+BUDGETS = "; ".join(
+    f"{name}: {budget.steps:,} steps × {budget.seeds} seeds" for name, budget in DEFAULT_BUDGETS.items()
+)
 
 
 @dataclass(frozen=True)
@@ -72,75 +158,66 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
     def command(
         grids: Annotated[
             list[str],
-            typer.Option(
-                "--grid", "-g", help="A shipped grid's or study's name, or the path of your own .toml; repeatable."
+            _what(
+                "NAME", "A grid or study of gan-ablate list, or the path of your own .toml; repeatable.", "--grid", "-g"
             ),
         ],
-        budget: Annotated[BudgetName, typer.Option(help="How much to spend: steps, seeds and samples.")] = "standard",
-        seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the budget's number.")] = None,
-        until: Annotated[
-            Literal["settled"] | None,
-            typer.Option(help="Add seeds, one by one, until every main effect has an answer."),
-        ] = None,
-        max_seeds: Annotated[
-            int | None, typer.Option(help="At most so many, with --until settled.  [default: 30]")
-        ] = None,
-        max_hours: Annotated[
-            float | None, typer.Option(help="With --until settled: after so many hours, begin no other seed.")
-        ] = None,
-        steps: Annotated[
-            int | None, typer.Option(help="Generator steps of a run, instead of the budget's number.")
-        ] = None,
         datasets: Annotated[
             list[str] | None,
-            typer.Option(
-                "--dataset", help="mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH; twice: a block each."
-            ),
+            _what("NAME", "mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH; twice: a block each.", "--dataset"),
         ] = None,
         bases: Annotated[
-            list[str] | None, typer.Option("--base", help="Instead of the grid's base preset; twice: a block each.")
+            list[str] | None, _what("PRESET", "Another base preset than the grid's; twice: a block each.", "--base")
         ] = None,
-        data_dir: DataDir = DATA,
         overrides: Annotated[
-            list[str] | None,
-            typer.Option("--set", help="path=value for every variant, such as batch_size=128; repeatable."),
+            list[str] | None, _what("FIELD=VALUE", "A setting of every variant: batch_size=128; repeatable.", "--set")
         ] = None,
-        out: OutOption = RESULTS,
-        jobs: Annotated[
-            int | None, typer.Option(help="Runs at once; by default one per core, or one on a GPU.")
+        features: Annotated[
+            Literal["inception"] | None,
+            _what("inception", "Score with Inception, not the data set's own classifier.", "--features"),
         ] = None,
+        budget: Annotated[BudgetName, _how_much("NAME", BUDGETS)] = "standard",
+        steps: Annotated[int | None, _how_much("N", "Generator steps of a run, instead of the budget's.")] = None,
+        seeds: Annotated[int | None, _how_much("N", "Seeds of a variant, instead of the budget's.")] = None,
+        until: Annotated[
+            Literal["settled"] | None, _how_much("settled", "Add seeds until every main effect is decided.")
+        ] = None,
+        max_seeds: Annotated[
+            int | None, _how_much("N", "With --until settled: at most so many seeds, 30 by default.")
+        ] = None,
+        max_hours: Annotated[
+            float | None, _how_much("H", "With --until settled: after so many hours, start no other seed.")
+        ] = None,
+        out: Annotated[Path, _where("PATH", "The results folder.", callback=expand_home)] = RESULTS,
+        data_dir: Annotated[
+            Path, _where("PATH", "Where torchvision's data sets lie or are downloaded to.", callback=expand_home)
+        ] = DATA,
+        inception_weights: Annotated[
+            Path | None, _where("PATH", "Inception's weights; implies --features inception.", callback=expand_home)
+        ] = None,
+        device: Annotated[str, _where("NAME", "cpu, cuda, cuda:1, …")] = DEFAULTS.device,
+        jobs: Annotated[int | None, _where("N", "Runs at once; by default one a core, or one on a GPU.")] = None,
         checkpoint_sec: Annotated[
-            float, typer.Option("--checkpoint-every", help="Seconds of training between two checkpoints of a run.")
+            float, _where("SEC", "Seconds of training between two checkpoints of a run.", "--checkpoint-every")
         ] = DEFAULTS.checkpoint_sec,
         keep_checkpoints: Annotated[
             bool,
-            typer.Option("--keep-checkpoints", help="Keep each run's last one: with more --steps it goes on there."),
+            _where(None, "Keep each run's last checkpoint: with more --steps it goes on there.", "--keep-checkpoints"),
+        ] = False,
+        tensorboard: Annotated[
+            bool, _where(None, "Also write event files to tensorboard/ (extra tensorboard).", "--tensorboard")
+        ] = False,
+        allow_code: Annotated[
+            bool, _your_code(None, "Run the scripts and modules that the grid names.", "--allow-code")
         ] = False,
         executor: Annotated[
             ExecutorName,
-            typer.Option(help="Who computes: this machine, a Ray cluster (extra ray), Slurm (extra slurm)."),
+            _executors("NAME", "Who computes: local (this machine), ray (extra ray), slurm (extra slurm)."),
         ] = DEFAULTS.executor,
-        ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster, with --executor ray.")] = None,
+        ray_address: Annotated[str | None, _executors("ADDRESS", "With --executor ray: the cluster's address.")] = None,
         slurm: Annotated[
-            list[str] | None, typer.Option("--slurm", help="With --executor slurm: sbatch's key=value; repeatable.")
-        ] = None,
-        tensorboard: Annotated[
-            bool, typer.Option("--tensorboard", help="Write event files, too, to tensorboard/ (extra tensorboard).")
-        ] = False,
-        allow_code: Annotated[
-            bool, typer.Option("--allow-code", help="Run the user code, scripts and modules, that the grid names.")
-        ] = False,
-        device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = DEFAULTS.device,
-        features: Annotated[
-            Literal["inception"] | None,
-            typer.Option(help="Score with Inception instead of the data set's own classifier."),
-        ] = None,
-        inception_weights: Annotated[
-            Path | None,
-            typer.Option(
-                help="A copy of Inception's weights, to score with them (implies --features inception).",
-                callback=expand_home,
-            ),
+            list[str] | None,
+            _executors("KEY=VALUE", "With --executor slurm: an option of sbatch; repeatable.", "--slurm"),
         ] = None,
     ) -> None:
         compute = Compute(

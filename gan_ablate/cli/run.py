@@ -1,15 +1,20 @@
-"""The commands ``run`` and ``plan``: compute the runs of grids, and estimate how long they take."""
+"""The commands ``run`` and ``plan``, and those on a results folder: ``status``, ``verify`` and ``clean``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
-from gan_ablate.api import run_grids, run_until_settled
+from gan_ablate.api import check_plans, run_grids, run_until_settled
+from gan_ablate.cli.options import NO_BREAK, RESULTS, OutOption, print_text, study_hint
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.plan import name_blocks
-from gan_ablate.execution.progress import Display, format_duration
+from gan_ablate.design.settings import write_settings
+from gan_ablate.design.validation import printable
+from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
 from gan_ablate.execution.schedule import (
     calibrate,
     estimate_seconds,
@@ -20,7 +25,8 @@ from gan_ablate.execution.schedule import (
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -115,27 +121,25 @@ def check_code(plans: Sequence[Plan]) -> None:
 
 
 def show_forecast(console: Console, options: RunOptions) -> None:
-    """Print the variants of plans, how many of their runs there are, and about how long the rest takes."""
-    plans, store, num_jobs, device = options.plans, Store(options.out), options.num_jobs, options.compute.device
-    with console.status("Timing some steps of every variant on this machine …"):
-        speed = calibrate(plans, store, num_jobs, device)
+    """Print what every variant of plans sets, how many of the runs there are, and about how long the rest takes.
+
+    Raises:
+        UserError: if ``run`` would refuse the plans.
+    """
+    plans, store, num_jobs = options.plans, Store(options.out), options.num_jobs
+    with PhaseDisplay(console) as display:
+        check_plans(plans, options.out, options.compute, display, until_settled=options.until_settled)
+        speed = calibrate(plans, store, num_jobs, options.compute.device, display)
     seconds = estimate_seconds(plans, store, speed)
     missing = find_missing_ids(plans, store).keys()
     for plan in plans:
-        table = Table("variant", "first run", "done", "a run takes", title=plan.grid.title, title_justify="left")
-        names = plan.run_names
-        for variant in plan.variants:
-            run_ids = [variant.run_id(seed) for seed in plan.seeds]
-            done = sum(run_id not in missing for run_id in run_ids)
-            takes = "?" if speed is None else f"~{format_duration(seconds[run_ids[0]])}"
-            table.add_row(names[run_ids[0]], run_ids[0], f"{done}/{len(run_ids)}", takes)
-        console.print(table)
+        _show_variants(console, plan, missing, {} if speed is None else seconds)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
-        console.print(note, soft_wrap=True)
+        print_text(console, note)
     sources = [files for plan in plans for files in plan.sources.values()]
     if sources:
         files = list(dict.fromkeys(name for of_one in sources for name in of_one))
-        console.print(f"Part of the runs' names: {_list(files)}", soft_wrap=True)
+        print_text(console, f"Part of the runs' names: {_list(files)}")
     most = "at most " if options.until_settled else ""
     time = "a time that the first runs will tell"
     if speed is not None:
@@ -144,18 +148,38 @@ def show_forecast(console: Console, options: RunOptions) -> None:
         time = f"{most or 'about '}{format_duration(total_sec)} with {num_jobs} at once, report included"
     numbers = sorted({plan.variants[0].config.steps for plan in plans} - {0})
     steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
-    console.print(f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}")
-    precisions = {
-        variant.config.precision
-        for plan in plans
-        for variant, seed in plan.seeded_variants
-        if isinstance(variant.config, RunConfig) and variant.run_id(seed) in missing
-    }
-    if "bf16" in precisions and device == "cpu":
-        from gan_ablate.training.runtime import NO_BF16, has_native_bf16  # PyTorch: seconds that others save
+    size = f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}"
+    print_text(console, size)
 
-        if not has_native_bf16():
-            console.print(NO_BF16, soft_wrap=True)
+
+def _show_variants(console: Console, plan: Plan, missing: Collection[str], seconds: Mapping[str, float]) -> None:
+    """Print a plan's base, and a few lines for every variant: its runs, and what it sets of the base.
+
+    Args:
+        console: where to print.
+        plan: the plan.
+        missing: ids of runs to compute.
+        seconds: run id → estimated seconds; empty where nothing is known.
+    """
+    grid = plan.grid
+    console.print(f"{grid.title}: {len(plan.variants)} variants", highlight=False, soft_wrap=True)
+    blocks = plan.blocks
+    for block, words in zip(blocks, name_blocks(blocks), strict=True):
+        base = block.baseline.block.get("preset", grid.base) or f"the script {grid.source} names"
+        print_text(console, f"Base{f' ({words})' if words else ''}: {base} on {block.baseline.config.dataset}")
+        if grid.set:
+            print_text(console, f"Every variant sets {', '.join(write_settings(grid.set))}")
+        for variant in block.variants:
+            run_ids = [variant.run_id(seed) for seed in plan.seeds_of(variant)]
+            num_done = sum(run_id not in missing for run_id in run_ids)
+            takes = f", a run takes ~{format_duration(seconds[run_ids[0]])}" if seconds else ""
+            is_baseline = " (baseline)" if variant is block.variants[0] and variant.label != "baseline" else ""
+            console.print(f"  {variant.label}{is_baseline}", highlight=False, soft_wrap=True)
+            print_text(console, f"{num_done}/{len(run_ids)} runs done{takes}; the first is {run_ids[0]}", indent=4)
+            changes = (grid.factors[name].levels[level] for name, level in variant.levels.items())
+            settings = ", ".join(text.replace(" ", NO_BREAK) for change in changes for text in write_settings(change))
+            print_text(console, f"sets {settings}" if settings else "the base as it is", indent=4)
+    console.print()
 
 
 def _list(files: Sequence[str]) -> str:
@@ -168,3 +192,95 @@ def count_seeds(plans: Sequence[Plan]) -> str:
     """Write ``5 seeds``, or ``5 or 6 seeds`` where plans differ."""
     numbers = sorted({len(plan.seeds) for plan in plans})
     return "1 seed" if numbers == [1] else f"{' or '.join(map(str, numbers))} seeds"
+
+
+PARTS_OF_A_PAGE = 10
+"""About how many pages and figures a report has for each grid."""
+
+MAX_PAGES = 5
+"""The most pages of grids that are named at the end of a run."""
+
+
+def write_pages(out: Path, console: Console, blocks: Sequence[Plan] = (), *, beside: Sequence[Path] = ()) -> None:
+    """Write the report, and print where it is.
+
+    Args:
+        out: the results folder.
+        console: where to print.
+        blocks: plans whose pages are named, too.
+        beside: other results folders with the same questions.
+    """
+    names = Store(out).list_plans()
+    if not names:
+        advice = f"gan-ablate run --grid NAME does that; {study_hint()}"
+        raise UserError(f"--out {out}: no grid was run into this folder yet; {advice}")
+    num_parts, num_written = PARTS_OF_A_PAGE * len(names), 0
+    with PhaseDisplay(console) as display:
+        what = "Writing the report"
+        display.preparing(what, 0, num_parts)
+        from gan_ablate.reporting.report import write_report  # pandas, SciPy, matplotlib: seconds that plan saves
+
+        def count(_: str) -> None:
+            nonlocal num_written
+            num_written += 1
+            display.preparing(what, min(num_written, num_parts), num_parts)
+
+        path = write_report(out, beside=beside, progress=count)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+    for block in blocks[:MAX_PAGES]:
+        console.print(f"{block.grid.title}: {out / block.name / path.name}", highlight=False, soft_wrap=True)
+    console.print(f"All in one file, for a browser: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def status(out: OutOption = RESULTS) -> None:
+    """Show how far the grids of a results folder are."""
+    store = Store(out)
+    table = Table("grid", "budget", "completed", "diverged", "failed", "missing")
+    for name in store.list_plans():
+        plan = store.load_plan(name)
+        ended = [run.status for run in summarise_runs(store, plan.run_ids).values()]
+        counts = [ended.count(status) for status in ("completed", "diverged", "failed")]
+        num_missing = plan.num_runs - len(ended)
+        table.add_row(name, plan.budget, *(str(count) for count in (*counts, num_missing)))
+    console = open_console()
+    if table.row_count:
+        console.print(table)
+    else:
+        print_text(console, f"{out}: no grid was run into this folder yet; {study_hint()}")
+
+
+def verify(out: OutOption = RESULTS) -> None:
+    """Check every plan, record, weight file, checkpoint and cached file of a results folder against its checksum."""
+    from gan_ablate.execution.maintenance import verify as check
+
+    result = check(Store(out))
+    for problem in result.problems:
+        print(printable(problem))
+    if result.problems:
+        raise RunFailedError(f"{len(result.problems)} of {result.num_checked} in {out} are damaged")
+    open_console().print(
+        f"{result.num_checked} plans, runs, checkpoints and cached files in {out}: as they were written"
+    )
+
+
+def clean(
+    out: OutOption = RESULTS,
+    runs: Annotated[bool, typer.Option("--runs", help="Runs of no grid, too, those of train among them.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs, too: more --steps begin anew then.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what nothing in a results folder refers to, after saying what."""
+    from gan_ablate.execution.maintenance import find_waste, remove
+
+    store = Store(out)
+    found = find_waste(store, with_runs=runs, with_checkpoints=checkpoints)
+    for waste in found:
+        print(printable(f"{waste.path}: {waste.reason}, {waste.num_bytes / 1e6:.1f} MB"))
+    if not found:
+        open_console().print(f"{out}: nothing to delete")
+    elif yes or typer.confirm(f"Delete these {len(found)}, {sum(w.num_bytes for w in found) / 1e6:.1f} MB?"):
+        num_gone = sum(remove(store, waste) for waste in found)
+        kept = f"; {len(found) - num_gone} that a command works on stay" if num_gone < len(found) else ""
+        open_console().print(f"{num_gone} deleted{kept}")

@@ -32,6 +32,84 @@ class Factor(Model):
         return self.labels.get(level, level)
 
 
+_FRACTION = r"\d+([eE][+-]?\d+)?"
+
+
+def name_levels(data: dict[str, Any]) -> dict[str, Any]:
+    """Replace numbers and booleans that stand for levels by the names of the levels.
+
+    ``baseline = 0.2`` means the level ``"0.2"``. TOML reads ``levels.0.2`` as a table ``0`` that holds a table ``2``.
+
+    Args:
+        data: a grid file. What is not a grid file stays as it is, for pydantic to refuse.
+    """
+    factors = data.get("factors")
+    if not isinstance(factors, dict):
+        return data
+    named = {
+        name: factor | {key: _join_fractions(factor[key]) for key in ("levels", "labels") if key in factor}
+        for name, factor in factors.items()
+        if isinstance(factor, dict)
+    }
+    for factor in named.values():
+        if "baseline" in factor:
+            factor["baseline"] = _name_level(factor["baseline"], factor)
+    return _name_levels_of_claims({**data, "factors": {**factors, **named}}, named)
+
+
+def _join_fractions(levels: Any) -> Any:
+    """Turn ``{"0": {"2": …}}`` into ``{"0.2": …}``: no field's name is a number."""
+    if not isinstance(levels, dict):
+        return levels
+    joined: dict[str, Any] = {}
+    for name, settings in levels.items():
+        is_number = re.fullmatch(r"-?\d+", name) is not None and isinstance(settings, dict)
+        fractions = [key for key in settings if re.fullmatch(_FRACTION, key)] if is_number else []
+        joined |= {f"{name}.{key}": settings[key] for key in fractions}
+        if not fractions or len(fractions) < len(settings):
+            joined[name] = {key: settings[key] for key in settings if key not in fractions} if fractions else settings
+    return joined
+
+
+def _name_level(given: Any, factor: Any) -> Any:
+    """Return the name of the level that a number or a boolean stands for; anything else stays as it is."""
+    if not isinstance(given, (bool, int, float)) or not isinstance(factor, dict):
+        return given
+    levels = factor.get("levels")
+    names = list(levels) if isinstance(levels, dict) else []
+    written = str(given).lower()
+    equal = [] if isinstance(given, bool) or written in names else [name for name in names if _is_equal(name, given)]
+    return equal[0] if len(equal) == 1 else written
+
+
+def _is_equal(name: str, number: float) -> bool:
+    try:
+        return float(name) == number
+    except ValueError:
+        return False
+
+
+def _name_levels_of_claims(data: dict[str, Any], factors: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the levels of claims and of what stands beside them."""
+
+    def name(expected: Any) -> Any:
+        if not isinstance(expected, dict):
+            return expected
+        given = expected.get("levels")
+        every = [
+            {factor: _name_level(level, factors.get(factor)) for factor, level in one.items()}
+            if isinstance(one, dict)
+            else one
+            for one in (given if isinstance(given, list) else [given])
+        ]
+        named = {"levels": every if isinstance(given, list) else every[0]} if "levels" in expected else {}
+        beside = expected.get("beside")
+        return expected | named | ({"beside": [name(one) for one in beside]} if isinstance(beside, list) else {})
+
+    claims = data.get("claims")
+    return {**data, "claims": [name(claim) for claim in claims]} if isinstance(claims, list) else data
+
+
 def label_levels(design: DesignKind, factors: Mapping[str, Factor], levels: Mapping[str, str]) -> str:
     """Name a variant: every level of a factorial design, the one changed level of a one-at-a-time design."""
     if design == "factorial":
@@ -160,3 +238,18 @@ def _check_levels(levels: dict[str, str], factors: dict[str, Factor], where: str
         if level not in compared:
             what = "the baseline" if level == factors[name].baseline else "no such level"
             raise UserError(f"{where}.levels.{name} = {shorten(repr(level))}: {what}; {choices(level, compared)}")
+
+
+def describe_expectation(expected: Expectation, factors: Mapping[str, Factor]) -> str:
+    """Say what a claim predicts: ``FID is lower with batch_norm off than with batch_norm on``."""
+    title = OUTCOMES[expected.outcome].title
+    if expected.against is not None:
+        margin = f"within ±{expected.margin:g} of" if expected.margin else f"{expected.direction} than"
+        return f"{title} of the baseline is {margin} {expected.against:g}"
+    is_other = "is the same" if expected.direction == "none" else f"is {expected.direction}"
+    levels = [f"{name} {level}" for name, level in expected.levels.items()]
+    if len(levels) > 1:
+        return f"interaction of {' and '.join(levels)}: {title} {is_other} than both changes by themselves give"
+    baselines = [f"{name} {factors[name].baseline}" for name in expected.levels]
+    than = "as" if expected.direction == "none" else "than"
+    return f"{title} {is_other} with {levels[0]} {than} with {baselines[0]}"

@@ -1,19 +1,20 @@
-"""RunConfig: the checked configuration of a run, and the checks of fields that exclude each other."""
+"""RunConfig: the checked configuration of a run, the checks of fields that exclude each other, and a list of fields."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
 from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, default_features
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
-from gan_ablate.design.validation import choices, refusal
+from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gan_ablate.design.datasets import FeatureKind
+    from gan_ablate.design.gan import Activation
 
 
 def check_combinations(config: RunFields) -> None:
@@ -176,3 +177,104 @@ class RunConfig(RunFields):
     def _check_combinations(self) -> Self:
         check_combinations(self)
         return self
+
+
+NOT_IN_LEVELS = (
+    "seed", "steps", "num_classes", "generator.code", "discriminator.code", "loss.code", "penalty.code",
+)  # fmt: skip
+"""Fields that no level sets: options, the data set and user code set them."""
+
+
+def list_fields() -> list[FieldHelp]:
+    """List every field that a level can set; fields of a network or a loss follow it."""
+    found: dict[str, FieldHelp] = {}
+    for field in describe_fields(RunConfig):
+        if field.path in NOT_IN_LEVELS:
+            continue
+        known = found.setdefault(field.path, field)
+        if field.default not in known.default.split(" or "):  # of another kind of network
+            found[field.path] = known._replace(default=f"{known.default} or {field.default}")
+    return list(found.values())
+
+
+def find_fields(path: str) -> list[FieldHelp]:
+    """Find a field by its path, or else all fields whose path ends so."""
+    fields = list_fields()
+    exact = [field for field in fields if field.path == path]
+    return exact or [field for field in fields if field.path.endswith(f".{path}")]
+
+
+class LayerHelp(NamedTuple):
+    """A layer of a network in words, and the size of what it gives: ``64×7×7`` or ``256``."""
+
+    size: str
+    what: str
+
+
+def list_layers(config: RunConfig) -> tuple[list[LayerHelp], list[LayerHelp]]:
+    """List the layers of both networks; user code is one line."""
+    image = f"{config.num_channels}×{config.image_size}×{config.image_size}"
+    return _layers_of_generator(config, image), _layers_of_discriminator(config, image)
+
+
+def _layers_of_generator(config: RunConfig, image: str) -> list[LayerHelp]:
+    part, given = config.generator, LayerHelp(str(config.num_inputs_g), "the latent")
+    if part.kind == "module":
+        return [given, LayerHelp(image, f"user code, {part.path}")]
+    norm, activation = _norm_words(part.norm), _activation_words(part.activation)
+    end = {"tanh": ", tanh", "sigmoid": ", sigmoid stretched to [-1, 1]", "none": ""}[part.output_activation]
+    if part.kind == "mlp":
+        hidden = [LayerHelp(str(size), f"linear{norm}{activation}") for size in part.hidden_sizes]
+        return [given, *hidden, LayerHelp(image, f"linear{end}")]
+    widths, side = part.widths(config.image_size)[::-1], part.smallest_side(config.image_size)
+    stem = "linear" if part.stem == "linear" else f"transposed convolution {side}×{side}"
+    up = "transposed convolution 4×4, stride 2"
+    if part.upsample != "transposed":
+        up = f"{'nearest neighbours' if part.upsample == 'nearest' else 'bilinear'} ×2, convolution 3×3"
+    hidden = [LayerHelp(f"{widths[0]}×{side}×{side}", f"{stem}{norm}{activation if part.has_stem_activation else ''}")]
+    for depth, width in enumerate(widths[1:], 1):
+        hidden.append(LayerHelp(f"{width}×{side << depth}×{side << depth}", f"{up}{norm}{activation}"))
+    last = up if part.output == "upsample" else "convolution 3×3"
+    return [given, *hidden, LayerHelp(image, f"{last}{norm if part.norm_placement == 'all' else ''}{end}")]
+
+
+def _layers_of_discriminator(config: RunConfig, image: str) -> list[LayerHelp]:
+    part, given = config.discriminator, LayerHelp(image, "the image")
+    logits = str(config.num_outputs_d)
+    if part.kind == "module":
+        return [given, LayerHelp(logits, f"user code, {part.path}")]
+    norm, behind = _norm_words(part.norm), _activation_words(part.activation)
+    dropout = f", dropout {part.dropout:g}" if part.dropout else ""
+    last = [LayerHelp(logits, "linear")]
+    if part.kind == "mlp":
+        hidden = [LayerHelp(str(size), f"linear{norm}{behind}{dropout}") for size in part.hidden_sizes]
+    else:
+        side = config.image_size
+        kernel = f"convolution {part.kernel_size}×{part.kernel_size}"
+        pool = "" if part.downsample == "strided" else f", {part.downsample.replace('_', ' ')} 2×2"
+        channels = f", dropout of channels {part.dropout2d:g}" if part.dropout2d else ""
+        hidden = []
+        for depth, width in enumerate(part.widths(config.image_size), 1):
+            has_norm = norm if depth > 1 or part.norm_placement == "all" else ""
+            rest = f"{behind}{pool}{dropout}{channels}"
+            rest = f"{has_norm}{rest}" if part.norm_position == "before_activation" else f"{rest}{has_norm}"
+            what = f"{kernel}{'' if pool else ', stride 2'}{rest}"
+            hidden.append(LayerHelp(f"{width}×{side >> depth}×{side >> depth}", what))
+        side = part.smallest_side(config.image_size)
+        heads = {
+            "linear": "linear",
+            "conv": f"convolution {side}×{side}",
+            "average_pool": "mean of each channel, linear",
+        }
+        last = [LayerHelp(logits, heads[part.head])]
+    if part.minibatch_std:
+        last.insert(0, LayerHelp(hidden[-1].size, f"minibatch standard deviation, one more layer{behind}"))
+    return [given, *hidden, *last]
+
+
+def _norm_words(norm: str) -> str:
+    return ", batch norm" if norm == "batch" else ""
+
+
+def _activation_words(activation: Activation) -> str:
+    return ", ReLU" if activation.kind == "relu" else f", LeakyReLU {activation.negative_slope:g}"

@@ -29,9 +29,21 @@ DATASETS: dict[str, str] = {
 
 NUM_TRAINING_IMAGES = {"mnist-10k": 10_000, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 
+DATASET_FILES = {
+    "mnist-10k": ("28×28, grey", "in the package"),
+    "mnist": ("28×28, grey", "under --data-dir, or downloaded there by torchvision, 12 MB"),
+    "fashion-mnist": ("28×28, grey", "under --data-dir, or downloaded there by torchvision, 31 MB"),
+    "cifar10": ("32×32, colour", "under --data-dir, or downloaded there by torchvision, 170 MB"),
+}
+"""Data set → its images, and where they lie."""
+
 FeatureKind = Literal["digits", "fashion", "inception", "none"]
 _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
 
+EXTRACTORS: dict[FeatureKind, str] = {
+    "digits": "a classifier of MNIST digits, in the package",
+    "fashion": "a classifier of Fashion-MNIST's garments, in the package",
+}
 NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "inception": 2048}
 
 MIN_SAMPLES: dict[FeatureKind, int] = {"digits": 20 * 64, "fashion": 20 * 64, "inception": 2 * 2048, "none": 2}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloat, StrictInt
 from pydantic_core import PydanticCustomError
 
-from gan_ablate.design.claims import Claim, DesignKind, Factor, check_claims
+from gan_ablate.design.claims import Claim, DesignKind, Factor, check_claims, name_levels
 from gan_ablate.design.datasets import PREFIX
 from gan_ablate.design.external import External
 from gan_ablate.design.outcomes import RESULT_COLUMNS
@@ -181,7 +181,7 @@ def load_grid(name: str | Path) -> Grid:
         raise UserError(f"{source}: base is missing")
     if {"name", "source"} & data.keys():
         raise UserError(f"{source}: name and source: a grid is named by its file, {stem}")
-    grid = validate(Grid, {**data, "name": stem, "source": source}, source)
+    grid = validate(Grid, {**name_levels(data), "name": stem, "source": source}, source)
     for field, text in (("title", grid.title), ("question", grid.question)):
         if not text.isprintable() or len(text) > MAX_SENTENCE:
             advice = f"valid: one line of at most {MAX_SENTENCE} characters that can be printed"
@@ -265,7 +265,8 @@ def _read_toml(text: str, source: str) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{source}: not TOML that can be read: tables too deep in one another") from None
     except ValueError as invalid:  # TOMLDecodeError, and numbers of more digits than Python converts
-        raise UserError(f"{source}: not TOML: {shorten(str(invalid))}") from None
+        hint = '; a level such as 0.2 beside a level 0 needs quotes: "0.2"' if "namespace" in str(invalid) else ""
+        raise UserError(f"{source}: not TOML: {shorten(str(invalid))}{hint}") from None
     check_depth(data, source)
     return data
 

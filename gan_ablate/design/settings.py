@@ -8,10 +8,10 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, assert_never
 
-from gan_ablate.design.grid import MAX_NAME, load_preset
-from gan_ablate.design.validation import Model, check_depth, shorten
+from gan_ablate.design.grid import MAX_NAME, list_grids, load_grid, load_preset
+from gan_ablate.design.validation import Model, check_depth, shorten, write_toml
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +83,45 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def write_settings(change: Mapping[str, Any], *, is_flat: bool = False) -> list[str]:
+    """Write settings as a grid file has them: ``["loss.real_label = 0.9"]``.
+
+    Args:
+        change: the settings.
+        is_flat: whether the fields of a table with a ``kind`` are written one by one, too.
+    """
+    return [f"{path} = {write_toml(value)}" for path, value in _flatten(merge({}, change), is_flat=is_flat)]
+
+
+def _flatten(change: Mapping[str, Any], *, is_flat: bool) -> Iterator[tuple[str, Any]]:
+    for name, value in change.items():
+        if isinstance(value, dict) and value and (is_flat or "kind" not in value):
+            yield from ((f"{name}.{path}", inner) for path, inner in _flatten(value, is_flat=is_flat))
+        else:
+            yield name, value
+
+
+class LevelHelp(NamedTuple):
+    """A level of a shipped grid, and the value of a field in it, in TOML."""
+
+    grid: str
+    factor: str
+    level: str
+    value: str
+
+
+def find_levels(path: str) -> Iterator[LevelHelp]:
+    """Yield the levels of shipped grids that set a field."""
+    for name in list_grids():
+        for factor_name, factor in load_grid(name).factors.items():
+            for level_name, change in factor.levels.items():
+                value: Any = merge({}, change)
+                for part in path.split("."):
+                    value = value.get(part) if isinstance(value, dict) else None
+                if value is not None:
+                    yield LevelHelp(name, factor_name, level_name, write_toml(value))
 
 
 def count_variants(grid: Grid) -> int:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ModelT = TypeVar("ModelT", bound="Model")
 
@@ -197,6 +197,73 @@ def _explain(model: type[Model], invalid: ValidationError, data: dict[str, Any])
             problem = f" = {_show(node)}: {message}"
     field = ".".join(path)
     return [field, *others], (shorten(field) + problem).removeprefix(" = ")
+
+
+class FieldHelp(NamedTuple):
+    """A field of a model, explained.
+
+    Attributes:
+        path: the name in a grid file, such as ``generator.norm``.
+        valid: the valid values, in words.
+        default: the default in TOML; empty where there is none.
+        meaning: a sentence, with the paper that the field comes from.
+        kinds: of a field that is a table: kind → description.
+    """
+
+    path: str
+    valid: str
+    default: str
+    meaning: str
+    kinds: dict[str, str]
+
+
+def describe_fields(model: type[Model]) -> Iterator[FieldHelp]:
+    """Explain every field of a model; fields of a table follow it."""
+    schema = model.model_json_schema()
+    yield from _fields_of(schema, schema["$defs"], "")
+
+
+def _fields_of(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[FieldHelp]:
+    for name, field in schema["properties"].items():
+        path = f"{prefix}{name}"
+        refs = [part["$ref"] for part in field.get("oneOf", field.get("allOf", [field])) if "$ref" in part]
+        nested = [definitions[ref.rsplit("/", 1)[1]] for ref in refs]
+        kinds = {
+            part["properties"]["kind"]["const"]: " ".join(part.get("description", "").split())
+            for part in nested
+            if "kind" in part["properties"]
+        }
+        meaning = " ".join(field.get("description", "").split())
+        default = write_toml(field["default"]) if field.get("default") is not None else ""
+        if kinds or not nested:
+            yield FieldHelp(path, " | ".join(kinds) or _valid_words(field), default, meaning, kinds)
+        for part in nested:
+            yield from (f for f in _fields_of(part, definitions, f"{path}.") if f.path != f"{path}.kind")
+
+
+def _valid_words(field: dict[str, Any]) -> str:
+    for part in field.get("anyOf", ()):
+        if part.get("type") != "null":
+            return _valid_words(part)
+    if "enum" in field:
+        return " | ".join(str(value) for value in field["enum"])
+    if "items" in field:
+        return f"list of {_valid_words(field['items'])}"
+    bounds = [
+        f"{sign} {field[key]:g}"
+        for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+        if key in field
+    ]
+    return " ".join([str(field.get("type", "")), ", ".join(bounds)]).strip()
+
+
+def write_toml(value: Any) -> str:
+    """Write a value as a grid file has it; a table with only a ``kind`` in its short form."""
+    if isinstance(value, dict):
+        only_kind = value.get("kind") if list(value) == ["kind"] else None
+        inner = ", ".join(f"{name} = {write_toml(item)}" for name, item in value.items())
+        return json.dumps(only_kind) if only_kind else f"{{ {inner} }}"
+    return json.dumps(value)
 
 
 def check_device_name(name: str) -> None:

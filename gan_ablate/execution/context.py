@@ -121,6 +121,9 @@ class RunObserver:
     ...         self.num_finished += 1
     """
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Called before the first run, with what is measured or loaded, how much of it is done, and how much it is."""
+
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Called with the ids of runs that will be computed, and about how many seconds each takes."""
 

@@ -1,4 +1,4 @@
-"""The progress display: a bar on the console, and a line for every run under way."""
+"""The progress displays: a bar and a line for every run under way, and a bar for what comes before and after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gan_ablate.design.external import ExternalConfig
@@ -79,12 +79,64 @@ class NotebookView:
         self._handle.update(HTML(page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
 
 
+MOST_OF_A_RUN = 0.95
+"""The share of a run that is done when its steps are and its scores are not."""
+
+
+class PhaseDisplay(RunObserver):
+    """An observer that shows what is prepared before runs, and what is written after them: words and a bar.
+
+    Args:
+        console: the console; the bar moves, and goes away at the end, if it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        if self._task is not None:
+            self._bar.stop()
+            self._bar.remove_task(self._task)
+        self._task, self._what = None, ""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Show how far something is; without a terminal, print only what it is, once."""
+        is_new, self._what = what != self._what, what
+        if not self._console.is_terminal:
+            if is_new:
+                self._console.print(f"{what} …", highlight=False, soft_wrap=True)
+            return
+        if is_new and self._task is not None:
+            self._bar.remove_task(self._task)
+        if is_new or self._task is None:
+            self._task = self._bar.add_task(what)
+        self._bar.update(self._task, completed=done, total=total or None)
+        self._bar.start()
+
+
 class Display(RunObserver):
     """An observer that shows the progress of runs: a bar with the time left, and a line for every run under way.
 
     Args:
         console: the console; the display moves if it is a terminal.
-        header: lines that are printed before the first run starts.
+        header: lines that are printed at once.
         labels: run id → the name of its variant.
         num_done: the number of runs that were finished before.
         jobs: how many runs are computed at once.
@@ -117,16 +169,19 @@ class Display(RunObserver):
         )
         self._task = self._bar.add_task("runs", total=num_done, completed=num_done, left="")
         self._live = _open_view(console)
+        self._phase = PhaseDisplay(console)
         self._has_begun = False
+        self._num_finished = num_done
 
     def __enter__(self) -> Self:
+        if self._header:
+            self._console.print(self._header, highlight=False, markup=False, soft_wrap=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._begin()
+        self._phase.stop()
         if self._live is not None and self._has_begun:
             self._live.stop(self._bar)
 
@@ -134,9 +189,14 @@ class Display(RunObserver):
         if self._has_begun:
             return
         self._has_begun = True
-        self._console.print(self._header, highlight=False, markup=False, soft_wrap=True)
+        self._phase.stop()
         if self._live is not None:
             self._live.start()
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Show what is measured or loaded before the first run."""
+        if not self._has_begun:
+            self._phase.preparing(what, done, total)
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Add runs to the bar."""
@@ -171,7 +231,8 @@ class Display(RunObserver):
         """Replace a run's line by one that says how it ended."""
         self._running.pop(record.run_id, None)
         self._seconds.pop(record.run_id, None)
-        self._bar.advance(self._task)
+        self._num_finished += 1
+        self._bar.update(self._task, completed=self._num_finished)
         final = record.scoring.final if record.scoring else None
         outcome = f"FID {final.fid:.2f}" if final else record.message or "not scored"
         task = self._bar.tasks[0]
@@ -194,7 +255,8 @@ class Display(RunObserver):
 
     def render(self) -> RenderableType:
         """Lay out the bar and a line for every run under way."""
-        self._bar.update(self._task, left=self._left_text("{} left"))
+        under_way = sum(self._share_done(config, progress) for config, progress in self._running.values())
+        self._bar.update(self._task, completed=self._num_finished + under_way, left=self._left_text("{} left"))
         table = Table.grid(padding=(0, 2))
         for config, progress in self._running.values():
             table.add_row(self._name(config), *_texts(config, progress))
@@ -203,12 +265,16 @@ class Display(RunObserver):
     def _name(self, config: AnyConfig) -> str:
         return f"{self._labels.get(config.run_id, config.run_id)}, seed {config.seed}"
 
+    @staticmethod
+    def _share_done(config: AnyConfig, progress: RunProgress | None) -> float:
+        """Return the share of a run that is done: its steps, of which scoring leaves a little."""
+        return 0.0 if progress is None else min(MOST_OF_A_RUN, progress.step / (config.steps or math.inf))
+
     def _left_text(self, template: str) -> str:
         """Estimate the time left: the runs' expected seconds, scaled by the pace so far."""
         left_sec = sum(self._seconds.values())
         for config, progress in self._running.values():
-            if progress is not None:
-                left_sec -= self._seconds.get(config.run_id, 0) * min(1.0, progress.step / (config.steps or math.inf))
+            left_sec -= self._seconds.get(config.run_id, 0) * self._share_done(config, progress)
         done_sec, elapsed = self._total_sec - left_sec, time.monotonic() - self._started_at
         is_under_way = done_sec > 0.05 * self._total_sec
         if left_sec <= 0 or not (is_under_way or self._is_calibrated):

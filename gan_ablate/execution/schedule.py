@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.settings import order_block
-from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import measure_steps
 from gan_ablate.execution.store import summarise_runs
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan, Variant
     from gan_ablate.execution.store import Store
 
-MAX_MEASURING_SEC = 30.0
-"""After so many seconds no other variant is timed; the steps of the rest count as the median of the others."""
+MAX_MEASURING_SEC = 15.0
+"""After so many seconds measuring ends; the steps of variants that were not timed count as the median of the others."""
 
 KEPT_SEC = 24 * 3600
 """How long a measurement is used: the machine may have been busy."""
@@ -95,7 +95,9 @@ def step_key(config: RunConfig) -> str:
     return hashlib.sha256(plain.model_dump_json(warnings=False).encode()).hexdigest()[:12]
 
 
-def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -> Speed | None:
+def calibrate(
+    plans: Sequence[Plan], store: Store, num_jobs: int, device: str, observer: RunObserver | None = None
+) -> Speed | None:
     """Time some steps of every variant that was not timed before, as many at once as there will be runs.
 
     Args:
@@ -103,6 +105,7 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
         store: the results folder; its cache keeps the measurements.
         num_jobs: how many runs go on at once.
         device: of the runs. On a GPU nothing is measured: the first runs show what it takes.
+        observer: is told how many variants are timed.
 
     Returns:
         The speed; None on a GPU, for users' scripts, and where the measurement fails.
@@ -115,7 +118,9 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
     machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
     known = _load(path, machine)
     variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
-    untimed = {step_key(config): config for config in variants.values()}
+    # In the order of their hashes: where time is short, those that are timed come from everywhere in the plans.
+    by_key = {step_key(config): config for config in variants.values()}
+    untimed = {key: by_key[key] for key in sorted(by_key)}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     if not untimed:
@@ -123,8 +128,9 @@ def calibrate(plans: Sequence[Plan], store: Store, num_jobs: int, device: str) -
     folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
     context = RunContext(out=str(store.root), data_dir="data", folders=folders)
     try:
-        start_sec, classifier_ms, times = measure_steps(untimed, context, num_jobs, MAX_MEASURING_SEC)
-    except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so
+        observer = observer or RunObserver()
+        start_sec, classifier_ms, times = measure_steps(untimed, context, num_jobs, MAX_MEASURING_SEC, observer)
+    except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so; or none was ready
         return known
     known = known or Speed()
     step_ms = {**known.step_ms, **{key: step for key, (step, _) in times.items()}}

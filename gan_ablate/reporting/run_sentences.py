@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.pooling import find_same
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.reporting.formats import escape_markdown, percent_text, seed_text
-from gan_ablate.reporting.sentences import adjusted_text, decision_words, is_timed
+from gan_ablate.reporting.sentences import adjusted_text, decision_words, is_timed, verdict_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import Default
-    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.grid import Grid
     from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.store import Store
 
 
 SMOKE_WARNING = "These runs are too short to answer anything: the smoke budget only shows that everything works."
@@ -331,3 +333,23 @@ def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: 
             but = "but " if same[1].decision != effect.decision else ""
             words += f"; {but}{adjusted_text(same[1])} {where}{unsure}"
     return words
+
+
+def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
+    """Return the verdict of every claim of a shipped grid in a results folder, or what is missing for it."""
+    sentences = [claim.sentence for claim in shipped.claims]
+    plan_there = store.find_plan(shipped.name)
+    if plan_there is None:
+        return dict.fromkeys(sentences, "not run yet")
+    if plan_there.budget == "smoke":
+        return dict.fromkeys(sentences, "only a smoke run")
+    # A plan of an older version knows no claims.
+    grid = plan_there.grid.model_copy(update={"claims": shipped.claims})
+    results = GridResults.of(store, plan_there.model_copy(update={"grid": grid}))
+    left = plan_there.num_runs - len(results.runs)
+    missing = f"{left} of {plan_there.num_runs} runs are missing" if left else "no scores to judge it by"
+    verdicts = {
+        one.claim.sentence: verdict_words(one, is_complete=results.is_complete).replace("**", "").replace("`", "")
+        for one in results.verdicts.claim_verdicts
+    }
+    return {sentence: verdicts.get(sentence, missing) for sentence in sentences}

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.plan import plan
+from gan_ablate.execution.executors.worker import needs_nothing
+from gan_ablate.execution.progress import PhaseDisplay
+from gan_ablate.execution.store import Store
 from tests.calls import call
-
-
-@pytest.mark.parametrize("is_native", [True, False])
-def test_plan_says_that_a_processor_has_no_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_native: bool
-) -> None:
-    monkeypatch.setattr("gan_ablate.training.runtime.has_native_bf16", lambda: is_native)
-    assert call(monkeypatch, "plan", "--grid", "precision") == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert ("precision = bf16: this processor has no bfloat16 arithmetic" in output) is not is_native
-    assert call(monkeypatch, "plan", "--grid", "beta1") == 0
-    assert "bfloat16" not in capsys.readouterr().out
+from tests.configs import make_config
+from tests.synthetic import save_runs
 
 
 def test_grids_are_planned_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +38,115 @@ def test_plan_runs_a_batch_through_a_users_networks(
     assert "valid: with --allow-code" in capsys.readouterr().err
     assert call(monkeypatch, "plan", "--grid", "mine.toml", "--allow-code") == 2
     assert "given (4, 100), it gives (4, 7) of torch.float32; valid: (4, 1, 28, 28)" in capsys.readouterr().err
+
+
+def test_plan_and_status_say_how_far_things_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(Path("results")), planned, lambda _, seed: 9.0 if seed else None)
+    (Path("results/runs") / planned.baseline.config.run_id / "record.json").unlink()
+    assert call(monkeypatch, "plan", "--grid", str(tiny_grid), "--budget", "smoke") == 0
+    output = capsys.readouterr().out
+    assert "1/2 runs done" in output
+    assert "2/2 runs done" in output
+    assert "1 runs to compute" in output
+    assert call(monkeypatch, "status") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["tiny", "smoke", "2", "1", "0", "1"]
+
+
+def test_status_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("", "utf-8")
+    assert call(monkeypatch, "status", "--out", "file") == 2
+    assert "--out file: not a folder" in capsys.readouterr().err
+
+
+def test_plan_shows_the_base_and_what_each_variant_sets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plan", "--grid", "bn_label_smooth", "--base", "dcgan-28") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["Batch norm and label smoothing: 4 variants", "Base: dcgan-28 on mnist-10k"]
+    place = lines.index("batch norm off, label smoothing on")
+    assert lines[place + 2] == 'sets generator.norm = "none", discriminator.norm = "none", loss.real_label = 0.9'
+    assert any(line.endswith("(baseline)") for line in lines)
+
+
+def test_plan_refuses_a_data_set_that_run_would_refuse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("pets").mkdir()
+    for i in range(8):
+        Image.new("RGB", (40, 40)).save(f"pets/{i}.png")
+    Path("pets/3.png").write_bytes(b"no image")
+    assert call(monkeypatch, "plan", "--grid", "beta1", "--dataset", "folder:pets") == 2
+    output = capsys.readouterr()
+    assert "1 of 8 files not readable as images: 3.png" in output.err
+    assert output.out.splitlines() == ["Starting a worker process …", "Loading folder:pets …"]
+    assert multiprocessing.active_children() == []
+
+
+def test_plan_refuses_runs_that_no_look_can_settle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--grid", "beta1", "--until", "settled", "--set", "scoring.features=none"]
+    assert call(monkeypatch, "plan", *command) == 2
+    assert "--until settled: mnist-10k is not scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "expected"),
+    [
+        ({}, "cpu", True),
+        ({}, "cuda", False),
+        ({"dataset": "mnist"}, "cpu", False),
+        ({"precision": "bf16"}, "cpu", False),
+        ({"scoring": {"features": "inception", "num_samples": 5_000, "curve_samples": 5_000}}, "cpu", False),
+    ],
+)
+def test_only_what_the_package_has_needs_no_check(settings: dict[str, Any], device: str, *, expected: bool) -> None:
+    assert needs_nothing(make_config("mlp", **settings), device) is expected
+
+
+@pytest.mark.parametrize("command", [["status"], ["report"], ["list", "claims"]])
+def test_an_empty_results_folder_points_to_the_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert call(monkeypatch, *command) == (2 if command == ["report"] else 0)
+    output = capsys.readouterr()
+    text = " ".join((output.out + output.err).split())
+    assert "no grid was run into" in text
+    assert "a finished study lies there: --out" in text
+
+
+def test_the_report_names_its_pages_and_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path, no_figures: None
+) -> None:
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(Path("results")), planned, lambda _, seed: 9.0 + seed)
+    counts: list[tuple[int, int]] = []
+    monkeypatch.setattr(PhaseDisplay, "preparing", lambda _, __, done, total: counts.append((done, total)))
+    assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--budget", "smoke") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == [
+        "Report: results/report.md",
+        "Tiny: results/tiny/report.md",
+        "All in one file, for a browser: results/report.html",
+    ]
+    assert counts[0] == (0, 10)
+    assert counts[-1][0] >= 1
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_help_groups_options_and_gives_budgets_in_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setitem(os.environ, "COLUMNS", "80")
+    assert call(monkeypatch, command, "--help") == 0
+    output = capsys.readouterr().out
+    for group in ("What to run", "How much of it", "Where and how", "Your own code", "Executors"):
+        assert f"─ {group} ─" in output
+    words = " ".join(output.replace("│", " ").split())
+    assert "smoke: 120 steps × 2 seeds; standard: 1,500 steps × 5 seeds; full: 10,000 steps × 10 seeds" in words
+    assert "…" not in output.replace("cuda:1, …", "")

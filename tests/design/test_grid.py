@@ -198,3 +198,57 @@ def test_names_that_look_alike_are_refused(tmp_path: Path, old: str, new: str, w
     with pytest.raises(UserError) as refused:
         load_grid(write(tmp_path, FACTORIAL.replace(old, new)))
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("levels", "baseline", "names"),
+    [
+        ("levels = { 0.2 = {}, 0.5 = { beta1 = 0.0 } }", "0.2", ["0.2", "0.5"]),
+        ('levels."0.2" = {}\nlevels.none = { beta1 = 0.0 }', "0.2", ["0.2", "none"]),
+        ("levels.0.25 = {}\nlevels.0.5e-1 = { beta1 = 0.0 }", "0.050", ["0.25", "0.5e-1"]),
+        ("levels.1e-4 = {}\nlevels.2e-4 = { lr_g = 0.1 }", "0.0002", ["1e-4", "2e-4"]),
+        ("levels.64 = {}\nlevels.128 = { batch_size = 128 }", "64", ["64", "128"]),
+        ("levels.-0.5 = {}\nlevels.0.5 = { beta1 = 0.0 }", "-0.5", ["-0.5", "0.5"]),
+        ("levels.true = {}\nlevels.false = { beta1 = 0.0 }", "true", ["true", "false"]),
+    ],
+)
+def test_levels_may_be_numbers(tmp_path: Path, levels: str, baseline: str, names: list[str]) -> None:
+    text = f'base = "dcgan-28"\n[factors.a]\nbaseline = {baseline}\n{levels}\n'
+    factor = load_grid(write(tmp_path, text)).factors["a"]
+    assert list(factor.levels) == names
+    assert factor.baseline in names
+    other = next(name for name in names if name != factor.baseline)
+    assert bool(factor.levels[other]) is not bool(factor.levels[factor.baseline])
+    named = text.replace(f"baseline = {baseline}", f'baseline = "{factor.baseline}"')
+    assert plan(load_grid(write(tmp_path, named))) == plan(load_grid(write(tmp_path, text)))
+
+
+def test_claims_and_labels_name_levels_by_numbers_too(tmp_path: Path) -> None:
+    claim = (
+        '[[claims]]\nsentence = "A"\nlevels = { a = 0.5 }\ndirection = "lower"\n'
+        'beside = [{ levels = { a = 0.5 }, direction = "lower" }]\n'
+    )
+    head = 'base = "mlp"\n[factors.a]\nbaseline = 0.2\nlevels = { 0.2 = {}, 0.5 = { beta1 = 0.0 } }\n'
+    grid = load_grid(write(tmp_path, f'{head}labels.0.5 = "a half"\n{claim}'))
+    assert grid.factors["a"].label_of("0.5") == "a half"
+    assert grid.claims[0].levels == [{"a": "0.5"}]
+    assert grid.claims[0].beside[0].levels == {"a": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "baseline = 0.2",
+            "baseline = 0.3",
+            "factors.a.baseline = '0.3': no such level; did you mean 0.5? valid: 0.2, 0.5",
+        ),
+        ("0.2 = {}", "0 = {}, 0.2 = {}", 'a level such as 0.2 beside a level 0 needs quotes: "0.2"'),
+        ("0.5 = { beta1 = 0.0 }", "0.5 = 3", "factors.a.levels.0.5 = 3"),
+    ],
+)
+def test_a_number_that_is_no_level_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = 'base = "mlp"\n[factors.a]\nbaseline = 0.2\nlevels = { 0.2 = {}, 0.5 = { beta1 = 0.0 } }\n'
+    with pytest.raises(UserError) as wrong:
+        load_grid(write(tmp_path, text.replace(old, new)))
+    assert words in str(wrong.value)

@@ -13,12 +13,16 @@ from gan_ablate.execution.records import Record
 
 
 class Recorder(RunObserver):
-    """Records events and notes, each with the seed of its run, and the steps of progress."""
+    """Records events and notes, each with the seed of its run, the steps of progress, and what is prepared."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.notes: list[str] = []
         self.steps: list[int] = []
+        self.prepared: list[tuple[str, int, int]] = []
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        self.prepared.append((what, done, total))
 
     def started(self, config: AnyConfig) -> None:
         self.events.append(f"started {config.seed}")

@@ -195,7 +195,7 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
     monkeypatch.setattr(local, "_measure_on", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0)
+            measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0, RunObserver())
         assert multiprocessing.active_children() == [other]
     finally:
         other.kill()
@@ -204,8 +204,33 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
 
 def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
     broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
-    _, _, times = measure_steps({"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0)
+    _, _, times = measure_steps(
+        {"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0, Recorder()
+    )
     assert list(times) == ["sound"]
+
+
+def test_measuring_ends_in_time_whatever_a_step_takes(context: RunContext) -> None:
+    ours, theirs = multiprocessing.Pipe()  # nobody answers
+    worker = local._Worker(multiprocessing.Process(), ours, None)
+    recorder, started_at = Recorder(), time.perf_counter()
+    assert local._measure_on([worker], {"a": make_config("mlp")}, started_at + 0.2, recorder) == {}
+    assert 0.1 < time.perf_counter() - started_at < 5
+    assert theirs.recv()[0] == "measure"
+
+
+@pytest.mark.slow
+def test_measuring_and_loading_say_how_far_they_are(context: RunContext) -> None:
+    recorder = Recorder()
+    measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0, recorder)
+    local.check_local([make_config("mlp")], context, recorder)
+    timing = "Timing some steps of every variant on this machine"
+    assert recorder.prepared == [
+        *((timing, done, 2) for done in range(3)),
+        ("Starting a worker process", 0, 1),
+        ("Loading mnist-10k", 0, 1),
+    ]
+    assert multiprocessing.active_children() == []
 
 
 def test_the_callers_fork_server_stays_as_it_was() -> None:

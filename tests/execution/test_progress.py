@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gan_ablate.execution import progress as progress_module
 from gan_ablate.execution.context import Progress
-from gan_ablate.execution.progress import Display, format_duration
+from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration
 from gan_ablate.execution.records import Record
 from tests.configs import make_config
 
@@ -136,3 +136,35 @@ def test_a_notebook_sees_one_bar_that_is_replaced(monkeypatch: pytest.MonkeyPatc
     assert "batch norm on, seed 0" in output.pages[0]
     assert "step 50/100" in output.pages[1]
     assert "4/4" in output.pages[-1]
+
+
+def test_the_header_comes_at_once_and_what_is_prepared_once_without_a_terminal() -> None:
+    output = io.StringIO()
+    with display_on(Console(file=output), num_done=0) as display:
+        assert output.getvalue() == "A grid: 4 runs\n"
+        for done in range(3):
+            display.preparing("Timing steps", done, 2)
+        display.preparing("Loading mnist", 0, 1)
+        assert output.getvalue().splitlines() == ["A grid: 4 runs", "Timing steps …", "Loading mnist …"]
+
+
+def test_a_terminal_sees_how_far_the_preparations_are() -> None:
+    output = io.StringIO()
+    with PhaseDisplay(Console(file=output, force_terminal=True, width=80)) as display:
+        display.preparing("Timing [steps]", 0, 7)
+        display.preparing("Timing [steps]", 3, 7)
+        display._bar.refresh()
+    assert "Timing [steps]" in output.getvalue()
+    assert "3/7" in output.getvalue()
+
+
+@pytest.mark.parametrize(("step", "share"), [(50, 0.5), (100, 0.95)])
+def test_the_bar_moves_within_a_run(step: int, share: float) -> None:
+    display = display_on(Console(file=io.StringIO()), num_done=3)
+    display.started(CONFIG)
+    display.progressed(dataclasses.replace(PROGRESS, step=step))
+    display.render()
+    assert display._bar.tasks[0].completed == pytest.approx(3 + share)
+    display.finished(Record(run_id=CONFIG.run_id, status="completed", config=CONFIG))
+    display.render()
+    assert display._bar.tasks[0].completed == 4

@@ -62,7 +62,7 @@ def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) ->
 def test_what_was_timed_is_kept(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     first = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert len(timed) == 2
-    assert calibrate([planned], Store(tmp_path), 2, "cpu") == first
+    assert calibrate([planned, planned.model_copy()], Store(tmp_path), 2, "cpu") == first
     assert len(timed) == 2
     wider = plan(load_grid("batch_size"), budget="smoke")
     speed = calibrate([wider], Store(tmp_path), 2, "cpu")
@@ -96,6 +96,13 @@ def test_a_cache_that_does_not_hold_is_measured_anew(
     assert min(speed.step_ms.values()) > 0
 
 
+def test_variants_that_grids_share_are_timed_once_in_the_order_of_their_keys(tmp_path: Path, timed: list[str]) -> None:
+    plans = [plan(load_grid(name), budget="smoke") for name in ("beta1", "essentials", "beta1")]
+    calibrate(plans, Store(tmp_path), 2, "cpu")
+    assert timed == sorted(set(timed))
+    assert len(timed) == len({step_key(variant.trained) for one in plans for variant in one.variants})
+
+
 def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     store = Store(tmp_path)
     save_runs(store, planned, lambda *_: 1.0)
@@ -106,7 +113,7 @@ def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path
 def test_without_time_to_measure_a_step_counts_as_usual(
     planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "MAX_MEASURING_SEC", 0.0)
+    monkeypatch.setattr(schedule, "measure_steps", lambda *_: (3.0, 0.1, {}))
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert speed.step_ms == {}
@@ -117,7 +124,7 @@ def test_an_unmeasured_step_takes_the_median_of_the_measured_ones() -> None:
     assert Speed({"a": 10.0, "b": 20.0, "c": 90.0}).step_sec(make_config()) == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("failure", [EOFError(), ConnectionResetError()])
+@pytest.mark.parametrize("failure", [EOFError(), ConnectionResetError(), TimeoutError()])
 def test_workers_that_die_leave_the_time_unknown(
     planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:

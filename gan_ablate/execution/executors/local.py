@@ -35,6 +35,9 @@ GRACE_SEC = 5.0
 """Seconds that workers have to finish a step and write a checkpoint when all runs stop; scoring may take longer."""
 
 
+_STARTING = "Starting a worker process"
+
+
 @dataclass(eq=False)
 class _Worker:
     process: BaseProcess
@@ -91,13 +94,33 @@ def run_local(
         UserError: if data, extractor or device are not there, before any run starts; or if the disk refuses to write.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
+    observer.preparing(_STARTING, 0, 1)
     first = _start_first(context, cores[0])
     try:
-        _check_first(first, configs)
+        _check_first(first, configs, observer)
     except BaseException:
         _stop([first])
         raise
     return _serve(first, configs, context, cores, observer, more)
+
+
+def check_local(configs: Sequence[AnyConfig], context: RunContext, observer: RunObserver) -> None:
+    """Check that all is there that ``run_local`` needs, and compute nothing.
+
+    Args:
+        configs: the runs.
+        context: where and how they would be computed.
+        observer: is told what is loaded.
+
+    Raises:
+        UserError: if data, extractor or device are not there.
+    """
+    observer.preparing(_STARTING, 0, 1)
+    worker = _start_first(context)
+    try:
+        _check_first(worker, configs, observer)
+    finally:
+        _stop([worker], grace_sec=0)
 
 
 def _list_cores() -> list[int]:
@@ -155,9 +178,11 @@ def _give(worker: _Worker, run: AnyConfig, queue: RunQueue) -> None:
         queue.put_back(run)
 
 
-def _check_first(worker: _Worker, configs: Sequence[AnyConfig]) -> None:
+def _check_first(worker: _Worker, configs: Sequence[AnyConfig], observer: RunObserver) -> None:
     """Let a worker load what the runs need, once for each data set, way to score and variant with user code."""
-    for config in list_inputs(configs):
+    inputs = list_inputs(configs)
+    for number, config in enumerate(inputs):
+        observer.preparing(f"Loading {config.dataset.partition('@')[0]}", number, len(inputs))
         worker.pipe.send(("check", config))
         try:
             _, problem = worker.pipe.recv()
@@ -210,51 +235,64 @@ def _start_worker(context: RunContext, core: int | None = None) -> _Worker:
 
 
 def measure_steps(
-    configs: Mapping[str, RunConfig], context: RunContext, num_jobs: int, max_sec: float
+    configs: Mapping[str, RunConfig], context: RunContext, num_jobs: int, max_sec: float, observer: RunObserver
 ) -> tuple[float, float, dict[str, StepTimes]]:
     """Time training steps in worker processes, as many at once as there will be runs.
 
     Args:
-        configs: key → a run to time.
+        configs: key → a run to time, in the order in which they are timed.
         context: of the runs.
         num_jobs: how many at once.
-        max_sec: after so many seconds no other run is begun.
+        max_sec: after so many seconds, the start of the workers included, measuring ends.
+        observer: is told how many runs are timed.
 
     Returns:
         The seconds until a worker is ready; the milliseconds of an image in the digits' classifier; key → the times
-        of a run, without the runs that failed or were not begun.
+        of a run, without the runs that failed or were not over in time.
 
     Raises:
-        EOFError, OSError: if a worker dies.
+        EOFError, OSError: if a worker dies, or none is ready in time.
     """
     started_at = time.perf_counter()
+    observer.preparing(_MEASURING, 0, len(configs))
     workers = [_start_first(context)]
     try:
         workers[0].pipe.send(("measure", None))
+        if not workers[0].pipe.poll(max_sec):
+            raise TimeoutError
         _, classifier_ms = workers[0].pipe.recv()
         start_sec = time.perf_counter() - started_at
         workers += [_start_worker(context) for _ in range(min(num_jobs, len(configs)) - 1)]
-        return start_sec, classifier_ms, _measure_on(workers, configs, time.perf_counter() + max_sec)
+        return start_sec, classifier_ms, _measure_on(workers, configs, started_at + max_sec, observer)
     finally:
         _stop(workers, grace_sec=0)
 
 
-def _measure_on(workers: Sequence[_Worker], configs: Mapping[str, RunConfig], deadline: float) -> dict[str, StepTimes]:
+_MEASURING = "Timing some steps of every variant on this machine"
+
+
+def _measure_on(
+    workers: Sequence[_Worker], configs: Mapping[str, RunConfig], deadline: float, observer: RunObserver
+) -> dict[str, StepTimes]:
     pending = deque(configs.items())
     idle: list[Any] = [worker.pipe for worker in workers]
     busy: dict[Any, str] = {}
     times: dict[str, StepTimes] = {}
+    num_timed = 0
     while True:
-        while idle and pending and time.perf_counter() < deadline:
+        left_sec = deadline - time.perf_counter()
+        while idle and pending and left_sec > 0:
             pipe, (key, config) = idle.pop(), pending.popleft()
             pipe.send(("measure", config))
             busy[pipe] = key
-        if not busy:
+        if not busy or left_sec <= 0:
             return times
-        for pipe in connection.wait(list(busy)):
+        for pipe in connection.wait(list(busy), left_sec):
             idle.append(pipe)
             _, measured = idle[-1].recv()
             key = busy.pop(pipe)
+            num_timed += 1
+            observer.preparing(_MEASURING, num_timed, len(configs))
             if measured is not None:
                 times[key] = measured
 
