@@ -61,9 +61,9 @@ def study_hint() -> str:
     """Say where the study lies that the repository ships."""
     study = Path(__file__).parents[2] / "results" / "study"
     if not (study / "plans").is_dir():
-        return "the repository of this program has a finished study in results/study"
+        return "the repository of this program has a finished study, results/study"
     shown = study.relative_to(Path.cwd()) if study.is_relative_to(Path.cwd()) else study
-    return f"a finished study lies there: --out {shown}"
+    return f"see the finished study: --out {shown}"
 
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

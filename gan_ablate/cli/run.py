@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from gan_ablate.api import check_plans, run_grids, run_until_settled
 from gan_ablate.cli.options import NO_BREAK, RESULTS, OutOption, print_text, study_hint
@@ -235,7 +235,7 @@ def write_pages(out: Path, console: Console, blocks: Sequence[Plan] = (), *, bes
 def status(out: OutOption = RESULTS) -> None:
     """Show how far the grids of a results folder are."""
     store = Store(out)
-    table = Table("grid", "budget", "completed", "diverged", "failed", "missing")
+    table = Table(Column("grid", overflow="fold"), "budget", "completed", "diverged", "failed", "missing")
     for name in store.list_plans():
         plan = store.load_plan(name)
         ended = [run.status for run in summarise_runs(store, plan.run_ids).values()]

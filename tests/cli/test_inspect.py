@@ -153,7 +153,7 @@ def test_a_claim_is_listed_with_what_tests_it_and_where_verdicts_are(listed: Cal
     output = " ".join(listed("C4").split())
     assert "Tested by grid normalisation: gan-ablate run --grid normalisation" in output
     assert "oscillation is higher with batch_norm_layers all than with batch_norm_layers paper" in output
-    assert "no grid was run into results yet; a finished study lies there: --out" in output
+    assert "no grid was run into results yet; see the finished study: --out" in output
     assert "results/study" in output
 
 

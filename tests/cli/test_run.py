@@ -117,7 +117,7 @@ def test_an_empty_results_folder_points_to_the_study(
     output = capsys.readouterr()
     text = " ".join((output.out + output.err).split())
     assert "no grid was run into" in text
-    assert "a finished study lies there: --out" in text
+    assert "see the finished study: --out" in text
 
 
 def test_the_report_names_its_pages_and_says_how_far_it_is(
