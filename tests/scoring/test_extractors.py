@@ -297,7 +297,7 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match="pass a copy with --inception-weights PATH"):
+    with pytest.raises(UserError, match="pass a copy with inception_weights='PATH'"):
         InceptionExtractor(None, CPU)
 
 
@@ -365,8 +365,6 @@ def test_weights_of_a_user_without_a_home_are_not_put_into_a_folder_called_tilde
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
-    with pytest.raises(
-        UserError, match="this user has no home: set TORCH_HOME, or pass a copy with --inception-weights"
-    ):
+    with pytest.raises(UserError, match="this user has no home: set TORCH_HOME, or pass a copy with inception_weights"):
         features._download("https://example.org/weights.pth")
     assert not Path("~").exists()
