@@ -232,7 +232,7 @@ def _download(url: str) -> Path:
     if folder.parts[0] == "~":  # PyTorch would make a folder of that name here
         raise UserError(
             "The Inception weights have no place to be kept, as this user has no home: "
-            "set TORCH_HOME, or pass a copy with {option('inception_weights', 'PATH')}"
+            f"set TORCH_HOME, or pass a copy with {option('inception_weights', 'PATH')}"
         )
     file = folder / "checkpoints" / url.rsplit("/", 1)[1]
     if not file.is_file():
