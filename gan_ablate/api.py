@@ -11,7 +11,7 @@ from gan_ablate.analysis.table import load_results
 from gan_ablate.design.grid import list_grids as list_shipped
 from gan_ablate.design.plan import Plan, name_blocks
 from gan_ablate.design.validation import shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.context import Compute, RunContext, RunObserver
 from gan_ablate.execution.executors import load_executor
 from gan_ablate.execution.executors.local import check_local, resolve_jobs, run_local
@@ -444,14 +444,14 @@ def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
     from gan_ablate.analysis.user_table import RESERVED, parse_outcome
 
     if not outcomes:
-        raise UserError("--outcome: what was measured? valid: COLUMN:lower or COLUMN:higher")
+        raise UserError(f"{option('outcomes')}: what was measured? valid: COLUMN:lower or COLUMN:higher")
     found: list[Outcome] = []
     for text in outcomes:
         if text.partition(":")[0] in (*RESERVED, *table.design.factors):
-            raise UserError(f"--outcome {shorten(text)}: it says which run it is; valid: a column of results")
+            raise UserError(f"{option('outcomes', shorten(text))}: it says which run it is; valid: a column of results")
         outcome = parse_outcome(text, table.runs, table.source)
         if outcome.name in {other.name for other in found}:
-            raise UserError(f"--outcome {shorten(text)}: it is named twice; valid: once")
+            raise UserError(f"{option('outcomes', shorten(text))}: it is named twice; valid: once")
         found.append(outcome)
     for outcome in found:
         values = read_numbers(table.runs, outcome.name, table.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 
 OUT_OF_MEMORY = "out of memory"
@@ -11,8 +12,56 @@ OUT_OF_MEMORY = "out of memory"
 _WORDS_OF_ALLOCATORS = ("allocate memory", "out of memory", "bad_alloc", "size calculation overflow")
 
 
+_OPTIONS = {
+    "name": "grid",
+    "overrides": "set",
+    "factors": "factor",
+    "outcomes": "outcome",
+    "baselines": "baseline",
+    "checkpoint_sec": "checkpoint-every",
+    "run_until_settled": "until settled",
+}
+"""Parameter → option, where their names differ in more than underscores."""
+_MARKS = "\ue000", "\ue001", "\ue002"
+"""Characters for private use, which stand around and between the two ways to name a parameter."""
+
+
+def option(parameter: str, value: object = None) -> str:
+    """Name a parameter and its value in the message of a ``UserError``.
+
+    Python shows ``seeds=0``, the command line ``--seeds 0``.
+
+    Args:
+        parameter: its name in Python.
+        value: what was given; by default the message names the parameter alone.
+    """
+    flag = f"--{_OPTIONS.get(parameter, parameter.replace('_', '-'))}"
+    both = parameter, flag
+    if value is not None:
+        shown = value if isinstance(value, (bool, int, float)) else str(value)
+        both = f"{parameter}={shown!r}", f"{flag} {f'{value:g}' if isinstance(value, float) else value}"
+    return _MARKS[1].join(both).join((_MARKS[0], _MARKS[2]))
+
+
 class UserError(Exception):
-    """Something the user gave cannot be used; the message says what, and what would be. The program exits with 2."""
+    """Something the user gave cannot be used; the message says what, and what would be. The program exits with 2.
+
+    ``option`` names parameters in the message.
+    """
+
+    def __str__(self) -> str:
+        """Return the message with parameters as Python has them."""
+        return self._name_parameters(0)
+
+    @property
+    def with_options(self) -> str:
+        """The message with parameters as options of the command line."""
+        return self._name_parameters(1)
+
+    def _name_parameters(self, number: int) -> str:
+        first, between, last = _MARKS
+        named = re.compile(f"{first}([^{between}]*){between}([^{last}]*){last}")
+        return named.sub(lambda both: both[1 + number], super().__str__())
 
 
 class RunFailedError(Exception):

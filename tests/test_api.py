@@ -41,7 +41,7 @@ def test_a_second_time_computes_only_what_is_missing(tmp_path: Path, tiny_grid: 
 
 
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, tiny_grid: Path) -> None:
-    with pytest.raises(UserError, match="--jobs 0: valid"):
+    with pytest.raises(UserError, match="jobs=0: valid"):
         run_grid(plan(load_grid(tiny_grid)), tmp_path / "out", Compute(jobs=0))
     assert not (tmp_path / "out").exists()
 
@@ -164,7 +164,7 @@ def test_no_seed_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest
 
 def test_unscored_grid_cannot_be_sequential(tmp_path: Path) -> None:
     planned = plan(load_grid("dropout"), seeds=30, overrides=["scoring.features=none"])
-    with pytest.raises(UserError, match="--until settled: mnist-10k is not scored"):
+    with pytest.raises(UserError, match="run_until_settled: mnist-10k is not scored"):
         run_until_settled(planned, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -208,7 +208,7 @@ def test_runs_with_different_extractors_cannot_be_sequential(tmp_path: Path) -> 
     save_runs(Store(tmp_path), planned, lambda *_: 20.0)
     config = planned.baseline.with_seed(2)
     Store(tmp_path).save_record(make_record(planned.baseline, 2, 20.0, extractor_sha256="f" * 64))
-    with pytest.raises(UserError, match=r"--until settled: runs in .* were scored in different ways"):
+    with pytest.raises(UserError, match=r"run_until_settled: runs in .* were scored in different ways"):
         run_until_settled(plan(load_grid("dropout"), seeds=30), tmp_path)
     assert Store(tmp_path).is_done(config.run_id)
 

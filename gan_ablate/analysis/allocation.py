@@ -19,7 +19,7 @@ from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ class Allocation:
         for config in (block.baseline.config for block in blocks):
             if config.scoring.features == "none":
                 raise UserError(
-                    f"--until settled: {config.dataset} is not scored; valid: with --inception-weights PATH"
+                    f"{option('run_until_settled')}: {config.dataset} is not scored; valid: with "
+                    f"{option('inception_weights', 'PATH')}"
                 )
         self._blocks, self._store, self._speed, self._observer = blocks, store, speed, observer
         self._max_hours, self._started_at = max_hours, time.monotonic()
@@ -223,6 +224,7 @@ class Allocation:
         comparable = Comparability(labelled, tabulate_runs(block, records))
         if len(comparable.protocols) > 1:
             where = self._store.root
-            raise UserError(f"--until settled: runs in {where} were scored in different ways; use another --out")
+            settled, another = option("run_until_settled"), option("out")
+            raise UserError(f"{settled}: runs in {where} were scored in different ways; use another {another}")
         runs = comparable.runs
         return runs.loc[(runs["status"] != "failed") | runs["run_id"].isin(self._attempted)]

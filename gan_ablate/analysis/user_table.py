@@ -27,7 +27,7 @@ from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.validation import choices, shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -97,7 +97,7 @@ def read_table(
     frame = frame.set_axis(_columns(frame), axis="columns")
     _check_columns(frame, factors, seed, source)
     if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
-        raise UserError(f"--margin {margin:g}: valid: from 0.1 % to 100 %, or 0.001 to 1")
+        raise UserError(f"{option('margin', margin)}: valid: from 0.1 % to 100 %, or 0.001 to 1")
     runs, left_out = drop_non_runs(frame)
     left_out["comment{s}"] += num_comments
     runs["status"] = read_statuses(runs, (*factors, seed), source)
@@ -144,10 +144,12 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
     """
     name, *given = text.split(":")
     if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
-        raise UserError(f"--outcome {shorten(text)}: the column has to be renamed; valid: {NAMES_WORDS}")
+        raise UserError(f"{option('outcomes', shorten(text))}: the column has to be renamed; valid: {NAMES_WORDS}")
     advice = "valid: COLUMN:lower or COLUMN:higher, with :ratio or :difference behind it to choose the scale"
     if name not in frame.columns:
-        raise UserError(f"--outcome {shorten(text)}: {source} has no such column; {choices(name, _columns(frame))}")
+        raise UserError(
+            f"{option('outcomes', shorten(text))}: {source} has no such column; {choices(name, _columns(frame))}"
+        )
     known = OUTCOMES.get(name)
     better: Literal["lower", "higher"] | None = known.better if known else None
     scale = known.scale if known else None
@@ -158,9 +160,9 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
             case "ratio" | "difference":
                 scale = word
             case _:
-                raise UserError(f"--outcome {shorten(text)}: {shorten(repr(word))}; {advice}")
+                raise UserError(f"{option('outcomes', shorten(text))}: {shorten(repr(word))}; {advice}")
     if better is None:
-        raise UserError(f"--outcome {shorten(text)}: which is better? {advice}")
+        raise UserError(f"{option('outcomes', shorten(text))}: which is better? {advice}")
     values = read_numbers(frame, name, source)
     finite = values[np.isfinite(values)]
     if (np.abs(finite) > MAX_SIZE).any():
@@ -170,7 +172,7 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
     if scale == "ratio" and (finite <= 0).any():
         place = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
         reason = f"row {frame.index[place]} has {values[place]:g}, and ratios need numbers above 0"
-        raise UserError(f"--outcome {shorten(text)}: {reason}; valid: {name}:{better}:difference")
+        raise UserError(f"{option('outcomes', shorten(text))}: {reason}; valid: {name}:{better}:difference")
     if scale is None:
         scale = "ratio" if len(finite) and (finite > 0).all() else "difference"
     title = known.title if known else name.replace("_", " ")
@@ -183,18 +185,23 @@ def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, sourc
     if twice is not None:
         raise UserError(f"{source}: two columns are called {shorten(twice)}; rename one")
     if not factors:
-        raise UserError(f"--factor: what was varied? valid: {', '.join(map(shorten, columns))}")
-    for option, name in (*(("--factor", name) for name in factors), ("--seed", seed)):
+        raise UserError(f"{option('factors')}: what was varied? valid: {', '.join(map(shorten, columns))}")
+    for parameter, name in (*(("factors", name) for name in factors), ("seed", seed)):
         if name not in columns:
             near = next((column for column in columns if re.split(r"[/.]|^params_", column)[-1] == name), name)
-            raise UserError(f"{option} {shorten(name)}: {source} has no such column; {choices(near, columns)}")
+            raise UserError(
+                f"{option(parameter, shorten(name))}: {source} has no such column; {choices(near, columns)}"
+            )
     if len({*factors, seed}) <= len(factors):
-        raise UserError(f"--factor {', '.join(factors)} and --seed {seed}: a column is named twice; valid: once each")
+        raise UserError(
+            f"{option('factors', ', '.join(factors))} and {option('seed', seed)}: a column is named twice; "
+            "valid: once each"
+        )
     for name in factors:
         is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
         if is_taken or not re.fullmatch(FACTORS, name) or len(name) > MAX_NAME:
             advice = f"valid: {FACTORS_WORDS}, but no {', '.join(RESERVED)}, …_low, _high, _runs"
-            raise UserError(f"--factor {shorten(name)}: the column has to be renamed; {advice}")
+            raise UserError(f"{option('factors', shorten(name))}: the column has to be renamed; {advice}")
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
@@ -236,15 +243,21 @@ def _find_factors(
     factors = {}
     for name in baselines:
         if name not in names:
-            raise UserError(f"--baseline {shorten(name)}: no such --factor; {choices(name, list(names))}")
+            raise UserError(
+                f"{option('baselines', shorten(name))}: no such {option('factors')}; {choices(name, list(names))}"
+            )
     for name in names:
         levels = list(dict.fromkeys(runs[name]))
         check_spellings(name, levels, source)
         baseline = baselines.get(name, levels[0])
         if baseline not in levels:
-            raise UserError(f"--baseline {name}={shorten(baseline)}: no such level; {choices(baseline, levels)}")
+            raise UserError(
+                f"{option('baselines', f'{name}={shorten(baseline)}')}: no such level; {choices(baseline, levels)}"
+            )
         if len(levels) < 2:
-            raise UserError(f"--factor {name}: {source} has one level of it, {levels[0]}; valid: at least two")
+            raise UserError(
+                f"{option('factors', name)}: {source} has one level of it, {levels[0]}; valid: at least two"
+            )
         ordered = [baseline, *(level for level in levels if level != baseline)]
         factors[name] = Factor(baseline=baseline, levels={level: {} for level in ordered})
     return factors
@@ -270,7 +283,7 @@ def _find_variants(
         words = ", ".join(f"{name} {level}" for name, level in zip(factors, absent, strict=True))
         raise UserError(
             f"{source}: no run of {shorten(words)}; valid: every combination of levels, or the baseline and single "
-            "changes of it (--baseline names it)"
+            f"changes of it ({option('baselines')} names it)"
         )
     variants: dict[str, dict[str, str]] = {}
     for levels in found:

@@ -269,7 +269,7 @@ def main() -> None:
     try:
         app()
     except UserError as wrong:
-        _end(str(wrong), 2)
+        _end(wrong.with_options, 2)
     except (MemoryError, RuntimeError) as failure:
         if not is_out_of_memory(failure):
             raise

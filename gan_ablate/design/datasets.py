@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.validation import shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ class FolderScan:
         return ", ".join(f"{num} {what}" for what, num in sorted(self.skipped.items()))
 
 
-def scan_folder(folder: Path, source: str = "--dataset") -> FolderScan:
+def scan_folder(folder: Path, source: str = option("dataset")) -> FolderScan:
     """List the images below a folder, and count skipped files.
 
     Args:

@@ -19,7 +19,7 @@ from gan_ablate.design.external import External
 from gan_ablate.design.outcomes import RESULT_COLUMNS
 from gan_ablate.design.run_fields import MAX_POINTS, MAX_STEPS
 from gan_ablate.design.validation import Model, check_depth, choices, look_of, refuse_lookalikes, shorten, validate
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,19 +199,19 @@ def _read_source(name: str | Path) -> tuple[str, str, str]:
     """Read a grid's file: its name for messages, the grid's name and the text."""
     path = Path(name)
     if not str(name).isprintable():
-        raise UserError(f"--grid {shorten(str(name))}: characters that cannot be printed")
+        raise UserError(f"{option('name', shorten(str(name)))}: characters that cannot be printed")
     if path.suffix != ".toml" and not path.is_file():
         if str(name) not in list_grids():
             advice = f"{choices(str(name), [*list_grids(), *list_studies()])}, or the path of a .toml file"
-            raise UserError(f"--grid {shorten(str(name))}: no such grid; {advice}")
+            raise UserError(f"{option('name', shorten(str(name)))}: no such grid; {advice}")
         return f"grid {name}", str(name), _read_shipped("grids", str(name))
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as unreadable:
-        raise UserError(f"--grid {path}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
+        raise UserError(f"{option('name', path)}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
     if not re.fullmatch(r"[\w-]+", path.stem) or path.stem in _RESERVED_GRIDS:
         raise UserError(
-            f"--grid {path}: the file's name becomes a folder beside {', '.join(_RESERVED_GRIDS)}: "
+            f"{option('name', path)}: the file's name becomes a folder beside {', '.join(_RESERVED_GRIDS)}: "
             "use another one, of letters, digits, - and _"
         )
     return str(path), path.stem, text
@@ -305,7 +305,9 @@ def load_grids(names: Sequence[str]) -> tuple[Grid, ...]:
     for name, grid in grids.items():
         twin = next(other for other, named in grids.items() if named.name == grid.name)
         if twin != name:
-            raise UserError(f"--grid {shorten(name)}: named like --grid {shorten(twin)}; rename one of the files")
+            raise UserError(
+                f"{option('name', shorten(name))}: named like {option('name', shorten(twin))}; rename one of the files"
+            )
     return tuple(grids.values())
 
 

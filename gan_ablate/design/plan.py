@@ -42,7 +42,7 @@ from gan_ablate.design.settings import (
 )
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.design.validation import Model, choices, shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,8 +110,8 @@ class Plan(Model):
 
     def _repr_html_(self) -> str:
         """Show the plan in a notebook: its size, and a row for every variant."""
-        names = [*self.baseline.levels, "seeds", "steps", "data set"]
-        rows: list[list[object]] = [
+        names: list[object] = [*self.baseline.levels, "seeds", "steps", "data set"]
+        rows = [
             [*variant.levels.values(), len(self.seeds_of(variant)), variant.config.steps, variant.config.dataset]
             for variant in self.variants
         ]
@@ -301,10 +301,10 @@ def _as_sequence(values: str | Sequence[str] | None) -> Sequence[str]:
 
 def _resolve_budget(grid: Grid, name: BudgetName, seeds: int | None, steps: int | None) -> Budget:
     if name not in DEFAULT_BUDGETS:
-        raise UserError(f"--budget {name}: no such budget; {choices(name, list(DEFAULT_BUDGETS))}")
-    for option, number, most in (("--seeds", seeds, MAX_SEEDS), ("--steps", steps, MAX_STEPS)):
+        raise UserError(f"{option('budget', name)}: no such budget; {choices(name, list(DEFAULT_BUDGETS))}")
+    for parameter, number, most in (("seeds", seeds, MAX_SEEDS), ("steps", steps, MAX_STEPS)):
         if number is not None and not 1 <= number <= most:
-            raise UserError(f"{option} {number}: valid: a whole number from 1 to {most}")
+            raise UserError(f"{option(parameter, number)}: valid: a whole number from 1 to {most}")
     asked = {"seeds": seeds, "steps": steps}
     of_grid = grid.budget[name].model_dump(exclude_none=True) if name in grid.budget else {}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -319,7 +319,8 @@ def _refuse_equal_variants(grid: Grid, variants: list[Variant]) -> None:
         if twin is not variant:
             raise UserError(
                 f"{grid.source}: {shorten(repr(twin.label))} and {shorten(repr(variant.label))} are the same "
-                "configuration: do levels and blocks set different values, or do --set or --dataset override them?"
+                f"configuration: do levels and blocks set different values, or do {option('overrides')} or "
+                f"{option('dataset')} override them?"
             )
         if by_label.setdefault((variant.label, *variant.block.values()), variant) is not variant:
             raise UserError(

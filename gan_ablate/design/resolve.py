@@ -22,7 +22,7 @@ from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
 from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.design.validation import shorten, validate
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,10 +72,12 @@ def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
     """List the settings that options make in every variant."""
     options: list[Layer] = []
     if features is not None:
-        options.append((f"--features {features}", {"scoring": {"features": features}}))
-    options += [(f"--set {shorten(override)}", parse_override(override)) for override in overrides]
+        options.append((option("features", features), {"scoring": {"features": features}}))
+    options += [(option("overrides", shorten(override)), parse_override(override)) for override in overrides]
     if any({"seed", "steps"} & change.keys() for _, change in options):
-        raise UserError("--set seed or steps: use --seeds, which counts from 0, and --steps")
+        raise UserError(
+            f"{option('overrides')} seed or steps: use {option('seeds')}, which counts from 0, and {option('steps')}"
+        )
     return options
 
 
@@ -157,7 +159,9 @@ def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownF
     if not (isinstance(dataset, str) and dataset.startswith(PREFIX)):
         return dataset
     origin = find_origin(["dataset"], layers) or source
-    return folders.name(dataset, "--dataset" if origin.startswith("--dataset ") else f"{origin}: dataset =")
+    return folders.name(
+        dataset, option("dataset") if origin == option("dataset", shorten(dataset)) else f"{origin}: dataset ="
+    )
 
 
 def resolve_variant(grid: Grid, levels: Mapping[str, str], block: Block, shared: Shared) -> RunConfig:
@@ -263,15 +267,15 @@ def plan_run(
     Raises:
         UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.
     """
-    for option, number, least, most in (("--steps", steps, 1, MAX_STEPS), ("--seed", seed, 0, MAX_SEED)):
+    for parameter, number, least, most in (("steps", steps, 1, MAX_STEPS), ("seed", seed, 0, MAX_SEED)):
         if number is not None and not least <= number <= most:
-            raise UserError(f"{option} {number}: valid: a whole number from {least} to {most:,}")
+            raise UserError(f"{option(parameter, number)}: valid: a whole number from {least} to {most:,}")
     if epochs is not None and steps is not None:
-        raise UserError(f"--epochs {epochs}: valid: epochs or --steps, not both")
+        raise UserError(f"{option('epochs', epochs)}: valid: epochs or {option('steps')}, not both")
     budget = DEFAULT_BUDGETS["standard"].model_copy(update={"steps": steps} if steps else {})
     layers = list_options(features, overrides)
     if dataset is not None:
-        layers.append((f"--dataset {shorten(dataset)}", {"dataset": dataset}))
+        layers.append((option("dataset", shorten(dataset)), {"dataset": dataset}))
     folders = KnownFolders()
     config = resolve_run(load_preset(preset, "preset"), "preset", budget, layers, folders)
     if epochs is not None:
@@ -279,8 +283,8 @@ def plan_run(
         steps = max(1, epochs * num_images // config.batch_size)
         if steps > MAX_STEPS:
             most = MAX_STEPS * config.batch_size // num_images
-            raise UserError(f"--epochs {epochs}: {steps:,} steps; valid: a whole number from 1 to {most:,}")
-        config = validate(RunConfig, {**config.model_dump(), "steps": steps}, f"--epochs {epochs}")
+            raise UserError(f"{option('epochs', epochs)}: {steps:,} steps; valid: a whole number from 1 to {most:,}")
+        config = validate(RunConfig, {**config.model_dump(), "steps": steps}, option("epochs", epochs))
     config = config.model_copy(update={"seed": seed})
     notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
     return SingleRun(config, folders.paths, notes)

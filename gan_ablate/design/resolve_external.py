@@ -14,7 +14,7 @@ from gan_ablate.design.resolve import list_layers, name_dataset
 from gan_ablate.design.settings import find_origin, merge
 from gan_ablate.design.source_files import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import choices, shorten, validate
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,10 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
     for place, change in layers:
         for name in ("seed", "steps", "preset"):
             if name in change:
-                raise UserError(f"{place}: {name}: valid: --seeds and --steps, or [budget.standard]; no presets here")
+                raise UserError(
+                    f"{place}: {name}: valid: {option('seeds')} and {option('steps')}, or [budget.standard]; "
+                    "no presets here"
+                )
         data = merge(data, change)
     fields = {name: value for name, value in data.items() if name in _FIELDS}
     words = {
@@ -117,11 +120,13 @@ def check_external(grid: Grid, external: External, steps: int | None, base: Sequ
     """
     if not allow_code:
         command = shorten(" ".join(external.command))
-        raise UserError(f"{grid.source}: [external] runs a program of yours: {command}; valid: with --allow-code")
+        raise UserError(
+            f"{grid.source}: [external] runs a program of yours: {command}; valid: with {option('allow_code')}"
+        )
     if base:
-        raise UserError(f"--base {', '.join(base)}: {grid.source} has [external] instead of a preset")
+        raise UserError(f"{option('base', ', '.join(base))}: {grid.source} has [external] instead of a preset")
     if steps is not None and "steps" not in external.names:
-        raise UserError(f"--steps {steps}: external.command does not name {{steps}}; valid: what it does name")
+        raise UserError(f"{option('steps', steps)}: external.command does not name {{steps}}; valid: what it does name")
     for name in external.links:
         if not (grid.folder / name).exists():
             where = f"{grid.source}: external.links = {shorten(repr(name))}"
@@ -168,8 +173,8 @@ def list_files(external: External, config: ExternalConfig, folder: Path, source:
     found = [path for name in _list_names(words) for path in _find_named(folder, name) if path.is_file()]
     scripts = [path for path in found if path.suffix == ".py"]
     found += [path for script in scripts for path in list_script_files(script, folder)]
-    for option, module in itertools.pairwise(words):
-        if option == "-m":  # Python's: a module, or a package with a __main__.py
+    for flag, module in itertools.pairwise(words):
+        if flag == "-m":  # Python's: a module, or a package with a __main__.py
             found += list_module_files(module, folder)
     for pattern in external.files:
         matched = [] if Path(pattern).is_absolute() else _glob(f"{glob.escape(str(folder))}/{pattern}")

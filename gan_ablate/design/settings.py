@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, assert_never
 
 from gan_ablate.design.grid import MAX_NAME, list_grids, load_grid, load_preset
 from gan_ablate.design.validation import Model, check_depth, shorten, write_toml
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,9 +52,11 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
         UserError: if the text is not of that form.
     """
-    source = f"--set {shorten(text)}"
+    source = option("overrides", shorten(text))
     if not text.isprintable():
-        raise UserError(f"{source}: one line with one value that can be printed; repeat --set for more")
+        raise UserError(
+            f"{source}: one line with one value that can be printed; for more, repeat {option('overrides')}"
+        )
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise UserError(f"{source}: valid: path=value, such as loss.real_label=0.9")
@@ -63,7 +65,7 @@ def parse_override(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):  # not TOML, or of more digits than Python converts: a bare word
         parsed, others = value.strip(), []
     if others:
-        raise UserError(f"{source}: one line with one value; repeat --set for more")
+        raise UserError(f"{source}: one line with one value; for more, repeat {option('overrides')}")
     check_depth({path.strip(): parsed}, source)
     return merge({}, {path.strip(): parsed})
 
@@ -186,7 +188,7 @@ def list_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] =
     """
     values = _values(grid, datasets, bases)
     for preset in values.get("preset", ()):
-        load_preset(str(preset), "--base" if bases else f"{grid.source}: blocks.preset")
+        load_preset(str(preset), option("base") if bases else f"{grid.source}: blocks.preset")
     blocks = []
     for combination in itertools.product(*values.values()):
         settings = dict(zip(values, combination, strict=True))
@@ -200,7 +202,7 @@ def list_blocks(grid: Grid, datasets: Sequence[str] = (), bases: Sequence[str] =
         }
         above: list[Layer] = []
         if datasets:
-            above.append((f"--dataset {shorten(settings['dataset'])}", {"dataset": settings["dataset"]}))
+            above.append((option("dataset", shorten(settings["dataset"])), {"dataset": settings["dataset"]}))
         blocks.append(Block(str(settings.get("preset", grid.base)), tuple(below), tuple(above), texts))
     return blocks
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from gan_ablate.design.source_files import is_installed, list_module_files, name_files, refuse_shadows
 from gan_ablate.design.validation import Model, shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 PARTS = ("generator", "discriminator", "loss", "penalty")
 """Fields of a run that may be user code."""
@@ -108,7 +108,7 @@ class UserCode:
                 continue  # refused when the whole is checked
             if not self.is_allowed:
                 what = f"{part}.path = {shorten(repr(path))}"
-                raise UserError(f"{source}: {what}: code of yours; valid: with --allow-code")
+                raise UserError(f"{source}: {what}: code of yours; valid: with {option('allow_code')}")
             data = {**data, part: {**given, "code": self._name(path.partition(":")[0], f"{source}: {part}.path")}}
         return data
 

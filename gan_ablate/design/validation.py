@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -273,7 +273,7 @@ def check_device_name(name: str) -> None:
         UserError: if it is neither the CPU nor a CUDA device.
     """
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"--device {shorten(name)}: not supported; valid: cpu, cuda, cuda:0, …")
+        raise UserError(f"{option('device', shorten(name))}: not supported; valid: cpu, cuda, cuda:0, …")
 
 
 def shorten(text: str) -> str:

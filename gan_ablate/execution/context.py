@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from gan_ablate.design.validation import Model, check_device_name
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,16 +63,16 @@ class Compute(Model):
     def _check(self) -> Self:
         """Refuse what no machine could compute with, without loading PyTorch; a worker checks what this one has."""
         if not 0 <= self.checkpoint_sec < math.inf:
-            raise UserError(f"--checkpoint-every {self.checkpoint_sec:g}: valid: a number of seconds from 0")
+            raise UserError(f"{option('checkpoint_sec', self.checkpoint_sec)}: valid: a number of seconds from 0")
         check_device_name(self.device)
         if self.inception_weights is not None and not Path(self.inception_weights).is_file():
-            raise UserError(f"--inception-weights {self.inception_weights}: no such file")
+            raise UserError(f"{option('inception_weights', self.inception_weights)}: no such file")
         if self.jobs is not None and not 1 <= self.jobs <= MAX_JOBS:
-            raise UserError(f"--jobs {self.jobs}: valid: a whole number from 1 to {MAX_JOBS:,}")
+            raise UserError(f"{option('jobs', self.jobs)}: valid: a whole number from 1 to {MAX_JOBS:,}")
         if self.ray_address is not None and self.executor != "ray":
-            raise UserError(f"--ray-address {self.ray_address}: valid: with --executor ray")
+            raise UserError(f"{option('ray_address', self.ray_address)}: valid: with {option('executor', 'ray')}")
         if self.slurm and self.executor != "slurm":
-            raise UserError(f"--slurm {next(iter(self.slurm))}: valid: with --executor slurm")
+            raise UserError(f"{option('slurm', next(iter(self.slurm)))}: valid: with {option('executor', 'slurm')}")
         return self
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gan_ablate.atomic_io import check_seal, seal_json, write_atomically
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.validation import ModelT, choices, validate
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.records import Record, RunSummary
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Store(ResultsFolder):
             with tempfile.TemporaryFile(dir=place):
                 return
         except OSError as refused:
-            raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
+            raise UserError(f"{option('out', self.root)}: cannot be written to ({refused.strerror})") from None
 
     def save_record(self, record: Record) -> None:
         """Write a run's ``record.json``."""
@@ -171,7 +171,7 @@ class Store(ResultsFolder):
         try:
             write_atomically(self.plan_path(plan.name), seal_json(plan.model_dump_json(indent=1) + "\n"))
         except OSError as refused:
-            raise UserError(f"--out {self.root}: cannot be written to ({refused.strerror})") from None
+            raise UserError(f"{option('out', self.root)}: cannot be written to ({refused.strerror})") from None
 
     def note_seeds(self, plan: Plan) -> None:
         """Add a plan's number of seeds to the known ones: ``UNTIL_SETTLED`` where the answers decide it."""
@@ -217,7 +217,7 @@ class Store(ResultsFolder):
             UserError: if there is a file in the folder's place.
         """
         if self.root.exists() and not self.root.is_dir():
-            raise UserError(f"--out {self.root}: not a folder")
+            raise UserError(f"{option('out', self.root)}: not a folder")
         return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
 
 

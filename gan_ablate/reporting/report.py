@@ -24,7 +24,7 @@ from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.run_fields import PROTOCOL_VERSION
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
@@ -87,7 +87,9 @@ def write_report(
     store = Store(Path(out))
     names = store.list_plans()
     if not names:
-        raise UserError(f"--out {out}: no grid was run into this folder yet; gan-ablate run --grid NAME does that")
+        raise UserError(
+            f"{option('out', out)}: no grid was run into this folder yet; gan-ablate run --grid NAME does that"
+        )
     store.check_writable()
     others = _load_others(store, beside)
     results = {name: GridResults.load(store, name) for name in names}
@@ -304,7 +306,7 @@ def write_citation(out: str | Path, to: str | Path | None = None) -> tuple[Path,
         try:
             write_atomically(path, text)
         except OSError as refused:
-            raise UserError(f"--to {folder}: cannot be written to ({refused.strerror})") from None
+            raise UserError(f"{option('to', folder)}: cannot be written to ({refused.strerror})") from None
     return paths
 
 
@@ -314,12 +316,15 @@ def cite(out: str | Path) -> Citation:
     every = [GridResults.load(store, name) for name in store.list_plans()]
     finished = [results for results in every if results.records]
     if not finished:
-        raise UserError(f"--out {out}: no run is finished in this folder yet; gan-ablate run --grid NAME does that")
+        raise UserError(
+            f"{option('out', out)}: no run is finished in this folder yet; gan-ablate run --grid NAME does that"
+        )
     cited = [results for results in finished if results.plan.budget != "smoke"]
     left_out = ", ".join(results.name for results in finished if results.plan.budget == "smoke")
     if not cited:
         raise UserError(
-            f"--out {out}: only smoke runs, which answer nothing ({left_out}); valid: runs of --budget standard"
+            f"{option('out', out)}: only smoke runs, which answer nothing ({left_out}); valid: runs of "
+            f"{option('budget', 'standard')}"
         )
     notes = [r"% Written by gan-ablate cite. \input this file in the text; \bibliography needs references.bib."]
     notes += [f"% Left out, as smoke runs answer nothing: {left_out}."] if left_out else []

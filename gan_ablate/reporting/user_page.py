@@ -17,7 +17,7 @@ from gan_ablate.analysis.tests import compare_event_rates
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.settings import file_name
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.reporting import exports, sentences, tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
 from gan_ablate.reporting.plots import effects as effect_plots
@@ -127,7 +127,7 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
         write_atomically(out / PAGE_NAME, page.markdown)
         write_atomically(out / "report.html", exports.render_html([page], out))
     except OSError as refused:
-        raise UserError(f"--out {out}: cannot be written to ({refused.strerror})") from None
+        raise UserError(f"{option('out', out)}: cannot be written to ({refused.strerror})") from None
     return out / PAGE_NAME
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gan_ablate.assets import read_asset
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.training.runtime import reproducible_float32
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class InceptionExtractor:
             raise UserError("Inception features need torch-fidelity: pip install 'gan-ablate[inception]'") from missing
         file = _download(inception.URL_INCEPTION_V3) if weights is None else weights
         if not file.is_file():
-            raise UserError(f"--inception-weights {file}: no such file")
+            raise UserError(f"{option('inception_weights', file)}: no such file")
         self.name: str = "inception" if _check_inception(file) else "inception (unpublished weights)"
         try:
             torch.load(file, weights_only=True)  # refuses a pickle that would run code; torch-fidelity does not
@@ -169,7 +169,7 @@ class InceptionExtractor:
         except Exception as unreadable:  # whatever torch.load and load_state_dict raise on a foreign file
             reason = _say_why_not(file, unreadable)
             raise UserError(
-                f"--inception-weights {file}: not the Inception-v3 of torch-fidelity ({reason})"
+                f"{option('inception_weights', file)}: not the Inception-v3 of torch-fidelity ({reason})"
             ) from unreadable
         self._network.eval().to(device)
         self._device = device
@@ -232,7 +232,7 @@ def _download(url: str) -> Path:
     if folder.parts[0] == "~":  # PyTorch would make a folder of that name here
         raise UserError(
             "The Inception weights have no place to be kept, as this user has no home: "
-            "set TORCH_HOME, or pass a copy with --inception-weights PATH"
+            f"set TORCH_HOME, or pass a copy with {option('inception_weights', 'PATH')}"
         )
     file = folder / "checkpoints" / url.rsplit("/", 1)[1]
     if not file.is_file():
@@ -241,7 +241,8 @@ def _download(url: str) -> Path:
             torch.hub.download_url_to_file(url, str(file), PUBLISHED_INCEPTION, progress=False)
         except (OSError, RuntimeError) as failure:  # offline, or another checksum
             raise UserError(
-                f"The Inception weights could not be downloaded ({failure}): pass a copy with --inception-weights PATH"
+                f"The Inception weights could not be downloaded ({failure}): pass a copy with "
+                f"{option('inception_weights', 'PATH')}"
             ) from None
     return file
 
@@ -257,7 +258,7 @@ def _check_inception(file: Path) -> bool:
     promised = re.search(r"-([0-9a-f]{8,})$", file.stem)
     if promised is not None and not sha256.startswith(promised[1]):
         raise UserError(
-            f"--inception-weights {file}: its checksum is {sha256[:12]}…, not {promised[1]} as its name says: "
+            f"{option('inception_weights', file)}: its checksum is {sha256[:12]}…, not {promised[1]} as its name says: "
             "fetch it again"
         )
     return sha256.startswith(PUBLISHED_INCEPTION)

@@ -13,7 +13,7 @@ from gan_ablate.atomic_io import user_cache
 from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, KnownFolders, count_channels, default_features
 from gan_ablate.design.resolve import describe_reference
 from gan_ablate.design.validation import choices, shorten
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
 from gan_ablate.scoring.scorer import Scorer
@@ -83,13 +83,13 @@ class SetScorer:
         self._device = find_device(device)
         folders = KnownFolders()
         if dataset.startswith(PREFIX):
-            dataset = folders.name(dataset, "--dataset")
+            dataset = folders.name(dataset, option("dataset"))
         elif dataset not in DATASETS:
-            raise UserError(f"--dataset {shorten(dataset)}: {choices(dataset, list(DATASETS))}")
+            raise UserError(f"{option('dataset', shorten(dataset))}: {choices(dataset, list(DATASETS))}")
         kind = "inception" if features == "inception" or inception_weights is not None else default_features(dataset)
         if kind == "none":
-            advice = "--features inception (downloads 95 MB) or --inception-weights PATH"
-            what = f"--dataset {shorten(dataset)}: colour images have no classifier of their own"
+            advice = f"{option('features', 'inception')} (downloads 95 MB) or {option('inception_weights', 'PATH')}"
+            what = f"{option('dataset', shorten(dataset))}: colour images have no classifier of their own"
             raise UserError(f"{what}; valid: {advice}")
         few = describe_reference(dataset, kind, folders)
         self.notes = (*folders.notes, *([few] if few else []))

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from gan_ablate.assets import read_asset
 from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.images import (
     DARKEST,
@@ -216,7 +216,7 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
             images, reference = whole[~held_out], whole[held_out]
             labels = None if classes is None else classes[~held_out]
         case _:
-            raise UserError(f"--dataset {name}: its folder on this machine is not known")
+            raise UserError(f"{option('dataset', name)}: its folder on this machine is not known")
     digest = hashlib.sha256()
     for tensor in (images, reference):
         digest.update(repr(tuple(tensor.shape)).encode())
@@ -272,8 +272,10 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
         is_absent = isinstance(failure, OSError) or "not found" in str(failure)
         reason = str(failure).partition("\n")[0] if is_absent else "a file of it is empty, cut short or of another kind"
         raise UserError(
-            f"--dataset {name}: not readable under --data-dir {data_dir}, and not to be downloaded there ({reason}); "
-            "name the folder that holds it with --data-dir, or use the embedded mnist-10k"
+            f"{option('dataset', name)}: not readable under {option('data_dir', data_dir)}, "
+            f"and not to be downloaded there "
+            f"({reason}); "
+            f"name the folder that holds it with {option('data_dir')}, or use the embedded mnist-10k"
         ) from None
     images, labels = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
     return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1), labels
@@ -289,7 +291,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     """
     paths = list_images(folder)
     if len(paths) < HELD_OUT_SHARE:
-        raise UserError(f"--dataset {PREFIX}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
+        raise UserError(f"{option('dataset', PREFIX)}{folder}: {len(paths)} images; valid: at least {HELD_OUT_SHARE}")
     paths.sort(key=lambda path: hashlib.sha256(path.read_bytes()).digest())
     notes = ReadingNotes()
     images = np.empty((len(paths), size, size, 3), np.uint8)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gan_ablate.design.validation import check_device_name
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +40,7 @@ def find_device(name: str) -> torch.device:
         num = torch.cuda.device_count()
         if (device.index or 0) >= num:
             devices = "CUDA device" if num == 1 else "CUDA devices"
-            raise UserError(f"--device {name}: this machine has {num} {devices}; use cpu")
+            raise UserError(f"{option('device', name)}: this machine has {num} {devices}; use cpu")
         torch.cuda.set_device(device.index or 0)  # the one on which events are recorded
     return device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 import warnings
 from pathlib import Path
@@ -201,8 +202,9 @@ def test_what_is_no_table_of_runs_is_one_line(
         text = text.replace("{seed}", str(number), 1)
     path.write_text(text, "utf-8")
     arguments: dict[str, object] = {"factors": ["bn", "lr"], "out": tmp_path / "out", **options}
-    with pytest.raises(UserError, match=message) as wrong:
+    with pytest.raises(UserError) as wrong:
         judge(path, **arguments)  # type: ignore[arg-type]
+    assert re.search(message, wrong.value.with_options)
     assert "\n" not in str(wrong.value)
     assert not (tmp_path / "out").exists()
 
@@ -317,7 +319,7 @@ def test_names_and_levels_of_tracking_tools_are_understood(tmp_path: Path) -> No
     options = {"factors": ["config/betas", "params.dropout"], "seed": "config/seed", "outcomes": ["metrics.fid:lower"]}
     found, _ = effects_of_text(tmp_path / "t.csv", text, **options)
     assert list(found["effect"])[:2] == ["config/betas (0.5, 0.999)", "params.dropout 20%"]
-    with pytest.raises(UserError, match=r"--factor betas: .*no such column; did you mean config/betas\?"):
+    with pytest.raises(UserError, match=r"factors='betas': .*no such column; did you mean config/betas\?"):
         effects_of_text(tmp_path / "t.csv", text, **{**options, "factors": ["betas"]})
 
 

@@ -53,7 +53,7 @@ def test_factors_fill_in_their_levels_or_what_these_set(tmp_path: Path) -> None:
 
 
 def test_nothing_is_planned_that_is_not_allowed_to_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"\[external\] runs a program of yours: python train.py .*: with --allow-code"):
+    with pytest.raises(UserError, match=r"\[external\] runs a program of yours: python train.py .*: with allow_code"):
         plan(load_grid(write(tmp_path)))
 
 
@@ -147,7 +147,7 @@ def test_folder_in_the_command_has_a_note_that_it_is_not_hashed(tmp_path: Path) 
 
 
 def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--steps 7: external.command does not name \{steps\}"):
+    with pytest.raises(UserError, match=r"steps=7: external.command does not name \{steps\}"):
         resolve(tmp_path, steps=7)
     planned = resolve(tmp_path, GRID.replace('"{seed}"]', '"{seed}", "{steps}"]'), steps=7)
     assert planned.baseline.config.steps == 7
@@ -162,8 +162,8 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
         ("{lr}", "{lr", "external.command.5 = .*: expected '}' before end of string"),
         ("lr = 0.0002", "lr = [1]", r"level batch_norm.on, rate.low: lr: a table or a list; valid: a text, a number"),
         ("lr = 0.0002", "lr = 0.0002, depth = 3", "depth: the command does not name it; .*valid: batch_norm, lr, data"),
-        ("lr = 0.0002", "lr = 0.0002, seed = 3", "seed: valid: --seeds and --steps"),
-        ("lr = 0.0002", 'lr = 0.0002, preset = "mlp"', "preset: valid: --seeds and --steps.* no presets here"),
+        ("lr = 0.0002", "lr = 0.0002, seed = 3", "seed: valid: seeds and steps"),
+        ("lr = 0.0002", 'lr = 0.0002, preset = "mlp"', "preset: valid: seeds and steps.* no presets here"),
         ("lr = 0.0002", 'lr = 0.0002, dataset = "mnst"', "dataset = 'mnst': did you mean mnist"),
         ("lr = 0.0002", "lr = 0.0002, image_size = 0", "image_size = 0: should be greater than 0"),
         ("lr = 0.0002", 'lr = 0.0002, dataset = "cifar10", scoring.features = "digits"', "cannot judge cifar10"),
@@ -206,7 +206,7 @@ def test_what_would_not_run_is_one_line(tmp_path: Path, old: str, new: str, mess
 
 
 def test_a_base_preset_is_refused_beside_a_program(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--base mlp: .*mine.toml has \[external\] instead of a preset"):
+    with pytest.raises(UserError, match=r"base='mlp': .*mine.toml has \[external\] instead of a preset"):
         resolve(tmp_path, base="mlp")
 
 

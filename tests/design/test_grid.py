@@ -84,7 +84,7 @@ def test_a_grid_may_not_be_called_like_the_folders_beside_it(tmp_path: Path) -> 
 
 
 def test_a_misspelt_grid_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"--grid bn_label_smoth: no such grid; did you mean bn_label_smooth\?"):
+    with pytest.raises(UserError, match=r"name='bn_label_smoth': no such grid; did you mean bn_label_smooth\?"):
         load_grid("bn_label_smoth")
 
 
@@ -174,7 +174,7 @@ def test_documents_study_has_all_twenty_claims() -> None:
 def test_two_grids_of_one_name_are_refused(tmp_path: Path) -> None:
     mine = tmp_path / "beta1.toml"
     mine.write_text((Path(shipped.__path__[0]) / "beta1.toml").read_text("utf-8"), "utf-8")
-    with pytest.raises(UserError, match="named like --grid beta1; rename"):
+    with pytest.raises(UserError, match="named like name='beta1'; rename"):
         load_grids(["beta1", str(mine)])
 
 

@@ -121,8 +121,9 @@ def test_too_few_samples_for_the_features_are_refused() -> None:
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+    with pytest.raises(UserError) as refused:
         plan(load_grid("beta1"), **options)  # type: ignore[arg-type]
+    assert words in refused.value.with_options
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_what_set_a_wrong_value_is_named(tmp_path: Path, where: str, options: di
     path.write_text(GRID + where, "utf-8")
     with pytest.raises(UserError) as refused:
         plan(load_grid(path), **options)
-    assert origin in str(refused.value)
+    assert origin in refused.value.with_options
     assert len(str(refused.value)) < 1_000
 
 

@@ -74,7 +74,7 @@ def test_a_single_run_is_that_of_a_grid() -> None:
     (grid,) = load_grids(["architecture"])
     planned = plan(grid)
     assert plan_run("mlp", seed=3).config.run_id == planned.variants[1].with_seed(3).run_id
-    with pytest.raises(UserError, match="--epochs 1: valid: epochs or --steps, not both"):
+    with pytest.raises(UserError, match="epochs=1: valid: epochs or steps, not both"):
         plan_run("mlp", epochs=1, steps=1)
 
 

@@ -111,7 +111,7 @@ def test_blocks_that_make_no_sense_are_refused(tmp_path: Path, tail: str, words:
 
 
 def test_an_unknown_base_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--base = 'dcgan': no such preset"):
+    with pytest.raises(UserError, match="base = 'dcgan': no such preset"):
         plan(load_grid(write_grid(tmp_path)), base="dcgan")
 
 

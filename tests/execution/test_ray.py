@@ -116,7 +116,7 @@ def test_what_is_missing_is_said_before_anything_runs(cluster: Any, tmp_path: Pa
     config = make_config(dataset="folder:gone@0", scoring={"features": "none"})
     with pytest.raises(UserError, match="folder:gone@0"):
         run_ray([config], context, None, RunObserver(), address=cluster.address)
-    with pytest.raises(UserError, match="--device cuda: the Ray cluster has no GPU"):
+    with pytest.raises(UserError, match="device='cuda': the Ray cluster has no GPU"):
         run_ray(
             [make_config()], context.model_copy(update={"device": "cuda"}), None, RunObserver(), address=cluster.address
         )
@@ -127,5 +127,5 @@ def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
     from gan_ablate.execution.executors.ray import run_ray
 
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
-    with pytest.raises(UserError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster there"):
+    with pytest.raises(UserError, match=r"ray_address='127\.0\.0\.1:1': no Ray cluster there"):
         run_ray([make_config()], context, None, RunObserver(), address="127.0.0.1:1")

@@ -70,7 +70,7 @@ def test_a_setting_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.
     from gan_ablate.execution.executors.slurm import run_slurm
 
     context = RunContext(out=str(tmp_path / "out"), data_dir="d")
-    with pytest.raises(UserError, match=r"--slurm: .*prtition"):
+    with pytest.raises(UserError, match=r"slurm: .*prtition"):
         run_slurm([make_config()], context, None, RunObserver(), settings={"prtition": "x"}, cluster="local")
 
 
@@ -78,7 +78,7 @@ def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from gan_ablate.execution.executors.slurm import run_slurm
 
     monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(UserError, match="--executor slurm: no sbatch on this machine"):
+    with pytest.raises(UserError, match="executor='slurm': no sbatch on this machine"):
         run_slurm([make_config()], RunContext(out=str(tmp_path / "out"), data_dir="d"), None, RunObserver())
     assert not (tmp_path / "out").exists()
 

@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(UserError, match=r"--out .*results: cannot be written to \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"out='.*results': cannot be written to \(Permission denied\)"):
         Store(tmp_path / "results").check_writable()
 
 
@@ -311,7 +311,7 @@ def test_a_plan_that_cannot_be_written_names_the_folder(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"--out .*results: cannot be written to \(No space left on device\)"):
+    with pytest.raises(UserError, match=r"out='.*results': cannot be written to \(No space left on device\)"):
         Store(tmp_path / "results").save_plan(plan(load_grid(tiny_grid), budget="smoke"))
 
 
@@ -342,7 +342,7 @@ def test_a_folder_without_plans_says_so(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("", "utf-8")
-    with pytest.raises(UserError, match=r"--out .*results: not a folder"):
+    with pytest.raises(UserError, match=r"out='.*results': not a folder"):
         Store(tmp_path / "results").list_plans()
 
 

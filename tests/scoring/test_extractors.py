@@ -268,7 +268,7 @@ def test_a_file_that_is_not_what_its_name_promises_is_refused(inception_file: Pa
 def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "evil.pth"
     torch.save({"fc.weight": pathlib.Path("/tmp")}, file)
-    with pytest.raises(UserError, match=r"evil\.pth: not the Inception-v3"):
+    with pytest.raises(UserError, match=r"evil\.pth': not the Inception-v3"):
         InceptionExtractor(file, CPU)
 
 
@@ -280,7 +280,7 @@ def test_no_code_in_weights_is_run(tmp_path: Path) -> None:
             return os.mkdir, (str(made),)
 
     torch.save({"fc.weight": MakesAFolder()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil\.pth: .*with code in it"):
+    with pytest.raises(UserError, match=r"evil\.pth': .*with code in it"):
         InceptionExtractor(tmp_path / "evil.pth", CPU)
     assert not made.exists()
 
@@ -297,7 +297,7 @@ def test_without_a_network_the_message_names_the_way_out(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match="pass a copy with --inception-weights PATH"):
+    with pytest.raises(UserError, match="pass a copy with inception_weights='PATH'"):
         InceptionExtractor(None, CPU)
 
 
@@ -347,17 +347,17 @@ def test_a_name_that_promises_no_other_checksum_is_taken(inception_file: Path, t
 
 def test_inception_says_what_is_wrong_with_its_weights(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").touch()
-    with pytest.raises(UserError, match=r"empty\.pth: .*\(the file is empty\)"):
+    with pytest.raises(UserError, match=r"empty\.pth': .*\(the file is empty\)"):
         InceptionExtractor(tmp_path / "empty.pth", CPU)
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(UserError, match=r"linear\.pth: .*\(it holds the weights of another network\)"):
+    with pytest.raises(UserError, match=r"linear\.pth': .*\(it holds the weights of another network\)"):
         InceptionExtractor(tmp_path / "linear.pth", CPU)
-    with pytest.raises(UserError, match=r"absent\.pth: no such file"):
+    with pytest.raises(UserError, match=r"absent\.pth': no such file"):
         InceptionExtractor(tmp_path / "absent.pth", CPU)
     whole = (tmp_path / "linear.pth").read_bytes()
     for content in (b"not weights", whole[:-100]):
         (tmp_path / "other.pth").write_bytes(content)
-        with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 .*\(it is no file of weights alone"):
+        with pytest.raises(UserError, match=r"other\.pth': not the Inception-v3 .*\(it is no file of weights alone"):
             InceptionExtractor(tmp_path / "other.pth", CPU)
 
 
@@ -365,8 +365,6 @@ def test_weights_of_a_user_without_a_home_are_not_put_into_a_folder_called_tilde
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
-    with pytest.raises(
-        UserError, match="this user has no home: set TORCH_HOME, or pass a copy with --inception-weights"
-    ):
+    with pytest.raises(UserError, match="this user has no home: set TORCH_HOME, or pass a copy with inception_weights"):
         features._download("https://example.org/weights.pth")
     assert not Path("~").exists()

@@ -193,9 +193,9 @@ def test_too_small_reference_is_refused_before_scoring(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cuda", "cuda:7"])
 def test_a_gpu_that_is_not_there_is_one_line(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(UserError, match=f"--device {device}: this machine has 0 CUDA devices; use cpu"):
+    with pytest.raises(UserError, match=f"device={device!r}: this machine has 0 CUDA devices; use cpu"):
         score_images(GREY, device=device)
-    with pytest.raises(UserError, match="--device tpu: not supported; valid: cpu, cuda"):
+    with pytest.raises(UserError, match="device='tpu': not supported; valid: cpu, cuda"):
         score_images(GREY, device="tpu")
 
 
@@ -206,9 +206,9 @@ def test_too_few_images_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_data_without_an_extractor_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--dataset cifar10: colour images have no classifier of their own"):
+    with pytest.raises(UserError, match="dataset='cifar10': colour images have no classifier of their own"):
         score_images(GREY, "cifar10", out=tmp_path)
-    with pytest.raises(UserError, match="--dataset mnst: did you mean mnist"):
+    with pytest.raises(UserError, match="dataset='mnst': did you mean mnist"):
         score_images(GREY, "mnst", out=tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_missing_data_set_is_refused_with_its_path(monkeypatch: pytest.MonkeyPat
         raise OSError("no network")
 
     monkeypatch.setattr(datasets.FashionMNIST, "download", offline)
-    with pytest.raises(UserError, match=r"--dataset fashion-mnist: not readable under --data-dir absent.*no network"):
+    with pytest.raises(UserError, match=r"dataset='fashion-mnist': not readable under data_dir='absent'.*no network"):
         load_dataset("fashion-mnist", 28, Path("absent"))
 
 

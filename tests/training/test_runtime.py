@@ -22,7 +22,7 @@ def test_the_cpu_is_always_there() -> None:
 @pytest.mark.parametrize(("num", "words"), [(0, "0 CUDA devices"), (1, "1 CUDA device"), (2, "2 CUDA devices")])
 def test_a_gpu_that_is_not_there_is_refused(num: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: num)
-    with pytest.raises(UserError, match=f"--device cuda:2: this machine has {words}; use cpu"):
+    with pytest.raises(UserError, match=f"device='cuda:2': this machine has {words}; use cpu"):
         find_device("cuda:2")
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gan_ablate.errors import OUT_OF_MEMORY, UserError
+from gan_ablate.errors import OUT_OF_MEMORY, UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ def load_executor(compute: Compute) -> Executor:
     except ModuleNotFoundError as missing:
         name = compute.executor
         raise UserError(
-            f"--executor {name}: needs the package {missing.name}; valid: pip install 'gan-ablate[{name}]'"
+            f"{option('executor', name)}: needs the package {missing.name}; valid: pip install 'gan-ablate[{name}]'"
         ) from None
 
 

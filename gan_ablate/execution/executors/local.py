@@ -11,7 +11,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.errors import UserError, describe_exit
+from gan_ablate.errors import UserError, describe_exit, option
 from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import kill_server, list_inputs, serve, start_process
 from gan_ablate.execution.store import Store
@@ -189,7 +189,9 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig], observer: RunObs
         except EOFError:
             worker.process.join()
             reason = describe_exit(worker.process.exitcode)
-            raise UserError(f"--dataset {config.dataset}: the process that loaded it died ({reason})") from None
+            raise UserError(
+                f"{option('dataset', config.dataset)}: the process that loaded it died ({reason})"
+            ) from None
         if isinstance(problem, Exception):
             raise problem
 

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import check, compute, list_inputs, prepare
 from gan_ablate.execution.store import RECORD_FILE, Store
@@ -91,14 +91,14 @@ def run_ray(
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (RayError, ConnectionError, RuntimeError, ValueError) as refused:
         reason = str(refused).strip().partition("\n")[0]
-        raise UserError(f"--ray-address {address}: no Ray cluster there ({reason})") from None
+        raise UserError(f"{option('ray_address', address)}: no Ray cluster there ({reason})") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray replaces it, and ends silently
     share = {"num_cpus": 1} if context.device == "cpu" else {"num_cpus": 1, "num_gpus": 1}
     kind = "CPU" if context.device == "cpu" else "GPU"
     slots = int(ray.cluster_resources().get(kind, 0))
     if not slots:
-        raise UserError(f"--device {context.device}: the Ray cluster has no {kind}")
+        raise UserError(f"{option('device', context.device)}: the Ray cluster has no {kind}")
     _check(configs, context, share)
     return _serve(configs, context, jobs or slots, share, observer, more)
 
@@ -111,7 +111,7 @@ def _call(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CALL_SEC).close()
     except (OSError, OverflowError) as silent:
-        raise UserError(f"--ray-address {address}: no Ray cluster there ({silent})") from None
+        raise UserError(f"{option('ray_address', address)}: no Ray cluster there ({silent})") from None
 
 
 def _check(configs: Sequence[AnyConfig], context: RunContext, share: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import submitit
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.errors import UserError
+from gan_ablate.errors import UserError, option
 from gan_ablate.execution.context import Progress
 from gan_ablate.execution.executors import RunQueue
 from gan_ablate.execution.executors.worker import compute, prepare
@@ -89,7 +89,7 @@ def run_slurm(
         UserError: if this machine has no Slurm, or a setting is unknown.
     """
     if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise UserError("--executor slurm: no sbatch on this machine; valid: local, ray")
+        raise UserError(f"{option('executor', 'slurm')}: no sbatch on this machine; valid: local, ray")
     logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounting it warns every few seconds
     executor = submitit.AutoExecutor(folder=Path(context.out) / "slurm" / "%j", cluster=cluster)
     parameters: dict[str, Any] = {"timeout_min": TIMEOUT_MIN, "cpus_per_task": 1, "name": "gan-ablate"}
@@ -104,7 +104,7 @@ def run_slurm(
         executor.update_parameters(**parameters)
     except (NameError, TypeError, ValueError, AssertionError) as wrong:
         reason = str(wrong).strip().partition("\n")[0]
-        raise UserError(f"--slurm: {reason}") from None
+        raise UserError(f"{option('slurm')}: {reason}") from None
     return _serve(configs, context, executor, jobs, observer, more)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory
+from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -171,7 +171,7 @@ def compute(
     except RunStoppedError:
         return "stopped", config
     except OSError as refused:
-        reason = f"--out {context.out}: {refused.strerror or refused}; the same command goes on"
+        reason = f"{option('out', context.out)}: {refused.strerror or refused}; the same command goes on"
         return "refused", UserError(describe_out_of_memory(refused) if is_out_of_memory(refused) else reason)
     except UserError as refused:
         return "refused", refused
@@ -224,7 +224,7 @@ def check(config: AnyConfig, context: RunContext) -> Exception | None:
         return problem
     except Exception as failure:
         if is_out_of_memory(failure):
-            return UserError(f"--dataset {config.dataset}: {describe_out_of_memory(failure)}")
+            return UserError(f"{option('dataset', config.dataset)}: {describe_out_of_memory(failure)}")
         # A defect: the user sees it in full.
         return RuntimeError(traceback.format_exc())
     return None
