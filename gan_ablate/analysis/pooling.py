@@ -324,17 +324,34 @@ def _training_of(variant: Variant) -> str:
 
 
 def find_same(results: Iterable[GridResults], like: GridResults, effect: Effect) -> tuple[GridResults, Effect] | None:
-    """Find the surest effect that asks the same question after any number of steps; None without any.
+    """Find an effect that asks the same question after any number of steps; None without any.
+
+    Of several, one that is averaged over the same factors comes first, then the surest.
 
     Args:
         results: where to look, such as those of another folder.
         like: the results that have the effect.
         effect: a main effect on FID.
     """
-    base, block, dataset, _, factor, levels = _named(like, effect)
-    for of_grid, other in surest_effects(of_grid for of_grid in results if of_grid.plan.budget != "smoke"):
-        if other.levels == effect.levels:
-            named = _named(of_grid, other)
-            if (base, block, dataset, factor, levels) == (*named[:3], *named[4:]):
-                return of_grid, other
-    return None
+    question, averaged = _question(like, effect), averaged_factors(like, effect)
+    same = [
+        (of_grid, other)
+        for of_grid in results
+        if of_grid.plan.budget != "smoke"
+        for other in of_grid.verdicts.effects("fid")
+        if other.levels == effect.levels and _question(of_grid, other) == question
+        if math.isfinite(other.estimate.value)
+    ]
+    return max(same, key=lambda pair: (averaged_factors(*pair) == averaged, *_surety(pair[1])), default=None)
+
+
+def _question(results: GridResults, effect: Effect) -> tuple[object, ...]:
+    """Return the names of what an effect compares, without the steps."""
+    base, block, dataset, _, *compared = _named(results, effect)
+    return base, block, dataset, *compared
+
+
+def averaged_factors(results: GridResults, effect: Effect) -> list[str]:
+    """List the factors over whose levels a main effect is averaged."""
+    is_factorial = results.plan.grid.design == "factorial"
+    return [name for name in results.plan.grid.factors if name not in effect.levels] if is_factorial else []

@@ -55,9 +55,15 @@ def percent_text(estimate: Estimate) -> str:
     change = estimate.as_percent_change()
     if not math.isfinite(change.value):
         return "–"
-    if not math.isfinite(change.low):
+    if excludes_nothing(estimate):
         return f"{percent(change.value)} %"
     return f"{percent(change.value)} % [{percent(change.low)}, {percent(change.high)}]"
+
+
+def excludes_nothing(estimate: Estimate) -> bool:
+    """Whether a log ratio's interval is not known, or reaches from -100 % to beyond +9,999 % as it would be shown."""
+    change = estimate.as_percent_change()
+    return not math.isfinite(change.low) or (change.low < -99.95 and change.high > 9_999)
 
 
 def percent(change: float) -> str:

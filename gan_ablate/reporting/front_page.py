@@ -106,6 +106,12 @@ class FrontPage(Page):
     documents: Sequence[Page]
     others: Sequence[OtherStudy]
 
+    @property
+    def page_warnings(self) -> list[tuple[Page, str]]:
+        """Reasons for not believing a page, each with the page; that all runs are smoke runs is told above."""
+        every = [(page, warning) for page in self.pages for warning in page.warnings]
+        return [(page, warning) for page, warning in every if not (self.is_smoke and warning == self.smoke_warning)]
+
 
 def make_front_page(
     results: Mapping[str, GridResults],

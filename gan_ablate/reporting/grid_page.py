@@ -178,7 +178,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         sentences=[SMOKE_WARNING if is_smoke else (escape_markdown(question) if effects and question else found)],
         warnings=warnings,
         results=results,
-        answers=[SMOKE_WARNING] if is_smoke else answers,
+        answers=warnings if is_smoke else answers,
         verdicts=tables.claims_table(results, claim_verdicts) if claim_verdicts else "",
         effects=tables.effects_table(effects, looks, results.trajectories) if effects else "",
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",

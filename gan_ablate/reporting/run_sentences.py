@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
-from gan_ablate.analysis.pooling import find_same
+from gan_ablate.analysis.pooling import averaged_factors, find_same
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
@@ -272,9 +272,7 @@ def _list_settings(settings: Mapping[str, Any], within: str = "") -> Iterator[st
 
 def average_words(results: GridResults, effect: Effect) -> str:
     """Name the factors over whose levels a main effect is averaged; empty without any."""
-    if results.plan.grid.design != "factorial":
-        return ""
-    others = [name.replace("_", " ") for name in results.plan.grid.factors if name not in effect.levels]
+    others = [name.replace("_", " ") for name in averaged_factors(results, effect)]
     return f" on average over {' and '.join(others)}" if others else ""
 
 
@@ -331,7 +329,7 @@ def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: 
             where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
             unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
             but = "but " if same[1].decision != effect.decision else ""
-            words += f"; {but}{adjusted_text(same[1])} {where}{unsure}"
+            words += f"; {but}{adjusted_text(same[1])} {where}{_held_words(same, results, effect)}{unsure}"
     return words
 
 
@@ -353,3 +351,12 @@ def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
         for one in results.verdicts.claim_verdicts
     }
     return {sentence: verdicts.get(sentence, missing) for sentence in sentences}
+
+
+def _held_words(same: tuple[GridResults, Effect], results: GridResults, effect: Effect) -> str:
+    """Say over which factors another effect is averaged, or at which levels it holds those of this one's average."""
+    ours, theirs, factors = averaged_factors(results, effect), averaged_factors(*same), same[0].plan.grid.factors
+    if theirs != ours and theirs:
+        return average_words(*same)
+    held = [f"{name.replace('_', ' ')} {factors[name].baseline}" for name in ours if name in factors]
+    return f" with {' and '.join(held)}" if theirs != ours and held else ""

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import change_text, count, p_text, percent_text, value_text
+from gan_ablate.reporting.formats import change_text, count, excludes_nothing, p_text, percent_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -289,7 +289,7 @@ def cost_words(step_time: Effect | None) -> str:
 
 def is_timed(step_time: Effect) -> bool:
     """Whether enough seeds were timed on both sides to tell a change of the time of a step."""
-    return step_time.estimate.num_seeds >= FEWEST_TIMED
+    return step_time.estimate.num_seeds >= FEWEST_TIMED and not excludes_nothing(step_time.shown)
 
 
 def time_text(step_time: Effect) -> str:

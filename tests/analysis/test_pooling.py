@@ -428,3 +428,17 @@ def test_same_question_is_found_after_any_number_of_steps() -> None:
     assert found is not None
     assert (found[0].plan.baseline.config.steps, found[1].name) == (999, "beta1 0.9")
     assert find_same([results_of("beta1", gains(), dataset="fashion-mnist")], short, effect) is None
+
+
+def test_same_question_is_rather_found_where_it_is_averaged_over_the_same_factors() -> None:
+    """The factorial grid has more seeds; the effect of one change at a time compares with another such effect."""
+    alone, averaged = (
+        results_of("essentials", gains(), seeds=4, steps=99),
+        results_of("bn_label_smooth", gains(), steps=9),
+    )
+    like = results_of("essentials", gains(), steps=999)
+    effect = next(effect for effect in like.verdicts.effects("fid") if effect.name == "label smoothing on")
+    for results in ([alone, averaged], [averaged, alone]):
+        found = find_same(results, like, effect)
+        assert found is not None
+        assert found[0].name == "essentials"

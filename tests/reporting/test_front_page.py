@@ -346,3 +346,17 @@ def test_levels_are_told_by_their_labels() -> None:
     page = make_front(planted("normalisation", {"G-only": 0.5}))
     (line,) = page.ranking["Avoid"]
     assert line.startswith("batch norm layers those of G alone rather than all but G's last and D's first: ")
+
+
+def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
+    alone, averaged = planted("essentials", {}), make_factorial(batch_norm_halves)
+    long = planted("essentials", {}, steps=6_000)
+    for here, there, words in (
+        (averaged, long, r"at 6,000 steps with label smoothing off"),
+        (alone, averaged, r"at 1,500 steps|in other on average over label smoothing"),
+    ):
+        lines = [
+            line for of in make_front(here, others=[OtherStudy("other", "x", [there])]).ranking.values() for line in of
+        ]
+        (told,) = [line for line in lines if line.startswith("batch norm off")]
+        assert re.search(words, told)

@@ -223,6 +223,8 @@ def test_step_time_of_two_runs_is_not_measured() -> None:
     two = make_effect(Estimate(0.1, -8.0, 8.2, 2), is_rejected=False, outcome="step_ms_median")
     assert cost_words(two) == "step time not measured (2 runs)"
     assert time_text(two) == "not measured (2 runs)"
+    wide = make_effect(Estimate(0.1, -8.0, 8.2, 3), is_rejected=False, outcome="step_ms_median")
+    assert time_text(wide) == "not measured (3 runs)"
     three = make_effect(Estimate(0.1, -0.2, 0.4, 3), is_rejected=False, outcome="step_ms_median")
     assert time_text(three).startswith("+10.5 % [")
 
