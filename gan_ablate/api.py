@@ -85,7 +85,7 @@ def list_grids(out: str | Path | None = None) -> list[str]:
     """List the names of the grids in a results folder, for ``load_results``; without a folder, of the shipped grids.
 
     >>> from gan_ablate import list_grids, load_grid, plan, run_grid
-    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5), "results")
     >>> list_grids("results")
     ['beta1']
     >>> "dropout" in list_grids()

@@ -37,10 +37,10 @@ def test_notebook_plans_runs_plots_and_estimates(tmp_path: Path, monkeypatch: py
     mpl.use("agg")
     names: dict[str, Any] = {}
     shown = [run_cell(code, names) for code in read_cells()]
-    planned, runs, axes, panels, effects = shown
+    planned, runs, _, _, effects = shown
     assert planned.num_runs == len(runs) == 9
     assert set(runs["status"]) == {"completed"}
-    assert axes.get_xlabel().startswith("FID")
-    assert len(panels.axes.flat) == 5
+    assert names["axes"].get_xlabel().startswith("FID")
+    assert len(names["panels"].axes.flat) == 5
     assert effects["effect"].tolist() == ["beta1 0.0", "beta1 0.9"]
     assert "percent_change" in effects

@@ -191,7 +191,7 @@ def load_curves(out: str | Path, grid: str | None = None) -> pd.DataFrame:
     """Read FID, losses and D's outputs along training as one tidy table, for ``seaborn.relplot`` and the like.
 
     >>> from gan_ablate import load_curves, load_grid, plan, run_grid
-    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp"), "results")
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5), "results")
     >>> list(load_curves("results", "beta1")["quantity"].cat.categories)
     ['fid', 'loss_d', 'loss_g', 'd_real', 'd_fake_before']
 

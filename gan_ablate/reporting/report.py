@@ -290,6 +290,11 @@ class Citation(NamedTuple):
 def write_citation(out: str | Path, to: str | Path | None = None) -> tuple[Path, Path]:
     """Write how the runs of a results folder were made, scored and compared: ``methods.tex`` and ``references.bib``.
 
+    >>> from gan_ablate import load_grid, plan, run_grid, write_citation
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="standard", seeds=1, steps=5), "results")
+    >>> [path.as_posix() for path in write_citation("results", "paper")]
+    ['paper/methods.tex', 'paper/references.bib']
+
     Args:
         out: the results folder.
         to: the folder to write to; by default the results folder.
