@@ -32,7 +32,9 @@ _BESIDE_FID = (
 _DEFINED_IN = {
     "effect": "Effects",
     "adjusted interval": "Adjusted intervals",
-    "answer": "Decisions",
+    "decision": "Decisions",
+    "outcome": "Outcomes",
+    "decided by": "Adjusted intervals",
     "seeds": "Seeds and pairing",
     "holds from step": "Trajectories",
     "settled at": "Intervals",

@@ -124,7 +124,7 @@ def test_colour_pictures_are_trained_on_and_left_unscored_without_inception(tmp_
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("gpu", "--device gpu: not supported; valid: cpu, cuda"), ("mps", "not supported"), ("cuda:99", "use cpu")],
+    [("gpu", "device='gpu': not supported; valid: cpu, cuda"), ("mps", "not supported"), ("cuda:99", "use cpu")],
 )
 def test_a_device_that_is_not_there_is_named(context: RunContext, device: str, words: str) -> None:
     with pytest.raises(UserError, match=words):

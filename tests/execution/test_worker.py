@@ -196,4 +196,4 @@ def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeyp
     monkeypatch.setattr("gan_ablate.execution.environment.find_dataset", fail_to_allocate_an_array)
     problem = check(make_config(), context)
     assert isinstance(problem, UserError)
-    assert str(problem).startswith("--dataset mnist-10k: out of memory (Unable to allocate 7.11 PiB")
+    assert str(problem).startswith("dataset='mnist-10k': out of memory (Unable to allocate 7.11 PiB")
