@@ -1,4 +1,4 @@
-"""Atomic writing: files that are whole or absent, checksums that show damage, and leases that lock a file."""
+"""Files: atomic writing, checksums that show damage, leases that lock a file, and the embedded files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import hashlib
 import os
 import tempfile
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+
+from gan_ablate.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,3 +157,17 @@ def lease(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def read_asset(name: str) -> tuple[bytes, str]:
+    """Read an embedded file and its SHA-256.
+
+    Raises:
+        UserError: if its checksum is not the one in ``assets/SHA256SUMS``.
+    """
+    assets = resources.files("gan_ablate.assets")
+    content = assets.joinpath(name).read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if f"{sha256}  {name}" not in assets.joinpath("SHA256SUMS").read_text("ascii").splitlines():
+        raise UserError(f"gan_ablate/assets/{name}: the checksum is {sha256[:12]}…, not the shipped one: reinstall")
+    return content, sha256

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gan_ablate.assets import read_asset
+from gan_ablate.atomic_io import read_asset
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--bn", choices=["on", "off"])

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan_ablate.assets import read_asset
+from gan_ablate.atomic_io import read_asset
 from gan_ablate.errors import UserError, option
 from gan_ablate.training.runtime import reproducible_float32
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gan_ablate.assets import read_asset
+from gan_ablate.atomic_io import read_asset
 from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
 from gan_ablate.errors import UserError, option
 from gan_ablate.seeding import stream_seed

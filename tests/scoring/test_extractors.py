@@ -16,7 +16,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torchvision.transforms.v2 import functional as vision
 
-from gan_ablate.assets import read_asset
+from gan_ablate.atomic_io import read_asset
 from gan_ablate.errors import UserError
 from gan_ablate.scoring import extractors as features
 from gan_ablate.scoring.extractors import (

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from gan_ablate.assets import read_asset
+from gan_ablate.atomic_io import read_asset
 from gan_ablate.design.datasets import folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
