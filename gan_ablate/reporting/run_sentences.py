@@ -328,8 +328,9 @@ def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: 
             steps = same[0].plan.baseline.config.steps
             where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
             unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
-            but = "but " if same[1].decision != effect.decision else ""
-            words += f"; {but}{adjusted_text(same[1])} {where}{_held_words(same, results, effect)}{unsure}"
+            held = _held_words(same, results, effect)
+            but = "but " if same[1].decision != effect.decision and not held else ""
+            words += f"; {but}{adjusted_text(same[1])} {where}{held}{unsure}"
     return words
 
 
