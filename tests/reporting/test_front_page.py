@@ -345,7 +345,7 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
 def test_levels_are_told_by_their_labels() -> None:
     page = make_front(planted("normalisation", {"G-only": 0.5}))
     (line,) = page.ranking["Avoid"]
-    assert line.startswith("batch norm layers those of G alone rather than all but G's last and D's first: ")
+    assert line.startswith("batch norm layers only in G rather than on all layers but G's last and D's first: ")
 
 
 def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:

@@ -91,7 +91,7 @@ def lose_all_classes(record: Record) -> dict[str, object]:
 def test_levels_with_a_label_are_explained() -> None:
     page = write_page(make_results(plan(load_grid("normalisation")), lambda _, seed: 20.0 + seed))
     (names,) = [answer for answer in page.answers if answer.startswith("Names of levels")]
-    assert "**batch norm layers paper**: all but G's last and D's first" in names
+    assert "**batch norm layers paper**: on all layers but G's last and D's first" in names
     assert "| baseline" in page.variants
 
 
