@@ -53,7 +53,7 @@ HEADINGS = {
 
 NOTES = {
     "Use": " (the interval lies below zero)",
-    "Helps a weaker start": " (it improves a model that is worse than the default, and is not shown to beat the default)",
+    "Helps a weaker start": " (it improves a model that is worse than the default, but is not shown to beat it)",
     "Avoid": " (the interval lies above zero)",
     "Depends": " (on another factor, by the test of their interaction, or on the steps)",
     "Does not matter": " (negligible: the interval lies within the margin)",
