@@ -373,7 +373,7 @@ def estimate_effects(
     change = ["value", "adjusted_low", "adjusted_high"]
     if one.scale == "ratio":
         change = ["percent_change", "percent_change_adjusted_low", "percent_change_adjusted_high"]
-    return effects[["effect", "answer", *change, "p_holm", "num_seeds", "needed_seeds"]]
+    return effects[["effect", "decision", *change, "p_holm", "num_seeds", "needed_seeds"]]
 
 
 def judge(

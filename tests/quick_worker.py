@@ -16,7 +16,7 @@ KID_SUBSETS = 5
 
 QUICK_START = f"""
 import sys
-sys.path.append({str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from tests.quick_worker import install
 install()
 """

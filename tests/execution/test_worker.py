@@ -62,7 +62,7 @@ def test_a_full_disk_is_no_fault_of_the_run(context: RunContext, monkeypatch: py
     monkeypatch.setattr(Path, "replace", refuse)
     kind, refused = compute(make_config(), context, ignore)
     assert kind == "refused"
-    assert str(refused) == f"--out {context.out}: No space left on device; the same command goes on"
+    assert str(refused) == f"out={context.out!r}: No space left on device; the same command goes on"
     assert Store(Path(context.out)).load_record(make_config().run_id) is None
     assert not [path for path in Path(context.out).rglob(".*") if path.name != ".lease"]
     monkeypatch.undo()
