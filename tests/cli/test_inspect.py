@@ -91,7 +91,7 @@ def test_a_grid_is_listed_with_its_base_and_what_each_level_sets(listed: Callabl
     for words in (
         "base preset dcgan-28",
         "one-at-a-time: each level against one baseline, 7 variants",
-        "paper (baseline) all but G's last and D's first nothing: the base as it is",
+        "paper (baseline) on all layers but G's last and D's first nothing: the base as it is",
         'none generator.norm = "none" discriminator.norm = "none"',
         "C20b Batch norm's eps and its initial scale do not matter",
         "gan-ablate run --grid normalisation",
