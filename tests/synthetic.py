@@ -12,6 +12,7 @@ from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.plan import Plan, Variant
+from gan_ablate.design.run_fields import OSCILLATION_POINTS
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import Scores
@@ -81,6 +82,9 @@ def make_record(
             curve_steps=curve_steps,
             curve_train_sec=[step * step_ms / 1e3 for step in curve_steps],
             curve_fid=[] if fid is None else [fid * factor for factor in (5, 4, 3, 2, 1.6, 1.5, 1.3, 1.1, 1.2, 1.1)],
+            oscillation_samples=256,
+            oscillation_steps=[] if fid is None else list(range(OSCILLATION_POINTS)),
+            oscillation_fid=[] if fid is None else [fid * (1.2, 1.3, 1.1)[at % 3] for at in range(OSCILLATION_POINTS)],
         ),
         throughput=Throughput(
             step_ms_median=step_ms,

@@ -77,8 +77,9 @@ _OUTCOMES = (
             "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
             "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),
     Outcome("oscillation", "oscillation", "lower", "ratio",
-            "Root mean square of the second differences of log FID, over √6, along the last half of training: a steady "
-            "fall has none, and 0.1 means that each point of the curve lies about 10 % off a smooth course."),
+            "Root mean square of the second differences of log FID, over √6, at 26 points of 256 images along the last "
+            "half of training. A steady fall has none. 0.1 means that each point lies about 10 % off a smooth curve. "
+            "Runs of fewer than 520 steps, and runs that are scored with Inception, have none."),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
             "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
