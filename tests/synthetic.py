@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import Throughput
-from gan_ablate.design.plan import Plan, Variant
+from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.design.run_fields import OSCILLATION_POINTS
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import Store
@@ -49,6 +52,24 @@ def make_results(
     ]
     labelled = [(label, record) for _, label, record in records]
     return GridResults(Store(Path("nowhere")), plan, labelled, tabulate_runs(plan, records))
+
+
+def results_of(
+    grid: str | Path, gain: Callable[[Variant], float], noise: float = 0.005, seeds: int = 6, **options: Any
+) -> GridResults:
+    """Results of runs whose log FID has this gain and so much noise; where it is NaN they diverged."""
+    planned = plan(load_grid(grid), seeds=seeds, **options)
+
+    def fid(variant: Variant, seed: int) -> float | None:
+        error = np.random.default_rng([seed, *variant.label.encode()]).normal(0, noise)
+        return None if math.isnan(gain(variant)) else 20 * math.exp(gain(variant) + error)
+
+    return make_results(planned, fid)
+
+
+def gains(**of_levels: dict[str, float]) -> Callable[[Variant], float]:
+    """Factor → level → what it adds to log FID."""
+    return lambda variant: sum(of_levels.get(factor, {}).get(level, 0.0) for factor, level in variant.levels.items())
 
 
 def make_record(

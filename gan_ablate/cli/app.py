@@ -202,6 +202,18 @@ def report(
         open_console().print(f"Figures for papers: {out}/*/*.pdf", soft_wrap=True)
 
 
+@app.command(epilog="Example: gan-ablate compare results/study results/study-6000")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders that have changes in common.")],
+    to: Annotated[Path, typer.Option(help="The folder to write to.", callback=expand_home)] = Path("comparison"),
+) -> None:
+    """Compare what results folders found of the same changes, after other numbers of steps or on other data."""
+    from gan_ablate.reporting.comparison_page import write_comparison
+
+    path = write_comparison([folder.expanduser() for folder in folders], to)
+    open_console().print(f"Comparison: {path}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: gan-ablate cite --to paper")
 def cite(
     out: OutOption = RESULTS,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
-from gan_ablate.analysis.pooling import find_default, find_same, rank_effects, surest_effects
+from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
+from gan_ablate.analysis.questions import find_same
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
 from gan_ablate.reporting.plots import effects as effect_plots

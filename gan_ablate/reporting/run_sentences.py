@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.estimates import split_grid_variance
-from gan_ablate.analysis.pooling import averaged_factors, find_same
+from gan_ablate.analysis.questions import averaged_factors, find_same
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import seaborn as sns
+from matplotlib.lines import Line2D
 
 from gan_ablate.analysis.estimates import mean_estimate, mean_on_scale
 from gan_ablate.reporting.plots.effects import FOREST_KEY, draw_forest
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.analysis.questions import ComparedEffects
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 
@@ -39,6 +42,15 @@ RUNS_NOTE = (
     "Look for a ring far from the others of its row: one lucky or unlucky run. Rings are seeds, filled markers means. "
     "Bars are 95 % intervals of the means."
 )
+
+COMPARISON_NOTE = (
+    "Look for rows whose intervals lie on different sides of zero. Bars are 95 % intervals, adjusted for all "
+    "comparisons of a grid. Hollow markers are inconclusive. The grey band is the margin. The axis ends at six times "
+    "FID and at a sixth of it."
+)
+
+COMPARISON_REACH = np.log(6.0)
+"""The axis of compared effects ends at six times FID and at a sixth of it."""
 
 COST_NOTE = (
     "Look for variants further down and to the left. Bars are 95 % intervals of the means over seeds. Where bars "
@@ -149,6 +161,52 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Figu
         for axes in by_name.values():  # they share an axis, whose range the last panel may have changed
             percent_axis(axes, "x", 4)
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
+
+
+def plot_compared_effects(compared: ComparedEffects, path: FigurePath) -> None:
+    """Draw the same changes in several settings: rows for each change, a bar for each setting.
+
+    Args:
+        compared: the changes, at least one.
+        path: the PNG to write.
+    """
+    settings = compared.settings
+    colours = sns.color_palette("colorblind", len(settings))
+    spread = 0.7 / len(settings)
+    with open_figure(path, (0.13 + 0.13 * len(settings)) * len(compared.effects) + 1.1) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color="0.3", lw=1)
+        axes.grid(visible=False, axis="y")
+        for row, effect in enumerate(compared.effects):
+            for place, (setting, colour) in enumerate(zip(settings, colours, strict=True)):
+                if setting in effect.answers:
+                    at = effect.answers[setting][1]
+                    y = row + spread * (place - (len(settings) - 1) / 2)
+                    _draw_answer(axes, at, y, colour)
+            margin = next(iter(effect.answers.values()))[1].margin
+            if margin is not None:
+                axes.fill_betweenx([row - 0.5, row + 0.5], -margin, margin, color="0.93", zorder=0)
+        axes.set_yticks(range(len(compared.effects)), [effect.name for effect in compared.effects], fontsize=8)
+        axes.set_ylim(len(compared.effects) - 0.5, -0.5)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(min(low, -0.05), -COMPARISON_REACH), min(max(high, 0.05), COMPARISON_REACH))
+        percent_axis(axes, "x", 9)
+        axes.set_xlabel("change of FID, log scale: left is better")
+        handles = [
+            Line2D([], [], color=colour, marker="o", ms=5, lw=1.6, label=setting.name)
+            for setting, colour in zip(settings, colours, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(settings), frameon=False, fontsize=9)
+
+
+def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
+    bounds = np.clip([effect.adjusted.low, effect.adjusted.high], -COMPARISON_REACH, COMPARISON_REACH)
+    if np.isfinite(bounds).all():
+        axes.plot(bounds, [y, y], color=colour, lw=1.6, solid_capstyle="butt", zorder=2)
+    value = float(np.clip(effect.estimate.value, -COMPARISON_REACH, COMPARISON_REACH))
+    marker = "o" if value == effect.estimate.value else ">" if value > 0 else "<"
+    face = "white" if effect.decision == "inconclusive" else colour
+    axes.plot(value, y, marker, color=colour, mfc=face, ms=4.5, zorder=3)
 
 
 def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
