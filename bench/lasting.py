@@ -55,7 +55,7 @@ def _page(trajectories: Sequence[Trajectory], folders: Sequence[Path]) -> Iterat
     yield f"Command: `python -m bench.lasting{''.join(f' --out {folder.as_posix()}' for folder in folders)}`"
     yield ""
     yield "FID is measured along training, so each main effect has a decision at each of these points."
-    yield "The table takes every decision of a direction or *negligible*, and looks at the same effect later in the same"
+    yield "The table takes every decision that is not *inconclusive*, and looks at the same effect later in the same"
     yield f"training. An effect is large if it is beyond {reach}."
     yield ""
     rows = []
@@ -69,8 +69,8 @@ def _page(trajectories: Sequence[Trajectory], folders: Sequence[Path]) -> Iterat
     heads = ["effect", "times as many steps", "decisions", "the same", "another", "the same", "another"]
     yield tabulate(rows, heads, tablefmt="pipe")
     yield ""
-    yield "The rest is inconclusive later. Effects of one grid share runs, and points of one run are alike: the shares are"
-    yield "those of these studies, and no law."
+    yield "The rest is inconclusive later. Effects of one grid share runs, and points of one run are alike."
+    yield "These are the shares of these studies. Other data and models may have others."
 
 
 if __name__ == "__main__":
