@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import textwrap
+from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn as sns
@@ -14,10 +15,12 @@ from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.reporting.plots.style import (
     DECISION_STYLES,
     FID,
+    WIDTH_INCHES,
     axis_words,
     draw_decision,
     lay_out_panels,
     log_axis,
+    name_rows,
     open_figure,
     percent_axis,
 )
@@ -178,7 +181,8 @@ def _plot_panels(
         panels = lay_out_panels(figure, len(trajectories), num_columns, share_y=False)
         for axes, effects, mark in zip(panels, trajectories, marked, strict=True):
             _draw_trajectory(axes, places[: len(effects)], effects)
-            axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
+            edge = max(0.5, 0.03 * (places[-1] - places[0]))  # the first and the last marker are whole
+            axes.set_xlim(places[0] - edge, places[-1] + edge)
             words = f"{effects[0].name}\n{effects[-1].decision}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
@@ -234,18 +238,14 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
             continue
         draw_decision(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
     names = ["" if effect is None else effect_name(effect) for effect in effects]
-    axes.set_yticks(range(len(effects)), names)
-    axes.set_ylim(len(effects) - 0.5, -0.5)
+    name_rows(axes, names)
     if is_ratio:
         low, high = axes.get_xlim()
         # The interval of two seeds may be far wider than any reader needs.
         axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
         percent_axis(axes, "x", most_ticks)
-    axes.set_xlabel(f"change of {outcome.title}")
-    left, right = ("worse", "better") if outcome.better == "higher" else ("better", "worse")
-    for words, side in ((f"← {left} ", "right"), (f" {right} →", "left")):
-        at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
-        axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
+    better = "right" if outcome.better == "higher" else "left"
+    axes.set_xlabel(f"change of {axis_words(outcome)}: {better} is better")
 
 
 def plot_interactions(
@@ -284,19 +284,43 @@ def plot_interactions(
                 axes.errorbar(
                     places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
                 )
-            axes.set_xticks(range(len(levels)), levels)
-            axes.set_xlim(-0.4, len(levels) - 0.6)
-            if outcome.scale == "ratio":
-                log_axis(axes, "y")
-            axes.legend(frameon=False, fontsize=8)
+            _name_levels(axes, levels, WIDTH_INCHES / num_columns)
+            axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=-(-len(lines) // _LEGEND_ROWS))
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
             words = [adjusted_text(e) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
             axes.set_xlabel(first.replace("_", " "))
+        most = max(len(factors[second].levels) for _, second in pairs)
+        _make_room(grid[0, 0], 0.075 * min(most, _LEGEND_ROWS), is_log=outcome.scale == "ratio")
         for axes in grid[:, 0]:
             axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval")
+
+
+_LEGEND_ROWS = 5
+"""Rows of a legend; more lines stand side by side."""
+
+
+def _name_levels(axes: Axes, levels: Sequence[str], inches: float) -> None:
+    """Name the levels of an x axis. A name that is wider than its place is broken, or stands upright."""
+    most = int(0.8 * inches / len(levels) * 13)  # characters that fit
+    words = [textwrap.fill(level, most, break_on_hyphens=False) for level in levels] if most > 5 else levels
+    is_upright = most <= 5 or any(word.count("\n") > 2 for word in words)
+    axes.set_xticks(range(len(levels)), levels if is_upright else words, rotation=90 if is_upright else 0)
+    axes.set_xlim(-0.4, len(levels) - 0.6)
+
+
+def _make_room(axes: Axes, share: float, *, is_log: bool) -> None:
+    """Leave a share of the panels' height, which all have, free at the top: a legend must not lie on an interval."""
+    if is_log:
+        axes.set_yscale("log")
+    low, high = (np.log(axes.get_ylim()) if is_log else np.array(axes.get_ylim())).tolist()
+    top = high + (high - low) * share / (1 - share)
+    axes.set_ylim(top=np.exp(top) if is_log else top)
+    if is_log:
+        for panel in axes.figure.axes:
+            log_axis(panel, "y")
 
 
 def sort_levels(factor: Factor) -> list[str]:
