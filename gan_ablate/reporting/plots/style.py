@@ -257,7 +257,8 @@ def name_rows(axes: Axes, names: Sequence[str], most_lines: int = 2) -> None:
     """Name the rows of a panel, the first at the top. A long name is broken; small letters let more lines fit."""
     broken = [textwrap.fill(name, MAX_NAME) for name in names]
     is_high = any(name.count("\n") >= most_lines for name in broken)
-    axes.set_yticks(range(len(names)), broken, **({"fontsize": MIN_POINTS} if is_high else {}))
+    labels: dict[str, Any] = {"fontsize": MIN_POINTS} if is_high else {}
+    axes.set_yticks(range(len(names)), broken, **labels)
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
