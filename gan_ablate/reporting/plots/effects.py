@@ -267,7 +267,9 @@ def plot_interactions(
     pairs = list(itertools.combinations(factors, 2))
     num_columns = min(2, len(pairs))
     num_rows = -(-len(pairs) // num_columns)
-    with open_figure(path, 3.4 * num_rows) as figure:
+    names = {name: _break_levels(sort_levels(factor), WIDTH_INCHES / num_columns) for name, factor in factors.items()}
+    most_lines = max(word.count("\n") for name in factors for word in names[name])
+    with open_figure(path, (3.4 + 0.17 * most_lines) * num_rows) as figure:
         grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
@@ -284,7 +286,8 @@ def plot_interactions(
                 axes.errorbar(
                     places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
                 )
-            _name_levels(axes, levels, WIDTH_INCHES / num_columns)
+            axes.set_xticks(range(len(levels)), names[first])
+            axes.set_xlim(-0.4, len(levels) - 0.6)
             axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=-(-len(lines) // _LEGEND_ROWS))
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
             words = [adjusted_text(e) for e in found if e.estimate.num_seeds]
@@ -293,22 +296,18 @@ def plot_interactions(
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
             axes.set_xlabel(first.replace("_", " "))
         most = max(len(factors[second].levels) for _, second in pairs)
-        _make_room(grid[0, 0], 0.075 * min(most, _LEGEND_ROWS), is_log=outcome.scale == "ratio")
+        _make_room(grid[0, 0], 0.05 + 0.085 * min(most, _LEGEND_ROWS), is_log=outcome.scale == "ratio")
         for axes in grid[:, 0]:
-            axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval")
+            axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval", fontsize=9)
 
 
 _LEGEND_ROWS = 5
 """Rows of a legend; more lines stand side by side."""
 
 
-def _name_levels(axes: Axes, levels: Sequence[str], inches: float) -> None:
-    """Name the levels of an x axis. A name that is wider than its place is broken, or stands upright."""
-    most = int(0.8 * inches / len(levels) * 13)  # characters that fit
-    words = [textwrap.fill(level, most, break_on_hyphens=False) for level in levels] if most > 5 else levels
-    is_upright = most <= 5 or any(word.count("\n") > 2 for word in words)
-    axes.set_xticks(range(len(levels)), levels if is_upright else words, rotation=90 if is_upright else 0)
-    axes.set_xlim(-0.4, len(levels) - 0.6)
+def _break_levels(levels: Sequence[str], inches: float) -> list[str]:
+    """Break the names of levels that are wider than their places on an axis of so many inches."""
+    return [textwrap.fill(level, max(4, int(10 * inches / len(levels))), break_on_hyphens=False) for level in levels]
 
 
 def _make_room(axes: Axes, share: float, *, is_log: bool) -> None:

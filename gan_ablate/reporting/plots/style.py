@@ -39,6 +39,8 @@ COLUMN_INCHES, TEXT_INCHES = 3.25, 6.75
 """Widths of PDF figures: a column of a paper of two columns, as ICML and CVPR have them, and both columns."""
 MIN_POINTS, MAX_POINTS = 7, 8
 """Sizes of text in PDF figures, which a paper includes as they are."""
+_COLUMN_NAME = 24
+"""The most characters in a line of a row's name in a PDF figure of one column."""
 _PAPER_SIZES = {
     "font.size": MAX_POINTS, "axes.titlesize": MAX_POINTS, "axes.labelsize": MAX_POINTS,
     "xtick.labelsize": MIN_POINTS, "ytick.labelsize": MIN_POINTS, "legend.fontsize": MIN_POINTS,
@@ -172,14 +174,18 @@ def _separate_thousands(figure: Figure) -> None:
 
 
 def _fit_paper(figure: Figure) -> None:
-    """Resize a figure for a paper: the width of a column, or of two; text of some sizes; long lines are broken."""
+    """Resize a figure for a paper: the width of a column, or of two; text of two sizes; long lines are broken."""
     shown = [axes for axes in figure.axes if axes.axison]
-    is_column = len(shown) == 1
+    names = [label.get_text() for label in shown[0].get_yticklabels()] if len(shown) == 1 else []
+    longest = 0 if all(map(_is_number, names)) else max(map(len, names))
+    is_column = len(shown) == 1 and longest <= 2 * _COLUMN_NAME  # two lines fit into a row
     width, height = COLUMN_INCHES if is_column else TEXT_INCHES, 0.85 * figure.get_figheight()
+    if longest:
+        broken = [textwrap.fill(name, _COLUMN_NAME if is_column else MAX_NAME) for name in names]
+        shown[0].set_yticks(shown[0].get_yticks(), broken)
+        most = max(name.count("\n") + 1 for name in broken)
+        height = max(height, 0.9 + len(names) * (1.2 * most + 0.3) * MIN_POINTS / 72)
     figure.set_size_inches(width, height)
-    names = [label.get_text() for label in shown[0].get_yticklabels()] if is_column else []
-    if not all(map(_is_number, names)):
-        shown[0].set_yticks(shown[0].get_yticks(), [textwrap.fill(name, 24) for name in names])
     for text in figure.findobj(Text):
         text.set_fontsize(min(max(text.get_fontsize(), MIN_POINTS), MAX_POINTS))
     figure.draw_without_rendering()
@@ -197,6 +203,8 @@ def _fit_paper(figure: Figure) -> None:
             if legend.get_window_extent().width > figure.dpi * width:
                 handles: Any = legend.legend_handles
                 labels = [text.get_text() for text in legend.get_texts()]
+                if columns == 1:
+                    labels = [textwrap.fill(label, int((width - 0.6) * 72 / (0.54 * MAX_POINTS))) for label in labels]
                 legend.remove()
                 figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     figure.draw_without_rendering()
@@ -254,8 +262,9 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
 
 
 def name_rows(axes: Axes, names: Sequence[str], most_lines: int = 2) -> None:
-    """Name the rows of a panel, the first at the top. A long name is broken; small letters let more lines fit."""
-    broken = [textwrap.fill(name, MAX_NAME) for name in names]
+    """Name the rows of a panel, the first at the top, each in at most ``most_lines`` and one, in smaller letters."""
+    widest = max(MAX_NAME, round(1.25 * max(map(len, names), default=0) / (most_lines + 1)))
+    broken = [textwrap.fill(name, widest) for name in names]
     is_high = any(name.count("\n") >= most_lines for name in broken)
     labels: dict[str, Any] = {"fontsize": MIN_POINTS} if is_high else {}
     axes.set_yticks(range(len(names)), broken, **labels)

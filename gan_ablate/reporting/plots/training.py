@@ -204,7 +204,7 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
                 int(of_variant["collapsed"].notna().sum()),
             ),
         }
-        for offset, (name, (count, total)) in zip((-0.18, 0.18), counts.items(), strict=True):
+        for offset, (name, (count, total)) in zip((-0.23, 0.23), counts.items(), strict=True):
             if total:
                 interval = rate_interval(count, total)
                 colour, marker = ("0.25", "X") if name == "diverged" else ("0.55", "o")
