@@ -252,9 +252,8 @@ def find_faults(figure: Figure) -> list[str]:
         artists += [axes.title, *axes.texts, *([legend] if legend else [])]
     shown = [artist for artist in artists if artist.get_visible() and getattr(artist, "get_text", lambda: "x")()]
     boxes = [(str(artist), artist.get_window_extent(renderer)) for artist in shown]
-    sizes = [(artist.get_text(), artist.get_fontsize()) for artist in shown if isinstance(artist, Text)]
-    sizes += [("legend", text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()]
-    small = [f"{words}: {size} points" for words, size in sizes if size < style.MIN_POINTS]
+    texts: list[Any] = figure.findobj(Text)
+    small = [f"{text} is small" for text in texts if text.get_text() and text.get_fontsize() < style.MIN_POINTS]
     page = figure.bbox.padded(1)
     cut = small + [name for name, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))]
     pairs = itertools.combinations([(name, box.shrunk(0.96, 0.9)) for name, box in boxes], 2)

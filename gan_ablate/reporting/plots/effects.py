@@ -188,7 +188,7 @@ def _plot_panels(
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"
             axes.set_title(words, fontsize=9 if num_columns == 2 else 7.5)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if num_columns == 2 else 4, integer=True, min_n_ticks=1))
         figure.supxlabel(what, fontsize=10)
         figure.supylabel("change of FID", fontsize=10)
 

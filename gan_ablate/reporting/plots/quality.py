@@ -43,7 +43,8 @@ RUNS_NOTE = (
 
 COST_NOTE = (
     "Look for variants further down and to the left. Bars are 95 % intervals of the means over seeds. Where bars "
-    "overlap, the order of two variants is not known. Variants whose times do not compare are left out."
+    "overlap, the order of two variants is not known. A bar that ends at the frame reaches further. Variants whose "
+    "times do not compare are left out."
 )
 
 

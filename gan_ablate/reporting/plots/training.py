@@ -47,9 +47,10 @@ _PROBE_STYLES: dict[str, dict[str, Any]] = {
 
 
 CURVES_NOTE = (
-    "Look for curves that cross, and for curves that still fall at the end. Lines are geometric means over seeds, at "
-    "the median of their seconds. Bands reach from the best to the worst seed: they are no intervals."
+    "Look for curves that cross, and for curves that still fall at the end. Lines are geometric means over seeds. "
+    "Bands reach from the best to the worst seed: they are no intervals."
 )
+SECONDS_NOTE = "Seconds are medians over seeds."
 
 STABILITY_NOTE = (
     "Look for rows that differ from the first one. Rings are seeds. Thick bars are 95 % intervals of the means. Thin "
@@ -60,7 +61,7 @@ LOSSES_NOTE = "Look for a loss that keeps growing, and for D(G(z)) near 0: there
 
 
 def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: FigurePath) -> None:
-    """Draw FID along training, against steps and against seconds: the mean over seeds, with their range as a band.
+    """Draw FID along training, against steps and median seconds: the mean over seeds, with their range as a band.
 
     Args:
         curves: columns variant, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
