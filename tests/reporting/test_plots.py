@@ -396,6 +396,17 @@ def test_rate_of_none_is_a_point_at_zero_with_its_number(tmp_path: Path, figures
     assert all(text.get_window_extent().x0 > panel.x1 for text in rates.texts)  # they hide no marker
 
 
+def test_panel_without_values_says_so(tmp_path: Path, figures: list[Figure]) -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=2), lambda _, seed: 20.0 + seed)
+    runs = results.comparable.runs.assign(oscillation=math.nan)
+    training.plot_stability(runs, Style(results.labels), FigurePath(tmp_path / "stability.png"))
+    panel = figures[0].axes[1]
+    assert panel.get_title() == "oscillation"
+    assert [text.get_text() for text in panel.texts] == ["not known"]
+    assert len(panel.get_xticks()) == 0
+    assert [text.get_text() for text in figures[0].axes[2].texts] == []
+
+
 def test_no_line_joins_variants_in_the_figure_of_cost(tmp_path: Path, figures: list[Figure]) -> None:
     runs = pd.DataFrame({"variant": ["a", "b", "c"], "fid": [20.0, 10.0, 5.0], "train_sec": [10.0, 15.0, math.nan]})
     quality.plot_cost(runs, Style(["a", "b", "c"]), FigurePath(tmp_path / "cost.png"))

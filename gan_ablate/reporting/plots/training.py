@@ -186,9 +186,12 @@ def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
                 colour, mean = style.colours[label], mean_on_scale(values, is_ratio=outcome.scale == "ratio")
                 axes.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color=colour, alpha=0.6)
                 draw_interval(axes, mean, row, colour, style.markers[label], size=5)
-            if name in ("accuracy_d", "confidence_d"):
+            if not runs[name].notna().any():
+                axes.set_xticks([])
+                axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", fontsize=8)
+            elif name in ("accuracy_d", "confidence_d"):
                 axes.set_xlim(min(0.45, runs[name].min() - 0.02), 1.01)
-            elif runs[name].notna().any():
+            else:
                 axes.set_xlim(0, max(axes.get_xlim()[1], 1.06 * runs[name].max()))  # markers at the end are whole
             axes.set_title(outcome.title)
         name_rows(grid[0, 0], labels, most_lines=1)
