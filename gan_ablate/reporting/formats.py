@@ -107,7 +107,13 @@ def log_ticks(low: float, high: float) -> list[float]:
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) >= 3:
             return inside if len(inside) <= 8 else inside[:: -(-len(inside) // 8)]
-    return [float(f"{tick:.3g}") for tick in (low * (high / low) ** (part / 4) for part in (1, 2, 3))]
+    for power in range(math.floor(math.log10(high - low)), -16, -1):  # a narrow range: even steps
+        for step in (5, 2, 1):
+            size = step * 10.0**power
+            places = range(math.ceil(low / size), math.floor(high / size) + 1)
+            if len(places) >= 3:
+                return [round(place * size, -power if power < 0 else 0) for place in places]
+    return [low, high]
 
 
 def percent_ticks(low: float, high: float, most: int = 9) -> list[int]:

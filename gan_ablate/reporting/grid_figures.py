@@ -95,7 +95,8 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     if not results.curves.empty:
         target = results.yardsticks.target_fid
         folder.draw("curves.png", training.plot_curves, results.curves, style, target, scoring.curve_samples)
-        drawn.append(Picture("FID along training", "curves.png", training.CURVES_NOTE))
+        notes = [training.CURVES_NOTE] + [training.SECONDS_NOTE] * (len(style.panels) == 1)
+        drawn.append(Picture("FID along training", "curves.png", " ".join(notes)))
     looks = results.looks
     if len(looks) > 1:
         folder.draw("looks.png", effects.plot_looks, looks)

@@ -19,6 +19,7 @@ from gan_ablate.reporting.plots.style import (
     draw_legend,
     lay_out_panels,
     log_axis,
+    name_rows,
     open_figure,
     percent_axis,
 )
@@ -54,7 +55,8 @@ COMPARISON_REACH = np.log(6.0)
 
 COST_NOTE = (
     "Look for variants further down and to the left. Bars are 95 % intervals of the means over seeds. Where bars "
-    "overlap, the order of two variants is not known. Variants whose times do not compare are left out."
+    "overlap, the order of two variants is not known. A bar that ends at the frame reaches further. Variants whose "
+    "times do not compare are left out."
 )
 
 
@@ -88,9 +90,10 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
         draw_interval(axes, mean_on_scale(values, is_ratio=outcome.scale == "ratio"), row, colour, style.markers[label])
         ended = [(status, int((of_variant["status"] == status).sum())) for status in ("diverged", "failed")]
         words = ", ".join(f"{count} {status}" for status, count in ended if count)
-        axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+        if words:  # beside the panel, where no run is
+            place: Any = {"ha": "left", "va": "center", "fontsize": 8, "color": "#b3261e"}
+            axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), **place)
+    name_rows(axes, labels)
     if outcome.scale == "ratio":
         log_axis(axes, "x")
 
@@ -110,15 +113,17 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
     shown = {title: labels for title, labels in shown.items() if len(labels) > 1} or shown
     with open_figure(path, 2.8 * -(-len(shown) // 3) + 0.5 if is_split else 4.2) as figure:
         panels = lay_out_panels(figure, len(shown))
+        longest = 0.0
         for axes, (title, labels) in zip(panels, shown.items(), strict=True):
-            _draw_costs(axes, runs, style, labels)
+            longest = max(longest, _draw_costs(axes, runs, style, labels))
             axes.margins(x=0.15)
             if is_split:
                 axes.set_title(title, fontsize=9)
-                axes.legend(frameon=False, fontsize=6.5)
+                axes.legend(frameon=False, fontsize=7)
         log_axis(panels[0], "y")
         low, high = panels[0].get_xlim()  # of all panels
-        panels[0].set_xlim(max(low, 0), high)  # an interval may reach below, a time may not
+        # An interval may reach below zero, a time may not; one that reaches far to the right is cut.
+        panels[0].set_xlim(max(low, 0), min(high, 1.5 * longest))
         figure.supxlabel("training seconds of a run (lower is cheaper)", fontsize=10)
         figure.supylabel("FID, log scale (lower is better)", fontsize=10)
         if not is_split:
@@ -130,14 +135,19 @@ def list_timed(runs: pd.DataFrame) -> set[str]:
     return set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"])
 
 
-def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> None:
+def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> float:
+    """Draw a point for each variant, and return the longest of their mean seconds."""
+    longest = 0.0
     for label in labels:
         rows = runs.loc[runs["variant"] == label]
         fid = mean_on_scale(rows["fid"].to_numpy(np.float64), is_ratio=True)
         seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
         bars: Any = {"xerr": _error_bar(seconds), "yerr": _error_bar(fid)}
-        look: Any = {"fmt": style.markers[label], "color": style.colours[label], "ms": 8, "capsize": 3, "label": label}
-        axes.errorbar(seconds.value, fid.value, **bars, **look)
+        look: Any = {"marker": style.markers[label], "color": style.colours[label], "ms": 8, "label": label}
+        axes.errorbar(seconds.value, fid.value, fmt="none", ecolor=style.colours[label], capsize=3, **bars)
+        axes.plot(seconds.value, fid.value, ls="", **look)
+        longest = max(longest, seconds.value)
+    return longest
 
 
 def _error_bar(estimate: Estimate) -> list[list[float]] | None:
@@ -160,6 +170,8 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Figu
             draw_forest(by_name[name], effects, 4)
         for axes in by_name.values():  # they share an axis, whose range the last panel may have changed
             percent_axis(axes, "x", 4)
+            figure.supxlabel(axes.get_xlabel(), fontsize=10)
+            axes.set_xlabel("")
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
 
 
