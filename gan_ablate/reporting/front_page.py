@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FIGURE = "effects.png"
 
-MAX_LABEL = 24
+MAX_LABEL = 22
 """The most characters of a level's label that the figure shows; it shows the level's own name instead."""
 
 MAX_RANKED = 15
@@ -212,7 +212,7 @@ def _row_name(results: GridResults, effect: Effect) -> str:
     factor = results.plan.grid.factors[name]
     label = factor.label_of(level)
     words = f"{name.replace('_', ' ')} {label if len(label) <= MAX_LABEL else level} (vs {factor.baseline})"
-    return f"{words}, runs collapsed" if _compares_failures(results, effect) else words
+    return f"{words}, collapsed" if _compares_failures(results, effect) else words
 
 
 def _compares_failures(results: GridResults, effect: Effect) -> bool:

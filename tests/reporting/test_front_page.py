@@ -177,6 +177,34 @@ def test_figure_leaves_smoke_runs_out_where_there_are_others(tmp_path: Path, mon
     assert not draw_front({"dropout": results["dropout"]}, {"dropout": "Smoke"}, FigurePath(tmp_path / "x.png"))
 
 
+def lose_all_classes(record: Record) -> dict[str, object]:
+    scoring, final = scoring_of(record)
+    final = final.model_copy(update={"class_counts": (final.num_samples, *[0] * 9)})
+    return {"scoring": scoring.model_copy(update={"final": final})}
+
+
+def test_row_of_the_figure_that_compares_collapsed_runs_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[effect_plots.FrontRow] = []
+    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(groups[0][1]))
+    worse = planted("collapse", {"mode-seeking": 0.5, "lr-5e-5": 0.5})
+    for results, words in ((worse, ""), (change_records(worse, lose_all_classes), ", collapsed")):
+        rows.clear()
+        draw_front({"collapse": results}, {"collapse": "Collapse"}, FigurePath(tmp_path / "x.png"))
+        (seeking,) = [row for row in rows if row.name.startswith("remedy for collapse mode seeking (vs none)")]
+        assert (seeking.effect.decision, seeking.name.split(")")[1]) == ("higher", words)
+        assert seeking.decides_nothing == bool(words)
+
+
+def test_verdict_on_collapsed_runs_says_that_they_still_collapse() -> None:
+    page = make_front(change_records(planted("collapse", {"WGAN": 0.5}), lose_all_classes))
+    ((_, table),) = page.verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C13")]
+    assert row.count("; 5 of 5 runs still collapsed") == 5
+    assert page.ranking["Not known yet"][0].endswith("; C13 rests on class divergence instead")
+
+
 def test_verdicts_scored_differently_share_no_table() -> None:
     """Two grids, scored on different sample counts: two tables of verdicts, none of which has both."""
 
