@@ -118,6 +118,15 @@ class FrontPage(Page):
     documents: Sequence[Page]
 
     @property
+    def parted_pages(self) -> tuple[list[Page], list[Page]]:
+        """Pages with sentences, and those that are only linked. That all runs are smoke runs is told above."""
+        told = [self.smoke_warning] if self.is_smoke else []
+        parts: tuple[list[Page], list[Page]] = ([], [])
+        for page in self.pages:
+            parts[not page.sentences or page.sentences == told].append(page)
+        return parts
+
+    @property
     def page_warnings(self) -> list[tuple[Page, str]]:
         """Reasons for not believing a page, each with the page; that all runs are smoke runs is told above."""
         every = [(page, warning) for page in self.pages for warning in page.warnings]

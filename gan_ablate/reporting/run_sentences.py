@@ -152,8 +152,8 @@ def overhead_sentence(results: GridResults) -> str | None:
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
         f"Of the time of all runs, {100 * steps:.1f} % went into training steps, {100 * curve:.1f} % into FID along "
-        f"training and the sample sheets, {100 * final:.1f} % into drawing and scoring the final images, and the rest "
-        "into starting, into FID with batch statistics and into the floor."
+        f"training and the sample grids, and {100 * final:.1f} % into sampling and scoring the final images. The rest "
+        "went into starting, FID with batch statistics and the FID of real images."
     )
 
 

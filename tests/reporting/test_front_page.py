@@ -183,6 +183,17 @@ def lose_all_classes(record: Record) -> dict[str, object]:
     return {"scoring": scoring.model_copy(update={"final": final})}
 
 
+def test_smoke_page_is_linked_without_saying_so_twice() -> None:
+    class Stub(Page):
+        template = "unfinished_grid_page.md.j2"
+
+    pages = [Stub(title=f"Grid {n}", path=f"{n}/report.md", sentences=[SMOKE_WARNING]) for n in (1, 2)]
+    results = make_factorial(batch_norm_halves, budget="smoke")
+    text = make_front_page({results.name: results}, {results.name: ""}, pages, [], has_figure=False).markdown
+    assert text.count(SMOKE_WARNING) == 1
+    assert text.endswith("[Grid 1](1/report.md), [Grid 2](2/report.md).\n")
+
+
 def test_row_of_the_figure_that_compares_collapsed_runs_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
