@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
 
 
-Verdict = Literal["supported", "refuted", "negligible", "inconclusive"]
+Verdict = Literal["supported", "refuted", "negligible", "depends", "inconclusive"]
 Effects = Callable[[str], Sequence[Effect]]
 """Returns the effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
@@ -48,7 +48,7 @@ class ClaimVerdict:
 
     Attributes:
         claim: the claim.
-        verdict: the verdict by the claim's rule.
+        verdict: the verdict by the claim's rule; ``depends`` where ``simple`` has effects.
         decisive: primary evidence: a finding per expectation that decides the claim.
         beside: secondary evidence: a finding per expectation that is only shown.
         simple: the simple effects behind the primary evidence, where that is an average of effects that differ.
@@ -213,7 +213,12 @@ class Verdicts:
         """The verdicts on the claims that this grid decides; none in a smoke run."""
         against = functools.partial(estimate_against, self.design, self.runs)
         verdicts = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
-        return [replace(verdict, simple=self._simple_behind(verdict)) for verdict in verdicts if verdict is not None]
+        return [self._depending(verdict) for verdict in verdicts if verdict is not None]
+
+    def _depending(self, claim_verdict: ClaimVerdict) -> ClaimVerdict:
+        """Return a verdict, or ``depends`` where its evidence is an average of simple effects that differ."""
+        simple = self._simple_behind(claim_verdict)
+        return replace(claim_verdict, verdict="depends", simple=simple) if simple else claim_verdict
 
     def _simple_behind(self, claim_verdict: ClaimVerdict) -> tuple[Effect, ...]:
         """List the simple effects behind the primary evidence on FID that depends on another factor."""

@@ -180,7 +180,8 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
     """List the main effects on FID of grids, every comparison once, the surest first.
 
     Two grids may have the same comparison: with the levels swapped, or averaged over another factor and alone. The
-    surest one is listed: decided before inconclusive, then with more seeds, then with a smaller p.
+    surest one is listed: decided before inconclusive, then with more seeds, then the one that a claim rests on, so that
+    the claim's verdict shows the same interval, then with a smaller p.
 
     Args:
         results: the results of every grid.
@@ -193,7 +194,7 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
     ]
     seen: set[object] = set()
     found = []
-    for of_grid, effect in sorted(every, key=lambda pair: surety(pair[1]), reverse=True):
+    for of_grid, effect in sorted(every, key=lambda pair: surety(*pair), reverse=True):
         names = {_compared(of_grid, effect), _named(of_grid, effect)}
         if not names & seen:
             found.append((of_grid, effect))
@@ -259,6 +260,14 @@ class Default:
     def is_baseline_of(self, results: GridResults) -> bool:
         """Whether a grid's baseline is trained like this one."""
         return _training_of(results.plan.baseline) == _training_of(self.results.plan.baseline)
+
+    def is_scored_like(self, other: Default) -> bool:
+        """Whether another default differs at most in the length of training."""
+        ours, theirs = (
+            default.results.plan.baseline.config.model_dump_json(exclude={"seed", "scoring", "steps"})
+            for default in (self, other)
+        )
+        return ours == theirs and self.results.comparable.protocols == other.results.comparable.protocols
 
     def has_level(self, results: GridResults, effect: Effect) -> bool:
         """Whether a grid of another baseline has the default as a level."""

@@ -82,9 +82,15 @@ def list_answers(results: Iterable[GridResults]) -> list[Answer]:
     ]
 
 
-def surety(effect: Effect) -> tuple[bool, int, float]:
-    """Return what is larger the surer an effect is: decided before inconclusive, then more seeds, then a smaller p."""
-    return effect.decision != "inconclusive", effect.estimate.num_seeds, -effect.test.p
+def surety(results: GridResults, effect: Effect) -> tuple[bool, int, bool, float]:
+    """Return what is larger the surer an effect is.
+
+    Decided comes before inconclusive, then more seeds, then an effect on which a claim of its grid rests, then a
+    smaller p.
+    """
+    claims = (expectation for claim in results.plan.grid.claims for expectation in claim.decisive)
+    is_claimed = any((claim.outcome, claim.levels) == ("fid", effect.levels) for claim in claims)
+    return effect.decision != "inconclusive", effect.estimate.num_seeds, is_claimed, -effect.test.p
 
 
 Lasting = Literal["same", "other", "undecided"]
@@ -160,7 +166,7 @@ def compare_effects(results: Iterable[GridResults]) -> ComparedEffects:
     for answer in list_answers(results):
         answers = by_question.setdefault(question_of(*answer), {})
         known = answers.setdefault(setting_of(answer[0]), answer)
-        if surety(answer[1]) > surety(known[1]):
+        if surety(*answer) > surety(*known):
             answers[setting_of(answer[0])] = answer
     shared = [answers for answers in by_question.values() if len(answers) > 1]
     settings = sorted({setting for answers in shared for setting in answers}, key=lambda at: (at.steps, at.dataset))
@@ -210,5 +216,5 @@ def _likeness(answer: Answer, like: GridResults, effect: Effect) -> tuple[object
         question_of(results, other) == question_of(like, effect),
         theirs.dataset == ours.dataset,
         theirs.scoring.features == ours.scoring.features,
-        *surety(other),
+        *surety(results, other),
     )

@@ -19,7 +19,7 @@ from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.settings import file_name
 from gan_ablate.errors import UserError, option
 from gan_ablate.reporting import exports, sentences, tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
+from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, Picture, escape_markdown
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots import quality as quality_plots
 from gan_ablate.reporting.plots.style import Style
@@ -93,7 +93,7 @@ class UserPage(Page):
 
 
 def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, *, title: str) -> Path:
-    """Write the page as ``report.md`` and ``report.html``, its figures, and its tables as files.
+    """Write the page as ``report.md`` and ``report.html``, its definitions, its figures, and its tables as files.
 
     Args:
         table: of runs.
@@ -128,8 +128,10 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
         ]
         _write_tables(table, effects, _summarise(table, outcomes), out)
         page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
-        write_atomically(out / PAGE_NAME, page.markdown)
-        write_atomically(out / "report.html", exports.render_html([page], out))
+        written: list[Page] = [page, MethodsPage()]
+        for one_page in written:
+            write_atomically(out / one_page.path, one_page.markdown)
+        write_atomically(out / "report.html", exports.render_html(written, out))
     except OSError as refused:
         raise UserError(f"{option('out', out)}: cannot be written to ({refused.strerror})") from None
     return out / PAGE_NAME

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -311,10 +312,22 @@ def test_equal_seeds_smallest_p_value_wins(tmp_path: Path, alone: float, surest:
     path = tmp_path / "smoothing.toml"
     path.write_text(SMOOTHING)
     effect = gains(label_smoothing={"on": 0.5})
-    averaged = results_of("bn_label_smooth", effect, noise=0.01)
+    claiming = results_of("bn_label_smooth", effect, noise=0.01)
+    grid = claiming.plan.grid.model_copy(update={"claims": []})
+    averaged = dataclasses.replace(claiming, plan=claiming.plan.model_copy(update={"grid": grid}))
     found = names(surest_effects([averaged, results_of(path, effect, noise=alone)][::order]))
     assert [grid for grid, name in found if name == "label smoothing on"] == [surest]
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_equal_seeds_effect_that_a_claim_rests_on_wins_over_a_smaller_p(tmp_path: Path, order: int) -> None:
+    path = tmp_path / "smoothing.toml"
+    path.write_text(SMOOTHING)
+    effect = gains(label_smoothing={"on": 0.5})
+    claiming, surer = results_of("bn_label_smooth", effect, noise=0.01), results_of(path, effect, noise=0.002)
+    found = names(surest_effects([claiming, surer][::order]))
+    assert [grid for grid, name in found if name == "label smoothing on"] == ["bn_label_smooth"]
 
 
 @pytest.mark.parametrize(("seeds", "surest"), [(4, "beta1"), (8, "momentum")])

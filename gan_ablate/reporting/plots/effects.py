@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import seaborn as sns
@@ -83,32 +83,50 @@ _SEEDS_REACH = np.log(6.0)
 """Axes of panels end at six times the value and at a sixth of it: first intervals reach anywhere."""
 
 
-def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: FigurePath) -> None:
+class FrontRow(NamedTuple):
+    """A row of the figure on the front page.
+
+    Attributes:
+        name: of the effect and its baseline.
+        effect: on FID.
+        time: the same on the time of a step, where that is known.
+        decides_nothing: whether it is drawn as inconclusive, whatever its decision.
+    """
+
+    name: str
+    effect: Effect
+    time: Effect | None
+    decides_nothing: bool = False
+
+
+def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePath) -> None:
     """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
 
     Args:
-        groups: title of a grid → names, effects on FID and the same on the time of a step where that is known.
+        groups: title of a grid → its rows.
         path: the PNG to write.
     """
-    rows: list[tuple[str, Effect | None, Effect | None]] = []
-    for title, effects in groups:
-        rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None, None))
-        rows += effects
+    rows: list[tuple[str, FrontRow | None]] = []
+    for title, of_grid in groups:
+        rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None))
+        rows += [(row.name, row) for row in of_grid]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
         for axes in (quality, cost):
             axes.axvline(0, color="0.3", lw=1)
             axes.grid(visible=False, axis="y")
-        for row, (_, effect, time) in enumerate(rows):
-            if effect is not None:
-                if effect.margin is not None:  # each grid has its own
-                    quality.fill_betweenx([row - 0.5, row + 0.5], -effect.margin, effect.margin, color="0.9", zorder=0)
-                draw_decision(quality, effect, row, _FRONT_REACH)
-            if time is not None and is_timed(time):
-                draw_decision(cost, time, row, np.log(2.0), size=4)
-        quality.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
-        for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
-            label.set_fontweight("bold" if effect is None else "normal")
+        for place, (_, row) in enumerate(rows):
+            if row is None:
+                continue
+            margin = row.effect.margin
+            if margin is not None:  # each grid has its own
+                quality.fill_betweenx([place - 0.5, place + 0.5], -margin, margin, color="0.9", zorder=0)
+            draw_decision(quality, row.effect, place, _FRONT_REACH, decides_nothing=row.decides_nothing)
+            if row.time is not None and is_timed(row.time):
+                draw_decision(cost, row.time, place, np.log(2.0), size=4)
+        quality.set_yticks(range(len(rows)), [title for title, _ in rows], fontsize=8)
+        for label, (_, row) in zip(quality.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if row is None else "normal")
         quality.set_ylim(len(rows) - 0.5, -0.5)
         for axes, words, num_ticks in (
             (quality, "change of FID, log scale: left is better", 9),

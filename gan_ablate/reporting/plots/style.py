@@ -278,7 +278,9 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
     axes.plot(estimate.value, row, marker, color=colour, ms=size, zorder=4)
 
 
-def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
+def draw_decision(
+    axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6, *, decides_nothing: bool = False
+) -> None:
     """Draw an effect in the colour and shape of its decision: a thick bar, and a thin one, adjusted.
 
     Args:
@@ -287,8 +289,10 @@ def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size:
         row: its place on the y axis.
         farthest: where bars and markers beyond it end with an arrow, on the scale of the estimate.
         size: of the marker, in points.
+        decides_nothing: whether it is drawn as inconclusive, whatever its decision.
     """
-    style = DECISION_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
+    decision = "negligible" if effect.is_too_small else _as_if_lower_were_better(effect)
+    style = DECISION_STYLES["inconclusive" if decides_nothing else decision]
     colour = style["color"]
     for bounds, width in ((effect.shown_adjusted, 1.0), (effect.shown, 2.4)):
         if np.isfinite(bounds.low):
