@@ -135,6 +135,14 @@ class ComparedEffects:
     settings: list[Setting]
     effects: list[ComparedEffect]
 
+    @property
+    def rows(self) -> list[tuple[str, list[Effect | None]]]:
+        """The name of each change, and its effect in each setting; None where it was not measured."""
+        return [
+            (one.name, [one.answers[at][1] if at in one.answers else None for at in self.settings])
+            for one in self.effects
+        ]
+
     def count(self, first: Setting, last: Setting) -> Counter[Lasting]:
         """Count how many decisions of one setting are the same, others or undecided in another one."""
         return Counter(lasts for effect in self.effects if (lasts := effect.lasts(first, last)) is not None)
@@ -178,7 +186,7 @@ def _name(answers: dict[Setting, Answer]) -> ComparedEffect:
     results, effect = next(iter(answers.values()))
     ((name, level),) = effect.levels.items()
     factor = results.plan.grid.factors[name]
-    words = f"{name.replace('_', ' ')} {factor.label_of(level)} (from {factor.label_of(factor.baseline)})"
+    words = f"{factor.title_of(name)}: {factor.label_of(level)} (from {factor.label_of(factor.baseline)})"
     return ComparedEffect(words, answers)
 
 

@@ -24,8 +24,14 @@ class Factor(Model):
 
     baseline: str
     levels: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
+    label: str = ""
+    """The factor in words, for pages; tables and figures show its own name."""
     labels: dict[str, str] = {}
     """Level → its name in words, for pages; tables and figures show the level's own."""
+
+    def title_of(self, name: str) -> str:
+        """Return the words for the factor: its label, or else its name."""
+        return self.label or name.replace("_", " ")
 
     def label_of(self, level: str) -> str:
         """Return the words for a level: its label, or else its name."""

@@ -239,11 +239,16 @@ def _check_factor(source: str, factor_name: str, factor: Factor) -> None:
         advice = choices(factor.baseline, list(factor.levels))
         where = f"{source}: factors.{factor_name}.baseline"
         raise UserError(f"{where} = {shorten(repr(factor.baseline))}: no such level; {advice}")
-    for level, label in factor.labels.items():
-        where = f"{source}: factors.{shorten(factor_name)}.labels.{shorten(level)}"
+    for level in factor.labels:
         if level not in factor.levels:
+            where = f"{source}: factors.{shorten(factor_name)}.labels.{shorten(level)}"
             raise UserError(f"{where}: no such level; {choices(level, list(factor.levels))}")
+    labels = {f"labels.{shorten(level)}": label for level, label in factor.labels.items()}
+    if factor.label:
+        labels["label"] = factor.label
+    for key, label in labels.items():
         if not label.isprintable() or not 0 < len(label) <= MAX_NAME:
+            where = f"{source}: factors.{shorten(factor_name)}.{key}"
             raise UserError(f"{where} = {shorten(repr(label))}: valid: one line of at most {MAX_NAME} characters")
 
 

@@ -78,7 +78,8 @@ def write_comparison(folders: Sequence[str | Path], to: str | Path = COMPARISON)
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)
     with FigurePool() as pool:
-        plot_compared_effects(compared, FigurePath(folder / f"{COMPARISON}.png", pool=pool))
+        names = [setting.name for setting in compared.settings]
+        plot_compared_effects(names, compared.rows, FigurePath(folder / f"{COMPARISON}.png", pool=pool))
     write_atomically(folder / f"{COMPARISON}.csv", table_as_csv(compared.tabulate()))
     page = make_comparison_page(compared)
     write_atomically(folder / page.path, page.markdown)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import numpy as np
 
 from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
-from gan_ablate.analysis.questions import find_same
+from gan_ablate.analysis.questions import compare_effects, find_same
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
 from gan_ablate.reporting.plots import effects as effect_plots
+from gan_ablate.reporting.plots.quality import COMPARISON_NOTE, plot_compared_effects
 from gan_ablate.reporting.run_sentences import (
     SMOKE_WARNING,
     OtherStudy,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import Default
+    from gan_ablate.analysis.questions import ComparedEffects
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.reporting.plots.style import FigurePath
 
@@ -85,6 +87,7 @@ class FrontPage(Page):
         curve_samples: on how many images FID along training is taken, where the page tells it; 0 where it does not.
         changes: other results folders with the same questions: a heading, the folder, and a line for each factor that
             it decides otherwise.
+        compared: the settings of the figure of changes that other folders measured, too; empty without any.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there is any effect to show.
         margins: of the grids.
@@ -98,6 +101,7 @@ class FrontPage(Page):
     template: ClassVar[str] = "front_page.md.j2"
     smoke_warning: ClassVar[str] = SMOKE_WARNING
     notes: ClassVar[Mapping[str, str]] = NOTES
+    comparison_note: ClassVar[str] = COMPARISON_NOTE
 
     is_smoke: bool
     bases: str
@@ -109,6 +113,7 @@ class FrontPage(Page):
     falling: str
     curve_samples: int
     changes: list[tuple[str, OtherStudy, list[str]]]
+    compared: list[str]
     ranking: dict[str, list[str]]
     has_figure: bool
     margins: str
@@ -142,6 +147,7 @@ def make_front_page(
     *,
     has_figure: bool,
     others: Sequence[OtherStudy] = (),
+    compared: ComparedEffects | None = None,
 ) -> FrontPage:
     """Make the front page, without its figure.
 
@@ -152,6 +158,7 @@ def make_front_page(
         documents: the pages on documents.
         has_figure: whether there is any effect to show.
         others: other results folders with the same questions.
+        compared: the changes that they measured, too; None where there are none.
     """
     every = list(results.values())
     trusted = [of_grid for of_grid in every if of_grid.plan.budget != "smoke"]
@@ -172,6 +179,7 @@ def make_front_page(
         falling=_count_falling(trusted),
         curve_samples=_find_curve_samples(trusted),
         changes=[(ranked.changes_heading(other), other, ranked.changes(other)) for other in others],
+        compared=[setting.name for setting in compared.settings] if compared is not None else [],
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
         margins=" or ".join(f"±{100 * margin:.3g} %" for margin in sorted({plan.grid.margin for plan in plans})),
@@ -229,6 +237,26 @@ def _compares_failures(results: GridResults, effect: Effect) -> bool:
     return not effect.is_interaction and results.verdicts.compares_failures(effect)
 
 
+def draw_comparison(
+    results: Mapping[str, GridResults], others: Sequence[OtherStudy], path: FigurePath
+) -> ComparedEffects | None:
+    """Draw the changes that other folders measured, too; return None where there are none.
+
+    Args:
+        results: of every grid, by the name of its folder.
+        others: other results folders with the same questions.
+        path: of the figure.
+    """
+    everywhere = [*results.values(), *(of_grid for other in others for of_grid in other.results)] if others else []
+    compared = compare_effects(everywhere)
+    if not compared.effects:
+        path.path.unlink(missing_ok=True)
+        return None
+    names = [setting.name for setting in compared.settings]
+    path.pool.submit(path.path, plot_compared_effects, names, compared.rows, path)
+    return compared
+
+
 @dataclass(frozen=True)
 class _Ranked:
     """Writes the ranking of the front page.
@@ -254,6 +282,12 @@ class _Ranked:
             with_turned = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) in turned]
             lists[name] = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) not in turned]
             lists["depends"] += with_turned  # all levels of the factor: a reader looks for it in one place
+        lists["depends"].sort(key=lambda pair: -abs(pair[1].estimate.value))
+        used = {(of_grid.name, *effect.levels) for of_grid, effect in lists["use"]}
+        for pair in ranking.rescue:  # all levels of a factor stand together; each says what it reaches
+            if (pair[0].name, *pair[1].levels) in used:
+                lists["use"].append(pair)
+        lists["rescue"] = [pair for pair in ranking.rescue if (pair[0].name, *pair[1].levels) not in used]
         return {HEADINGS[name]: self._lines(pairs) for name, pairs in lists.items() if pairs or name != "rescue"}
 
     def _turns(self, results: GridResults, effect: Effect) -> bool:
@@ -280,7 +314,11 @@ class _Ranked:
                 ((name, _),) = effect.levels.items()
                 level = level_words(effect, results.plan.grid.factors)
                 lines.setdefault((results.name, name), []).append(f"{level}{words}")
-        changed = [f"**{name.replace('_', ' ')}** {' · '.join(levels)}" for (_, name), levels in lines.items()]
+        factors = {of_grid.name: of_grid.plan.grid.factors for of_grid in self.results}
+        changed = [
+            f"**{escape_markdown(factors[grid][name].title_of(name))}** {' · '.join(levels)}"
+            for (grid, name), levels in lines.items()
+        ]
         there = find_default([of_grid for of_grid in other.results if of_grid.plan.budget != "smoke"])
         if self.default is None or there is None or not self.default.is_scored_like(there):
             return changed
@@ -299,7 +337,8 @@ class _Ranked:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
         results, first = same[0]
         ((name, _),) = first.levels.items()
-        factor, words = results.plan.grid.factors[name], f"**{name.replace('_', ' ')}**"
+        factor = results.plan.grid.factors[name]
+        words = f"**{escape_markdown(factor.title_of(name))}**"
         block = self.blocks[results.name]
         where = (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
         baseline = escape_markdown(factor.label_of(factor.baseline))
@@ -330,11 +369,16 @@ class _Ranked:
         if results.verdicts.compares_failures(effect):
             return words + collapsed_words(results, effect)
         if results.verdicts.varies(effect):
-            words += f"; {'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}"
+            words = f"{'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}; {words}"
         elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds would settle it"
         words += shrinking_words(results, effect) + step_time_words(results, effect)
-        return words + elsewhere_words(self.others, results, effect)
+        return words + (elsewhere_words(self.others, results, effect) or self._only_words(results, effect))
+
+    def _only_words(self, results: GridResults, effect: Effect) -> str:
+        """Say that a recommended level was measured here alone: it may only learn faster."""
+        steps = results.plan.baseline.config.steps
+        return f"; {steps:,} steps only" if self.others and steps and effect.decision == "lower" else ""
 
     def _reached_words(self, results: GridResults, effect: Effect) -> str:
         """Say which FID a level reaches from another baseline than the default."""
@@ -344,7 +388,10 @@ class _Ranked:
         levels = against.sides[:, 0]
         is_default = self.default is not None and self.default.has_level(results, effect)
         reached = number(math.exp(float(levels[np.isfinite(levels)].mean())))
-        return f" to FID {reached}{', that of the default' if is_default else ''}"
+        if is_default:
+            return f" to FID {reached}, that of the default"
+        is_better = against.decision == "lower" and not against.is_too_small
+        return f" to FID {reached}{'' if is_better else ', not shown to beat the default'}"
 
 
 def _decided_elsewhere_words(same: Sequence[Ranked]) -> str:

@@ -25,9 +25,10 @@ from gan_ablate.errors import UserError, option
 from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
+from gan_ablate.reporting.comparison_page import COMPARISON
 from gan_ablate.reporting.exports import render_html, seeds_text
 from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, count, fill_template
-from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
+from gan_ablate.reporting.front_page import FIGURE, draw_comparison, draw_front, make_front_page
 from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
 from gan_ablate.reporting.plots import FigurePool
@@ -98,18 +99,21 @@ def write_report(
     with FigurePool(num_processes, lambda path: say(path.relative_to(store.root).as_posix())) as pool:
         root = FigurePath(store.root, figures_as_pdf, pool)
         if figures_as_pdf:
-            _draw_for_papers(results, titles, root)
+            _draw_for_papers(results, titles, others, root)
             return store.root / PAGE_NAME
         pages: list[Page] = []
         for blocks, folder in _name_folders(compare_blocks(results.values())):
             pages.append(write_blocks_page(blocks, folder, root / folder))
             say(folder)
         has_figure = draw_front(results, titles, root / FIGURE)
+        compared = draw_comparison(results, others, root / f"{COMPARISON}.png")
         for name in names:
             pages.append(write_grid_page(results[name], titles[name], root / name))
             say(name)
         documents = make_document_pages(results)
-        front = make_front_page(results, block_of, pages, documents, has_figure=has_figure, others=others)
+        front = make_front_page(
+            results, block_of, pages, documents, has_figure=has_figure, others=others, compared=compared
+        )
     written = [front, *pages, *documents, MethodsPage()]
     for page in written:
         write_atomically(store.root / page.path, page.markdown)
@@ -154,10 +158,13 @@ def _read_places(path: Path) -> list[str]:
     return places
 
 
-def _draw_for_papers(results: Mapping[str, GridResults], titles: Mapping[str, str], root: FigurePath) -> None:
+def _draw_for_papers(
+    results: Mapping[str, GridResults], titles: Mapping[str, str], others: Sequence[OtherStudy], root: FigurePath
+) -> None:
     for blocks, folder in _name_folders(compare_blocks(results.values())):
         draw_blocks(blocks, root / folder)
     draw_front(results, titles, root / FIGURE)
+    draw_comparison(results, others, root / f"{COMPARISON}.png")
     for name, of_grid in results.items():
         if of_grid.records:
             draw_figures(of_grid, root / name)

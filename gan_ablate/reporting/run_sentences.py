@@ -12,7 +12,7 @@ from gan_ablate.analysis.claims import judge
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import split_grid_variance
-from gan_ablate.analysis.questions import averaged_factors, find_same
+from gan_ablate.analysis.questions import averaged_factors, find_same, setting_of
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
@@ -345,9 +345,11 @@ def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: 
 
 
 def _where_words(other: OtherStudy, results: GridResults, there: GridResults) -> str:
-    """Say after how many steps another folder measured, or its name where that is no difference."""
-    steps = there.plan.baseline.config.steps
-    return f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
+    """Say after how many steps and on which data another folder measured, or its name where that is no difference."""
+    ours, theirs = setting_of(results), setting_of(there)
+    steps = [f"at {theirs.steps:,} steps"] if theirs.steps != ours.steps else []
+    data = [f"on {escape_markdown(theirs.dataset)}"] if theirs.dataset != ours.dataset else []
+    return " ".join([*steps, *data]) or f"in {other.title}"
 
 
 def changed_words(other: OtherStudy, results: GridResults, effect: Effect) -> str:

@@ -340,14 +340,16 @@ def _decided_texts(
         if not is_single:
             words = f"{effect_name(effect)} {adjusted_text(effect)}"
         elif not has_one:
-            words = f"{next(iter(effect.levels)).replace('_', ' ')} {words}"
+            ((name, _),) = effect.levels.items()
+            words = f"{escape_markdown(grid_factors[name].title_of(name))} {words}"
         words += _average_words(results, effect) if tells_average else ""
         words += collapsed_words(results, effect) if is_single else ""
         if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
             words += elsewhere_words(others, results, effect)
         texts.append(words)
     colon = ":" if len(effects) > 1 else ""
-    return (f"{factors[0].replace('_', ' ')}{colon} " if has_one else "") + " · ".join(texts)
+    title = escape_markdown(grid_factors[factors[0]].title_of(factors[0])) if has_one else ""
+    return (f"{title}{colon} " if has_one else "") + " · ".join(texts)
 
 
 def _sign_flip_text(flip: SignFlip) -> str:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
-    from gan_ablate.analysis.questions import ComparedEffects
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 
@@ -175,38 +174,38 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Figu
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
 
 
-def plot_compared_effects(compared: ComparedEffects, path: FigurePath) -> None:
+def plot_compared_effects(
+    settings: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None]]], path: FigurePath
+) -> None:
     """Draw the same changes in several settings: rows for each change, a bar for each setting.
 
     Args:
-        compared: the changes, at least one.
+        settings: in words, such as ``1,500 steps of mnist-10k``.
+        rows: the name of a change, and its effect in each setting, None where it was not measured.
         path: the PNG to write.
     """
-    settings = compared.settings
     colours = sns.color_palette("colorblind", len(settings))
-    spread = 0.7 / len(settings)
-    with open_figure(path, (0.13 + 0.13 * len(settings)) * len(compared.effects) + 1.1) as figure:
+    offsets = 0.7 / len(settings) * (np.arange(len(settings)) - (len(settings) - 1) / 2)
+    with open_figure(path, (0.13 + 0.13 * len(settings)) * len(rows) + 1.1) as figure:
         axes = figure.subplots()
         axes.axvline(0, color="0.3", lw=1)
         axes.grid(visible=False, axis="y")
-        for row, effect in enumerate(compared.effects):
-            for place, (setting, colour) in enumerate(zip(settings, colours, strict=True)):
-                if setting in effect.answers:
-                    at = effect.answers[setting][1]
-                    y = row + spread * (place - (len(settings) - 1) / 2)
-                    _draw_answer(axes, at, y, colour)
-            margin = next(iter(effect.answers.values()))[1].margin
+        for row, (_, effects) in enumerate(rows):
+            for offset, effect, colour in zip(offsets, effects, colours, strict=True):
+                if effect is not None:
+                    _draw_answer(axes, effect, row + offset, colour)
+            margin = next(effect.margin for effect in effects if effect is not None)
             if margin is not None:
                 axes.fill_betweenx([row - 0.5, row + 0.5], -margin, margin, color="0.93", zorder=0)
-        axes.set_yticks(range(len(compared.effects)), [effect.name for effect in compared.effects], fontsize=8)
-        axes.set_ylim(len(compared.effects) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         low, high = axes.get_xlim()
         axes.set_xlim(max(min(low, -0.05), -COMPARISON_REACH), min(max(high, 0.05), COMPARISON_REACH))
         percent_axis(axes, "x", 9)
         axes.set_xlabel("change of FID, log scale: left is better")
         handles = [
-            Line2D([], [], color=colour, marker="o", ms=5, lw=1.6, label=setting.name)
-            for setting, colour in zip(settings, colours, strict=True)
+            Line2D([], [], color=colour, marker="o", ms=5, lw=1.6, label=name)
+            for name, colour in zip(settings, colours, strict=True)
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(settings), frameon=False, fontsize=9)
 
