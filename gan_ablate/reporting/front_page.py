@@ -288,7 +288,11 @@ class _Ranked:
             if (pair[0].name, *pair[1].levels) in used:
                 lists["use"].append(pair)
         lists["rescue"] = [pair for pair in ranking.rescue if (pair[0].name, *pair[1].levels) not in used]
-        return {HEADINGS[name]: self._lines(pairs) for name, pairs in lists.items() if pairs or name != "rescue"}
+        return {
+            HEADINGS[name]: self._lines(pairs, is_use=name == "use")
+            for name, pairs in lists.items()
+            if pairs or name != "rescue"
+        }
 
     def _turns(self, results: GridResults, effect: Effect) -> bool:
         """Whether the same change has the other sign in another folder."""
@@ -296,11 +300,11 @@ class _Ranked:
         signs = {"lower", "higher"} - {effect.decision}
         return any(same is not None and same[1].decision in signs for same in found)
 
-    def _lines(self, pairs: Sequence[Ranked]) -> list[str]:
+    def _lines(self, pairs: Sequence[Ranked], *, is_use: bool) -> list[str]:
         of_factors: dict[tuple[str, str], list[Ranked]] = {}
         for of_grid, effect in pairs:
             of_factors.setdefault((of_grid.name, next(iter(effect.levels))), []).append((of_grid, effect))
-        lines = [self._line(same) for same in of_factors.values()]
+        lines = [self._line(same, is_use=is_use) for same in of_factors.values()]
         if len(lines) > MAX_RANKED:
             lines[MAX_RANKED:] = [f"{len(lines) - MAX_RANKED} more, smaller: see the grids"]
         return lines
@@ -333,8 +337,11 @@ class _Ranked:
         ]
         return "Longer training" if steps[1] > steps[0] else "Shorter training" if steps[1] < steps[0] else "Elsewhere"
 
-    def _line(self, same: Sequence[Ranked]) -> str:
-        """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
+    def _line(self, same: Sequence[Ranked], *, is_use: bool) -> str:
+        """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``.
+
+        A level to be used says what was not shown of it: that it beats the default, and that it lasts.
+        """
         results, first = same[0]
         ((name, _),) = first.levels.items()
         factor = results.plan.grid.factors[name]
@@ -344,14 +351,17 @@ class _Ranked:
         baseline = escape_markdown(factor.label_of(factor.baseline))
         if len(same) == 1:
             level = level_words(first, results.plan.grid.factors)
-            line = f"{words} {level} rather than {baseline}{where}: {self._size_words(results, first)}"
+            line = f"{words} {level} rather than {baseline}{where}: {self._size_words(results, first, is_use=is_use)}"
         else:
             levels = (
-                f"{level_words(effect, results.plan.grid.factors)} {self._size_words(results, effect)}"
+                f"{level_words(effect, results.plan.grid.factors)} {self._size_words(results, effect, is_use=is_use)}"
                 for _, effect in same
             )
             line = f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
-        return line + _decided_elsewhere_words(same)
+        steps = results.plan.baseline.config.steps
+        is_measured = any(elsewhere_words(self.others, of_grid, effect) for of_grid, effect in same)
+        only = f"; {steps:,} steps only" if is_use and self.others and steps and not is_measured else ""
+        return line + only + _decided_elsewhere_words(same)
 
     def _start_words(self, results: GridResults) -> str:
         """Say from which baseline a grid starts, its FID, and after how many steps, where they are not the page's."""
@@ -362,9 +372,10 @@ class _Ranked:
         words = start_words(results.plan, self.default)
         return f"{f', from {words}' if words else ''}{steps} (FID {number(float(results.summary['fid'].iloc[0]))})"
 
-    def _size_words(self, results: GridResults, effect: Effect) -> str:
+    def _size_words(self, results: GridResults, effect: Effect, *, is_use: bool) -> str:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
-        words = adjusted_text(effect) + self._reached_words(results, effect) + average_words(results, effect)
+        words = adjusted_text(effect) + self._reached_words(results, effect, is_use=is_use)
+        words += average_words(results, effect)
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
         if results.verdicts.compares_failures(effect):
             return words + collapsed_words(results, effect)
@@ -373,14 +384,9 @@ class _Ranked:
         elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
             words += f"; about {effect.needed_seeds:,} seeds would settle it"
         words += shrinking_words(results, effect) + step_time_words(results, effect)
-        return words + (elsewhere_words(self.others, results, effect) or self._only_words(results, effect))
+        return words + elsewhere_words(self.others, results, effect)
 
-    def _only_words(self, results: GridResults, effect: Effect) -> str:
-        """Say that a recommended level was measured here alone: it may only learn faster."""
-        steps = results.plan.baseline.config.steps
-        return f"; {steps:,} steps only" if self.others and steps and effect.decision == "lower" else ""
-
-    def _reached_words(self, results: GridResults, effect: Effect) -> str:
+    def _reached_words(self, results: GridResults, effect: Effect, *, is_use: bool) -> str:
         """Say which FID a level reaches from another baseline than the default."""
         against = None if self.default is None else self.default.compare(results, effect)
         if against is None or not math.isfinite(against.estimate.value):
@@ -390,8 +396,8 @@ class _Ranked:
         reached = number(math.exp(float(levels[np.isfinite(levels)].mean())))
         if is_default:
             return f" to FID {reached}, that of the default"
-        is_better = against.decision == "lower" and not against.is_too_small
-        return f" to FID {reached}{'' if is_better else ', not shown to beat the default'}"
+        is_doubtful = is_use and (against.decision != "lower" or against.is_too_small)
+        return f" to FID {reached}{', not shown to beat the default' if is_doubtful else ''}"
 
 
 def _decided_elsewhere_words(same: Sequence[Ranked]) -> str:
