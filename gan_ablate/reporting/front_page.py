@@ -268,7 +268,7 @@ class _Ranked:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
         words = adjusted_text(effect) + self._reached_words(results, effect) + average_words(results, effect)
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
-        if results.verdicts.compares_failures(effect):
+        if effect.compares_failures:
             return f"{words}; most of these runs collapsed, with it and without it"
         if results.verdicts.varies(effect):
             words += f"; {'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}"

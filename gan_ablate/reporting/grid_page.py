@@ -169,7 +169,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
     lasting = [*turns, *([unconverged] if unconverged else [])]
     remarks = run_sentences.remark_sentences(results)
-    failures = [effect for effect in effects if verdicts.compares_failures(effect)]
+    failures = [effect for effect in effects if effect.compares_failures]
     found = sentences.findings_sentence([effect for effect in effects if effect not in failures])
     found = " ".join(filter(None, (found, sentences.failures_sentence(failures)))) or "Nothing is scored yet."
     is_smoke, question = results.plan.budget == "smoke", results.plan.grid.question
@@ -205,7 +205,7 @@ def _answer_sentences(results: GridResults) -> list[str]:
     verdicts = results.verdicts
     step_times = verdicts.effects("step_ms_median")
     return [
-        sentences.decision_sentence(effect, step_times[i] if step_times else None, verdicts.rates(effect))
+        sentences.decision_sentence(effect, step_times[i] if step_times else None)
         for i, effect in enumerate(verdicts.effects("fid"))
     ]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.claims import ClaimVerdict
+    from gan_ablate.analysis.design import Event
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.analysis.trajectories import Trajectory
@@ -36,19 +37,16 @@ UNEVEN_SPREAD = 2.0
 """The ratio of the spreads of simple effects from which on their average hides something."""
 
 
-def decision_sentence(
-    effect: Effect, step_time: Effect | None, rates: Mapping[str, RateComparison], *, tells_cost: bool = True
-) -> str:
+def decision_sentence(effect: Effect, step_time: Effect | None, *, tells_cost: bool = True) -> str:
     """Say how large an effect is, and what is decided of it.
 
     Args:
         effect: on FID or another outcome.
         step_time: the same effect on the time of a step, or None where times do not compare.
-        rates: event → how often it happened with the level and without it, from ``Verdicts.rates``.
         tells_cost: whether the sentence ends with the change of the time of a step.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
-    events = rates_words(rates)
+    events = rates_words(effect.rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
     alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
@@ -270,11 +268,11 @@ def with_diverged_words(effect: Effect) -> str:
     return f"; counting diverged runs as the worst that finished, {change_text(effect, effect.with_diverged)}"
 
 
-def rates_words(rates: Mapping[str, RateComparison]) -> str:
+def rates_words(rates: Mapping[Event, RateComparison]) -> str:
     """Say how often runs diverged or collapsed with the level and without it; empty where none did."""
     return "".join(
         f"; {event} {rate.count}/{rate.total} runs against {rate.baseline_count}/{rate.baseline_total} "
-        f"(Fisher's p {p_text(rate.p)})"
+        f"(Holm's p {p_text(rate.p_holm)})"
         for event, rate in rates.items()
     )
 

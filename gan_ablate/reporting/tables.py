@@ -164,7 +164,7 @@ def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -
             [
                 claim_name(claim_verdict.claim),
                 verdict_words(claim_verdict, is_complete=results.is_complete),
-                "; ".join(evidence_words(effect) + rates_words(results.verdicts.rates(effect)) for effect in decisive),
+                "; ".join(evidence_words(effect) + rates_words(effect.rates) for effect in decisive),
                 "; ".join(evidence_words(finding.effect) for finding in claim_verdict.beside) or "–",
                 _seeds_text(decisive) + (f" × {steps:,} steps" if steps else ""),
             ]
