@@ -261,10 +261,10 @@ def _list_of(
     is_torn = effect.decision == "lower" if is_worse else is_rarer and effect.decision != "lower"
     if effect.compares_failures or is_torn or (effect.decision == "inconclusive" and not is_worse):
         return ranking.unknown
+    if not is_worse and (effect.decision == "negligible" or effect.is_too_small):
+        return ranking.indifferent
     if is_worse or effect.decision == "higher":
         return ranking.avoid
-    if effect.decision == "negligible" or effect.is_too_small:
-        return ranking.indifferent
     against = None if default is None else default.compare(results, effect)
     is_better = against is None or (against.decision == "lower" and not against.is_too_small)
     return ranking.use if is_better else ranking.rescue

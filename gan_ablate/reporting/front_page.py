@@ -23,7 +23,7 @@ from gan_ablate.reporting.run_sentences import (
     step_time_words,
     steps_words,
 )
-from gan_ablate.reporting.sentences import adjusted_text, simple_effect_words
+from gan_ablate.reporting.sentences import adjusted_text, allowed_rate_words, simple_effect_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -268,6 +268,7 @@ class _Ranked:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
         words = adjusted_text(effect) + self._reached_words(results, effect) + average_words(results, effect)
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
+        words += allowed_rate_words(effect)
         if effect.compares_failures:
             return f"{words}; most of these runs collapsed, with it and without it"
         if results.verdicts.varies(effect):

@@ -53,7 +53,7 @@ def decision_sentence(effect: Effect, step_time: Effect | None, *, tells_cost: b
     only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
         return f"{only} in the only seed; one seed says nothing about the next{events}."
-    if not math.isfinite(effect.estimate.low):
+    if math.isnan(effect.estimate.low):
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
     p = f"Holm's p {p_text(effect.test.p)}"
     interval = f"95 % interval {_range_text(effect)}, {seeds} seeds, {p}"
@@ -64,7 +64,7 @@ def decision_sentence(effect: Effect, step_time: Effect | None, *, tells_cost: b
     else:
         cost = f"; {cost_words(step_time)}" if tells_cost else ""
         sentence = f"**{name}** {_effect_words(effect, interval)}{cost}"
-    return sentence + with_diverged_words(effect) + events + "."
+    return sentence + allowed_rate_words(effect) + with_diverged_words(effect) + events + "."
 
 
 def _range_text(effect: Effect) -> str:
@@ -72,8 +72,13 @@ def _range_text(effect: Effect) -> str:
     return f"{low.removesuffix(' %')} to {high}"
 
 
+def _title(effect: Effect) -> str:
+    """Name the outcome, and whose it is where the median over seeds is told."""
+    return f"{effect.outcome.title}{' of the typical run' if effect.basis == 'median' else ''}"
+
+
 def _effect_words(effect: Effect, interval: str) -> str:
-    title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
+    title, change = _title(effect), value_text(effect, effect.estimate.value)
     match effect.decision:
         case "lower" | "higher":
             verb = "lowers" if effect.decision == "lower" else "raises"
@@ -92,7 +97,7 @@ def _effect_words(effect: Effect, interval: str) -> str:
 
 
 def _interaction_words(effect: Effect, interval: str) -> str:
-    title, change = effect.outcome.title, value_text(effect, effect.estimate.value)
+    title, change = _title(effect), value_text(effect, effect.estimate.value)
     match effect.decision:
         case "lower" | "higher":
             return (
@@ -171,6 +176,8 @@ def margin_words(effect: Effect) -> str:
 def seeds_words(effect: Effect) -> str:
     """Say why an interval is not finite: the seeds are too few, or they contradict each other."""
     seeds = count(effect.estimate.num_seeds, "seed")
+    if effect.basis == "median":
+        return f"{seeds} exclude nothing yet by their signs"
     if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
         return f"{seeds} exclude nothing yet"
     return f"{seeds}, of which later ones contradict earlier ones"
@@ -183,6 +190,14 @@ def _is_unbounded(effect: Effect) -> bool:
 def too_small_words(effect: Effect) -> str:
     """Say that an effect is real but too small to matter; empty where that is not known."""
     return f": a real effect, and too small to matter, certainly {margin_words(effect)}" if effect.is_too_small else ""
+
+
+def allowed_rate_words(effect: Effect) -> str:
+    """Say which rate of collapse the seeds of an effect that does not matter still allow; empty for other effects."""
+    if effect.decision != "negligible" and not effect.is_too_small:
+        return ""
+    seeds, rate = count(effect.estimate.num_seeds, "seed"), 100 * effect.allowed_collapse_rate
+    return f"; with {seeds}, up to {rate:.0f} % of runs may still collapse"
 
 
 def settling_words(needed_seeds: int | None) -> str:

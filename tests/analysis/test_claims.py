@@ -133,8 +133,9 @@ def test_level_whose_runs_all_diverge_has_a_verdict_with_a_note(tmp_path: Path) 
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
     (batch_norm, _) = results.verdicts.claim_verdicts
-    assert batch_norm.verdict == "inconclusive"
-    rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
+    assert batch_norm.verdict == "refuted"
+    assert batch_norm.decisive[0].basis == "failure rate"
+    rates = batch_norm.decisive[0].effect.rates["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
     assert rates.p < 1e-4
 
@@ -143,15 +144,19 @@ def test_variant_that_misses_the_target_counts_its_last_step(tmp_path: Path) -> 
     def fid(variant: Variant, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
         return 20 * (3.0 if variant.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
 
-    save_runs(Store(tmp_path), plan(load_grid("head")), fid)
+    save_runs(Store(tmp_path), plan(load_grid("head"), seeds=8), fid)
     results = GridResults.load(Store(tmp_path), "head")
     judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts}
     assert judged["C12b"].verdict == "supported"
     (slower,) = judged["C12b"].decisive
+    assert slower.basis == "typical run"
     assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
+    assert (slower.effect.value_bound, slower.effect.estimate.high) == ("≥", math.inf)
+    assert slower.effect.estimate.low > 0.6
     pooled = results.summary.set_index("head").loc["average-pool"]
     assert (pooled["fid_reached"], pooled["steps_to_fid"], pooled["steps_to_fid_bound"]) == (0, 1500, "≥")
-    assert results.verdicts.effects("sec_to_fid") == []
+    seconds = next(e for e in results.verdicts.effects("sec_to_fid") if e.levels == {"head": "average-pool"})
+    assert (seconds.basis, seconds.estimate.high) == ("median", math.inf)
 
 
 def test_claim_without_its_effect_has_no_verdict() -> None:
@@ -285,14 +290,15 @@ def test_secondary_evidence_does_not_change_the_verdict() -> None:
     assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "inconclusive")
 
 
-FIRST_POINT = 150
-
 COLUMNS = [
-    "outcome", "scale", "effect", "within", "interaction", "decision", "percent_change", "percent_change_low",
-    "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high", "margin", "value", "low",
-    "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high", "p_sign_flip",
+    "outcome", "scale", "effect", "within", "interaction", "decision", "basis", "value_bound", "percent_change",
+    "percent_change_low", "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high",
+    "margin", "value", "low", "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high",
+    "p_sign_flip",
     "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "pairing", "pairing_low",
-    "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high",
+    "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high", "allowed_collapse_rate",
+    "collapsed", "collapsed_of", "baseline_collapsed", "baseline_collapsed_of", "p_collapsed", "p_collapsed_holm",
+    "diverged", "diverged_of", "baseline_diverged", "baseline_diverged_of", "p_diverged", "p_diverged_holm",
 ]  # fmt: skip
 
 
@@ -304,7 +310,7 @@ def verdicts_of(grid: str, log_fid: Callable[[Variant, int], float], seeds: int 
         at = log_fid(variant, seed)
         return None if math.isnan(at) else 20 * math.exp(at)
 
-    return Verdicts(planned, make_results(planned, fid).runs, FIRST_POINT)
+    return Verdicts(planned, make_results(planned, fid).runs)
 
 
 def noise(variant: Variant, seed: int, size: float = 0.02) -> float:
@@ -322,13 +328,13 @@ def numbers(row: dict[str, object], *names: str) -> list[float]:
 
 
 def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
-    """Of nine seeds, and a tenth that diverged at β1 0.9, the first of two effects; by SciPy."""
+    """Of nine seeds, the first of two effects; by SciPy."""
 
     def log_fid(variant: Variant, seed: int) -> float:
         is_high = variant.levels["beta1"] == "0.9"
-        return math.nan if is_high and seed == 9 else 0.6 * is_high + 0.3 * math.sin(seed) + noise(variant, seed, 0.1)
+        return 0.6 * is_high + 0.3 * math.sin(seed) + noise(variant, seed, 0.1)
 
-    verdicts = verdicts_of("beta1", log_fid, seeds=10)
+    verdicts = verdicts_of("beta1", log_fid, seeds=9)
     effect = next(effect for effect in verdicts.effects("fid") if effect.levels == {"beta1": "0.9"})
     row = row_of(effect)
     runs = verdicts.runs.pivot_table(index="seed", columns="beta1", values="fid").apply(np.log)
@@ -336,6 +342,8 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     test = stats.ttest_rel(high, usual)
     (low, top), (wide_low, wide_top) = (test.confidence_interval(level) for level in (0.95, 0.975))
     assert [row[name] for name in ("outcome", "scale", "effect", "within")] == ["fid", "log ratio", "beta1 0.9", ""]
+    assert (row["basis"], row["value_bound"], row["collapsed"], row["diverged"]) == ("mean", "", None, None)
+    assert row["allowed_collapse_rate"] == pytest.approx(1 - 0.05 ** (1 / 9))
     assert (row["interaction"], row["decision"], row["rejected"], row["needed_seeds"]) == (False, "higher", True, None)
     assert row["margin"] == pytest.approx(math.log(1.1))
     assert row["num_seeds"] == 9
@@ -352,12 +360,30 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     assert numbers(row, "pairing") == pytest.approx([gain])
     assert effect.pairing.low < gain < effect.pairing.high
     assert numbers(row, "pairing_low", "pairing_high") == [effect.pairing.low, effect.pairing.high]
-    # The run that diverged counts like the worst FID there is.
-    counted = [*(high - usual), np.nanmax(runs.to_numpy()) - runs["0.5"][9]]
+
+
+def test_a_row_tells_a_median_and_its_rates_where_a_run_diverged() -> None:
+    """Of seven seeds, and an eighth that diverged at β1 0.9."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_high = variant.levels["beta1"] == "0.9"
+        return math.nan if is_high and seed == 7 else -0.6 * is_high + noise(variant, seed, 0.1)
+
+    verdicts = verdicts_of("beta1", log_fid, seeds=8)
+    row = row_of(verdicts.effects("fid")[1])
+    runs = verdicts.runs.pivot_table(index="seed", columns="beta1", values="fid").apply(np.log)
+    differences = [*(runs["0.9"] - runs["0.5"])[:7], math.inf]
+    assert (row["basis"], row["decision"], row["num_seeds"]) == ("median", "inconclusive", 8)
+    assert numbers(row, "value", "p", "low") == pytest.approx([np.median(differences), 2 * 9 / 256, min(differences)])
+    rates = numbers(row, "diverged", "diverged_of", "baseline_diverged", "baseline_diverged_of", "p_diverged")
+    assert rates == [1, 8, 0, 8, 1]
+    counted = [*differences[:7], np.nanmax(runs.to_numpy()) - runs["0.5"][7]]
     bounds = stats.ttest_1samp(counted, 0).confidence_interval(0.95)
     assert numbers(row, "with_diverged", "with_diverged_low", "with_diverged_high") == pytest.approx(
         [np.mean(counted), bounds.low, bounds.high]
     )
+    empty = ("p_sign_flip", "smallest_p_sign_flip")
+    assert all(math.isnan(at) for at in numbers(row, *empty))
 
 
 def test_a_row_leaves_empty_what_an_effect_does_not_have() -> None:
@@ -395,21 +421,6 @@ def test_all_effects_are_those_of_every_outcome_and_the_simple_ones_of_fid() -> 
     assert {"kid", "recall", "step_ms_median"} <= set(others["outcome"]) <= set(OUTCOMES)
 
 
-@pytest.mark.parametrize(
-    ("steps", "reached", "is_known"),
-    [(600, True, True), (151, True, True), (FIRST_POINT, True, False), (1_500, False, False), (600, None, False)],
-)
-def test_seconds_to_the_target_are_compared_only_where_every_runs_are_known(
-    steps: int, reached: bool | None, is_known: bool
-) -> None:
-    verdicts = verdicts_of("beta1", noise)
-    runs = verdicts.runs.assign(steps_to_fid=600.0, fid_reached=True, sec_to_fid=6.0)
-    runs["fid_reached"] = runs["fid_reached"].astype(object)
-    runs.loc[3, ["steps_to_fid", "fid_reached"]] = [steps, reached]
-    assert bool(dataclasses.replace(verdicts, runs=runs).effects("sec_to_fid")) is is_known
-    assert dataclasses.replace(verdicts, runs=runs).effects("steps_to_fid")
-
-
 def test_an_outcome_that_no_run_has_has_no_effects() -> None:
     verdicts = verdicts_of("bn_label_smooth", noise)
     unscored = dataclasses.replace(verdicts, runs=verdicts.runs.assign(fid=np.nan))
@@ -427,15 +438,16 @@ def collapsing(runs: pd.DataFrame, planned: Plan) -> pd.DataFrame:
 
 def test_rates_are_of_events_that_happened() -> None:
     verdicts = verdicts_of("beta1", noise)
-    usual, high = verdicts.effects("fid")
-    assert verdicts.rates(high) == {}
+    _, high = verdicts.effects("fid")
+    assert high.rates == {}
     collapsed = dataclasses.replace(verdicts, runs=collapsing(verdicts.runs, verdicts.plan))
-    rates = collapsed.rates(high)
+    usual, high = collapsed.effects("fid")
+    rates = high.rates
     assert list(rates) == ["collapsed"]
     of = rates["collapsed"]
     assert (of.count, of.total, of.baseline_count, of.baseline_total) == (2, 5, 1, 5)
     # Of the baseline alone it is told too.
-    of = collapsed.rates(usual)["collapsed"]
+    of = usual.rates["collapsed"]
     assert (of.count, of.baseline_count) == (0, 1)
 
 
@@ -443,7 +455,7 @@ def test_run_with_unknown_collapse_is_not_counted() -> None:
     verdicts = verdicts_of("beta1", noise)
     runs = collapsing(verdicts.runs, verdicts.plan).astype({"collapsed": object})
     runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 4), "collapsed"] = None
-    of = dataclasses.replace(verdicts, runs=runs).rates(verdicts.effects("fid")[1])["collapsed"]
+    of = dataclasses.replace(verdicts, runs=runs).effects("fid")[1].rates["collapsed"]
     assert (of.count, of.total) == (2, 4)
 
 
@@ -453,8 +465,8 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
     assert effect is not None
     assert (effect.levels, effect.within, effect.outcome.name) == ({}, {}, "recall")
     assert effect.estimate.value == pytest.approx(0.2)  # a synthetic recall is 0.7
-    assert verdicts.rates(effect) == {}
-    assert list(verdicts.rates(verdicts.effects("fid")[0])) == ["diverged"]
+    assert effect.rates == {}
+    assert list(verdicts.effects("fid")[0].rates) == ["diverged"]
 
 
 @pytest.mark.parametrize(

@@ -298,11 +298,11 @@ def test_smoke_run_gives_no_effects() -> None:
     assert len(surest_effects([smoke])) == 2
 
 
-def test_interactions_and_effects_without_a_value_are_not_listed() -> None:
+def test_interactions_are_not_listed_and_levels_that_diverge_are() -> None:
     both = results_of("bn_label_smooth", gains(batch_norm={"off": -0.5}))
     diverged = results_of("beta1", gains(beta1={"0.9": math.nan}))
     found = {name for _, name in names(surest_effects([both, diverged]))}
-    assert found == {"batch norm off", "label smoothing on", "beta1 0.0"}
+    assert found == {"batch norm off", "label smoothing on", "beta1 0.0", "beta1 0.9"}
 
 
 @pytest.mark.parametrize("order", [1, -1])
