@@ -247,7 +247,7 @@ def compare_rates(
     """Compare the rates of an event in two groups of runs, exactly.
 
     For a fixed number of seeds this is Fisher's test ("Statistical Methods for Research Workers", 1934, section
-    21.02). The other test takes runs in pairs and holds at every look: see ``_evidence_of_rates``.
+    21.02). The other test takes runs in pairs and holds at every look: see ``evidence_of_rates``.
 
     Args:
         happened: for each run of the first group 1 where the event occurred, 0 where not, NaN without a run.
@@ -262,7 +262,7 @@ def compare_rates(
         table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
         return RateComparison(*counts, float(stats.fisher_exact(table).pvalue))
     pairs = [(int(((happened == a) & (baseline_happened == b)).sum())) for a in (1, 0) for b in (1, 0)]
-    return RateComparison(*counts, min(1.0, math.exp(-_evidence_of_rates(*pairs))))
+    return RateComparison(*counts, min(1.0, math.exp(-evidence_of_rates(*pairs))))
 
 
 RATES_PRIOR = 0.18
@@ -270,7 +270,7 @@ RATES_PRIOR = 0.18
 
 
 @functools.cache
-def _evidence_of_rates(both: int, first: int, second: int, neither: int) -> float:
+def evidence_of_rates(both: int, first: int, second: int, neither: int) -> float:
     """Return the log evidence against equal rates of an event in pairs of runs, which holds at every look.
 
     For rates θ and η of the two groups and ω = (θ + η) / 2, a pair has the likelihood ratio of θ and η against ω

@@ -514,3 +514,160 @@ def test_effects_on_an_outcome_are_estimated_once() -> None:
     once = {outcome: verdicts.effects(outcome) for outcome in ("fid", "recall")}
     assert all(verdicts.effects(outcome) is effects for outcome, effects in once.items())
     assert once["fid"][0].outcome != once["recall"][0].outcome
+
+
+def mixed_verdicts(
+    log_fid: Callable[[Variant, int], float], collapsed: Callable[[str, int], bool], seeds: int = 8, grid: str = "beta1"
+) -> Verdicts:
+    """Verdicts on runs of which some collapsed, by the level of the grid's only factor and the seed."""
+    verdicts = verdicts_of(grid, log_fid, seeds)
+    (factor,) = verdicts.plan.grid.factors
+    pairs = zip(verdicts.runs[factor], verdicts.runs["seed"], strict=True)
+    return dataclasses.replace(
+        verdicts, runs=verdicts.runs.assign(collapsed=[collapsed(level, seed) for level, seed in pairs])
+    )
+
+
+def of_level(verdicts: Verdicts, level: str, outcome: str = "fid") -> Effect:
+    return next(effect for effect in verdicts.effects(outcome) if level in effect.levels.values())
+
+
+def test_an_effect_is_the_typical_runs_where_some_runs_of_a_variant_collapsed() -> None:
+    """One of ten runs collapsed, with a FID e times as high: the mean is nothing, the typical run is lower."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_high = variant.levels["beta1"] == "0.9"
+        return -0.15 * is_high + 1.0 * (is_high and seed == 0) + noise(variant, seed)
+
+    verdicts = mixed_verdicts(log_fid, lambda level, seed: level == "0.9" and seed == 0, seeds=10)
+    effect, other = of_level(verdicts, "0.9"), of_level(verdicts, "0.0")
+    assert (effect.basis, other.basis) == ("median", "mean")
+    assert effect.estimate.value == pytest.approx(-0.15, abs=0.03)
+    assert effect.estimate.high < 0
+    assert of_level(verdicts, "0.9", "step_ms_median").basis == "mean"  # no collapse changes the time of a step
+    by_mean = of_level(dataclasses.replace(verdicts, runs=verdicts.runs.assign(collapsed=False)), "0.9")
+    assert by_mean.basis == "mean"
+    assert by_mean.estimate.low < 0 < by_mean.estimate.high
+
+
+@pytest.mark.parametrize(
+    ("treated", "usual", "basis"), [(8, 0, "mean"), (8, 8, "mean"), (0, 0, "mean"), (7, 0, "median"), (8, 1, "median")]
+)
+def test_runs_of_which_all_collapsed_or_none_are_no_mixture(treated: int, usual: int, basis: str) -> None:
+    verdicts = mixed_verdicts(noise, lambda level, seed: seed < {"0.9": treated, "0.5": usual}.get(level, 0))
+    assert of_level(verdicts, "0.9").basis == basis
+
+
+CURE = Claim(sentence="it cures collapse", levels=[{"beta1": "0.9"}], outcome="class_divergence", direction="lower")
+
+
+def cure_verdict(treated: int, usual: int, change: float) -> tuple[str, str]:
+    """The verdict on a cure after which so many of eight runs collapsed, against so many without it; and its basis."""
+    verdicts = mixed_verdicts(noise, lambda level, seed: seed < {"0.9": treated, "0.5": usual}.get(level, 0))
+    divergence = [
+        1.5 + change * (level == "0.9") + 0.01 * math.sin(7 * seed + 2 * len(level) * float(level))
+        for level, seed in zip(verdicts.runs["beta1"], verdicts.runs["seed"], strict=True)
+    ]
+    verdicts = dataclasses.replace(verdicts, runs=verdicts.runs.assign(class_divergence=divergence))
+    claim_verdict = judge(CURE, verdicts.effects)
+    assert claim_verdict is not None
+    return claim_verdict.verdict, claim_verdict.decisive[0].basis
+
+
+@pytest.mark.parametrize(
+    ("treated", "usual", "change", "verdict", "basis"),
+    [
+        (8, 8, -0.5, "inconclusive", "failure rate"),  # another collapse is no cure
+        (8, 8, 0.5, "inconclusive", "failure rate"),
+        (0, 8, -0.5, "supported", "mean"),
+        (0, 8, 0.0, "supported", "failure rate"),
+        (8, 0, 0.0, "refuted", "failure rate"),
+        (8, 0, -0.5, "inconclusive", "mean"),  # the two contradict each other
+        (1, 8, -0.5, "supported", "typical run"),
+        (0, 0, -0.5, "supported", "mean"),
+    ],
+)
+def test_a_verdict_rests_on_the_typical_run_or_on_the_rate_of_collapse(
+    treated: int, usual: int, change: float, verdict: str, basis: str
+) -> None:
+    assert cure_verdict(treated, usual, change) == (verdict, basis)
+
+
+def test_a_rate_bears_on_no_outcome_without_a_better_direction_and_on_no_cost() -> None:
+    verdicts = mixed_verdicts(noise, lambda level, _: level == "0.9")
+    assert of_level(verdicts, "0.9").failure_change == "higher"
+    for outcome in ("grad_norm_g", "step_ms_median"):
+        runs = verdicts.runs.assign(**{outcome: [5.0 + 0.1 * math.sin(3 * i) for i in range(len(verdicts.runs))]})
+        claim = CURE.model_copy(update={"outcome": outcome})
+        claim_verdict = judge(claim, dataclasses.replace(verdicts, runs=runs).effects)
+        assert claim_verdict is not None
+        assert claim_verdict.decisive[0].basis == "mean"
+
+
+def test_a_difference_of_rates_refutes_that_nothing_changes() -> None:
+    verdicts = mixed_verdicts(lambda variant, seed: noise(variant, seed, 0.001), lambda level, _: level == "0.9")
+    claim = CURE.model_copy(update={"outcome": "fid", "direction": "none"})
+    claim_verdict = judge(claim, verdicts.effects)
+    assert claim_verdict is not None
+    assert (claim_verdict.verdict, claim_verdict.decisive[0].basis) == ("refuted", "failure rate")
+
+
+@pytest.mark.parametrize(("seeds", "rate"), [(5, 0.45), (12, 0.22)])
+def test_seeds_without_a_collapse_allow_a_rate(seeds: int, rate: float) -> None:
+    assert of_level(verdicts_of("beta1", noise, seeds), "0.9").allowed_collapse_rate == pytest.approx(rate, abs=0.005)
+
+
+def test_runs_that_collapsed_bound_their_rate_exactly() -> None:
+    effect = of_level(mixed_verdicts(noise, lambda level, seed: level == "0.9" and seed < 2), "0.9")
+    assert effect.allowed_collapse_rate == pytest.approx(stats.beta.ppf(0.95, 3, 6))
+
+
+def censored(verdicts: Verdicts, bounds: Callable[[dict[str, str], int], str]) -> Verdicts:
+    """With 600 steps to the target, or twice as many or half as many where that is a bound."""
+    runs, names = verdicts.runs, list(verdicts.plan.grid.factors)
+    levels = [dict(zip(names, row, strict=True)) for row in runs[names].itertuples(index=False, name=None)]
+    told = [bounds(of_run, seed) for of_run, seed in zip(levels, runs["seed"], strict=True)]
+    steps = [{"": 600.0 + seed, "≥": 1_200.0, "≤": 300.0}[word] for word, seed in zip(told, runs["seed"], strict=True)]
+    return dataclasses.replace(verdicts, runs=runs.assign(steps_to_fid=steps, target_bound=told))
+
+
+def test_an_effect_of_censored_runs_is_a_bound_by_signs() -> None:
+    """At 0.9 no run reaches the target, at 0.0 all do before the first point."""
+    words = {"0.9": "≥", "0.0": "≤", "0.5": ""}
+    verdicts = censored(verdicts_of("beta1", noise, 8), lambda levels, _: words[levels["beta1"]])
+    slow, fast = of_level(verdicts, "0.9", "steps_to_fid"), of_level(verdicts, "0.0", "steps_to_fid")
+    assert (slow.basis, slow.value_bound, slow.decision) == ("median", "≥", "higher")
+    assert (fast.basis, fast.value_bound, fast.decision) == ("median", "≤", "lower")
+    assert slow.estimate.value == pytest.approx(math.log(2), abs=0.01)
+    assert (slow.estimate.high, fast.estimate.low) == (math.inf, -math.inf)
+    assert slow.estimate.low == pytest.approx(math.log(1_200 / 607))
+
+
+def test_runs_censored_on_both_sides_tell_nothing() -> None:
+    verdicts = censored(verdicts_of("beta1", noise, 12), lambda levels, _: "≥" if levels["beta1"] != "0.0" else "")
+    both = of_level(verdicts, "0.9", "steps_to_fid")
+    assert (both.decision, both.test.p) == ("inconclusive", 1)
+    assert math.isnan(both.estimate.value)
+
+
+def test_an_interaction_of_censored_runs_is_not_estimated() -> None:
+    verdicts = verdicts_of("bn_label_smooth", noise, 8)
+    told = censored(verdicts, lambda levels, seed: "≥" if levels["batch_norm"] == "off" and seed == 0 else "")
+    (*_, interaction) = told.effects("steps_to_fid")
+    assert interaction.is_interaction
+    assert interaction.estimate.num_seeds == 0
+    (*_, whole) = censored(verdicts, lambda *_: "").effects("steps_to_fid")
+    assert (whole.basis, whole.estimate.num_seeds) == ("mean", 8)
+
+
+def test_a_diverged_run_is_on_the_worse_side() -> None:
+    """Half of the runs diverged, the others are better: the survivors' mean would be lower, the typical run is not."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        if variant.levels["beta1"] != "0.9":
+            return noise(variant, seed)
+        return math.nan if seed % 2 else -0.5 + noise(variant, seed)
+
+    effect = of_level(verdicts_of("beta1", log_fid, 12), "0.9")
+    assert (effect.basis, effect.decision, effect.estimate.num_seeds) == ("median", "inconclusive", 12)
+    assert effect.rates["diverged"].count == 6
