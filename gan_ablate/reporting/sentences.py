@@ -194,10 +194,9 @@ def too_small_words(effect: Effect) -> str:
 
 def allowed_rate_words(effect: Effect) -> str:
     """Say which rate of collapse the seeds of an effect that does not matter still allow; empty for other effects."""
-    if effect.decision != "negligible" and not effect.is_too_small:
+    if effect.outcome.is_cost or (effect.decision != "negligible" and not effect.is_too_small):
         return ""
-    seeds, rate = count(effect.estimate.num_seeds, "seed"), 100 * effect.allowed_collapse_rate
-    return f"; with {seeds}, up to {rate:.0f} % of runs may still collapse"
+    return f"; its seeds still allow collapse in up to {100 * effect.allowed_collapse_rate:.0f} % of runs"
 
 
 def settling_words(needed_seeds: int | None) -> str:
@@ -341,6 +340,8 @@ def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
     if {"supported", "refuted"} <= verdicts:
         found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
+    if all(effect.compares_failures for effect in effects):
+        return "inconclusive: most runs collapse with it, as without it"
     return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
 
 
@@ -350,9 +351,18 @@ def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
         depends = "**depends**" if is_complete else "depends, provisionally, as runs are missing"
         return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
     small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
+    basis = _basis_words(claim_verdict)
     if is_complete:
-        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{small}"
-    return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
+        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{basis}{small}"
+    return f"{claim_verdict.verdict}{basis}{small}, provisionally: runs are missing"
+
+
+def _basis_words(claim_verdict: ClaimVerdict) -> str:
+    """Say on what a verdict rests where that is not a mean over seeds: the typical run, or how often runs fail."""
+    bases = {finding.basis for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict}
+    words = {"typical run": "the typical run", "failure rate": "how often runs collapse or diverge"}
+    told = [words[basis] for basis in sorted(bases, reverse=True) if basis != "mean"]
+    return f", by {' and '.join(told)}" if told else ""
 
 
 def _which_words(claim_verdict: ClaimVerdict) -> str:

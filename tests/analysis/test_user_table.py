@@ -483,3 +483,20 @@ def test_a_title_that_is_no_unicode_is_written(tmp_path: Path) -> None:
     page = judge(tmp_path / "runs.csv", factors=["lr"], out=tmp_path / "out", title="r\udce9sum\u00e9")
 
     assert "udce9sum\u00e9" in page.read_text("utf-8")
+
+
+def test_a_table_may_say_which_runs_collapsed() -> None:
+    runs = make_runs()
+    runs["collapsed"] = ["TRUE" if row == 3 else "" if row == 4 else 0 for row in range(len(runs))]
+    effects = effects_of(runs).set_index("effect")
+    assert set(effects["basis"]) == {"median"}
+    assert effects["collapsed"]["batch norm off"] + effects["baseline_collapsed"]["batch norm off"] == 1
+    assert effects["collapsed_of"]["batch norm off"] + effects["baseline_collapsed_of"]["batch norm off"] == 31
+    assert set(effects_of(make_runs())["basis"]) == {"mean"}
+
+
+def test_a_word_that_does_not_tell_collapse_is_refused() -> None:
+    runs = make_runs()
+    runs["collapsed"] = ["perhaps" if row == 3 else "no" for row in range(len(runs))]
+    with pytest.raises(UserError, match=r"row \d+, collapsed = 'perhaps': valid: true, false, or nothing"):
+        effects_of(runs)

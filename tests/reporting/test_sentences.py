@@ -100,7 +100,7 @@ def test_a_sentence_says_no_more_than_its_test(
         f"{sentence}step time +0.1 % [-1.0, +1.2], no certain change{allowed_rate_words(effect)}."
     )
     is_small = effect.decision == "negligible" or effect.is_too_small
-    assert allowed_rate_words(effect) == ("; with 5 seeds, up to 45 % of runs may still collapse" if is_small else "")
+    assert allowed_rate_words(effect) == ("; its seeds still allow collapse in up to 45 % of runs" if is_small else "")
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
