@@ -125,12 +125,12 @@ def measure(expectation: Expectation, effects: Effects, against: Against) -> Eff
 def _verdict(expectation: Expectation, effect: Effect) -> tuple[Verdict, Basis]:
     """Give the verdict on an expectation by the size of its effect, and by how often runs collapse or diverge.
 
-    Where most runs collapsed on both sides, only their rate can support or refute. Elsewhere the rate decides where the
-    size has no direction, and the two have to agree where both have one.
+    Where most runs collapsed on both sides, better images are no cure: only a lower rate is. Elsewhere the rate decides
+    where the size has no direction, and the two have to agree where both have one.
     """
     by_size, by_rate = _verdict_by_size(expectation, effect), _verdict_by_rate(expectation, effect)
     basis: Basis = "mean" if effect.basis == "mean" else "typical run"
-    if effect.compares_failures and effect.outcome.better is not None:
+    if effect.compares_failures and effect.outcome.is_of_images and effect.decision == effect.outcome.better:
         return by_rate or "inconclusive", "failure rate"
     if by_rate is None or by_rate == by_size:
         return by_size, basis
@@ -153,9 +153,9 @@ def _verdict_by_size(expectation: Expectation, effect: Effect) -> Verdict:
 def _verdict_by_rate(expectation: Expectation, effect: Effect) -> Verdict | None:
     """Give the verdict by how often runs collapse or diverge; None where that does not bear on it or is not known.
 
-    Fewer such runs are a better outcome.
+    It bears on what says how good the images are: fewer such runs are better.
     """
-    if effect.failure_change is None or effect.outcome.better is None or effect.outcome.is_cost:
+    if effect.failure_change is None or not effect.outcome.is_of_images:
         return None
     if expectation.direction == "none":
         return "refuted"

@@ -166,7 +166,12 @@ class Effect:
 
     @property
     def failure_change(self) -> Literal["lower", "higher"] | None:
-        """Whether runs collapse or diverge less or more often with the level; None where that is not certain."""
+        """Whether runs collapse or diverge less or more often with the level; None where that is not certain.
+
+        It is None for an interaction, whose rates compare both levels with neither.
+        """
+        if self.is_interaction:
+            return None
         changes = {rates.change for rates in self.rates.values()} - {None}
         return changes.pop() if len(changes) == 1 else None
 

@@ -42,6 +42,11 @@ class Outcome:
         return self.name in CENSORED
 
     @property
+    def is_of_images(self) -> bool:
+        """Whether it says how good the images are, so that a run that collapsed or diverged is bad by it."""
+        return self.better is not None and self.name not in OF_TRAINING
+
+    @property
     def is_cost(self) -> bool:
         """Whether it is a cost of a step, which no collapse changes."""
         return self.name == "step_ms_median"
@@ -53,6 +58,8 @@ class Outcome:
 
 
 CENSORED = ("steps_to_fid", "sec_to_fid")
+OF_TRAINING = ("oscillation", *CENSORED, "probe_gain", "arithmetic_gain", "filter_gain", "step_ms_median")
+"""Outcomes with a better direction that say nothing of how good the images are."""
 
 _OUTCOMES = (
     Outcome("fid", "FID", "lower", "ratio",

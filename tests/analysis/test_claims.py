@@ -578,7 +578,7 @@ def cure_verdict(treated: int, usual: int, change: float) -> tuple[str, str]:
     ("treated", "usual", "change", "verdict", "basis"),
     [
         (8, 8, -0.5, "inconclusive", "failure rate"),  # another collapse is no cure
-        (8, 8, 0.5, "inconclusive", "failure rate"),
+        (8, 8, 0.5, "refuted", "mean"),
         (0, 8, -0.5, "supported", "mean"),
         (0, 8, 0.0, "supported", "failure rate"),
         (8, 0, 0.0, "refuted", "failure rate"),
@@ -593,10 +593,10 @@ def test_a_verdict_rests_on_the_typical_run_or_on_the_rate_of_collapse(
     assert cure_verdict(treated, usual, change) == (verdict, basis)
 
 
-def test_a_rate_bears_on_no_outcome_without_a_better_direction_and_on_no_cost() -> None:
+def test_a_rate_bears_on_outcomes_of_images_alone() -> None:
     verdicts = mixed_verdicts(noise, lambda level, _: level == "0.9")
     assert of_level(verdicts, "0.9").failure_change == "higher"
-    for outcome in ("grad_norm_g", "step_ms_median"):
+    for outcome in ("grad_norm_g", "oscillation", "step_ms_median"):
         runs = verdicts.runs.assign(**{outcome: [5.0 + 0.1 * math.sin(3 * i) for i in range(len(verdicts.runs))]})
         claim = CURE.model_copy(update={"outcome": outcome})
         claim_verdict = judge(claim, dataclasses.replace(verdicts, runs=runs).effects)
@@ -671,3 +671,11 @@ def test_a_diverged_run_is_on_the_worse_side() -> None:
     effect = of_level(verdicts_of("beta1", log_fid, 12), "0.9")
     assert (effect.basis, effect.decision, effect.estimate.num_seeds) == ("median", "inconclusive", 12)
     assert effect.rates["diverged"].count == 6
+
+
+def test_rates_with_both_levels_and_with_neither_are_no_interaction() -> None:
+    verdicts = verdicts_of("bn_label_smooth", noise, 8)
+    runs = verdicts.runs.assign(collapsed=verdicts.runs["batch_norm"] == "off")
+    norm, _, both = dataclasses.replace(verdicts, runs=runs).effects("fid")
+    assert both.rates["collapsed"].change == norm.rates["collapsed"].change == "higher"
+    assert (norm.failure_change, both.failure_change) == ("higher", None)
