@@ -59,7 +59,7 @@ def open_annotated(path: FigurePath, height_inches: float) -> Iterator[Figure]:
         smoothing, beta1 = rows["label smoothing on (vs off)"], rows["beta1 0.0 (vs 0.5)"]
         batch_norm = rows["batch norm off (vs on)"]
         low, high = quality.get_xlim()
-        number(quality, 1, low + 0.03 * (high - low), smoothing, low, smoothing)
+        number(quality, 1, low + 0.1 * (high - low), smoothing, low, smoothing)
         number(quality, 2, np.log(2.18), batch_norm - 1.2, np.log(2.18), batch_norm - 0.3)
         number(quality, 3, np.log(2.3), batch_norm + 1.2, np.log(2.6), batch_norm + 0.1)
         number(quality, 4, np.log(1.25), beta1, np.log(1.1), beta1)

@@ -2,7 +2,8 @@
 
 ``load_grid`` reads a grid, and ``plan`` resolves it into runs. ``run_grid`` computes those that are missing,
 ``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table of runs,
-``load_curves`` what is measured along training, and ``write_report`` writes the pages. ``estimate_effects`` and
+``load_curves`` what is measured along training, and ``write_report`` writes the pages. ``write_comparison``
+compares results folders. ``estimate_effects`` and
 ``judge`` analyse any table of runs, and ``score_images`` scores any images.
 """
 
@@ -27,6 +28,7 @@ from gan_ablate.execution.context import Compute, RunObserver
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.results import load_curves, tabulate_plan
+    from gan_ablate.reporting.comparison_page import write_comparison
     from gan_ablate.reporting.report import write_citation, write_report
     from gan_ablate.scoring.image_scores import score_images
 
@@ -53,6 +55,7 @@ __all__ = [
     "score_images",
     "tabulate_plan",
     "write_citation",
+    "write_comparison",
     "write_report",
 ]
 
@@ -62,6 +65,7 @@ _MODULES = {
     "score_images": "gan_ablate.scoring.image_scores",
     "tabulate_plan": "gan_ablate.analysis.results",
     "write_citation": "gan_ablate.reporting.report",
+    "write_comparison": "gan_ablate.reporting.comparison_page",
     "write_report": "gan_ablate.reporting.report",
 }
 """Functions that need pandas, PyTorch or matplotlib. They are imported when they are first used: that takes seconds."""

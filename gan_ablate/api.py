@@ -400,7 +400,8 @@ def judge(
         outcomes: columns, each with what is better: ``"fid:lower"``, ``"accuracy:higher"``.
         out: the folder to write to.
         title: the page's title; by default made of the file's name.
-        figures_as_pdf: whether to write each figure as PDF, too.
+        figures_as_pdf: whether every figure is drawn as PDF for papers, and nothing else is written: 3.25 inches wide
+            for a column, or 6.75 where there are several panels, with text of 7 and 8 points.
         **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import Throughput
-from gan_ablate.design.plan import Plan, Variant
+from gan_ablate.design.plan import Plan, Variant, plan
+from gan_ablate.design.run_fields import OSCILLATION_POINTS
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scores import Scores
@@ -50,6 +54,24 @@ def make_results(
     return GridResults(Store(Path("nowhere")), plan, labelled, tabulate_runs(plan, records))
 
 
+def results_of(
+    grid: str | Path, gain: Callable[[Variant], float], noise: float = 0.005, seeds: int = 6, **options: Any
+) -> GridResults:
+    """Results of runs whose log FID has this gain and so much noise; where it is NaN they diverged."""
+    planned = plan(load_grid(grid), seeds=seeds, **options)
+
+    def fid(variant: Variant, seed: int) -> float | None:
+        error = np.random.default_rng([seed, *variant.label.encode()]).normal(0, noise)
+        return None if math.isnan(gain(variant)) else 20 * math.exp(gain(variant) + error)
+
+    return make_results(planned, fid)
+
+
+def gains(**of_levels: dict[str, float]) -> Callable[[Variant], float]:
+    """Factor → level → what it adds to log FID."""
+    return lambda variant: sum(of_levels.get(factor, {}).get(level, 0.0) for factor, level in variant.levels.items())
+
+
 def make_record(
     variant: Variant, seed: int, fid: float | None, step_ms: float = 20.0, extractor_sha256: str = "e" * 64
 ) -> Record:
@@ -81,6 +103,9 @@ def make_record(
             curve_steps=curve_steps,
             curve_train_sec=[step * step_ms / 1e3 for step in curve_steps],
             curve_fid=[] if fid is None else [fid * factor for factor in (5, 4, 3, 2, 1.6, 1.5, 1.3, 1.1, 1.2, 1.1)],
+            oscillation_samples=256,
+            oscillation_steps=[] if fid is None else list(range(OSCILLATION_POINTS)),
+            oscillation_fid=[] if fid is None else [fid * (1.2, 1.3, 1.1)[at % 3] for at in range(OSCILLATION_POINTS)],
         ),
         throughput=Throughput(
             step_ms_median=step_ms,

@@ -56,6 +56,7 @@ def test_a_message_names_parameters_in_python_and_options_on_the_command_line() 
         (lambda: gan_ablate.plan(gan_ablate.load_grid("beta1"), seeds=0), "seeds=0: valid: a whole number"),
         (lambda: gan_ablate.plan(gan_ablate.load_grid("beta1"), dataset="mnits"), "dataset='mnits': dataset = 'mnits'"),
         (lambda: gan_ablate.plan(gan_ablate.load_grid("beta1"), overrides=["x"]), "overrides='x': valid: path=value"),
+        (lambda: gan_ablate.plan("beta1"), "grid='beta1': valid: what load_grid returns"),  # type: ignore[arg-type]
         (lambda: gan_ablate.load_grid("beta2"), "name='beta2': no such grid; did you mean beta1"),
         (lambda: gan_ablate.Compute(jobs=0), "jobs=0: valid"),
         (lambda: gan_ablate.write_report("nowhere"), "out='nowhere': no grid was run"),

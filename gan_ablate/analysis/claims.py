@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Plan
 
 
-Verdict = Literal["supported", "refuted", "negligible", "inconclusive"]
+Verdict = Literal["supported", "refuted", "negligible", "depends", "inconclusive"]
 Basis = Literal["mean", "typical run", "failure rate"]
 """What a finding rests on: the mean over seeds, the median over seeds, or how often runs collapse or diverge."""
 Effects = Callable[[str], Sequence[Effect]]
@@ -49,7 +49,7 @@ class ClaimVerdict:
 
     Attributes:
         claim: the claim.
-        verdict: the verdict by the claim's rule.
+        verdict: the verdict by the claim's rule; ``depends`` where ``simple`` has effects.
         decisive: primary evidence: a finding per expectation that decides the claim.
         beside: secondary evidence: a finding per expectation that is only shown.
         simple: the simple effects behind the primary evidence, where that is an average of effects that differ.
@@ -218,7 +218,12 @@ class Verdicts:
         """The verdicts on the claims that this grid decides; none in a smoke run."""
         against = functools.partial(estimate_against, self.design, self.runs)
         verdicts = (judge(claim, self.effects, against) for claim in list_claims(self.plan))
-        return [replace(verdict, simple=self._simple_behind(verdict)) for verdict in verdicts if verdict is not None]
+        return [self._depending(verdict) for verdict in verdicts if verdict is not None]
+
+    def _depending(self, claim_verdict: ClaimVerdict) -> ClaimVerdict:
+        """Return a verdict, or ``depends`` where its evidence is an average of simple effects that differ."""
+        simple = self._simple_behind(claim_verdict)
+        return replace(claim_verdict, verdict="depends", simple=simple) if simple else claim_verdict
 
     def _simple_behind(self, claim_verdict: ClaimVerdict) -> tuple[Effect, ...]:
         """List the simple effects behind the primary evidence on FID that depends on another factor."""

@@ -14,6 +14,7 @@ import pandas as pd
 from gan_ablate.analysis.design import iterate_contrasts
 from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
 from gan_ablate.analysis.estimates import subtract_sides
+from gan_ablate.analysis.questions import surety
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
@@ -201,7 +202,8 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
     """List the main effects on FID of grids, every comparison once, the surest first.
 
     Two grids may have the same comparison: with the levels swapped, or averaged over another factor and alone. The
-    surest one is listed: decided before inconclusive, then with more seeds, then with a smaller p.
+    surest one is listed: decided before inconclusive, then with more seeds, then the one that a claim rests on, so that
+    the claim's verdict shows the same interval, then with a smaller p.
 
     Args:
         results: the results of every grid.
@@ -214,7 +216,7 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
     ]
     seen: set[object] = set()
     found = []
-    for of_grid, effect in sorted(every, key=lambda pair: _surety(pair[1]), reverse=True):
+    for of_grid, effect in sorted(every, key=lambda pair: surety(*pair), reverse=True):
         names = {_compared(of_grid, effect), _named(of_grid, effect)}
         if not names & seen:
             found.append((of_grid, effect))
@@ -245,10 +247,6 @@ def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
     levels = frozenset((level, plan.grid.factors[factor].baseline))
     config, base = plan.baseline.config, plan.grid.base or plan.grid.name
     return base, tuple(plan.baseline.block.items()), config.dataset, config.steps, factor, levels
-
-
-def _surety(effect: Effect) -> tuple[bool, int, float]:
-    return effect.decision != "inconclusive", effect.estimate.num_seeds, -effect.test.p
 
 
 def _list_of(
@@ -285,6 +283,14 @@ class Default:
     def is_baseline_of(self, results: GridResults) -> bool:
         """Whether a grid's baseline is trained like this one."""
         return _training_of(results.plan.baseline) == _training_of(self.results.plan.baseline)
+
+    def is_scored_like(self, other: Default) -> bool:
+        """Whether another default differs at most in the length of training."""
+        ours, theirs = (
+            default.results.plan.baseline.config.model_dump_json(exclude={"seed", "scoring", "steps"})
+            for default in (self, other)
+        )
+        return ours == theirs and self.results.comparable.protocols == other.results.comparable.protocols
 
     def has_level(self, results: GridResults, effect: Effect) -> bool:
         """Whether a grid of another baseline has the default as a level."""
@@ -355,37 +361,3 @@ def find_default(results: Iterable[GridResults]) -> Default | None:
 def _training_of(variant: Variant) -> str:
     """Return what a variant's runs share with others that differ at most in seed and scoring."""
     return variant.config.model_dump_json(exclude={"seed", "scoring"})
-
-
-def find_same(results: Iterable[GridResults], like: GridResults, effect: Effect) -> tuple[GridResults, Effect] | None:
-    """Find an effect that asks the same question after any number of steps; None without any.
-
-    Of several, one that is averaged over the same factors comes first, then the surest.
-
-    Args:
-        results: where to look, such as those of another folder.
-        like: the results that have the effect.
-        effect: a main effect on FID.
-    """
-    question, averaged = _question(like, effect), averaged_factors(like, effect)
-    same = [
-        (of_grid, other)
-        for of_grid in results
-        if of_grid.plan.budget != "smoke"
-        for other in of_grid.verdicts.effects("fid")
-        if other.levels == effect.levels and _question(of_grid, other) == question
-        if math.isfinite(other.estimate.value)
-    ]
-    return max(same, key=lambda pair: (averaged_factors(*pair) == averaged, *_surety(pair[1])), default=None)
-
-
-def _question(results: GridResults, effect: Effect) -> tuple[object, ...]:
-    """Return the names of what an effect compares, without the steps."""
-    base, block, dataset, _, *compared = _named(results, effect)
-    return base, block, dataset, *compared
-
-
-def averaged_factors(results: GridResults, effect: Effect) -> list[str]:
-    """List the factors over whose levels a main effect is averaged."""
-    is_factorial = results.plan.grid.design == "factorial"
-    return [name for name in results.plan.grid.factors if name not in effect.levels] if is_factorial else []

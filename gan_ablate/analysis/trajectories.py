@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +13,7 @@ import pandas as pd
 from gan_ablate.analysis.effects import estimate_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from gan_ablate.analysis.design import Design
     from gan_ablate.analysis.effects import Effect
@@ -120,6 +121,57 @@ class Trajectory:
         is_apart = largest.adjusted.high < last.adjusted.low or last.adjusted.high < largest.adjusted.low
         is_half = abs(last.estimate.value) < SHRUNK_TO * abs(largest.estimate.value)
         return (step, largest) if is_apart and is_half else None
+
+
+LARGE = math.log(1.65)
+"""An effect is large from this log ratio on: +65 %, or -39 %."""
+
+TIMES = (2.0, 10 / 3)
+"""How many times as many steps later a decision is looked at again."""
+
+_TOLERANCE = math.log(1.12)
+"""Points of a curve rarely lie at exactly so many times as many steps."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How many decisions were looked at again after more steps, and how many were then the same or another one.
+
+    Attributes:
+        num: all of them; the rest is inconclusive later.
+        same: those with the same decision.
+        other: those with another one.
+    """
+
+    num: int = 0
+    same: int = 0
+    other: int = 0
+
+    def __add__(self, added: Standing) -> Standing:
+        return Standing(self.num + added.num, self.same + added.same, self.other + added.other)
+
+
+def count_standing(trajectories: Iterable[Trajectory], times: float) -> dict[bool, Standing]:
+    """Count how many decisions still stand after so many times as many steps.
+
+    Args:
+        trajectories: of effects on FID.
+        times: above 1.
+
+    Returns:
+        Whether the effect is large → the counts.
+    """
+    counted = {True: Standing(), False: Standing()}
+    for one in trajectories:
+        for step, effect in zip(one.steps, one.effects, strict=True):
+            wanted = math.log(step * times)
+            later = min(one.steps, key=lambda at: abs(math.log(at) - wanted))
+            if effect.decision == "inconclusive" or abs(math.log(later) - wanted) > _TOLERANCE:
+                continue
+            then = one.effects[one.steps.index(later)].decision
+            is_same, is_other = then == effect.decision, then not in (effect.decision, "inconclusive")
+            counted[abs(effect.estimate.value) >= LARGE] += Standing(1, int(is_same), int(is_other))
+    return counted
 
 
 def follow_effects(design: Design, curves: pd.DataFrame) -> list[Trajectory]:

@@ -15,7 +15,19 @@ import typer
 from gan_ablate.api import run_single
 from gan_ablate.atomic_io import is_disk_failure
 from gan_ablate.cli import external, inspect
-from gan_ablate.cli.options import DATA, RESULTS, OutOption, RunOptions, expand_home, takes_run_options
+from gan_ablate.cli.options import (
+    DATA,
+    DATA_DIR_HELP,
+    DATASETS_HELP,
+    DEVICE_HELP,
+    FIGURES_HELP,
+    KEEP_HELP,
+    RESULTS,
+    OutOption,
+    RunOptions,
+    expand_home,
+    takes_run_options,
+)
 from gan_ablate.cli.run import (
     RunDisplay,
     check_code,
@@ -121,15 +133,20 @@ def plan_command(options: RunOptions) -> None:
 @app.command(epilog="Example: gan-ablate train mlp --dataset mnist --epochs 10")
 def train(
     preset: Annotated[str, typer.Argument(help="A shipped preset: one of the tutorials' models, at its own settings.")],
-    dataset: Annotated[str | None, typer.Option(help="As for run; by default the preset's.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"{DATASETS_HELP}; by default the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Or generator steps; 1,500 by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random stream.")] = 0,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="As for run.")] = None,
-    data_dir: Annotated[Path, typer.Option(help="As for run.", callback=expand_home)] = DATA,
-    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
-    inception_weights: Annotated[Path | None, typer.Option(help="As for run.", callback=expand_home)] = None,
-    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="As for run.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Generator steps, not epochs; 1,500 by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the run.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE, a setting of the run: batch_size=128; repeatable.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="Inception's weights: score with Inception instead.", callback=expand_home),
+    ] = None,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help=KEEP_HELP)] = False,
     out: OutOption = RESULTS,
 ) -> None:
     """Train and score one preset as a document has it, once: no grid, no comparison, no place in the report."""
@@ -185,7 +202,7 @@ def report(
     out: OutOption = RESULTS,
     figures: Annotated[
         Literal["pdf"] | None,
-        typer.Option(help="Only draw every figure as PDF for a paper: 3.25 or 6.75 inches wide, text of 7 points."),
+        typer.Option(help=FIGURES_HELP),
     ] = None,
     beside: Annotated[
         list[Path] | None,
@@ -200,6 +217,18 @@ def report(
 
         write_report(out, figures_as_pdf=True)
         open_console().print(f"Figures for papers: {out}/*/*.pdf", soft_wrap=True)
+
+
+@app.command(epilog="Example: gan-ablate compare results/study results/study-6000")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders that have changes in common.")],
+    to: Annotated[Path, typer.Option(help="The folder to write to.", callback=expand_home)] = Path("comparison"),
+) -> None:
+    """Compare what results folders found of the same changes, after other numbers of steps or on other data."""
+    from gan_ablate.reporting.comparison_page import write_comparison
+
+    path = write_comparison([folder.expanduser() for folder in folders], to)
+    open_console().print(f"Comparison: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: gan-ablate cite --to paper")
@@ -247,13 +276,13 @@ app.command(epilog="Example: gan-ablate clean --yes")(clean)
 def sample(
     run_id: Annotated[str, typer.Argument(help="A run's id, as in runs.csv.")],
     num: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
-    label: Annotated[int | None, typer.Option(help="The class to draw, if the run is conditional.")] = None,
-    averaged: Annotated[bool, typer.Option("--averaged", help="With the average of its weights.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the latents.")] = 0,
+    label: Annotated[int | None, typer.Option(help="The class to sample, if the run is conditional.")] = None,
+    averaged: Annotated[bool, typer.Option("--averaged", help="With the average of the weights.")] = False,
     to: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_home)] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
-    """Draw new images with the generator of a finished run."""
+    """Sample new images with the generator of a finished run."""
     from gan_ablate.execution.recorder import draw_samples
 
     draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)

@@ -13,7 +13,16 @@ from rich.table import Table
 from gan_ablate.api import LeftOutWarning
 from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.cli.options import DATA
+from gan_ablate.cli.options import (
+    DATA,
+    DATA_DIR_HELP,
+    DATASETS_HELP,
+    DEVICE_HELP,
+    FEATURES_HELP,
+    FIGURES_HELP,
+    WEIGHTS_HELP,
+    expand_home,
+)
 from gan_ablate.design.grid import read_percent
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
@@ -41,7 +50,7 @@ SCORE_TITLES = {
 
 
 def judge(
-    table: Annotated[Path, typer.Argument(help="A CSV file with a row per run, whoever trained it.")],
+    table: Annotated[Path, typer.Argument(help="A CSV file with a row per run; any program may have trained them.")],
     factors: Annotated[list[str], typer.Option("--factor", help="A column of what was varied; repeatable.")],
     outcomes: Annotated[
         list[str] | None,
@@ -62,9 +71,9 @@ def judge(
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Seeds were added after looking at the answers: wider intervals.")
     ] = False,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "",
-    figures: Annotated[Literal["pdf"] | None, typer.Option(help="Write each figure also as PDF, for papers.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("judged"),
+    title: Annotated[str, typer.Option(help="The title of the page.")] = "",
+    figures: Annotated[Literal["pdf"] | None, typer.Option(help=FIGURES_HELP)] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.", callback=expand_home)] = Path("judged"),
 ) -> None:
     """Judge a table of runs: effects, verdicts, figures and a page, for any outcome."""
     with warnings.catch_warnings(record=True) as left_out:
@@ -83,7 +92,7 @@ def judge(
         )
     for warning in left_out:
         print(warning.message)
-    print(f"Report: {page}")
+    print(f"Report: {page}" if figures is None else f"Figures for papers: {out}/*.pdf")
 
 
 def _read_baseline(text: str) -> tuple[str, str]:
@@ -105,18 +114,23 @@ def score(
     images: Annotated[
         list[Path], typer.Argument(help="Folders of pictures, one image a file, or .npy or .npz files; each is a set.")
     ],
-    dataset: Annotated[str, typer.Option(help="Whose held-out images to compare with, as for run.")] = "mnist-10k",
-    data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
-    features: Annotated[Literal["inception"] | None, typer.Option(help="As for run.")] = None,
-    inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
-    device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
-    to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
+    dataset: Annotated[
+        str, typer.Option(help=f"Whose held-out images to compare with: {DATASETS_HELP}.")
+    ] = "mnist-10k",
+    data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
+    features: Annotated[Literal["inception"] | None, typer.Option(help=FEATURES_HELP)] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP, callback=expand_home)] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
+    to: Annotated[Path, typer.Option(help="The CSV file to write.", callback=expand_home)] = Path("scores.csv"),
     out: Annotated[
         Path | None,
-        typer.Option(help="A results folder whose cache keeps real features; the user's own cache by default."),
+        typer.Option(
+            help="A results folder whose cache keeps real features; the user's own cache by default.",
+            callback=expand_home,
+        ),
     ] = None,
 ) -> None:
-    """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
+    """Score sets of images that any program sampled: against real images, and against the first set."""
     import pandas as pd
 
     from gan_ablate.scoring.image_scores import SetScorer

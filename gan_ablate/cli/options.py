@@ -105,6 +105,14 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
     console.print(wrapped.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
 
 
+DATASETS_HELP = "mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH"
+FEATURES_HELP = "Score with Inception, not the data set's own classifier."
+DATA_DIR_HELP = "Where torchvision's data sets lie or are downloaded to."
+WEIGHTS_HELP = "Inception's weights; implies --features inception."
+DEVICE_HELP = "cpu, cuda, cuda:1, …"
+KEEP_HELP = "Keep each run's last checkpoint: with more --steps it goes on there."
+FIGURES_HELP = "Only draw every figure as PDF for a paper: 3.25 or 6.75 inches wide, text of 7 points."
+
 OutOption = Annotated[Path, typer.Option(help="The results folder.", callback=expand_home)]
 
 RESULTS = Path("results")
@@ -164,7 +172,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         ],
         datasets: Annotated[
             list[str] | None,
-            _what("NAME", "mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH; twice: a block each.", "--dataset"),
+            _what("NAME", f"{DATASETS_HELP}; twice: a block each.", "--dataset"),
         ] = None,
         bases: Annotated[
             list[str] | None, _what("PRESET", "Another base preset than the grid's; twice: a block each.", "--base")
@@ -174,7 +182,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         ] = None,
         features: Annotated[
             Literal["inception"] | None,
-            _what("inception", "Score with Inception, not the data set's own classifier.", "--features"),
+            _what("inception", FEATURES_HELP, "--features"),
         ] = None,
         budget: Annotated[BudgetName, _how_much("NAME", BUDGETS)] = "standard",
         steps: Annotated[int | None, _how_much("N", "Generator steps of a run, instead of the budget's.")] = None,
@@ -189,20 +197,16 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             float | None, _how_much("H", "With --until settled: after so many hours, start no other seed.")
         ] = None,
         out: Annotated[Path, _where("PATH", "The results folder.", callback=expand_home)] = RESULTS,
-        data_dir: Annotated[
-            Path, _where("PATH", "Where torchvision's data sets lie or are downloaded to.", callback=expand_home)
-        ] = DATA,
-        inception_weights: Annotated[
-            Path | None, _where("PATH", "Inception's weights; implies --features inception.", callback=expand_home)
-        ] = None,
-        device: Annotated[str, _where("NAME", "cpu, cuda, cuda:1, …")] = DEFAULTS.device,
+        data_dir: Annotated[Path, _where("PATH", DATA_DIR_HELP, callback=expand_home)] = DATA,
+        inception_weights: Annotated[Path | None, _where("PATH", WEIGHTS_HELP, callback=expand_home)] = None,
+        device: Annotated[str, _where("NAME", DEVICE_HELP)] = DEFAULTS.device,
         jobs: Annotated[int | None, _where("N", "Runs at once; by default one a core, or one on a GPU.")] = None,
         checkpoint_sec: Annotated[
             float, _where("SEC", "Seconds of training between two checkpoints of a run.", "--checkpoint-every")
         ] = DEFAULTS.checkpoint_sec,
         keep_checkpoints: Annotated[
             bool,
-            _where(None, "Keep each run's last checkpoint: with more --steps it goes on there.", "--keep-checkpoints"),
+            _where(None, KEEP_HELP, "--keep-checkpoints"),
         ] = False,
         tensorboard: Annotated[
             bool, _where(None, "Also write event files to tensorboard/ (extra tensorboard).", "--tensorboard")

@@ -265,13 +265,16 @@ def verify(out: OutOption = RESULTS) -> None:
 
 def clean(
     out: OutOption = RESULTS,
-    runs: Annotated[bool, typer.Option("--runs", help="Runs of no grid, too, those of train among them.")] = False,
-    checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs, too: more --steps begin anew then.")
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Also delete runs that no grid has, such as those of train.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    checkpoints: Annotated[
+        bool,
+        typer.Option("--checkpoints", help="Also delete checkpoints of finished runs: more --steps then begin anew."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete what nothing in a results folder refers to, after saying what."""
+    """List the files that nothing in a results folder refers to, ask, and delete them."""
     from gan_ablate.execution.maintenance import find_waste, remove
 
     store = Store(out)

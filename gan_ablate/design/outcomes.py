@@ -26,6 +26,7 @@ class Outcome:
         better: the better direction, or None where neither is.
         scale: ``ratio`` where effects are log ratios, reported in percent; ``difference`` for other outcomes.
         definition: one sentence.
+        brief: what it is and in which unit, in a few words, for the front page.
         is_timed: whether it depends on the machine's speed, so that runs of different machines do not compare.
     """
 
@@ -35,6 +36,7 @@ class Outcome:
     scale: Literal["ratio", "difference"]
     definition: str
     is_timed: bool = False
+    brief: str = ""
 
     @property
     def is_censored(self) -> bool:
@@ -89,21 +91,25 @@ _OUTCOMES = (
             "Classes, of ten, that hold at least 1 % of the images."),
     Outcome("class_divergence", "class divergence", "lower", "difference",
             "KL divergence of the classes' shares from even ones, in nats: 0 where all classes are drawn equally "
-            "often, log 10 = 2.3 where only one is."),
+            "often, log 10 = 2.3 where only one is.",
+            brief="how unevenly images fall into classes, in nats: 0 is even, 2.3 is one class only"),
     Outcome("label_accuracy", "label accuracy", "higher", "difference",
             "Share of a conditional run's images that the classifier takes for the class they were asked to be of."),
     Outcome("nearest_ratio", "nearest ratio", None, "ratio",
             "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
             "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),
     Outcome("oscillation", "oscillation", "lower", "ratio",
-            "Root mean square of the second differences of log FID, over √6, along the last half of training: a steady "
-            "fall has none, and 0.1 means that each point of the curve lies about 10 % off a smooth course."),
+            "Root mean square of the second differences of log FID, over √6, at 26 points of 256 images along the last "
+            "half of training. A steady fall has none. 0.1 means that each point lies about 10 % off a smooth curve. "
+            "Runs of fewer than 520 steps, and runs that are scored with Inception, have none.",
+            brief="how far FID jumps between points of training; 0.1 is 10 %"),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
             "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
             "never reaches it counts with its last step (≥), one that does so before its first point with that point "
             "(≤). With such runs, effects are medians by signs, written with ≥ or ≤, and interactions are not "
-            "estimated."),
+            "estimated.",
+            brief="steps until FID is as low as the baseline's half-way"),
     Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
             "Training seconds until the same moment, scoring left out.", is_timed=True),
     Outcome("fid_equal_time", "curve FID after equal time", "lower", "ratio",
@@ -123,16 +129,20 @@ _OUTCOMES = (
     Outcome("d_real_end", "D(x) at the end", None, "difference",
             "Probability of being real that D gives to real images, mean over the last tenth of training."),
     Outcome("d_fake_end", "D(G(z)) at the end", None, "difference",
-            "The same for generated images, before D learns from them."),
+            "The same for generated images, before D learns from them.",
+            brief="how surely D takes generated images for real, from 0 to 1"),
     Outcome("probe_gain", "gain of D's features", "higher", "difference",
             "Accuracy of a logistic regression from 1,000 labelled images on D's features (arXiv:1511.06434, section "
-            "5.1: every map pooled to 4×4), less that on raw pixels or on the untrained D's, whichever is higher."),
+            "5.1: every map pooled to 4×4), less that on raw pixels or on the untrained D's, whichever is higher.",
+            brief="accuracy of a classifier on them, less that on raw pixels or an untrained D"),
     Outcome("arithmetic_gain", "gain of latent arithmetic", "higher", "difference",
             "Share of latents, moved by the difference of two classes' means, of which G then draws the other class, "
-            "less the same with shuffled classes."),
+            "less the same with shuffled classes.",
+            brief="share of moved latents that give the other class, less that of shuffled classes"),
     Outcome("filter_gain", "gain of single filters", "higher", "difference",
             "Mean over the filters of D's last map of the area under the ROC curve with which each tells the class "
-            "that it knows best from all others, less the same of the untrained D."),
+            "that it knows best from all others, less the same of the untrained D.",
+            brief="area under the ROC curve, less that of an untrained D"),
     Outcome("step_ms_median", "step time", "lower", "ratio",
             "Median milliseconds of a training step, one G step with its D steps; warm-up, measurements and scoring "
             "left out.", is_timed=True),

@@ -234,6 +234,8 @@ def plan(
         UserError: if a variant is not a valid configuration, if two variants are the same or have the same name, or if
             the grid runs user code and that is not allowed.
     """
+    if not isinstance(grid, Grid):
+        raise UserError(f"{option('grid', grid)}: valid: what load_grid returns, such as load_grid({str(grid)!r})")
     chosen = _resolve_budget(grid, budget, seeds, steps)
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     if grid.external is not None:

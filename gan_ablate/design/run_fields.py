@@ -97,6 +97,13 @@ MAX_STEPS = 10**9
 MAX_CLASSES = 1_000
 MAX_POINTS = 10_000
 """The most points of FID over training, and sample grids: each is a file or a set of scored images."""
+OSCILLATION_POINTS = 26
+"""Points in the last half of training at which FID's oscillation is measured; see ``analysis.table.oscillation``.
+
+They do not change a run, and are no part of its id.
+"""
+MIN_OSCILLATION_GAP = 10
+"""The fewest steps between two of them."""
 MAX_SEED = 2**63 - 1
 """The largest seed that tables hold as a number."""
 
@@ -242,6 +249,14 @@ class RunFields(HashedConfig):
         """The steps after which FID over training is measured."""
         points = self.scoring.curve_points
         return {round(self.steps * point / points) for point in range(1, points + 1)}
+
+    @property
+    def oscillation_steps(self) -> set[int]:
+        """The steps after which FID's oscillation is measured, over the last half; none where they are too close."""
+        if self.steps < 2 * OSCILLATION_POINTS * MIN_OSCILLATION_GAP or self.scoring.features == "inception":
+            return set()
+        last = OSCILLATION_POINTS - 1
+        return {round(self.steps * (last + point) / (2 * last)) for point in range(OSCILLATION_POINTS)}
 
     @property
     def sheet_steps(self) -> set[int]:

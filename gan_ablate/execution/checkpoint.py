@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.recorder import TrainingObserver
     from gan_ablate.execution.store import Store
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of the file's layout; checkpoints of another version are not read."""
 
 MAX_SHARE = 0.02
@@ -42,10 +42,19 @@ class RunStoppedError(Exception):
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """The state of a training, with its FID curve (step, training seconds, FID), its seconds and its origin."""
+    """The state of a training, with its FID curve, its seconds and its origin.
+
+    Attributes:
+        curve: (step, training seconds, FID) of each point.
+        oscillation: (step, FID) of each point whose oscillation is measured.
+        curve_sec: seconds that sampling and scoring took.
+        total_sec: seconds of the run.
+        origin: what the numbers depend on besides the configuration.
+    """
 
     state: TrainingState
     curve: list[tuple[int, float, float]]
+    oscillation: list[tuple[int, float]]
     curve_sec: float
     total_sec: float
     origin: dict[str, str]
@@ -103,7 +112,7 @@ class RunCheckpoints:
             found = self._find_shorter(own)
         if found is None:
             return None
-        self._observer.restore(found.curve, found.curve_sec, found.state.step)
+        self._observer.restore(found.curve, found.oscillation, found.curve_sec, found.state.step)
         self.earlier_sec = found.total_sec
         self._log.info("goes on from step %d", found.state.step)
         self._started_at = self._saved_at = time.perf_counter()
@@ -127,7 +136,8 @@ class RunCheckpoints:
         observer = self._observer
         curve = zip(observer.curve_steps, observer.curve_train_sec, observer.curve_fid, strict=True)
         total_sec = self.earlier_sec + time.perf_counter() - self._started_at
-        checkpoint = _Checkpoint(state, list(curve), observer.curve_sec, total_sec, self._origin)
+        oscillation = zip(observer.oscillation_steps, observer.oscillation_fid, strict=True)
+        checkpoint = _Checkpoint(state, list(curve), list(oscillation), observer.curve_sec, total_sec, self._origin)
         started = time.perf_counter()
         try:
             write_sealed(self._store.checkpoint_path(self._config), _pack(checkpoint))
@@ -174,13 +184,21 @@ class RunCheckpoints:
                 shutil.copyfile(sample_grids[name], samples / name)
         except FileNotFoundError:  # another process deletes the other run
             return None
-        return replace(found, curve=[point for point in found.curve if point[0] in self._config.curve_steps])
+        return replace(
+            found,
+            curve=[point for point in found.curve if point[0] in self._config.curve_steps],
+            oscillation=[point for point in found.oscillation if point[0] in self._config.oscillation_steps],
+        )
 
     def _leads_here(self, found: _Checkpoint) -> bool:
         """Whether this run takes the same measurements up to a state of another run."""
         step = found.state.step
-        wanted = {at for at in self._config.curve_steps if at <= step}
-        has_points = not self._is_scored or {at for at, _, _ in found.curve} >= wanted
+        wanted, fine = (
+            {at for at in steps if at <= step} for steps in (self._config.curve_steps, self._config.oscillation_steps)
+        )
+        has_points = not self._is_scored or (
+            {at for at, _, _ in found.curve} >= wanted and {at for at, _ in found.oscillation} >= fine
+        )
         return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
 
     def _read(self, path: Path) -> _Checkpoint | None:
@@ -206,6 +224,7 @@ def _pack(checkpoint: _Checkpoint) -> bytes:
         "step": state.step,
         "peak_memory_bytes": state.peak_memory_bytes,
         "curve": checkpoint.curve,
+        "oscillation": checkpoint.oscillation,
         "curve_sec": checkpoint.curve_sec,
         "total_sec": checkpoint.total_sec,
         "origin": checkpoint.origin,
@@ -234,4 +253,5 @@ def _unpack(content: bytes) -> _Checkpoint:
         peak_memory_bytes=meta["peak_memory_bytes"],
     )
     curve = [(step, train_sec, fid) for step, train_sec, fid in meta["curve"]]
-    return _Checkpoint(state, curve, meta["curve_sec"], meta["total_sec"], meta["origin"])
+    oscillation = [(step, fid) for step, fid in meta["oscillation"]]
+    return _Checkpoint(state, curve, oscillation, meta["curve_sec"], meta["total_sec"], meta["origin"])

@@ -60,15 +60,23 @@ class NotebookView:
 
         self._handle = display(HTML(""), display_id=True)
 
-    def update(self, renderable: RenderableType) -> None:
-        """Replace the output, at most twice a second."""
-        if self._handle is not None and time.monotonic() - self._shown_at > NOTEBOOK_EVERY_SEC:
+    def update(self, renderable: RenderableType, *, at_once: bool = False) -> None:
+        """Replace the output, at most twice a second unless ``at_once``."""
+        if self._handle is not None and (at_once or time.monotonic() - self._shown_at > NOTEBOOK_EVERY_SEC):
             self._show(renderable)
 
     def stop(self, renderable: RenderableType) -> None:
         """Replace the output for the last time."""
         if self._handle is not None:
             self._show(renderable)
+
+    def clear(self) -> None:
+        """Empty the output and leave it."""
+        from IPython.display import HTML
+
+        if self._handle is not None:
+            self._handle.update(HTML(""))
+        self._handle = None
 
     def _show(self, renderable: RenderableType) -> None:
         from IPython.display import HTML
@@ -87,7 +95,7 @@ class PhaseDisplay(RunObserver):
     """An observer that shows what is prepared before runs, and what is written after them: words and a bar.
 
     Args:
-        console: the console; the bar moves, and goes away at the end, if it is a terminal.
+        console: the console; the bar moves, and goes away at the end, if it is a terminal or a notebook.
     """
 
     def __init__(self, console: Console) -> None:
@@ -100,6 +108,7 @@ class PhaseDisplay(RunObserver):
             console=console,
             transient=True,
         )
+        self._notebook = NotebookView(console) if console.is_jupyter else None
         self._task: TaskID | None = None
         self._what = ""
 
@@ -112,23 +121,31 @@ class PhaseDisplay(RunObserver):
     def stop(self) -> None:
         """Remove the bar."""
         if self._task is not None:
-            self._bar.stop()
+            if self._notebook is not None:
+                self._notebook.clear()
+            else:
+                self._bar.stop()
             self._bar.remove_task(self._task)
         self._task, self._what = None, ""
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Show how far something is; without a terminal, print only what it is, once."""
+        """Show how far something is; without a terminal or a notebook, print only what it is, once."""
         is_new, self._what = what != self._what, what
-        if not self._console.is_terminal:
+        if self._notebook is None and not self._console.is_terminal:
             if is_new:
                 self._console.print(f"{what} …", highlight=False, soft_wrap=True)
             return
+        if self._task is None and self._notebook is not None:
+            self._notebook.start()
         if is_new and self._task is not None:
             self._bar.remove_task(self._task)
         if is_new or self._task is None:
             self._task = self._bar.add_task(what)
         self._bar.update(self._task, completed=done, total=total or None)
-        self._bar.start()
+        if self._notebook is not None:
+            self._notebook.update(self._bar, at_once=is_new or done == total)
+        else:
+            self._bar.start()
 
 
 class Display(RunObserver):

@@ -42,6 +42,9 @@ PROGRESS_EVERY_SEC = 0.5
 
 SAMPLE_GRID_COLUMNS = 8
 
+OSCILLATION_SAMPLES = 256
+"""Images of each FID whose oscillation is measured: few, because there are many points."""
+
 
 class TrainingObserver:
     """Observes one training: records its curves and sample grids, writes its log, reports its progress.
@@ -60,6 +63,8 @@ class TrainingObserver:
         curve_steps: the steps at which FID was computed.
         curve_train_sec: the seconds of training until each.
         curve_fid: FID at each.
+        oscillation_steps: the steps at which the FID was computed whose oscillation is measured.
+        oscillation_fid: FID at each.
         curve_sec: the seconds that sampling and scoring along training took.
     """
 
@@ -82,19 +87,30 @@ class TrainingObserver:
         self.curve_steps: list[int] = []
         self.curve_train_sec: list[float] = []
         self.curve_fid: list[float] = []
+        self.oscillation_steps: list[int] = []
+        self.oscillation_fid: list[float] = []
         self.curve_sec = 0.0
 
-    def restore(self, curve: Sequence[tuple[int, float, float]], curve_sec: float, step: int) -> None:
+    def restore(
+        self,
+        curve: Sequence[tuple[int, float, float]],
+        oscillation: Sequence[tuple[int, float]],
+        curve_sec: float,
+        step: int,
+    ) -> None:
         """Restore what another process recorded before it stopped.
 
         Args:
             curve: (step, seconds of training until then, FID) of each point.
+            oscillation: (step, FID) of each point whose oscillation is measured.
             curve_sec: the seconds that sampling and scoring took.
             step: the last generator step that was taken.
         """
         self.curve_steps = [at for at, _, _ in curve]
         self.curve_train_sec = [seconds for _, seconds, _ in curve]
         self.curve_fid = [fid for _, _, fid in curve]
+        self.oscillation_steps = [at for at, _ in oscillation]
+        self.oscillation_fid = [fid for _, fid in oscillation]
         self.curve_sec = curve_sec
         self.last_step = step
         self._reported_at = (time.perf_counter(), step)
@@ -118,28 +134,38 @@ class TrainingObserver:
         )
 
     def on_snapshot(self, step: int, generator: nn.Module, timer: StepTimer) -> bool:
-        """Write a sample grid, compute FID where it is due, and return whether all pixels were finite."""
+        """Write a sample grid and compute FID where they are due; return whether all pixels were finite."""
         self.last_step = step
         started = time.perf_counter()
+        config = self._config
         try:
-            sample_grid = sample_images(generator, self._sample_grid_latents, self._device)
+            if step in config.sheet_steps:
+                self._save_sample_grid(step, sample_images(generator, self._sample_grid_latents, self._device))
             # The FID of an untrained generator says nothing, and would stretch every axis.
-            if self._scorer is not None and step in self._config.curve_steps:
-                latents, _ = scoring_latents(self._config, self._config.scoring.curve_samples, self._labels)
-                fid = self._scorer.fid(sample_images(generator, latents, self._device))
+            if self._scorer is not None and step in config.curve_steps:
+                fid = self._fid(self._scorer, generator, config.scoring.curve_samples)
                 self.curve_steps.append(step)
                 self.curve_train_sec.append(timer.total_sec())
                 self.curve_fid.append(fid)
-                self._log.info("step %d: FID %.3f on %d samples", step, fid, len(latents))
+                self._log.info("step %d: FID %.3f on %d samples", step, fid, config.scoring.curve_samples)
+            if self._scorer is not None and step in config.oscillation_steps:
+                self.oscillation_steps.append(step)
+                self.oscillation_fid.append(self._fid(self._scorer, generator, OSCILLATION_SAMPLES))
         except NonFiniteImagesError:
             return False
-        samples = self._folder / "samples"
-        samples.mkdir(exist_ok=True)
-        save_sample_grid(sample_grid, SAMPLE_GRID_COLUMNS, samples / f"step-{step:06d}.png")
         # The pause for scoring is not the training's speed.
         self._reported_at = (time.perf_counter(), step)
         self.curve_sec += time.perf_counter() - started
         return True
+
+    def _fid(self, scorer: Scorer, generator: nn.Module, num: int) -> float:
+        latents, _ = scoring_latents(self._config, num, self._labels)
+        return scorer.fid(sample_images(generator, latents, self._device))
+
+    def _save_sample_grid(self, step: int, images: Tensor) -> None:
+        samples = self._folder / "samples"
+        samples.mkdir(exist_ok=True)
+        save_sample_grid(images, SAMPLE_GRID_COLUMNS, samples / f"step-{step:06d}.png")
 
 
 GAP = 2

@@ -28,6 +28,9 @@ class ScoringRecord(Model):
         curve_steps: the steps at which FID was computed along training.
         curve_train_sec: seconds of training until each of these steps.
         curve_fid: FID at each of these steps.
+        oscillation_samples: images of each FID whose oscillation is measured, of the same latents at every step.
+        oscillation_steps: the steps in the last half of training at which it was computed; none in old records.
+        oscillation_fid: FID at each of these steps.
         representation: scores of what the networks have learnt, where the configuration asks for them.
     """
 
@@ -45,6 +48,9 @@ class ScoringRecord(Model):
     curve_steps: list[int] = []
     curve_train_sec: list[float] = []
     curve_fid: list[float] = []
+    oscillation_samples: int = 0
+    oscillation_steps: list[int] = []
+    oscillation_fid: list[float] = []
     representation: RepresentationScores | None = None
 
 

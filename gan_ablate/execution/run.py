@@ -25,7 +25,7 @@ from gan_ablate.execution.environment import (
     unscored_reason,
 )
 from gan_ablate.execution.external import execute_script
-from gan_ablate.execution.recorder import TrainingObserver, save_sample_grid
+from gan_ablate.execution.recorder import OSCILLATION_SAMPLES, TrainingObserver, save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.script import ScriptError
 from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
@@ -246,6 +246,9 @@ def _scoring_record(
         curve_steps=observer.curve_steps,
         curve_train_sec=observer.curve_train_sec,
         curve_fid=observer.curve_fid,
+        oscillation_samples=OSCILLATION_SAMPLES if observer.oscillation_steps else 0,
+        oscillation_steps=observer.oscillation_steps,
+        oscillation_fid=observer.oscillation_fid,
         representation=representation,
     )
 

@@ -209,6 +209,7 @@ def _render(page: Page, anchors: Mapping[str, str], root: Path) -> tuple[str, li
             _make_enlargeable(before, token, f"{anchor}-figure-{num_figures}")
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = _INTERVAL.sub(r'<span class="number">\1</span>', body)
+    body = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", body)
     # A wide table scrolls in its box instead of stretching the page.
     body = body.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
     return body, headings

@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gan_ablate.analysis.estimates import CONFIDENCE, rate_interval
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
+from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
+from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.design.outcomes import Outcome
 
 
 PAGE_NAME = "report.md"
 """The file name of the front page and, in its folder, of every other page."""
+
+METHODS_NAME = "methods.md"
+"""The file name of the page on definitions and methods, in the folder of the front page."""
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -109,7 +115,13 @@ def log_ticks(low: float, high: float) -> list[float]:
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) >= 3:
             return inside if len(inside) <= 8 else inside[:: -(-len(inside) // 8)]
-    return [float(f"{tick:.3g}") for tick in (low * (high / low) ** (part / 4) for part in (1, 2, 3))]
+    for power in range(math.floor(math.log10(high - low)), -16, -1):  # a narrow range: even steps
+        for step in (5, 2, 1):
+            size = step * 10.0**power
+            places = range(math.ceil(low / size), math.floor(high / size) + 1)
+            if len(places) >= 3:
+                return [round(place * size, -power if power < 0 else 0) for place in places]
+    return [low, high]
 
 
 def percent_ticks(low: float, high: float, most: int = 9) -> list[int]:
@@ -174,6 +186,41 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
+_DEFINED_IN = {
+    "effect": "Effects",
+    "adjusted interval": "Adjusted intervals",
+    "decision": "Decisions",
+    "outcome": "Outcomes",
+    "decided by": "Adjusted intervals",
+    "seeds": "Seeds and pairing",
+    "holds from step": "Trajectories",
+    "settled at": "Intervals",
+    "verdict": "Verdicts",
+    "differs?": "Blocks",
+    "differences": "Blocks",
+    "average": "Blocks",
+    "decided by [adjusted interval], Holm's p": "Adjusted intervals",
+    "beside": "Verdicts",
+    "rests on": "Seeds and pairing",
+    "p": "Tests",
+    "p, Holm": "Tests",
+    "p, sign-flip (smallest possible)": "Tests",
+    "bootstrap interval": "Intervals",
+    "diverged as worst": "Divergence",
+    "pairing is worth": "Relative efficiency of pairing",
+    "diverged": "Divergence",
+    "collapsed": "Collapse",
+    "ms a step, median": "step time",
+    "change of step time": "step time",
+    **dict.fromkeys(
+        ("spread over seeds", "classes, fewest", "it/s", "minutes", "p10", "p90", "process peak, MiB"),
+        "Columns of the tables",
+    ),
+    **{outcome.title: outcome.title for outcome in OUTCOMES.values()},
+}
+"""Words in the heads of tables → headings of the page on methods."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure on a page.
@@ -212,6 +259,34 @@ class Page:
     def markdown(self) -> str:
         """The page as Markdown; its links and pictures are relative to its own folder."""
         return fill_template(self.template, page=self)
+
+    def link_heads(self, table: str) -> str:
+        """Link the words in the head of a table to their definitions on the page on methods."""
+        head, _, rest = table.partition("\n")
+        return "\n".join(filter(None, (re.sub(r"(?<=\| )[^|]*[^| ](?= *\|)", self._link_head, head), rest)))
+
+    def _link_head(self, found: re.Match[str]) -> str:
+        head = found[0]
+        told = "Effects" if head.startswith("change of ") else "Blocks" if head.startswith("difference, ") else None
+        heading = _DEFINED_IN.get(head, told)
+        to_root = "../" * self.path.count("/")
+        return head if heading is None else f"[{head}]({to_root}{METHODS_NAME}#{heading_anchor(heading)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsPage(Page):
+    """The model of the page on definitions and methods, of a report and of a page on a user's table."""
+
+    template: ClassVar[str] = "methods_page.md.j2"
+    confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
+    min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
+    prior_seeds: ClassVar[float] = PRIOR_SEEDS
+    collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
+    collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
+    outcomes: ClassVar[Sequence[Outcome]] = [*OUTCOMES.values()]
+
+    title: str = "Definitions and methods"
+    path: str = METHODS_NAME
 
 
 def fill_template(template: str, **values: object) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
-from gan_ablate.analysis.pooling import find_default, find_same, rank_effects, surest_effects
+from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
+from gan_ablate.analysis.questions import find_same
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
 from gan_ablate.reporting.plots import effects as effect_plots
@@ -17,13 +18,16 @@ from gan_ablate.reporting.run_sentences import (
     OtherStudy,
     average_words,
     base_of,
+    changed_words,
+    collapsed_words,
     elsewhere_words,
+    images_words,
     shrinking_words,
     start_words,
     step_time_words,
     steps_words,
 )
-from gan_ablate.reporting.sentences import adjusted_text, allowed_rate_words, simple_effect_words
+from gan_ablate.reporting.sentences import adjusted_text, allowed_rate_words, level_words, simple_effect_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     Ranked: TypeAlias = tuple[GridResults, Effect]
 
 FIGURE = "effects.png"
+
+MAX_LABEL = 22
+"""The most characters of a level's label that the figure shows; it shows the level's own name instead."""
 
 MAX_RANKED = 15
 """The most factors that a list of the ranking names."""
@@ -57,7 +64,7 @@ NOTES = {
     "Avoid": " (the interval lies above zero)",
     "Depends": " (on another factor, by the test of their interaction, or on the steps)",
     "Does not matter": " (negligible: the interval lies within the margin)",
-    "Not known yet": " (inconclusive: none of these, or most runs collapsed)",
+    "Not known yet": " (inconclusive, or most runs collapsed, so that FID decides nothing)",
 }
 """What each heading means."""
 
@@ -75,14 +82,17 @@ class FrontPage(Page):
         steps: the length of training; empty where no run counts steps.
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
         falling: ``3 of 14``, the variants that had not converged; empty without any.
+        curve_samples: on how many images FID along training is taken, where the page tells it; 0 where it does not.
+        changes: other results folders with the same questions: a heading, the folder, and a line for each factor that
+            it decides otherwise.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there is any effect to show.
         margins: of the grids.
         verdicts: for each way of scoring, its description and a Markdown table of the verdicts.
+        outcomes_note: what their outcomes are.
         unjudged: a Markdown table of the claims without a verdict; empty without any.
         pages: of the grids, in order.
         documents: the pages on documents.
-        others: the front pages of other results folders with the same questions.
     """
 
     template: ClassVar[str] = "front_page.md.j2"
@@ -97,14 +107,25 @@ class FrontPage(Page):
     steps: str
     baseline: tuple[str, float, float] | None
     falling: str
+    curve_samples: int
+    changes: list[tuple[str, OtherStudy, list[str]]]
     ranking: dict[str, list[str]]
     has_figure: bool
     margins: str
     verdicts: list[tuple[str, str]]
+    outcomes_note: str
     unjudged: str
     pages: Sequence[Page]
     documents: Sequence[Page]
-    others: Sequence[OtherStudy]
+
+    @property
+    def parted_pages(self) -> tuple[list[Page], list[Page]]:
+        """Pages with sentences, and those that are only linked. That all runs are smoke runs is told above."""
+        told = [self.smoke_warning] if self.is_smoke else []
+        parts: tuple[list[Page], list[Page]] = ([], [])
+        for page in self.pages:
+            parts[not page.sentences or page.sentences == told].append(page)
+        return parts
 
     @property
     def page_warnings(self) -> list[tuple[Page, str]]:
@@ -136,6 +157,7 @@ def make_front_page(
     trusted = [of_grid for of_grid in every if of_grid.plan.budget != "smoke"]
     plans = [of_grid.plan for of_grid in trusted or every]
     default = find_default(trusted)
+    ranked = _Ranked(trusted, blocks, default, others)
     unjudged = [(of_grid, claim, reason) for of_grid in trusted for claim, reason in of_grid.verdicts.unjudged()]
     return FrontPage(
         title="What helps a GAN, by how much, how surely, at what cost",
@@ -148,21 +170,23 @@ def make_front_page(
         steps=steps_words(plans),
         baseline=_find_baseline(trusted, default),
         falling=_count_falling(trusted),
-        ranking=_Ranked(trusted, blocks, default, others).ranking() if trusted else {},
+        curve_samples=_find_curve_samples(trusted),
+        changes=[(ranked.changes_heading(other), other, ranked.changes(other)) for other in others],
+        ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
         margins=" or ".join(f"±{100 * margin:.3g} %" for margin in sorted({plan.grid.margin for plan in plans})),
         verdicts=tables.verdict_tables(trusted, blocks, default, others),
+        outcomes_note=tables.outcomes_note(trusted),
         unjudged=tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order)) if unjudged else "",
         pages=pages,
         documents=documents,
-        others=others,
     )
 
 
 def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], path: FigurePath) -> bool:
     """Draw the effects of all grids, each comparison once, and return whether there was any.
 
-    The figure leaves out smoke runs where there are others, and interactions that were not found.
+    The figure leaves out smoke runs, and interactions that were not found.
 
     Args:
         results: of every grid, by the name of its folder.
@@ -170,12 +194,14 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         path: of the figure.
     """
     groups = []
-    trusted = {name: of_grid for name, of_grid in results.items() if of_grid.plan.budget != "smoke"} or results
+    trusted = {name: of_grid for name, of_grid in results.items() if of_grid.plan.budget != "smoke"}
     once = {(of_grid.name, effect.name) for of_grid, effect in surest_effects(trusted.values())}
     for name, of_grid in trusted.items():
         effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
         shown = [
-            (_row_name(of_grid, effect), effect, times[i] if times else None)
+            effect_plots.FrontRow(
+                _row_name(of_grid, effect), effect, times[i] if times else None, _compares_failures(effect)
+            )
             for i, effect in enumerate(effects)
             if (name, effect.name) in once or (effect.is_interaction and effect.is_found)
         ]
@@ -192,8 +218,15 @@ def _row_name(results: GridResults, effect: Effect) -> str:
     """Name an effect and its baseline."""
     if effect.is_interaction:
         return f"{effect.name}, beyond each"
-    ((factor, _),) = effect.levels.items()
-    return f"{effect.name} (vs {results.plan.grid.factors[factor].baseline})"
+    ((name, level),) = effect.levels.items()
+    factor = results.plan.grid.factors[name]
+    label = factor.label_of(level)
+    words = f"{name.replace('_', ' ')} {label if len(label) <= MAX_LABEL else level} (vs {factor.baseline})"
+    return f"{words}, collapsed" if _compares_failures(effect) else words
+
+
+def _compares_failures(effect: Effect) -> bool:
+    return not effect.is_interaction and effect.compares_failures
 
 
 @dataclass(frozen=True)
@@ -238,22 +271,48 @@ class _Ranked:
             lines[MAX_RANKED:] = [f"{len(lines) - MAX_RANKED} more, smaller: see the grids"]
         return lines
 
+    def changes(self, other: OtherStudy) -> list[str]:
+        """Write the default's FID in another folder, and a line for each factor on which that one decides otherwise."""
+        lines: dict[tuple[str, str], list[str]] = {}
+        for results, effect in sorted(surest_effects(self.results), key=lambda pair: -abs(pair[1].estimate.value)):
+            words = changed_words(other, results, effect)
+            if words:
+                ((name, _),) = effect.levels.items()
+                level = level_words(effect, results.plan.grid.factors)
+                lines.setdefault((results.name, name), []).append(f"{level}{words}")
+        changed = [f"**{name.replace('_', ' ')}** {' · '.join(levels)}" for (_, name), levels in lines.items()]
+        there = find_default([of_grid for of_grid in other.results if of_grid.plan.budget != "smoke"])
+        if self.default is None or there is None or not self.default.is_scored_like(there):
+            return changed
+        before, after = (number(float(default.results.summary["fid"].iloc[0])) for default in (self.default, there))
+        return [f"**the default**: FID {before} → {after}", *changed]
+
+    def changes_heading(self, other: OtherStudy) -> str:
+        """Name the list of what another folder decides otherwise."""
+        steps = [
+            max(of.plan.baseline.config.steps for of in results)
+            for results in (self.results or other.results, other.results)
+        ]
+        return "Longer training" if steps[1] > steps[0] else "Shorter training" if steps[1] < steps[0] else "Elsewhere"
+
     def _line(self, same: Sequence[Ranked]) -> str:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``."""
         results, first = same[0]
         ((name, _),) = first.levels.items()
-        factor, words = results.plan.grid.factors[name], name.replace("_", " ")
+        factor, words = results.plan.grid.factors[name], f"**{name.replace('_', ' ')}**"
         block = self.blocks[results.name]
         where = (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
         baseline = escape_markdown(factor.label_of(factor.baseline))
         if len(same) == 1:
-            level = escape_markdown(factor.label_of(first.levels[name]))
-            return f"{words} {level} rather than {baseline}{where}: {self._size_words(results, first)}"
-        levels = (
-            f"{escape_markdown(factor.label_of(effect.levels[name]))} {self._size_words(results, effect)}"
-            for _, effect in same
-        )
-        return f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
+            level = level_words(first, results.plan.grid.factors)
+            line = f"{words} {level} rather than {baseline}{where}: {self._size_words(results, first)}"
+        else:
+            levels = (
+                f"{level_words(effect, results.plan.grid.factors)} {self._size_words(results, effect)}"
+                for _, effect in same
+            )
+            line = f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
+        return line + _decided_elsewhere_words(same)
 
     def _start_words(self, results: GridResults) -> str:
         """Say from which baseline a grid starts, its FID, and after how many steps, where they are not the page's."""
@@ -270,11 +329,11 @@ class _Ranked:
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
         words += allowed_rate_words(effect)
         if effect.compares_failures:
-            return f"{words}; most of these runs collapsed, with it and without it"
+            return words + collapsed_words(effect)
         if results.verdicts.varies(effect):
             words += f"; {'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}"
         elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
-            words += f"; about {effect.needed_seeds:,} seeds in all would tell"
+            words += f"; about {effect.needed_seeds:,} seeds would settle it"
         words += shrinking_words(results, effect) + step_time_words(results, effect)
         return words + elsewhere_words(self.others, results, effect)
 
@@ -287,6 +346,25 @@ class _Ranked:
         is_default = self.default is not None and self.default.has_level(results, effect)
         reached = number(math.exp(float(levels[np.isfinite(levels)].mean())))
         return f" to FID {reached}{', that of the default' if is_default else ''}"
+
+
+def _decided_elsewhere_words(same: Sequence[Ranked]) -> str:
+    """Say which claim rests on another outcome of levels whose FID decides nothing, as most runs collapsed."""
+    levels = [effect.levels for _, effect in same if effect.compares_failures]
+    found = {
+        f"{verdict.claim.id or 'a verdict below'} rests on {finding.effect.outcome.title} instead"
+        for results, _ in same
+        for verdict in results.verdicts.claim_verdicts
+        for finding in verdict.decisive
+        if finding.effect.levels in levels and finding.effect.outcome.name != "fid"
+    }
+    return "".join(f"; {words}" for words in sorted(found))
+
+
+def _find_curve_samples(every: Sequence[GridResults]) -> int:
+    """Return on how many images FID along training is taken, where an effect shrinks and scores have another number."""
+    shrinking = [of for of in every if images_words(of) and any(one.peak is not None for one in of.trajectories)]
+    return max((of.scored[0].curve_samples for of in shrinking), default=0)
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:

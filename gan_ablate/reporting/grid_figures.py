@@ -45,7 +45,8 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
     for name, suffix in itertools.product(_FORMER_NAMES, (".png", ".pdf")):
         (folder.path / f"{name}{suffix}").unlink(missing_ok=True)
     style = style_of(results)
-    drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") else []
+    is_smoke = results.plan.budget == "smoke"
+    drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") and not is_smoke else []
     grids = find_sample_grids(results)
     if grids:
         titles = _sample_titles(results)
@@ -54,7 +55,7 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
         shares = "Equal places have equal latents. " if results.plan.grid.external is None else ""
         note = f"{shares}Look for images that repeat, and for shapes that are no class."
         drawn.insert(2, Picture(f"Samples at the end of training, seed {results.plan.seeds[0]}", "samples.png", note))
-    return drawn + _draw_training(results, style, folder)
+    return drawn if is_smoke else drawn + _draw_training(results, style, folder)
 
 
 def style_of(results: GridResults) -> Style:
@@ -95,7 +96,8 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     if not results.curves.empty:
         target = results.yardsticks.target_fid
         folder.draw("curves.png", training.plot_curves, results.curves, style, target, scoring.curve_samples)
-        drawn.append(Picture("FID along training", "curves.png", training.CURVES_NOTE))
+        notes = [training.CURVES_NOTE] + [training.SECONDS_NOTE] * (len(style.panels) == 1)
+        drawn.append(Picture("FID along training", "curves.png", " ".join(notes)))
     looks = results.looks
     if len(looks) > 1:
         folder.draw("looks.png", effects.plot_looks, looks)

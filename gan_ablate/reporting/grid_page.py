@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,9 +9,8 @@ import numpy as np
 
 from gan_ablate.analysis.estimates import mean_estimate
 from gan_ablate.analysis.trajectories import tabulate_probes
-from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting import exports, grid_figures, run_sentences, sentences, tables, variant_tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown, heading_anchor
+from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
 from gan_ablate.reporting.run_sentences import SMOKE_WARNING
 
 if TYPE_CHECKING:
@@ -27,44 +25,6 @@ _BESIDE_FID = (
     "kid", "precision", "recall", "coverage", "oscillation", "steps_to_fid", "fid_equal_time", "grad_norm_g",
     "confidence_d",
 )  # fmt: skip
-
-
-_DEFINED_IN = {
-    "effect": "Effects",
-    "adjusted interval": "Adjusted intervals",
-    "decision": "Decisions",
-    "outcome": "Outcomes",
-    "decided by": "Adjusted intervals",
-    "seeds": "Seeds and pairing",
-    "holds from step": "Trajectories",
-    "settled at": "Intervals",
-    "verdict": "Verdicts",
-    "decided by [adjusted interval], Holm's p": "Adjusted intervals",
-    "beside": "Verdicts",
-    "rests on": "Seeds and pairing",
-    "p": "Tests",
-    "p, Holm": "Tests",
-    "p, sign-flip (smallest possible)": "Tests",
-    "bootstrap interval": "Intervals",
-    "diverged as worst": "Divergence",
-    "pairing is worth": "Relative efficiency of pairing",
-    "diverged": "Divergence",
-    "collapsed": "Collapse",
-    "ms a step, median": "step time",
-    "change of step time": "step time",
-    **dict.fromkeys(
-        ("spread over seeds", "classes, fewest", "it/s", "minutes", "p10", "p90", "process peak, MiB"),
-        "Columns of the tables",
-    ),
-    **{outcome.title: outcome.title for outcome in OUTCOMES.values()},
-}
-"""Words in the heads of tables → headings of the page on methods."""
-
-
-def _link_head(found: re.Match[str]) -> str:
-    head = found[0]
-    heading = _DEFINED_IN.get(head, "Effects" if head.startswith("change of ") else None)
-    return head if heading is None else f"[{head}](../methods.md#{heading_anchor(heading)})"
 
 
 @dataclass(frozen=True)
@@ -101,7 +61,7 @@ class GridPage(Page):
         test_remarks: on pairing and on variance.
         scores: a table of all other scores.
         other_effects: a table of the effects on other outcomes.
-        stability: a table of rates of divergence and collapse, convergence and gradients.
+        stability: a table of rates of divergence and collapse, convergence and gradients; empty for a smoke run.
         costs: a table of the time and memory of a step.
         overhead: which shares of the runs' time training and scoring took.
         setup: a table of settings, data, scoring and software.
@@ -127,12 +87,6 @@ class GridPage(Page):
     costs: str
     overhead: str
     setup: str
-
-    @staticmethod
-    def link_heads(table: str) -> str:
-        """Link the words in the head of a table to their definitions on the page on methods."""
-        head, _, rest = table.partition("\n")
-        return "\n".join(filter(None, (re.sub(r"(?<=\| )[^|]*[^| ](?= *\|)", _link_head, head), rest)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,21 +117,20 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         )
     exports.write_tables(results)
     verdicts, summary = results.verdicts, results.summary
-    effects, simple, looks = verdicts.effects("fid"), verdicts.simple_effects, results.looks
-    claim_verdicts = verdicts.claim_verdicts
+    is_smoke = results.plan.budget == "smoke"  # it has no effects, decisions and counts of collapse
+    effects, simple = ([], []) if is_smoke else (verdicts.effects("fid"), verdicts.simple_effects)
+    claim_verdicts, looks = verdicts.claim_verdicts, results.looks
     by_level, turns = _simple_effects_sentences(results, simple), _trajectory_sentences(results)
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
-    lasting = [*turns, *([unconverged] if unconverged else [])]
     remarks = run_sentences.remark_sentences(results)
     failures = [effect for effect in effects if effect.compares_failures]
-    found = sentences.findings_sentence([effect for effect in effects if effect not in failures])
-    found = " ".join(filter(None, (found, sentences.failures_sentence(failures)))) or "Nothing is scored yet."
-    is_smoke, question = results.plan.budget == "smoke", results.plan.grid.question
+    failed = sentences.failures_sentence(failures)
+    lasting = [*([failed] if failed else []), *turns, *([unconverged] if unconverged else [])]
     answers = [*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks, *_label_sentences(results)]
     return GridPage(
         title=title,
         path=path,
-        sentences=[SMOKE_WARNING if is_smoke else (escape_markdown(question) if effects and question else found)],
+        sentences=[SMOKE_WARNING] if is_smoke else [] if effects else ["Nothing is scored yet."],
         warnings=warnings,
         results=results,
         answers=warnings if is_smoke else answers,
@@ -186,14 +139,14 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
         bill=run_sentences.bill_sentence(results.plan, len(results.runs), looks) if looks else "",
         simple_effects=tables.effects_table(simple) if simple else "",
         pictures=grid_figures.draw_figures(results, folder),
-        representation=_represent(results, folder),
-        variants=variant_tables.variants_table(summary),
+        representation=None if is_smoke else _represent(results, folder),
+        variants=variant_tables.variants_table(summary, has_intervals=not is_smoke),
         animations=_tabulate_animations(results, folder),
         tests=tables.tests_table(effects, verdicts.effects("step_ms_median")) if effects else "",
         test_remarks=_test_remarks(results, effects),
         scores=variant_tables.scores_table(summary, results.scored[0].floor.as_row()) if effects else "",
         other_effects=tables.other_effects_table({name: verdicts.effects(name) for name in _BESIDE_FID}),
-        stability=variant_tables.stability_table(summary),
+        stability="" if is_smoke else variant_tables.stability_table(summary),
         costs=variant_tables.cost_table(summary),
         overhead=run_sentences.overhead_sentence(results) or "",
         setup=variant_tables.setup_table(results),
@@ -205,7 +158,11 @@ def _answer_sentences(results: GridResults) -> list[str]:
     verdicts = results.verdicts
     step_times = verdicts.effects("step_ms_median")
     return [
-        sentences.decision_sentence(effect, step_times[i] if step_times else None)
+        sentences.decision_sentence(
+            effect,
+            step_times[i] if step_times else None,
+            average="" if effect.is_interaction else run_sentences.average_words(results, effect),
+        )
         for i, effect in enumerate(verdicts.effects("fid"))
     ]
 

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from urllib.parse import quote
 
-from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.sequential import PRIOR_SEEDS
 from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
-from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.run_fields import PROTOCOL_VERSION
@@ -29,7 +26,7 @@ from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
 from gan_ablate.reporting.exports import render_html, seeds_text
-from gan_ablate.reporting.formats import PAGE_NAME, Page, count, fill_template
+from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, count, fill_template
 from gan_ablate.reporting.front_page import FIGURE, draw_front, make_front_page
 from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
@@ -39,7 +36,6 @@ from gan_ablate.reporting.plots.training import plot_probes
 from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import list_settings
-from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.pooling import Blocks
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.grid import Document
-    from gan_ablate.design.outcomes import Outcome
 
 
 DOCUMENTS = "documents"
@@ -115,8 +110,7 @@ def write_report(
             say(name)
         documents = make_document_pages(results)
         front = make_front_page(results, block_of, pages, documents, has_figure=has_figure, others=others)
-    methods = MethodsPage(title="Definitions and methods", path="methods.md", outcomes=[*OUTCOMES.values()])
-    written = [front, *pages, *documents, methods]
+    written = [front, *pages, *documents, MethodsPage()]
     for page in written:
         write_atomically(store.root / page.path, page.markdown)
     write_atomically(store.root / "report.html", render_html(written, store.root))
@@ -190,24 +184,6 @@ def _name_blocks(results: Mapping[str, GridResults]) -> dict[str, str]:
         plans = [other.plan for other in results.values() if other.plan.grid.name == of_grid.plan.grid.name]
         block_of[name] = dict(zip((plan.name for plan in plans), name_blocks(plans), strict=True))[name]
     return block_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodsPage(Page):
-    """The model of the page on definitions and methods.
-
-    Attributes:
-        outcomes: all that are defined.
-    """
-
-    template: ClassVar[str] = "methods_page.md.j2"
-    confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
-    min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
-    prior_seeds: ClassVar[float] = PRIOR_SEEDS
-    collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
-    collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
-
-    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gan_ablate.analysis.claims import judge
 from gan_ablate.analysis.comparability import machine_of, name_machine
+from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import split_grid_variance
-from gan_ablate.analysis.pooling import averaged_factors, find_same
+from gan_ablate.analysis.questions import averaged_factors, find_same
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import escape_markdown, percent_text, seed_text
+from gan_ablate.reporting.formats import escape_markdown, seed_text, value_text
 from gan_ablate.reporting.sentences import adjusted_text, decision_words, is_timed, verdict_words
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
+    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import Default
@@ -148,8 +152,8 @@ def overhead_sentence(results: GridResults) -> str | None:
     final = sum(scoring.sampling_sec + scoring.final.seconds for scoring in scorings if scoring.final) / total
     return (
         f"Of the time of all runs, {100 * steps:.1f} % went into training steps, {100 * curve:.1f} % into FID along "
-        f"training and the sample sheets, {100 * final:.1f} % into drawing and scoring the final images, and the rest "
-        "into starting, into FID with batch statistics and into the floor."
+        f"training and the sample grids, and {100 * final:.1f} % into sampling and scoring the final images. The rest "
+        "went into starting, FID with batch statistics and the FID of real images."
     )
 
 
@@ -224,7 +228,7 @@ def bill_sentence(plan: Plan, num_runs: int, looks: Sequence[InterimAnalysis]) -
         f"These answers took {num_runs:,} runs, of at most {look.num_seeds} seeds a variant{given_up_words(look)}."
     )
     if look.open_effects:
-        sentence += f" Inconclusive: {', '.join(effect.name for effect in look.open_effects)}."
+        sentence += f" Inconclusive: {', '.join(dict.fromkeys(effect.name for effect in look.open_effects))}."
     if known and len(known) == len(look.effects):
         runs = max(known) * len(plan.variants)
         sentence += (
@@ -280,16 +284,24 @@ def images_words(results: GridResults) -> str:
     """Say on how many images FID along training is taken, where the final scores have another number."""
     scored = results.scored[:1]
     differs = any(of.final is not None and of.final.num_samples != of.curve_samples for of in scored)
-    return f" (on {scored[0].curve_samples:,} images)" if differs else ""
+    return f" (FID of {scored[0].curve_samples:,} images)" if differs else ""
 
 
 def shrinking_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect was during training, where it shrinks: it may be gone in a longer training."""
+    """Say how large an effect was during training, where it shrinks: ``; it shrinks: +204 % at step 450``."""
     trajectories = [one for one in results.trajectories if one.effects[-1].levels == effect.levels]
     if not trajectories or trajectories[0].peak is None:
         return ""
     step, largest = trajectories[0].peak
-    return f"; shrinking, from {percent_text(largest.shown)} at step {step:,}{images_words(results)}"
+    return f"; it shrinks: {value_text(largest, largest.estimate.value)} at step {step:,}"
+
+
+def collapsed_words(effect: Effect) -> str:
+    """Say how many runs collapsed with a level where most did, as without it: ``; 8 of 8 runs still collapsed``."""
+    if not effect.compares_failures:
+        return ""
+    rates = effect.rates["collapsed"]
+    return f"; {rates.count} of {rates.total} runs still collapsed"
 
 
 def step_time_words(results: GridResults, effect: Effect) -> str:
@@ -325,13 +337,59 @@ def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: 
     for other in others:
         same = find_same(other.results, results, effect)
         if same is not None:
-            steps = same[0].plan.baseline.config.steps
-            where = f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
             unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
             held = _held_words(same, results, effect)
             but = "but " if same[1].decision != effect.decision and not held else ""
-            words += f"; {but}{adjusted_text(same[1])} {where}{held}{unsure}"
+            words += f"; {but}{adjusted_text(same[1])} {_where_words(other, results, same[0])}{held}{unsure}"
     return words
+
+
+def _where_words(other: OtherStudy, results: GridResults, there: GridResults) -> str:
+    """Say after how many steps another folder measured, or its name where that is no difference."""
+    steps = there.plan.baseline.config.steps
+    return f"at {steps:,} steps" if steps != results.plan.baseline.config.steps else f"in {other.title}"
+
+
+def changed_words(other: OtherStudy, results: GridResults, effect: Effect) -> str:
+    """Say that another folder decides otherwise on a change: ``: higher (+21 %) → lower (-15 %)``.
+
+    Empty where one of the two is inconclusive and the other negligible, and where they agree: on average, or at the
+    levels of other factors that the other folder holds.
+    """
+    same = find_same(other.results, results, effect)
+    if same is None:
+        return ""
+    there, held = same[1], _held_levels(same, results, effect)
+    here = next((one for one in results.verdicts.simple_effects_of(effect) if held and one.within == held), effect)
+    if there.decision in (effect.decision, here.decision) or not (here.is_found or there.is_found):
+        return ""
+    before, after = (f"{one.decision} ({value_text(one, one.estimate.value)})" for one in (here, there))
+    if here is effect:
+        return f"{average_words(results, effect)}: {before} → {after}{_held_words(same, results, effect)}"
+    return f", with {here.place}: {before} → {after}"
+
+
+def verdict_elsewhere_words(others: Sequence[OtherStudy], results: GridResults, claim_verdict: ClaimVerdict) -> str:
+    """Say other verdicts of other folders on a claim on FID: ``; **refuted** at 6,000 steps``."""
+    effects = [finding.effect for finding in claim_verdict.decisive]
+    if claim_verdict.verdict == "depends" or not all(e.outcome.name == "fid" and len(e.levels) == 1 for e in effects):
+        return ""
+    words = ""
+    for other in others:
+        same = [pair for effect in effects if (pair := find_same(other.results, results, effect)) is not None]
+        there = _judge_same(claim_verdict, same)
+        if there is not None and there.verdict != claim_verdict.verdict:
+            told = verdict_words(there, is_complete=True, factors=results.plan.grid.factors).split(":")[0]
+            held = _held_words(same[0], results, effects[0])
+            words += f"; {told} {_where_words(other, results, same[0][0])}{held}"
+    return words
+
+
+def _judge_same(claim_verdict: ClaimVerdict, same: Sequence[tuple[GridResults, Effect]]) -> ClaimVerdict | None:
+    """Judge a claim by the same effects elsewhere; None where one is missing or depends on another factor."""
+    if any(of_grid.verdicts.varies(effect) for of_grid, effect in same):
+        return None
+    return judge(claim_verdict.claim, lambda _: [effect for _, effect in same])
 
 
 def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
@@ -348,7 +406,9 @@ def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
     left = plan_there.num_runs - len(results.runs)
     missing = f"{left} of {plan_there.num_runs} runs are missing" if left else "no scores to judge it by"
     verdicts = {
-        one.claim.sentence: verdict_words(one, is_complete=results.is_complete).replace("**", "").replace("`", "")
+        one.claim.sentence: re.sub(
+            r"\*\*|`|\\", "", verdict_words(one, is_complete=results.is_complete, factors=grid.factors)
+        )
         for one in results.verdicts.claim_verdicts
     }
     return {sentence: verdicts.get(sentence, missing) for sentence in sentences}
@@ -356,8 +416,14 @@ def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
 
 def _held_words(same: tuple[GridResults, Effect], results: GridResults, effect: Effect) -> str:
     """Say over which factors another effect is averaged, or at which levels it holds those of this one's average."""
-    ours, theirs, factors = averaged_factors(results, effect), averaged_factors(*same), same[0].plan.grid.factors
+    ours, theirs = averaged_factors(results, effect), averaged_factors(*same)
     if theirs != ours and theirs:
         return average_words(*same)
-    held = [f"{name.replace('_', ' ')} {factors[name].baseline}" for name in ours if name in factors]
-    return f" with {' and '.join(held)}" if theirs != ours and held else ""
+    held = _held_levels(same, results, effect)
+    return f" with {name_levels(held, ' and ')}" if held else ""
+
+
+def _held_levels(same: tuple[GridResults, Effect], results: GridResults, effect: Effect) -> dict[str, str]:
+    """Return the levels at which another effect, that is no average, holds the factors of this one's average."""
+    ours, factors = averaged_factors(results, effect), same[0].plan.grid.factors
+    return {name: factors[name].baseline for name in ours if name in factors and not averaged_factors(*same)}

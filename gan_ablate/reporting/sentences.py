@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from gan_ablate.design.outcomes import percent_change
-from gan_ablate.reporting.formats import change_text, count, excludes_nothing, p_text, percent_text, value_text
+from gan_ablate.reporting.formats import (
+    change_text,
+    count,
+    escape_markdown,
+    excludes_nothing,
+    p_text,
+    percent_text,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.analysis.trajectories import Trajectory
+    from gan_ablate.design.claims import Factor
 
 
 INTERVAL_WORDS = {
@@ -37,12 +47,19 @@ UNEVEN_SPREAD = 2.0
 """The ratio of the spreads of simple effects from which on their average hides something."""
 
 
-def decision_sentence(effect: Effect, step_time: Effect | None, *, tells_cost: bool = True) -> str:
+def decision_sentence(
+    effect: Effect,
+    step_time: Effect | None,
+    *,
+    average: str = "",
+    tells_cost: bool = True,
+) -> str:
     """Say how large an effect is, and what is decided of it.
 
     Args:
         effect: on FID or another outcome.
         step_time: the same effect on the time of a step, or None where times do not compare.
+        average: over which factors the effect is averaged, in words; see ``run_sentences.average_words``.
         tells_cost: whether the sentence ends with the change of the time of a step.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
@@ -55,21 +72,15 @@ def decision_sentence(effect: Effect, step_time: Effect | None, *, tells_cost: b
         return f"{only} in the only seed; one seed says nothing about the next{events}."
     if math.isnan(effect.estimate.low):
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
-    p = f"Holm's p {p_text(effect.test.p)}"
-    interval = f"95 % interval {_range_text(effect)}, {seeds} seeds, {p}"
+    size = f"{adjusted_text(effect)}{average}, {seeds} seeds, Holm's p {p_text(effect.test.p)}"
     if _is_unbounded(effect):
-        interval = seeds_words(effect)
+        size = f"{change_text(effect, alone)}{average}: {seeds_words(effect)}"
     if effect.is_interaction:
-        sentence = f"**{name}**{_interaction_words(effect, interval)}"
+        sentence = f"**{name}**{_interaction_words(effect, size)}"
     else:
         cost = f"; {cost_words(step_time)}" if tells_cost else ""
-        sentence = f"**{name}** {_effect_words(effect, interval)}{cost}"
+        sentence = f"**{name}** {_effect_words(effect, size)}{cost}"
     return sentence + allowed_rate_words(effect) + with_diverged_words(effect) + events + "."
-
-
-def _range_text(effect: Effect) -> str:
-    low, high = (value_text(effect, end) for end in (effect.estimate.low, effect.estimate.high))
-    return f"{low.removesuffix(' %')} to {high}"
 
 
 def _title(effect: Effect) -> str:
@@ -77,38 +88,34 @@ def _title(effect: Effect) -> str:
     return f"{effect.outcome.title}{' of the typical run' if effect.basis == 'median' else ''}"
 
 
-def _effect_words(effect: Effect, interval: str) -> str:
-    title, change = _title(effect), value_text(effect, effect.estimate.value)
+def _effect_words(effect: Effect, size: str) -> str:
+    title = _title(effect)
     match effect.decision:
         case "lower" | "higher":
             verb = "lowers" if effect.decision == "lower" else "raises"
-            return f"{verb} {title} by {change.lstrip('+-')} ({interval}){too_small_words(effect)}"
+            return f"{verb} {title}: {size}{too_small_words(effect)}"
         case "negligible":
-            return f"does not matter: {title} {change}, certainly {margin_words(effect)} ({interval})"
+            return f"does not matter: {title} {size}; {margin_words(effect)}"
         case "inconclusive":
             state = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
             side = leaning(effect)
             if side is not None:
-                sure = "sure by itself, not among all effects of its grid"
-                return f"is inconclusive, leaning {side}: {title} {change} ({interval}): {sure}{state}"
-            return f"is inconclusive: {title} {change} ({interval}){state}"
+                return f"is inconclusive, leaning {side}: {title} {size}; without the adjustment it is {side}{state}"
+            return f"is inconclusive: {title} {size}{state}"
         case _:
             assert_never(effect.decision)
 
 
-def _interaction_words(effect: Effect, interval: str) -> str:
-    title, change = _title(effect), value_text(effect, effect.estimate.value)
+def _interaction_words(effect: Effect, size: str) -> str:
+    title = _title(effect)
     match effect.decision:
         case "lower" | "higher":
-            return (
-                f" interact: with both, {title} is {change.lstrip('+-')} {effect.decision} than their separate effects "
-                "would make it "
-                f"({interval}){too_small_words(effect)}"
-            )
+            both = f"with both, {title} is {effect.decision} than their separate effects would make it"
+            return f" interact: {both}: {size}{too_small_words(effect)}"
         case "negligible":
-            return f": no interaction that matters: {change}, certainly {margin_words(effect)} ({interval})"
+            return f": no interaction that matters: {size}; {margin_words(effect)}"
         case "inconclusive":
-            return f": whether they interact is inconclusive: {change} ({interval})"
+            return f": whether they interact is inconclusive: {size}"
         case _:
             assert_never(effect.decision)
 
@@ -137,7 +144,8 @@ def failures_sentence(effects: Sequence[Effect]) -> str | None:
     """Name the effects that compare mostly collapsed runs; None without any."""
     if not effects:
         return None
-    return f"No answer, as most runs collapsed on both sides: {', '.join(f'**{effect.name}**' for effect in effects)}."
+    names = ", ".join(f"**{effect.name}**" for effect in effects)
+    return f"FID decides nothing where most runs collapsed, with the level and without it: {names}."
 
 
 def _finding_words(effect: Effect) -> str:
@@ -189,7 +197,7 @@ def _is_unbounded(effect: Effect) -> bool:
 
 def too_small_words(effect: Effect) -> str:
     """Say that an effect is real but too small to matter; empty where that is not known."""
-    return f": a real effect, and too small to matter, certainly {margin_words(effect)}" if effect.is_too_small else ""
+    return f"; too small to matter, {margin_words(effect)}" if effect.is_too_small else ""
 
 
 def allowed_rate_words(effect: Effect) -> str:
@@ -322,38 +330,55 @@ def decided_text(effect: Effect) -> str:
     return f"{adjusted_text(effect)}, {decision_words(effect)}"
 
 
-def verdict_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
+def verdict_words(
+    claim_verdict: ClaimVerdict, *, is_complete: bool, factors: Mapping[str, Factor] = MappingProxyType({})
+) -> str:
     """Say a verdict, what it depends on, and what would settle an inconclusive one.
 
     Args:
         claim_verdict: of one claim in one grid.
         is_complete: whether all runs of the grid are finished.
+        factors: of the grid, whose labels name levels.
     """
-    if claim_verdict.simple or claim_verdict.verdict != "inconclusive":
-        return _decided_words(claim_verdict, is_complete=is_complete)
+    if claim_verdict.verdict != "inconclusive":
+        return _decided_words(claim_verdict, is_complete=is_complete, factors=factors)
     effects = [finding.effect for finding in claim_verdict.decisive]
     verdicts = {finding.verdict for finding in claim_verdict.decisive}
     if claim_verdict.claim.direction == "none" and any(effect.is_found for effect in effects):
-        return "inconclusive: it changes something, not certainly by more than the margin"
+        return _beyond_words(effects)
     if max(effect.estimate.num_seeds for effect in effects) < 2:
         return "inconclusive: too few seeds have a score to compare"
     if {"supported", "refuted"} <= verdicts:
-        found = (f"**{verdict}** for {_levels_with(claim_verdict, verdict)}" for verdict in ("supported", "refuted"))
+        found = (
+            f"**{verdict}** for {_levels_with(claim_verdict, verdict, factors)}" for verdict in ("supported", "refuted")
+        )
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
     if all(effect.compares_failures for effect in effects):
         return "inconclusive: most runs collapse with it, as without it"
     return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
 
 
-def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool) -> str:
+def _beyond_words(effects: Sequence[Effect]) -> str:
+    """Say which effects a claim of no difference meets, where none is certainly beyond the margin."""
+    title = effects[0].outcome.title
+    found = {
+        decision: ", ".join(value_text(e, e.estimate.value) for e in effects if e.decision == decision)
+        for decision in ("higher", "lower")
+    }
+    told = " and ".join(f"{decision} ({sizes})" for decision, sizes in found.items() if sizes)
+    within = next(effect for effect in effects if effect.is_found)
+    return f"inconclusive: {title} is {told}; whether beyond {margin_words(within).removeprefix('within ')} is open"
+
+
+def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool, factors: Mapping[str, Factor]) -> str:
     """Say a verdict that is decided, or on which simple effects it depends."""
-    if claim_verdict.simple:
+    if claim_verdict.verdict == "depends":
         depends = "**depends**" if is_complete else "depends, provisionally, as runs are missing"
         return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
     small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
     basis = _basis_words(claim_verdict)
     if is_complete:
-        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict)}{basis}{small}"
+        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict, factors)}{basis}{small}"
     return f"{claim_verdict.verdict}{basis}{small}, provisionally: runs are missing"
 
 
@@ -365,23 +390,31 @@ def _basis_words(claim_verdict: ClaimVerdict) -> str:
     return f", by {' and '.join(told)}" if told else ""
 
 
-def _which_words(claim_verdict: ClaimVerdict) -> str:
+def _which_words(claim_verdict: ClaimVerdict, factors: Mapping[str, Factor]) -> str:
     """Name the levels that a verdict rests on, where other levels of the claim are inconclusive."""
     if claim_verdict.claim.direction == "none":
         return ""
     bearing = [finding.effect for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict]
     if len(bearing) == len(claim_verdict.decisive) or any(len(effect.levels) != 1 for effect in bearing):
         return ""
-    return f" for {_levels_with(claim_verdict, claim_verdict.verdict)}"
+    return f" for {_levels_with(claim_verdict, claim_verdict.verdict, factors)}"
 
 
-def _levels_with(claim_verdict: ClaimVerdict, verdict: str) -> str:
+def _levels_with(claim_verdict: ClaimVerdict, verdict: str, factors: Mapping[str, Factor]) -> str:
     """Name the levels whose findings have a verdict."""
     effects = (finding.effect for finding in claim_verdict.decisive if finding.verdict == verdict)
-    return " and ".join(" ".join(effect.levels.values()) or effect.name for effect in effects)
+    return " and ".join(level_words(effect, factors) or effect.name for effect in effects)
 
 
-def evidence_words(effect: Effect) -> str:
+def level_words(effect: Effect, factors: Mapping[str, Factor]) -> str:
+    """Name the levels of an effect in words: ``on every layer``."""
+    labels = (factors[name].label_of(level) if name in factors else level for name, level in effect.levels.items())
+    return " ".join(map(escape_markdown, labels))
+
+
+def evidence_words(effect: Effect, average: str = "") -> str:
     """Name an effect with its adjusted interval and p: ``FID, batch norm on: -45.0 % [-68.3, -4.4], p = 0.004``."""
     p = p_text(effect.test.p)
-    return f"{effect.outcome.title}, {effect.name}: {adjusted_text(effect)}, p {p}{with_diverged_words(effect)}"
+    return (
+        f"{effect.outcome.title}, {effect.name}: {adjusted_text(effect)}{average}, p {p}{with_diverged_words(effect)}"
+    )

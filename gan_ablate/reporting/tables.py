@@ -10,20 +10,32 @@ from tabulate import tabulate
 
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import (
+    METHODS_NAME,
     PAGE_NAME,
     change_text,
     count,
     escape_markdown,
+    heading_anchor,
     number,
     p_text,
     percent,
 )
-from gan_ablate.reporting.run_sentences import average_words, elsewhere_words, settled_text, start_words, steps_words
+from gan_ablate.reporting.run_sentences import (
+    average_words,
+    changed_words,
+    collapsed_words,
+    elsewhere_words,
+    settled_text,
+    start_words,
+    steps_words,
+    verdict_elsewhere_words,
+)
 from gan_ablate.reporting.sentences import (
     adjusted_text,
     decision_words,
     effect_name,
     evidence_words,
+    level_words,
     rates_words,
     time_text,
     verdict_words,
@@ -44,10 +56,18 @@ if TYPE_CHECKING:
     from gan_ablate.reporting.run_sentences import OtherStudy
 
 
+MAX_PADDED = 200
+"""The widest table, in characters, whose columns are lined up in Markdown."""
+
+
 def lay_out(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """Write a Markdown table, with all that would end a cell or a row escaped."""
     cells = [[" ".join(str(cell).replace("|", "\\|").split()) for cell in row] for row in rows]
-    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+    table = tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+    if table.find("\n") <= MAX_PADDED:
+        return table
+    lines = [headers, ["---"] * len(headers), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def lay_out_known(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
@@ -102,6 +122,17 @@ def verdict_tables(
     return verdicts
 
 
+def outcomes_note(every: Sequence[GridResults]) -> str:
+    """Say briefly what the outcomes of verdicts are, except FID; empty without any."""
+    verdicts = [claim_verdict for results in every for claim_verdict in results.verdicts.claim_verdicts]
+    found = {finding.effect.outcome.name for claim_verdict in verdicts for finding in claim_verdict.decisive}
+    return "; ".join(
+        f"[{one.title}]({METHODS_NAME}#{heading_anchor(one.title)}): {one.brief}"
+        for name, one in OUTCOMES.items()
+        if name in found and one.brief
+    )
+
+
 def _place_words(results: GridResults, default: Default | None, *, has_steps: bool) -> str:
     """Name the baseline of a grid and its steps where they are not those of the page."""
     is_usual = default is None or default.is_baseline_of(results)
@@ -139,19 +170,34 @@ def verdicts_table(
     """
     rows = []
     for results, claim_verdict in claim_verdicts:
-        block, place = blocks.get(results.name), places.get(results.name)
+        block, place = blocks.get(results.name, ""), places.get(results.name, "")
         decisive = [finding.effect for finding in claim_verdict.decisive]
+        averages = {_average_words(results, effect) for effect in decisive}
+        average = averages.pop() if len(averages) == 1 else ""
+        conditions = ", ".join(filter(None, (escape_markdown(block), average.strip(), place)))
+        told = verdict_words(claim_verdict, is_complete=results.is_complete, factors=results.plan.grid.factors)
         rows.append(
             [
-                claim_name(claim_verdict.claim) + (f" ({escape_markdown(block)})" if block else ""),
-                verdict_words(claim_verdict, is_complete=results.is_complete),
+                claim_name(claim_verdict.claim) + (f" ({conditions})" if conditions else ""),
+                told + _elsewhere_words(results, claim_verdict, others),
                 decisive[0].outcome.title,
-                _decided_texts(results, decisive, others) + (f", {place}" if place else ""),
+                _decided_texts(results, decisive, others, tells_average=not average),
                 _seeds_text(decisive),
-                f"[see]({to_root}{_page_path(results)})",
+                f"[grid]({to_root}{_page_path(results)})",
             ]
         )
-    return lay_out(rows, ["claim", "verdict", "outcome", "measured change", "rests on", ""])
+    return lay_out(rows, ["claim", "verdict", "outcome", "measured change", "rests on", "details"])
+
+
+def _average_words(results: GridResults, effect: Effect) -> str:
+    return average_words(results, effect) if len(effect.levels) == 1 else ""
+
+
+def _elsewhere_words(results: GridResults, claim_verdict: ClaimVerdict, others: Sequence[OtherStudy]) -> str:
+    """Say after how many steps a verdict holds, and the one of another folder, where they differ."""
+    words = verdict_elsewhere_words(others, results, claim_verdict)
+    steps = results.plan.baseline.config.steps
+    return f"{f' at {steps:,} steps' if steps else ''}{words}" if words else ""
 
 
 def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -> str:
@@ -163,9 +209,16 @@ def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -
         rows.append(
             [
                 claim_name(claim_verdict.claim),
-                verdict_words(claim_verdict, is_complete=results.is_complete),
-                "; ".join(evidence_words(effect) + rates_words(effect.rates) for effect in decisive),
-                "; ".join(evidence_words(finding.effect) for finding in claim_verdict.beside) or "–",
+                verdict_words(claim_verdict, is_complete=results.is_complete, factors=results.plan.grid.factors),
+                "; ".join(
+                    evidence_words(effect, _average_words(results, effect)) + rates_words(effect.rates)
+                    for effect in decisive
+                ),
+                "; ".join(
+                    evidence_words(finding.effect, _average_words(results, finding.effect))
+                    for finding in claim_verdict.beside
+                )
+                or "–",
                 _seeds_text(decisive) + (f" × {steps:,} steps" if steps else ""),
             ]
         )
@@ -174,8 +227,8 @@ def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -
 
 def unjudged_table(unjudged: Iterable[tuple[GridResults, Claim, str]]) -> str:
     """Tabulate the claims without a verdict, with the reasons, for the front page."""
-    rows = [[claim_name(claim), reason, f"[see]({_page_path(results)})"] for results, claim, reason in unjudged]
-    return lay_out(rows, ["claim", "no verdict", ""])
+    rows = [[claim_name(claim), reason, f"[grid]({_page_path(results)})"] for results, claim, reason in unjudged]
+    return lay_out(rows, ["claim", "no verdict", "details"])
 
 
 def _page_path(results: GridResults) -> str:
@@ -270,21 +323,30 @@ def _seeds_text(effects: Sequence[Effect]) -> str:
     return f"{fewest} to {count(most, 'seed')}" if fewest < most else count(most, "seed")
 
 
-def _decided_texts(results: GridResults, effects: Sequence[Effect], others: Sequence[OtherStudy]) -> str:
+def _decided_texts(
+    results: GridResults, effects: Sequence[Effect], others: Sequence[OtherStudy], *, tells_average: bool
+) -> str:
     """Write what was measured of an outcome: ``label smoothing on +12.2 % [+0.6, +23.5]``."""
     if effects[0].against is not None:
         return f"{adjusted_text(effects[0])} from {effects[0].against:g}"
-    is_single = effects[0].outcome.name == "fid" and not effects[0].is_interaction
-    elsewhere = [elsewhere_words(others, results, effect) if is_single else "" for effect in effects]
-    factors = {factor for effect in effects for factor in effect.levels}
-    if len(effects) > 1 and len(factors) == 1:
-        levels = [next(iter(effect.levels.values())) for effect in effects]
-        told = zip(levels, effects, elsewhere, strict=True)
-        words = " · ".join(f"{level} {adjusted_text(effect)}{more}" for level, effect, more in told)
-        return f"{factors.pop().replace('_', ' ')}: {words}"
-    average = "" if effects[0].is_interaction else average_words(results, effects[0])
-    pairs = zip(effects, elsewhere, strict=True)
-    return " · ".join(f"{effect_name(effect)} {adjusted_text(effect)}{average}{more}" for effect, more in pairs)
+    grid_factors = results.plan.grid.factors
+    factors = list(dict.fromkeys(factor for effect in effects for factor in effect.levels))
+    has_one = len(factors) == 1
+    texts = []
+    for effect in effects:
+        is_single = not effect.is_interaction
+        words = f"{level_words(effect, grid_factors)} {adjusted_text(effect)}"
+        if not is_single:
+            words = f"{effect_name(effect)} {adjusted_text(effect)}"
+        elif not has_one:
+            words = f"{next(iter(effect.levels)).replace('_', ' ')} {words}"
+        words += _average_words(results, effect) if tells_average else ""
+        words += collapsed_words(effect) if is_single else ""
+        if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
+            words += elsewhere_words(others, results, effect)
+        texts.append(words)
+    colon = ":" if len(effects) > 1 else ""
+    return (f"{factors[0].replace('_', ' ')}{colon} " if has_one else "") + " · ".join(texts)
 
 
 def _sign_flip_text(flip: SignFlip) -> str:

@@ -18,10 +18,10 @@ from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.settings import file_name
 from gan_ablate.errors import UserError, option
 from gan_ablate.reporting import exports, sentences, tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, Picture, escape_markdown
+from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, Picture, escape_markdown
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots import quality as quality_plots
-from gan_ablate.reporting.plots.style import FigurePath, Style
+from gan_ablate.reporting.plots.style import Style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.user_table import Table
     from gan_ablate.design.outcomes import Outcome
+    from gan_ablate.reporting.plots.style import FigurePath
 
 
 MAX_SHOWN = 60
@@ -91,12 +92,12 @@ class UserPage(Page):
 
 
 def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePath, *, title: str) -> Path:
-    """Write the page as ``report.md`` and ``report.html``, its figures, and its tables as files.
+    """Write the page as ``report.md`` and ``report.html``, its definitions, its figures, and its tables as files.
 
     Args:
         table: of runs.
         outcomes: the columns to compare, the most important one first.
-        folder: to write to; it is made where it is missing.
+        folder: to write to; it is made where it is missing. If it is one of PDFs, only its figures are written.
         title: of the page.
 
     Returns:
@@ -116,15 +117,20 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
     out = folder.path
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for one in [folder] * folder.as_pdf + [FigurePath(out)]:  # the page shows the PNGs
-            sections = [
-                _make_section(table, outcome, shown[outcome.name], one, number)
-                for number, outcome in enumerate(outcomes)
-            ]
+        if folder.as_pdf:
+            for number, outcome in enumerate(outcomes):
+                _draw_figures(table, outcome, shown[outcome.name], folder, number)
+            return out / PAGE_NAME
+        sections = [
+            _make_section(table, outcome, shown[outcome.name], folder, number)
+            for number, outcome in enumerate(outcomes)
+        ]
         _write_tables(table, effects, _summarise(table, outcomes), out)
         page = _make_page(table, shown, max(map(len, effects.values())), sections, title)
-        write_atomically(out / PAGE_NAME, page.markdown)
-        write_atomically(out / "report.html", exports.render_html([page], out))
+        written: list[Page] = [page, MethodsPage()]
+        for one_page in written:
+            write_atomically(out / one_page.path, one_page.markdown)
+        write_atomically(out / "report.html", exports.render_html(written, out))
     except OSError as refused:
         raise UserError(f"{option('out', out)}: cannot be written to ({refused.strerror})") from None
     return out / PAGE_NAME
@@ -184,25 +190,26 @@ def _select_variants(table: Table, outcome: Outcome) -> list[str]:
 def _make_section(
     table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, number: int
 ) -> OutcomeSection:
-    """Describe, tabulate and draw the effects on one outcome; the number keeps the names of files distinct."""
+    """Describe, tabulate and draw the effects on one outcome, of which ``number`` come before."""
     design, runs = table.design, table.runs
     simple = _select(estimate_simple_effects(design, runs, outcome))
-    slug = file_name(outcome.name)
     return OutcomeSection(
         outcome=outcome,
         num_blank=int(((runs["status"] == "completed") & runs[outcome.name].isna()).sum()),
         answers=[sentences.decision_sentence(effect, None, tells_cost=False) for effect in effects],
         effects=tables.effects_table(effects),
         simple_effects=tables.effects_table(simple) if simple else "",
-        pictures=_draw_figures(table, outcome, effects, folder, f"{slug}-{number}" if number else slug),
+        pictures=_draw_figures(table, outcome, effects, folder, number),
         tests=tables.tests_table(effects, []),
         pairing=sentences.pairing_sentence(effects) or "",
     )
 
 
 def _draw_figures(
-    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, prefix: str
+    table: Table, outcome: Outcome, effects: Sequence[Effect], folder: FigurePath, number: int
 ) -> list[Picture]:
+    """Draw the figures of one outcome; the number keeps the names of files distinct."""
+    prefix = f"{file_name(outcome.name)}-{number}" if number else file_name(outcome.name)
     design, runs = table.design, table.runs
     title, drawn = escape_markdown(outcome.title), []
     known = [effect for effect in effects if math.isfinite(effect.estimate.value)]

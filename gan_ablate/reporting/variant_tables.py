@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from gan_ablate.design.gan import Loss, Penalty
 
 
-def variants_table(summary: pd.DataFrame) -> str:
+def variants_table(summary: pd.DataFrame, *, has_intervals: bool = True) -> str:
     """Tabulate the scores, speed, time and divergences of every variant.
 
     Args:
         summary: from ``GridResults.summary``.
+        has_intervals: whether scores have intervals and spreads.
     """
     is_scored = bool(summary["fid"].notna().any())
     rows = []
@@ -36,9 +37,9 @@ def variants_table(summary: pd.DataFrame) -> str:
         if is_scored:
             fewest = row["classes_covered_fewest"]
             scores = [
-                _interval_text(row, "fid"),
-                _percent(row["fid_spread"]),
-                _interval_text(row, "kid"),
+                _interval_text(row, "fid") if has_intervals else number(row["fid"]),
+                _percent(row["fid_spread"] if has_intervals else math.nan),
+                _interval_text(row, "kid") if has_intervals else number(row["kid"]),
                 number(row["fid_batch_stats"]),
                 "–" if pd.isna(fewest) else f"{fewest:.0f}",
             ]

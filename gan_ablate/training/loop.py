@@ -85,16 +85,16 @@ def train(
         config: the run.
         images: (N, C, S, S) uint8 training images, on the device that trains.
         on_measurement: called with every row of the history.
-        on_snapshot: called with the step, the generator and the timer, before the first step and then
-            after each of ``sheet_steps``, the last of which is the end. It leaves the generator as it was, and
-            returns whether what it drew was finite.
+        on_snapshot: called with the step, the generator and the timer, before the first step and then after each of
+            ``sheet_steps``, the last of which is the end, and of ``oscillation_steps``. It leaves the generator as it
+            was, and returns whether what it drew was finite.
         labels: (N,) int64 the images' classes, on the same device; only conditional runs need them.
         checkpoints: where states are kept; without, none are.
     """
     trainer = Trainer(config, images, labels)
     take_step = choose_step(trainer)
     timer = StepTimer(images.device)
-    snapshots = config.sheet_steps
+    snapshots = config.sheet_steps | config.oscillation_steps
     state = None if checkpoints is None else checkpoints.load()
     if state is None:
         step, history = 0, list[Measurement]()

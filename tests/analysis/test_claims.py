@@ -290,6 +290,20 @@ def test_secondary_evidence_does_not_change_the_verdict() -> None:
     assert (beside.effect.outcome.name, beside.verdict) == ("oscillation", "inconclusive")
 
 
+def test_verdict_on_an_average_of_effects_that_differ_depends() -> None:
+    """Smoothing harms without batch norm, and does nothing beside it: no verdict on the average is given."""
+
+    def fid(variant: Variant, seed: int) -> float:
+        is_harmed = variant.levels == {"batch_norm": "off", "label_smoothing": "on"}
+        return 20 * math.exp(0.5 * is_harmed + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
+
+    verdicts = make_results(plan(load_grid("bn_label_smooth")), fid).verdicts
+    (smoothing,) = [one for one in verdicts.claim_verdicts if one.claim.id == "C9"]
+    assert smoothing.verdict == "depends"
+    assert [simple.decision for simple in smoothing.simple] == ["negligible", "higher"]
+    assert [finding.verdict for finding in smoothing.decisive] == ["refuted"]
+
+
 COLUMNS = [
     "outcome", "scale", "effect", "within", "interaction", "decision", "basis", "value_bound", "percent_change",
     "percent_change_low", "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high",

@@ -12,7 +12,9 @@ import pytest
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.trajectories import (
+    Standing,
     Trajectory,
+    count_standing,
     find_unconverged,
     follow_effects,
     tabulate_curves,
@@ -277,3 +279,22 @@ def test_last_point_is_not_told_where_the_final_scores_decide_otherwise() -> Non
     final = trajectory.effects[0]
     told = trajectory_sentence(trajectory, final, " (on 2,048 images)")
     assert told == f"**dropout channels-25** lowers FID until step {STEPS[1]}, but not at the end (on 2,048 images)."
+
+
+def test_decisions_are_looked_at_again_after_so_many_times_as_many_steps() -> None:
+    turning = trajectory_of(dict(zip(STEPS, (0.7, 0.7, 0.0, -0.3, -0.3), strict=True)), 0.002)
+    assert [effect.decision for effect in turning.effects] == ["higher", "higher", "negligible", "lower", "lower"]
+    # 300 → 600 and 600 → 1,200; twice 900 steps is beyond the last point.
+    assert count_standing([turning], 2) == {True: Standing(2, 1, 1), False: Standing()}
+    assert count_standing([turning, turning], 2)[True] == Standing(4, 2, 2)
+    assert count_standing([turning], 5 / 3) == {True: Standing(1, 0, 1), False: Standing(1, 0, 1)}
+    assert count_standing([turning], 7) == {True: Standing(), False: Standing()}
+
+
+def test_an_inconclusive_decision_is_neither_looked_at_nor_another_one() -> None:
+    steady = trajectory_of(dict.fromkeys(STEPS, 0.7), 0.002)
+    test = dataclasses.replace(steady.effects[1].test, is_rejected=False)
+    unsure = dataclasses.replace(steady.effects[1], margin=1e-9, test=test)
+    assert unsure.decision == "inconclusive"
+    fading = dataclasses.replace(steady, effects=(steady.effects[0], unsure, *steady.effects[2:]))
+    assert count_standing([fading], 2)[True] == Standing(1, 0, 0)

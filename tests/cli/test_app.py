@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -47,6 +48,33 @@ def test_a_folder_below_a_file_cannot_be_written_to(
     assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--out", "file/results") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--out file/results: cannot be written to" in line
+
+
+def test_report_links_the_study_that_beside_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_figures: None
+) -> None:
+    for out, steps in (("short", 99), ("long", 999), ("longest", 9999)):
+        save_runs(Store(Path(out)), plan(load_grid("beta1"), steps=steps), lambda _, seed: 20.0 + seed)
+    assert call(monkeypatch, "report", "--out", "short", "--beside", "long", "--beside", "longest") == 0
+    assert capsys.readouterr().err == ""
+    page = Path("short/report.md").read_text("utf-8")
+    assert "[long](../long/report.md)" in page
+    assert "[longest](../longest/report.md)" in page
+    assert call(monkeypatch, "report", "--out", "short", "--beside", "none") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == ("gan-ablate: --beside none: no grid was run into this folder; valid: another results folder")
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "train", "list", "report", "cite", "judge", "score", "archive", "status", "verify",
+                "clean", "sample"]
+)  # fmt: skip
+def test_help_describes_each_option_in_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert call(monkeypatch, command, "--help") == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert re.findall(r"[Aa]s for \w+|likewise|[Ss]ee run", words) == []
 
 
 @pytest.mark.slow

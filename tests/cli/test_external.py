@@ -69,12 +69,22 @@ def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     lines = [f"{bn},{seed},{20 + seed + 9 * (bn == 'off')}" for seed in range(6) for bn in ("on", "off")]
     Path("runs.csv").write_text("\n".join(["bn,run,fid", *lines]))
     options = ("--factor", "bn", "--seed", "run", "--margin", "5 %", "--baseline", "bn=off", "--title", "Mine")
-    assert call(monkeypatch, "judge", "runs.csv", *options, "--figures", "pdf") == 0
+    assert call(monkeypatch, "judge", "runs.csv", *options) == 0
     assert capsys.readouterr().out == "Report: judged/report.md\n"
     page = Path("judged/report.md").read_text()
     assert page.startswith("# Mine\n\nLowers FID: **bn on** -")
     assert "Margin of ratios: 5 %" in page
-    assert Path("judged/fid-effects.pdf").is_file()
+    assert Path("judged/fid-effects.png").is_file()
+
+
+def test_figures_of_a_judged_table_for_papers_are_pdfs_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{bn},{seed},{20 + seed + 9 * (bn == 'off')}" for seed in range(3) for bn in ("on", "off")]
+    Path("runs.csv").write_text("\n".join(["bn,seed,fid", *lines]))
+    assert call(monkeypatch, "judge", "runs.csv", "--factor", "bn", "--figures", "pdf") == 0
+    assert capsys.readouterr().out == "Figures for papers: judged/*.pdf\n"
+    assert sorted(path.name for path in Path("judged").iterdir()) == ["fid-effects.pdf", "fid-runs.pdf"]
 
 
 @pytest.mark.parametrize(

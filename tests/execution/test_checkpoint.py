@@ -77,6 +77,25 @@ def test_a_run_in_pieces_leaves_the_record_of_one_in_one_go(tmp_path: Path, num_
 
 
 @pytest.mark.slow
+def test_oscillation_is_measured_over_the_last_half_and_survives_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan_ablate.design.run_fields.OSCILLATION_POINTS", 4)
+    monkeypatch.setattr("gan_ablate.design.run_fields.MIN_OSCILLATION_GAP", 3)
+    config = make_config(**SMALL)
+    whole = execute(config, make_context(tmp_path / "whole"), lambda _: None)
+    pieces = execute_in_pieces(config, make_context(tmp_path / "pieces"), 7)
+    assert untimed(pieces) == untimed(whole)
+    assert whole.scoring is not None
+    assert whole.scoring.oscillation_steps == [15, 20, 25, 30]
+    assert whole.scoring.oscillation_samples == 256
+    assert len(set(whole.scoring.oscillation_fid)) == 4
+    assert [path.name for path in Store(tmp_path / "whole").sample_grids(config.run_id)] == [
+        "step-000000.png", "step-000010.png", "step-000020.png", "step-000030.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_times_of_pieces_add_up(tmp_path: Path) -> None:
     config = make_config(**SMALL)
     record = execute_in_pieces(config, make_context(tmp_path), 10)
@@ -154,7 +173,8 @@ def test_checkpoints_that_take_long_are_rarer(tmp_path: Path, monkeypatch: pytes
     """One that takes two seconds is not made again before a hundred have gone by."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    observer = SimpleNamespace(curve_steps=[], curve_train_sec=[], curve_fid=[], curve_sec=0.0)
+    curve: dict[str, list[float]] = {"curve_steps": [], "curve_train_sec": [], "curve_fid": []}
+    observer = SimpleNamespace(**curve, oscillation_steps=[], oscillation_fid=[], curve_sec=0.0)
     config = make_config(steps=1_000)
     keeper: Any = checkpoint_module.RunCheckpoints(
         config, store=Store(tmp_path), observer=observer, origin={}, is_scored=True,  # type: ignore[arg-type]

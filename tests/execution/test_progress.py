@@ -117,7 +117,9 @@ class Output:
         self.pages.append(page)
 
 
-def test_a_notebook_sees_one_bar_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def outputs(monkeypatch: pytest.MonkeyPatch) -> list[Output]:
+    """Stand in for a notebook, and keep its outputs."""
     outputs: list[Output] = []
 
     def display(*_: object, **options: object) -> Output | None:
@@ -129,6 +131,10 @@ def test_a_notebook_sees_one_bar_that_is_replaced(monkeypatch: pytest.MonkeyPatc
     ipython = SimpleNamespace(display=SimpleNamespace(HTML=str, display=display))
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    return outputs
+
+
+def test_a_notebook_sees_one_bar_that_is_replaced(monkeypatch: pytest.MonkeyPatch, outputs: list[Output]) -> None:
     monkeypatch.setattr(progress_module, "NOTEBOOK_EVERY_SEC", -1.0)
     show(Console(force_jupyter=True, width=100))
     (output,) = outputs
@@ -156,6 +162,29 @@ def test_a_terminal_sees_how_far_the_preparations_are() -> None:
         display._bar.refresh()
     assert "Timing [steps]" in output.getvalue()
     assert "3/7" in output.getvalue()
+
+
+def test_a_notebook_sees_how_far_the_preparations_are(outputs: list[Output]) -> None:
+    with PhaseDisplay(Console(force_jupyter=True, width=100)) as display:
+        display.preparing("Timing [steps]", 0, 7)
+        display.preparing("Timing [steps]", 3, 7)  # less than half a second later
+        display.preparing("Timing [steps]", 7, 7)
+        display.preparing("Loading mnist", 0, 1)
+    (output,) = outputs
+    assert ["Timing [steps]" in page for page in output.pages] == [True, True, False, False]
+    assert ["0/7" in output.pages[0], "7/7" in output.pages[1], "Loading mnist" in output.pages[2]] == [True] * 3
+    assert output.pages[-1] == ""
+
+
+def test_a_notebook_s_runs_follow_its_preparations(outputs: list[Output]) -> None:
+    with display_on(Console(force_jupyter=True, width=100), num_done=3) as display:
+        display.preparing("Timing steps", 0, 7)
+        display.started(CONFIG)
+        display.preparing("Timing steps", 1, 7)
+    preparations, runs = outputs
+    assert "Timing steps" in preparations.pages[0]
+    assert preparations.pages[1:] == [""]
+    assert len(runs.pages) == 1
 
 
 @pytest.mark.parametrize(("step", "share"), [(50, 0.5), (100, 0.95)])

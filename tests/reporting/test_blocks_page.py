@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,13 @@ def test_effect_that_turns_between_blocks_is_told_first_and_has_no_average(page:
         "beta1 0.9": ("yes", True),
         "beta1 0.0": ("no", False),
     }
+
+
+def test_words_in_table_heads_lead_to_their_definitions(page: BlocksPage) -> None:
+    (head,) = [line for line in page.markdown.splitlines() if line.startswith("| [effect]")]
+    for words, heading in (("effect", "effects"), ("differs?", "blocks"), ("average", "blocks")):
+        assert f"[{words}](../methods.md#{heading})" in head
+    assert re.search(r"\[difference, [^|]+\]\(\.\./methods\.md#blocks\)", head)
 
 
 def test_seeds_of_each_block_are_told_and_those_that_all_have(page: BlocksPage) -> None:

@@ -11,12 +11,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from gan_ablate import judge
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
+from tests.reporting.conftest import replace_figures
 from tests.synthetic import save_runs
 
 CHROMIUM = next(
@@ -99,6 +102,22 @@ def test_it_is_whole_and_can_be_read(page: Path, tmp_path: Path, width: int, is_
     assert seen["dark"] is is_dark
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A report with a page on blocks, and a page on a table of runs, without figures."""
+    out = tmp_path_factory.mktemp("others")
+    fid = [20.0, 10.2, 22.0, 10.9, 21.0, 10.4]
+    runs = pd.DataFrame({"lr": ["1e-4", "2e-4"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": fid})
+    with pytest.MonkeyPatch.context() as patched:
+        replace_figures(patched)
+        for dataset in ("mnist-10k", "fashion-mnist"):
+            planned = plan(load_grid("beta1"), seeds=3, dataset=dataset)
+            save_runs(Store(out), planned, lambda _, seed: 20.0 + seed)
+        write_report(out)
+        judge(runs, factors=["lr"], out=out / "judged")
+    return {"blocks": out / "report.html", "user": out / "judged" / "report.html"}
+
+
 LAND = """
 <script>addEventListener("load", () => setTimeout(() => {
   const target = document.getElementById(location.hash.slice(1));
@@ -126,14 +145,29 @@ def land(page: Path, folder: Path, anchor: str, width: int = 1000) -> dict[str, 
     return answer
 
 
+def list_contents(page: Path) -> list[tuple[str, str]]:
+    nav = page.read_text("utf-8").partition("</nav>")[0]
+    return re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', nav)
+
+
 def test_a_link_of_the_contents_lands_on_its_heading(page: Path, tmp_path: Path) -> None:
-    contents = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', page.read_text("utf-8"))
+    contents = list_contents(page)
     assert len(contents) > 4
     for anchor, title in (contents[0], contents[1], contents[-2], contents[-1]):
         seen = land(page, tmp_path, anchor)
         assert seen["text"].strip() == html.unescape(title)
         assert seen["is_open"]
         assert 0 <= seen["top"] < seen["window"] - seen["height"]
+
+
+@pytest.mark.parametrize("kind", ["blocks", "user"])
+def test_contents_of_other_pages_land(others: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    contents = list_contents(others[kind])
+    anchor, title = next((a, words) for a, words in contents if "blocks" in a or kind == "user")
+    seen = land(others[kind], tmp_path, anchor)
+    assert seen["text"].strip() == html.unescape(title)
+    assert seen["is_open"]
+    assert 0 <= seen["top"] < seen["window"] - seen["height"]
 
 
 def test_a_word_in_a_table_head_lands_on_its_definition(page: Path, tmp_path: Path) -> None:

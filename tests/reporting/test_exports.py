@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import math
 import re
 import shutil
@@ -18,6 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from PIL import Image
 
+from gan_ablate import judge
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
@@ -245,6 +247,39 @@ def test_the_contents_list_leads_to_the_front_s_sections_and_to_every_page(page:
     assert links[:3] == ["#report--a-table", "#report--the-end-1--2", "#grid-report"]
     anchors = [attrs["id"] for attrs in page.all("h2")]
     assert len(set(anchors)) == len(anchors) == 3
+
+
+def find_lost_links(page: str) -> list[str]:
+    """Find links of a page that lead nowhere, and those of its contents that do not lead to their words."""
+    contents = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', page.partition("</nav>")[0])
+    assert contents
+    lost = [link for link in re.findall(r'href="#([^"]+)"', page) if f'id="{link}"' not in page]
+    for anchor, words in contents:
+        behind = re.search(rf'<(?:section id="{anchor}">\s*<h1>|h2 id="{anchor}">)(.*?)</h[12]>', page, re.DOTALL)
+        if behind is None or html.unescape(re.sub("<[^>]+>", "", behind[1])) != html.unescape(words):
+            lost.append(anchor)
+    return lost
+
+
+def test_contents_of_the_example_lead_to_headings_of_front_and_titles_of_all_pages(example: Path) -> None:
+    page = (example / "report.html").read_text("utf-8")
+    places = re.findall(r'<li><a href="#([^"]+)">', page.partition("</nav>")[0])
+    assert any(place.startswith("report--") for place in places)
+    assert any(place.endswith("-blocks-report") for place in places)
+    assert places[-1] == "methods"
+    assert find_lost_links(page) == []
+
+
+def test_contents_of_a_page_on_a_table_lead_to_its_headings(tmp_path: Path, no_figures: None) -> None:
+    fid = [20.0, 10.2, 22.0, 10.9, 21.0, 10.4]
+    runs = pd.DataFrame({"lr": ["1e-4", "2e-4"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": fid, "f-score": fid})
+    judge(runs, factors=["lr"], outcomes=["fid", "f-score:higher"], out=tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert len(re.findall(r'<li><a href="#report--', page)) == 4
+    assert find_lost_links(page) == []
+    heading = re.search(r'<h2 id="report--files">', page)
+    assert heading is not None
+    assert find_lost_links(page.replace(heading[0], "<h2>")) == ["report--files", "report--files"]
 
 
 def test_a_wide_table_scrolls_in_a_box_of_its_own(page: Rendered) -> None:

@@ -50,11 +50,11 @@ def test_front_page_of_the_example_is_golden(example: Path) -> None:
 def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     page = make_front(make_factorial(batch_norm_halves))
     (avoided,) = page.ranking["Avoid"]
-    assert avoided.startswith("batch norm off rather than on: +99.9 % [")
+    assert avoided.startswith("**batch norm** off rather than on: +99.9 % [")
     assert avoided.endswith("] on average over label smoothing, 5 seeds")
     assert page.ranking["Use"] == []
     (indifferent,) = page.ranking["Does not matter"]
-    assert indifferent.startswith("label smoothing on rather than off: ")
+    assert indifferent.startswith("**label smoothing** on rather than off: ")
     assert (page.default, page.datasets, page.steps) == ("`dcgan-28`", "mnist-10k", "after 1,500 steps")
     assert page.baseline is not None
     assert page.baseline[0] == "The default (batch norm on, label smoothing off)"
@@ -64,10 +64,11 @@ def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     assert scoring == "Scored with digits features of 10,000 images of mnist-10k at 28×28, after 1,500 steps"
     (row,) = [line for line in table.splitlines() if line.startswith("| C2")]
     variants = [variant.strip() for variant in row.split("|")[1:-1]]
-    assert variants[:2] == ["C2: Batch norm steadies training so that samples get better", "**supported**"]
+    claim = "C2: Batch norm steadies training so that samples get better (on average over label smoothing)"
+    assert variants[:2] == [claim, "**supported**"]
     assert variants[2] == "FID"
-    assert re.fullmatch(r"batch norm off \+99\.9 % \[.+\] on average over label smoothing", variants[3])
-    assert variants[4:] == ["5 seeds", "[see](bn_label_smooth/report.md)"]
+    assert re.fullmatch(r"batch norm off \+99\.9 % \[.+\]", variants[3])
+    assert variants[4:] == ["5 seeds", "[grid](bn_label_smooth/report.md)"]
 
 
 def batch_norm_on(seed: int) -> float:
@@ -85,22 +86,29 @@ def test_front_page_of_seven_grids_is_short_and_its_tables_narrow() -> None:
     text = make_front(*(make_results(plan(load_grid(grid)), alike) for grid in grids)).markdown
     assert len(text.splitlines()) <= 150
     assert all(line.count("|") <= 7 for line in text.splitlines())
-    assert text.count("[see]") == 6
+    assert text.count("[grid]") == 6
 
 
-def test_effect_that_two_grids_share_is_ranked_once_where_it_is_surer() -> None:
-    """Both grids have β1 0.9, of the same runs; the one with fewer effects beside it has the narrower interval."""
+def test_effect_that_two_grids_share_is_ranked_once_where_a_claim_rests_on_it() -> None:
+    """Both grids have β1 0.9, of the same runs; the interval is that of the grid whose claim rests on it."""
 
     def steep(variant: Variant, seed: int) -> float:
         error = 0.01 * math.sin(7 * seed + sum(map(ord, str(variant.config.run_id))))
         return 20 * math.exp(0.1 * seed + error + 0.4 * (variant.trained.beta1 == 0.9))
 
-    alone, among_many = (make_results(plan(load_grid(grid)), steep) for grid in ("beta1", "essentials"))
-    lines = [line for lines in make_front(alone, among_many).ranking.values() for line in lines]
-    (line,) = [line for line in lines if line.startswith("beta1 0.9 rather than 0.5")]
-    (effect,) = [effect for effect in alone.verdicts.effects("fid") if effect.name == "beta1 0.9"]
-    low, high = (f"{100 * math.expm1(end):+.1f}" for end in (effect.adjusted.low, effect.adjusted.high))
-    assert f"[{low}, {high}]" in line
+    claim = Claim(sentence="It is worse", levels=[{"beta1": "0.9"}], direction="higher")
+    grid = load_grid("beta1")
+    alone = make_results(plan(grid.model_copy(update={"claims": []})), steep)
+    claimed = make_results(plan(load_grid("essentials").model_copy(update={"claims": [claim]})), steep)
+    for shown, grids in (
+        (alone, (alone, make_results(plan(load_grid("essentials")), steep))),
+        (claimed, (alone, claimed)),
+    ):
+        lines = [line for lines in make_front(*grids).ranking.values() for line in lines]
+        (line,) = [line for line in lines if line.startswith("**beta1** 0.9 rather than 0.5")]
+        (effect,) = [effect for effect in shown.verdicts.effects("fid") if effect.name == "beta1 0.9"]
+        low, high = (f"{100 * math.expm1(end):+.1f}" for end in (effect.adjusted.low, effect.adjusted.high))
+        assert f"[{low}, {high}]" in line
 
 
 def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -> None:
@@ -109,7 +117,7 @@ def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -
         return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
 
     page = make_front(make_factorial(fid))
-    (told,) = [line for line in page.ranking["Depends"] if line.startswith("batch norm off rather than on: ")]
+    (told,) = [line for line in page.ranking["Depends"] if line.startswith("**batch norm** off rather than on: ")]
     assert re.search(
         r"on average over label smoothing, 5 seeds; with label smoothing off \+.+, higher; with label smoothing on "
         r"-.+, lower",
@@ -126,16 +134,15 @@ def test_effect_inconclusive_on_average_does_not_depend_without_an_interaction()
 
     ranking = make_front(make_factorial(fid)).ranking
     assert ranking["Depends"] == []
-    (told,) = [line for line in ranking["Not known yet"] if line.startswith("label smoothing on rather than off: ")]
+    (told,) = [line for line in ranking["Not known yet"] if line.startswith("**label smoothing** on rather than off: ")]
     assert " on average over batch norm, 5 seeds" in told
     assert "with batch norm on" not in told
 
 
 def test_smoke_runs_alone_rank_nothing() -> None:
-    page = make_front(make_factorial(batch_norm_halves, budget="smoke"))
+    page = make_front(make_factorial(batch_norm_halves, budget="smoke"), has_figure=False)
     assert (page.ranking, page.verdicts, page.unjudged, page.falling, page.baseline) == ({}, [], "", "", None)
-    heading, _, sentence, _, second = page.markdown.splitlines()[:5]
-    assert (heading[:2], sentence, second) == ("# ", f"**{SMOKE_WARNING}**", "## What a longer run would show")
+    assert re.fullmatch(rf"# .+\n\n\*\*{SMOKE_WARNING}\*\*\n", page.markdown)
     assert not re.search(r"\*\*Use|would settle|collapsed", page.markdown)
 
 
@@ -148,12 +155,14 @@ def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_basel
         lambda variant, seed: 20 * math.exp(worse.get(variant.levels["dropout"], 0) + seed / 99),
     )
     lines = [line for lines in make_front(results).ranking.values() for line in lines]
-    (line,) = [line for line in lines if line.startswith("dropout rather than none: elements-50")]
-    assert line.index("elements-50 +82") < line.index(" · elements-30 +49")
+    (line,) = [line for line in lines if line.startswith("**dropout** rather than none: 50 % of elements")]
+    assert line.index("50 % of elements +82") < line.index(" · 30 % of elements +49")
     rows: list[str] = []
-    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(name for name, _, _ in groups[0][1]))
+    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(row.name for row in groups[0][1]))
     draw_front({"dropout": results}, {"dropout": "Dropout"}, FigurePath(tmp_path / "x.png"))
-    assert rows == ["dropout channels-25 (vs none)", "dropout elements-30 (vs none)", "dropout elements-50 (vs none)"]
+    assert rows == [
+        f"dropout {words} (vs none)" for words in ("25 % of channels", "30 % of elements", "50 % of elements")
+    ]
 
 
 def test_figure_leaves_smoke_runs_out_where_there_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +174,46 @@ def test_figure_leaves_smoke_runs_out_where_there_are_others(tmp_path: Path, mon
     }
     assert draw_front(results, {"beta1": "Long", "dropout": "Smoke"}, FigurePath(tmp_path / "x.png"))
     assert titles == ["Long"]
+    assert not draw_front({"dropout": results["dropout"]}, {"dropout": "Smoke"}, FigurePath(tmp_path / "x.png"))
+
+
+def lose_all_classes(record: Record) -> dict[str, object]:
+    scoring, final = scoring_of(record)
+    final = final.model_copy(update={"class_counts": (final.num_samples, *[0] * 9)})
+    return {"scoring": scoring.model_copy(update={"final": final})}
+
+
+def test_smoke_page_is_linked_without_saying_so_twice() -> None:
+    class Stub(Page):
+        template = "unfinished_grid_page.md.j2"
+
+    pages = [Stub(title=f"Grid {n}", path=f"{n}/report.md", sentences=[SMOKE_WARNING]) for n in (1, 2)]
+    results = make_factorial(batch_norm_halves, budget="smoke")
+    text = make_front_page({results.name: results}, {results.name: ""}, pages, [], has_figure=False).markdown
+    assert text.count(SMOKE_WARNING) == 1
+    assert text.endswith("[Grid 1](1/report.md), [Grid 2](2/report.md).\n")
+
+
+def test_row_of_the_figure_that_compares_collapsed_runs_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[effect_plots.FrontRow] = []
+    monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(groups[0][1]))
+    worse = planted("collapse", {"mode-seeking": 0.5, "lr-5e-5": 0.5})
+    for results, words in ((worse, ""), (change_records(worse, lose_all_classes), ", collapsed")):
+        rows.clear()
+        draw_front({"collapse": results}, {"collapse": "Collapse"}, FigurePath(tmp_path / "x.png"))
+        (seeking,) = [row for row in rows if row.name.startswith("remedy for collapse mode seeking (vs none)")]
+        assert (seeking.effect.decision, seeking.name.split(")")[1]) == ("higher", words)
+        assert seeking.decides_nothing == bool(words)
+
+
+def test_verdict_on_collapsed_runs_says_that_they_still_collapse() -> None:
+    page = make_front(change_records(planted("collapse", {"WGAN": 0.5}), lose_all_classes))
+    ((_, table),) = page.verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C13")]
+    assert row.count("; 5 of 5 runs still collapsed") == 5
+    assert page.ranking["Not known yet"][0].endswith("; C13 rests on class divergence instead")
 
 
 def test_verdicts_scored_differently_share_no_table() -> None:
@@ -261,10 +310,10 @@ def test_remedy_that_only_repairs_its_own_start_is_not_to_be_used() -> None:
     penalties = planted("penalties", {"R1": math.log(20 / 30), "spectral-norm": math.log(15 / 30)}, fid=30.0)
     page = make_front(planted("beta1", {}), planted("dropout", {}), penalties)
     (repaired,) = page.ranking["Helps a weaker start"]
-    assert repaired.startswith("stabiliser R1 rather than none, from `discriminator.norm = none` (FID 33.")
+    assert repaired.startswith("**stabiliser** R1 rather than none, from `discriminator.norm = none` (FID 33.")
     assert re.search(r"-33\.. % \[.+\] to FID 22, 5 seeds", repaired)
     (used,) = page.ranking["Use"]
-    assert used.startswith("stabiliser spectral norm rather than none, from `discriminator.norm = none` (FID 33.")
+    assert used.startswith("**stabiliser** spectral norm rather than none, from `discriminator.norm = none` (FID 33.")
     assert page.baseline is not None
     assert page.baseline[0] == "The default (which most grids share)"
     assert "A line that starts elsewhere says so." in page.markdown
@@ -288,11 +337,13 @@ def test_verdict_names_outcome_start_and_average() -> None:
     header, rows = cells[0], {row[1].split(":")[0]: row for row in cells[2:]}
     outcome, change = header.index("outcome"), header.index("measured change")
     assert rows["C13"][outcome] == "class divergence"
-    assert rows["C13"][change].startswith("remedy for collapse: larger-batch ")
-    assert rows["C13"][change].endswith(", from `mlp`")
+    assert rows["C13"][change].startswith("remedy for collapse: a batch of 256 ")
+    assert rows["C13"][1].endswith("cure collapse (from `mlp`)")
     assert rows["C2"][outcome] == "FID"
-    assert "from" not in rows["C2"][change]
-    assert rows["C9"][change].endswith("on average over batch norm")
+    assert "from" not in rows["C2"][1]
+    assert rows["C9"][1].endswith("(on average over batch norm)")
+    assert "[class divergence](methods.md#class-divergence): how unevenly" in page.outcomes_note
+    assert "[FID]" not in page.outcomes_note
 
 
 def test_verdicts_after_other_numbers_of_steps_name_theirs() -> None:
@@ -300,7 +351,7 @@ def test_verdicts_after_other_numbers_of_steps_name_theirs() -> None:
     ((scoring, table),) = page.verdicts
     assert scoring.endswith("at 28×28")
     (avoid,) = page.ranking["Avoid"]
-    assert avoid.startswith("beta1 0.9 rather than 0.5, after 1,500 steps: ")
+    assert avoid.startswith("**beta1** 0.9 rather than 0.5, after 1,500 steps: ")
     assert page.steps == "after 1,500 or 3,000 steps"
     assert [("1,500 steps" in line, "3,000 steps" in line) for line in table.splitlines()[2:]] == [
         (True, False),
@@ -331,21 +382,35 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
         planted("beta1", {"0.9": 0.3}, steps=6_000),
     ]
     page = make_front(*short, others=[OtherStudy("study-6000", "../study-6000/report.md", long)])
-    assert "The same questions after 6,000 steps: [study-6000](../study-6000/report.md)." in page.markdown
+    assert (
+        "- **Longer training** (after 6,000 steps, [study-6000](../study-6000/report.md)) differs in" in page.markdown
+    )
+    ((_, _, (default, *changes)),) = page.changes
+    assert re.fullmatch(r"\*\*the default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
+    (dropout,) = changes
+    told = dropout.removeprefix("**dropout** ").split(" · ")
+    assert told == [
+        "50 % of elements: higher (+36 %) → negligible (+1 %)",
+        "25 % of channels: higher (+22 %) → lower (-18 %)",
+    ]
     (depends,) = page.ranking["Depends"]
-    assert re.search(r"channels-25 \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
-    assert "elements-50" in depends  # all that is known of dropout stands in one place
+    assert re.search(r"25 % of channels \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
+    assert "50 % of elements" in depends  # all that is known of dropout stands in one place
     (avoid,) = page.ranking["Avoid"]
-    assert re.fullmatch(r"beta1 0\.9 rather than 0\.5: \+49.+, 5 seeds; \+35\.. % \[.+\] at 6,000 steps", avoid)
+    assert re.fullmatch(r"\*\*beta1\*\* 0\.9 rather than 0\.5: \+49.+, 5 seeds; \+35\.. % \[.+\] at 6,000 steps", avoid)
     ((_, table),) = page.verdicts
     (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
-    assert re.search(r"channels-25 \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)
+    assert re.search(r"25 % of channels \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)
+    refuted = "**refuted** for 25 % of channels and 50 % of elements at 1,500 steps"
+    assert f"| {refuted}; **supported** for 25 % of channels at 6,000 steps |" in row
 
 
 def test_levels_are_told_by_their_labels() -> None:
     page = make_front(planted("normalisation", {"G-only": 0.5}))
     (line,) = page.ranking["Avoid"]
-    assert line.startswith("batch norm layers only in G rather than on all layers but G's last and D's first: ")
+    assert line.startswith(
+        "**batch norm layers** only in G, none in D rather than on all layers but G's last and D's first: "
+    )
 
 
 def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
@@ -358,5 +423,5 @@ def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
         lines = [
             line for of in make_front(here, others=[OtherStudy("other", "x", [there])]).ranking.values() for line in of
         ]
-        (told,) = [line for line in lines if line.startswith("batch norm off")]
+        (told,) = [line for line in lines if line.startswith("**batch norm** off")]
         assert re.search(words, told)

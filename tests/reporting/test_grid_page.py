@@ -64,10 +64,29 @@ def test_numbers_are_those_of_runs_csv_and_of_the_records() -> None:
     assert dict(zip(runs["run_id"], runs["fid"], strict=True)) == of_records
 
 
-def test_front_page_shows_the_question_of_a_grid() -> None:
-    """Its effects stand in the ranking, once."""
+def test_front_page_only_links_a_grid_with_effects() -> None:
+    """They stand in the ranking, once."""
+    assert write_factorial(batch_norm_halves).sentences == []
+
+
+def test_answers_have_the_adjusted_interval_and_say_over_what_they_average() -> None:
     page = write_factorial(batch_norm_halves)
-    assert page.sentences == [load_grid("bn_label_smooth").question]
+    effect = page.results.verdicts.effects("fid")[0]
+    low, high = 100 * np.expm1([effect.adjusted.low, effect.adjusted.high])
+    told = re.match(
+        r"\*\*batch norm off\*\* raises FID: \+99.9 % \[(.+), (.+)\] on average over label", page.answers[0]
+    )
+    assert told is not None
+    assert [float(end) for end in told.groups()] == pytest.approx([low, high], rel=1e-3)
+    assert "95 % interval" not in " ".join(page.answers)
+    assert "A main effect is the average over the levels of the other factors." in page.markdown
+
+
+def test_effect_that_compares_collapsed_runs_decides_nothing() -> None:
+    results = make_results(plan(load_grid("beta1")), lambda variant, seed: 20.0 * (1 + len(variant.label)) + seed / 9)
+    page = write_page(change_records(results, lose_all_classes))
+    told = "FID decides nothing where most runs collapsed, with the level and without it: **beta1 0.0**, **beta1 0.9**."
+    assert told in page.answers
 
 
 def test_smoke_run_answers_nothing() -> None:
@@ -76,10 +95,14 @@ def test_smoke_run_answers_nothing() -> None:
     collapsed = change_records(results, lose_all_classes)
     page = write_page(collapsed)
     assert page.answers == page.sentences == page.warnings == [SMOKE_WARNING]
-    assert page.verdicts == ""
+    assert (page.verdicts, page.effects, page.simple_effects, page.tests, page.stability) == ("",) * 5
     text = page.markdown
-    assert text.index(SMOKE_WARNING) < text.index("what a longer run would show") < text.index("## Effects on FID")
-    assert not re.search(r"would settle|runs collapsed|## Answers", text)
+    headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    assert [heading.split(",")[0] for heading in headings] == ["Variants", "What a step costs", "Setup"]
+    assert not re.search(r"would settle|settled at|collapsed|negligible|inconclusive|effects\.|spread over", text)
+    table = page.variants.splitlines()
+    assert all("[" not in row for row in table)
+    assert float(table[2].split("|")[2]) == pytest.approx((20 * 21 * 22 * 23) ** 0.25, rel=5e-3)
 
 
 def lose_all_classes(record: Record) -> dict[str, object]:
@@ -124,7 +147,7 @@ def test_effect_within_its_interval_is_not_called_one() -> None:
     answers = write_factorial(
         lambda variant, seed: 30 * math.exp(0.3 * math.sin(5 * seed + 3 * len(variant.label)))
     ).answers
-    assert any(answer.startswith("**batch norm off** does not matter: FID 0 %") for answer in answers)
+    assert any(answer.startswith("**batch norm off** does not matter: FID ") for answer in answers)
     interaction = "**batch norm off × label smoothing on**: whether they interact"
     assert any(answer.startswith(interaction) for answer in answers)
     assert not any("lowers FID" in answer for answer in answers)

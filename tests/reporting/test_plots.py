@@ -19,8 +19,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from gan_ablate.analysis.allocation import replay_looks
+from gan_ablate.analysis.user_table import read_table
 from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
+from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import Variant, plan
 from gan_ablate.errors import UserError
 from gan_ablate.reporting import grid_figures
@@ -29,6 +31,7 @@ from gan_ablate.reporting.plots import FigurePool, quality, style, training
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.style import FigurePath, Style
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
+from gan_ablate.reporting.user_page import write_user_page
 from tests.synthetic import make_results
 
 
@@ -96,6 +99,14 @@ def test_a_logarithmic_axis_has_round_ticks_inside_its_range(low: float, high: f
     assert 3 <= len(ticks) <= 9
     assert all(low <= tick <= high for tick in ticks)
     assert ticks == sorted(set(ticks))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(18.2, 21.8, [19, 20, 21]), (18.2, 19.9, [18.5, 19, 19.5]), (101.1, 101.9, [101.2, 101.4, 101.6, 101.8])],
+)
+def test_a_narrow_logarithmic_axis_has_even_round_ticks(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == ticks
 
 
 def test_variants_of_one_panel_differ_and_the_baseline_is_grey_in_all() -> None:
@@ -229,7 +240,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def find_faults(figure: Figure) -> list[str]:
-    """Find words that lie outside the figure, and words that overlap."""
+    """Find words that lie outside the figure, words that overlap, and small letters."""
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     artists: list[Any] = [*figure.texts, *figure.legends]
     for axes in (axes for axes in figure.axes if axes.axison):
@@ -241,8 +252,10 @@ def find_faults(figure: Figure) -> list[str]:
         artists += [axes.title, *axes.texts, *([legend] if legend else [])]
     shown = [artist for artist in artists if artist.get_visible() and getattr(artist, "get_text", lambda: "x")()]
     boxes = [(str(artist), artist.get_window_extent(renderer)) for artist in shown]
+    texts: list[Any] = figure.findobj(Text)
+    small = [f"{text} is small" for text in texts if text.get_text() and text.get_fontsize() < style.MIN_POINTS]
     page = figure.bbox.padded(1)
-    cut = [name for name, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))]
+    cut = small + [name for name, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))]
     pairs = itertools.combinations([(name, box.shrunk(0.96, 0.9)) for name, box in boxes], 2)
     return cut + [f"{a} on {b}" for (a, box_a), (b, box_b) in pairs if box_a.overlaps(box_b)]
 
@@ -261,8 +274,83 @@ def test_no_words_overlap_and_none_are_cut(tmp_path: Path, figures: list[Figure]
     )
     grid_figures.draw_figures(results, FigurePath(tmp_path))
     assert len(figures) >= 7
-    faults = [fault for figure in figures for fault in find_faults(figure)]
+    assert [fault for figure in figures for fault in find_faults(figure)] == []
+
+
+LONG_NAMES = {
+    "optimiser": ["Adam", "RMSprop", "gradient descent with momentum 0.9 and warm-up"],
+    "learning_rate": ["0.0001", "0.0002", "0.001"],
+    "augmentation": ["none", "flip"],
+}
+
+
+def draw_table(folder: FigurePath) -> None:
+    """Draw the figures of a user's table, whose levels have long names."""
+    levels = itertools.product(*LONG_NAMES.values(), range(5))
+    runs = pd.DataFrame(levels, columns=[*LONG_NAMES, "seed"])
+    runs["fid"] = 20 * np.exp(np.random.default_rng(0).normal(0, 0.1, len(runs)))
+    runs["status"] = np.where((runs["learning_rate"] == "0.001") & (runs["seed"] == 4), "diverged", "completed")
+    table = read_table(runs, factors=[*LONG_NAMES])
+    write_user_page(table, [OUTCOMES["fid"]], folder, title="Long names")
+
+
+@pytest.mark.slow
+def test_long_names_of_a_user_do_not_overlap(tmp_path: Path, figures: list[Figure]) -> None:
+    draw_table(FigurePath(tmp_path))
+    effects, runs, interactions = dict.fromkeys(figures)
+    assert [fault for figure in (effects, runs, interactions) for fault in find_faults(figure)] == []
+    assert effects.axes[0].get_window_extent().width > figures[0].bbox.width / 2
+    (axes,) = runs.axes
+    assert {text.get_text() for text in axes.texts} == {"1 diverged"}
+    assert all(text.get_window_extent().x0 > axes.get_window_extent().x1 for text in axes.texts)
+    for panel in interactions.axes:
+        legend: Any = panel.get_legend()
+        if legend is not None:
+            collections: list[Any] = [*panel.collections]
+            ends = np.concatenate([end for bars in collections for end in bars.get_segments()])
+            assert panel.transData.transform(ends)[:, 1].max() < legend.get_window_extent().y0
+
+
+@pytest.mark.slow
+def test_long_names_of_a_user_do_not_overlap_on_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths, faults = [], []
+    fit = style._fit_paper
+
+    def keep(figure: Figure) -> None:
+        fit(figure)
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        widths.append(figure.get_figwidth())
+        faults.extend(find_faults(figure))
+
+    monkeypatch.setattr(style, "_fit_paper", keep)
+    draw_table(FigurePath(tmp_path, as_pdf=True))
+    results = make_results(plan(load_grid("activation"), seeds=2), lambda _, seed: 20.0 + seed)
+    quality.plot_cost(results.runs, Style(results.labels), FigurePath(tmp_path / "cost.png", as_pdf=True))
+    training.plot_stability(results.runs, Style(results.labels), FigurePath(tmp_path / "s.png", as_pdf=True))
     assert faults == []
+    assert widths == [6.75, 6.75, 6.75, 3.25, 6.75]
+
+
+def test_steps_have_separated_thousands_and_end_markers_are_whole(tmp_path: Path, figures: list[Figure]) -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=3), lambda _, seed: 20.0 + seed)
+    effect_plots.plot_trajectories(results.trajectories, FigurePath(tmp_path / "a.png"))
+    axes = figures[-1].axes[0]
+    steps = results.trajectories[0].steps
+    assert "1,500" in [label.get_text() for label in axes.get_xticklabels()]
+    low, high = axes.get_xlim()
+    assert low < steps[0] - 20
+    assert high > steps[-1] + 20
+
+
+def test_seconds_of_a_curve_are_the_median_of_its_runs(tmp_path: Path, figures: list[Figure]) -> None:
+    """One run had to wait for ten minutes."""
+    curves = pd.DataFrame(
+        {"variant": "a", "seed": [0, 1, 2], "step": 100, "train_sec": [60.0, 61.0, 660.0], "fid": 9.0}
+    )
+    training.plot_curves(curves, Style(["a"]), None, 2_048, FigurePath(tmp_path / "a.png"))
+    (line,) = figures[-1].axes[1].lines
+    assert np.asarray(line.get_xdata()).tolist() == [61.0]
 
 
 def test_faults_of_a_figure_are_found(tmp_path: Path, figures: list[Figure]) -> None:
@@ -304,6 +392,19 @@ def test_rate_of_none_is_a_point_at_zero_with_its_number(tmp_path: Path, figures
     assert max(bar.get_linewidth() for bar in bars) < 1
     assert [np.asarray(bar.get_xdata())[0] for bar in bars] == [0.0] * 6
     assert [text.get_text() for text in rates.texts] == ["0 of 5"] * 6
+    panel = rates.get_window_extent()
+    assert all(text.get_window_extent().x0 > panel.x1 for text in rates.texts)  # they hide no marker
+
+
+def test_panel_without_values_says_so(tmp_path: Path, figures: list[Figure]) -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=2), lambda _, seed: 20.0 + seed)
+    runs = results.comparable.runs.assign(oscillation=math.nan)
+    training.plot_stability(runs, Style(results.labels), FigurePath(tmp_path / "stability.png"))
+    panel = figures[0].axes[1]
+    assert panel.get_title() == "oscillation"
+    assert [text.get_text() for text in panel.texts] == ["not known"]
+    assert len(panel.get_xticks()) == 0
+    assert [text.get_text() for text in figures[0].axes[2].texts] == []
 
 
 def test_no_line_joins_variants_in_the_figure_of_cost(tmp_path: Path, figures: list[Figure]) -> None:

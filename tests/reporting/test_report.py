@@ -210,7 +210,7 @@ def test_a_title_is_text_whatever_it_holds(tmp_path: Path, title: str, no_figure
         assert "<b>" not in html
         assert escape(title, quote=False) in html.replace("&quot;", '"')
     front = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "](beta1/report.md)**" in front
+    assert "](beta1/report.md)." in front
 
 
 def save_script(tmp_path: Path, name: str, fid: float, *, recall: float) -> None:
@@ -240,8 +240,8 @@ def test_two_scripts_with_the_same_factors_are_told_apart(tmp_path: Path, no_fig
     save_script(tmp_path, "other", 90.0, recall=0.5)
     front = write_report(tmp_path / "out").read_text("utf-8")
     ranked = front.split("## Grids")[0]
-    assert ranked.count("norm off rather than on") == 2
-    assert "Each line is a change to `mine` and `other`" in front
+    assert ranked.count("**norm** off rather than on") == 2
+    assert "Each line changes one thing in `mine` and `other`" in front
     assert "The default" not in front  # they share none
 
 
@@ -251,10 +251,9 @@ def test_collapsed_runs_are_neither_to_be_used_nor_without_effect(tmp_path: Path
     assert re.search(r"^- \*\*Use\*\* .*: nothing$", text, re.MULTILINE)
     assert re.search(r"^- \*\*Does not matter\*\* .*: nothing$", text, re.MULTILINE)
     assert re.search(
-        r"\*\*Not known yet\*\* .*\n  - norm off .* seeds; most of these runs collapsed, with it and without", text
+        r"\*\*Not known yet\*\* .*\n  - \*\*norm\*\* off .* seeds; (\d+) of \1 runs still collapsed\n", text
     )
-    assert "No answer, as most runs collapsed on both sides: **norm off**." in text
-    assert "Lowers FID" not in text
+    assert "FID decides nothing where most runs collapsed, with the level and without it: **norm off**." in text
 
 
 def fid(variant: Variant, seed: int) -> float:
@@ -426,7 +425,7 @@ def test_other_study_is_remembered_and_linked(tmp_path: Path, no_figures: None) 
         save_runs(Store(tmp_path / out), plan(load_grid("beta1"), steps=steps), lambda _, seed: 20.0 + seed)
     short, long = tmp_path / "short", tmp_path / "long"
     text = write_report(short, beside=[long]).read_text("utf-8")
-    assert "The same questions after 999 steps: [long](../long/report.md)." in text
+    assert "- **Longer training** (after 999 steps, [long](../long/report.md)) " in text
     assert json.loads((short / "beside.json").read_text("utf-8")) == ["../long"]
     assert write_report(short).read_text("utf-8") == text
     assert "short" not in write_report(long).read_text("utf-8")  # found only where it is named

@@ -10,7 +10,7 @@ from gan_ablate.analysis.claims import ClaimVerdict, Finding, Verdict
 from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.estimates import Estimate, Interval
 from gan_ablate.analysis.tests import HolmTest, RateComparison
-from gan_ablate.design.claims import Claim
+from gan_ablate.design.claims import Claim, Factor
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.sentences import (
@@ -57,27 +57,27 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
         (
             (-45, -58, -27),
             True,
-            "**bn on** lowers FID by 45 % (95 % interval -58 to -27 %, 5 seeds, Holm's p = 0.012); ",
+            "**bn on** lowers FID: -45.0 % [-58.0, -27.0], 5 seeds, Holm's p = 0.012; ",
         ),
         (
             (71, 46, 100),
             True,
-            "**bn on** raises FID by 71 % (95 % interval +46 to +100 %, 5 seeds, Holm's p = 0.012); ",
+            "**bn on** raises FID: +71.0 % [+46.0, +100], 5 seeds, Holm's p = 0.012; ",
         ),
         (
             (3, 1, 5),
             True,
             (
-                "**bn on** raises FID by 3 % (95 % interval +1 to +5 %, 5 seeds, Holm's p = 0.012): a real effect, "
-                "and too small to matter, certainly within the margin of 10 %; "
+                "**bn on** raises FID: +3.0 % [+1.0, +5.0], 5 seeds, Holm's p = 0.012; too small to matter, "
+                "within the margin of 10 %; "
             ),
         ),
         (
             (-0.2, -3, 3),
             False,
             (
-                "**bn on** does not matter: FID 0 %, certainly within the margin of 10 % (95 % interval -3 to +3 %, "
-                "5 seeds, Holm's p = 0.012); "
+                "**bn on** does not matter: FID -0.2 % [-3.0, +3.0], 5 seeds, Holm's p = 0.012; "
+                "within the margin of 10 %; "
             ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
@@ -85,9 +85,9 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             (-9, -16, -1),
             False,
             (
-                "**bn on** is inconclusive, leaning lower: FID -9 % (95 % interval -16 to -1 %, 5 seeds, Holm's p = "
-                "0.012): sure by itself, not among all effects of its grid; if it is as large as it seems, about 12 "
-                "seeds in all would settle it; "
+                "**bn on** is inconclusive, leaning lower: FID -9.0 % [-16.0, -1.0], 5 seeds, Holm's p = 0.012; "
+                "without the adjustment it is lower; if it is as large as it seems, about 12 seeds in all would "
+                "settle it; "
             ),
         ),
     ],
@@ -116,13 +116,15 @@ def test_a_cost_is_claimed_outside_its_interval_only() -> None:
 
 def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
-    assert "with both, FID is 59 % higher than their separate effects" in decision_sentence(effect, SAME_TIME)
-    small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": no interaction that matters: +1 %, certainly within the margin of 10 %" in decision_sentence(
-        small, SAME_TIME
+    assert "with both, FID is higher than their separate effects would make it: +59.0 % [+29.0, +96.0], 5 seeds" in (
+        decision_sentence(effect, SAME_TIME)
     )
+    small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
+    sentence = decision_sentence(small, SAME_TIME)
+    assert ": no interaction that matters: +1.0 % [-4.0, +6.0], 5 seeds" in sentence
+    assert sentence.endswith("; within the margin of 10 %.")
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": whether they interact is inconclusive: +1 %" in decision_sentence(unknown, SAME_TIME)
+    assert ": whether they interact is inconclusive: +1.0 % [-14.0, +16.0]" in decision_sentence(unknown, SAME_TIME)
 
 
 def test_simple_effects_are_told_where_they_differ() -> None:
@@ -157,7 +159,7 @@ def test_rates_stand_beside_the_effect() -> None:
 
 def test_huge_changes_are_not_told_to_the_digit() -> None:
     effect = make_effect(Estimate(20.0, 1.0, 39.0, 5), is_rejected=True)
-    assert "raises FID by > +9,999 %" in decision_sentence(effect, SAME_TIME)
+    assert "raises FID: > +9,999 % [" in decision_sentence(effect, SAME_TIME)
 
 
 def test_seeds_that_agree_to_the_last_digit_are_told_as_such() -> None:
@@ -219,10 +221,33 @@ def test_verdict_on_an_average_of_effects_that_differ_says_depends() -> None:
         dataclasses.replace(make_effect(estimate, is_rejected=place == "off"), within={"norm": place})
         for place, estimate in places.items()
     )
-    words = verdict_words(dataclasses.replace(verdict, simple=simple), is_complete=True)
+    words = verdict_words(dataclasses.replace(verdict, verdict="depends", simple=simple), is_complete=True)
     assert words == (
         "**depends**: with norm off +27.0 % [+1.0, +55.0], higher; with norm on -1.0 % [-3.0, +1.0], negligible"
     )
+
+
+def test_average_says_over_what_with_its_adjusted_interval() -> None:
+    effect = dataclasses.replace(
+        make_effect(of_percent(20, 10, 30), is_rejected=True), adjusted=Interval(math.log(1.05), math.log(1.4))
+    )
+    sentence = decision_sentence(effect, None, average=" on average over norm", tells_cost=False)
+    assert sentence == ("**bn on** raises FID: +20.0 % [+5.0, +40.0] on average over norm, 5 seeds, Holm's p = 0.012.")
+
+
+def test_claim_of_no_difference_says_what_each_level_changes_where_the_margin_is_open() -> None:
+    higher = [make_effect(of_percent(value, 3, 60), is_rejected=True) for value in (32, 26)]
+    claim = Claim(sentence="Nothing matters", levels=[{"bn": "on"}], direction="none")
+    findings = tuple(Finding(claim.decisive[0], effect, "inconclusive") for effect in higher)
+    words = verdict_words(ClaimVerdict(claim, "inconclusive", findings, ()), is_complete=True)
+    assert words == "inconclusive: FID is higher (+32 %, +26 %); whether beyond the margin of 10 % is open"
+
+
+def test_verdict_names_levels_by_their_labels() -> None:
+    verdict = claim_verdict_of("supported", "inconclusive", estimate=FIVE, needed=4)
+    factors = {"bn": Factor(baseline="off", levels={"off": {}, "on": {}}, labels={"on": "on_every layer"})}
+    words = verdict_words(dataclasses.replace(verdict, verdict="supported"), is_complete=True, factors=factors)
+    assert words == "**supported** for on\\_every layer"
 
 
 def test_step_time_of_two_runs_is_not_measured() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gan_ablate import judge
+from gan_ablate.reporting.formats import heading_anchor
 from tests.reporting.example import check_golden, make_runs
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -23,6 +25,16 @@ def test_page_is_golden(tmp_path: Path) -> None:
         title="*Mine*",
     )
     check_golden("user_page.md", page.read_text("utf-8"))
+
+
+def test_words_in_table_heads_lead_to_the_definitions_beside_the_page(tmp_path: Path) -> None:
+    runs = make_runs(num_seeds=3)
+    page = judge(runs, factors=["batch_norm", "lr"], seed="run", outcomes=["fid"], out=tmp_path / "judged")
+    anchors = set(re.findall(r"\]\(methods\.md#([^)]+)\)", page.read_text("utf-8")))
+    headings = re.findall(r"^##+ (.+)$", (page.parent / "methods.md").read_text("utf-8"), re.MULTILINE)
+    assert {"effects", "decisions", "adjusted-intervals", "tests"} <= anchors
+    assert anchors <= set(map(heading_anchor, headings))
+    assert 'id="methods' in (page.parent / "report.html").read_text("utf-8")
 
 
 def test_page_on_single_changes_of_one_factor_has_no_interactions(tmp_path: Path) -> None:

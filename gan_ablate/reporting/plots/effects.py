@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import seaborn as sns
@@ -14,10 +15,12 @@ from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.reporting.plots.style import (
     DECISION_STYLES,
     FID,
+    WIDTH_INCHES,
     axis_words,
     draw_decision,
     lay_out_panels,
     log_axis,
+    name_rows,
     open_figure,
     percent_axis,
 )
@@ -80,32 +83,50 @@ _SEEDS_REACH = np.log(6.0)
 """Axes of panels end at six times the value and at a sixth of it: first intervals reach anywhere."""
 
 
-def plot_front(groups: Sequence[tuple[str, Sequence[tuple[str, Effect, Effect | None]]]], path: FigurePath) -> None:
+class FrontRow(NamedTuple):
+    """A row of the figure on the front page.
+
+    Attributes:
+        name: of the effect and its baseline.
+        effect: on FID.
+        time: the same on the time of a step, where that is known.
+        decides_nothing: whether it is drawn as inconclusive, whatever its decision.
+    """
+
+    name: str
+    effect: Effect
+    time: Effect | None
+    decides_nothing: bool = False
+
+
+def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePath) -> None:
     """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
 
     Args:
-        groups: title of a grid → names, effects on FID and the same on the time of a step where that is known.
+        groups: title of a grid → its rows.
         path: the PNG to write.
     """
-    rows: list[tuple[str, Effect | None, Effect | None]] = []
-    for title, effects in groups:
-        rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None, None))
-        rows += effects
+    rows: list[tuple[str, FrontRow | None]] = []
+    for title, of_grid in groups:
+        rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None))
+        rows += [(row.name, row) for row in of_grid]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
         for axes in (quality, cost):
             axes.axvline(0, color="0.3", lw=1)
             axes.grid(visible=False, axis="y")
-        for row, (_, effect, time) in enumerate(rows):
-            if effect is not None:
-                if effect.margin is not None:  # each grid has its own
-                    quality.fill_betweenx([row - 0.5, row + 0.5], -effect.margin, effect.margin, color="0.9", zorder=0)
-                draw_decision(quality, effect, row, _FRONT_REACH)
-            if time is not None and is_timed(time):
-                draw_decision(cost, time, row, np.log(2.0), size=4)
-        quality.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
-        for label, (_, effect, _) in zip(quality.get_yticklabels(), rows, strict=True):
-            label.set_fontweight("bold" if effect is None else "normal")
+        for place, (_, row) in enumerate(rows):
+            if row is None:
+                continue
+            margin = row.effect.margin
+            if margin is not None:  # each grid has its own
+                quality.fill_betweenx([place - 0.5, place + 0.5], -margin, margin, color="0.9", zorder=0)
+            draw_decision(quality, row.effect, place, _FRONT_REACH, decides_nothing=row.decides_nothing)
+            if row.time is not None and is_timed(row.time):
+                draw_decision(cost, row.time, place, np.log(2.0), size=4)
+        quality.set_yticks(range(len(rows)), [title for title, _ in rows], fontsize=8)
+        for label, (_, row) in zip(quality.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if row is None else "normal")
         quality.set_ylim(len(rows) - 0.5, -0.5)
         for axes, words, num_ticks in (
             (quality, "change of FID, log scale: left is better", 9),
@@ -178,13 +199,14 @@ def _plot_panels(
         panels = lay_out_panels(figure, len(trajectories), num_columns, share_y=False)
         for axes, effects, mark in zip(panels, trajectories, marked, strict=True):
             _draw_trajectory(axes, places[: len(effects)], effects)
-            axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
+            edge = max(0.5, 0.03 * (places[-1] - places[0]))  # the first and the last marker are whole
+            axes.set_xlim(places[0] - edge, places[-1] + edge)
             words = f"{effects[0].name}\n{effects[-1].decision}"
             if mark is not None:
                 axes.axvline(mark, color="0.3", ls="--", lw=1)
                 words += f", {mark_words.format(mark)}"
             axes.set_title(words, fontsize=9 if num_columns == 2 else 7.5)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if num_columns == 2 else 4, integer=True, min_n_ticks=1))
         figure.supxlabel(what, fontsize=10)
         figure.supylabel("change of FID", fontsize=10)
 
@@ -234,18 +256,14 @@ def draw_forest(axes: Axes, effects: Sequence[Effect | None], most_ticks: int = 
             continue
         draw_decision(axes, effect, row, np.log(150.0) if is_ratio else np.inf, size=8)
     names = ["" if effect is None else effect_name(effect) for effect in effects]
-    axes.set_yticks(range(len(effects)), names)
-    axes.set_ylim(len(effects) - 0.5, -0.5)
+    name_rows(axes, names)
     if is_ratio:
         low, high = axes.get_xlim()
         # The interval of two seeds may be far wider than any reader needs.
         axes.set_xlim(max(low, np.log(0.005)), min(high, np.log(150)))
         percent_axis(axes, "x", most_ticks)
-    axes.set_xlabel(f"change of {outcome.title}")
-    left, right = ("worse", "better") if outcome.better == "higher" else ("better", "worse")
-    for words, side in ((f"← {left} ", "right"), (f" {right} →", "left")):
-        at_zero: Any = {"xycoords": axes.get_xaxis_transform(), "ha": side, "va": "bottom"}
-        axes.annotate(words, (0, 0.01), **at_zero, fontsize=8, color="0.35")
+    better = "right" if outcome.better == "higher" else "left"
+    axes.set_xlabel(f"change of {axis_words(outcome)}: {better} is better")
 
 
 def plot_interactions(
@@ -267,7 +285,9 @@ def plot_interactions(
     pairs = list(itertools.combinations(factors, 2))
     num_columns = min(2, len(pairs))
     num_rows = -(-len(pairs) // num_columns)
-    with open_figure(path, 3.4 * num_rows) as figure:
+    names = {name: _break_levels(sort_levels(factor), WIDTH_INCHES / num_columns) for name, factor in factors.items()}
+    most_lines = max(word.count("\n") for name in factors for word in names[name])
+    with open_figure(path, (3.4 + 0.17 * most_lines) * num_rows) as figure:
         grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
@@ -284,19 +304,40 @@ def plot_interactions(
                 axes.errorbar(
                     places, values, yerr=np.nan_to_num(bars), color=palette[i], capsize=3, ms=7, label=label, **style
                 )
-            axes.set_xticks(range(len(levels)), levels)
+            axes.set_xticks(range(len(levels)), names[first])
             axes.set_xlim(-0.4, len(levels) - 0.6)
-            if outcome.scale == "ratio":
-                log_axis(axes, "y")
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=-(-len(lines) // _LEGEND_ROWS))
             found = [e for e in effects if e.is_interaction and set(e.levels) == {first, second}]
             words = [adjusted_text(e) for e in found if e.estimate.num_seeds]
             pair = f"{first} × {second}".replace("_", " ")
             # A title has room for one interaction; the figure of all effects shows several.
             axes.set_title(f"{pair}: {words[0]}" if len(words) == 1 else pair, fontsize=9)
             axes.set_xlabel(first.replace("_", " "))
+        most = max(len(factors[second].levels) for _, second in pairs)
+        _make_room(grid[0, 0], 0.05 + 0.085 * min(most, _LEGEND_ROWS), is_log=outcome.scale == "ratio")
         for axes in grid[:, 0]:
-            axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval")
+            axes.set_ylabel(f"{axis_words(outcome)}, with 95 % interval", fontsize=9)
+
+
+_LEGEND_ROWS = 5
+"""Rows of a legend; more lines stand side by side."""
+
+
+def _break_levels(levels: Sequence[str], inches: float) -> list[str]:
+    """Break the names of levels that are wider than their places on an axis of so many inches."""
+    return [textwrap.fill(level, max(4, int(10 * inches / len(levels))), break_on_hyphens=False) for level in levels]
+
+
+def _make_room(axes: Axes, share: float, *, is_log: bool) -> None:
+    """Leave a share of the panels' height, which all have, free at the top: a legend must not lie on an interval."""
+    if is_log:
+        axes.set_yscale("log")
+    low, high = (np.log(axes.get_ylim()) if is_log else np.array(axes.get_ylim())).tolist()
+    top = high + (high - low) * share / (1 - share)
+    axes.set_ylim(top=np.exp(top) if is_log else top)
+    if is_log:
+        for panel in axes.figure.axes:
+            log_axis(panel, "y")
 
 
 def sort_levels(factor: Factor) -> list[str]:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import seaborn as sns
+from matplotlib.lines import Line2D
 
 from gan_ablate.analysis.estimates import mean_estimate, mean_on_scale
 from gan_ablate.reporting.plots.effects import FOREST_KEY, draw_forest
@@ -17,6 +19,7 @@ from gan_ablate.reporting.plots.style import (
     draw_legend,
     lay_out_panels,
     log_axis,
+    name_rows,
     open_figure,
     percent_axis,
 )
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.analysis.questions import ComparedEffects
     from gan_ablate.design.outcomes import Outcome
     from gan_ablate.reporting.plots.style import FigurePath
 
@@ -40,9 +44,19 @@ RUNS_NOTE = (
     "Bars are 95 % intervals of the means."
 )
 
+COMPARISON_NOTE = (
+    "Look for rows whose intervals lie on different sides of zero. Bars are 95 % intervals, adjusted for all "
+    "comparisons of a grid. Hollow markers are inconclusive. The grey band is the margin. The axis ends at six times "
+    "FID and at a sixth of it."
+)
+
+COMPARISON_REACH = np.log(6.0)
+"""The axis of compared effects ends at six times FID and at a sixth of it."""
+
 COST_NOTE = (
     "Look for variants further down and to the left. Bars are 95 % intervals of the means over seeds. Where bars "
-    "overlap, the order of two variants is not known. Variants whose times do not compare are left out."
+    "overlap, the order of two variants is not known. A bar that ends at the frame reaches further. Variants whose "
+    "times do not compare are left out."
 )
 
 
@@ -76,9 +90,10 @@ def draw_quality(axes: Axes, runs: pd.DataFrame, style: Style, outcome: Outcome 
         draw_interval(axes, mean_on_scale(values, is_ratio=outcome.scale == "ratio"), row, colour, style.markers[label])
         ended = [(status, int((of_variant["status"] == status).sum())) for status in ("diverged", "failed")]
         words = ", ".join(f"{count} {status}" for status, count in ended if count)
-        axes.text(0.995, row, words, transform=axes.get_yaxis_transform(), ha="right", va="center", color="C3")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+        if words:  # beside the panel, where no run is
+            place: Any = {"ha": "left", "va": "center", "fontsize": 8, "color": "#b3261e"}
+            axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), **place)
+    name_rows(axes, labels)
     if outcome.scale == "ratio":
         log_axis(axes, "x")
 
@@ -98,15 +113,17 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
     shown = {title: labels for title, labels in shown.items() if len(labels) > 1} or shown
     with open_figure(path, 2.8 * -(-len(shown) // 3) + 0.5 if is_split else 4.2) as figure:
         panels = lay_out_panels(figure, len(shown))
+        longest = 0.0
         for axes, (title, labels) in zip(panels, shown.items(), strict=True):
-            _draw_costs(axes, runs, style, labels)
+            longest = max(longest, _draw_costs(axes, runs, style, labels))
             axes.margins(x=0.15)
             if is_split:
                 axes.set_title(title, fontsize=9)
-                axes.legend(frameon=False, fontsize=6.5)
+                axes.legend(frameon=False, fontsize=7)
         log_axis(panels[0], "y")
         low, high = panels[0].get_xlim()  # of all panels
-        panels[0].set_xlim(max(low, 0), high)  # an interval may reach below, a time may not
+        # An interval may reach below zero, a time may not; one that reaches far to the right is cut.
+        panels[0].set_xlim(max(low, 0), min(high, 1.5 * longest))
         figure.supxlabel("training seconds of a run (lower is cheaper)", fontsize=10)
         figure.supylabel("FID, log scale (lower is better)", fontsize=10)
         if not is_split:
@@ -118,14 +135,19 @@ def list_timed(runs: pd.DataFrame) -> set[str]:
     return set(runs.loc[runs["fid"].notna(), "variant"]) & set(runs.loc[runs["train_sec"].notna(), "variant"])
 
 
-def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> None:
+def _draw_costs(axes: Axes, runs: pd.DataFrame, style: Style, labels: Sequence[str]) -> float:
+    """Draw a point for each variant, and return the longest of their mean seconds."""
+    longest = 0.0
     for label in labels:
         rows = runs.loc[runs["variant"] == label]
         fid = mean_on_scale(rows["fid"].to_numpy(np.float64), is_ratio=True)
         seconds = mean_estimate(rows["train_sec"].to_numpy(np.float64))
         bars: Any = {"xerr": _error_bar(seconds), "yerr": _error_bar(fid)}
-        look: Any = {"fmt": style.markers[label], "color": style.colours[label], "ms": 8, "capsize": 3, "label": label}
-        axes.errorbar(seconds.value, fid.value, **bars, **look)
+        look: Any = {"marker": style.markers[label], "color": style.colours[label], "ms": 8, "label": label}
+        axes.errorbar(seconds.value, fid.value, fmt="none", ecolor=style.colours[label], capsize=3, **bars)
+        axes.plot(seconds.value, fid.value, ls="", **look)
+        longest = max(longest, seconds.value)
+    return longest
 
 
 def _error_bar(estimate: Estimate) -> list[list[float]] | None:
@@ -148,7 +170,55 @@ def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: Figu
             draw_forest(by_name[name], effects, 4)
         for axes in by_name.values():  # they share an axis, whose range the last panel may have changed
             percent_axis(axes, "x", 4)
+            figure.supxlabel(axes.get_xlabel(), fontsize=10)
+            axes.set_xlabel("")
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
+
+
+def plot_compared_effects(compared: ComparedEffects, path: FigurePath) -> None:
+    """Draw the same changes in several settings: rows for each change, a bar for each setting.
+
+    Args:
+        compared: the changes, at least one.
+        path: the PNG to write.
+    """
+    settings = compared.settings
+    colours = sns.color_palette("colorblind", len(settings))
+    spread = 0.7 / len(settings)
+    with open_figure(path, (0.13 + 0.13 * len(settings)) * len(compared.effects) + 1.1) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color="0.3", lw=1)
+        axes.grid(visible=False, axis="y")
+        for row, effect in enumerate(compared.effects):
+            for place, (setting, colour) in enumerate(zip(settings, colours, strict=True)):
+                if setting in effect.answers:
+                    at = effect.answers[setting][1]
+                    y = row + spread * (place - (len(settings) - 1) / 2)
+                    _draw_answer(axes, at, y, colour)
+            margin = next(iter(effect.answers.values()))[1].margin
+            if margin is not None:
+                axes.fill_betweenx([row - 0.5, row + 0.5], -margin, margin, color="0.93", zorder=0)
+        axes.set_yticks(range(len(compared.effects)), [effect.name for effect in compared.effects], fontsize=8)
+        axes.set_ylim(len(compared.effects) - 0.5, -0.5)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(min(low, -0.05), -COMPARISON_REACH), min(max(high, 0.05), COMPARISON_REACH))
+        percent_axis(axes, "x", 9)
+        axes.set_xlabel("change of FID, log scale: left is better")
+        handles = [
+            Line2D([], [], color=colour, marker="o", ms=5, lw=1.6, label=setting.name)
+            for setting, colour in zip(settings, colours, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(settings), frameon=False, fontsize=9)
+
+
+def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
+    bounds = np.clip([effect.adjusted.low, effect.adjusted.high], -COMPARISON_REACH, COMPARISON_REACH)
+    if np.isfinite(bounds).all():
+        axes.plot(bounds, [y, y], color=colour, lw=1.6, solid_capstyle="butt", zorder=2)
+    value = float(np.clip(effect.estimate.value, -COMPARISON_REACH, COMPARISON_REACH))
+    marker = "o" if value == effect.estimate.value else ">" if value > 0 else "<"
+    face = "white" if effect.decision == "inconclusive" else colour
+    axes.plot(value, y, marker, color=colour, mfc=face, ms=4.5, zorder=3)
 
 
 def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:

@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, ScalarFormatter, StrMethodFormatter
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
@@ -39,6 +39,8 @@ COLUMN_INCHES, TEXT_INCHES = 3.25, 6.75
 """Widths of PDF figures: a column of a paper of two columns, as ICML and CVPR have them, and both columns."""
 MIN_POINTS, MAX_POINTS = 7, 8
 """Sizes of text in PDF figures, which a paper includes as they are."""
+_COLUMN_NAME = 24
+"""The most characters in a line of a row's name in a PDF figure of one column."""
 _PAPER_SIZES = {
     "font.size": MAX_POINTS, "axes.titlesize": MAX_POINTS, "axes.labelsize": MAX_POINTS,
     "xtick.labelsize": MIN_POINTS, "ytick.labelsize": MIN_POINTS, "legend.fontsize": MIN_POINTS,
@@ -55,6 +57,9 @@ DECISION_STYLES: dict[str, dict[str, Any]] = {
     "inconclusive": {"color": "0.5", "marker": "o", "mfc": "white"},
 }
 """One colour and one shape for each decision, in every figure of effects."""
+
+MAX_NAME = 44
+"""The most characters in a line of a row's name: half of the figure is left for the row."""
 
 MAX_LINES = 8
 """The most lines that a reader can distinguish in one panel."""
@@ -145,6 +150,7 @@ def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
         yield figure
+        _separate_thousands(figure)
         if path.as_pdf:
             _fit_paper(figure)
             paper = io.BytesIO()
@@ -153,20 +159,33 @@ def open_figure(path: FigurePath, height_inches: float) -> Iterator[Figure]:
             return
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()  # ``savefig`` draws twice, and writes a PNG that nobody needs
+        if sum(_thin_ticks(figure, axes) for axes in figure.axes if axes.axison):
+            canvas.draw()
         drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     # 256 colours are enough for text and lines, at a third of the size.
     save_picture(drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE), path.path, optimize=True)
 
 
+def _separate_thousands(figure: Figure) -> None:
+    """Write the numbers of x axes that reach a thousand as the text does: ``1,500``."""
+    for axes in figure.axes:
+        if isinstance(axes.xaxis.get_major_formatter(), ScalarFormatter) and max(axes.get_xlim()) >= 1_000:
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+
+
 def _fit_paper(figure: Figure) -> None:
-    """Resize a figure for a paper: the width of a column, or of two; text of some sizes; long lines are broken."""
+    """Resize a figure for a paper: the width of a column, or of two; text of two sizes; long lines are broken."""
     shown = [axes for axes in figure.axes if axes.axison]
-    is_column = len(shown) == 1
+    names = [label.get_text() for label in shown[0].get_yticklabels()] if len(shown) == 1 else []
+    longest = 0 if all(map(_is_number, names)) else max(map(len, names))
+    is_column = len(shown) == 1 and longest <= 2 * _COLUMN_NAME  # two lines fit into a row
     width, height = COLUMN_INCHES if is_column else TEXT_INCHES, 0.85 * figure.get_figheight()
+    if longest:
+        broken = [textwrap.fill(name, _COLUMN_NAME if is_column else MAX_NAME) for name in names]
+        shown[0].set_yticks(shown[0].get_yticks(), broken)
+        most = max(name.count("\n") + 1 for name in broken)
+        height = max(height, 0.9 + len(names) * (1.2 * most + 0.3) * MIN_POINTS / 72)
     figure.set_size_inches(width, height)
-    names = [label.get_text() for label in shown[0].get_yticklabels()] if is_column else []
-    if not all(map(_is_number, names)):
-        shown[0].set_yticks(shown[0].get_yticks(), [textwrap.fill(name, 24) for name in names])
     for text in figure.findobj(Text):
         text.set_fontsize(min(max(text.get_fontsize(), MIN_POINTS), MAX_POINTS))
     figure.draw_without_rendering()
@@ -184,6 +203,8 @@ def _fit_paper(figure: Figure) -> None:
             if legend.get_window_extent().width > figure.dpi * width:
                 handles: Any = legend.legend_handles
                 labels = [text.get_text() for text in legend.get_texts()]
+                if columns == 1:
+                    labels = [textwrap.fill(label, int((width - 0.6) * 72 / (0.54 * MAX_POINTS))) for label in labels]
                 legend.remove()
                 figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     figure.draw_without_rendering()
@@ -206,20 +227,25 @@ def _break_lines(text: Text, inches: float) -> None:
     text.set_text("\n".join(part for line in lines for part in textwrap.wrap(line, most) or [""]))
 
 
-def _thin_ticks(figure: Figure, axes: Axes) -> None:
-    """Leave out every other number of the x axis until none overlaps the next; zero stays."""
-    for _ in range(3):
-        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+def _thin_ticks(figure: Figure, axes: Axes) -> bool:
+    """Leave out every other number of the x axis until none overlaps the next; zero stays. Return whether any went."""
+    for times in range(3):
+        low, high = sorted(axes.get_xlim())
+        labels = [
+            label
+            for label in axes.get_xticklabels()
+            if label.get_visible() and label.get_text() and low <= label.get_position()[0] <= high
+        ]
         ends = [(label.get_window_extent().x0, label.get_window_extent().x1) for label in labels]
-        if not all(_is_number(label.get_text()) for label in labels):
-            return
-        if all(right + 2 < left for (_, right), (left, _) in itertools.pairwise(ends)):
-            return
+        is_apart = all(right + 2 < left for (_, right), (left, _) in itertools.pairwise(ends))
+        if is_apart or not all(_is_number(label.get_text()) for label in labels):
+            return times > 0
         ticks = [float(label.get_position()[0]) for label in labels]
         texts = [label.get_text() for label in labels]
         first = ticks.index(0.0) % 2 if 0.0 in ticks else 0
         axes.set_xticks(ticks[first::2], texts[first::2])
         figure.draw_without_rendering()
+    return True
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
@@ -235,6 +261,16 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     write_atomically(path, content.getvalue())
 
 
+def name_rows(axes: Axes, names: Sequence[str], most_lines: int = 2) -> None:
+    """Name the rows of a panel, the first at the top, each in at most ``most_lines`` and one, in smaller letters."""
+    widest = max(MAX_NAME, round(1.25 * max(map(len, names), default=0) / (most_lines + 1)))
+    broken = [textwrap.fill(name, widest) for name in names]
+    is_high = any(name.count("\n") >= most_lines for name in broken)
+    labels: dict[str, Any] = {"fontsize": MIN_POINTS} if is_high else {}
+    axes.set_yticks(range(len(names)), broken, **labels)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
 def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, marker: str, size: float = 8) -> None:
     """Draw an estimate as a marker on a horizontal bar."""
     if np.isfinite(estimate.low):
@@ -242,7 +278,9 @@ def draw_interval(axes: Axes, estimate: Estimate, row: float, colour: object, ma
     axes.plot(estimate.value, row, marker, color=colour, ms=size, zorder=4)
 
 
-def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6) -> None:
+def draw_decision(
+    axes: Axes, effect: Effect, row: float, farthest: float, size: float = 6, *, decides_nothing: bool = False
+) -> None:
     """Draw an effect in the colour and shape of its decision: a thick bar, and a thin one, adjusted.
 
     Args:
@@ -251,8 +289,10 @@ def draw_decision(axes: Axes, effect: Effect, row: float, farthest: float, size:
         row: its place on the y axis.
         farthest: where bars and markers beyond it end with an arrow, on the scale of the estimate.
         size: of the marker, in points.
+        decides_nothing: whether it is drawn as inconclusive, whatever its decision.
     """
-    style = DECISION_STYLES["negligible" if effect.is_too_small else _as_if_lower_were_better(effect)]
+    decision = "negligible" if effect.is_too_small else _as_if_lower_were_better(effect)
+    style = DECISION_STYLES["inconclusive" if decides_nothing else decision]
     colour = style["color"]
     for bounds, width in ((effect.shown_adjusted, 1.0), (effect.shown, 2.4)):
         if np.isfinite(bounds.low):

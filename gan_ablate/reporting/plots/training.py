@@ -18,6 +18,7 @@ from gan_ablate.reporting.plots.style import (
     draw_legend,
     lay_out_panels,
     log_axis,
+    name_rows,
     open_figure,
     save_picture,
 )
@@ -38,8 +39,6 @@ SAMPLE_GRID_ROWS = 8
 FRAME_MS, LAST_FRAME_MS = 450, 1_800
 """How long an animation shows a frame, in milliseconds."""
 
-_BACKDROP: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
-
 _PROBE_STYLES: dict[str, dict[str, Any]] = {
     "D's features": {"color": "#0072b2", "marker": "o"},
     "untrained D's": {"color": "#c44e00", "marker": "s"},
@@ -51,6 +50,7 @@ CURVES_NOTE = (
     "Look for curves that cross, and for curves that still fall at the end. Lines are geometric means over seeds. "
     "Bands reach from the best to the worst seed: they are no intervals."
 )
+SECONDS_NOTE = "Seconds are medians over seeds."
 
 STABILITY_NOTE = (
     "Look for rows that differ from the first one. Rings are seeds. Thick bars are 95 % intervals of the means. Thin "
@@ -61,7 +61,7 @@ LOSSES_NOTE = "Look for a loss that keeps growing, and for D(G(z)) near 0: there
 
 
 def plot_curves(curves: pd.DataFrame, style: Style, target: float | None, num_samples: int, path: FigurePath) -> None:
-    """Draw FID along training, against steps and against seconds: the mean over seeds, with their range as a band.
+    """Draw FID along training, against steps and median seconds: the mean over seeds, with their range as a band.
 
     Args:
         curves: columns variant, seed, step, train_sec, fid; a variant without seconds is left out of that panel.
@@ -95,7 +95,7 @@ def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path
         for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
             draw_curves([axes], curves, style, labels)
             axes.set_title(title, fontsize=9)
-            axes.legend(frameon=False, fontsize=6.5)
+            axes.legend(frameon=False, fontsize=7)
         log_axis(panels[0], "y")
         figure.supxlabel("generator steps", fontsize=10)
         figure.supylabel(f"FID on {num_samples:,} samples, log scale", fontsize=10)
@@ -116,7 +116,7 @@ def draw_curves(
         fid = grouped["fid"]
         mean = fid.agg(lambda values: float(np.exp(np.log(values).mean())))
         line: Any = {"ls": style.dashes[label], "marker": style.markers[label], "ms": 4, "label": label}
-        seconds = grouped["train_sec"].mean().to_numpy(np.float64)
+        seconds = grouped["train_sec"].median().to_numpy(np.float64)  # one run that had to wait does not stretch it
         for axes, places in zip(panels, (mean.index.to_numpy(np.float64), seconds), strict=False):
             if np.isfinite(places).all():
                 axes.fill_between(places, fid.min(), fid.max(), color=colour, alpha=0.18, lw=0)
@@ -140,7 +140,7 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: FigurePath) -> None
                 for axes, column in zip(row, quantities, strict=True):
                     _draw_history(axes, histories, column, style, labels)
                 row[0].set_ylabel(title, fontsize=9)
-                row[-1].legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
+                row[-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
             for axes, words in zip(grid[0], quantities.values(), strict=True):
                 axes.set_title(words, fontsize=9)
             figure.supxlabel("generator steps", fontsize=10)
@@ -186,13 +186,15 @@ def plot_stability(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
                 colour, mean = style.colours[label], mean_on_scale(values, is_ratio=outcome.scale == "ratio")
                 axes.plot(values, np.full(len(values), row), "o", ms=4, mfc="none", color=colour, alpha=0.6)
                 draw_interval(axes, mean, row, colour, style.markers[label], size=5)
-            if name in ("accuracy_d", "confidence_d"):
-                axes.set_xlim(0.45, 1.01)
-            elif runs[name].notna().any():
-                axes.set_xlim(left=0)
+            if not runs[name].notna().any():
+                axes.set_xticks([])
+                axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", fontsize=8)
+            elif name in ("accuracy_d", "confidence_d"):
+                axes.set_xlim(min(0.45, runs[name].min() - 0.02), 1.01)
+            else:
+                axes.set_xlim(0, max(axes.get_xlim()[1], 1.06 * runs[name].max()))  # markers at the end are whole
             axes.set_title(outcome.title)
-        grid[0, 0].set_yticks(range(len(labels)), labels)
-        grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
+        name_rows(grid[0, 0], labels, most_lines=1)
 
 
 def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
@@ -206,17 +208,17 @@ def _draw_rates(axes: Axes, runs: pd.DataFrame, style: Style) -> None:
                 int(of_variant["collapsed"].notna().sum()),
             ),
         }
-        for offset, (name, (count, total)) in zip((-0.18, 0.18), counts.items(), strict=True):
+        for offset, (name, (count, total)) in zip((-0.23, 0.23), counts.items(), strict=True):
             if total:
                 interval = rate_interval(count, total)
                 colour, marker = ("0.25", "X") if name == "diverged" else ("0.55", "o")
                 axes.plot([interval.low, interval.high], [row + offset] * 2, color=colour, lw=0.8, zorder=2)
                 axes.plot(count / total, row + offset, marker, color=colour, ms=5, zorder=4, clip_on=False)
-                place: Any = {"ha": "right", "va": "center", "fontsize": 6, "color": "0.25", "zorder": 5}
-                axes.text(1.01, row + offset, f"{count} of {total}", **place, bbox=_BACKDROP)
+                place: Any = {"ha": "left", "va": "center", "fontsize": 7, "color": "0.25"}
+                axes.text(1.03, row + offset, f"{count} of {total}", transform=axes.get_yaxis_transform(), **place)
     axes.set_xlim(-0.03, 1.03)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, 0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, 0, " %"))
     axes.set_title("✖ diverged, ● collapsed")
 
 
@@ -241,7 +243,7 @@ def plot_probes(probes: pd.DataFrame, path: FigurePath) -> None:
             axes.xaxis.set_major_locator(FixedLocator(numbers))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, 0, " %"))
             axes.set_title(variant, fontsize=9)
         figure.supxlabel("labelled images", fontsize=10)
         figure.supylabel("accuracy of a linear classifier", fontsize=10)

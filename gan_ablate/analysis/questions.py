@@ -1,0 +1,220 @@
+"""Questions: find the same change in several grids, data sets and lengths of training, and compare what was found."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import pandas as pd
+
+from gan_ablate.analysis.design import iterate_contrasts
+from gan_ablate.analysis.table import tabulate_effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.results import GridResults
+    from gan_ablate.design.plan import Variant
+
+Answer: TypeAlias = "tuple[GridResults, Effect]"
+"""Results of a grid, and a main effect on FID in them."""
+
+Question: TypeAlias = tuple[frozenset[str], frozenset[str]]
+"""The trainings on either side of a comparison, whatever their data set, steps, seeds and scoring."""
+
+
+class Setting(NamedTuple):
+    """Where an effect was measured: the data set, and the steps of training (0 where a script counts none)."""
+
+    dataset: str
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """In words: ``1,500 steps of mnist-10k``."""
+        return f"{self.steps:,} steps of {self.dataset}" if self.steps else self.dataset
+
+
+def setting_of(results: GridResults) -> Setting:
+    """Return where a grid's effects were measured."""
+    config = results.plan.baseline.config
+    return Setting(config.dataset, config.steps)
+
+
+def question_of(results: GridResults, effect: Effect) -> Question:
+    """Return the trainings that a main effect compares: those with its level, and those without.
+
+    Names of grids, factors and levels do not count: two grids may name the same change differently.
+    """
+    (weights,) = (
+        contrast.weights for contrast in iterate_contrasts(results.design) if contrast.levels == effect.levels
+    )
+    variants = results.plan.variants
+    with_level, without = (
+        frozenset(_training_of(variant) for variant, counts in zip(variants, side, strict=True) if counts)
+        for side in (weights > 0, weights < 0)
+    )
+    return with_level, without
+
+
+def _training_of(variant: Variant) -> str:
+    config = variant.config
+    return f"{type(config).__name__} {config.model_dump_json(exclude={'seed', 'scoring', 'steps', 'dataset'})}"
+
+
+def averaged_factors(results: GridResults, effect: Effect) -> list[str]:
+    """List the factors over whose levels a main effect is averaged."""
+    is_factorial = results.plan.grid.design == "factorial"
+    return [name for name in results.plan.grid.factors if name not in effect.levels] if is_factorial else []
+
+
+def list_answers(results: Iterable[GridResults]) -> list[Answer]:
+    """List the main effects on FID of grids, without smoke runs and without those that have no estimate."""
+    return [
+        (of_grid, effect)
+        for of_grid in results
+        if of_grid.plan.budget != "smoke"
+        for effect in of_grid.verdicts.effects("fid")
+        if not effect.is_interaction and math.isfinite(effect.estimate.value)
+    ]
+
+
+def surety(results: GridResults, effect: Effect) -> tuple[bool, int, bool, float]:
+    """Return what is larger the surer an effect is.
+
+    Decided comes before inconclusive, then more seeds, then an effect on which a claim of its grid rests, then a
+    smaller p.
+    """
+    claims = (expectation for claim in results.plan.grid.claims for expectation in claim.decisive)
+    is_claimed = any((claim.outcome, claim.levels) == ("fid", effect.levels) for claim in claims)
+    return effect.decision != "inconclusive", effect.estimate.num_seeds, is_claimed, -effect.test.p
+
+
+Lasting = Literal["same", "other", "undecided"]
+
+
+@dataclass(frozen=True)
+class ComparedEffect:
+    """One change, in every setting in which it was measured.
+
+    Attributes:
+        name: of the level and its baseline, in words.
+        answers: setting → the effect there.
+    """
+
+    name: str
+    answers: dict[Setting, Answer]
+
+    def lasts(self, first: Setting, last: Setting) -> Lasting | None:
+        """Say whether two settings have the same decision; None where one has none of its own to compare.
+
+        An inconclusive effect is no other decision: it may become the same one with more seeds.
+        """
+        if first not in self.answers or last not in self.answers:
+            return None
+        before, after = (self.answers[setting][1].decision for setting in (first, last))
+        if before == "inconclusive":
+            return None
+        if after == "inconclusive":
+            return "undecided"
+        return "same" if before == after else "other"
+
+
+@dataclass(frozen=True)
+class ComparedEffects:
+    """The same changes in several settings.
+
+    Attributes:
+        settings: in order: fewer steps first, then by the name of the data set.
+        effects: those that were measured in at least two settings, the largest first.
+    """
+
+    settings: list[Setting]
+    effects: list[ComparedEffect]
+
+    def count(self, first: Setting, last: Setting) -> Counter[Lasting]:
+        """Count how many decisions of one setting are the same, others or undecided in another one."""
+        return Counter(lasts for effect in self.effects if (lasts := effect.lasts(first, last)) is not None)
+
+    def tabulate(self) -> pd.DataFrame:
+        """Tabulate every change in every setting, a row each."""
+        return pd.DataFrame(
+            {
+                "change": compared.name,
+                "dataset": setting.dataset,
+                "steps": setting.steps,
+                "grid": results.name,
+                **tabulate_effect(effect),
+            }
+            for compared in self.effects
+            for setting, (results, effect) in compared.answers.items()
+        )
+
+
+def compare_effects(results: Iterable[GridResults]) -> ComparedEffects:
+    """Compare the main effects on FID that ask the same question in several settings.
+
+    Where several grids of one setting ask it, the surest one counts.
+
+    Args:
+        results: of grids in one or several results folders.
+    """
+    by_question: dict[Question, dict[Setting, Answer]] = {}
+    for answer in list_answers(results):
+        answers = by_question.setdefault(question_of(*answer), {})
+        known = answers.setdefault(setting_of(answer[0]), answer)
+        if surety(*answer) > surety(*known):
+            answers[setting_of(answer[0])] = answer
+    shared = [answers for answers in by_question.values() if len(answers) > 1]
+    settings = sorted({setting for answers in shared for setting in answers}, key=lambda at: (at.steps, at.dataset))
+    effects = [_name({at: answers[at] for at in settings if at in answers}) for answers in shared]
+    return ComparedEffects(settings, sorted(effects, key=lambda effect: -_size(effect)))
+
+
+def _name(answers: dict[Setting, Answer]) -> ComparedEffect:
+    results, effect = next(iter(answers.values()))
+    ((name, level),) = effect.levels.items()
+    factor = results.plan.grid.factors[name]
+    words = f"{name.replace('_', ' ')} {factor.label_of(level)} (from {factor.label_of(factor.baseline)})"
+    return ComparedEffect(words, answers)
+
+
+def _size(compared: ComparedEffect) -> float:
+    """Return the size of an effect in the longest training: what lasts comes first."""
+    last = list(compared.answers.values())[-1]
+    return abs(last[1].estimate.value)
+
+
+def find_same(results: Sequence[GridResults], like: GridResults, effect: Effect) -> Answer | None:
+    """Find an effect that asks the same question after any number of steps; None without any.
+
+    Of several, one on the same data set comes first, then one with the same extractor, then the surest. Where none has
+    the same average over other factors, one that holds them at some level counts.
+
+    Args:
+        results: where to look, such as those of another folder.
+        like: the results that have the effect.
+        effect: a main effect on FID.
+    """
+    answers = [answer for answer in list_answers(results) if _asks(answer, like, effect)]
+    return max(answers, key=lambda answer: _likeness(answer, like, effect), default=None)
+
+
+def _asks(answer: Answer, like: GridResults, effect: Effect) -> bool:
+    """Whether an answer compares the same trainings, or some of them: a simple effect behind an average."""
+    sides = list(zip(question_of(like, effect), question_of(*answer), strict=True))
+    return all(ours <= theirs for ours, theirs in sides) or all(theirs <= ours for ours, theirs in sides)
+
+
+def _likeness(answer: Answer, like: GridResults, effect: Effect) -> tuple[object, ...]:
+    results, other = answer
+    ours, theirs = like.plan.baseline.config, results.plan.baseline.config
+    return (
+        question_of(results, other) == question_of(like, effect),
+        theirs.dataset == ours.dataset,
+        theirs.scoring.features == ours.scoring.features,
+        *surety(results, other),
+    )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.questions import Setting, compare_effects, find_same, question_of
+from gan_ablate.analysis.results import GridResults
+from tests.synthetic import gains, results_of
+
+
+def effect_named(results: GridResults, name: str) -> Effect:
+    return next(effect for effect in results.verdicts.effects("fid") if effect.name == name)
+
+
+def test_same_question_is_found_after_any_number_of_steps() -> None:
+    short, long = (results_of("beta1", gains(beta1={"0.9": 0.5}), steps=steps) for steps in (99, 999))
+    found = find_same([results_of("dropout", gains(), steps=999), long], short, effect_named(short, "beta1 0.9"))
+    assert found is not None
+    assert (found[0].plan.baseline.config.steps, found[1].name) == (999, "beta1 0.9")
+    assert find_same([results_of("learning_rate", gains())], short, effect_named(short, "beta1 0.9")) is None
+
+
+def test_same_question_is_rather_found_on_the_same_data_then_with_the_same_extractor() -> None:
+    like = results_of("beta1", gains())
+    asked = effect_named(like, "beta1 0.9")
+    others = [results_of("beta1", gains(), dataset=name, steps=999) for name in ("fashion-mnist", "mnist", "mnist-10k")]
+    for results, dataset in ((others, "mnist-10k"), (others[:2], "mnist"), (others[:1], "fashion-mnist")):
+        found = find_same(results, like, asked)
+        assert found is not None
+        assert found[0].plan.baseline.config.dataset == dataset
+
+
+def test_same_question_is_rather_found_where_it_is_averaged_over_the_same_factors() -> None:
+    """The factorial grid has more seeds; the effect of one change at a time compares with another such effect."""
+    alone, averaged = (
+        results_of("essentials", gains(), seeds=4, steps=99),
+        results_of("bn_label_smooth", gains(), steps=9),
+    )
+    like = results_of("essentials", gains(), steps=999)
+    for results in ([alone, averaged], [averaged, alone]):
+        found = find_same(results, like, effect_named(like, "label smoothing on"))
+        assert found is not None
+        assert found[0].name == "essentials"
+
+
+def test_same_trainings_are_one_question_under_other_names() -> None:
+    """Grids call the lack of batch norm ``off`` and ``none``."""
+    usual, placed = results_of("essentials", gains()), results_of("normalisation", gains(), steps=999)
+    off, none = effect_named(usual, "batch norm off"), effect_named(placed, "batch norm layers none")
+    assert question_of(usual, off) == question_of(placed, none)
+    found = find_same([placed], usual, off)
+    assert found is not None
+    assert found[1].name == none.name
+
+
+def test_levels_of_one_name_on_other_bases_are_two_questions(tmp_path: Path) -> None:
+    text = '[factors.beta1]\nbaseline = "0.5"\nlevels."0.5" = {}\nlevels."0.9" = { beta1 = 0.9 }\n'
+    for name, base in (("one", ""), ("two", "[set]\nbatch_size = 128\n")):
+        (tmp_path / f"{name}.toml").write_text(f'base = "dcgan-28"\n{base}{text}', "utf-8")
+    one, two = (results_of(tmp_path / f"{name}.toml", gains()) for name in ("one", "two"))
+    assert find_same([two], one, effect_named(one, "beta1 0.9")) is None
+
+
+def test_decisions_of_two_lengths_are_counted() -> None:
+    short, long = Setting("mnist-10k", 99), Setting("mnist-10k", 999)
+    before = gains(beta1={"0.0": 0.3, "0.9": 0.9}, dropout={"channels-25": 0.3})
+    after = gains(beta1={"0.0": -0.3, "0.9": 0.8}, dropout={"channels-25": 0.11})
+    compared = compare_effects(
+        [
+            results_of("essentials", before, steps=99),
+            results_of("essentials", after, noise=0.05, steps=999),
+        ]
+    )
+    assert compared.settings == [short, long]
+    lasts = {effect.name: effect.lasts(short, long) for effect in compared.effects}
+    assert lasts["beta1 0.0 (from 0.5)"] == "other"
+    assert lasts["beta1 0.9 (from 0.5)"] == "same"
+    assert lasts["dropout channels-25 (from none)"] == "undecided"
+    assert compared.effects[0].name == "beta1 0.9 (from 0.5)"
+    found = compared.count(short, long)
+    assert (found["other"], found.total()) == (1, 10)
+
+
+def test_surest_answer_of_a_setting_counts() -> None:
+    """β1 is asked in two grids of one length; the one with more seeds says that it does nothing."""
+    few, many = results_of("essentials", gains(beta1={"0.9": 0.5}), seeds=5), results_of("beta1", gains(), seeds=8)
+    compared = compare_effects([few, many, results_of("beta1", gains(), steps=999)])
+    (effect,) = (effect for effect in compared.effects if effect.name == "beta1 0.9 (from 0.5)")
+    assert [results.name for results, _ in effect.answers.values()] == ["beta1", "beta1"]
+    table = compared.tabulate()
+    assert set(table.loc[table["change"] == effect.name, "steps"]) == {999, 1_500}
+
+
+def test_nothing_in_common_compares_nothing() -> None:
+    unlike = [results_of("beta1", gains()), results_of("dropout", gains(), steps=999)]
+    assert compare_effects(unlike).effects == []
+    smoke = results_of("beta1", gains(), steps=999, budget="smoke")
+    assert compare_effects([unlike[0], smoke]).effects == []
+
+
+@pytest.mark.parametrize("nothing", [math.nan])
+def test_an_effect_without_an_estimate_is_no_answer(nothing: float) -> None:
+    diverged = results_of("beta1", gains(beta1={"0.9": nothing}), steps=999)
+    compared = compare_effects([results_of("beta1", gains()), diverged])
+    assert [effect.name for effect in compared.effects] == ["beta1 0.0 (from 0.5)"]
