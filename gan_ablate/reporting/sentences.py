@@ -66,6 +66,8 @@ def decision_sentence(
     events = rates_words(effect.rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
+    if math.isnan(effect.estimate.value):
+        return f"**{name}**: the typical run is not known, as in most seeds runs on both sides have no value{events}."
     alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
     only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
