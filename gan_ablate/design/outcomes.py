@@ -105,7 +105,7 @@ _OUTCOMES = (
             brief="how far FID jumps between points of training; 0.1 is 10 %"),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
-            "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
+            "The target is what the baseline's first four seeds reach on (geometric) average half-way. A run that "
             "never reaches it counts with its last step (≥), one that does so before its first point with that point "
             "(≤). With such runs, effects are medians by signs, written with ≥ or ≤, and interactions are not "
             "estimated.",
