@@ -346,7 +346,8 @@ def estimate_effects(
         runs: a table, or the path of a CSV file, with a row per run and columns for the factors, the seed and the
             outcome, which is missing where a run has none. A column ``status`` or ``state`` says how a run ended:
             ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
-            failed or had not finished are no results. Rows that are no runs are left out, with a ``LeftOutWarning``.
+            failed or had not finished are no results. A column ``collapsed`` (true or false) says which runs collapsed.
+            Rows that are no runs are left out, with a ``LeftOutWarning``.
         outcome: a column, and what is better: ``"fid:lower"``, ``"accuracy:higher"``; with ``:ratio`` or
             ``:difference`` behind it, how it is compared: by default as ratios if all values are above zero. Outcomes
             of this program, such as ``"fid"``, need only their name.
@@ -355,7 +356,8 @@ def estimate_effects(
 
     Returns:
         One row per effect, main effects first, then interactions: ``effect``, ``decision`` (``lower``, ``higher``,
-        ``negligible`` or ``inconclusive``), ``percent_change`` with its intervals, ``value``, ``low`` and ``high`` (log
+        ``negligible`` or ``inconclusive``), ``basis`` (``mean``, or ``median`` by signs where runs diverged or some
+        collapsed), ``percent_change`` with its intervals, ``value``, ``low`` and ``high`` (log
         ratios, or differences), ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and
         others.
 

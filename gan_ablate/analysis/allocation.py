@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 FUTILE_SEEDS = 10
-"""From this look on, an effect with values in fewer than half of its seeds, because runs diverge, is futile."""
+"""From this look on, an effect with values in fewer than half of its seeds, because runs fail, is futile."""
 
 EQUAL_SEEDS = 4
 """With so many seeds of equal scores, two variants count as the same."""

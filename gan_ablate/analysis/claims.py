@@ -15,18 +15,18 @@ from gan_ablate.analysis.effects import (
     estimate_simple_effects,
 )
 from gan_ablate.analysis.table import tabulate_effects
-from gan_ablate.analysis.tests import compare_event_rates
 from gan_ablate.design.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.design.claims import Claim, Expectation
     from gan_ablate.design.plan import Plan
 
 
 Verdict = Literal["supported", "refuted", "negligible", "depends", "inconclusive"]
+Basis = Literal["mean", "typical run", "failure rate"]
+"""What a finding rests on: the mean over seeds, the median over seeds, or how often runs collapse or diverge."""
 Effects = Callable[[str], Sequence[Effect]]
 """Returns the effects on an outcome, given its name."""
 Against = Callable[[str, float, float | None], Effect | None]
@@ -35,11 +35,12 @@ Against = Callable[[str, float, float | None], Effect | None]
 
 @dataclass(frozen=True)
 class Finding:
-    """An expectation, its effect, and the verdict on the expectation alone."""
+    """An expectation, its effect, the verdict on the expectation alone, and what that rests on."""
 
     expectation: Expectation
     effect: Effect
     verdict: Verdict
+    basis: Basis = "mean"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def judge(claim: Claim, effects: Effects, against: Against = lambda *_: None) ->
     """
     decisive, beside = (
         tuple(
-            Finding(expectation, effect, _verdict(expectation, effect))
+            Finding(expectation, effect, *_verdict(expectation, effect))
             for expectation in expectations
             if (effect := measure(expectation, effects, against)) is not None
         )
@@ -121,7 +122,24 @@ def measure(expectation: Expectation, effects: Effects, against: Against) -> Eff
     return next((effect for effect in effects(expectation.outcome) if effect.levels == expectation.levels), None)
 
 
-def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
+def _verdict(expectation: Expectation, effect: Effect) -> tuple[Verdict, Basis]:
+    """Give the verdict on an expectation by the size of its effect, and by how often runs collapse or diverge.
+
+    Where most runs collapsed on both sides, better images are no cure: only a lower rate is. Elsewhere the rate decides
+    where the size has no direction, and the two have to agree where both have one.
+    """
+    by_size, by_rate = _verdict_by_size(expectation, effect), _verdict_by_rate(expectation, effect)
+    basis: Basis = "mean" if effect.basis == "mean" else "typical run"
+    if effect.compares_failures and effect.outcome.is_of_images and effect.decision == effect.outcome.better:
+        return by_rate or "inconclusive", "failure rate"
+    if by_rate is None or by_rate == by_size:
+        return by_size, basis
+    if by_size in ("negligible", "inconclusive") or expectation.direction == "none":
+        return by_rate, "failure rate"
+    return "inconclusive", basis
+
+
+def _verdict_by_size(expectation: Expectation, effect: Effect) -> Verdict:
     decision = effect.decision
     if expectation.direction == "none":
         if decision == "negligible" or effect.is_too_small:
@@ -132,6 +150,19 @@ def _verdict(expectation: Expectation, effect: Effect) -> Verdict:
     return "supported" if decision == expectation.direction else "refuted"
 
 
+def _verdict_by_rate(expectation: Expectation, effect: Effect) -> Verdict | None:
+    """Give the verdict by how often runs collapse or diverge; None where that does not bear on it or is not known.
+
+    It bears on what says how good the images are: fewer such runs are better.
+    """
+    if effect.failure_change is None or not effect.outcome.is_of_images:
+        return None
+    if expectation.direction == "none":
+        return "refuted"
+    is_better, is_gain = effect.failure_change == "lower", expectation.direction == effect.outcome.better
+    return "supported" if is_better == is_gain else "refuted"
+
+
 @dataclass(frozen=True)
 class Verdicts:
     """A grid's effects, and the verdicts on its claims.
@@ -139,12 +170,10 @@ class Verdicts:
     Attributes:
         plan: the grid's plan.
         runs: its comparable runs.
-        first_point: the step of the first point of FID over training.
     """
 
     plan: Plan
     runs: pd.DataFrame
-    first_point: int
 
     @functools.cached_property
     def design(self) -> Design:
@@ -155,21 +184,12 @@ class Verdicts:
     def effects(self) -> Callable[[str], list[Effect]]:
         """Returns the design's effects on an outcome given its name; each outcome is estimated once.
 
-        There are none where no run has a comparable value, and on the seconds to the target where those of some runs
-        are unknown.
+        There are none where no run has a comparable value.
         """
         return functools.cache(self._estimate)
 
     def _estimate(self, outcome: str) -> list[Effect]:
-        is_hidden = outcome == "sec_to_fid" and self._has_unknown_convergence()
-        if is_hidden or self.runs[outcome].isna().all():
-            return []
-        return estimate_effects(self.design, self.runs, outcome)
-
-    def _has_unknown_convergence(self) -> bool:
-        """Whether a run never reached the target, or reached it before its first point."""
-        steps = self.runs["steps_to_fid"].astype(float)
-        return bool((~self.runs["fid_reached"].eq(True) | (steps <= self.first_point)).any())
+        return [] if self.runs[outcome].isna().all() else estimate_effects(self.design, self.runs, outcome)
 
     @functools.cached_property
     def simple_effects(self) -> list[Effect]:
@@ -192,21 +212,6 @@ class Verdicts:
             if other.margin is not None
         )
         return interacts and len({simple.decision for simple in self.simple_effects_of(effect)}) > 1
-
-    def rates(self, effect: Effect) -> dict[str, RateComparison]:
-        """Compare how often runs diverged and collapsed with and without an effect's level; events that occurred."""
-        if effect.against is not None:
-            return {}
-        compared = {
-            event: compare_event_rates(self.design, self.runs, effect.levels, event)
-            for event in ("diverged", "collapsed")
-        }
-        return {event: rates for event, rates in compared.items() if rates.count or rates.baseline_count}
-
-    def compares_failures(self, effect: Effect) -> bool:
-        """Whether most runs collapsed both with and without an effect's level, so that its decision says nothing."""
-        rates = self.rates(effect).get("collapsed")
-        return rates is not None and 2 * rates.count > rates.total and 2 * rates.baseline_count > rates.baseline_total
 
     @functools.cached_property
     def claim_verdicts(self) -> list[ClaimVerdict]:

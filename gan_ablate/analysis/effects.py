@@ -11,20 +11,38 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
 
-from gan_ablate.analysis.design import Contrast, iterate_contrasts, iterate_simple_contrasts
+from gan_ablate.analysis.design import (
+    Contrast,
+    Event,
+    Events,
+    iterate_contrasts,
+    iterate_simple_contrasts,
+    tabulate_censoring,
+    tabulate_column,
+)
 from gan_ablate.analysis.estimates import (
     CONFIDENCE,
     Estimate,
     Interval,
     bootstrap_interval,
+    contrast_bounds,
     contrast_sides,
     log_scores,
     mean_estimate,
+    rate_interval,
     relative_efficiency,
     subtract_sides,
 )
 from gan_ablate.analysis.sequential import last_look_interval, seeds_to_settle, sequential_estimate
-from gan_ablate.analysis.tests import HolmTest, SignFlip, holm, sign_flip_test
+from gan_ablate.analysis.tests import (
+    HolmTest,
+    RateComparison,
+    SignFlip,
+    holm,
+    median_estimate,
+    seeds_by_signs,
+    sign_flip_test,
+)
 from gan_ablate.design.outcomes import OUTCOMES, Outcome, percent_change
 
 if TYPE_CHECKING:
@@ -50,7 +68,7 @@ class Effect:
         is_fixed: whether the number of seeds was fixed beforehand; else the intervals hold at every look.
         outcome: the outcome. On the ratio scale all numbers below are log ratios.
         margin: the effect is negligible within ± this; None on the other scale.
-        estimate: the mean over seeds with its 95 % interval.
+        estimate: the mean over seeds with its 95 % interval, or the median: see ``basis``.
         test: its test in the family of all effects of its kind on this outcome.
         adjusted: the interval that excludes zero exactly where Holm's procedure rejects the test; equal to
             ``strictest`` where it does not.
@@ -62,6 +80,9 @@ class Effect:
         sides: (seeds, 2) means of the variants with positive and with negative weights; NaN where a seed has none.
         against: the value that the baseline's outcome is compared with; None for all other effects.
         confidence: confidence level of ``adjusted``.
+        bounds: (seeds, 2) the lowest and highest that each seed's difference may be, where the median is estimated by
+            signs; None where the mean is estimated.
+        rates: event → how often it happened with the level and without it; events that happened.
     """
 
     levels: dict[str, str]
@@ -78,6 +99,8 @@ class Effect:
     sides: NDArray[np.float64] = field(repr=False, compare=False)
     against: float | None = None
     confidence: float = CONFIDENCE
+    bounds: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    rates: dict[Event, RateComparison] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """Show the effect in a notebook: its size, its adjusted interval, and its decision."""
@@ -85,7 +108,7 @@ class Effect:
         is_ratio = self.outcome.scale == "ratio"
         value, low, high = (f"{percent_change(x):+.1f}" if is_ratio else f"{x:+.3g}" for x in values)
         name = html.escape(f"{self.name}{f', with {self.place}' if self.within else ''}")
-        change = f"{value}{' %' * is_ratio} [{low}, {high}]"
+        change = f"{self.value_bound}{value}{' %' * is_ratio} [{low}, {high}]"
         return f"<b>{name}</b>: {self.outcome.title} {change}, {self.decision}, {self.estimate.num_seeds} seeds"
 
     @property
@@ -105,18 +128,68 @@ class Effect:
 
     @functools.cached_property
     def sign_flip(self) -> SignFlip:
-        """The exact sign-flip test; NaN where the number of seeds was not fixed beforehand."""
-        return sign_flip_test(subtract_sides(self.sides) if self.is_fixed else np.array([np.nan]))
+        """The exact sign-flip test; NaN where the median is estimated, or seeds were not fixed beforehand."""
+        is_tested = self.is_fixed and self.basis == "mean"
+        return sign_flip_test(subtract_sides(self.sides) if is_tested else np.array([np.nan]))
 
     @functools.cached_property
     def bootstrap(self) -> Interval | None:
-        """The bootstrap interval; None with few seeds, or where their number was not fixed beforehand."""
-        return bootstrap_interval(subtract_sides(self.sides)) if self.is_fixed else None
+        """The bootstrap interval; None where ``sign_flip`` has no test, and with few seeds."""
+        return bootstrap_interval(subtract_sides(self.sides)) if self.is_fixed and self.basis == "mean" else None
 
     @functools.cached_property
     def pairing(self) -> Estimate:
         """The relative efficiency of pairing; see ``relative_efficiency``."""
         return relative_efficiency(self.sides)
+
+    @property
+    def basis(self) -> Literal["mean", "median"]:
+        """What is estimated: the mean over seeds by Student's t, or the median by signs.
+
+        The median, how the typical run changes, stands where some runs of a variant collapsed and others did not,
+        where any diverged, and where any value is censored.
+        """
+        return "mean" if self.bounds is None else "median"
+
+    @property
+    def value_bound(self) -> Literal["", "≥", "≤"]:
+        """How the estimate bounds the median, where that lies among censored differences; else empty."""
+        if self.bounds is None or self.estimate.num_seeds == 0:
+            return ""
+        lows, highs = (np.isfinite(np.median(ends)) for ends in self.bounds[~np.isnan(self.bounds).any(axis=1)].T)
+        return "" if lows == highs else "≥" if lows else "≤"
+
+    @property
+    def seed_bounds(self) -> NDArray[np.float64]:
+        """(seeds, 2) the lowest and highest that each seed's difference may be; NaN where a seed has none."""
+        return np.stack([subtract_sides(self.sides)] * 2, axis=1) if self.bounds is None else self.bounds
+
+    @property
+    def failure_change(self) -> Literal["lower", "higher"] | None:
+        """Whether runs collapse or diverge less or more often with the level; None where that is not certain.
+
+        It is None for an interaction, whose rates compare both levels with neither.
+        """
+        if self.is_interaction:
+            return None
+        changes = {rates.change for rates in self.rates.values()} - {None}
+        return changes.pop() if len(changes) == 1 else None
+
+    @property
+    def compares_failures(self) -> bool:
+        """Whether most runs collapsed both with and without the level, so that its decision is no remedy's."""
+        return "collapsed" in self.rates and self.rates["collapsed"].is_mostly
+
+    @property
+    def allowed_collapse_rate(self) -> float:
+        """The highest rate of collapse with the level that its seeds allow: an upper 95 % bound, at most 1.
+
+        Where none collapsed, the bound holds at every look: 45 % after 5 seeds, 22 % after 12.
+        """
+        rates = self.rates.get("collapsed")
+        if rates is not None and rates.count:
+            return rate_interval(rates.count, rates.total, 2 * CONFIDENCE - 1).high
+        return 1 - math.pow(1 - CONFIDENCE, 1 / max(1, self.estimate.num_seeds))
 
     @property
     def decision(self) -> Decision:
@@ -176,12 +249,32 @@ class Comparison:
         within: factor → the level at which it is held, for a simple effect; empty for an average over all levels.
         sides: (seeds, 2) the two sides of the contrast; NaN where a seed has not both.
         imputed: (seeds, 2) the same, with runs that diverged at the worst value; None where none diverged.
+        bounds: (seeds, 2) the lowest and highest that each seed's difference may be, if the median is to be estimated;
+            None for the mean.
+        rates: event → how often it happened with the levels and without them; events that happened.
     """
 
     levels: dict[str, str]
     within: dict[str, str]
     sides: NDArray[np.float64]
     imputed: NDArray[np.float64] | None = None
+    bounds: NDArray[np.float64] | None = None
+    rates: dict[Event, RateComparison] = field(default_factory=dict)
+
+    def estimate(self, intervals: Intervals, confidence: float = CONFIDENCE) -> Estimate:
+        """Estimate the mean over seeds, or the median where there are bounds."""
+        if self.bounds is not None:
+            return median_estimate(self.bounds, confidence, is_fixed=intervals == "fixed")
+        return _MEANS[intervals](subtract_sides(self.sides), confidence)
+
+    def needed_seeds(self, estimate: Estimate, margin: float | None, level: float, intervals: Intervals) -> int | None:
+        """Count the seeds, in all, that would decide the effect if it stays as estimated."""
+        if self.bounds is not None:
+            return seeds_by_signs(self.bounds, margin, 1 - level, is_fixed=intervals == "fixed")
+        return seeds_to_settle(estimate, margin, level)
+
+
+_MEANS = {"fixed": mean_estimate, "sequential": sequential_estimate}
 
 
 def estimate_family(
@@ -197,21 +290,20 @@ def estimate_family(
     """
     if not family:
         return []
-    estimate_mean = {"fixed": mean_estimate, "sequential": sequential_estimate}[intervals]
     strictest = 1 - (1 - CONFIDENCE) / len(family)
-    per_seed = [subtract_sides(comparison.sides) for comparison in family]
-    estimates = [estimate_mean(differences) for differences in per_seed]
+    estimates = [comparison.estimate(intervals) for comparison in family]
     tests = holm([estimate.p for estimate in estimates])
     effects = []
-    for comparison, differences, estimate, test in zip(family, per_seed, estimates, tests, strict=True):
-        widest = estimate_mean(differences, strictest)
-        if not math.isfinite(estimate.low):  # so is a wider interval
+    for comparison, rates, estimate, test in zip(family, _adjust_rates(family), estimates, tests, strict=True):
+        widest = comparison.estimate(intervals, strictest)
+        if math.isnan(estimate.low):  # so is a wider interval
             widest = estimate
-        adjusted = (estimate_mean(differences, test.confidence) if test.is_rejected else widest).interval
+        adjusted = (comparison.estimate(intervals, test.confidence) if test.is_rejected else widest).interval
         is_settled = test.is_rejected or adjusted.lies_within(margin)
+        needed = None if is_settled else comparison.needed_seeds(estimate, margin, strictest, intervals)
         with_diverged = None
         if comparison.imputed is not None:
-            with_diverged = estimate_mean(subtract_sides(comparison.imputed))
+            with_diverged = _MEANS[intervals](subtract_sides(comparison.imputed), CONFIDENCE)
         effects.append(
             Effect(
                 levels=comparison.levels,
@@ -223,13 +315,28 @@ def estimate_family(
                 test=test,
                 adjusted=adjusted,
                 strictest=widest.interval,
-                needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
+                needed_seeds=needed,
                 with_diverged=with_diverged,
                 sides=comparison.sides,
                 confidence=test.confidence if test.is_rejected else strictest,
+                bounds=comparison.bounds,
+                rates=rates,
             )
         )
     return effects
+
+
+def _adjust_rates(family: Sequence[Comparison]) -> list[dict[Event, RateComparison]]:
+    """Adjust the p-values of rates for all effects of a family; those without the event count, too."""
+    adjusted: list[dict[Event, RateComparison]] = [{} for _ in family]
+    events: tuple[Event, ...] = ("diverged", "collapsed")
+    for event in events:
+        of_event = [comparison.rates.get(event) for comparison in family]
+        tests = holm([math.nan if rates is None else rates.p for rates in of_event])
+        for rates, test, of_effect in zip(of_event, tests, adjusted, strict=True):
+            if rates is not None:
+                of_effect[event] = dataclasses.replace(rates, p_holm=test.p)
+    return adjusted
 
 
 def name_levels(levels: Mapping[str, str], between: str = " × ") -> str:
@@ -290,23 +397,34 @@ def _find(outcome: str | Outcome) -> Outcome:
 
 def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: Iterable[Contrast]) -> list[Effect]:
     values = _matrix(design, runs, outcome)
-    imputed = _impute_diverged(design, runs, outcome, values)
-    family = [
-        Comparison(
-            contrast.levels,
-            contrast.within,
-            contrast_sides(values, contrast.weights),
-            None if imputed is None else contrast_sides(imputed, contrast.weights),
+    events = Events.of(design, runs)
+    imputed = events.impute_diverged(outcome, values)
+    lows, highs = events.bound(outcome, values, tabulate_censoring(design, runs, outcome))
+    family = []
+    for contrast in contrasts:
+        sides, bounds = contrast_sides(values, contrast.weights), contrast_bounds(lows, highs, contrast.weights)
+        compared = np.flatnonzero(~np.isnan(bounds).any(axis=1))
+        is_censored = bool((bounds[compared, 0] != bounds[compared, 1]).any())
+        if is_censored and outcome.is_censored and len(contrast.levels) == 2:
+            sides, bounds = np.full_like(sides, np.nan), np.full_like(bounds, np.nan)
+        by_signs = not outcome.is_cost and (is_censored or events.are_mixed(contrast, compared))
+        family.append(
+            Comparison(
+                contrast.levels,
+                contrast.within,
+                sides,
+                None if imputed is None else contrast_sides(imputed, contrast.weights),
+                bounds if by_signs else None,
+                events.compare(contrast),
+            )
         )
-        for contrast in contrasts
-    ]
     margin = design.log_margin if outcome.scale == "ratio" else None
     return estimate_family(family, outcome, margin, design.intervals)
 
 
 def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:
     """Arrange an outcome as (seeds, variants): logarithms on the ratio scale, NaN where a run has no value."""
-    values = _table(design, runs, outcome.name)
+    values = tabulate_column(design, runs, runs[outcome.name])
     match outcome.scale:
         case "difference":
             return values
@@ -314,24 +432,3 @@ def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.
             return log_scores(values)
         case _:
             assert_never(outcome.scale)
-
-
-def _table(design: Design, runs: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    rows = {seed: row for row, seed in enumerate(design.seeds)}
-    columns = {label: number for number, label in enumerate(design.variants)}
-    table = np.full((len(rows), len(columns)), np.nan)
-    for seed, label, value in zip(runs["seed"], runs["variant"], runs[column].astype(float), strict=True):
-        if seed in rows and label in columns:
-            table[rows[seed], columns[label]] = value
-    return table
-
-
-def _impute_diverged(
-    design: Design, runs: pd.DataFrame, outcome: Outcome, values: NDArray[np.float64]
-) -> NDArray[np.float64] | None:
-    """Set runs that diverged to the worst value; None where no direction is worse or none diverged."""
-    has_diverged = _table(design, runs.assign(has_diverged=runs["status"] == "diverged"), "has_diverged") == 1
-    if outcome.better is None or not has_diverged.any() or not np.isfinite(values).any():
-        return None
-    worst = np.nanmax(values) if outcome.better == "lower" else np.nanmin(values)
-    return np.where(has_diverged & ~np.isfinite(values), worst, values)

@@ -135,6 +135,27 @@ def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) ->
     return sides
 
 
+def contrast_bounds(
+    lows: NDArray[np.float64], highs: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bound a contrast of values that are only known to lie between bounds, within every seed.
+
+    Args:
+        lows: (seeds, variants); minus infinity where a value may be as low as any, NaN where a run has none.
+        highs: (seeds, variants); plus infinity where it may be as high as any.
+        weights: (variants,) as for ``contrast_sides``.
+
+    Returns:
+        (seeds, 2): the lowest and the highest that the contrast may be, equal where it is known; NaN where a variant
+        with a weight has no value.
+    """
+    above, below = weights > 0, weights < 0
+    positive, negative = weights[above], -weights[below]
+    lowest = np.stack([lows[:, above] @ positive, highs[:, below] @ negative], axis=1)
+    highest = np.stack([highs[:, above] @ positive, lows[:, below] @ negative], axis=1)
+    return np.stack([subtract_sides(lowest), subtract_sides(highest)], axis=1)
+
+
 def subtract_sides(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     """Subtract the second side from the first: (seeds, 2) → (seeds,), NaN where a seed has not both.
 
@@ -142,7 +163,7 @@ def subtract_sides(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     differences = sides[:, 0] - sides[:, 1]
     noise = 1e-12 * np.abs(sides).max(axis=1)
-    return np.where(np.abs(differences) <= noise, 0.0, differences)
+    return np.where(np.isfinite(noise) & (np.abs(differences) <= noise), 0.0, differences)
 
 
 MIN_PAIRED_SEEDS = 4

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.plan import Intervals, Variant
+    from gan_ablate.design.plan import Intervals, Plan, Variant
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,25 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
         [_sides_at(effect, of_block.plan.seeds, seeds) for effect in family]
         for of_block, family in zip(results, families, strict=True)
     ]
+    bounds = [_bounds_at(of_effect, plans, seeds) for of_effect in zip(*families, strict=True)]
     differences = [
-        Comparison(effect.levels, {}, np.stack([subtract_sides(per_seed[at][i]) for at in (b, a)], axis=1))
-        for i, effect in enumerate(families[0])
+        Comparison(
+            effect.levels,
+            {},
+            np.stack([subtract_sides(per_seed[at][i]) for at in (b, a)], axis=1),
+            bounds=None if known is None else known[b] - known[a][:, ::-1],
+        )
+        for i, (effect, known) in enumerate(zip(families[0], bounds, strict=True))
         for a, b in pairs
     ]
     pooled = [
-        Comparison(effect.levels, {}, np.mean([of_block[i] for of_block in per_seed], axis=0))
-        for i, effect in enumerate(families[0])
+        Comparison(
+            effect.levels,
+            {},
+            np.mean([of_block[i] for of_block in per_seed], axis=0),
+            bounds=None if known is None else np.mean(known, axis=0),
+        )
+        for i, (effect, known) in enumerate(zip(families[0], bounds, strict=True))
     ]
     by_pair = iter(estimate_family(differences, OUTCOMES["fid"], margin, intervals))
     effects = [
@@ -138,8 +149,19 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
 
 def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
     """Return the rows of some seeds of an effect's sides: (wanted, 2)."""
-    rows_of = {seed: row for row, seed in enumerate(seeds)}
-    return effect.sides[[rows_of[seed] for seed in wanted]]
+    return effect.sides[[seeds.index(seed) for seed in wanted]]
+
+
+def _bounds_at(
+    effects: Sequence[Effect], plans: Sequence[Plan], wanted: Sequence[int]
+) -> list[NDArray[np.float64]] | None:
+    """Return each block's bounds of one effect at some seeds, (wanted, 2); None where all blocks estimate the mean."""
+    if all(effect.basis == "mean" for effect in effects):
+        return None
+    return [
+        effect.seed_bounds[[plan.seeds.index(seed) for seed in wanted]]
+        for effect, plan in zip(effects, plans, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -149,10 +171,10 @@ class Ranking:
     Attributes:
         use: levels that lower FID.
         rescue: levels that lower the FID of another baseline than the default, and come no lower than the default.
-        avoid: levels that raise FID.
+        avoid: levels that raise FID, or with which more runs collapse or diverge.
         depends: levels whose effects depend on another factor; see ``Verdicts.varies``.
         indifferent: levels that are negligible, or whose effects are too small to matter.
-        unknown: levels whose effects are inconclusive, or where most compared runs collapsed.
+        unknown: levels whose effects are inconclusive, or say something else than the rate of collapse.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
@@ -230,15 +252,16 @@ def _named(results: GridResults, effect: Effect) -> tuple[object, ...]:
 def _list_of(
     ranking: Ranking, results: GridResults, effect: Effect, default: Default | None
 ) -> list[tuple[GridResults, Effect]]:
-    if results.verdicts.compares_failures(effect):
-        return ranking.unknown
-    if results.verdicts.varies(effect):
+    if results.verdicts.varies(effect) and not effect.compares_failures:
         return ranking.depends
-    if effect.decision == "inconclusive":
+    # A change of how often runs collapse outweighs a typical run that hardly changes.
+    is_worse, is_rarer = effect.failure_change == "higher", effect.failure_change == "lower"
+    is_torn = effect.decision == "lower" if is_worse else is_rarer and effect.decision != "lower"
+    if effect.compares_failures or is_torn or (effect.decision == "inconclusive" and not is_worse):
         return ranking.unknown
-    if effect.decision == "negligible" or effect.is_too_small:
+    if not is_worse and (effect.decision == "negligible" or effect.is_too_small):
         return ranking.indifferent
-    if effect.decision == "higher":
+    if is_worse or effect.decision == "higher":
         return ranking.avoid
     against = None if default is None else default.compare(results, effect)
     is_better = against is None or (against.decision == "lower" and not against.is_too_small)
@@ -295,11 +318,22 @@ class Default:
             return None
         default = np.array([self.log_fid.get(seed, np.nan) for seed in results.plan.seeds])
         effects = [other for other in results.verdicts.effects("fid") if not other.is_interaction]
-        family = [Comparison(other.levels, {}, np.stack([other.sides[:, 0], default], axis=1)) for other in effects]
+        family = [_against_default(other, default) for other in effects]
         kinds = {self.results.plan.intervals, results.plan.intervals}
         intervals: Intervals = "sequential" if "sequential" in kinds else "fixed"
         compared = estimate_family(family, OUTCOMES["fid"], effect.margin, intervals)
         return next(other for other in compared if other.levels == effect.levels)
+
+
+def _against_default(effect: Effect, default: NDArray[np.float64]) -> Comparison:
+    """Compare a level's side with the default's log FID; by signs where the level's own effect is told by signs."""
+    sides = np.stack([effect.sides[:, 0], default], axis=1)
+    if effect.bounds is None:
+        return Comparison(effect.levels, {}, sides)
+    differences = subtract_sides(sides)
+    is_lost = np.isnan(effect.sides[:, 0]) & np.isfinite(effect.bounds).any(axis=1) & np.isfinite(default)
+    bounds = np.stack([np.where(is_lost, end, differences) for end in (-np.inf, np.inf)], axis=1)
+    return Comparison(effect.levels, {}, sides, bounds=bounds)
 
 
 def find_default(results: Iterable[GridResults]) -> Default | None:

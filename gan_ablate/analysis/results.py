@@ -19,7 +19,6 @@ from gan_ablate.analysis.table import Yardsticks, find_yardsticks, tabulate_runs
 from gan_ablate.analysis.trajectories import (
     Trajectory,
     find_unconverged,
-    first_point,
     follow_effects,
     tabulate_curves,
     tabulate_histories,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.records import Record, ScoringRecord
 
 
-def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.DataFrame:
+def summarise_variants(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     """Summarise each variant over its seeds: means with intervals, medians of step times, counts.
 
     The mean of an outcome on the ratio scale is geometric. ``fid_spread`` is the standard deviation of log FID over
@@ -44,7 +43,6 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
     Args:
         plan: the plan; rows have the order of its variants.
         runs: its comparable runs.
-        first_point: the step of the first point of FID over training.
     """
     rows = []
     for variant in plan.variants:
@@ -61,8 +59,7 @@ def summarise_variants(plan: Plan, runs: pd.DataFrame, first_point: int) -> pd.D
                 estimate = mean_estimate(values)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         row["fid_reached"] = int(of_variant["fid_reached"].eq(True).sum())  # None is neither
-        is_late = bool(of_variant["fid_reached"].eq(False).any())
-        is_early = bool((of_variant["steps_to_fid"].astype(float) <= first_point).any())
+        is_late, is_early = (bool(of_variant["target_bound"].eq(bound).any()) for bound in "≥≤")
         row["steps_to_fid_bound"] = {(0, 0): "", (0, 1): "≤", (1, 0): "≥", (1, 1): "~"}[is_late, is_early]
         for column in ("step_ms_median", "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec"):
             row[column] = of_variant[column].median()
@@ -148,7 +145,7 @@ class GridResults:
     @functools.cached_property
     def whole_curves(self) -> pd.DataFrame:
         """FID over training of completed runs; empty where scores do not compare."""
-        completed = self.runs.loc[self.runs["status"] == "completed", ["variant", "seed"]]
+        completed = self.runs.loc[self.runs["status"] == "completed", ["variant", "seed", "collapsed"]]
         return self.curves.merge(completed if len(self.comparable.protocols) == 1 else completed.iloc[:0])
 
     @functools.cached_property
@@ -164,12 +161,12 @@ class GridResults:
     @functools.cached_property
     def summary(self) -> pd.DataFrame:
         """One row per variant."""
-        return summarise_variants(self.plan, self.comparable.runs, first_point(self.records))
+        return summarise_variants(self.plan, self.comparable.runs)
 
     @functools.cached_property
     def verdicts(self) -> Verdicts:
         """The effects, and the verdicts on the claims."""
-        return Verdicts(self.plan, self.comparable.runs, first_point(self.records))
+        return Verdicts(self.plan, self.comparable.runs)
 
     @functools.cached_property
     def looks(self) -> tuple[InterimAnalysis, ...]:

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from gan_ablate.analysis.design import Event
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.records import Record
 
+
+TARGET_SEEDS = 4
+"""The seeds of the baseline that set the target FID: no interim analysis has fewer."""
 
 PROBE_LABELS = 1_000
 """Labelled images of the probe behind ``probe_gain``: few enough that features matter, enough to choose a penalty."""
@@ -55,7 +59,7 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
 
 _COUNTS = ("classes_covered", "num_samples", "steps", "diverged_at")
 _FLAGS = ("collapsed", "fid_reached")
-_WORDS = ("run_id", "extractor")
+_WORDS = ("run_id", "extractor", "target_bound")
 
 
 def _type_columns(runs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -88,7 +92,8 @@ class Yardsticks:
     """Reference values of a grid, from its own runs; None where no run has a curve yet.
 
     Attributes:
-        target_fid: the FID whose first reaching is timed: the baseline's geometric mean half-way through training.
+        target_fid: the FID whose first reaching is timed: the geometric mean of the baseline's first ``TARGET_SEEDS``
+            seeds half-way through training. Seeds that are added do not change it.
         equal_sec: the training time at which all variants are compared: mean training seconds of the fastest variant,
             over its steady runs on ``find_timed_machine``.
     """
@@ -113,7 +118,7 @@ def find_yardsticks(plan: Plan, records: Sequence[tuple[str, Record]]) -> Yardst
             continue
         if machine_of(record) == machine and not is_unsteady(record):
             seconds.setdefault(label, []).append(scoring.curve_train_sec[-1])
-        if label == plan.baseline.label:
+        if label == plan.baseline.label and record.config.seed in plan.seeds[:TARGET_SEEDS]:
             middle = min(scoring.curve_steps, key=lambda step: (abs(2 * step - record.config.steps), step))
             log_middles.append(math.log(scoring.curve_fid[scoring.curve_steps.index(middle)]))
     return Yardsticks(
@@ -156,9 +161,12 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         row["oscillation"] = oscillation(scoring.oscillation_fid)
         if yardsticks.target_fid is not None:
             reached = first_reached(yardsticks.target_fid, scoring.curve_steps, scoring.curve_fid)
+            seconds = first_reached(yardsticks.target_fid, scoring.curve_train_sec, scoring.curve_fid)
+            is_early = reached is not None and reached <= scoring.curve_steps[0]
             row["fid_reached"] = reached is not None
+            row["target_bound"] = "≥" if reached is None else "≤" if is_early else ""
             row["steps_to_fid"] = record.config.steps if reached is None else reached
-            row["sec_to_fid"] = first_reached(yardsticks.target_fid, scoring.curve_train_sec, scoring.curve_fid)
+            row["sec_to_fid"] = scoring.curve_train_sec[-1] if seconds is None else seconds
         if yardsticks.equal_sec is not None:
             row["fid_equal_time"] = value_at(yardsticks.equal_sec, scoring.curve_train_sec, scoring.curve_fid)
     if scoring is not None and scoring.representation is not None:
@@ -271,6 +279,8 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "within": effect.place,
         "interaction": effect.is_interaction,
         "decision": effect.decision,
+        "basis": effect.basis,
+        "value_bound": effect.value_bound,
         **_percent(effect),
         "margin": effect.margin,
         "value": estimate.value,
@@ -293,7 +303,26 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "with_diverged": None if with_diverged is None else with_diverged.value,
         "with_diverged_low": None if with_diverged is None else with_diverged.low,
         "with_diverged_high": None if with_diverged is None else with_diverged.high,
+        "allowed_collapse_rate": effect.allowed_collapse_rate,
+        **_rates(effect),
     }
+
+
+def _rates(effect: Effect) -> dict[str, float | None]:
+    """Return how often runs collapsed and diverged with the level and without it; None where none did."""
+    columns: dict[str, float | None] = {}
+    events: tuple[Event, ...] = ("collapsed", "diverged")
+    for event in events:
+        rates = effect.rates.get(event)
+        columns |= {
+            event: None if rates is None else float(rates.count),
+            f"{event}_of": None if rates is None else float(rates.total),
+            f"baseline_{event}": None if rates is None else float(rates.baseline_count),
+            f"baseline_{event}_of": None if rates is None else float(rates.baseline_total),
+            f"p_{event}": None if rates is None else rates.p,
+            f"p_{event}_holm": None if rates is None else rates.p_holm,
+        }
+    return columns
 
 
 def _percent(effect: Effect) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Tests: sign flips, Holm's procedure, rates of events, and the number of seeds that a test needs.
+"""Tests: sign flips, signs, Holm's procedure, rates of events, and the number of seeds that a test needs.
 
 ``bench/simulations.py`` measures the error rates of each.
 """
@@ -9,21 +9,17 @@ import bisect
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
-from gan_ablate.analysis.estimates import CONFIDENCE
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
-
-    from gan_ablate.analysis.design import Design
-    from gan_ablate.analysis.estimates import Estimate
 
 POWER = 0.8
 """Probability that a new study with the needed seeds finds the effect."""
@@ -117,6 +113,101 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmT
     return tests
 
 
+SIGN_PRIOR = 0.25
+"""Both parameters of the beta mixture over the chance of a sign; chosen by simulation, for few seeds."""
+
+
+@functools.cache
+def sign_p_value(against: int, num: int, *, is_fixed: bool) -> float:
+    """Test, two-sided and exactly, that the median of differences is zero, by the signs of all but ``against`` of them.
+
+    For a fixed number of seeds this is the sign test. It holds at every look by a mixture of likelihood ratios of
+    chances θ > ½ against ½, whose product over seeds is a supermartingale wherever the chance is at most ½:
+
+        E = 2^n · B(S + a, n - S + a) / B(a, a) · 2 · P(Beta(S + a, n - S + a) > ½), with S of n seeds on a side,
+
+    so that E ever reaches 2 / α, on either side, with a chance of at most α (Ville's inequality).
+
+    Args:
+        against: the seeds whose difference does not lie on the likelier side of zero; zero itself does not.
+        num: all seeds.
+        is_fixed: whether the number of seeds was fixed beforehand; else the p-value holds at every look.
+    """
+    if is_fixed:
+        return min(1.0, 2 * float(stats.binom.cdf(against, num, 0.5)))
+    first, second = num - against + SIGN_PRIOR, against + SIGN_PRIOR
+    evidence = special.betaln(first, second) - special.betaln(SIGN_PRIOR, SIGN_PRIOR)
+    evidence += (num + 1) * math.log(2) + stats.beta.logsf(0.5, first, second)
+    return min(1.0, 2 * math.exp(-float(evidence)))
+
+
+def median_estimate(bounds: NDArray[np.float64], confidence: float = CONFIDENCE, *, is_fixed: bool) -> Estimate:
+    """Estimate the median of differences, by their signs alone: jumps of single seeds do not move it.
+
+    The interval holds the medians that the test of signs does not exclude: it ends at order statistics. Of a
+    difference that is only known to lie between two bounds, each end of the interval takes the unfavourable one.
+
+    Args:
+        bounds: (seeds, 2) the lowest and the highest that each difference may be; equal where it is known, infinite
+            where it may be anything, NaN where a seed has none.
+        confidence: confidence level of the interval, in (0, 1).
+        is_fixed: whether the number of seeds was fixed beforehand; else interval and p hold at every look.
+
+    Returns:
+        The median, or where it is only known to lie beyond a bound, that bound; NaN where it may be anything.
+        ``std`` is the deviation of the known differences.
+    """
+    lows, highs = np.sort(bounds[~np.isnan(bounds).any(axis=1)], axis=0).T
+    num = len(lows)
+    if num == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    middles = [float(middle) for middle in (np.median(lows), np.median(highs)) if np.isfinite(middle)]
+    known = bounds[np.isfinite(bounds).all(axis=1), 0]
+    num_out = _most_against(num, 1 - confidence, is_fixed=is_fixed)
+    against = num - max(int((lows > 0).sum()), int((highs < 0).sum()))
+    return Estimate(
+        value=float(np.mean(middles)) if middles else math.nan,
+        low=-math.inf if num_out is None else float(lows[num_out]),
+        high=math.inf if num_out is None else float(highs[num - 1 - num_out]),
+        num_seeds=num,
+        std=float(known.std(ddof=1)) if len(known) > 1 else math.nan,
+        p=sign_p_value(against, num, is_fixed=is_fixed),
+    )
+
+
+@functools.cache
+def _most_against(num: int, alpha: float, *, is_fixed: bool) -> int | None:
+    """Return the most seeds against a side with which the test of signs still finds it; None where none may be."""
+    found = (k for k in range(num // 2, -1, -1) if sign_p_value(k, num, is_fixed=is_fixed) < alpha)
+    return next(found, None)
+
+
+def seeds_by_signs(bounds: NDArray[np.float64], margin: float | None, alpha: float, *, is_fixed: bool) -> int | None:
+    """Count the seeds at which the interval of a median decides, if the shares of signs stay as they are.
+
+    Args:
+        bounds: (seeds, 2) as for ``median_estimate``.
+        margin: the median is negligible within ± this; None where nothing is.
+        alpha: 1 - confidence level of the interval.
+        is_fixed: whether the number of seeds is fixed beforehand.
+
+    Returns:
+        The number of seeds; None where no number up to ``MOST_SEEDS`` is enough.
+    """
+    lows, highs = bounds[~np.isnan(bounds).any(axis=1)].T
+    if not len(lows):
+        return None
+    shares = [(lows > 0).mean(), (highs < 0).mean()]
+    if margin is not None:
+        shares.append(min((lows > -margin).mean(), (highs < margin).mean()))
+    share = float(max(shares))
+
+    def is_enough(num: int) -> bool:
+        return sign_p_value(num - round(share * num), num, is_fixed=is_fixed) < alpha
+
+    return fewest_seeds(is_enough) if share > 0.5 else None
+
+
 @dataclass(frozen=True)
 class RateComparison:
     """The rates of an event in two groups of runs.
@@ -126,7 +217,8 @@ class RateComparison:
         total: runs of the first group.
         baseline_count: runs of the second group with the event.
         baseline_total: runs of the second group.
-        p: p-value of Fisher's exact test of equal rates, two-sided; NaN where a group is empty.
+        p: p-value of equal rates, two-sided and exact; NaN where there is nothing to compare.
+        p_holm: the same, adjusted by Holm's procedure for all effects of a family.
     """
 
     count: int
@@ -134,46 +226,72 @@ class RateComparison:
     baseline_count: int
     baseline_total: int
     p: float
+    p_holm: float = math.nan
+
+    @property
+    def change(self) -> Literal["lower", "higher"] | None:
+        """Whether the event became rarer or more frequent; None where that is not certain."""
+        if not self.p_holm < 1 - CONFIDENCE:
+            return None
+        return "lower" if self.count * self.baseline_total < self.baseline_count * self.total else "higher"
+
+    @property
+    def is_mostly(self) -> bool:
+        """Whether the event happened to most runs of both groups."""
+        return 2 * self.count > self.total and 2 * self.baseline_count > self.baseline_total
 
 
-def compare_rates(happened: Sequence[bool], baseline_happened: Sequence[bool]) -> RateComparison:
-    """Compare rates exactly (Fisher, "Statistical Methods for Research Workers", 1934, section 21.02).
+def compare_rates(
+    happened: NDArray[np.float64], baseline_happened: NDArray[np.float64], *, is_fixed: bool
+) -> RateComparison:
+    """Compare the rates of an event in two groups of runs, exactly.
+
+    For a fixed number of seeds this is Fisher's test ("Statistical Methods for Research Workers", 1934, section
+    21.02). The other test takes runs in pairs and holds at every look: see ``evidence_of_rates``.
 
     Args:
-        happened: whether the event occurred, for each run of the first group.
-        baseline_happened: the same for each run of the second group.
+        happened: for each run of the first group 1 where the event occurred, 0 where not, NaN without a run.
+        baseline_happened: the same of the run that each is paired with: of the same seed and of the same other levels.
+        is_fixed: whether the number of seeds was fixed beforehand.
     """
-    counts = sum(happened), len(happened), sum(baseline_happened), len(baseline_happened)
-    table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
-    p = float(stats.fisher_exact(table).pvalue) if counts[1] and counts[3] else math.nan
-    return RateComparison(*counts, p)
+    present, of_baseline = (values[np.isfinite(values)] for values in (happened, baseline_happened))
+    counts = int(present.sum()), len(present), int(of_baseline.sum()), len(of_baseline)
+    if not (counts[1] and counts[3]):
+        return RateComparison(*counts, math.nan)
+    if is_fixed:
+        table = np.array([[counts[0], counts[1] - counts[0]], [counts[2], counts[3] - counts[2]]])
+        return RateComparison(*counts, float(stats.fisher_exact(table).pvalue))
+    pairs = [(int(((happened == a) & (baseline_happened == b)).sum())) for a in (1, 0) for b in (1, 0)]
+    return RateComparison(*counts, min(1.0, math.exp(-evidence_of_rates(*pairs))))
 
 
-def compare_event_rates(design: Design, runs: pd.DataFrame, levels: dict[str, str], event: str) -> RateComparison:
-    """Compare how often a run diverged or collapsed at a level and at its factor's baseline, over all other factors.
+RATES_PRIOR = 0.18
+"""Both parameters of the beta prior over each rate: those of Turner, Ly and Grünwald, section 4."""
+
+
+@functools.cache
+def evidence_of_rates(both: int, first: int, second: int, neither: int) -> float:
+    """Return the log evidence against equal rates of an event in pairs of runs, which holds at every look.
+
+    For rates θ and η of the two groups and ω = (θ + η) / 2, a pair has the likelihood ratio of θ and η against ω
+    twice. It is at most 1 on average where the rates are equal and the runs of a pair are independent, or tend to
+    share the event (Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for
+    optional stopping", arXiv:2106.02693). The evidence is its product over pairs, mixed over θ and η.
 
     Args:
-        design: the design of the runs.
-        runs: from ``load_results``.
-        levels: factor → level; an interaction compares both levels with both baselines.
-        event: ``"diverged"`` or ``"collapsed"``.
+        both: pairs in which both runs have the event.
+        first: pairs in which only the run of the first group has it.
+        second: pairs in which only the run of the second group has it.
+        neither: pairs in which neither has it.
     """
-    happened: list[list[bool]] = []
-    for wanted in (levels, {factor: design.factors[factor].baseline for factor in levels}):
-        variants = [
-            label
-            for label, of_variant in design.variants.items()
-            if all(of_variant[factor] == level for factor, level in wanted.items())
-        ]
-        if design.kind == "one-at-a-time" and wanted is not levels:
-            variants = list(design.variants)[:1]
-        over = runs.loc[runs["variant"].isin(variants) & runs["status"].isin(["completed", "diverged"])]
-        if event == "collapsed":
-            over = over.loc[over["collapsed"].notna()]
-            happened.append([bool(value) for value in over["collapsed"]])
-        else:
-            happened.append([status == "diverged" for status in over["status"]])
-    return compare_rates(*happened)
+    rates = stats.beta.ppf((np.arange(48) + 0.5) / 48, RATES_PRIOR, RATES_PRIOR).clip(1e-9, 1 - 1e-9)
+    one, other = rates[:, None], rates[None, :]
+    middle = (one + other) / 2
+    happens, not_one, not_other, never = np.log(middle), np.log1p(-one), np.log1p(-other), np.log1p(-middle)
+    ratios = both * (np.log(one) + np.log(other) - 2 * happens) + neither * (not_one + not_other - 2 * never)
+    ratios += first * (np.log(one) + not_other - happens - never)
+    ratios += second * (np.log(other) + not_one - happens - never)
+    return float(special.logsumexp(ratios) - math.log(ratios.size))
 
 
 def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: float | None = None) -> int | None:

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     """(Variant's label, record) of runs that are over."""
 
 
-def first_point(records: Records) -> int:
-    """Return the step of the first point of FID over training; 0 without any."""
-    firsts = [r.scoring.curve_steps[0] for _, r in records if r.scoring is not None and r.scoring.curve_steps]
-    return min(firsts, default=0)
-
-
 def tabulate_curves(records: Records, untimed: Collection[str]) -> pd.DataFrame:
     """Tabulate FID over training: columns variant, seed, step, train_sec (NaN for ``untimed`` runs), fid."""
     rows = []
@@ -185,7 +179,7 @@ def follow_effects(design: Design, curves: pd.DataFrame) -> list[Trajectory]:
 
     Args:
         design: of the runs.
-        curves: from ``tabulate_curves``.
+        curves: from ``tabulate_curves``, perhaps with the column ``collapsed`` of each run's final images.
     """
     steps = tuple(sorted(int(step) for step in curves["step"].unique()))
     by_step = [

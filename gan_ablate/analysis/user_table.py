@@ -123,7 +123,7 @@ def read_table(
         where = f"{runs['variant'][row]}, {seed} {seeds[runs['seed'][row]]}"
         advice = "valid: one row per variant and seed, or a column status that says which of them failed"
         raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
-    runs["collapsed"] = None
+    runs["collapsed"] = _read_collapsed(runs, source)
     design = Design(known, kind, variants, tuple(range(len(seeds))), intervals, math.log1p(margin))
     return Table(source, design, runs, words)
 
@@ -235,6 +235,19 @@ def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
 def _whole(value: Any) -> str:
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
     return str(int(value)) if is_whole else str(value).strip()
+
+
+def _read_collapsed(runs: pd.DataFrame, source: str) -> pd.Series[Any]:
+    """Read the column ``collapsed``, if there is one: ``True``, ``False``, 1 or 0, or nothing where it is not known."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    found: dict[Hashable, bool | None] = {}
+    for row, value in (runs["collapsed"] if "collapsed" in runs else pd.Series(None, runs.index)).items():
+        word = "" if is_missing(value) else _whole(value).lower()
+        if word and word not in known:
+            where = f"{source}: row {row}, collapsed = {shorten(repr(word))}"
+            raise UserError(f"{where}: valid: true, false, or nothing where it is not known")
+        found[row] = known.get(word)
+    return pd.Series(found, dtype=object)
 
 
 def _find_factors(

@@ -39,10 +39,29 @@ class Outcome:
     brief: str = ""
 
     @property
+    def is_censored(self) -> bool:
+        """Whether a run's value may be a bound: the target was never reached, or before the first point."""
+        return self.name in CENSORED
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether it says how good the images are, so that a run that collapsed or diverged is bad by it."""
+        return self.better is not None and self.name not in OF_TRAINING
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether it is a cost of a step, which no collapse changes."""
+        return self.name == "step_ms_median"
+
+    @property
     def goodness(self) -> str:
         """The better direction in words."""
         return "neither is better" if self.better is None else f"{self.better} is better"
 
+
+CENSORED = ("steps_to_fid", "sec_to_fid")
+OF_TRAINING = ("oscillation", *CENSORED, "probe_gain", "arithmetic_gain", "filter_gain", "step_ms_median")
+"""Outcomes with a better direction that say nothing of how good the images are."""
 
 _OUTCOMES = (
     Outcome("fid", "FID", "lower", "ratio",
@@ -86,13 +105,13 @@ _OUTCOMES = (
             brief="how far FID jumps between points of training; 0.1 is 10 %"),
     Outcome("steps_to_fid", "steps to the target", "lower", "ratio",
             "Generator steps until FID along training first falls to the target, log FID interpolated between points. "
-            "The target is what the baseline reaches on (geometric) average half-way through its training. A run that "
+            "The target is what the baseline's first four seeds reach on (geometric) average half-way. A run that "
             "never reaches it counts with its last step (≥), one that does so before its first point with that point "
-            "(≤): the test stays exact, and an effect is, if anything, larger than it is told.",
+            "(≤). With such runs, effects are medians by signs, written with ≥ or ≤, and interactions are not "
+            "estimated.",
             brief="steps until FID is as low as the baseline's half-way"),
     Outcome("sec_to_fid", "seconds to the target", "lower", "ratio",
-            "Training seconds until the same moment, scoring left out. Effects are given only where every run reached "
-            "the target, and none before its first point.", is_timed=True),
+            "Training seconds until the same moment, scoring left out.", is_timed=True),
     Outcome("fid_equal_time", "curve FID after equal time", "lower", "ratio",
             "FID along training, log FID interpolated, at the training second at which the fastest variant was done; "
             "on fewer samples than FID, so that it compares only with itself.",
@@ -148,7 +167,7 @@ _OTHER_COLUMNS = {
     "nearest_ratio": (
         *_BEHIND_NEAREST_RATIO, "fid_floor", "kid_floor", "num_samples", "extractor", "best_curve_fid",
     ),
-    "steps_to_fid": ("fid_reached",),
+    "steps_to_fid": ("fid_reached", "target_bound"),
     "step_ms_median": (
         "step_ms_p10", "step_ms_p90", "steps_per_sec", "images_per_sec", "peak_memory_mib", "steps", "train_sec",
         "scoring_sec", "total_sec", "diverged_at",

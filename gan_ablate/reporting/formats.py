@@ -33,19 +33,21 @@ METHODS_NAME = "methods.md"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "≤": r"$\le$", "×": r"$\times$",
-    "–": "--", "−": "$-$", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
+    "–": "--", "−": "$-$", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$", "≥": r"$\ge$",
 }  # fmt: skip
 """The LaTeX of characters that LaTeX does not print as they are."""
 
 
 def change_text(effect: Effect, estimate: Estimate) -> str:
-    """Write ``-45 % [-58, -27]`` on the ratio scale, ``+0.12 [0.03, 0.2]`` on the other."""
+    """Write ``-45 % [-58, -27]`` on the ratio scale, ``+0.12 [0.03, 0.2]`` on the other; ≥ or ≤ before a bound."""
+    bound = f"{effect.value_bound} " if effect.value_bound and estimate.value == effect.estimate.value else ""
     if effect.outcome.scale == "ratio":
-        return percent_text(estimate)
+        return bound + percent_text(estimate)
     if not math.isfinite(estimate.value):
         return "–"
     value, low, high = (f"{x:+.3g}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]" if math.isfinite(estimate.low) else value
+    is_known = math.isfinite(estimate.low) or math.isfinite(estimate.high)
+    return bound + (f"{value} [{low}, {high}]" if is_known else value)
 
 
 def value_text(effect: Effect, value: float) -> str:

@@ -28,7 +28,7 @@ from gan_ablate.reporting.run_sentences import (
     step_time_words,
     steps_words,
 )
-from gan_ablate.reporting.sentences import adjusted_text, level_words, simple_effect_words
+from gan_ablate.reporting.sentences import adjusted_text, allowed_rate_words, level_words, simple_effect_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -208,7 +208,7 @@ def draw_front(results: Mapping[str, GridResults], titles: Mapping[str, str], pa
         effects, times = of_grid.verdicts.effects("fid"), of_grid.verdicts.effects("step_ms_median")
         shown = [
             effect_plots.FrontRow(
-                _row_name(of_grid, effect), effect, times[i] if times else None, _compares_failures(of_grid, effect)
+                _row_name(of_grid, effect), effect, times[i] if times else None, _compares_failures(effect)
             )
             for i, effect in enumerate(effects)
             if (name, effect.name) in once or (effect.is_interaction and effect.is_found)
@@ -230,11 +230,11 @@ def _row_name(results: GridResults, effect: Effect) -> str:
     factor = results.plan.grid.factors[name]
     label = factor.label_of(level)
     words = f"{name.replace('_', ' ')} {label if len(label) <= MAX_LABEL else level} (vs {factor.baseline})"
-    return f"{words}, collapsed" if _compares_failures(results, effect) else words
+    return f"{words}, collapsed" if _compares_failures(effect) else words
 
 
-def _compares_failures(results: GridResults, effect: Effect) -> bool:
-    return not effect.is_interaction and results.verdicts.compares_failures(effect)
+def _compares_failures(effect: Effect) -> bool:
+    return not effect.is_interaction and effect.compares_failures
 
 
 def draw_comparison(
@@ -377,8 +377,9 @@ class _Ranked:
         words = adjusted_text(effect) + self._reached_words(results, effect, is_use=is_use)
         words += average_words(results, effect)
         words += f", {count(effect.estimate.num_seeds, 'seed')}"
-        if results.verdicts.compares_failures(effect):
-            return words + collapsed_words(results, effect)
+        words += allowed_rate_words(effect)
+        if effect.compares_failures:
+            return words + collapsed_words(effect)
         if results.verdicts.varies(effect):
             words = f"{'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}; {words}"
         elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
@@ -402,7 +403,7 @@ class _Ranked:
 
 def _decided_elsewhere_words(same: Sequence[Ranked]) -> str:
     """Say which claim rests on another outcome of levels whose FID decides nothing, as most runs collapsed."""
-    levels = [effect.levels for results, effect in same if results.verdicts.compares_failures(effect)]
+    levels = [effect.levels for _, effect in same if effect.compares_failures]
     found = {
         f"{verdict.claim.id or 'a verdict below'} rests on {finding.effect.outcome.title} instead"
         for results, _ in same

@@ -123,7 +123,7 @@ def write_grid_page(results: GridResults, title: str, folder: FigurePath) -> Gri
     by_level, turns = _simple_effects_sentences(results, simple), _trajectory_sentences(results)
     unconverged = run_sentences.unconverged_sentence(results.plan, results.unconverged)
     remarks = run_sentences.remark_sentences(results)
-    failures = [effect for effect in effects if verdicts.compares_failures(effect)]
+    failures = [effect for effect in effects if effect.compares_failures]
     failed = sentences.failures_sentence(failures)
     lasting = [*([failed] if failed else []), *turns, *([unconverged] if unconverged else [])]
     answers = [*_answer_sentences(results), *by_level, *lasting, *warnings, *remarks, *_label_sentences(results)]
@@ -161,7 +161,6 @@ def _answer_sentences(results: GridResults) -> list[str]:
         sentences.decision_sentence(
             effect,
             step_times[i] if step_times else None,
-            verdicts.rates(effect),
             average="" if effect.is_interaction else run_sentences.average_words(results, effect),
         )
         for i, effect in enumerate(verdicts.effects("fid"))

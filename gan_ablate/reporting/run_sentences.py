@@ -296,11 +296,11 @@ def shrinking_words(results: GridResults, effect: Effect) -> str:
     return f"; it shrinks: {value_text(largest, largest.estimate.value)} at step {step:,}"
 
 
-def collapsed_words(results: GridResults, effect: Effect) -> str:
+def collapsed_words(effect: Effect) -> str:
     """Say how many runs collapsed with a level where most did, as without it: ``; 8 of 8 runs still collapsed``."""
-    if not results.verdicts.compares_failures(effect):
+    if not effect.compares_failures:
         return ""
-    rates = results.verdicts.rates(effect)["collapsed"]
+    rates = effect.rates["collapsed"]
     return f"; {rates.count} of {rates.total} runs still collapsed"
 
 

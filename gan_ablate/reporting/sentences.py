@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.claims import ClaimVerdict
+    from gan_ablate.analysis.design import Event
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.tests import RateComparison
     from gan_ablate.analysis.trajectories import Trajectory
@@ -49,7 +50,6 @@ UNEVEN_SPREAD = 2.0
 def decision_sentence(
     effect: Effect,
     step_time: Effect | None,
-    rates: Mapping[str, RateComparison],
     *,
     average: str = "",
     tells_cost: bool = True,
@@ -59,19 +59,20 @@ def decision_sentence(
     Args:
         effect: on FID or another outcome.
         step_time: the same effect on the time of a step, or None where times do not compare.
-        rates: event → how often it happened with the level and without it, from ``Verdicts.rates``.
         average: over which factors the effect is averaged, in words; see ``run_sentences.average_words``.
         tells_cost: whether the sentence ends with the change of the time of a step.
     """
     name, seeds = effect.name, effect.estimate.num_seeds
-    events = rates_words(rates)
+    events = rates_words(effect.rates)
     if seeds == 0:
         return f"**{name}**: no seed has a score for every variant that this compares{events}."
+    if math.isnan(effect.estimate.value):
+        return f"**{name}**: the typical run is not known, as in most seeds runs on both sides have no value{events}."
     alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
     only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
         return f"{only} in the only seed; one seed says nothing about the next{events}."
-    if not math.isfinite(effect.estimate.low):
+    if math.isnan(effect.estimate.low):
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
     size = f"{adjusted_text(effect)}{average}, {seeds} seeds, Holm's p {p_text(effect.test.p)}"
     if _is_unbounded(effect):
@@ -81,11 +82,16 @@ def decision_sentence(
     else:
         cost = f"; {cost_words(step_time)}" if tells_cost else ""
         sentence = f"**{name}** {_effect_words(effect, size)}{cost}"
-    return sentence + with_diverged_words(effect) + events + "."
+    return sentence + allowed_rate_words(effect) + with_diverged_words(effect) + events + "."
+
+
+def _title(effect: Effect) -> str:
+    """Name the outcome, and whose it is where the median over seeds is told."""
+    return f"{effect.outcome.title}{' of the typical run' if effect.basis == 'median' else ''}"
 
 
 def _effect_words(effect: Effect, size: str) -> str:
-    title = effect.outcome.title
+    title = _title(effect)
     match effect.decision:
         case "lower" | "higher":
             verb = "lowers" if effect.decision == "lower" else "raises"
@@ -103,7 +109,7 @@ def _effect_words(effect: Effect, size: str) -> str:
 
 
 def _interaction_words(effect: Effect, size: str) -> str:
-    title = effect.outcome.title
+    title = _title(effect)
     match effect.decision:
         case "lower" | "higher":
             both = f"with both, {title} is {effect.decision} than their separate effects would make it"
@@ -180,6 +186,8 @@ def margin_words(effect: Effect) -> str:
 def seeds_words(effect: Effect) -> str:
     """Say why an interval is not finite: the seeds are too few, or they contradict each other."""
     seeds = count(effect.estimate.num_seeds, "seed")
+    if effect.basis == "median":
+        return f"{seeds} exclude nothing yet by their signs"
     if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
         return f"{seeds} exclude nothing yet"
     return f"{seeds}, of which later ones contradict earlier ones"
@@ -192,6 +200,13 @@ def _is_unbounded(effect: Effect) -> bool:
 def too_small_words(effect: Effect) -> str:
     """Say that an effect is real but too small to matter; empty where that is not known."""
     return f"; too small to matter, {margin_words(effect)}" if effect.is_too_small else ""
+
+
+def allowed_rate_words(effect: Effect) -> str:
+    """Say which rate of collapse the seeds of an effect that does not matter still allow; empty for other effects."""
+    if effect.outcome.is_cost or (effect.decision != "negligible" and not effect.is_too_small):
+        return ""
+    return f"; its seeds still allow collapse in up to {100 * effect.allowed_collapse_rate:.0f} % of runs"
 
 
 def settling_words(needed_seeds: int | None) -> str:
@@ -277,11 +292,11 @@ def with_diverged_words(effect: Effect) -> str:
     return f"; counting diverged runs as the worst that finished, {change_text(effect, effect.with_diverged)}"
 
 
-def rates_words(rates: Mapping[str, RateComparison]) -> str:
+def rates_words(rates: Mapping[Event, RateComparison]) -> str:
     """Say how often runs diverged or collapsed with the level and without it; empty where none did."""
     return "".join(
         f"; {event} {rate.count}/{rate.total} runs against {rate.baseline_count}/{rate.baseline_total} "
-        f"(Fisher's p {p_text(rate.p)})"
+        f"(Holm's p {p_text(rate.p_holm)})"
         for event, rate in rates.items()
     )
 
@@ -340,6 +355,8 @@ def verdict_words(
             f"**{verdict}** for {_levels_with(claim_verdict, verdict, factors)}" for verdict in ("supported", "refuted")
         )
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
+    if all(effect.compares_failures for effect in effects):
+        return "inconclusive: most runs collapse with it, as without it"
     return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
 
 
@@ -361,9 +378,18 @@ def _decided_words(claim_verdict: ClaimVerdict, *, is_complete: bool, factors: M
         depends = "**depends**" if is_complete else "depends, provisionally, as runs are missing"
         return f"{depends}: {'; '.join(map(simple_effect_words, claim_verdict.simple))}"
     small = ", by an effect too small to matter" if claim_verdict.is_too_small else ""
+    basis = _basis_words(claim_verdict)
     if is_complete:
-        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict, factors)}{small}"
-    return f"{claim_verdict.verdict}{small}, provisionally: runs are missing"
+        return f"**{claim_verdict.verdict}**{_which_words(claim_verdict, factors)}{basis}{small}"
+    return f"{claim_verdict.verdict}{basis}{small}, provisionally: runs are missing"
+
+
+def _basis_words(claim_verdict: ClaimVerdict) -> str:
+    """Say on what a verdict rests where that is not a mean over seeds: the typical run, or how often runs fail."""
+    bases = {finding.basis for finding in claim_verdict.decisive if finding.verdict == claim_verdict.verdict}
+    words = {"typical run": "the typical run", "failure rate": "how often runs collapse or diverge"}
+    told = [words[basis] for basis in sorted(bases, reverse=True) if basis != "mean"]
+    return f", by {' and '.join(told)}" if told else ""
 
 
 def _which_words(claim_verdict: ClaimVerdict, factors: Mapping[str, Factor]) -> str:

@@ -211,8 +211,7 @@ def claims_table(results: GridResults, claim_verdicts: Iterable[ClaimVerdict]) -
                 claim_name(claim_verdict.claim),
                 verdict_words(claim_verdict, is_complete=results.is_complete, factors=results.plan.grid.factors),
                 "; ".join(
-                    evidence_words(effect, _average_words(results, effect))
-                    + rates_words(results.verdicts.rates(effect))
+                    evidence_words(effect, _average_words(results, effect)) + rates_words(effect.rates)
                     for effect in decisive
                 ),
                 "; ".join(
@@ -343,7 +342,7 @@ def _decided_texts(
             ((name, _),) = effect.levels.items()
             words = f"{escape_markdown(grid_factors[name].title_of(name))} {words}"
         words += _average_words(results, effect) if tells_average else ""
-        words += collapsed_words(results, effect) if is_single else ""
+        words += collapsed_words(effect) if is_single else ""
         if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
             words += elsewhere_words(others, results, effect)
         texts.append(words)

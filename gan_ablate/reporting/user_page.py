@@ -13,7 +13,6 @@ import pandas as pd
 from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.estimates import mean_on_scale
 from gan_ablate.analysis.table import tabulate_effects
-from gan_ablate.analysis.tests import compare_event_rates
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.settings import file_name
@@ -194,16 +193,10 @@ def _make_section(
     """Describe, tabulate and draw the effects on one outcome, of which ``number`` come before."""
     design, runs = table.design, table.runs
     simple = _select(estimate_simple_effects(design, runs, outcome))
-    has_diverged = (runs["status"] == "diverged").any()
-    answers = []
-    for effect in effects:
-        diverged = compare_event_rates(design, runs, effect.levels, "diverged") if has_diverged else None
-        rates = {"diverged": diverged} if diverged and (diverged.count or diverged.baseline_count) else {}
-        answers.append(sentences.decision_sentence(effect, None, rates, tells_cost=False))
     return OutcomeSection(
         outcome=outcome,
         num_blank=int(((runs["status"] == "completed") & runs[outcome.name].isna()).sum()),
-        answers=answers,
+        answers=[sentences.decision_sentence(effect, None, tells_cost=False) for effect in effects],
         effects=tables.effects_table(effects),
         simple_effects=tables.effects_table(simple) if simple else "",
         pictures=_draw_figures(table, outcome, effects, folder, number),

@@ -124,9 +124,19 @@ def test_a_level_whose_runs_all_diverge_does_not_eat_every_seed() -> None:
     planned, runs = scored("dropout", {"dropout:channels-25": math.nan}, noise=0.01)
     state, _ = reveal(planned, runs)
     assert state.is_over
-    assert len(state.plan.seeds) == FUTILE_SEEDS
-    assert [effect.name for effect in state.looks[-1].futile_effects] == ["dropout channels-25"]
-    assert "; given up, as its runs have no scores or the same ones: dropout channels-25." in settled_sentence(state)
+    assert len(state.plan.seeds) == 8  # the first at which the signs of three effects can tell
+    assert not state.looks[-1].futile_effects
+
+
+def test_an_effect_with_few_values_is_given_up() -> None:
+    planned, runs = scored("dropout", {}, noise=1.0)
+    state, _ = reveal(planned.model_copy(update={"seeds": planned.seeds[:4]}), runs)
+    few = tuple(effect for effect in state.looks[-1].effects if effect.decision == "inconclusive")
+    assert InterimAnalysis(2 * 4, few).futile_effects == []
+    look = InterimAnalysis(FUTILE_SEEDS, few)
+    assert look.futile_effects == list(few)
+    given_up = dataclasses.replace(state, looks=(look,))
+    assert "; given up, as its runs have no scores or the same ones: dropout" in settled_sentence(given_up)
 
 
 def test_levels_with_equal_scores_get_no_more_seeds() -> None:

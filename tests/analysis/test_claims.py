@@ -133,8 +133,9 @@ def test_level_whose_runs_all_diverge_has_a_verdict_with_a_note(tmp_path: Path) 
     )
     results = GridResults.load(Store(tmp_path), "bn_label_smooth")
     (batch_norm, _) = results.verdicts.claim_verdicts
-    assert batch_norm.verdict == "inconclusive"
-    rates = results.verdicts.rates(batch_norm.decisive[0].effect)["diverged"]
+    assert batch_norm.verdict == "refuted"
+    assert batch_norm.decisive[0].basis == "failure rate"
+    rates = batch_norm.decisive[0].effect.rates["diverged"]
     assert (rates.count, rates.total, rates.baseline_count, rates.baseline_total) == (0, 10, 10, 10)
     assert rates.p < 1e-4
 
@@ -143,15 +144,19 @@ def test_variant_that_misses_the_target_counts_its_last_step(tmp_path: Path) -> 
     def fid(variant: Variant, seed: int) -> float:  # at thrice the baseline's FID the curve ends above the target
         return 20 * (3.0 if variant.levels["head"] == "average-pool" else 1.0) * math.exp(0.02 * math.sin(seed))
 
-    save_runs(Store(tmp_path), plan(load_grid("head")), fid)
+    save_runs(Store(tmp_path), plan(load_grid("head"), seeds=8), fid)
     results = GridResults.load(Store(tmp_path), "head")
     judged = {claim_verdict.claim.id: claim_verdict for claim_verdict in results.verdicts.claim_verdicts}
     assert judged["C12b"].verdict == "supported"
     (slower,) = judged["C12b"].decisive
+    assert slower.basis == "typical run"
     assert math.exp(slower.effect.estimate.value) == pytest.approx(2, rel=0.1)  # half-way, and the last step
+    assert (slower.effect.value_bound, slower.effect.estimate.high) == ("≥", math.inf)
+    assert slower.effect.estimate.low > 0.6
     pooled = results.summary.set_index("head").loc["average-pool"]
     assert (pooled["fid_reached"], pooled["steps_to_fid"], pooled["steps_to_fid_bound"]) == (0, 1500, "≥")
-    assert results.verdicts.effects("sec_to_fid") == []
+    seconds = next(e for e in results.verdicts.effects("sec_to_fid") if e.levels == {"head": "average-pool"})
+    assert (seconds.basis, seconds.estimate.high) == ("median", math.inf)
 
 
 def test_claim_without_its_effect_has_no_verdict() -> None:
@@ -299,14 +304,15 @@ def test_verdict_on_an_average_of_effects_that_differ_depends() -> None:
     assert [finding.verdict for finding in smoothing.decisive] == ["refuted"]
 
 
-FIRST_POINT = 150
-
 COLUMNS = [
-    "outcome", "scale", "effect", "within", "interaction", "decision", "percent_change", "percent_change_low",
-    "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high", "margin", "value", "low",
-    "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high", "p_sign_flip",
+    "outcome", "scale", "effect", "within", "interaction", "decision", "basis", "value_bound", "percent_change",
+    "percent_change_low", "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high",
+    "margin", "value", "low", "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high",
+    "p_sign_flip",
     "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "pairing", "pairing_low",
-    "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high",
+    "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high", "allowed_collapse_rate",
+    "collapsed", "collapsed_of", "baseline_collapsed", "baseline_collapsed_of", "p_collapsed", "p_collapsed_holm",
+    "diverged", "diverged_of", "baseline_diverged", "baseline_diverged_of", "p_diverged", "p_diverged_holm",
 ]  # fmt: skip
 
 
@@ -318,7 +324,7 @@ def verdicts_of(grid: str, log_fid: Callable[[Variant, int], float], seeds: int 
         at = log_fid(variant, seed)
         return None if math.isnan(at) else 20 * math.exp(at)
 
-    return Verdicts(planned, make_results(planned, fid).runs, FIRST_POINT)
+    return Verdicts(planned, make_results(planned, fid).runs)
 
 
 def noise(variant: Variant, seed: int, size: float = 0.02) -> float:
@@ -336,13 +342,13 @@ def numbers(row: dict[str, object], *names: str) -> list[float]:
 
 
 def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
-    """Of nine seeds, and a tenth that diverged at β1 0.9, the first of two effects; by SciPy."""
+    """Of nine seeds, the first of two effects; by SciPy."""
 
     def log_fid(variant: Variant, seed: int) -> float:
         is_high = variant.levels["beta1"] == "0.9"
-        return math.nan if is_high and seed == 9 else 0.6 * is_high + 0.3 * math.sin(seed) + noise(variant, seed, 0.1)
+        return 0.6 * is_high + 0.3 * math.sin(seed) + noise(variant, seed, 0.1)
 
-    verdicts = verdicts_of("beta1", log_fid, seeds=10)
+    verdicts = verdicts_of("beta1", log_fid, seeds=9)
     effect = next(effect for effect in verdicts.effects("fid") if effect.levels == {"beta1": "0.9"})
     row = row_of(effect)
     runs = verdicts.runs.pivot_table(index="seed", columns="beta1", values="fid").apply(np.log)
@@ -350,6 +356,8 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     test = stats.ttest_rel(high, usual)
     (low, top), (wide_low, wide_top) = (test.confidence_interval(level) for level in (0.95, 0.975))
     assert [row[name] for name in ("outcome", "scale", "effect", "within")] == ["fid", "log ratio", "beta1 0.9", ""]
+    assert (row["basis"], row["value_bound"], row["collapsed"], row["diverged"]) == ("mean", "", None, None)
+    assert row["allowed_collapse_rate"] == pytest.approx(1 - 0.05 ** (1 / 9))
     assert (row["interaction"], row["decision"], row["rejected"], row["needed_seeds"]) == (False, "higher", True, None)
     assert row["margin"] == pytest.approx(math.log(1.1))
     assert row["num_seeds"] == 9
@@ -366,12 +374,30 @@ def test_a_row_holds_an_effects_numbers_under_their_names() -> None:
     assert numbers(row, "pairing") == pytest.approx([gain])
     assert effect.pairing.low < gain < effect.pairing.high
     assert numbers(row, "pairing_low", "pairing_high") == [effect.pairing.low, effect.pairing.high]
-    # The run that diverged counts like the worst FID there is.
-    counted = [*(high - usual), np.nanmax(runs.to_numpy()) - runs["0.5"][9]]
+
+
+def test_a_row_tells_a_median_and_its_rates_where_a_run_diverged() -> None:
+    """Of seven seeds, and an eighth that diverged at β1 0.9."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_high = variant.levels["beta1"] == "0.9"
+        return math.nan if is_high and seed == 7 else -0.6 * is_high + noise(variant, seed, 0.1)
+
+    verdicts = verdicts_of("beta1", log_fid, seeds=8)
+    row = row_of(verdicts.effects("fid")[1])
+    runs = verdicts.runs.pivot_table(index="seed", columns="beta1", values="fid").apply(np.log)
+    differences = [*(runs["0.9"] - runs["0.5"])[:7], math.inf]
+    assert (row["basis"], row["decision"], row["num_seeds"]) == ("median", "inconclusive", 8)
+    assert numbers(row, "value", "p", "low") == pytest.approx([np.median(differences), 2 * 9 / 256, min(differences)])
+    rates = numbers(row, "diverged", "diverged_of", "baseline_diverged", "baseline_diverged_of", "p_diverged")
+    assert rates == [1, 8, 0, 8, 1]
+    counted = [*differences[:7], np.nanmax(runs.to_numpy()) - runs["0.5"][7]]
     bounds = stats.ttest_1samp(counted, 0).confidence_interval(0.95)
     assert numbers(row, "with_diverged", "with_diverged_low", "with_diverged_high") == pytest.approx(
         [np.mean(counted), bounds.low, bounds.high]
     )
+    empty = ("p_sign_flip", "smallest_p_sign_flip")
+    assert all(math.isnan(at) for at in numbers(row, *empty))
 
 
 def test_a_row_leaves_empty_what_an_effect_does_not_have() -> None:
@@ -409,21 +435,6 @@ def test_all_effects_are_those_of_every_outcome_and_the_simple_ones_of_fid() -> 
     assert {"kid", "recall", "step_ms_median"} <= set(others["outcome"]) <= set(OUTCOMES)
 
 
-@pytest.mark.parametrize(
-    ("steps", "reached", "is_known"),
-    [(600, True, True), (151, True, True), (FIRST_POINT, True, False), (1_500, False, False), (600, None, False)],
-)
-def test_seconds_to_the_target_are_compared_only_where_every_runs_are_known(
-    steps: int, reached: bool | None, is_known: bool
-) -> None:
-    verdicts = verdicts_of("beta1", noise)
-    runs = verdicts.runs.assign(steps_to_fid=600.0, fid_reached=True, sec_to_fid=6.0)
-    runs["fid_reached"] = runs["fid_reached"].astype(object)
-    runs.loc[3, ["steps_to_fid", "fid_reached"]] = [steps, reached]
-    assert bool(dataclasses.replace(verdicts, runs=runs).effects("sec_to_fid")) is is_known
-    assert dataclasses.replace(verdicts, runs=runs).effects("steps_to_fid")
-
-
 def test_an_outcome_that_no_run_has_has_no_effects() -> None:
     verdicts = verdicts_of("bn_label_smooth", noise)
     unscored = dataclasses.replace(verdicts, runs=verdicts.runs.assign(fid=np.nan))
@@ -441,15 +452,16 @@ def collapsing(runs: pd.DataFrame, planned: Plan) -> pd.DataFrame:
 
 def test_rates_are_of_events_that_happened() -> None:
     verdicts = verdicts_of("beta1", noise)
-    usual, high = verdicts.effects("fid")
-    assert verdicts.rates(high) == {}
+    _, high = verdicts.effects("fid")
+    assert high.rates == {}
     collapsed = dataclasses.replace(verdicts, runs=collapsing(verdicts.runs, verdicts.plan))
-    rates = collapsed.rates(high)
+    usual, high = collapsed.effects("fid")
+    rates = high.rates
     assert list(rates) == ["collapsed"]
     of = rates["collapsed"]
     assert (of.count, of.total, of.baseline_count, of.baseline_total) == (2, 5, 1, 5)
     # Of the baseline alone it is told too.
-    of = collapsed.rates(usual)["collapsed"]
+    of = usual.rates["collapsed"]
     assert (of.count, of.baseline_count) == (0, 1)
 
 
@@ -457,7 +469,7 @@ def test_run_with_unknown_collapse_is_not_counted() -> None:
     verdicts = verdicts_of("beta1", noise)
     runs = collapsing(verdicts.runs, verdicts.plan).astype({"collapsed": object})
     runs.loc[(runs["beta1"] == "0.9") & (runs["seed"] == 4), "collapsed"] = None
-    of = dataclasses.replace(verdicts, runs=runs).rates(verdicts.effects("fid")[1])["collapsed"]
+    of = dataclasses.replace(verdicts, runs=runs).effects("fid")[1].rates["collapsed"]
     assert (of.count, of.total) == (2, 4)
 
 
@@ -467,8 +479,8 @@ def test_a_comparison_with_a_value_has_no_rates() -> None:
     assert effect is not None
     assert (effect.levels, effect.within, effect.outcome.name) == ({}, {}, "recall")
     assert effect.estimate.value == pytest.approx(0.2)  # a synthetic recall is 0.7
-    assert verdicts.rates(effect) == {}
-    assert list(verdicts.rates(verdicts.effects("fid")[0])) == ["diverged"]
+    assert effect.rates == {}
+    assert list(verdicts.effects("fid")[0].rates) == ["diverged"]
 
 
 @pytest.mark.parametrize(
@@ -516,3 +528,168 @@ def test_effects_on_an_outcome_are_estimated_once() -> None:
     once = {outcome: verdicts.effects(outcome) for outcome in ("fid", "recall")}
     assert all(verdicts.effects(outcome) is effects for outcome, effects in once.items())
     assert once["fid"][0].outcome != once["recall"][0].outcome
+
+
+def mixed_verdicts(
+    log_fid: Callable[[Variant, int], float], collapsed: Callable[[str, int], bool], seeds: int = 8, grid: str = "beta1"
+) -> Verdicts:
+    """Verdicts on runs of which some collapsed, by the level of the grid's only factor and the seed."""
+    verdicts = verdicts_of(grid, log_fid, seeds)
+    (factor,) = verdicts.plan.grid.factors
+    pairs = zip(verdicts.runs[factor], verdicts.runs["seed"], strict=True)
+    return dataclasses.replace(
+        verdicts, runs=verdicts.runs.assign(collapsed=[collapsed(level, seed) for level, seed in pairs])
+    )
+
+
+def of_level(verdicts: Verdicts, level: str, outcome: str = "fid") -> Effect:
+    return next(effect for effect in verdicts.effects(outcome) if level in effect.levels.values())
+
+
+def test_an_effect_is_the_typical_runs_where_some_runs_of_a_variant_collapsed() -> None:
+    """One of ten runs collapsed, with a FID e times as high: the mean is nothing, the typical run is lower."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_high = variant.levels["beta1"] == "0.9"
+        return -0.15 * is_high + 1.0 * (is_high and seed == 0) + noise(variant, seed)
+
+    verdicts = mixed_verdicts(log_fid, lambda level, seed: level == "0.9" and seed == 0, seeds=10)
+    effect, other = of_level(verdicts, "0.9"), of_level(verdicts, "0.0")
+    assert (effect.basis, other.basis) == ("median", "mean")
+    assert effect.estimate.value == pytest.approx(-0.15, abs=0.03)
+    assert effect.estimate.high < 0
+    assert of_level(verdicts, "0.9", "step_ms_median").basis == "mean"  # no collapse changes the time of a step
+    by_mean = of_level(dataclasses.replace(verdicts, runs=verdicts.runs.assign(collapsed=False)), "0.9")
+    assert by_mean.basis == "mean"
+    assert by_mean.estimate.low < 0 < by_mean.estimate.high
+
+
+@pytest.mark.parametrize(
+    ("treated", "usual", "basis"), [(8, 0, "mean"), (8, 8, "mean"), (0, 0, "mean"), (7, 0, "median"), (8, 1, "median")]
+)
+def test_runs_of_which_all_collapsed_or_none_are_no_mixture(treated: int, usual: int, basis: str) -> None:
+    verdicts = mixed_verdicts(noise, lambda level, seed: seed < {"0.9": treated, "0.5": usual}.get(level, 0))
+    assert of_level(verdicts, "0.9").basis == basis
+
+
+CURE = Claim(sentence="it cures collapse", levels=[{"beta1": "0.9"}], outcome="class_divergence", direction="lower")
+
+
+def cure_verdict(treated: int, usual: int, change: float) -> tuple[str, str]:
+    """The verdict on a cure after which so many of eight runs collapsed, against so many without it; and its basis."""
+    verdicts = mixed_verdicts(noise, lambda level, seed: seed < {"0.9": treated, "0.5": usual}.get(level, 0))
+    divergence = [
+        1.5 + change * (level == "0.9") + 0.01 * math.sin(7 * seed + 2 * len(level) * float(level))
+        for level, seed in zip(verdicts.runs["beta1"], verdicts.runs["seed"], strict=True)
+    ]
+    verdicts = dataclasses.replace(verdicts, runs=verdicts.runs.assign(class_divergence=divergence))
+    claim_verdict = judge(CURE, verdicts.effects)
+    assert claim_verdict is not None
+    return claim_verdict.verdict, claim_verdict.decisive[0].basis
+
+
+@pytest.mark.parametrize(
+    ("treated", "usual", "change", "verdict", "basis"),
+    [
+        (8, 8, -0.5, "inconclusive", "failure rate"),  # another collapse is no cure
+        (8, 8, 0.5, "refuted", "mean"),
+        (0, 8, -0.5, "supported", "mean"),
+        (0, 8, 0.0, "supported", "failure rate"),
+        (8, 0, 0.0, "refuted", "failure rate"),
+        (8, 0, -0.5, "inconclusive", "mean"),  # the two contradict each other
+        (1, 8, -0.5, "supported", "typical run"),
+        (0, 0, -0.5, "supported", "mean"),
+    ],
+)
+def test_a_verdict_rests_on_the_typical_run_or_on_the_rate_of_collapse(
+    treated: int, usual: int, change: float, verdict: str, basis: str
+) -> None:
+    assert cure_verdict(treated, usual, change) == (verdict, basis)
+
+
+def test_a_rate_bears_on_outcomes_of_images_alone() -> None:
+    verdicts = mixed_verdicts(noise, lambda level, _: level == "0.9")
+    assert of_level(verdicts, "0.9").failure_change == "higher"
+    for outcome in ("grad_norm_g", "oscillation", "step_ms_median"):
+        runs = verdicts.runs.assign(**{outcome: [5.0 + 0.1 * math.sin(3 * i) for i in range(len(verdicts.runs))]})
+        claim = CURE.model_copy(update={"outcome": outcome})
+        claim_verdict = judge(claim, dataclasses.replace(verdicts, runs=runs).effects)
+        assert claim_verdict is not None
+        assert claim_verdict.decisive[0].basis == "mean"
+
+
+def test_a_difference_of_rates_refutes_that_nothing_changes() -> None:
+    verdicts = mixed_verdicts(lambda variant, seed: noise(variant, seed, 0.001), lambda level, _: level == "0.9")
+    claim = CURE.model_copy(update={"outcome": "fid", "direction": "none"})
+    claim_verdict = judge(claim, verdicts.effects)
+    assert claim_verdict is not None
+    assert (claim_verdict.verdict, claim_verdict.decisive[0].basis) == ("refuted", "failure rate")
+
+
+@pytest.mark.parametrize(("seeds", "rate"), [(5, 0.45), (12, 0.22)])
+def test_seeds_without_a_collapse_allow_a_rate(seeds: int, rate: float) -> None:
+    assert of_level(verdicts_of("beta1", noise, seeds), "0.9").allowed_collapse_rate == pytest.approx(rate, abs=0.005)
+
+
+def test_runs_that_collapsed_bound_their_rate_exactly() -> None:
+    effect = of_level(mixed_verdicts(noise, lambda level, seed: level == "0.9" and seed < 2), "0.9")
+    assert effect.allowed_collapse_rate == pytest.approx(stats.beta.ppf(0.95, 3, 6))
+
+
+def censored(verdicts: Verdicts, bounds: Callable[[dict[str, str], int], str]) -> Verdicts:
+    """With 600 steps to the target, or twice as many or half as many where that is a bound."""
+    runs, names = verdicts.runs, list(verdicts.plan.grid.factors)
+    levels = [dict(zip(names, row, strict=True)) for row in runs[names].itertuples(index=False, name=None)]
+    told = [bounds(of_run, seed) for of_run, seed in zip(levels, runs["seed"], strict=True)]
+    steps = [{"": 600.0 + seed, "≥": 1_200.0, "≤": 300.0}[word] for word, seed in zip(told, runs["seed"], strict=True)]
+    return dataclasses.replace(verdicts, runs=runs.assign(steps_to_fid=steps, target_bound=told))
+
+
+def test_an_effect_of_censored_runs_is_a_bound_by_signs() -> None:
+    """At 0.9 no run reaches the target, at 0.0 all do before the first point."""
+    words = {"0.9": "≥", "0.0": "≤", "0.5": ""}
+    verdicts = censored(verdicts_of("beta1", noise, 8), lambda levels, _: words[levels["beta1"]])
+    slow, fast = of_level(verdicts, "0.9", "steps_to_fid"), of_level(verdicts, "0.0", "steps_to_fid")
+    assert (slow.basis, slow.value_bound, slow.decision) == ("median", "≥", "higher")
+    assert (fast.basis, fast.value_bound, fast.decision) == ("median", "≤", "lower")
+    assert slow.estimate.value == pytest.approx(math.log(2), abs=0.01)
+    assert (slow.estimate.high, fast.estimate.low) == (math.inf, -math.inf)
+    assert slow.estimate.low == pytest.approx(math.log(1_200 / 607))
+
+
+def test_runs_censored_on_both_sides_tell_nothing() -> None:
+    verdicts = censored(verdicts_of("beta1", noise, 12), lambda levels, _: "≥" if levels["beta1"] != "0.0" else "")
+    both = of_level(verdicts, "0.9", "steps_to_fid")
+    assert (both.decision, both.test.p) == ("inconclusive", 1)
+    assert math.isnan(both.estimate.value)
+
+
+def test_an_interaction_of_censored_runs_is_not_estimated() -> None:
+    verdicts = verdicts_of("bn_label_smooth", noise, 8)
+    told = censored(verdicts, lambda levels, seed: "≥" if levels["batch_norm"] == "off" and seed == 0 else "")
+    (*_, interaction) = told.effects("steps_to_fid")
+    assert interaction.is_interaction
+    assert interaction.estimate.num_seeds == 0
+    (*_, whole) = censored(verdicts, lambda *_: "").effects("steps_to_fid")
+    assert (whole.basis, whole.estimate.num_seeds) == ("mean", 8)
+
+
+def test_a_diverged_run_is_on_the_worse_side() -> None:
+    """Half of the runs diverged, the others are better: the survivors' mean would be lower, the typical run is not."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        if variant.levels["beta1"] != "0.9":
+            return noise(variant, seed)
+        return math.nan if seed % 2 else -0.5 + noise(variant, seed)
+
+    effect = of_level(verdicts_of("beta1", log_fid, 12), "0.9")
+    assert (effect.basis, effect.decision, effect.estimate.num_seeds) == ("median", "inconclusive", 12)
+    assert effect.rates["diverged"].count == 6
+
+
+def test_rates_with_both_levels_and_with_neither_are_no_interaction() -> None:
+    verdicts = verdicts_of("bn_label_smooth", noise, 8)
+    runs = verdicts.runs.assign(collapsed=verdicts.runs["batch_norm"] == "off")
+    norm, _, both = dataclasses.replace(verdicts, runs=runs).effects("fid")
+    assert both.rates["collapsed"].change == norm.rates["collapsed"].change == "higher"
+    assert (norm.failure_change, both.failure_change) == ("higher", None)

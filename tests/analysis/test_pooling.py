@@ -280,11 +280,11 @@ def test_smoke_run_gives_no_effects() -> None:
     assert len(surest_effects([smoke])) == 2
 
 
-def test_interactions_and_effects_without_a_value_are_not_listed() -> None:
+def test_interactions_are_not_listed_and_levels_that_diverge_are() -> None:
     both = results_of("bn_label_smooth", gains(batch_norm={"off": -0.5}))
     diverged = results_of("beta1", gains(beta1={"0.9": math.nan}))
     found = {name for _, name in names(surest_effects([both, diverged]))}
-    assert found == {"batch norm off", "label smoothing on", "beta1 0.0"}
+    assert found == {"batch norm off", "label smoothing on", "beta1 0.0", "beta1 0.9"}
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -413,3 +413,39 @@ def test_default_of_another_length_or_of_other_data_is_no_yardstick(options: dic
     penalties = results_of("penalties", gains(stabiliser={"R1": -0.3}), **options)
     ranking = rank_effects([results_of("beta1", gains()), results_of("dropout", gains()), penalties])
     assert ([name for _, name in names(ranking.use)], ranking.rescue) == (["stabiliser R1"], [])
+
+
+@pytest.mark.parametrize(
+    ("gain", "treated", "usual", "group"),
+    [
+        (0.0, 8, 0, "avoid"),  # the typical run does not change, and more runs collapse
+        (-0.5, 8, 0, "unknown"),  # the two contradict each other
+        (0.0, 0, 8, "unknown"),
+        (-0.5, 0, 8, "use"),
+        (-0.5, 8, 8, "unknown"),  # most runs collapsed on both sides
+        (0.0, 0, 0, "indifferent"),
+    ],
+)
+def test_levels_are_ranked_by_their_rate_of_collapse_too(gain: float, treated: int, usual: int, group: str) -> None:
+    results = results_of("architecture", gains(architecture={"mlp": gain}), seeds=8)
+    limits = {"mlp": treated, "dcgan": usual}
+    levels = zip(results.runs["architecture"], results.runs["seed"], strict=True)
+    runs = results.runs.assign(collapsed=[seed < limits[level] for level, seed in levels])
+    ranking = rank_effects([dataclasses.replace(results, runs=runs)])
+    assert names(getattr(ranking, group)) == [("architecture", "architecture mlp")]
+
+
+def test_a_block_with_a_mixture_of_collapse_is_compared_by_signs() -> None:
+    """One of eight runs collapsed in the second block, with e times the FID: neither median moves with it."""
+    blocks = compare(lambda dataset, seed: 0.4 + (dataset == "fashion-mnist" and seed == 0), seeds=(10, 10))
+    second = blocks.results[1]
+    is_lost = (second.runs["beta1"] == "0.9") & (second.runs["seed"] == 0)
+    lost = dataclasses.replace(second, runs=second.runs.assign(collapsed=is_lost))
+    (told,) = compare_blocks([blocks.results[0], lost])
+    effect = next(e for e in told.effects if e.pooled.levels == {"beta1": "0.9"})
+    (difference,) = effect.differences.values()
+    assert [at.basis for at in effect.within.values()] == ["mean", "median"]
+    assert (effect.pooled.basis, effect.pooled.decision, difference.basis) == ("median", "higher", "median")
+    one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
+    assert effect.pooled.estimate.value == pytest.approx(np.median(np.mean([one, other], axis=0)))
+    assert difference.estimate.value == pytest.approx(np.median(np.subtract(other, one)))

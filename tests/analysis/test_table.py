@@ -68,7 +68,8 @@ def test_the_target_is_what_the_baseline_reaches_half_way(tmp_path: Path) -> Non
     assert runs.loc[("0.5", 0), "sec_to_fid"] == pytest.approx(15)
     # The target is 32. At twice the baseline's FID the curve ends at 44: it never gets there.
     assert runs.loc[("0.0", 0), "steps_to_fid"] == 1500
-    assert runs["sec_to_fid"].isna()[("0.0", 0)]
+    assert float(runs["sec_to_fid"]["0.0", 0]) == float(runs["train_sec"]["0.0", 0])
+    assert runs["target_bound"].to_dict() == {key: "" if key[0] == "0.5" else "≥" for key in runs.index}
     assert runs["fid_reached"].to_dict() == {key: key[0] == "0.5" for key in runs.index}
 
 
@@ -209,6 +210,7 @@ def test_every_column_equals_its_records_field() -> None:
             "oscillation": math.sqrt(np.mean(np.diff(np.log(late), 2) ** 2) / 6),
             "steps_to_fid": 750.0,  # alone, it reaches its own target half-way
             "fid_reached": True,
+            "target_bound": "",
             "sec_to_fid": 15.0,
             "fid_equal_time": 33.0,  # and is the fastest: at its end
             "grad_norm_g": (0.25 * 0.5 * 0.75**2) ** 0.25,
@@ -242,7 +244,7 @@ def test_a_run_that_was_cut_short_has_what_it_came_to_and_nothing_of_its_end() -
     row = table_of(planned, whole, rescored(cut, final=None)).iloc[1]
     for name in ("best_curve_fid", "fid_floor", "step_ms_median", "fid_batch_stats"):
         assert pd.notna(row[name])
-    ends = ("accuracy_d", "oscillation", "fid_reached", "steps_to_fid", "sec_to_fid", "fid_equal_time")
+    ends = ("accuracy_d", "oscillation", "fid_reached", "target_bound", "steps_to_fid", "sec_to_fid", "fid_equal_time")
     for name in (*ends, "fid", "recall", "collapsed", "scoring_sec", "probe_gain"):
         assert pd.isna(row[name]), name
 
@@ -272,6 +274,25 @@ def test_a_grids_target_is_read_next_to_half_way_and_of_two_as_near_at_the_earli
     yardsticks = find_yardsticks(planned, [(planned.baseline.label, rescored(record, **curve))])
     assert yardsticks.target_fid == pytest.approx(40)
     assert yardsticks.equal_sec == 3
+
+
+def test_seeds_that_are_added_do_not_change_the_target() -> None:
+    """Of the baseline's first four seeds alone, whatever the later ones reach."""
+    planned = plan(load_grid("beta1"), seeds=6)
+    fids = [20.0, 22.0, 18.0, 21.0, 90.0, 2.0]
+    records = [(planned.baseline.label, make_record(planned.baseline, seed, fid)) for seed, fid in enumerate(fids)]
+    targets = [find_yardsticks(planned, records[:num]).target_fid for num in range(1, 7)]
+    assert targets[3] == pytest.approx(1.6 * math.exp(np.mean(np.log(fids[:4]))))
+    assert targets[3:] == [targets[3]] * 3
+    assert targets[2] != targets[3]
+
+
+def test_a_target_that_is_reached_before_the_first_point_is_a_bound_from_above() -> None:
+    planned = plan(load_grid("beta1"), seeds=2)
+    usual, low, _ = planned.variants
+    records = [make_record(usual, 0, 30.0), make_record(low, 0, 2.0)]
+    named = [(variant.levels, variant.label, record) for variant, record in zip((usual, low), records, strict=True)]
+    assert tabulate_runs(planned, named)["target_bound"].tolist() == ["", "≤"]
 
 
 def test_yardsticks_are_of_whole_runs_the_target_of_the_baseline_and_the_time_of_the_fastest_variant() -> None:

@@ -3,25 +3,30 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from gan_ablate.analysis.design import Design
+from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.tests import (
     MOST_SEEDS,
+    RateComparison,
     _power,
-    compare_event_rates,
     compare_rates,
     fewest_seeds,
     holm,
+    median_estimate,
+    seeds_by_signs,
     seeds_needed,
     sign_flip_test,
+    sign_p_value,
 )
 from gan_ablate.design.grid import load_grid
-from gan_ablate.design.plan import Variant, plan
+from gan_ablate.design.plan import Plan, Variant, plan
 from tests.synthetic import make_results
 
 RNG = np.random.default_rng(0)
@@ -86,10 +91,10 @@ def test_holms_interval_excludes_zero_exactly_where_its_test_rejects() -> None:
 
 def test_rates_are_compared_exactly() -> None:
     # Of the 252 ways to give 5 of 10 runs the event, 2 are as extreme as 5 against 0.
-    comparison = compare_rates([True] * 5, [False] * 5)
+    comparison = compare_rates(np.ones(5), np.zeros(5), is_fixed=True)
     assert comparison.p == pytest.approx(2 / 252)
     assert (comparison.count, comparison.total, comparison.baseline_count, comparison.baseline_total) == (5, 5, 0, 5)
-    assert math.isnan(compare_rates([], [True]).p)
+    assert math.isnan(compare_rates(np.array([np.nan]), np.ones(1), is_fixed=True).p)
 
 
 @pytest.mark.parametrize(("size", "alpha"), [(0.3, 0.05), (0.5, 0.05), (1.0, 0.05), (0.5, 0.01), (1.3, 0.0125)])
@@ -172,13 +177,18 @@ def test_needed_seeds_are_at_least_two_and_none_beyond_the_limit(enough: int, fo
     assert fewest_seeds(lambda num: num >= enough) == found
 
 
+def rates_of(planned: Plan, runs: pd.DataFrame, name: str) -> RateComparison:
+    effects = estimate_effects(Design.of(planned), runs)
+    return next(effect for effect in effects if effect.name == name).rates["diverged"]
+
+
 def test_rates_of_events_are_of_runs_that_ended_and_of_the_baseline() -> None:
     """Of a one-at-a-time grid; a run that failed tells nothing of divergence."""
     planned = plan(load_grid("essentials"), seeds=4)
     runs = make_results(planned, lambda variant, seed: None if "beta1 0.9" in variant.label and seed < 2 else 20.0).runs
     runs.loc[(runs["variant"] == "beta1 0.9") & (runs["seed"] == 3), "status"] = "failed"
     runs.loc[(runs["variant"] == planned.baseline.label) & (runs["seed"] == 0), "status"] = "diverged"
-    rates = compare_event_rates(Design.of(planned), runs, {"beta1": "0.9"}, "diverged")
+    rates = rates_of(planned, runs, "beta1 0.9")
     assert (rates.count, rates.total) == (2, 3)
     assert (rates.baseline_count, rates.baseline_total) == (1, 4)
 
@@ -194,7 +204,108 @@ def test_rates_of_an_interaction_compare_both_levels_with_both_baselines() -> No
         return None if diverges else 20.0
 
     runs = make_results(planned, fid).runs
-    both = compare_event_rates(Design.of(planned), runs, {"batch_norm": "off", "label_smoothing": "on"}, "diverged")
+    both = rates_of(planned, runs, "batch norm off × label smoothing on")
     assert (both.count, both.total, both.baseline_count, both.baseline_total) == (3, 4, 1, 4)
-    norm = compare_event_rates(Design.of(planned), runs, {"batch_norm": "off"}, "diverged")
+    norm = rates_of(planned, runs, "batch norm off")
     assert (norm.count, norm.total, norm.baseline_count, norm.baseline_total) == (7, 8, 5, 8)
+
+
+@pytest.mark.parametrize(("against", "num"), [(0, 5), (1, 8), (3, 12), (6, 12)])
+def test_signs_of_a_fixed_number_of_seeds_are_the_sign_test(against: int, num: int) -> None:
+    expected = scipy_stats.binomtest(against, num).pvalue
+    assert sign_p_value(against, num, is_fixed=True) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("family", "seeds"), [(1, 6), (3, 8), (6, 9)])
+def test_signs_can_find_an_effect_from_so_many_seeds(family: int, seeds: int) -> None:
+    smallest = [sign_p_value(0, num, is_fixed=False) for num in range(1, 20)]
+    assert next(num for num, p in enumerate(smallest, start=1) if p < 0.05 / family) == seeds
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.3])
+def test_signs_hold_their_error_at_every_look(chance: float) -> None:
+    """By the exact probabilities of every path of up to 100 signs; zeros, which are on no side, only lower it."""
+    paths, found = {0: 1.0}, 0.0  # the seeds above zero → the probability of not having found anything
+    for num in range(1, 101):
+        after: dict[int, float] = {}
+        for above, probability in paths.items():
+            for sign, share in ((1, chance), (0, 1 - chance)):
+                after[above + sign] = after.get(above + sign, 0.0) + share * probability
+        limit = 0.05 if chance == 0.5 else 0.025
+        for above in list(after):
+            sides = (num - above, above) if chance == 0.5 else (num - above,)
+            if any(sign_p_value(against, num, is_fixed=False) < 0.05 for against in sides):
+                found += after.pop(above)
+        paths = after
+    assert found < limit
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_the_interval_of_a_median_excludes_zero_exactly_where_the_signs_do(is_fixed: bool) -> None:
+    for shift in np.linspace(-2, 2, 21):
+        values = RNG.normal(shift, 1, 13)
+        bounds = np.stack([values, values], axis=1)
+        estimate = median_estimate(bounds, is_fixed=is_fixed)
+        assert estimate.value == np.median(values)
+        assert estimate.low <= estimate.value <= estimate.high
+        assert (estimate.low > 0 or estimate.high < 0) == (estimate.p < 0.05)
+
+
+def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
+    """The sign test of ten seeds excludes zero with one seed against: the second smallest, and the second largest."""
+    values = np.arange(10.0)
+    estimate = median_estimate(np.stack([values, values], axis=1), is_fixed=True)
+    assert (estimate.low, estimate.value, estimate.high, estimate.num_seeds) == (1, 4.5, 8, 10)
+
+
+def test_zeros_and_unknown_differences_count_for_neither_side() -> None:
+    values = np.array([1.0, 1, 1, 1, 1, 1, 0, 0])
+    assert median_estimate(np.stack([values, values], axis=1), is_fixed=True).p == pytest.approx(2 * 37 / 256)
+    bounds = np.array([[1.0, np.inf]] * 6 + [[-np.inf, np.inf]] * 2)
+    estimate = median_estimate(bounds, is_fixed=True)
+    assert estimate.p == pytest.approx(2 * 37 / 256)
+    assert (estimate.value, estimate.low, estimate.high) == (1, -np.inf, np.inf)
+    nothing = median_estimate(np.array([[-np.inf, np.inf]] * 9), is_fixed=True)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high, nothing.p) == (-np.inf, np.inf, 1)
+    assert median_estimate(np.full((3, 2), np.nan), is_fixed=True).num_seeds == 0
+
+
+def test_seeds_that_signs_need_follow_from_their_shares() -> None:
+    bounds = np.array([[1.0, 1.0]] * 5)
+    assert seeds_by_signs(bounds, None, 0.05, is_fixed=True) == 6
+    assert seeds_by_signs(bounds, None, 0.05 / 6, is_fixed=False) == 9
+    assert seeds_by_signs(0 * bounds, 0.1, 0.05, is_fixed=True) == 6  # within the margin
+    assert seeds_by_signs(np.array([[1.0, 1.0], [-1.0, -1.0]]), 0.1, 0.05, is_fixed=True) is None
+
+
+def test_rates_of_pairs_hold_at_every_look() -> None:
+    """Of runs that share a seed and so tend to share the event, and of others."""
+    rng, found = np.random.default_rng(0), {0.0: 0, 0.5: 0}
+    for share in found:
+        for _ in range(200):
+            common, alone = rng.random((30, 1)) < 0.3, rng.random((30, 2)) < 0.3
+            happened = np.where(rng.random((30, 1)) < share, common, alone).astype(float)
+            ps = (compare_rates(*happened[:num].T, is_fixed=False).p for num in range(2, 31))
+            found[share] += min(ps) < 0.05
+    assert max(found.values()) <= 0.05 * 200
+
+
+def test_rates_that_differ_are_found_with_five_pairs() -> None:
+    rates = compare_rates(np.ones(5), np.zeros(5), is_fixed=False)
+    assert rates.p == pytest.approx(0.0066, abs=1e-4)
+    again = compare_rates(np.array([1, 1, np.nan]), np.array([0, 0, 0.0]), is_fixed=False)
+    assert (again.count, again.total, again.baseline_count, again.baseline_total) == (2, 2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "p", "change"),
+    [
+        ((5, 5, 0, 5), 0.01, "higher"),
+        ((0, 5, 5, 5), 0.01, "lower"),
+        ((5, 5, 0, 5), 0.06, None),
+        ((5, 5, 0, 5), math.nan, None),
+    ],
+)
+def test_a_change_of_rates_is_told_by_holms_p(counts: tuple[int, int, int, int], p: float, change: str | None) -> None:
+    assert RateComparison(*counts, 0.001, p).change == change

@@ -16,7 +16,6 @@ from gan_ablate.analysis.trajectories import (
     Trajectory,
     count_standing,
     find_unconverged,
-    first_point,
     follow_effects,
     tabulate_curves,
     tabulate_histories,
@@ -55,14 +54,6 @@ def with_curve(record: Record, steps: list[int]) -> Record:
         "curve_fid": record.scoring.curve_fid[: len(steps)],
     }
     return record.model_copy(update={"scoring": record.scoring.model_copy(update=curve)})
-
-
-def test_the_first_point_is_the_first_of_any_run_that_has_one(records: list[tuple[str, Record]]) -> None:
-    (_, one), (_, other), (_, last) = records
-    changed = [("a", with_curve(one, [300, 600])), ("b", with_curve(other, [200, 700])), ("c", with_curve(last, []))]
-    assert first_point(changed) == 200
-    assert first_point([("a", without_scoring(one)), *changed[1:]]) == 200
-    assert first_point([("a", without_scoring(one))]) == 0
 
 
 def test_a_curve_is_a_row_per_point_and_has_seconds_only_where_they_compare(

@@ -100,8 +100,8 @@ def test_diverged_runs_are_listed_and_imputed(tmp_path: Path) -> None:
     runs = make_runs().assign(status="completed")
     runs.loc[1, "fid"], runs.loc[1, "status"] = np.nan, "diverged"
     effects = effects_of(runs).set_index("effect")
-    assert effects.loc["lr 0.001", "num_seeds"] == 7
-    assert (effects["with_diverged"] > effects["value"])["lr 0.001"]
+    assert (effects["num_seeds"]["lr 0.001"], effects["basis"]["lr 0.001"]) == (8, "median")
+    assert effects["with_diverged"].notna().all()
     page = judge(runs, factors=["batch_norm", "lr"], seed="run", out=tmp_path / "out")
     assert "1 of the runs diverged." in page.read_text()
     assert "diverged 1/16 runs against 0/16" in page.read_text()
@@ -395,7 +395,7 @@ def test_what_is_infinite_has_diverged_and_what_diverged_has_no_value(tmp_path: 
     runs = make_runs()
     runs.loc[2, "fid"] = np.inf
     infinite = effects_of(runs).set_index("effect")
-    assert infinite.loc["batch norm off", "num_seeds"] == 7
+    assert (infinite["num_seeds"]["batch norm off"], infinite["basis"]["batch norm off"]) == (8, "median")
     assert infinite["with_diverged"].notna().all()
     told = make_runs().assign(status="completed")
     told.loc[2, "status"] = "diverged"  # whatever its last FID was
@@ -483,3 +483,20 @@ def test_a_title_that_is_no_unicode_is_written(tmp_path: Path) -> None:
     page = judge(tmp_path / "runs.csv", factors=["lr"], out=tmp_path / "out", title="r\udce9sum\u00e9")
 
     assert "udce9sum\u00e9" in page.read_text("utf-8")
+
+
+def test_a_table_may_say_which_runs_collapsed() -> None:
+    runs = make_runs()
+    runs["collapsed"] = ["TRUE" if row == 3 else "" if row == 4 else 0 for row in range(len(runs))]
+    effects = effects_of(runs).set_index("effect")
+    assert set(effects["basis"]) == {"median"}
+    assert effects["collapsed"]["batch norm off"] + effects["baseline_collapsed"]["batch norm off"] == 1
+    assert effects["collapsed_of"]["batch norm off"] + effects["baseline_collapsed_of"]["batch norm off"] == 31
+    assert set(effects_of(make_runs())["basis"]) == {"mean"}
+
+
+def test_a_word_that_does_not_tell_collapse_is_refused() -> None:
+    runs = make_runs()
+    runs["collapsed"] = ["perhaps" if row == 3 else "no" for row in range(len(runs))]
+    with pytest.raises(UserError, match=r"row \d+, collapsed = 'perhaps': valid: true, false, or nothing"):
+        effects_of(runs)

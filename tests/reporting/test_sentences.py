@@ -14,6 +14,7 @@ from gan_ablate.design.claims import Claim, Factor
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.reporting.formats import change_text
 from gan_ablate.reporting.sentences import (
+    allowed_rate_words,
     cost_words,
     decision_sentence,
     evidence_words,
@@ -95,7 +96,11 @@ def test_a_sentence_says_no_more_than_its_test(
     percents: tuple[float, float, float], is_rejected: bool, sentence: str
 ) -> None:
     effect = make_effect(of_percent(*percents), is_rejected=is_rejected)
-    assert decision_sentence(effect, SAME_TIME, {}) == sentence + "step time +0.1 % [-1.0, +1.2], no certain change."
+    assert decision_sentence(effect, SAME_TIME) == (
+        f"{sentence}step time +0.1 % [-1.0, +1.2], no certain change{allowed_rate_words(effect)}."
+    )
+    is_small = effect.decision == "negligible" or effect.is_too_small
+    assert allowed_rate_words(effect) == ("; its seeds still allow collapse in up to 45 % of runs" if is_small else "")
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
@@ -105,21 +110,21 @@ def test_a_cost_is_claimed_outside_its_interval_only() -> None:
         (False, "[+9.0, +19.0], no certain change."),
     ):
         slower = make_effect(of_percent(14, 9, 19), is_rejected=is_rejected, outcome="step_ms_median")
-        assert decision_sentence(effect, slower, {}).endswith(words)
-    assert decision_sentence(effect, None, {}).endswith("its cost is not known.")
+        assert decision_sentence(effect, slower).endswith(words)
+    assert decision_sentence(effect, None).endswith("its cost is not known.")
 
 
 def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
     assert "with both, FID is higher than their separate effects would make it: +59.0 % [+29.0, +96.0], 5 seeds" in (
-        decision_sentence(effect, SAME_TIME, {})
+        decision_sentence(effect, SAME_TIME)
     )
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    sentence = decision_sentence(small, SAME_TIME, {})
+    sentence = decision_sentence(small, SAME_TIME)
     assert ": no interaction that matters: +1.0 % [-4.0, +6.0], 5 seeds" in sentence
-    assert sentence.endswith("; within the margin of 10 %.")
+    assert "; within the margin of 10 %; its seeds still allow collapse" in sentence
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": whether they interact is inconclusive: +1.0 % [-14.0, +16.0]" in decision_sentence(unknown, SAME_TIME, {})
+    assert ": whether they interact is inconclusive: +1.0 % [-14.0, +16.0]" in decision_sentence(unknown, SAME_TIME)
 
 
 def test_simple_effects_are_told_where_they_differ() -> None:
@@ -142,22 +147,24 @@ def test_simple_effects_are_told_where_they_differ() -> None:
 
 def test_rates_stand_beside_the_effect() -> None:
     effect = make_effect(of_percent(-45, -58, -27), is_rejected=True)
-    sentence = decision_sentence(effect, SAME_TIME, {"diverged": RateComparison(0, 10, 7, 10, 0.0031)})
-    assert sentence.endswith("; diverged 0/10 runs against 7/10 (Fisher's p = 0.0031).")
+    rates = RateComparison(0, 10, 7, 10, 0.0031, 0.0062)
+    sentence = decision_sentence(dataclasses.replace(effect, rates={"diverged": rates}), SAME_TIME)
+    assert sentence.endswith("; diverged 0/10 runs against 7/10 (Holm's p = 0.0062).")
     nothing = make_effect(Estimate(math.nan, math.nan, math.nan, 0), is_rejected=False)
-    words = decision_sentence(nothing, None, {"diverged": RateComparison(0, 5, 5, 5, 0.0079)})
+    nothing = dataclasses.replace(nothing, rates={"diverged": RateComparison(0, 5, 5, 5, 0.0079)})
+    words = decision_sentence(nothing, None)
     assert words.startswith("**bn on**: no seed has a score")
     assert "5/5" in words
 
 
 def test_huge_changes_are_not_told_to_the_digit() -> None:
     effect = make_effect(Estimate(20.0, 1.0, 39.0, 5), is_rejected=True)
-    assert "raises FID: > +9,999 % [" in decision_sentence(effect, SAME_TIME, {})
+    assert "raises FID: > +9,999 % [" in decision_sentence(effect, SAME_TIME)
 
 
 def test_seeds_that_agree_to_the_last_digit_are_told_as_such() -> None:
     effect = make_effect(Estimate(0.0, math.nan, math.nan, 5), is_rejected=False)
-    assert decision_sentence(effect, SAME_TIME, {}) == (
+    assert decision_sentence(effect, SAME_TIME) == (
         "**bn on**: FID 0.0 % in each of 5 seeds alike; there is nothing to test."
     )
 
@@ -224,7 +231,7 @@ def test_average_says_over_what_with_its_adjusted_interval() -> None:
     effect = dataclasses.replace(
         make_effect(of_percent(20, 10, 30), is_rejected=True), adjusted=Interval(math.log(1.05), math.log(1.4))
     )
-    sentence = decision_sentence(effect, None, {}, average=" on average over norm", tells_cost=False)
+    sentence = decision_sentence(effect, None, average=" on average over norm", tells_cost=False)
     assert sentence == ("**bn on** raises FID: +20.0 % [+5.0, +40.0] on average over norm, 5 seeds, Holm's p = 0.012.")
 
 
