@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from gan_ablate.analysis.estimates import CONFIDENCE
+from gan_ablate.analysis.estimates import CONFIDENCE, mean_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,14 +85,48 @@ class HolmTest:
         confidence: confidence level of the interval that excludes zero exactly if the test is rejected: 1 - alpha /
             (number of tests that remain at this step). Tests after the first that is not rejected have its level.
         is_rejected: whether the null hypothesis is rejected.
+        unadjusted: the p-value itself.
     """
 
     p: float
     confidence: float
     is_rejected: bool
+    unadjusted: float = math.nan
 
 
-def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmTest]:
+NOT_TESTED = HolmTest(math.nan, math.nan, is_rejected=False)
+
+
+def round_p(p: float) -> float:
+    """Round a p-value to nine digits: beyond those, equal ones differ by rounding."""
+    return float(f"{p:.8e}")
+
+
+def margin_alpha(alpha: float) -> float:
+    """Return the level of the interval that has to lie within the margin, where ``alpha`` is that of a test of zero.
+
+    Only one end of the interval can be wrong, so twice the level has the same error (two one-sided tests; Schuirmann,
+    Journal of Pharmacokinetics and Biopharmaceutics 15, 1987). It is at most 1 - ``CONFIDENCE``: what does not matter
+    has its own interval within the margin, too.
+    """
+    return min(2 * alpha, 1 - CONFIDENCE)
+
+
+def margin_p(values: NDArray[np.float64], margin: float) -> float:
+    """Return the p-value of a mean on the margin or beyond it, by two one-sided t tests; NaN without a spread.
+
+    Args:
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        margin: the mean is negligible within ± this.
+    """
+    estimate = mean_estimate(values)
+    if not estimate.std > 0:
+        return math.nan
+    room = (margin - abs(estimate.value)) / (estimate.std / math.sqrt(estimate.num_seeds))
+    return float(stats.t.sf(room, estimate.num_seeds - 1))
+
+
+def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE, fewest: int = 1) -> list[HolmTest]:
     """Decide a family of tests so that the probability of any false positive is at most ``alpha``.
 
     This is the step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
@@ -101,20 +135,40 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmT
 
     Args:
         p_values: one per planned test; NaN where a test cannot be made yet. It counts as one of the family, so that
-            rejections hold when all runs are over.
+            rejections hold when all runs are over. Equal ones, by ``round_p``, are tested in their order.
         alpha: the family-wise error rate, in (0, 1).
+        fewest: no p-value is compared with more than alpha / ``fewest``.
     """
-    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
+    known = sorted((round_p(p), i) for i, p in enumerate(p_values) if not math.isnan(p))
+    tests = [NOT_TESTED for _ in p_values]
     adjusted, level, is_rejecting = 0.0, alpha, True
     for rank, (p, i) in enumerate(known):
-        remaining = len(p_values) - rank
+        remaining = max(fewest, len(p_values) - rank)
         adjusted = max(adjusted, min(1.0, p * remaining))
         if is_rejecting:
             level = alpha / remaining
             is_rejecting = p < level
-        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
+        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting, unadjusted=p_values[i])
     return tests
+
+
+def false_discoveries_at_most(p_values: Sequence[float], rate: float = 1 - CONFIDENCE) -> list[bool]:
+    """Say which tests may be rejected so that at most a share of the rejections is false, on average.
+
+    This is the step-up procedure of Benjamini and Yekutieli, "The control of the false discovery rate in multiple
+    testing under dependency", The Annals of Statistics 29, 2001, theorem 1.3, which holds under any dependence: of m
+    p-values the k smallest are rejected, for the largest k whose largest is at most k · rate / (m · (1 + 1/2 + … +
+    1/m)). P-values that are valid at every look may stop at any look.
+
+    Args:
+        p_values: one per test, unadjusted; NaN where a test cannot be made yet, which counts as one of them.
+        rate: the share, in (0, 1).
+    """
+    num = len(p_values)
+    unit = rate / (num * sum(1 / rank for rank in range(1, num + 1))) if num else 0.0
+    known = sorted(round_p(p) for p in p_values if not math.isnan(p))
+    limit = max((p for rank, p in enumerate(known, 1) if p <= rank * unit), default=-1.0)
+    return [round_p(p) <= limit for p in p_values]
 
 
 @dataclass(frozen=True)
@@ -181,7 +235,8 @@ def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: floa
 
     Args:
         estimate: the mean of paired differences.
-        alpha: 1 - confidence level of the interval that has to exclude zero, or to lie within the margin.
+        alpha: 1 - confidence level of the interval that has to exclude zero; ``margin_alpha`` of it is that of the one
+            that has to lie within the margin.
         margin: the effect is negligible within ± this; None where nothing is.
 
     Returns:
@@ -212,7 +267,8 @@ def _power(size: float, num: int, alpha: float, room: float | None) -> float:
     spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
     settled = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
     if room is not None:
-        # The interval lies within the margin and does not exclude zero.
-        near = np.minimum(room * math.sqrt(num) - critical * spreads, critical * spreads)
+        # The interval lies within the margin, and that of the test of zero does not exclude it.
+        within = stats.t.ppf(1 - margin_alpha(alpha) / 2, num - 1)
+        near = np.minimum(room * math.sqrt(num) - within * spreads, critical * spreads)
         settled += np.where(near > 0, stats.norm.cdf(near - shift) - stats.norm.cdf(-near - shift), 0)
     return float(settled.mean())

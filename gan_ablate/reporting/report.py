@@ -16,7 +16,7 @@ from urllib.parse import quote
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS
 from gan_ablate.analysis.pooling import compare_blocks
 from gan_ablate.analysis.results import GridResults
-from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.analysis.sequential import CALIBRATED_LOOKS, PRIOR_SEEDS, calibrated_level
 from gan_ablate.analysis.trajectories import tabulate_probes
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.grid import describe_preset, list_presets, load_document, load_study
@@ -204,6 +204,8 @@ class MethodsPage(Page):
     confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
     min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
     prior_seeds: ClassVar[float] = PRIOR_SEEDS
+    calibrated_looks: ClassVar[int] = CALIBRATED_LOOKS
+    largest_error: ClassVar[str] = f"{calibrated_level(1 - CONFIDENCE):.1%}"
     collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
 

@@ -289,7 +289,7 @@ def shrinking_words(results: GridResults, effect: Effect) -> str:
     if not trajectories or trajectories[0].peak is None:
         return ""
     step, largest = trajectories[0].peak
-    return f"; shrinking, from {percent_text(largest.shown)} at step {step:,}{images_words(results)}"
+    return f"; shrinking, from {percent_text(largest.estimate)} at step {step:,}{images_words(results)}"
 
 
 def step_time_words(results: GridResults, effect: Effect) -> str:

@@ -31,12 +31,13 @@ def of_percent(value: float, low: float, high: float) -> Estimate:
 def make_effect(
     estimate: Estimate, *, is_rejected: bool, levels: dict[str, str] | None = None, outcome: str = "fid"
 ) -> Effect:
+    margin = math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None
     return Effect(
         levels=levels or {"bn": "on"},
         within={},
         is_fixed=True,
         outcome=OUTCOMES[outcome],
-        margin=math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None,
+        margin=margin,
         estimate=estimate,
         test=HolmTest(0.012, 0.983, is_rejected=is_rejected),
         adjusted=Interval(estimate.low, estimate.high),
@@ -44,6 +45,7 @@ def make_effect(
         needed_seeds=None if is_rejected else 12,
         with_diverged=None,
         sides=np.zeros((5, 2)),
+        equivalence=HolmTest(0.01, 0.983, is_rejected=estimate.interval.lies_within(margin)),
     )
 
 
@@ -68,15 +70,15 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             True,
             (
                 "**bn on** raises FID by 3 % (95 % interval +1 to +5 %, 5 seeds, Holm's p = 0.012): a real effect, "
-                "and too small to matter, certainly within the margin of 10 %; "
+                "and too small to matter, certainly within the margin of -9.1 % to +10 %; "
             ),
         ),
         (
             (-0.2, -3, 3),
             False,
             (
-                "**bn on** does not matter: FID 0 %, certainly within the margin of 10 % (95 % interval -3 to +3 %, "
-                "5 seeds, Holm's p = 0.012); "
+                "**bn on** does not matter: FID 0 %, certainly within the margin of -9.1 % to +10 % (95 % interval -3 to "
+                "+3 %, 5 seeds, Holm's p = 0.012); "
             ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
@@ -113,7 +115,7 @@ def test_an_interaction_is_told_as_one() -> None:
     effect = make_effect(of_percent(59, 29, 96), is_rejected=True, levels={"bn": "on", "ls": "on"})
     assert "with both, FID is 59 % higher than their separate effects" in decision_sentence(effect, SAME_TIME, {})
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
-    assert ": no interaction that matters: +1 %, certainly within the margin of 10 %" in decision_sentence(
+    assert ": no interaction that matters: +1 %, certainly within the margin of -9.1 % to +10 %" in decision_sentence(
         small, SAME_TIME, {}
     )
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
