@@ -203,15 +203,12 @@ def seeds_to_settle(estimate: Estimate, margin: float | None, confidence: float)
     return fewest_seeds(is_settled)
 
 
-RANGE_PROBABILITY = 0.8
-"""Probability with which the range of needed seeds is meant to hold the number."""
-
-
 def settling_range(estimate: Estimate, margin: float | None, confidence: float) -> tuple[int, int | None] | None:
-    """Return the fewest and the most seeds that ``seeds_to_settle`` gives for the effects that are likely.
+    """Return the fewest and the most seeds that ``seeds_to_settle`` gives for likely means and spreads.
 
-    A standardised effect d of n seeds has the variance 1/n + d² / (2 (n - 1)), about (Hedges and Olkin, "Statistical
-    Methods for Meta-Analysis", 1985, section 5.E). Its interval of ``RANGE_PROBABILITY`` has the likely effects.
+    The likely means are those of the 80 % interval, by the normal distribution; the likely spreads are those of the
+    50 % interval, by the chi-squared distribution. The range holds the number of the true mean and spread in about 80 %
+    of cases (``bench/calibration.py``).
 
     Args:
         estimate: the mean so far.
@@ -219,14 +216,17 @@ def settling_range(estimate: Estimate, margin: float | None, confidence: float) 
         confidence: as of ``seeds_to_settle``.
 
     Returns:
-        The numbers; the second is None where no number up to ``MOST_SEEDS`` is enough for some likely effect. None
-        where none is enough for any, or there is no spread.
+        The numbers; the second is None where no number up to ``MOST_SEEDS`` is enough for some likely mean. None where
+        none is enough for any, or there is no spread.
     """
     if not estimate.std > 0 or not math.isfinite(estimate.value):
         return None
-    num, size = estimate.num_seeds, abs(estimate.value) / estimate.std
-    reach = float(stats.norm.ppf((1 + RANGE_PROBABILITY) / 2)) * math.sqrt(1 / num + size**2 / (2 * (num - 1)))
-    likely = [replace(estimate, value=estimate.std * at) for at in np.linspace(size - reach, size + reach, 9)]
+    num, reach = estimate.num_seeds, stats.norm.ppf(0.9) * estimate.std / math.sqrt(estimate.num_seeds)
+    likely = [
+        replace(estimate, value=float(value), std=estimate.std * math.sqrt((num - 1) / stats.chi2.ppf(tail, num - 1)))
+        for value in np.linspace(estimate.value - reach, estimate.value + reach, 7)
+        for tail in (0.25, 0.75)
+    ]
     numbers = [seeds_to_settle(each, margin, confidence) for each in likely]
     known = [max(num, number) for number in numbers if number is not None]
     return (min(known), None if None in numbers else max(known)) if known else None

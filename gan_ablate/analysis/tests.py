@@ -85,13 +85,11 @@ class HolmTest:
         confidence: confidence level of the interval that excludes zero exactly if the test is rejected: 1 - alpha /
             (number of tests that remain at this step). Tests after the first that is not rejected have its level.
         is_rejected: whether the null hypothesis is rejected.
-        unadjusted: the p-value itself.
     """
 
     p: float
     confidence: float
     is_rejected: bool
-    unadjusted: float = math.nan
 
 
 NOT_TESTED = HolmTest(math.nan, math.nan, is_rejected=False)
@@ -148,27 +146,8 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE, fewest: int =
         if is_rejecting:
             level = alpha / remaining
             is_rejecting = p < level
-        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting, unadjusted=p_values[i])
+        tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
     return tests
-
-
-def false_discoveries_at_most(p_values: Sequence[float], rate: float = 1 - CONFIDENCE) -> list[bool]:
-    """Say which tests may be rejected so that at most a share of the rejections is false, on average.
-
-    This is the step-up procedure of Benjamini and Yekutieli, "The control of the false discovery rate in multiple
-    testing under dependency", The Annals of Statistics 29, 2001, theorem 1.3, which holds under any dependence: of m
-    p-values the k smallest are rejected, for the largest k whose largest is at most k · rate / (m · (1 + 1/2 + … +
-    1/m)). P-values that are valid at every look may stop at any look.
-
-    Args:
-        p_values: one per test, unadjusted; NaN where a test cannot be made yet, which counts as one of them.
-        rate: the share, in (0, 1).
-    """
-    num = len(p_values)
-    unit = rate / (num * sum(1 / rank for rank in range(1, num + 1))) if num else 0.0
-    known = sorted(round_p(p) for p in p_values if not math.isnan(p))
-    limit = max((p for rank, p in enumerate(known, 1) if p <= rank * unit), default=-1.0)
-    return [round_p(p) <= limit for p in p_values]
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             (-0.2, -3, 3),
             False,
             (
-                "**bn on** does not matter: FID 0 %, certainly within the margin of -9.1 % to +10 % (95 % interval -3 to "
-                "+3 %, 5 seeds, Holm's p = 0.012); "
+                "**bn on** does not matter: FID 0 %, certainly within the margin of -9.1 % to +10 % (95 % interval -3 "
+                "to +3 %, 5 seeds, Holm's p = 0.012); "
             ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
