@@ -1,4 +1,4 @@
-"""Simulations of the calibrated sequential test: levels, errors of families, cost, and what is said of its estimates.
+"""Simulations of the calibrated sequential test: its levels, the errors of families and of pages, and its cost.
 
 ``python -m bench.calibration`` prints the sections that ``nox -s simulations`` writes into results/statistics.md.
 """
@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from tabulate import tabulate
 
-from bench import command
+from bench import command, stopping
 from bench.sequential_simulations import MOST, Decisions, FalseVerdicts, Population, decide, reject
-from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
+from bench.stopping import ALPHA, Floats
 from gan_ablate.analysis.sequential import (
     CALIBRATED_LOOKS,
     calibrated_level,
     estimate_at_looks,
-    seeds_to_settle,
-    settling_range,
 )
-from gan_ablate.analysis.tests import margin_alpha
 
-ALPHA = 1 - CONFIDENCE
 CHUNK = 1_000
 """Families that are simulated at once, to bound memory."""
-
-Floats = NDArray[np.float64]
 
 
 def in_chunks(num: int, simulate: Callable[[np.random.Generator, int], Floats]) -> Floats:
@@ -75,15 +68,15 @@ def levels(num: int) -> Iterator[str]:
         shares = [(p[:, at, side] < alpha).mean() * size for side in (0, 1) for at in range(len(horizons))]
         rows.append([size, f"{calibrated_level(alpha):.4f}", *(f"{share:.1%}" for share in shares)])
     names = [f"by look {last}" for last in horizons]
-    yield from _table(rows, ["k", "level", *names, *(f"one side, {name}" for name in names)])
+    yield from stopping.table(rows, ["k", "level", *names, *(f"one side, {name}" for name in names)])
 
 
 def families(num: int) -> Iterator[str]:
     """Count the families with a false verdict at any look, up to the look for which levels are calibrated."""
     yield f"{num:,} families, looked at after every seed up to {CALIBRATED_LOOKS}, with a margin of 1 standard"
-    yield "deviation. Half of the effects of *half* lie on the margin, the others are nothing. Effects share a baseline, but"
-    yield "for the last two populations, of which the differences themselves are drawn: *as in the study* are its paired"
-    yield "differences of log FID, standardised, without those of effects of which a run collapsed."
+    yield "deviation. Half of the effects of *half* lie on the margin, the others are nothing. All share a baseline,"
+    yield "but for the last two populations, of which the differences themselves are drawn. *As in the study* are"
+    yield "paired differences of log FID, standardised, without those of effects of which a run collapsed."
     yield ""
     rows = []
     for population in Population:
@@ -95,7 +88,7 @@ def families(num: int) -> Iterator[str]:
                 rows.append([population.value, size, name, *(f"{x:.1%}" for x in (*shares[0], *shares[1]))])
     kinds = ("effect", "negligible", "either")
     headers = [f"by look {last}: {kind}" for last in (MOST, CALIBRATED_LOOKS) for kind in kinds]
-    yield from _table(rows, ["differences", "effects", "true effects", *headers])
+    yield from stopping.table(rows, ["differences", "effects", "true effects", *headers])
 
 
 def _family_shares(num: int, population: Population, truths: Floats) -> Floats:
@@ -137,7 +130,7 @@ def cost(num: int) -> Iterator[str]:
             seeds = [" ".join(f"{x:.0f}" for x in np.median(_settled_at(s), axis=0)) for s in (before, ours)]
             rows.append([name, f"{margin:g}", *(f"{x:.0f}" for x in runs), f"{runs[1] / runs[0] - 1:+.0%}", *seeds])
     headers = ["true effects, standard deviations", "margin", "runs before", "runs", "change", "median seeds before"]
-    yield from _table(rows, [*headers, "median seeds"])
+    yield from stopping.table(rows, [*headers, "median seeds"])
 
 
 def _decide_nominally(values: Floats, margin: float) -> Decisions:
@@ -168,10 +161,11 @@ def pooling(num: int) -> Iterator[str]:
     """Count false decisions of a page with many grids, and what it costs to control them across grids."""
     yield f"{num:,} pages of {NUM_GRIDS} grids of three effects, which all share a baseline; a margin of 1 standard"
     yield f"deviation, at most {MOST} seeds. Each effect stops when it is settled. Nothing adjusts across grids, so"
-    yield f"that a page has at most {NUM_GRIDS * ALPHA:g} false directions on average. Two ways to control them were tried."
-    yield "*e-BH* keeps the effects found whose E is large among all of the page, with at most 5 % false ones (Wang and"
-    yield "Ramdas, Journal of the Royal Statistical Society B 84, 2022). It loses most, as each E is just large enough"
-    yield "where its effect stops. *All one family* tests every effect at Bonferroni's level for the page, and takes more runs."
+    yield f"that a page has at most {NUM_GRIDS * ALPHA:g} false directions on average. Two ways to control them were"
+    yield "tried. *e-BH* keeps the effects found whose E is large among all of the page, with at most 5 % false ones"
+    yield "(Wang and Ramdas, Journal of the Royal Statistical Society B 84, 2022). It loses most, as each E is just"
+    yield "large enough where its effect stops. *All one family* tests every effect at Bonferroni's level for the page,"
+    yield "and takes more runs."
     yield ""
     rows = []
     for name, kinds in (("all nothing", (0.0,)), ("half nothing", (0.0, 0.0, 1.0, 3.0)), ("all large", (2.0, 4.0))):
@@ -181,7 +175,7 @@ def pooling(num: int) -> Iterator[str]:
         lost = 1 - kept.sum() / max(found.sum(), 1)
         rows.append([*row, f"{lost:.0%}", f"{runs_together.sum() / runs.sum() - 1:+.0%}"])
     headers = ["true effects", "found", "false ones", "pages with one", "lost by e-BH", "runs as one family"]
-    yield from _table(rows, headers)
+    yield from stopping.table(rows, headers)
 
 
 def _pool(rng: np.random.Generator, size: int, truths: Floats) -> Floats:
@@ -212,115 +206,26 @@ def _keep_by_e_bh(e_values: Floats) -> NDArray[np.bool_]:
     return kept
 
 
-def inflation(num: int) -> Iterator[str]:
-    """Measure how much too large an effect is estimated at the look that finds it."""
-    yield f"{num:,} sequences of normal differences of an effect that is one of three, with a margin of 1 standard"
-    yield "deviation. The factor is the mean size of the estimate at the look that finds the effect, over the"
-    yield "true size."
-    yield ""
-    rows = []
-    for truth in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0):
-        values = np.random.default_rng(0).standard_normal((num, MOST)) + truth
-        looks = estimate_at_looks(values, margin=1.0)
-        found, within = looks.p < ALPHA / 3, looks.p_beyond < ALPHA / 3
-        stop = (found | within).argmax(axis=1)
-        means = np.abs(values.cumsum(axis=1) / np.arange(1, MOST + 1))[np.arange(num), stop]
-        row = [f"{truth:g}"]
-        for last in (12, MOST):
-            is_found = found[np.arange(num), stop] & (stop < last)
-            row += [f"{is_found.mean():.0%}", f"{means[is_found].mean() / truth:.2f}"]
-        rows.append(row)
-    headers = ["true effect, standard deviations"]
-    headers += [f"{name} {last} seeds" for last in (12, MOST) for name in ("found within", "factor within")]
-    yield from _table(rows, headers)
-
-
-def needed(num: int) -> Iterator[str]:
-    """Measure how often the range of needed seeds holds the number of the true effect."""
-    yield f"{num:,} inconclusive effects of each kind, of a family of three, with a margin of 1 standard deviation. The"
-    yield "range is meant to hold the right number, that of the true effect and spread, in about 80 % of cases."
-    yield ""
-    confidence, rows = 1 - ALPHA / 3, []
-    for truth in (0.0, 0.3, 0.6, 1.0, 1.5):
-        right = seeds_to_settle(Estimate(truth, 0, 0, 5, std=1.0), 1.0, confidence)
-        assert right is not None
-        row = [f"{truth:g}", str(right)]
-        for seeds in (5, 8, 12):
-            row += _range_texts(truth, seeds, right, confidence, num) if seeds < right else ["–", "–"]
-        rows.append(row)
-    names = [f"{seeds} seeds: {name}" for seeds in (5, 8, 12) for name in ("held", "median range")]
-    yield from _table(rows, ["true effect, standard deviations", "right", *names])
-
-
-def _range_texts(truth: float, num_seeds: int, right: int, confidence: float, num: int) -> list[str]:
-    rng, ranges = np.random.default_rng(0), list[tuple[float, float]]()
-    while len(ranges) < num:
-        values = rng.standard_normal(num_seeds) + truth
-        looks = estimate_at_looks(values, margin=1.0)
-        likely = settling_range(mean_estimate(values), 1.0, confidence)
-        if looks.p[-1] >= ALPHA / 3 and looks.p_beyond[-1] >= margin_alpha(ALPHA / 3) / 2 and likely is not None:
-            ranges.append((likely[0], math.inf if likely[1] is None else likely[1]))
-    low, high = np.array(ranges).T
-    share = ((low <= right) & (right <= high)).mean()
-    return [f"{share:.0%}", f"{np.median(low):.0f} to {np.median(high):.0f}"]
-
-
-def depends(num: int) -> Iterator[str]:
-    """Count how often a factor's effect is said to depend on another one, with and without an interaction."""
-    yield f"{num:,} factorial grids of two factors of two levels, 12 seeds, a spread of 0.1 of a variant's log FID, and"
-    yield "a margin of 10 %. An effect is said to depend where the interaction is found, larger than the margin, and"
-    yield "its simple effects have no decision in common."
-    yield ""
-    rows = []
-    margin = math.log(1.1)
-    for size in (0.0, 1.0, 3.0):
-        row = [f"{size:g}"]
-        for interaction in (0.0, 0.5, 1.0, 2.0, 4.0):
-            rng = np.random.default_rng(0)
-            cells = rng.normal(0, 0.1, (num, 12, 2, 2))
-            cells[..., 1, :] += size * margin
-            cells[..., 1, 1] += interaction * margin
-            row.append(f"{_share_said_to_depend(cells, margin):.1%}")
-        rows.append(row)
-    headers = [f"interaction of {size:g} margins" for size in (0, 0.5, 1, 2, 4)]
-    yield from _table(rows, ["effect without the other factor, margins", *headers])
-
-
-def _share_said_to_depend(cells: Floats, margin: float) -> float:
-    """Return the share of grids, (grids, seeds, 2, 2), in which the first factor's effect is said to depend."""
-    first, second = cells[..., 1, :] - cells[..., 0, :], cells[..., 1] - cells[..., 0]
-    mains = np.stack([first.mean(axis=-1), second.mean(axis=-1), first[..., 1] - first[..., 0]], axis=-1)
-    interacts = decide(mains, margin).found[:, -1, 2] & (np.abs(mains[..., 2].mean(axis=1)) > margin)
-    simple = decide(np.concatenate([first, second], axis=-1), margin)
-    signs = np.sign(first.mean(axis=1))
-    decisions = np.where(simple.found[:, -1, :2], signs, np.where(simple.negligible[:, -1, :2], 0.0, 2.0))
-    return float((interacts & ((decisions[:, 0] != decisions[:, 1]) | (decisions[:, 0] == 2.0))).mean())
-
-
 SECTIONS = {
     "levels": ("Calibrated levels", levels, 25),
     "families": ("Families, up to the hundredth look", families, 1),
     "cost": ("What calibrated levels save", cost, 1),
     "pooling": ("Many grids on one page", pooling, 0.5),
-    "inflation": ("Estimates at the stop", inflation, 5),
-    "needed": ("The range of seeds that would tell", needed, 0.05),
-    "depends": ("Depends", depends, 1),
+    "inflation": ("Estimates at the stop", stopping.inflation, 5),
+    "needed": ("The range of seeds that would tell", stopping.needed, 0.05),
+    "depends": ("Depends", stopping.depends, 1),
 }
 """Name → title, simulation, and its repetitions as a multiple of those asked for."""
 
 
 def page(num_repetitions: int, only: str | None = None) -> list[str]:
     """Run the simulations and write their part of the page."""
-    lines = []
+    lines: list[str] = []
     for name, (title, section, times) in SECTIONS.items():
         if only in (None, name):
             lines += [f"## {title}", "", f"Command: `python -m bench.calibration --only {name}`.", ""]
             lines += [*section(int(num_repetitions * times)), ""]
     return lines
-
-
-def _table(rows: Sequence[Sequence[object]], headers: list[str]) -> list[str]:
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True).splitlines()
 
 
 def main(

@@ -1,7 +1,7 @@
 """Test the statistics on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
 
-It has four parts: simulated seeds, a look after each of them, real runs of one configuration against itself (A/A), and
-real runs with planted effects.
+It has five parts: simulated seeds, a look after each of them, the calibrated test (``bench/calibration.py``), real runs
+of one configuration against itself (A/A), and real runs with planted effects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from bench import command, sequential_simulations
+from bench import calibration, command, sequential_simulations
 from bench.sequential_simulations import Population
 from gan_ablate.analysis import estimates as stats
 from gan_ablate.analysis.design import Design
@@ -224,7 +224,7 @@ def main(
         ]
         headers = ["seeds", "method", "used in the report", "false positives", "coverage", "repetitions"]
         lines += [f"### Differences: {population.value}", "", tabulate(rows, headers, tablefmt="github"), ""]
-    lines += sequential_simulations.page(families)
+    lines += [*sequential_simulations.page(families), *calibration.page(families)]
     with tempfile.TemporaryDirectory() as folder:
         lines += _real_runs(Path(folder))
     write_atomically(to, "\n".join(lines).rstrip() + "\n")
