@@ -15,7 +15,8 @@ import typer
 from numpy.typing import NDArray
 
 from bench import command, stopping
-from bench.sequential_simulations import MOST, Decisions, FalseVerdicts, Population, decide, reject
+from bench.populations import Population
+from bench.sequential_simulations import MOST, Decisions, FalseVerdicts, decide, reject
 from bench.stopping import ALPHA, Floats
 from gan_ablate.analysis.sequential import (
     CALIBRATED_LOOKS,
@@ -41,7 +42,7 @@ def sample_families(
     All effects of a family share the baseline's noise, as in a one-at-a-time grid: they correlate by one half.
     """
     noise = population.sample(rng, (*shape[:2], shape[2] + 1))
-    if population in (Population.SKEWED, Population.STUDY):  # populations of differences
+    if population is Population.SKEWED:  # of differences: that of two skewed numbers is not skewed
         return noise[..., 1:] + truths
     differences: Floats = (noise[..., 1:] - noise[..., :1]) / math.sqrt(2) + truths
     return differences
@@ -75,8 +76,8 @@ def families(num: int) -> Iterator[str]:
     """Count the families with a false verdict at any look, up to the look for which levels are calibrated."""
     yield f"{num:,} families, looked at after every seed up to {CALIBRATED_LOOKS}, with a margin of 1 standard"
     yield "deviation. Half of the effects of *half* lie on the margin, the others are nothing. All share a baseline,"
-    yield "but for the last two populations, of which the differences themselves are drawn. *As in the study* are"
-    yield "paired differences of log FID, standardised, without those of effects of which a run collapsed."
+    yield "but for the skewed population, of which the differences themselves are drawn. *As in the study* is the noise"
+    yield "of log FID of its variants of which no run collapsed."
     yield ""
     rows = []
     for population in Population:

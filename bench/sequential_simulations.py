@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import enum
-import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate, subtract_sides
-from gan_ablate.analysis.results import GridResults
+from bench.populations import Population
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
 from gan_ablate.analysis.sequential import PRIOR_SEEDS, estimate_at_looks
 from gan_ablate.analysis.tests import holm, margin_p, seeds_needed
-from gan_ablate.execution.store import Store
-
-
-class Population(enum.Enum):
-    """The distribution of simulated paired differences, with mean 0 and standard deviation 1."""
-
-    NORMAL = "normal"
-    HEAVY = "heavy tails (t, 5 degrees of freedom)"
-    SKEWED = "skewed (log-normal, σ 0.5)"
-    STUDY = "as in the study"
-
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Sample differences."""
-        match self:
-            case Population.NORMAL:
-                return rng.standard_normal(shape)
-            case Population.HEAVY:
-                return rng.standard_t(5, shape) / math.sqrt(5 / 3)
-            case Population.SKEWED:
-                variance = (math.exp(0.25) - 1) * math.exp(0.25)
-                return (rng.lognormal(0, 0.5, shape) - math.exp(0.125)) / math.sqrt(variance)
-            case Population.STUDY:
-                return rng.choice(study_differences(), shape)
-
-
-@functools.cache
-def study_differences(folder: str = "results/study") -> NDArray[np.float64]:
-    """Return the standardised paired differences of log FID of all effects of a study, without their means.
-
-    Effects of fewer than eight seeds are left out, and those of which a run collapsed: they have another test.
-
-    Args:
-        folder: the results folder.
-    """
-    store = Store(Path(folder))
-    every = [GridResults.load(store, name) for name in store.list_plans()]
-    parts = [
-        (differences - differences.mean()) / differences.std()
-        for results in every
-        for effect in results.verdicts.effects("fid")
-        if len(differences := finite(subtract_sides(effect.sides))) >= 8
-        and "collapsed" not in results.verdicts.rates(effect)
-    ]
-    pooled = np.concatenate(parts)
-    centred: NDArray[np.float64] = pooled - pooled.mean()
-    return centred / float(centred.std())
-
-
-def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the values that are numbers."""
-    return values[np.isfinite(values)]
-
 
 MOST = 30
 FAMILY = 6

@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 from tabulate import tabulate
 
 from bench import calibration, command, sequential_simulations
-from bench.sequential_simulations import Population
+from bench.populations import Population
 from gan_ablate.analysis import estimates as stats
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import Effect, estimate_effects

@@ -145,7 +145,7 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE, fewest: int =
         adjusted = max(adjusted, min(1.0, p * remaining))
         if is_rejecting:
             level = alpha / remaining
-            is_rejecting = p < level
+            is_rejecting = p < round_p(level)
         tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
     return tests
 

@@ -486,6 +486,22 @@ def test_effect_varies_where_an_interaction_is_found_and_no_decision_is_common(
     assert verdicts.varies(effect) is varies
 
 
+def test_effect_varies_where_an_interaction_is_found_and_nothing_is_known_of_simple_effects() -> None:
+    """What seeds do to batch norm is the same with and without smoothing, and hides either effect."""
+
+    def log_fid(variant: Variant, seed: int) -> float:
+        is_off = variant.levels["batch_norm"] == "off"
+        both = is_off and variant.levels["label_smoothing"] == "on"
+        shared = 2.0 * math.cos(math.pi * seed)
+        return shared * is_off + 0.5 * both + noise(variant, seed, 0.01)
+
+    verdicts = verdicts_of("bn_label_smooth", log_fid)
+    effect = verdicts.effects("fid")[0]
+    assert {simple.decision for simple in verdicts.simple_effects_of(effect)} == {"inconclusive"}
+    assert effect.decision == "inconclusive"
+    assert verdicts.varies(effect)
+
+
 def test_two_labels_without_an_interaction_do_not_make_an_effect_vary() -> None:
     def log_fid(variant: Variant, seed: int) -> float:
         is_noisy = variant.levels == {"batch_norm": "off", "label_smoothing": "on"}

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bench.sequential_simulations import Population, coverage, false_verdicts, false_verdicts_of_fixed, reject
+from bench.populations import Population
+from bench.sequential_simulations import coverage, false_verdicts, false_verdicts_of_fixed, reject
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
 from gan_ablate.analysis.sequential import (
     CALIBRATED_LOOKS,

@@ -7,7 +7,8 @@ import pytest
 
 from bench import stopping
 from bench.calibration import SECTIONS, _decide_nominally, _keep_by_e_bh, page, sample_families
-from bench.sequential_simulations import Population, decide
+from bench.populations import Population
+from bench.sequential_simulations import decide
 
 
 def shares(text: str) -> list[float]:
