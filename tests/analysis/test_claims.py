@@ -291,8 +291,8 @@ COLUMNS = [
     "outcome", "scale", "effect", "within", "interaction", "decision", "percent_change", "percent_change_low",
     "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high", "margin", "value", "low",
     "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high", "p_sign_flip",
-    "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "pairing", "pairing_low",
-    "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high",
+    "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "earlier_seeds", "pairing",
+    "pairing_low", "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high",
 ]  # fmt: skip
 
 
