@@ -91,10 +91,10 @@ def families(num: int) -> Iterator[str]:
     headers = [f"by look {last}: {kind}" for last in (MOST, CALIBRATED_LOOKS) for kind in kinds]
     yield from stopping.table(rows, ["differences", "effects", "true effects", *headers])
     yield ""
-    yield "A false effect and a false *negligible* are each held to 5 %, on normal and heavy-tailed differences and with the"
-    yield "study's noise. Of either, which is not promised, 5 to 7 % of families have one where half of the effects lie"
-    yield "exactly on the margin. Skewed differences are not held: pairing takes the skew of two variants alike away, and"
-    yield "that of one variant which sometimes collapses remains."
+    yield "A false effect and a false *negligible* are each held to 5 %, on normal and heavy-tailed differences and"
+    yield "with the study's noise. Of either, which is not promised, 5 to 7 % of families have one where half of the"
+    yield "effects lie exactly on the margin. Skewed differences are not held: pairing takes away the skew that two"
+    yield "variants share, and that of one variant which sometimes collapses remains."
 
 
 def _family_shares(num: int, population: Population, truths: Floats) -> Floats:

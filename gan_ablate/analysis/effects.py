@@ -27,6 +27,7 @@ from gan_ablate.analysis.sequential import (
     estimate_at_looks,
     seeds_to_settle,
     sequential_estimate,
+    sequential_interval,
     sequential_margin_p,
     settling_range,
 )
@@ -231,11 +232,11 @@ def estimate_family(
     for comparison, differences, estimate, test, equivalence in zip(
         family, per_seed, estimates, tests, equivalences, strict=True
     ):
-        widest = estimate_mean(differences, strictest)
-        if not math.isfinite(estimate.low):  # so is a wider interval
-            widest = estimate
         confidence = _confidence_of(test, equivalence, strictest)
-        adjusted = widest if confidence == strictest else estimate_mean(differences, confidence)
+        adjusted, widest = (
+            sequential_interval(estimate, level) if is_sequential else mean_estimate(differences, level).interval
+            for level in (confidence, strictest)
+        )
         is_settled = test.is_rejected or equivalence.is_rejected
         with_diverged = None
         if comparison.imputed is not None:
@@ -249,8 +250,8 @@ def estimate_family(
                 margin=margin,
                 estimate=estimate,
                 test=test,
-                adjusted=adjusted.interval,
-                strictest=widest.interval,
+                adjusted=adjusted,
+                strictest=widest,
                 needed_seeds=None if is_settled else seeds_to_settle(estimate, margin, strictest),
                 with_diverged=with_diverged,
                 sides=comparison.sides,

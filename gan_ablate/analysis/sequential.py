@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, Interval, mean_estimate
 from gan_ablate.analysis.tests import fewest_seeds, margin_alpha
 
 if TYPE_CHECKING:
@@ -146,6 +146,19 @@ def sequential_estimate(values: NDArray[np.float64], confidence: float = CONFIDE
         return fixed
     looks = estimate_at_looks(values[np.isfinite(values)], confidence)
     return replace(fixed, low=float(looks.low[-1]), high=float(looks.high[-1]), p=float(looks.p[-1]))
+
+
+def sequential_interval(estimate: Estimate, confidence: float) -> Interval:
+    """Return the interval of all seeds at another level; that of the estimate where it is infinite or not known.
+
+    Args:
+        estimate: from ``sequential_estimate``.
+        confidence: confidence level of the interval, in (0, 1).
+    """
+    if not math.isfinite(estimate.low):
+        return estimate.interval
+    half = critical_t(estimate.num_seeds, confidence) * estimate.std / math.sqrt(estimate.num_seeds)
+    return Interval(estimate.value - half, estimate.value + half)
 
 
 def sequential_margin_p(values: NDArray[np.float64], margin: float) -> float:
