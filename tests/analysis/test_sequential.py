@@ -133,6 +133,13 @@ def test_p_of_the_margin_is_below_half_the_level_exactly_where_a_look_lay_within
     assert math.isnan(sequential_margin_p(np.full(5, 0.1), 1.0))
 
 
+def test_evidence_of_looks_outside_the_margin_is_none_for_lying_within() -> None:
+    values = np.concatenate([5 + 0.1 * np.sin(np.arange(8)), np.full(9, -4.0) + 0.1 * np.cos(np.arange(9))])
+    looks = estimate_at_looks(values, margin=1.0)
+    assert abs(values.mean()) < 1
+    assert looks.p_beyond[-1] > 0.2
+
+
 def test_many_sequences_at_once_are_estimated_like_each_alone() -> None:
     values = RNG.normal(0.5, 1, (3, 2, 15))
     every = estimate_at_looks(values, margin=0.7)
