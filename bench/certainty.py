@@ -22,7 +22,7 @@ from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.sequential import estimate_at_looks
-from gan_ablate.analysis.tests import POWER
+from gan_ablate.analysis.tests import POWER, margin_alpha
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.errors import UserError
@@ -88,10 +88,10 @@ def _page(results: GridResults, num_studies: int) -> list[str]:
 
 
 EXPLANATION = f"""\
-A study is settled when the interval of an effect, at Bonferroni's level for all effects of its table, excludes zero or
-lies within the margin. All numbers of seeds are those with which {POWER:.0%} of studies are settled; where they are
-fixed, that is the cheapest number, which nobody can know beforehand. Runs are those of all variants that the effect
-compares, core-minutes their training on the machine that computed them."""
+A study is settled when the interval of an effect, at Bonferroni's level for all effects of its table, excludes zero, or
+when the one of the tests of the margin lies within it. All numbers of seeds are those with which {POWER:.0%} of studies
+are settled; where they are fixed, that is the cheapest number, which nobody can know beforehand. Runs are those of all
+variants that the effect compares, core-minutes their training on the machine that computed them."""
 
 
 def _table(
@@ -152,7 +152,8 @@ def settle_studies(
     means, variances = _running(shared)
     # A seed that is sampled twice in a row has no spread, which shows nothing.
     errors = np.where(variances > 0, np.sqrt(variances / nums), np.inf)
-    paired = _is_settled(means, stats.t.ppf((1 + confidence) / 2, nums - 1) * errors, margin)
+    levels = (confidence, 1 - margin_alpha(1 - confidence))
+    paired = _is_settled(means, [stats.t.ppf((1 + level) / 2, nums - 1) * errors for level in levels], margin)
 
     parts = [_running(column) for column in own]
     means_own = sum(weight * mean for weight, (mean, _) in zip(weights, parts, strict=True))
@@ -160,7 +161,8 @@ def settle_studies(
     total = np.maximum(sum(shares), 1e-300)
     # Welch (1947) for a sum of several means.
     freedom = total**2 / np.maximum(sum(share**2 for share in shares) / (nums - 1), 1e-300)
-    unpaired = _is_settled(means_own, stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(total), margin)
+    halves = [stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total) for level in levels]
+    unpaired = _is_settled(means_own, halves, margin)
 
     firsts = [_first_settled(study, confidence, margin) for study in shared]
     enough = math.ceil(float(np.quantile(firsts, POWER)))
@@ -169,8 +171,8 @@ def settle_studies(
 
 def _first_settled(study: NDArray[np.float64], confidence: float, margin: float) -> int:
     """Return after how many seeds a sequential study is settled, or one more than it has if it never is."""
-    looks = estimate_at_looks(study, confidence)
-    settled = (looks.low > 0) | (looks.high < 0) | ((looks.low > -margin) & (looks.high < margin))
+    looks, alpha = estimate_at_looks(study, margin=margin), 1 - confidence
+    settled = (looks.p < alpha) | (looks.p_beyond < margin_alpha(alpha) / 2)
     return int(settled.argmax()) + 1 if settled.any() else len(study) + 1
 
 
@@ -184,8 +186,9 @@ def _running(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return (means + origin)[:, 1:], variances[:, 1:]
 
 
-def _is_settled(means: NDArray[np.float64], half: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
-    return (np.abs(means) > half) | (np.abs(means) + half < margin)
+def _is_settled(means: NDArray[np.float64], halves: Sequence[NDArray[np.float64]], margin: float) -> NDArray[np.bool_]:
+    """Say which intervals exclude zero, of the first half width, or lie within the margin, of the second."""
+    return (np.abs(means) > halves[0]) | (np.abs(means) + halves[1] < margin)
 
 
 def _smallest(settled: NDArray[np.bool_], nums: NDArray[np.int64]) -> int | None:

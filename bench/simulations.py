@@ -1,7 +1,8 @@
 """Test the statistics on data whose truth is known: ``nox -s simulations`` writes results/statistics.md.
 
-It has five parts: simulated seeds, a look after each of them, runs that collapse, real runs of one configuration
-against itself (A/A), and real runs with planted effects.
+It has six parts: simulated seeds, a look after each of them, the calibrated test (``bench/calibration.py``), runs that
+collapse (``bench/collapse_simulations.py``), real runs of one configuration against itself (A/A), and real runs with
+planted effects.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from tabulate import tabulate
 
-from bench import collapse_simulations, command, sequential_simulations
-from bench.sequential_simulations import Population
+from bench import calibration, collapse_simulations, command, sequential_simulations
+from bench.populations import Population
 from gan_ablate.analysis import estimates as stats
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.effects import Effect, estimate_effects
@@ -224,7 +225,7 @@ def main(
         ]
         headers = ["seeds", "method", "used in the report", "false positives", "coverage", "repetitions"]
         lines += [f"### Differences: {population.value}", "", tabulate(rows, headers, tablefmt="github"), ""]
-    lines += sequential_simulations.page(families)
+    lines += [*sequential_simulations.page(families), *calibration.page(families)]
     lines += collapse_simulations.page(families)
     with tempfile.TemporaryDirectory() as folder:
         lines += _real_runs(Path(folder))

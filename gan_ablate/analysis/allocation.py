@@ -19,6 +19,7 @@ from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
+from gan_ablate.analysis.tests import margin_alpha
 from gan_ablate.errors import UserError, option
 from gan_ablate.execution.schedule import estimate_seconds, missing_runs
 
@@ -83,8 +84,7 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
     """Replay a grid seed by seed: after each look, only variants of an inconclusive effect get another seed.
 
     The effects in question are all main effects on FID and the primary evidence of the grid's claims. An effect is
-    inconclusive until its interval, valid at every look and adjusted for its family, excludes zero or lies within the
-    margin.
+    inconclusive until a test of its family, valid at every look, rejects no effect at all, or one on the margin.
 
     Args:
         plan: the plan, with all seeds that may be spent.
@@ -115,8 +115,9 @@ def replay_looks(plan: Plan, runs: pd.DataFrame) -> SequentialState:
 
 def first_look(plan: Plan) -> int:
     """Return the smallest number of seeds at which an effect of the plan's family can be decided."""
-    confidence = 1 - (1 - CONFIDENCE) / sum(1 for _ in iterate_contrasts(Design.of(plan)))
-    return next(num for num in itertools.count(2) if critical_t(num, confidence) < float("inf"))
+    # An interval within the margin is of a lower confidence than one that excludes zero.
+    alpha = margin_alpha((1 - CONFIDENCE) / sum(1 for _ in iterate_contrasts(Design.of(plan))))
+    return next(num for num in itertools.count(2) if critical_t(num, 1 - alpha) < float("inf"))
 
 
 def _cut(plan: Plan, num_seeds: int, counts: dict[str, int]) -> Plan:

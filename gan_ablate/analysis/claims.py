@@ -204,14 +204,15 @@ class Verdicts:
         """Whether a level's effect on FID depends on another factor.
 
         It does where an interaction of the two was found, its estimate is beyond the margin, and the simple effects
-        have no decision in common.
+        have no decision in common: they differ, or all are inconclusive.
         """
         interacts = any(
             other.is_found and effect.levels.items() < other.levels.items() and abs(other.estimate.value) > other.margin
             for other in self.effects("fid")
             if other.margin is not None
         )
-        return interacts and len({simple.decision for simple in self.simple_effects_of(effect)}) > 1
+        decisions = {simple.decision for simple in self.simple_effects_of(effect)}
+        return interacts and (len(decisions) > 1 or decisions == {"inconclusive"})
 
     @functools.cached_property
     def claim_verdicts(self) -> list[ClaimVerdict]:

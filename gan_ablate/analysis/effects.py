@@ -33,13 +33,23 @@ from gan_ablate.analysis.estimates import (
     relative_efficiency,
     subtract_sides,
 )
-from gan_ablate.analysis.sequential import last_look_interval, seeds_to_settle, sequential_estimate
+from gan_ablate.analysis.sequential import (
+    estimate_at_looks,
+    seeds_to_settle,
+    sequential_estimate,
+    sequential_interval,
+    sequential_margin_p,
+    settling_range,
+)
 from gan_ablate.analysis.tests import (
+    NOT_TESTED,
     HolmTest,
     RateComparison,
     SignFlip,
     holm,
+    margin_p,
     median_estimate,
+    median_margin_p,
     seeds_by_signs,
     sign_flip_test,
 )
@@ -57,6 +67,11 @@ if TYPE_CHECKING:
 
 Decision = Literal["lower", "higher", "negligible", "inconclusive"]
 
+INFLATED_BELOW = 2.0
+"""Standard deviations of a paired difference below which an estimate at the stop is inflated. A true effect of half of
+one that 12 seeds find is estimated 2.1 times too large, one of one 1.3 times, one of two 1.03 times
+(``bench/calibration.py``)."""
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -70,8 +85,9 @@ class Effect:
         margin: the effect is negligible within ± this; None on the other scale.
         estimate: the mean over seeds with its 95 % interval, or the median: see ``basis``.
         test: its test in the family of all effects of its kind on this outcome.
-        adjusted: the interval that excludes zero exactly where Holm's procedure rejects the test; equal to
-            ``strictest`` where it does not.
+        adjusted: the interval of all seeds at the level of the decision: that of Holm's step which rejects ``test``,
+            which excludes zero, or else of the one which rejects ``equivalence``, which lies within the margin. It is
+            ``strictest`` where neither is rejected. For seeds that are added one by one, see ``earlier_seeds``.
         strictest: the interval at the level of Holm's first test; such intervals of the whole family hold together.
         needed_seeds: number of seeds in all that would decide an effect of this size and spread if they were added one
             by one; None where it is decided, or where no number up to ``MOST_SEEDS`` would.
@@ -83,6 +99,8 @@ class Effect:
         bounds: (seeds, 2) the lowest and highest that each seed's difference may be, where the median is estimated by
             signs; None where the mean is estimated.
         rates: event → how often it happened with the level and without it; events that happened.
+        equivalence: the test of an effect on the margin or beyond it, in the family of those tests; rejected, the
+            effect is negligible. Its p is NaN without a margin.
     """
 
     levels: dict[str, str]
@@ -101,6 +119,7 @@ class Effect:
     confidence: float = CONFIDENCE
     bounds: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     rates: dict[Event, RateComparison] = field(default_factory=dict)
+    equivalence: HolmTest = NOT_TESTED
 
     def _repr_html_(self) -> str:
         """Show the effect in a notebook: its size, its adjusted interval, and its decision."""
@@ -193,35 +212,39 @@ class Effect:
 
     @property
     def decision(self) -> Decision:
-        """The decision that the adjusted interval allows."""
-        if not self.is_steady:
-            return "inconclusive"
+        """The decision of the effect's tests in their families."""
         if self.test.is_rejected:
             return "lower" if self.estimate.value < 0 else "higher"
-        return "negligible" if self.adjusted.lies_within(self.margin) else "inconclusive"
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether the mean of all seeds lies within the intervals of all looks."""
-        value = self.estimate.value
-        return not (value < self.adjusted.low or value > self.adjusted.high)
+        return "negligible" if self.equivalence.is_rejected else "inconclusive"
 
     @functools.cached_property
-    def shown(self) -> Estimate:
-        """The estimate with the interval to show: that of the last look where earlier ones excluded the mean."""
-        bounds = self._around(self.estimate.interval, CONFIDENCE)
-        return dataclasses.replace(self.estimate, low=bounds.low, high=bounds.high)
+    def earlier_seeds(self) -> int | None:
+        """The number of seeds that decided, where the interval of all seeds alone would not; None elsewhere.
+
+        A test rejects at any look, and stays so; the adjusted interval is that of all seeds.
+        """
+        is_by_signs = self.bounds is not None  # whose p is that of all seeds
+        if self.is_fixed or is_by_signs or self.decision == "inconclusive" or self._is_shown_by(self.adjusted):
+            return None
+        values = subtract_sides(self.sides)
+        looks = estimate_at_looks(values[np.isfinite(values)], self.confidence)
+        intervals = map(Interval, looks.low, looks.high)
+        return next((num for num, at in enumerate(intervals, 1) if self._is_shown_by(at)), None)
+
+    def _is_shown_by(self, bounds: Interval) -> bool:
+        if self.test.is_rejected:
+            return bounds.high < 0 if self.estimate.value < 0 else bounds.low > 0
+        return bounds.lies_within(self.margin)
 
     @functools.cached_property
-    def shown_adjusted(self) -> Interval:
-        """The adjusted interval to show: that of the last look where earlier ones excluded the mean."""
-        return self._around(self.adjusted, self.confidence)
+    def likely_seeds(self) -> tuple[int, int | None] | None:
+        """The fewest and the most seeds, in all, that are likely to decide an inconclusive effect.
 
-    def _around(self, bounds: Interval, confidence: float) -> Interval:
-        value = self.estimate.value
-        if not (value < bounds.low or value > bounds.high):
-            return bounds
-        return last_look_interval(subtract_sides(self.sides), confidence)
+        See ``settling_range``; the second is None where no number in reach might. For a median it is not known, either.
+        """
+        if self.bounds is not None:
+            return None if self.needed_seeds is None else (self.needed_seeds, None)
+        return None if self.needed_seeds is None else settling_range(self.estimate, self.margin, self.confidence)
 
     @property
     def is_found(self) -> bool:
@@ -229,9 +252,16 @@ class Effect:
         return self.decision in ("lower", "higher")
 
     @property
+    def is_inflated(self) -> bool:
+        """Whether the estimate is probably too large, as seeds were added until it was large enough to be found."""
+        if self.is_fixed or self.basis == "median":
+            return False
+        return self.is_found and abs(self.estimate.value) < INFLATED_BELOW * self.estimate.std
+
+    @property
     def is_too_small(self) -> bool:
         """Whether the decision is a direction, and the effect lies within the margin."""
-        return self.is_found and self.strictest.lies_within(self.margin)
+        return self.is_found and self.equivalence.is_rejected and self.adjusted.lies_within(self.margin)
 
     @property
     def is_beyond_margin(self) -> bool:
@@ -267,6 +297,21 @@ class Comparison:
             return median_estimate(self.bounds, confidence, is_fixed=intervals == "fixed")
         return _MEANS[intervals](subtract_sides(self.sides), confidence)
 
+    def interval(self, estimate: Estimate, intervals: Intervals, confidence: float) -> Interval:
+        """Return the interval of its estimate at another level."""
+        if math.isnan(estimate.low):  # so is another one
+            return estimate.interval
+        if self.bounds is None and intervals == "sequential":
+            return sequential_interval(estimate, confidence)
+        return self.estimate(intervals, confidence).interval
+
+    def test_margin(self, margin: float, intervals: Intervals) -> float:
+        """Return the p-value of an effect on the margin or beyond it."""
+        if self.bounds is not None:
+            return median_margin_p(self.bounds, margin, is_fixed=intervals == "fixed")
+        test = sequential_margin_p if intervals == "sequential" else margin_p
+        return test(subtract_sides(self.sides), margin)
+
     def needed_seeds(self, estimate: Estimate, margin: float | None, level: float, intervals: Intervals) -> int | None:
         """Count the seeds, in all, that would decide the effect if it stays as estimated."""
         if self.bounds is not None:
@@ -293,13 +338,15 @@ def estimate_family(
     strictest = 1 - (1 - CONFIDENCE) / len(family)
     estimates = [comparison.estimate(intervals) for comparison in family]
     tests = holm([estimate.p for estimate in estimates])
+    beyond = [math.nan if margin is None else comparison.test_margin(margin, intervals) for comparison in family]
+    equivalences = holm(beyond, fewest=2)
     effects = []
-    for comparison, rates, estimate, test in zip(family, _adjust_rates(family), estimates, tests, strict=True):
-        widest = comparison.estimate(intervals, strictest)
-        if math.isnan(estimate.low):  # so is a wider interval
-            widest = estimate
-        adjusted = (comparison.estimate(intervals, test.confidence) if test.is_rejected else widest).interval
-        is_settled = test.is_rejected or adjusted.lies_within(margin)
+    for comparison, rates, estimate, test, equivalence in zip(
+        family, _adjust_rates(family), estimates, tests, equivalences, strict=True
+    ):
+        confidence = _confidence_of(test, equivalence, strictest)
+        adjusted, widest = (comparison.interval(estimate, intervals, level) for level in (confidence, strictest))
+        is_settled = test.is_rejected or equivalence.is_rejected
         needed = None if is_settled else comparison.needed_seeds(estimate, margin, strictest, intervals)
         with_diverged = None
         if comparison.imputed is not None:
@@ -314,13 +361,14 @@ def estimate_family(
                 estimate=estimate,
                 test=test,
                 adjusted=adjusted,
-                strictest=widest.interval,
+                strictest=widest,
                 needed_seeds=needed,
                 with_diverged=with_diverged,
                 sides=comparison.sides,
-                confidence=test.confidence if test.is_rejected else strictest,
+                confidence=confidence,
                 bounds=comparison.bounds,
                 rates=rates,
+                equivalence=equivalence,
             )
         )
     return effects
@@ -337,6 +385,13 @@ def _adjust_rates(family: Sequence[Comparison]) -> list[dict[Event, RateComparis
             if rates is not None:
                 of_effect[event] = dataclasses.replace(rates, p_holm=test.p)
     return adjusted
+
+
+def _confidence_of(test: HolmTest, equivalence: HolmTest, strictest: float) -> float:
+    """Return the confidence level of the adjusted interval: that of the test which decides, or the strictest."""
+    if test.is_rejected:
+        return test.confidence
+    return 2 * equivalence.confidence - 1 if equivalence.is_rejected else strictest
 
 
 def name_levels(levels: Mapping[str, str], between: str = " × ") -> str:
@@ -418,8 +473,18 @@ def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: I
                 events.compare(contrast),
             )
         )
-    margin = design.log_margin if outcome.scale == "ratio" else None
-    return estimate_family(family, outcome, margin, design.intervals)
+    return estimate_family(family, outcome, _find_margin(design, outcome, values), design.intervals)
+
+
+def _find_margin(design: Design, outcome: Outcome, values: NDArray[np.float64]) -> float | None:
+    """Find the margin of an outcome: the grid's, the outcome's own, or the grid's share of the baseline's mean."""
+    if outcome.scale == "ratio":
+        return design.log_margin
+    if outcome.margin != "relative":
+        return outcome.margin
+    baseline = values[:, 0][np.isfinite(values[:, 0])]
+    share = math.expm1(design.log_margin)
+    return share * abs(float(baseline.mean())) if len(baseline) and baseline.mean() else None
 
 
 def _matrix(design: Design, runs: pd.DataFrame, outcome: Outcome) -> NDArray[np.float64]:

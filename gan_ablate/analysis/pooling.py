@@ -13,7 +13,7 @@ import pandas as pd
 
 from gan_ablate.analysis.design import iterate_contrasts
 from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
-from gan_ablate.analysis.estimates import subtract_sides
+from gan_ablate.analysis.estimates import CONFIDENCE, subtract_sides
 from gan_ablate.analysis.questions import surety
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
@@ -175,6 +175,7 @@ class Ranking:
         depends: levels whose effects depend on another factor; see ``Verdicts.varies``.
         indifferent: levels that are negligible, or whose effects are too small to matter.
         unknown: levels whose effects are inconclusive, or say something else than the rate of collapse.
+        num_families: how many families of tests the effects are of: one per grid.
     """
 
     use: list[tuple[GridResults, Effect]] = field(default_factory=list)
@@ -183,6 +184,16 @@ class Ranking:
     depends: list[tuple[GridResults, Effect]] = field(default_factory=list)
     indifferent: list[tuple[GridResults, Effect]] = field(default_factory=list)
     unknown: list[tuple[GridResults, Effect]] = field(default_factory=list)
+    num_families: int = 0
+
+    @property
+    def num_false(self) -> float:
+        """The most families, on average, with a false direction; and as many with a falsely negligible effect.
+
+        Each family has one with a chance of at most 5 %. Nothing adjusts across families: to hold 5 % over 16 grids
+        takes half as many runs again (``bench/calibration.py``).
+        """
+        return (1 - CONFIDENCE) * self.num_families
 
 
 def rank_effects(results: Iterable[GridResults]) -> Ranking:
@@ -191,11 +202,21 @@ def rank_effects(results: Iterable[GridResults]) -> Ranking:
     Args:
         results: the results of every grid.
     """
-    ranking, trusted = Ranking(), [of_grid for of_grid in results if of_grid.plan.budget != "smoke"]
+    trusted = [of_grid for of_grid in results if of_grid.plan.budget != "smoke"]
+    ranking = Ranking(num_families=len({id(of_grid) for of_grid, _ in _main_effects(trusted)}))
     default = find_default(trusted)
     for pair in sorted(surest_effects(trusted), key=lambda pair: -abs(pair[1].estimate.value)):
         _list_of(ranking, *pair, default).append(pair)
     return ranking
+
+
+def _main_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
+    return [
+        (of_grid, effect)
+        for of_grid in results
+        for effect in of_grid.verdicts.effects("fid")
+        if not effect.is_interaction and math.isfinite(effect.estimate.value)
+    ]
 
 
 def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
@@ -203,20 +224,15 @@ def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Ef
 
     Two grids may have the same comparison: with the levels swapped, or averaged over another factor and alone. The
     surest one is listed: decided before inconclusive, then with more seeds, then the one that a claim rests on, so that
-    the claim's verdict shows the same interval, then with a smaller p.
+    the claim's verdict shows the same interval, then with a smaller p. Of equal ones, by ``round_p``, the first grid's
+    is.
 
     Args:
         results: the results of every grid.
     """
-    every = [
-        (of_grid, effect)
-        for of_grid in results
-        for effect in of_grid.verdicts.effects("fid")
-        if not effect.is_interaction and math.isfinite(effect.estimate.value)
-    ]
     seen: set[object] = set()
     found = []
-    for of_grid, effect in sorted(every, key=lambda pair: surety(*pair), reverse=True):
+    for of_grid, effect in sorted(_main_effects(results), key=lambda pair: surety(*pair), reverse=True):
         names = {_compared(of_grid, effect), _named(of_grid, effect)}
         if not names & seen:
             found.append((of_grid, effect))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from gan_ablate.analysis.design import iterate_contrasts
 from gan_ablate.analysis.table import tabulate_effect
+from gan_ablate.analysis.tests import round_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +91,7 @@ def surety(results: GridResults, effect: Effect) -> tuple[bool, int, bool, float
     """
     claims = (expectation for claim in results.plan.grid.claims for expectation in claim.decisive)
     is_claimed = any((claim.outcome, claim.levels) == ("fid", effect.levels) for claim in claims)
-    return effect.decision != "inconclusive", effect.estimate.num_seeds, is_claimed, -effect.test.p
+    return effect.decision != "inconclusive", effect.estimate.num_seeds, is_claimed, -round_p(effect.test.p)
 
 
 Lasting = Literal["same", "other", "undecided"]

@@ -266,7 +266,8 @@ def tabulate_effects(effects: Sequence[Effect]) -> pd.DataFrame:
 
     table = pd.DataFrame([tabulate_effect(effect) for effect in effects])
     numbers = [name for name in table if table[name].map(type).isin([float, type(None)]).all()]
-    return table.astype({**dict.fromkeys(numbers, "float64"), "needed_seeds": "Int64"}) if len(table) else table
+    types = dict.fromkeys(numbers, "float64") | dict.fromkeys(("needed_seeds", "earlier_seeds"), "Int64")
+    return table.astype(types) if len(table) else table
 
 
 def tabulate_effect(effect: Effect) -> dict[str, object]:
@@ -297,6 +298,7 @@ def tabulate_effect(effect: Effect) -> dict[str, object]:
         "bootstrap_low": None if bootstrap is None else bootstrap.low,
         "bootstrap_high": None if bootstrap is None else bootstrap.high,
         "needed_seeds": effect.needed_seeds,
+        "earlier_seeds": effect.earlier_seeds,
         "pairing": effect.pairing.value,
         "pairing_low": effect.pairing.low,
         "pairing_high": effect.pairing.high,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import special, stats
 
-from gan_ablate.analysis.estimates import CONFIDENCE, Estimate
+from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, mean_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,39 @@ class HolmTest:
     is_rejected: bool
 
 
-def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmTest]:
+NOT_TESTED = HolmTest(math.nan, math.nan, is_rejected=False)
+
+
+def round_p(p: float) -> float:
+    """Round a p-value to nine digits: beyond those, equal ones differ by rounding."""
+    return float(f"{p:.8e}")
+
+
+def margin_alpha(alpha: float) -> float:
+    """Return the level of the interval that has to lie within the margin, where ``alpha`` is that of a test of zero.
+
+    Only one end of the interval can be wrong, so twice the level has the same error (two one-sided tests; Schuirmann,
+    Journal of Pharmacokinetics and Biopharmaceutics 15, 1987). It is at most 1 - ``CONFIDENCE``: what does not matter
+    has its own interval within the margin, too.
+    """
+    return min(2 * alpha, 1 - CONFIDENCE)
+
+
+def margin_p(values: NDArray[np.float64], margin: float) -> float:
+    """Return the p-value of a mean on the margin or beyond it, by two one-sided t tests; NaN without a spread.
+
+    Args:
+        values: (seeds,) one value per seed; NaN, where a seed has none, is left out.
+        margin: the mean is negligible within ± this.
+    """
+    estimate = mean_estimate(values)
+    if not estimate.std > 0:
+        return math.nan
+    room = (margin - abs(estimate.value)) / (estimate.std / math.sqrt(estimate.num_seeds))
+    return float(stats.t.sf(room, estimate.num_seeds - 1))
+
+
+def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE, fewest: int = 1) -> list[HolmTest]:
     """Decide a family of tests so that the probability of any false positive is at most ``alpha``.
 
     This is the step-down procedure of Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
@@ -97,18 +129,19 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[HolmT
 
     Args:
         p_values: one per planned test; NaN where a test cannot be made yet. It counts as one of the family, so that
-            rejections hold when all runs are over.
+            rejections hold when all runs are over. Equal ones, by ``round_p``, are tested in their order.
         alpha: the family-wise error rate, in (0, 1).
+        fewest: no p-value is compared with more than alpha / ``fewest``.
     """
-    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    tests = [HolmTest(math.nan, math.nan, is_rejected=False) for _ in p_values]
+    known = sorted((round_p(p), i) for i, p in enumerate(p_values) if not math.isnan(p))
+    tests = [NOT_TESTED for _ in p_values]
     adjusted, level, is_rejecting = 0.0, alpha, True
     for rank, (p, i) in enumerate(known):
-        remaining = len(p_values) - rank
+        remaining = max(fewest, len(p_values) - rank)
         adjusted = max(adjusted, min(1.0, p * remaining))
         if is_rejecting:
             level = alpha / remaining
-            is_rejecting = p < level
+            is_rejecting = p < round_p(level)
         tests[i] = HolmTest(adjusted, 1 - level, is_rejected=is_rejecting)
     return tests
 
@@ -173,6 +206,22 @@ def median_estimate(bounds: NDArray[np.float64], confidence: float = CONFIDENCE,
         std=float(known.std(ddof=1)) if len(known) > 1 else math.nan,
         p=sign_p_value(against, num, is_fixed=is_fixed),
     )
+
+
+def median_margin_p(bounds: NDArray[np.float64], margin: float, *, is_fixed: bool) -> float:
+    """Return the p-value of a median on the margin or beyond it, by two one-sided tests of signs; NaN without seeds.
+
+    Args:
+        bounds: (seeds, 2) as for ``median_estimate``.
+        margin: the median is negligible within ± this.
+        is_fixed: whether the number of seeds was fixed beforehand; else p holds at every look.
+    """
+    lows, highs = bounds[~np.isnan(bounds).any(axis=1)].T
+    num = len(lows)
+    if num == 0:
+        return math.nan
+    within = min(int((lows > -margin).sum()), int((highs < margin).sum()))
+    return sign_p_value(num - within, num, is_fixed=is_fixed) / 2 if 2 * within > num else 1.0
 
 
 @functools.cache
@@ -299,7 +348,8 @@ def seeds_needed(estimate: Estimate, alpha: float = 1 - CONFIDENCE, margin: floa
 
     Args:
         estimate: the mean of paired differences.
-        alpha: 1 - confidence level of the interval that has to exclude zero, or to lie within the margin.
+        alpha: 1 - confidence level of the interval that has to exclude zero; ``margin_alpha`` of it is that of the one
+            that has to lie within the margin.
         margin: the effect is negligible within ± this; None where nothing is.
 
     Returns:
@@ -330,7 +380,8 @@ def _power(size: float, num: int, alpha: float, room: float | None) -> float:
     spreads = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, num - 1) / (num - 1))
     settled = stats.norm.sf(critical * spreads - shift) + stats.norm.cdf(-critical * spreads - shift)
     if room is not None:
-        # The interval lies within the margin and does not exclude zero.
-        near = np.minimum(room * math.sqrt(num) - critical * spreads, critical * spreads)
+        # The interval lies within the margin, and that of the test of zero does not exclude it.
+        within = stats.t.ppf(1 - margin_alpha(alpha) / 2, num - 1)
+        near = np.minimum(room * math.sqrt(num) - within * spreads, critical * spreads)
         settled += np.where(near > 0, stats.norm.cdf(near - shift) - stats.norm.cdf(-near - shift), 0)
     return float(settled.mean())

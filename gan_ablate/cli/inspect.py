@@ -29,6 +29,7 @@ from gan_ablate.design.grid import (
     load_study,
     read_preset,
 )
+from gan_ablate.design.outcomes import margin_text
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.settings import count_variants, find_levels, write_settings
 from gan_ablate.design.validation import shorten
@@ -154,7 +155,7 @@ def _show_grid(console: Console, grid: Grid) -> None:
     facts = [
         ("base", base),
         ("design", f"{grid.design}: {ways[grid.design]}, {count_variants(grid)} variants"),
-        ("margin", f"changes of FID below {100 * grid.margin:g} % do not matter"),
+        ("margin", f"changes of FID from {margin_text(grid.log_margin)} do not matter"),
         *(("every variant sets", text) for text in ["\n".join(write_settings(grid.set))] if text),
         *((f"blocks of {field}", ", ".join(map(str, values))) for field, values in grid.blocks.items()),
         *(

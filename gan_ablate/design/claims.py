@@ -213,9 +213,6 @@ def check_claims(
             if expectation.against is not None or expectation.margin is not None:
                 _check_value(expectation, where)
                 continue
-            if expectation.direction == "none" and expectation.outcome not in RATIO_OUTCOMES:
-                advice = f"valid for direction none: {', '.join(RATIO_OUTCOMES)}"
-                raise UserError(f"{where}.outcome = {expectation.outcome!r}: it has no margin; {advice}")
             _check_levels(expectation.levels, factors, where, has_interactions=has_interactions)
 
 

@@ -28,6 +28,11 @@ class Outcome:
         definition: one sentence.
         brief: what it is and in which unit, in a few words, for the front page.
         is_timed: whether it depends on the machine's speed, so that runs of different machines do not compare.
+        margin: on the scale of differences, the smallest change that matters. For an outcome with a known range it is a
+            twentieth of it: five points of a share of 0 to 1, which is seven times the sampling error of 5,000 images,
+            and half a class of ten. KID has no range, and its scale is that of the extractor: ``"relative"`` is the
+            grid's share of the baseline's mean, as for FID. None where nothing is negligible, and on the ratio scale,
+            which has the grid's margin.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Outcome:
     definition: str
     is_timed: bool = False
     brief: str = ""
+    margin: float | Literal["relative"] | None = None
 
     @property
     def is_censored(self) -> bool:
@@ -73,28 +79,30 @@ _OUTCOMES = (
             "The same for the moving average of G's weights, in runs that keep one; it changes no training."),
     Outcome("kid", "KID", "lower", "difference",
             "Unbiased squared maximum mean discrepancy of the features under a cubic kernel, mean over 100 subsets of "
-            "1,000 images, the same subsets for every run (arXiv:1801.01401, section 4)."),
+            "1,000 images, the same subsets for every run (arXiv:1801.01401, section 4).", margin="relative"),
     Outcome("precision", "precision", "higher", "difference",
             "Share of generated images inside the 5-nearest-neighbour ball of a real one (arXiv:1904.06991); at most "
-            "5,000 images of either kind, as for the three below."),
+            "5,000 images of either kind, as for the three below.", margin=0.05),
     Outcome("recall", "recall", "higher", "difference",
-            "Share of real images inside the 5-nearest-neighbour ball of a generated one (arXiv:1904.06991)."),
+            "Share of real images inside the 5-nearest-neighbour ball of a generated one (arXiv:1904.06991).",
+            margin=0.05),
     Outcome("density", "density", "higher", "difference",
             "Real balls that hold a generated image, on average, over 5 (arXiv:2002.09797): 1 for real images; above "
-            "it, images crowd where real ones are densest."),
+            "it, images crowd where real ones are densest.", margin=0.05),
     Outcome("coverage", "coverage", "higher", "difference",
-            "Share of real images whose ball holds a generated one (arXiv:2002.09797)."),
+            "Share of real images whose ball holds a generated one (arXiv:2002.09797).", margin=0.05),
     Outcome("classifier_score", "classifier score", "higher", "ratio",
             "The Inception score with this project's classifier: exp of the mean KL(p(y|x) ‖ p(y)) "
             "(arXiv:1606.03498), from 1 to the number of classes."),
     Outcome("classes_covered", "classes covered", "higher", "difference",
-            "Classes, of ten, that hold at least 1 % of the images."),
+            "Classes, of ten, that hold at least 1 % of the images.", margin=0.5),
     Outcome("class_divergence", "class divergence", "lower", "difference",
             "KL divergence of the classes' shares from even ones, in nats: 0 where all classes are drawn equally "
             "often, log 10 = 2.3 where only one is.",
-            brief="how unevenly images fall into classes, in nats: 0 is even, 2.3 is one class only"),
+            brief="how unevenly images fall into classes, in nats: 0 is even, 2.3 is one class only", margin=0.1),
     Outcome("label_accuracy", "label accuracy", "higher", "difference",
-            "Share of a conditional run's images that the classifier takes for the class they were asked to be of."),
+            "Share of a conditional run's images that the classifier takes for the class they were asked to be of.",
+            margin=0.05),
     Outcome("nearest_ratio", "nearest ratio", None, "ratio",
             "Median distance of 2,000 generated images to the nearest training image, in features, over that of "
             "held-out real images: 0 for copies, 1 for new real images, more for images unlike any."),
@@ -122,27 +130,28 @@ _OUTCOMES = (
             "The same for D."),
     Outcome("accuracy_d", "accuracy of D", None, "difference",
             "Share of real and generated images that D tells apart before it learns from them, mean over the last half "
-            "of training."),
+            "of training.", margin=0.05),
     Outcome("confidence_d", "confidence of D", None, "difference",
             "Probability that D gives to the right answer, (D(x) + 1 - D(G(z))) / 2, mean over the last half of "
-            "training."),
+            "training.", margin=0.05),
     Outcome("d_real_end", "D(x) at the end", None, "difference",
-            "Probability of being real that D gives to real images, mean over the last tenth of training."),
+            "Probability of being real that D gives to real images, mean over the last tenth of training.",
+            margin=0.05),
     Outcome("d_fake_end", "D(G(z)) at the end", None, "difference",
             "The same for generated images, before D learns from them.",
-            brief="how surely D takes generated images for real, from 0 to 1"),
+            brief="how surely D takes generated images for real, from 0 to 1", margin=0.05),
     Outcome("probe_gain", "gain of D's features", "higher", "difference",
             "Accuracy of a logistic regression from 1,000 labelled images on D's features (arXiv:1511.06434, section "
             "5.1: every map pooled to 4×4), less that on raw pixels or on the untrained D's, whichever is higher.",
-            brief="accuracy of a classifier on them, less that on raw pixels or an untrained D"),
+            brief="accuracy of a classifier on them, less that on raw pixels or an untrained D", margin=0.05),
     Outcome("arithmetic_gain", "gain of latent arithmetic", "higher", "difference",
             "Share of latents, moved by the difference of two classes' means, of which G then draws the other class, "
             "less the same with shuffled classes.",
-            brief="share of moved latents that give the other class, less that of shuffled classes"),
+            brief="share of moved latents that give the other class, less that of shuffled classes", margin=0.05),
     Outcome("filter_gain", "gain of single filters", "higher", "difference",
             "Mean over the filters of D's last map of the area under the ROC curve with which each tells the class "
             "that it knows best from all others, less the same of the untrained D.",
-            brief="area under the ROC curve, less that of an untrained D"),
+            brief="area under the ROC curve, less that of an untrained D", margin=0.05),
     Outcome("step_ms_median", "step time", "lower", "ratio",
             "Median milliseconds of a training step, one G step with its D steps; warm-up, measurements and scoring "
             "left out.", is_timed=True),
@@ -151,7 +160,7 @@ _OUTCOMES = (
 OUTCOMES: dict[str, Outcome] = {outcome.name: outcome for outcome in _OUTCOMES}
 
 RATIO_OUTCOMES = tuple(name for name, outcome in OUTCOMES.items() if outcome.scale == "ratio")
-"""Outcomes on the ratio scale, which have a margin."""
+"""Outcomes on the ratio scale, which have the grid's margin."""
 
 if TYPE_CHECKING:
     OutcomeName: TypeAlias = str
@@ -193,6 +202,12 @@ RESULT_COLUMNS = (
 def percent_change(log_ratio: float) -> float:
     """Turn a log ratio into a change in percent: log 2 → +100, log ½ → -50; infinite above the largest float."""
     return math.inf if log_ratio > MAX_LOG else 100 * math.expm1(log_ratio)
+
+
+def margin_text(log_margin: float) -> str:
+    """Write a margin of log ratios as what it is in percent: ``-9.1 % to +10 %``."""
+    low, high = (float(f"{percent_change(end):.2g}") for end in (-log_margin, log_margin))
+    return f"{low:+g} % to {high:+g} %"
 
 
 class Throughput(Model):

@@ -20,7 +20,7 @@ from markdown_it.token import Token
 from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.outcomes import margin_text
 from gan_ablate.errors import UserError
 from gan_ablate.reporting.formats import count, escape_latex, fill_template, heading_anchor, number, p_text
 from gan_ablate.reporting.sentences import adjusted_text, effect_name
@@ -104,11 +104,11 @@ def effects_as_latex(effects: Sequence[Effect], name: str, runs: str) -> str:
         f"{runs}: effects on {outcome.title}.",
         f"The second column is the change of {outcome.title}{' in percent' if is_ratio else ''} against the baseline.",
         f"Brackets are 95 % intervals, adjusted for all {count(len(effects), 'effect')}"
-        + ("." if effects[0].is_fixed else "; they stay valid however often one looks."),
+        + ("." if effects[0].is_fixed else "; they stay valid at every look."),
         "p is adjusted by Holm's procedure.",
     ]
     if margin is not None:
-        change_of_margin = f"{percent_change(margin):.3g} %" if is_ratio else f"{margin:.3g}"
+        change_of_margin = margin_text(margin) if is_ratio else f"{margin:.3g}"
         caption.append(f"Negligible: within the margin of {change_of_margin}.")
     return _to_latex(rows, headers, "lrl" + "r" * has_numbers, " ".join(caption), f"{name}-effects")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
-from gan_ablate.analysis.sequential import PRIOR_SEEDS
+from gan_ablate.analysis.sequential import CALIBRATED_LOOKS, PRIOR_SEEDS, calibrated_level
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
@@ -281,6 +281,8 @@ class MethodsPage(Page):
     confidence: ClassVar[str] = f"{100 * CONFIDENCE:.0f} %"
     min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
     prior_seeds: ClassVar[float] = PRIOR_SEEDS
+    calibrated_looks: ClassVar[int] = CALIBRATED_LOOKS
+    largest_error: ClassVar[str] = f"{calibrated_level(1 - CONFIDENCE):.1%}"
     collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL
     outcomes: ClassVar[Sequence[Outcome]] = [*OUTCOMES.values()]

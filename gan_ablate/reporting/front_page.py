@@ -10,6 +10,7 @@ import numpy as np
 
 from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
 from gan_ablate.analysis.questions import compare_effects, find_same
+from gan_ablate.design.outcomes import margin_text
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
 from gan_ablate.reporting.plots import effects as effect_plots
@@ -182,7 +183,7 @@ def make_front_page(
         compared=[setting.name for setting in compared.settings] if compared is not None else [],
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
-        margins=" or ".join(f"±{100 * margin:.3g} %" for margin in sorted({plan.grid.margin for plan in plans})),
+        margins=" or ".join(map(margin_text, sorted({plan.grid.log_margin for plan in plans}))),
         verdicts=tables.verdict_tables(trusted, blocks, default, others),
         outcomes_note=tables.outcomes_note(trusted),
         unjudged=tables.unjudged_table(sorted(unjudged, key=lambda row: row[1].order)) if unjudged else "",

@@ -7,7 +7,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.outcomes import margin_text
 from gan_ablate.reporting.formats import (
     change_text,
     count,
@@ -33,9 +33,6 @@ INTERVAL_WORDS = {
     "fixed": "Student's t, for a number of seeds that was settled beforehand",
     "sequential": "valid at every look, as seeds were added after looking",
 }
-
-FEWEST_LOOK = 4
-"""The number of seeds from which on intervals of every look are finite."""
 
 PAIRING_PAYS = 1.5
 """The relative efficiency below which pairing buys little."""
@@ -74,7 +71,7 @@ def decision_sentence(
         return f"{only} in the only seed; one seed says nothing about the next{events}."
     if math.isnan(effect.estimate.low):
         return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
-    size = f"{adjusted_text(effect)}{average}, {seeds} seeds, Holm's p {p_text(effect.test.p)}"
+    size = f"{adjusted_text(effect)}{average}, {seeds} seeds, Holm's p {p_text(effect.test.p)}{earlier_words(effect)}"
     if _is_unbounded(effect):
         size = f"{change_text(effect, alone)}{average}: {seeds_words(effect)}"
     if effect.is_interaction:
@@ -159,7 +156,7 @@ def _finding_words(effect: Effect) -> str:
 
 def leaning(effect: Effect) -> Literal["lower", "higher"] | None:
     """Say to which side an inconclusive effect leans: its interval excludes zero, its adjusted interval does not."""
-    if effect.decision != "inconclusive" or not effect.is_steady:
+    if effect.decision != "inconclusive":
         return None
     if effect.estimate.high < 0:
         return "lower"
@@ -174,27 +171,30 @@ def decision_words(effect: Effect) -> str:
     return f"{effect.decision}{', too small to matter' if effect.is_too_small else ''}"
 
 
+def earlier_words(effect: Effect) -> str:
+    """Say at how many seeds an effect was decided, where its interval no longer shows it: ``, found at 9 seeds``."""
+    if effect.earlier_seeds is None:
+        return ""
+    return f", {'found' if effect.is_found else 'negligible'} at {effect.earlier_seeds} seeds"
+
+
 def margin_words(effect: Effect) -> str:
-    """Name the margin of an effect: ``within the margin of 10 %``."""
+    """Name the margin of an effect: ``within the margin of -9.1 % to +10 %``."""
     if effect.margin is None:
         return ""
     if effect.outcome.scale == "difference":
         return f"within the margin of {effect.margin:.3g}"
-    return f"within the margin of {percent_change(effect.margin):.3g} %"
+    return f"within the margin of {margin_text(effect.margin)}"
 
 
 def seeds_words(effect: Effect) -> str:
-    """Say why an interval is not finite: the seeds are too few, or they contradict each other."""
+    """Say that the seeds of an effect are too few for an interval."""
     seeds = count(effect.estimate.num_seeds, "seed")
-    if effect.basis == "median":
-        return f"{seeds} exclude nothing yet by their signs"
-    if effect.is_steady and effect.estimate.num_seeds < FEWEST_LOOK:
-        return f"{seeds} exclude nothing yet"
-    return f"{seeds}, of which later ones contradict earlier ones"
+    return f"{seeds} exclude nothing yet{' by their signs' if effect.basis == 'median' else ''}"
 
 
 def _is_unbounded(effect: Effect) -> bool:
-    return not effect.is_steady or not math.isfinite(effect.estimate.low)
+    return not math.isfinite(effect.estimate.low)
 
 
 def too_small_words(effect: Effect) -> str:
@@ -254,8 +254,8 @@ def trajectory_sentence(trajectory: Trajectory, final: Effect | None = None, ima
     if trajectory.peak is not None:
         step, largest = trajectory.peak
         return (
-            f"**{name}** shrinks: from {percent_text(largest.shown)} at step {step:,} to "
-            f"{percent_text(last.shown)} at step {trajectory.steps[-1]:,}{images}."
+            f"**{name}** shrinks: from {percent_text(largest.estimate)} at step {step:,} to "
+            f"{percent_text(last.estimate)} at step {trajectory.steps[-1]:,}{images}."
         )
     return None
 
@@ -311,20 +311,20 @@ def cost_words(step_time: Effect | None) -> str:
 
 def is_timed(step_time: Effect) -> bool:
     """Whether enough seeds were timed on both sides to tell a change of the time of a step."""
-    return step_time.estimate.num_seeds >= FEWEST_TIMED and not excludes_nothing(step_time.shown)
+    return step_time.estimate.num_seeds >= FEWEST_TIMED and not excludes_nothing(step_time.estimate)
 
 
 def time_text(step_time: Effect) -> str:
     """Write a change of the time of a step, or that too few runs measured it: ``not measured (2 runs)``."""
     num = step_time.estimate.num_seeds
-    return percent_text(step_time.shown) if is_timed(step_time) or not num else f"not measured ({count(num, 'run')})"
+    return percent_text(step_time.estimate) if is_timed(step_time) or not num else f"not measured ({count(num, 'run')})"
 
 
 def adjusted_text(effect: Effect) -> str:
-    """Write an effect with its adjusted interval: ``-45.0 % [-68.3, -4.4]``."""
-    bounds = effect.shown_adjusted
+    """Write an effect with its adjusted interval, ``-45.0 % [-68.3, -4.4]``, and when it was decided if not by that."""
+    bounds = effect.adjusted
     adjusted = dataclasses.replace(effect.estimate, low=bounds.low, high=bounds.high)
-    return change_text(effect, adjusted)
+    return change_text(effect, adjusted) + earlier_words(effect)
 
 
 def decided_text(effect: Effect) -> str:

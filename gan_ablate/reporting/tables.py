@@ -33,6 +33,7 @@ from gan_ablate.reporting.run_sentences import (
 from gan_ablate.reporting.sentences import (
     adjusted_text,
     decision_words,
+    earlier_words,
     effect_name,
     evidence_words,
     level_words,
@@ -255,9 +256,9 @@ def effects_table(
     for i, effect in enumerate(effects):
         row = [
             effect_name(effect),
-            change_text(effect, effect.shown),
-            _interval_text(effect, effect.shown_adjusted),
-            decision_words(effect),
+            change_text(effect, effect.estimate),
+            _interval_text(effect, effect.adjusted),
+            decision_words(effect) + earlier_words(effect),
             str(effect.estimate.num_seeds),
         ]
         if trajectories:
@@ -311,7 +312,7 @@ def other_effects_table(effects: Mapping[str, Sequence[Effect]]) -> str:
         return ""
     rows = []
     for same in zip(*shown.values(), strict=True):
-        texts = [change_text(effect, effect.shown) for effect in same]
+        texts = [change_text(effect, effect.estimate) for effect in same]
         bold = [f"**{text}**" if e.is_found else text for text, e in zip(texts, same, strict=True)]
         rows.append([effect_name(same[0]), *bold])
     return lay_out(rows, ["effect", *(OUTCOMES[name].title for name in shown)])

@@ -14,7 +14,7 @@ from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effect
 from gan_ablate.analysis.estimates import mean_on_scale
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.outcomes import margin_text
 from gan_ablate.design.settings import file_name
 from gan_ablate.errors import UserError, option
 from gan_ablate.reporting import exports, sentences, tables
@@ -148,7 +148,7 @@ def _make_page(
         sentences=[sentence for sentence in found if sentence],
         table=table,
         baseline=", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items()),
-        margin=f"{percent_change(design.log_margin):.3g} %",
+        margin=margin_text(design.log_margin),
         intervals=sentences.INTERVAL_WORDS[design.intervals],
         ended={words: int(ended[status]) for status, words in _ENDINGS.items() if ended.get(status)},
         extent=_describe_extent(table, num_effects),

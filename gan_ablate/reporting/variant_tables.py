@@ -10,7 +10,7 @@ import pandas as pd
 from gan_ablate.analysis.comparability import machine_of, name_machine
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.design.outcomes import OUTCOMES, percent_change
+from gan_ablate.design.outcomes import OUTCOMES, margin_text, percent_change
 from gan_ablate.reporting.formats import escape_latex, escape_markdown, number, rate_text, seed_text
 from gan_ablate.reporting.sentences import INTERVAL_WORDS
 from gan_ablate.reporting.tables import lay_out, lay_out_known
@@ -115,7 +115,7 @@ def setup_table(results: GridResults) -> str:
     facts: list[tuple[str, Iterable[object]]] = [
         ("budget", [f"{plan.budget}: {steps}seeds {plan.seeds[0]} to {plan.seeds[-1]}"]),
         ("intervals", [INTERVAL_WORDS[plan.intervals]]),
-        ("margin", [f"{plan.grid.margin:.3g}: from 1/{1 + plan.grid.margin:.3g} to {1 + plan.grid.margin:.3g} times"]),
+        ("margin", [f"{margin_text(plan.grid.log_margin)} of FID"]),
         ("base preset", [plan.grid.base]),
         ("batch size", (config.batch_size for config in configs if isinstance(config, RunConfig))),
         ("command", (escape_markdown(" ".join(config.command)) for config in configs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.sequential_simulations import Population
+from bench.populations import Population
 from bench.simulations import simulate
 from gan_ablate.analysis.estimates import (
     Estimate,

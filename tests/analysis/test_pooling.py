@@ -341,6 +341,27 @@ def test_reversed_comparison_is_listed_once(tmp_path: Path, seeds: int, surest: 
     assert [grid for grid, name in found if name != "beta1 0.0"] == [surest]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_equal_p_values_the_first_grids_effect_is_listed(tmp_path: Path, order: int) -> None:
+    """The same runs from the other side: their p is the same, but for the last bit."""
+    grids = [tmp_path / "momentum.toml", tmp_path / "reversed.toml"]
+    grids[0].write_text(MOMENTUM)
+    grids[1].write_text(MOMENTUM.replace('baseline = "high"', 'baseline = "usual"'))
+    every = [results_of(grid, gains(momentum={"usual": -0.5}), noise=0.05) for grid in grids][::order]
+    (first,), (second,) = (results.verdicts.effects("fid") for results in every)
+    moved = dataclasses.replace(second, test=dataclasses.replace(second.test, p=second.test.p * (1 - 1e-15)))
+    vars(every[1].verdicts)["effects"] = lambda _: [moved]
+    assert moved.test.p == pytest.approx(first.test.p, rel=1e-12)
+    assert [grid for grid, _ in names(surest_effects(every))] == [every[0].name]
+
+
+def test_ranking_counts_its_families_and_the_false_ones_they_allow() -> None:
+    smoke = results_of("beta1", gains(), budget="smoke")
+    ranking = rank_effects([results_of("beta1", gains()), results_of("dropout", gains()), smoke])
+    assert ranking.num_families == 2
+    assert ranking.num_false == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("options", [{"dataset": "fashion-mnist"}, {"steps": 99}, {"base": "dcgan-fc"}])
 def test_other_data_another_length_and_another_base_are_other_comparisons(options: dict[str, Any]) -> None:
     one = results_of("beta1", gains(beta1={"0.9": 0.5}))

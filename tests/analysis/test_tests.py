@@ -19,7 +19,10 @@ from gan_ablate.analysis.tests import (
     compare_rates,
     fewest_seeds,
     holm,
+    margin_alpha,
+    margin_p,
     median_estimate,
+    median_margin_p,
     seeds_by_signs,
     seeds_needed,
     sign_flip_test,
@@ -73,6 +76,36 @@ def test_a_test_that_cannot_be_made_yet_is_one_of_the_family() -> None:
 
 def test_an_adjusted_p_is_no_more_than_one() -> None:
     assert [test.p for test in holm([0.9, 0.02, 0.8])] == pytest.approx([1, 0.06, 1])
+
+
+def test_equal_p_values_are_tested_in_their_order_whatever_their_last_bit() -> None:
+    for last in (-1e-15, 0.0, 1e-15):
+        first, second = holm([0.01, 0.01 * (1 + last)])
+        assert (first.confidence, second.confidence) == (0.975, 0.95)
+        assert holm([0.025 * (1 + last), 0.9])[0].is_rejected is False
+    assert holm([0.01 * (1 + 1e-6), 0.01])[0].confidence == 0.95
+
+
+def test_no_level_is_above_that_of_the_fewest() -> None:
+    first, second, third = holm([0.001, 0.02, 0.024], fewest=2)
+    assert [test.confidence for test in (first, second, third)] == pytest.approx([1 - 0.05 / 3, 0.975, 0.975])
+    assert third.is_rejected
+    assert third.p == pytest.approx(0.048)
+    assert not holm([0.03], fewest=2)[0].is_rejected
+
+
+def test_p_of_the_margin_is_scipys_of_two_one_sided_tests() -> None:
+    values = RNG.normal(0.1, 0.3, 8)
+    low = scipy_stats.ttest_1samp(values, -0.5, alternative="greater").pvalue
+    high = scipy_stats.ttest_1samp(values, 0.5, alternative="less").pvalue
+    assert margin_p(values, 0.5) == pytest.approx(max(low, high))
+    assert margin_p(values + 0.9, 0.5) > 0.5
+    assert math.isnan(margin_p(np.full(4, 0.1), 0.5))
+
+
+def test_interval_of_the_margin_has_twice_the_level_and_at_least_95_percent() -> None:
+    levels = [margin_alpha(alpha) for alpha in (0.01, 0.02, 0.025, 0.04, 0.05)]
+    assert levels == pytest.approx([0.02, 0.04, 0.05, 0.05, 0.05])
 
 
 def test_an_interval_that_touches_zero_is_no_rejection() -> None:
@@ -167,6 +200,10 @@ def test_power_is_that_of_simulated_studies(size: float, num: int, room: float) 
     halves = scipy_stats.t.ppf(0.975, num - 1) * np.sqrt(rng.chisquare(num - 1, draws) / (num - 1) / num)
     expected = ((means > halves) | (means + halves < room)).mean()
     assert _power(size, num, 0.05, room) == pytest.approx(expected, abs=2e-3)
+    strict = halves * scipy_stats.t.ppf(1 - 0.05 / 6, num - 1) / scipy_stats.t.ppf(0.975, num - 1)
+    within = halves * scipy_stats.t.ppf(1 - 0.05 / 3, num - 1) / scipy_stats.t.ppf(0.975, num - 1)
+    expected = ((means > strict) | (means + within < room)).mean()
+    assert _power(size, num, 0.05 / 3, room) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -309,3 +346,15 @@ def test_rates_that_differ_are_found_with_five_pairs() -> None:
 )
 def test_a_change_of_rates_is_told_by_holms_p(counts: tuple[int, int, int, int], p: float, change: str | None) -> None:
     assert RateComparison(*counts, 0.001, p).change == change
+
+
+def test_median_is_negligible_where_enough_seeds_lie_within_the_margin() -> None:
+    """Nine of ten seeds change little, and one jumps: two one-sided tests of signs, each with at most one against."""
+    values = np.array([0.01, -0.02, 0.0, 0.03, -0.01, 0.02, 0.01, -0.03, 0.0, 1.5])
+    bounds = np.stack([values, values], axis=1)
+    assert median_margin_p(bounds, 0.1, is_fixed=True) == pytest.approx(11 / 1024)
+    assert median_margin_p(bounds, 0.1, is_fixed=False) > median_margin_p(bounds, 0.1, is_fixed=True)
+    assert median_margin_p(bounds + 0.5, 0.1, is_fixed=True) == 1.0
+    unknown = np.tile([-np.inf, np.inf], (10, 1))
+    assert median_margin_p(unknown, 0.1, is_fixed=True) == 1.0
+    assert math.isnan(median_margin_p(np.full((3, 2), np.nan), 0.1, is_fixed=True))

@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 from bench import command
 from gan_ablate.errors import UserError
 
-MODULES = ("assets", "callouts", "certainty", "chaos", "extractors", "gpu", "levels", "printed", "simulations", "speed")
+MODULES = (
+    "assets", "calibration", "callouts", "certainty", "chaos", "extractors", "gpu", "levels", "printed", "simulations",
+    "speed",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", MODULES)

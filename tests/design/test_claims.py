@@ -50,7 +50,6 @@ def test_a_claim_may_name_one_level_several_or_an_interaction(tmp_path: Path) ->
         ({"id": '"C 1"'}, "claims.0.id = 'C 1'"),
         ({"beside": '[{ levels = { latent = "11" }, direction = "none" }]'}, "claims.0.levels.latent = '11'"),
         ({"id": '"²"'}, "claims.0.id = '²'"),
-        ({"outcome": '"recall"', "direction": '"none"'}, "claims.0.outcome = 'recall': it has no margin"),
         ({"grid": '"beta1"'}, "claims.0.grid"),
     ],
 )

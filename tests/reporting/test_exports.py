@@ -99,7 +99,7 @@ def test_effects_of_sequential_seeds_say_so(results: GridResults) -> None:
     effects = results.verdicts.effects("fid")
     assert "however often" not in effects_as_latex(effects, "name", "A grid")
     sequential = [dataclasses.replace(effect, is_fixed=False) for effect in effects]
-    assert "they stay valid however often one looks" in effects_as_latex(sequential, "name", "A grid")
+    assert "they stay valid at every look" in effects_as_latex(sequential, "name", "A grid")
 
 
 def width_in_points(cell: str) -> float:

@@ -32,12 +32,13 @@ def of_percent(value: float, low: float, high: float) -> Estimate:
 def make_effect(
     estimate: Estimate, *, is_rejected: bool, levels: dict[str, str] | None = None, outcome: str = "fid"
 ) -> Effect:
+    margin = math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None
     return Effect(
         levels=levels or {"bn": "on"},
         within={},
         is_fixed=True,
         outcome=OUTCOMES[outcome],
-        margin=math.log(1.1) if OUTCOMES[outcome].scale == "ratio" else None,
+        margin=margin,
         estimate=estimate,
         test=HolmTest(0.012, 0.983, is_rejected=is_rejected),
         adjusted=Interval(estimate.low, estimate.high),
@@ -45,6 +46,7 @@ def make_effect(
         needed_seeds=None if is_rejected else 12,
         with_diverged=None,
         sides=np.zeros((5, 2)),
+        equivalence=HolmTest(0.01, 0.983, is_rejected=estimate.interval.lies_within(margin)),
     )
 
 

@@ -294,11 +294,11 @@ def draw_decision(
     decision = "negligible" if effect.is_too_small else _as_if_lower_were_better(effect)
     style = DECISION_STYLES["inconclusive" if decides_nothing else decision]
     colour = style["color"]
-    for bounds, width in ((effect.shown_adjusted, 1.0), (effect.shown, 2.4)):
+    for bounds, width in ((effect.adjusted, 1.0), (effect.estimate, 2.4)):
         if np.isfinite(bounds.low):
             shown = np.clip([bounds.low, bounds.high], -farthest, farthest)
             axes.plot(shown, [row, row], color=colour, lw=width, solid_capstyle="butt", zorder=2)
-    for bound, marker in ((effect.shown_adjusted.low, "<"), (effect.shown_adjusted.high, ">")):
+    for bound, marker in ((effect.adjusted.low, "<"), (effect.adjusted.high, ">")):
         if np.isfinite(bound) and abs(bound) > farthest:
             axes.plot(np.clip(bound, -farthest, farthest), row, marker, color=colour, ms=3.5, zorder=3)
     value = float(np.clip(effect.estimate.value, -farthest, farthest))
