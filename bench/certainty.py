@@ -51,7 +51,7 @@ class Cost:
 def main(
     *,
     grid: Annotated[str, typer.Option(help="A grid of which many seeds are finished.")] = "bn_label_smooth",
-    out: Annotated[Path, typer.Option(help="The results folder.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="The results folder.")] = Path("results/study"),
     studies: Annotated[int, typer.Option(help="Studies that are drawn.")] = NUM_STUDIES,
     to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("results/certainty.md"),
 ) -> None:
