@@ -73,11 +73,23 @@ class ClaimVerdict:
 
         One effect decides a claim of a direction; a claim that nothing matters needs all of them.
         """
+        effect = self._last_open_effect
+        return None if effect is None else effect.needed_seeds
+
+    @property
+    def likely_seeds(self) -> tuple[int, int | None] | None:
+        """The fewest and the most seeds, in all, that are likely to decide the claim; see ``Effect.likely_seeds``."""
+        effect = self._last_open_effect
+        return None if effect is None else effect.likely_seeds
+
+    @property
+    def _last_open_effect(self) -> Effect | None:
+        """The effect whose seeds decide the claim; None where some needed number is not known."""
         open_effects = [finding.effect for finding in self.decisive if finding.verdict == "inconclusive"]
+        known = [(effect.needed_seeds, i) for i, effect in enumerate(open_effects) if effect.needed_seeds is not None]
         if self.claim.direction == "none":
-            needed = [effect.needed_seeds for effect in open_effects]
-            return None if None in needed else max((number for number in needed if number is not None), default=None)
-        return min((e.needed_seeds for e in open_effects if e.needed_seeds is not None), default=None)
+            return open_effects[max(known)[1]] if known and len(known) == len(open_effects) else None
+        return open_effects[min(known)[1]] if known else None
 
 
 def list_claims(plan: Plan) -> list[Claim]:

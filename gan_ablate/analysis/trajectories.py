@@ -151,6 +151,13 @@ class Standing:
         return Standing(self.num + added.num, self.same + added.same, self.other + added.other)
 
 
+BASE_RATES = {
+    True: (Standing(49, 45, 0), Standing(29, 24, 0)),
+    False: (Standing(113, 71, 14), Standing(53, 29, 10)),
+}
+"""Whether an effect is large → how decisions stood after each of ``TIMES`` as many steps: ``results/lasting.md``."""
+
+
 def count_standing(trajectories: Iterable[Trajectory], times: float) -> dict[bool, Standing]:
     """Count how many decisions still stand after so many times as many steps.
 

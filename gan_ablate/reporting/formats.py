@@ -13,14 +13,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gan_ablate.analysis.estimates import CONFIDENCE, MIN_BOOTSTRAP_SEEDS, rate_interval
 from gan_ablate.analysis.sequential import CALIBRATED_LOOKS, PRIOR_SEEDS, calibrated_level
+from gan_ablate.analysis.trajectories import BASE_RATES, LARGE
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
+    from gan_ablate.analysis.trajectories import Standing
     from gan_ablate.design.outcomes import Outcome
 
 
@@ -193,7 +195,8 @@ _DEFINED_IN = {
     "outcome": "Outcomes",
     "decided by": "Adjusted intervals",
     "seeds": "Seeds and pairing",
-    "holds from step": "Trajectories",
+    "same from step": "Trajectories",
+    "steps; same after 2 ×, 3.3 ×": "How long an answer lasts",
     "settled at": "Intervals",
     "verdict": "Verdicts",
     "differs?": "Blocks",
@@ -282,6 +285,8 @@ class MethodsPage(Page):
     min_bootstrap_seeds: ClassVar[int] = MIN_BOOTSTRAP_SEEDS
     prior_seeds: ClassVar[float] = PRIOR_SEEDS
     calibrated_looks: ClassVar[int] = CALIBRATED_LOOKS
+    base_rates: ClassVar[Mapping[bool, Sequence[Standing]]] = BASE_RATES
+    large: ClassVar[str] = f"{percent_change(LARGE):+.0f} % or {percent_change(-LARGE):+.0f} %"
     largest_error: ClassVar[str] = f"{calibrated_level(1 - CONFIDENCE):.1%}"
     collapsed_share: ClassVar[str] = f"{100 * COLLAPSED_SHARE:.0f} %"
     collapsed_recall: ClassVar[float] = COLLAPSED_RECALL

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
+from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
 from gan_ablate.analysis.questions import compare_effects, find_same
 from gan_ablate.design.outcomes import margin_text
@@ -29,7 +30,14 @@ from gan_ablate.reporting.run_sentences import (
     step_time_words,
     steps_words,
 )
-from gan_ablate.reporting.sentences import adjusted_text, allowed_rate_words, level_words, simple_effect_words
+from gan_ablate.reporting.sentences import (
+    adjusted_text,
+    allowed_rate_words,
+    inflated_words,
+    level_words,
+    settling_words,
+    simple_effect_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +99,7 @@ class FrontPage(Page):
         compared: the settings of the figure of changes that other folders measured, too; empty without any.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there is any effect to show.
+        families: how many grids the effects are of, and how many false decisions that allows; empty for one grid.
         margins: of the grids.
         verdicts: for each way of scoring, its description and a Markdown table of the verdicts.
         outcomes_note: what their outcomes are.
@@ -117,6 +126,7 @@ class FrontPage(Page):
     compared: list[str]
     ranking: dict[str, list[str]]
     has_figure: bool
+    families: str
     margins: str
     verdicts: list[tuple[str, str]]
     outcomes_note: str
@@ -183,6 +193,7 @@ def make_front_page(
         compared=[setting.name for setting in compared.settings] if compared is not None else [],
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
+        families=_families_words(trusted),
         margins=" or ".join(map(margin_text, sorted({plan.grid.log_margin for plan in plans}))),
         verdicts=tables.verdict_tables(trusted, blocks, default, others),
         outcomes_note=tables.outcomes_note(trusted),
@@ -383,8 +394,9 @@ class _Ranked:
             return words + collapsed_words(effect)
         if results.verdicts.varies(effect):
             words = f"{'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}; {words}"
-        elif effect.decision == "inconclusive" and effect.needed_seeds is not None:
-            words += f"; about {effect.needed_seeds:,} seeds would settle it"
+        elif effect.decision == "inconclusive" and effect.likely_seeds is not None:
+            words += f"; {settling_words(effect.likely_seeds)}"
+        words += inflated_words(effect)
         words += shrinking_words(results, effect) + step_time_words(results, effect)
         return words + elsewhere_words(self.others, results, effect)
 
@@ -419,6 +431,18 @@ def _find_curve_samples(every: Sequence[GridResults]) -> int:
     """Return on how many images FID along training is taken, where an effect shrinks and scores have another number."""
     shrinking = [of for of in every if images_words(of) and any(one.peak is not None for one in of.trajectories)]
     return max((of.scored[0].curve_samples for of in shrinking), default=0)
+
+
+def _families_words(every: Sequence[GridResults]) -> str:
+    """Say how many false decisions the pooled effects of several grids allow; empty for one grid."""
+    ranking = rank_effects(every)
+    if ranking.num_families < 2:
+        return ""
+    return (
+        f"These are the effects of {ranking.num_families} grids. In each, a false direction has a chance of at most "
+        f"{100 * (1 - CONFIDENCE):.0f} %: that is at most {ranking.num_false:.2g} on average, and as many that falsely "
+        "do not matter."
+    )
 
 
 def _count_falling(every: Sequence[GridResults]) -> str:

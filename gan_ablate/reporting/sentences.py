@@ -92,11 +92,11 @@ def _effect_words(effect: Effect, size: str) -> str:
     match effect.decision:
         case "lower" | "higher":
             verb = "lowers" if effect.decision == "lower" else "raises"
-            return f"{verb} {title}: {size}{too_small_words(effect)}"
+            return f"{verb} {title}: {size}{inflated_words(effect)}{too_small_words(effect)}"
         case "negligible":
             return f"does not matter: {title} {size}; {margin_words(effect)}"
         case "inconclusive":
-            state = "" if _is_unbounded(effect) else f"; {settling_words(effect.needed_seeds)}"
+            state = "" if _is_unbounded(effect) else f"; {settling_words(effect.likely_seeds)}"
             side = leaning(effect)
             if side is not None:
                 return f"is inconclusive, leaning {side}: {title} {size}; without the adjustment it is {side}{state}"
@@ -209,11 +209,19 @@ def allowed_rate_words(effect: Effect) -> str:
     return f"; its seeds still allow collapse in up to {100 * effect.allowed_collapse_rate:.0f} % of runs"
 
 
-def settling_words(needed_seeds: int | None) -> str:
-    """Say how many seeds would settle an inconclusive effect."""
-    if needed_seeds is None:
-        return "if it is as large as it seems, no number of seeds in reach would settle it"
-    return f"if it is as large as it seems, about {needed_seeds:,} seeds in all would settle it"
+def settling_words(likely_seeds: tuple[int, int | None] | None) -> str:
+    """Say how many seeds in all are likely to settle an inconclusive effect: ``12 to 70 seeds in all would tell``."""
+    if likely_seeds is None:
+        return "no number of seeds in reach would tell"
+    fewest, most = likely_seeds
+    if most is None:
+        return f"{fewest:,} or more seeds in all would tell"
+    return f"{f'{fewest:,} to {most:,}' if most > fewest else f'{fewest:,}'} seeds in all would tell"
+
+
+def inflated_words(effect: Effect) -> str:
+    """Say that an effect is probably smaller, where seeds were added until it was found."""
+    return ", probably smaller, as seeds were added until it was found" if effect.is_inflated else ""
 
 
 def pairing_sentence(effects: Sequence[Effect]) -> str | None:
@@ -357,7 +365,7 @@ def verdict_words(
         return f"{', '.join(found)}{'' if is_complete else ', provisionally: runs are missing'}"
     if all(effect.compares_failures for effect in effects):
         return "inconclusive: most runs collapse with it, as without it"
-    return f"inconclusive: {settling_words(claim_verdict.needed_seeds)}"
+    return f"inconclusive: {settling_words(claim_verdict.likely_seeds)}"
 
 
 def _beyond_words(effects: Sequence[Effect]) -> str:

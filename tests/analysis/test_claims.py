@@ -309,7 +309,8 @@ COLUMNS = [
     "percent_change_low", "percent_change_high", "percent_change_adjusted_low", "percent_change_adjusted_high",
     "margin", "value", "low", "high", "num_seeds", "p", "p_holm", "rejected", "adjusted_low", "adjusted_high",
     "p_sign_flip", "smallest_p_sign_flip", "bootstrap_low", "bootstrap_high", "needed_seeds", "earlier_seeds",
-    "pairing", "pairing_low", "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high", "allowed_collapse_rate",
+    "pairing", "pairing_low", "pairing_high", "with_diverged", "with_diverged_low", "with_diverged_high",
+    "allowed_collapse_rate",
     "collapsed", "collapsed_of", "baseline_collapsed", "baseline_collapsed_of", "p_collapsed", "p_collapsed_holm",
     "diverged", "diverged_of", "baseline_diverged", "baseline_diverged_of", "p_diverged", "p_diverged_holm",
 ]  # fmt: skip

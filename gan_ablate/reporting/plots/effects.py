@@ -182,7 +182,7 @@ def plot_trajectories(trajectories: Sequence[Trajectory], path: FigurePath) -> N
     """
     holds = [trajectory.holds_from for trajectory in trajectories]
     effects = [trajectory.effects for trajectory in trajectories]
-    _plot_panels(trajectories[0].steps, effects, holds, "generator steps", "holds from step {:,}", path)
+    _plot_panels(trajectories[0].steps, effects, holds, "generator steps", "the same from step {:,}", path)
 
 
 def _plot_panels(
