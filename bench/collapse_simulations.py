@@ -125,30 +125,28 @@ def decide(
         baseline: which of the baseline's runs.
         by_signs: whether an effect is estimated by signs once some runs of a variant collapsed and others did not.
     """
-    level = 1 - (1 - CONFIDENCE) / values.shape[1]
     nums = np.arange(1, len(values) + 1)[:, None]
-    p = np.stack([estimate_at_looks(column).p for column in values.T], axis=1)
-    looks = [estimate_at_looks(column, level) for column in values.T]
-    low, high = np.stack([look.low for look in looks], axis=1), np.stack([look.high for look in looks], axis=1)
+    looks = estimate_at_looks(values.T, margin=MARGIN)
+    p, beyond = looks.p.T, looks.p_beyond.T
     directions = np.sign(values.cumsum(axis=0))
-    within = (low > -MARGIN) & (high < MARGIN)
     if by_signs:
         is_mixed = np.any([(side.cumsum(axis=0) > 0) & (side.cumsum(axis=0) < nums) for side in (treated, baseline)], 0)
         above, below = (values > 0).cumsum(axis=0), (values < 0).cumsum(axis=0)
         p = np.where(is_mixed, _p_of_signs(nums - np.maximum(above, below)), p)
         directions = np.where(is_mixed, np.sign(above - below), directions)
-        outside = nums - np.minimum((values > -MARGIN).cumsum(axis=0), (values < MARGIN).cumsum(axis=0))
-        within = np.where(is_mixed, _p_of_signs(outside) < 1 - level, within)
+        inside = np.minimum((values > -MARGIN).cumsum(axis=0), (values < MARGIN).cumsum(axis=0))
+        of_signs = np.where(2 * inside > nums, _p_of_signs(nums - inside) / 2, 1.0)
+        beyond = np.where(is_mixed, of_signs, beyond)
     found = _reject(p)
     counts = [(treated & baseline), (treated & ~baseline), (~treated & baseline), (~treated & ~baseline)]
     rates = np.apply_along_axis(_p_of_rates, 0, np.stack([count.cumsum(axis=0) for count in counts]))
     excess = np.sign(treated.cumsum(axis=0) - baseline.cumsum(axis=0).astype(int))
-    return Decisions(found * directions.astype(int), within & ~found, _reject(rates) * excess)
+    return Decisions(found * directions.astype(int), _reject(beyond, 2) & ~found, _reject(rates) * excess)
 
 
-def _reject(p: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _reject(p: NDArray[np.float64], fewest: int = 1) -> NDArray[np.bool_]:
     """Return which tests of a family Holm's procedure rejects at each look: (looks, effects)."""
-    return np.array([[test.is_rejected for test in holm(list(row))] for row in p])
+    return np.array([[test.is_rejected for test in holm(list(row), fewest=fewest)] for row in p])
 
 
 def _p_of_signs(against: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -74,10 +74,10 @@ def test_decisions_of_two_lengths_are_counted() -> None:
     )
     assert compared.settings == [short, long]
     lasts = {effect.name: effect.lasts(short, long) for effect in compared.effects}
-    assert lasts["beta1 0.0 (from 0.5)"] == "other"
-    assert lasts["beta1 0.9 (from 0.5)"] == "same"
-    assert lasts["dropout channels-25 (from none)"] == "undecided"
-    assert compared.effects[0].name == "beta1 0.9 (from 0.5)"
+    assert lasts["Adam's β1: 0.0 (from 0.5)"] == "other"
+    assert lasts["Adam's β1: 0.9 (from 0.5)"] == "same"
+    assert lasts["dropout in D: 25 % of channels (from none)"] == "undecided"
+    assert compared.effects[0].name == "Adam's β1: 0.9 (from 0.5)"
     found = compared.count(short, long)
     assert (found["other"], found.total()) == (1, 10)
 
@@ -86,7 +86,7 @@ def test_surest_answer_of_a_setting_counts() -> None:
     """β1 is asked in two grids of one length; the one with more seeds says that it does nothing."""
     few, many = results_of("essentials", gains(beta1={"0.9": 0.5}), seeds=5), results_of("beta1", gains(), seeds=8)
     compared = compare_effects([few, many, results_of("beta1", gains(), steps=999)])
-    (effect,) = (effect for effect in compared.effects if effect.name == "beta1 0.9 (from 0.5)")
+    (effect,) = (effect for effect in compared.effects if effect.name == "Adam's β1: 0.9 (from 0.5)")
     assert [results.name for results, _ in effect.answers.values()] == ["beta1", "beta1"]
     table = compared.tabulate()
     assert set(table.loc[table["change"] == effect.name, "steps"]) == {999, 1_500}
@@ -102,4 +102,4 @@ def test_nothing_in_common_compares_nothing() -> None:
 def test_a_level_whose_runs_diverged_is_an_answer() -> None:
     diverged = results_of("beta1", gains(beta1={"0.9": math.nan}), steps=999)
     compared = compare_effects([results_of("beta1", gains()), diverged])
-    assert {effect.name for effect in compared.effects} == {"beta1 0.0 (from 0.5)", "beta1 0.9 (from 0.5)"}
+    assert {effect.name for effect in compared.effects} == {"Adam's β1: 0.0 (from 0.5)", "Adam's β1: 0.9 (from 0.5)"}

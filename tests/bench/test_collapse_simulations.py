@@ -51,7 +51,7 @@ def test_few_families_have_a_false_verdict_where_runs_collapse() -> None:
 def test_signs_find_what_jumps_hide_from_a_mean() -> None:
     by_signs, by_mean = (found_by(Mixture(0.1, 0.0, 0.05), 1, 60, by_signs=by_signs)[0] for by_signs in (True, False))
     assert by_signs > 0.9
-    assert by_mean < 0.7
+    assert by_mean < 0.8
 
 
 def test_the_bound_of_clean_seeds_holds_their_rate() -> None:

@@ -26,11 +26,11 @@ def test_page_names_the_decisions_that_changed() -> None:
     counted, changed = page.sentences
     assert counted.startswith("**After 1,999 steps of mnist-10k, 1 of 2 decisions** made after 99 steps")
     assert "Other decisions: 1. Inconclusive: 0." in counted
-    assert "beta1 0.0 (from 0.5) +3" in changed
+    assert "Adam's β1: 0.0 (from 0.5) +3" in changed
     assert ", higher → -2" in changed
     assert "+122" not in changed  # the same decision
     rows = page.effects.splitlines()
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["beta1 0.9 (from 0.5)", "beta1 0.0 (from 0.5)"]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["Adam's β1: 0.9 (from 0.5)", "Adam's β1: 0.0 (from 0.5)"]
 
 
 @pytest.mark.slow
@@ -42,8 +42,8 @@ def test_folders_are_compared_in_a_page_a_figure_and_a_table(tmp_path: Path) -> 
     assert {file.name for file in path.parent.iterdir()} == {"comparison.md", "comparison.png", "comparison.csv"}
     table = pd.read_csv(path.parent / "comparison.csv")
     assert table.groupby("change")["steps"].apply(list).to_dict() == {
-        "beta1 0.0 (from 0.5)": [99, 999],
-        "beta1 0.9 (from 0.5)": [99, 999],
+        "Adam's β1: 0.0 (from 0.5)": [99, 999],
+        "Adam's β1: 0.9 (from 0.5)": [99, 999],
     }
 
 

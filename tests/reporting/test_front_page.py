@@ -54,7 +54,7 @@ def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     assert avoided.endswith("] on average over label smoothing, 5 seeds")
     assert page.ranking["Use"] == []
     (indifferent,) = page.ranking["Does not matter"]
-    assert indifferent.startswith("**label smoothing** on rather than off: ")
+    assert indifferent.startswith("**label smoothing (real labels of 0.9)** on rather than off: ")
     assert (page.default, page.datasets, page.steps) == ("`dcgan-28`", "mnist-10k", "after 1,500 steps")
     assert page.baseline is not None
     assert page.baseline[0] == "The default (batch norm on, label smoothing off)"
@@ -68,7 +68,7 @@ def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     assert variants[:2] == [claim, "**supported**"]
     assert variants[2] == "FID"
     assert re.fullmatch(r"batch norm off \+99\.9 % \[.+\]", variants[3])
-    assert variants[4:] == ["5 seeds", "[grid](bn_label_smooth/report.md)"]
+    assert variants[4:] == ["5 seeds", "1,500 steps; 92 %, 83 %", "[grid](bn_label_smooth/report.md)"]
 
 
 def batch_norm_on(seed: int) -> float:
@@ -85,7 +85,7 @@ def test_front_page_of_seven_grids_is_short_and_its_tables_narrow() -> None:
     grids = ("activation", "architecture", "beta1", "bn_label_smooth", "dropout", "essentials", "precision")
     text = make_front(*(make_results(plan(load_grid(grid)), alike) for grid in grids)).markdown
     assert len(text.splitlines()) <= 150
-    assert all(line.count("|") <= 7 for line in text.splitlines())
+    assert all(line.count("|") <= 8 for line in text.splitlines())
     assert text.count("[grid]") == 6
 
 
@@ -105,7 +105,7 @@ def test_effect_that_two_grids_share_is_ranked_once_where_a_claim_rests_on_it() 
         (claimed, (alone, claimed)),
     ):
         lines = [line for lines in make_front(*grids).ranking.values() for line in lines]
-        (line,) = [line for line in lines if line.startswith("**beta1** 0.9 rather than 0.5")]
+        (line,) = [line for line in lines if line.startswith("**Adam's β1** 0.9 rather than 0.5")]
         (effect,) = [effect for effect in shown.verdicts.effects("fid") if effect.name == "beta1 0.9"]
         low, high = (f"{100 * math.expm1(end):+.1f}" for end in (effect.adjusted.low, effect.adjusted.high))
         assert f"[{low}, {high}]" in line
@@ -119,8 +119,8 @@ def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -
     page = make_front(make_factorial(fid))
     (told,) = [line for line in page.ranking["Depends"] if line.startswith("**batch norm** off rather than on: ")]
     assert re.search(
-        r"on average over label smoothing, 5 seeds; with label smoothing off \+.+, higher; with label smoothing on "
-        r"-.+, lower",
+        r": with label smoothing off \+.+, higher; with label smoothing on -.+, lower; .+ on average over label "
+        r"smoothing, 5 seeds",
         told,
     )
 
@@ -134,7 +134,7 @@ def test_effect_inconclusive_on_average_does_not_depend_without_an_interaction()
 
     ranking = make_front(make_factorial(fid)).ranking
     assert ranking["Depends"] == []
-    (told,) = [line for line in ranking["Not known yet"] if line.startswith("**label smoothing** on rather than off: ")]
+    (told,) = [line for line in ranking["Not known yet"] if line.startswith("**label smoothing (")]
     assert " on average over batch norm, 5 seeds" in told
     assert "with batch norm on" not in told
 
@@ -155,7 +155,7 @@ def test_levels_of_one_factor_share_a_line_and_rows_of_the_figure_name_the_basel
         lambda variant, seed: 20 * math.exp(worse.get(variant.levels["dropout"], 0) + seed / 99),
     )
     lines = [line for lines in make_front(results).ranking.values() for line in lines]
-    (line,) = [line for line in lines if line.startswith("**dropout** rather than none: 50 % of elements")]
+    (line,) = [line for line in lines if line.startswith("**dropout in D** rather than none: 50 % of elements")]
     assert line.index("50 % of elements +82") < line.index(" · 30 % of elements +49")
     rows: list[str] = []
     monkeypatch.setattr(effect_plots, "plot_front", lambda groups, _: rows.extend(row.name for row in groups[0][1]))
@@ -260,7 +260,7 @@ def test_claim_on_what_needs_no_scores_is_judged_without_them(is_scored: bool) -
         return {"throughput": steps.model_copy(update=times), **({} if is_scored else {"scoring": None})}
 
     ((scoring, table),) = make_front(change_records(results, slow_down)).verdicts
-    assert "| It is slow | **supported** | step time | beta1 0.9 +50.0 %" in re.sub(" +", " ", table)
+    assert "| It is slow | **supported** | step time | Adam's β1 0.9 +50.0 %" in re.sub(" +", " ", table)
     assert scoring.startswith("Scored with" if is_scored else "Without scores")
 
 
@@ -309,11 +309,18 @@ def test_remedy_that_only_repairs_its_own_start_is_not_to_be_used() -> None:
     """Without batch norm in D FID is 30; R1 brings it to the default's 20, spectral norm to 15."""
     penalties = planted("penalties", {"R1": math.log(20 / 30), "spectral-norm": math.log(15 / 30)}, fid=30.0)
     page = make_front(planted("beta1", {}), planted("dropout", {}), penalties)
-    (repaired,) = page.ranking["Helps a weaker start"]
-    assert repaired.startswith("**stabiliser** R1 rather than none, from `discriminator.norm = none` (FID 33.")
-    assert re.search(r"-33\.. % \[.+\] to FID 22, 5 seeds", repaired)
-    (used,) = page.ranking["Use"]
-    assert used.startswith("**stabiliser** spectral norm rather than none, from `discriminator.norm = none` (FID 33.")
+    assert "Helps a weaker start" not in page.ranking
+    (used,) = page.ranking["Use"]  # all that helped, in one place
+    start = (
+        "**R1, spectral norm or a gradient penalty** rather than none, from `discriminator.norm = none` (FID 33.3): "
+    )
+    assert used.startswith(f"{start}spectral norm ")
+    assert re.search(r"R1 \(.+\) -33\.. % \[.+\] to FID 22, not shown to beat the default, 5 seeds", used)
+    repaired = planted("penalties", {"R1": math.log(20 / 30)}, fid=30.0)
+    page = make_front(planted("beta1", {}), planted("dropout", {}), repaired)
+    assert page.ranking["Use"] == []
+    (line,) = page.ranking["Helps a weaker start"]
+    assert "not shown" not in line
     assert page.baseline is not None
     assert page.baseline[0] == "The default (which most grids share)"
     assert "A line that starts elsewhere says so." in page.markdown
@@ -351,7 +358,7 @@ def test_verdicts_after_other_numbers_of_steps_name_theirs() -> None:
     ((scoring, table),) = page.verdicts
     assert scoring.endswith("at 28×28")
     (avoid,) = page.ranking["Avoid"]
-    assert avoid.startswith("**beta1** 0.9 rather than 0.5, after 1,500 steps: ")
+    assert avoid.startswith("**Adam's β1** 0.9 rather than 0.5, after 1,500 steps: ")
     assert page.steps == "after 1,500 or 3,000 steps"
     assert [("1,500 steps" in line, "3,000 steps" in line) for line in table.splitlines()[2:]] == [
         (True, False),
@@ -382,13 +389,12 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
         planted("beta1", {"0.9": 0.3}, steps=6_000),
     ]
     page = make_front(*short, others=[OtherStudy("study-6000", "../study-6000/report.md", long)])
-    assert (
-        "- **Longer training** (after 6,000 steps, [study-6000](../study-6000/report.md)) differs in" in page.markdown
-    )
+    linked = "(after 6,000 steps, [study-6000](../study-6000/report.md)) changes these answers."
+    assert f"- **Longer training** {linked}" in page.markdown
     ((_, _, (default, *changes)),) = page.changes
     assert re.fullmatch(r"\*\*the default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
     (dropout,) = changes
-    told = dropout.removeprefix("**dropout** ").split(" · ")
+    told = dropout.removeprefix("**dropout in D** ").split(" · ")
     assert told == [
         "50 % of elements: higher (+36 %) → negligible (+1 %)",
         "25 % of channels: higher (+22 %) → lower (-18 %)",
@@ -397,7 +403,9 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
     assert re.search(r"25 % of channels \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
     assert "50 % of elements" in depends  # all that is known of dropout stands in one place
     (avoid,) = page.ranking["Avoid"]
-    assert re.fullmatch(r"\*\*beta1\*\* 0\.9 rather than 0\.5: \+49.+, 5 seeds; \+35\.. % \[.+\] at 6,000 steps", avoid)
+    assert re.fullmatch(
+        r"\*\*Adam's β1\*\* 0\.9 rather than 0\.5: \+49.+, 5 seeds; \+35\.. % \[.+\] at 6,000 steps", avoid
+    )
     ((_, table),) = page.verdicts
     (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
     assert re.search(r"25 % of channels \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)

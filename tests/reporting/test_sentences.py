@@ -26,7 +26,7 @@ from gan_ablate.reporting.sentences import (
 
 
 def of_percent(value: float, low: float, high: float) -> Estimate:
-    return Estimate(math.log1p(value / 100), math.log1p(low / 100), math.log1p(high / 100), num_seeds=5)
+    return Estimate(math.log1p(value / 100), math.log1p(low / 100), math.log1p(high / 100), num_seeds=5, std=0.1)
 
 
 def make_effect(
@@ -71,7 +71,7 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             True,
             (
                 "**bn on** raises FID: +3.0 % [+1.0, +5.0], 5 seeds, Holm's p = 0.012; too small to matter, "
-                "within the margin of 10 %; "
+                "within the margin of -9.1 % to +10 %; "
             ),
         ),
         (
@@ -79,7 +79,7 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             False,
             (
                 "**bn on** does not matter: FID -0.2 % [-3.0, +3.0], 5 seeds, Holm's p = 0.012; "
-                "within the margin of 10 %; "
+                "within the margin of -9.1 % to +10 %; "
             ),
         ),
         # Its own interval excludes zero, but the family of tests does not allow to call it an effect.
@@ -124,7 +124,7 @@ def test_an_interaction_is_told_as_one() -> None:
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
     sentence = decision_sentence(small, SAME_TIME)
     assert ": no interaction that matters: +1.0 % [-4.0, +6.0], 5 seeds" in sentence
-    assert "; within the margin of 10 %; its seeds still allow collapse" in sentence
+    assert "; within the margin of -9.1 % to +10 %; its seeds still allow collapse" in sentence
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
     assert ": whether they interact is inconclusive: +1.0 % [-14.0, +16.0]" in decision_sentence(unknown, SAME_TIME)
 
@@ -242,7 +242,7 @@ def test_claim_of_no_difference_says_what_each_level_changes_where_the_margin_is
     claim = Claim(sentence="Nothing matters", levels=[{"bn": "on"}], direction="none")
     findings = tuple(Finding(claim.decisive[0], effect, "inconclusive") for effect in higher)
     words = verdict_words(ClaimVerdict(claim, "inconclusive", findings, ()), is_complete=True)
-    assert words == "inconclusive: FID is higher (+32 %, +26 %); whether beyond the margin of 10 % is open"
+    assert words == "inconclusive: FID is higher (+32 %, +26 %); whether beyond the margin of -9.1 % to +10 % is open"
 
 
 def test_verdict_names_levels_by_their_labels() -> None:
