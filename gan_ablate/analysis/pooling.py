@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -222,22 +223,30 @@ def _main_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Eff
 def surest_effects(results: Iterable[GridResults]) -> list[tuple[GridResults, Effect]]:
     """List the main effects on FID of grids, every comparison once, the surest first.
 
-    Two grids may have the same comparison: with the levels swapped, or averaged over another factor and alone. The
-    surest one is listed: decided before inconclusive, then with more seeds, then the one that a claim rests on, so that
-    the claim's verdict shows the same interval, then with a smaller p. Of equal ones, by ``round_p``, the first grid's
-    is.
+    Two grids may have the same comparison: with the levels swapped, under other names, or averaged over another factor
+    and alone. The surest one is listed: decided before inconclusive, then with more seeds, then the one that a claim
+    rests on, so that the claim's verdict shows the same interval, then with a smaller p. Of equal ones, by ``round_p``,
+    the first grid's is.
 
     Args:
         results: the results of every grid.
     """
     seen: set[object] = set()
-    found = []
+    found: list[tuple[GridResults, Effect]] = []
+    wholes: list[frozenset[frozenset[str]]] = []
     for of_grid, effect in sorted(_main_effects(results), key=lambda pair: surety(*pair), reverse=True):
-        names = {_compared(of_grid, effect), _named(of_grid, effect)}
-        if not names & seen:
+        compared = _compared(of_grid, effect)
+        names = {compared, _named(of_grid, effect)}
+        if not names & seen and not any(_is_part_of(compared, whole) for whole in wholes):
             found.append((of_grid, effect))
+            wholes.append(compared)
         seen |= names
     return found
+
+
+def _is_part_of(part: frozenset[frozenset[str]], whole: frozenset[frozenset[str]]) -> bool:
+    """Whether a comparison is one of those that another one averages over."""
+    return any(all(map(operator.le, part, sides)) for sides in itertools.permutations(whole))
 
 
 def _compared(results: GridResults, effect: Effect) -> frozenset[frozenset[str]]:

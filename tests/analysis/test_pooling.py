@@ -470,3 +470,13 @@ def test_a_block_with_a_mixture_of_collapse_is_compared_by_signs() -> None:
     one, other = ([float(a - b) for a, b in at.sides] for at in effect.within.values())
     assert effect.pooled.estimate.value == pytest.approx(np.median(np.mean([one, other], axis=0)))
     assert difference.estimate.value == pytest.approx(np.median(np.subtract(other, one)))
+
+
+def test_a_change_alone_is_not_listed_beside_the_surer_average_that_holds_it() -> None:
+    """Both grids lack batch norm, under other names; one averages over smoothing, and has more seeds."""
+    averaged = results_of("bn_label_smooth", gains(batch_norm={"off": 0.5}), seeds=8)
+    alone = results_of("normalisation", gains(batch_norm_layers={"none": 0.5}), seeds=5)
+    listed = [effect.name for _, effect in surest_effects([alone, averaged])]
+    assert "batch norm off" in listed
+    assert "batch norm layers none" not in listed
+    assert "batch norm layers none" in [effect.name for _, effect in surest_effects([alone])]

@@ -430,7 +430,7 @@ def test_other_study_is_remembered_and_linked(tmp_path: Path, no_figures: None) 
     assert write_report(short).read_text("utf-8") == text
     assert "short" not in write_report(long).read_text("utf-8")  # found only where it is named
     shutil.rmtree(long)
-    assert "long" not in write_report(short).read_text("utf-8")
+    assert "../long" not in write_report(short).read_text("utf-8")
 
 
 def test_wrong_other_study_is_named(tmp_path: Path, no_figures: None) -> None:

@@ -88,8 +88,7 @@ SAME_TIME = make_effect(Estimate(0.001, -0.01, 0.012, 5), is_rejected=False, out
             False,
             (
                 "**bn on** is inconclusive, leaning lower: FID -9.0 % [-16.0, -1.0], 5 seeds, Holm's p = 0.012; "
-                "without the adjustment it is lower; if it is as large as it seems, about 12 seeds in all would "
-                "settle it; "
+                "without the adjustment it is lower; 6 to 74 seeds in all would tell; "
             ),
         ),
     ],
@@ -196,11 +195,11 @@ FIVE, ONE = of_percent(-9, -16, 1), Estimate(-2.0, math.nan, math.nan, 1)
         (claim_verdict_of("negligible", estimate=FIVE, needed=None), "**negligible**"),
         (
             claim_verdict_of("inconclusive", estimate=FIVE, needed=24),
-            "inconclusive: if it is as large as it seems, about 24 seeds in all would settle it",
+            "inconclusive: 6 to 74 seeds in all would tell",
         ),
         (
             claim_verdict_of("inconclusive", estimate=FIVE, needed=None),
-            "inconclusive: if it is as large as it seems, no number of seeds in reach would settle it",
+            "inconclusive: no number of seeds in reach would tell",
         ),
         (
             claim_verdict_of("inconclusive", estimate=ONE, needed=None),
