@@ -15,9 +15,10 @@ import pytest
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_until_settled
-from gan_ablate.design.external import ExternalConfig, list_links
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.resolve_external import list_links
 from gan_ablate.execution import script as script_module
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import Compute, Progress, RunContext
