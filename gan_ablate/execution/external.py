@@ -72,10 +72,7 @@ CODE_FOLDER = "code"
 SAMPLED_FILE = ".sampled.npy"
 """In ``{out}``: what a script's own process sampled of ``external.generator``."""
 
-_SEEDED = (
-    "random, NumPy and PyTorch were seeded before the script began (external.seed_globals); "
-    "a seed that it sets by itself takes the place of this one"
-)
+_SEEDED = "random, NumPy and PyTorch were seeded before the script began (external.seed_globals)"
 
 _QUOTED = re.compile(r"(?<!\w)['\"]([^'\"]+)['\"]")
 
