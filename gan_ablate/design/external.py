@@ -30,6 +30,8 @@ GENERATOR_SUFFIXES = (".pt", ".pt2")
 LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
 """Groups that a log's regular expression may have."""
 
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+
 MAX_FILE_NAME = 255
 """Bytes of a file's name, as file systems limit it."""
 
@@ -58,7 +60,7 @@ class SamplesGrid(Model):
 
 
 def _samples_tag(data: Any) -> str:
-    return "checkpoint" if isinstance(data, (dict, Checkpoint)) else "pattern"
+    return "of weights" if isinstance(data, (dict, Checkpoint)) else "of images"
 
 
 class External(Model):
@@ -67,12 +69,12 @@ class External(Model):
     command: Annotated[list[Word], Field(min_length=1)]
     """The program and its arguments, a string each; names in braces are filled in, and no shell runs."""
     samples: Annotated[
-        Annotated[str, Field(max_length=MAX_WORD), Tag("pattern")] | Annotated[Checkpoint, Tag("checkpoint")],
+        Annotated[str, Field(max_length=MAX_WORD), Tag("of images")] | Annotated[Checkpoint, Tag("of weights")],
         Discriminator(_samples_tag),
     ] = ""
     """What the script writes below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, a saved
     generator (.pt of TorchScript, .pt2 of torch.export), or a checkpoint."""
-    generator: Annotated[str, Field(pattern=r"^([^\W\d]\w*(\.[^\W\d]\w*)*)?$", max_length=200)] = ""
+    generator: Annotated[str, Field(max_length=MAX_WORD)] = ""
     """Instead of samples: the generator's global name in the Python script, such as ``netG``; it is sampled in the
     script's process when the script ends."""
     samples_grid: SamplesGrid | None = None
@@ -103,14 +105,12 @@ class External(Model):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
-            list(list_placeholders(word, f"external.command.{number}"))
             if "\0" in word:
                 raise refusal(f"external.command.{number}", word, "valid: a word without the character NUL")
+        for number, patch in enumerate(self.patches):
+            check_pattern(f"external.patches.{number}.file", patch.file, "beside the grid")
         self._check_samples()
         self._check_launcher()
-        for number, patch in enumerate(self.patches):
-            list(list_placeholders(patch.replace, f"external.patches.{number}.replace"))
-            check_pattern(f"external.patches.{number}.file", patch.file, "beside the grid")
         for number, pattern in enumerate(self.files):
             check_pattern(f"external.files.{number}", pattern, "beside the grid")
         for number, name in enumerate(self.links):
@@ -124,12 +124,16 @@ class External(Model):
     def _check_samples(self) -> None:
         """Check that samples come from one place, with what that place needs."""
         if bool(self.pattern) == bool(self.generator):
-            advice = (
-                "valid: the images, generator or checkpoint that the script saves, or else generator = a global's name"
-            )
+            advice = "valid: what the script saves: images, generator or checkpoint; or else external.generator"
             raise refusal("external.samples", self.pattern, advice, "external.generator")
         if self.pattern:
             check_pattern("external.samples", self.pattern, "below {out}")
+        if self.checkpoint is not None and not re.fullmatch(f"{_NAME}:{_NAME}", self.checkpoint.module):
+            advice = "valid: FILE:CLASS, such as main:Generator"
+            raise refusal("external.samples.module", self.checkpoint.module, advice)
+        if self.generator and not re.fullmatch(_NAME, self.generator):
+            advice = "valid: a global's name, such as netG, or that of an attribute, such as trainer.netG"
+            raise refusal("external.generator", self.generator, advice)
         if self.is_generator and self.latent_shape is None:
             advice = "a generator needs it; valid: the shape of one latent, such as [100]"
             raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples", "external.generator")
@@ -145,9 +149,7 @@ class External(Model):
         """Check that a script can be launched where that is asked for, and that paired runs have a seed."""
         if (self.generator or self.seed_globals) and find_script(self.command) is None:
             field, value = ("generator", self.generator) if self.generator else ("seed_globals", True)
-            advice = (
-                'a launcher runs Python scripts; valid with command = ["python", "train.py", …], or "-m" and a module'
-            )
+            advice = 'a launcher runs Python scripts; valid with command = ["python", "train.py", …]'
             raise refusal(f"external.{field}", value, advice, "external.command")
         if self.paired and "seed" not in self.names and not self.seed_globals:
             advice = (
@@ -172,11 +174,19 @@ class External(Model):
         return bool(self.generator or self.checkpoint) or Path(self.pattern).suffix in GENERATOR_SUFFIXES
 
     @property
-    def names(self) -> list[str]:
-        """The names in braces in the command, the patches and the arguments of a checkpoint's class, each once."""
-        arguments = self.checkpoint.arguments.values() if self.checkpoint else ()
-        words = [*self.command, *(patch.replace for patch in self.patches), *filter(is_text, arguments)]
-        return list(dict.fromkeys(name for word in words for name in list_placeholders(word, "external.command")))
+    def names(self) -> dict[str, str]:
+        """The names in braces → the field that has them first: command, patches, arguments of a checkpoint's class."""
+        arguments = self.checkpoint.arguments if self.checkpoint else {}
+        words = [
+            *((f"external.command.{number}", word) for number, word in enumerate(self.command)),
+            *((f"external.patches.{number}.replace", patch.replace) for number, patch in enumerate(self.patches)),
+            *((f"external.samples.arguments.{key}", value) for key, value in arguments.items() if is_text(value)),
+        ]
+        names: dict[str, str] = {}
+        for field, word in words:
+            for name in list_placeholders(word, field):
+                names.setdefault(name, field)
+        return names
 
 
 class ExternalScoring(Model):

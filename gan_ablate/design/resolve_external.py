@@ -66,10 +66,9 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         if name not in _FIELDS
     }
     filled = {**levels, **words}
-    for name in external.names:
+    for name, field in external.names.items():
         if name not in filled and name not in GIVEN:
-            where = "command" if any(f"{{{name}}}" in word for word in external.command) else "patches"
-            raise UserError(f"{grid.source}: external.{where}: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
+            raise UserError(f"{grid.source}: {field}: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
     given = fields.get("dataset", ExternalConfig.model_fields["dataset"].default)
     dataset = name_dataset(given, layers, source, shared.folders)
     scoring = fields.get("scoring", {})

@@ -83,7 +83,7 @@ class Checkpoint(Model):
 
     checkpoint: Word
     """What ``torch.save`` wrote below ``{out}``; of several files that match, the last one: epoch_10 after epoch_9."""
-    module: ImportPath
+    module: Word
     """The class or function that makes the generator: ``main:Generator`` is in main.py, beside the grid or the script.
     Of the file only the statements that it needs are run."""
     arguments: dict[str, Any] = {}
