@@ -98,9 +98,7 @@ def load_generator(path: str, target: str, device: Any) -> Any:
 
     if not path.endswith(".pt2"):
         if not _has_script(path):
-            advice = (
-                "torch.jit.trace(netG, z).save(PATH), torch.export.save, or samples = { checkpoint = …, module = … }"
-            )
+            advice = "torch.jit.trace(netG, z).save(PATH), torch.export.save, or samples = { checkpoint = …"
             raise RefusedError(f"no TorchScript; valid: {advice}")
         return torch.jit.load(path, map_location=device).eval()
     from torch.export.passes import move_to_device_pass
@@ -159,18 +157,14 @@ def build_generator(order: dict[str, Any]) -> Any:
         make: Any = functools.reduce(getattr, order["name"].split("."), module)
         generator = make(**order["arguments"])
     except (Exception, SystemExit) as wrong:
-        advice = (
-            "loops of the file and what nothing in the class names are not run; valid: external.generator runs it all"
-        )
+        advice = "only what the class names is run, and no loop; valid: more arguments, or external.generator"
         raise RefusedError(f"{file}: {order['name']}: {type(wrong).__name__}: {wrong}; {advice}") from None
     if not isinstance(generator, torch.nn.Module):
         raise RefusedError(f"{file}: {order['name']} gives a {type(generator).__name__}; valid: an nn.Module")
     try:
         saved = torch.load(order["path"], map_location="cpu", weights_only=True)
     except Exception as wrong:
-        what = (
-            "it holds more than tensors and plain values" if isinstance(wrong, pickle.UnpicklingError) else str(wrong)
-        )
+        what = "it holds more than tensors" if isinstance(wrong, pickle.UnpicklingError) else str(wrong)
         raise RefusedError(f"{what.partition(chr(10))[0]}; valid: torch.save(netG.state_dict(), PATH)") from None
     generator.load_state_dict(find_weights(saved, generator.state_dict(), order["key"]))
     return generator
@@ -366,10 +360,9 @@ def _sample_global(module: types.ModuleType, order: dict[str, Any]) -> None:
         generator = None
     if not isinstance(generator, torch.nn.Module):
         known = [name for name, value in vars(module).items() if isinstance(value, torch.nn.Module)]
-        valid = ", ".join(known) or "no module is a global; samples = { checkpoint = …, module = … }"
-        raise RefusedError(
-            f"external.generator = {order['generator']}: no module of this name at the end; valid: {valid}"
-        )
+        valid = ", ".join(known) or "a module that is a global, and there is none; or samples = { checkpoint = …"
+        where = f"external.generator = {order['generator']}"
+        raise RefusedError(f"{where}: no module of this name at the end; valid: {valid}")
     tensor = next(iter([*generator.parameters(), *generator.buffers()]), torch.empty(0))
     sample(generator.eval(), tensor.device, order)
 
