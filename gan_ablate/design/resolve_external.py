@@ -88,6 +88,15 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         "seed": 0,
     }
     config = validate(ExternalConfig, content, lambda wrong: find_origin(wrong, layers) or source)
+    return _name_code(grid, external, config)
+
+
+def _name_code(grid: Grid, external: External, config: ExternalConfig) -> ExternalConfig:
+    """Add the name of the script's files to a run, and check its patches and the class of its checkpoint.
+
+    Raises:
+        UserError: if a file is missing, or a patch or the class does not fit.
+    """
     here = grid.folder
     files = list_files(external, config, here, grid.source)
     try:
@@ -297,12 +306,13 @@ def check_class(path: Path, name: str) -> None:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError) as wrong:
         raise UserError(f"external.samples.module = {shorten(repr(name))}: {path.name}: {wrong}") from None
-    known = [node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    defined = [node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     imports = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
     imported = {alias.asname or alias.name for alias in imports}
-    if first not in {*known, *imported, *({first} if "*" in imported else ())}:
+    if first not in {*defined, *stored, *imported, *({first} if "*" in imported else ())}:
         where = f"external.samples.module = {shorten(repr(name))}"
-        raise UserError(f"{where}: {path.name} has no {shorten(first)}; {choices(first, known)}")
+        raise UserError(f"{where}: {path.name} has no {shorten(first)}; {choices(first, defined)}")
 
 
 def patch_files(config: ExternalConfig, folder: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -256,10 +256,12 @@ def _lay_out_code(config: ExternalConfig, here: Path, folder: Path, values: Mapp
     code = (folder / CODE_FOLDER).resolve()
     shutil.rmtree(code, ignore_errors=True)
     code.mkdir(parents=True)
-    for name in [name for name in config.files if not Path(name).is_absolute()]:
+    patched = patch_files(config, here, {**values, "here": str(code)})
+    for name in [name for name in config.files if Path(name).suffix == ".py" and not Path(name).is_absolute()]:
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(here / name, code / name)
-    for name, text in patch_files(config, here, {**values, "here": str(code)}).items():
+    for name, text in patched.items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
         (code / name).write_bytes(text.encode())
     for copied in [code, *(path for path in code.rglob("*") if path.is_dir())]:
         for entry in (here / copied.relative_to(code)).iterdir():

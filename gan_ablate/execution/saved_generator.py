@@ -5,6 +5,7 @@ This file runs in processes of its own, also of other Pythons, so it imports the
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import copy
@@ -48,15 +49,15 @@ def main(order: dict[str, Any]) -> None:
         generator = build_generator(order).to(device).eval()
     else:
         generator = load_generator(order["path"], order["target"], device)
-    sample(generator, device, order)
+    sample(generator, torch.empty(0, device=device), order)
 
 
-def sample(generator: Any, device: Any, order: dict[str, Any]) -> None:
+def sample(generator: Any, like: Any, order: dict[str, Any]) -> None:
     """Sample a generator, and write the images to an ``.npy`` file, (N, C, S, S) float32.
 
     Args:
         generator: maps latents to images.
-        device: where the latents go.
+        like: a tensor of the device and type that latents have.
         order: ``target``, the ``.npy`` file; ``num_images``; ``latent_shape`` of one latent, ``latent_distribution``
             and ``latent_seed``.
     """
@@ -65,17 +66,17 @@ def sample(generator: Any, device: Any, order: dict[str, Any]) -> None:
 
     num_images, shape = order["num_images"], order["latent_shape"]
     stream = torch.Generator().manual_seed(order["latent_seed"])
-    if order["latent_distribution"] == "uniform":
-        latents = torch.rand(num_images, *shape, generator=stream) * 2 - 1
-    else:
-        latents = torch.randn(num_images, *shape, generator=stream)
+    is_uniform = order["latent_distribution"] == "uniform"
+    draw = torch.rand if is_uniform else torch.randn
+    latents = draw(num_images, *shape, generator=stream, dtype=torch.float32, device="cpu")  # whatever a script set
+    latents = latents * 2 - 1 if is_uniform else latents
     images: Any = None
     done = 0
     # An exported program may refuse a batch of one.
     parts = latents.split(BATCH) if num_images % BATCH != 1 else latents.tensor_split(num_images // BATCH + 1)
     with torch.inference_mode():
         for z in parts:
-            batch = generator(z.to(device)).float().cpu().numpy()
+            batch = generator(z.to(like)).float().cpu().numpy()
             if images is None:
                 images = np.lib.format.open_memmap(order["target"], "w+", np.float32, (num_images, *batch.shape[1:]))
             images[done : done + len(z)] = batch
@@ -153,7 +154,7 @@ def build_generator(order: dict[str, Any]) -> Any:
     try:
         with open(order["file"], "rb") as source:  # noqa: PTH123 (needed once)
             tree = slice_module(ast.parse(source.read()), first)
-        exec(compile(tree, order["file"], "exec"), module.__dict__)
+        exec(compile(tree, order["file"], "exec", dont_inherit=True), module.__dict__)
         make: Any = functools.reduce(getattr, order["name"].split("."), module)
         generator = make(**order["arguments"])
     except (Exception, SystemExit) as wrong:
@@ -162,7 +163,8 @@ def build_generator(order: dict[str, Any]) -> Any:
     if not isinstance(generator, torch.nn.Module):
         raise RefusedError(f"{file}: {order['name']} gives a {type(generator).__name__}; valid: an nn.Module")
     try:
-        saved = torch.load(order["path"], map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options, which scripts keep beside weights
+            saved = torch.load(order["path"], map_location="cpu", weights_only=True)
     except Exception as wrong:
         what = "it holds more than tensors" if isinstance(wrong, pickle.UnpicklingError) else str(wrong)
         raise RefusedError(f"{what.partition(chr(10))[0]}; valid: torch.save(netG.state_dict(), PATH)") from None
@@ -348,7 +350,7 @@ def _load_script(words: list[str]) -> tuple[types.ModuleType, Any]:
     sys.argv = words
     module.__file__ = words[0]
     with open(words[0], "rb") as source:  # noqa: PTH123 (needed once)
-        return module, compile(source.read(), words[0], "exec")
+        return module, compile(source.read(), words[0], "exec", dont_inherit=True)
 
 
 def _sample_global(module: types.ModuleType, order: dict[str, Any]) -> None:
@@ -363,8 +365,8 @@ def _sample_global(module: types.ModuleType, order: dict[str, Any]) -> None:
         valid = ", ".join(known) or "a module that is a global, and there is none; or samples = { checkpoint = …"
         where = f"external.generator = {order['generator']}"
         raise RefusedError(f"{where}: no module of this name at the end; valid: {valid}")
-    tensor = next(iter([*generator.parameters(), *generator.buffers()]), torch.empty(0))
-    sample(generator.eval(), tensor.device, order)
+    tensors = [tensor for tensor in generator.state_dict().values() if tensor.is_floating_point()]
+    sample(generator.eval(), next(iter(tensors), torch.empty(0)), order)
 
 
 if __name__ == "__main__":

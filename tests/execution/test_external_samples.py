@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import zipfile
@@ -399,7 +400,12 @@ def sample_checkpoint(folder: Path, script: str = NET, **fields: Any) -> torch.T
 def test_a_checkpoint_is_sampled_with_the_class_of_a_script_that_is_not_run(tmp_path: Path) -> None:
     layer = nn.Linear(8, 16)
     torch.save(
-        {"epoch": 3, "netG": {f"module.layer.{name}": x for name, x in layer.state_dict().items()}}, tmp_path / "g.pth"
+        {
+            "epoch": 3,
+            "opt": argparse.Namespace(lr=1),
+            "netG": {f"module.layer.{name}": x for name, x in layer.state_dict().items()},
+        },
+        tmp_path / "g.pth",
     )
     stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
     with torch.inference_mode():

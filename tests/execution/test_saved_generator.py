@@ -154,7 +154,7 @@ trainer = Trainer()
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generator", "trainer.netG"])
 def test_a_global_is_sampled_in_eval_mode_when_its_script_ends(tmp_path: Path, name: str) -> None:
-    ended = launch(tmp_path, MODULES + "raise SystemExit(0)", generator=name)
+    ended = launch(tmp_path, MODULES + "torch.set_default_dtype(torch.float64)\nraise SystemExit(0)", generator=name)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     latents = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
     expected = latents / (1 + 1e-5) ** 0.5
@@ -173,14 +173,15 @@ def test_a_script_runs_as_python_would_run_it(tmp_path: Path) -> None:
     script = """
         import json, sys, helper
         assert sys.modules["__main__"].__dict__ is globals()
-        print(json.dumps([__name__, __file__, sys.argv, sys.path[0], helper.x]))
+        def typed(x: int): ...
+        print(json.dumps([__name__, __file__, sys.argv, sys.path[0], helper.x, str(typed.__annotations__)]))
         sys.exit(7)
     """
     (tmp_path / "helper.py").write_text("x = 1")
     path = str(tmp_path / "train.py")
     ended = launch(tmp_path, script, path, "--lr", "3")
     assert ended.returncode == 7
-    assert json.loads(ended.stdout) == ["__main__", path, [path, "--lr", "3"], str(tmp_path), 1]
+    assert json.loads(ended.stdout) == ["__main__", path, [path, "--lr", "3"], str(tmp_path), 1, "{'x': <class 'int'>}"]
     plain = subprocess.run([sys.executable, path, "--lr", "3"], capture_output=True, text=True, check=False)
     assert plain.stdout == ended.stdout
     of_module = launch(tmp_path, script, "-m", "train", "--lr", "3")
