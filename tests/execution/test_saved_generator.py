@@ -51,7 +51,7 @@ class Generator(nn.Module):
         assert no_such_package is None
         self.main = nn.Sequential(block(nz), nn.Unflatten(1, (nc, SIDE, SIDE)))
     def forward(self, input):
-        output = self.main(input)
+        output = torch.tanh(self.main(input))
         return output
 SIDE = 4
 netG = Generator(5)
