@@ -307,12 +307,13 @@ def check_class(path: Path, name: str) -> None:
     except (OSError, SyntaxError, ValueError) as wrong:
         raise UserError(f"external.samples.module = {shorten(repr(name))}: {path.name}: {wrong}") from None
     defined = [node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    valid = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
     stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     imports = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
     imported = {alias.asname or alias.name for alias in imports}
     if first not in {*defined, *stored, *imported, *({first} if "*" in imported else ())}:
         where = f"external.samples.module = {shorten(repr(name))}"
-        raise UserError(f"{where}: {path.name} has no {shorten(first)}; {choices(first, defined)}")
+        raise UserError(f"{where}: {path.name} has no {shorten(first)}; {choices(first, valid)}")
 
 
 def patch_files(config: ExternalConfig, folder: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -225,7 +225,7 @@ def _cut_pictures(config: ExternalConfig, found: Sequence[Path]) -> tuple[NDArra
     pictures = f"the last {len(found)} pictures" if len(found) > 1 else "the last picture"
     note = (
         f"{len(samples):,} samples cut from {pictures}, {found[-1]}: few samples make FID high and uncertain, "
-        "save_image(normalize=True) stretches each picture's contrast, and the script samples in train() or eval() mode"
+        "save_image(normalize=True) stretches each picture's contrast, and pictures are often of train() mode"
     )
     return np.stack(samples), [note]
 
@@ -261,8 +261,9 @@ def _refuse_grid(path: Path, size: int) -> None:
     padding = paddings[0] if paddings else 2
     rows, columns = (max(1, round((side - padding) / (size + padding))) for side in (height, width))
     cells = f"rows = {rows}, " + (f"columns = {columns}, " if columns != rows else "") + f"padding = {padding}"
-    advice = "images of that size, or, if a picture holds many samples, external.samples_grid"
-    raise UserError(f"{path}: {width}×{height} pixels; valid: {size}×{size}: {advice} = {{ {cells} }}")
+    sizes = f"{size}×{size}" + (f", or image_size = {width}" if width == height else "")
+    advice = f"or, if a picture holds many samples, external.samples_grid = {{ {cells} }}"
+    raise UserError(f"{path}: {width}×{height} pixels; valid: {sizes}, {advice}")
 
 
 def _choose(num_found: int, num: int) -> list[int]:

@@ -613,7 +613,7 @@ def test_a_grid_stops_after_its_first_run_at_a_fault_that_all_share(tmp_path: Pa
     with pytest.raises(UserError) as stopped:
         run_grid(planned, warm(tmp_path / "out"), Compute(jobs=2))
     assert str(stopped.value).startswith(
-        "mine: the first run failed, and the others would fail alike, so none was started: the program ended with "
+        "mine: the first run failed, and the others would fail alike, so they were not started: the program ended with "
         "exit code 1: ModuleNotFoundError: No module named 'no_such_package'; all of its output is in output.txt; in "
     )
     assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 1

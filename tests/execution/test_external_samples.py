@@ -358,9 +358,14 @@ def test_a_picture_of_many_samples_is_not_taken_for_an_image(
         save_grid(tmp_path / f"{number}.png", images_of_classes(1)[:6], columns, padding)
     with pytest.raises(ScriptError) as wrong:
         load(make_config("*.png", 4), tmp_path)
-    assert str(wrong.value).endswith(
-        f"valid: 4×4: images of that size, or, if a picture holds many samples, external.samples_grid = {{ {cells} }}"
-    )
+    advice = f"or, if a picture holds many samples, external.samples_grid = {{ {cells} }}"
+    assert str(wrong.value).endswith(f" pixels; valid: 4×4, {advice}")
+
+
+def test_a_picture_that_may_be_a_larger_image_names_the_size_too(tmp_path: Path) -> None:
+    save_images(tmp_path, ["1.png"], np.zeros((1, 64, 64), np.uint8))
+    with pytest.raises(ScriptError, match="64×64 pixels; valid: 4×4, or image_size = 64, or, if a picture holds many"):
+        load(make_config("*.png", 2), tmp_path)
 
 
 def test_of_checkpoints_the_last_one_is_sampled(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_fault_that_all_runs_of_a_script_share_ends_the_grid_after_the_first(t
     with pytest.raises(UserError) as stopped:
         end(queue, first, message)
     assert str(stopped.value) == (
-        "mine: the first run failed, and the others would fail alike, so none was started: "
+        "mine: the first run failed, and the others would fail alike, so they were not started: "
         f"{message}; in {tmp_path / 'runs' / first.run_id}"
     )
 

@@ -164,8 +164,9 @@ class RunQueue:
             is_first = self.end_trial(run)
             yield value
             if is_first and value.status == "failed" and _SHARED_FAULT.search(value.message):
-                what = f"{_name_grid(run)}: the first run failed, and the others would fail alike, so none was started"
-                raise UserError(f"{what}: {value.message}; in {self._store.run_dir(run.run_id)}")
+                what = "the first run failed, and the others would fail alike, so they were not started"
+                where = self._store.run_dir(run.run_id)
+                raise UserError(f"{_name_grid(run)}: {what}: {value.message}; in {where}")
 
     def give_up(self, run: AnyConfig, reason: str) -> Iterator[Record]:
         """Queue a run whose process was lost once more; the next time, record its failure and yield the record."""
