@@ -265,6 +265,7 @@ def test_a_level_is_filled_into_a_patch_and_the_file_stays(tmp_path: Path) -> No
     ]
     assert [text.splitlines()[0] for text in texts] == ["layer = nn.InstanceNorm2d(8)", "layer = nn.Identity(8)"] * 2
     assert (tmp_path / "train.py").read_text() == SCRIPT
+    assert Plan.model_validate_json(planned.model_dump_json()) == planned
     assert planned.notes == ("Patch of train.py: nn.BatchNorm2d → {norm}",)
 
 
@@ -336,6 +337,7 @@ def test_a_checkpoints_class_is_beside_the_grid_or_the_script_and_its_file_count
     (tmp_path / "mine.toml").write_text(text)
     planned = plan(load_grid(tmp_path / "mine.toml"), allow_code=True)
     assert counted(planned)[0] == ("code/train.py",)
+    assert Plan.model_validate_json(planned.model_dump_json()) == planned
 
 
 @pytest.mark.parametrize(
