@@ -402,6 +402,7 @@ def sample_checkpoint(folder: Path, script: str = NET, **fields: Any) -> torch.T
     return sample_generator(config, folder / "g.pth", folder, "cpu", lambda: False, code).images
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_sampled_with_the_class_of_a_script_that_is_not_run(tmp_path: Path) -> None:
     layer = nn.Linear(8, 16)
     torch.save(
@@ -419,6 +420,7 @@ def test_a_checkpoint_is_sampled_with_the_class_of_a_script_that_is_not_run(tmp_
     assert not (tmp_path / "trained").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
     torch.save({"netG": Malicious(tmp_path / "trace")}, tmp_path / "g.pth")
     message = r"g.pth: the checkpoint cannot be sampled \(it holds more than tensors; valid: torch.save"
@@ -427,6 +429,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.slow
 def test_a_class_that_needs_more_than_is_run_is_refused_with_what_is_valid(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "g.pth")
     script = NET.replace("opt.width", "width") + "for width in (16,): pass\n"
