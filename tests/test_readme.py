@@ -38,7 +38,10 @@ FRONT, PACKAGE, GRIDS, RUNNING = (
 )  # fmt: skip
 PAGES = [
     *(FRONT, PACKAGE, GRIDS, RUNNING, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"),
-    *(ROOT / folder / "README.md" for folder in ("results", "bench", "tests", "gan_ablate/assets")),
+    *(
+        ROOT / folder / "README.md"
+        for folder in ("results", "bench", "tests", "gan_ablate/assets", "gan_ablate/examples")
+    ),
 ]
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 MAX_BYTES = 9_000

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import string
 import warnings
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeGuard
 
-from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
-from gan_ablate.design.run_fields import HashedConfig
+from gan_ablate.design.run_fields import HashedConfig, LatentDistribution
+from gan_ablate.design.user_code import MAX_WORD, Checkpoint, Patch, Word, find_script
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
@@ -30,11 +30,37 @@ GENERATOR_SUFFIXES = (".pt", ".pt2")
 LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
 """Groups that a log's regular expression may have."""
 
-MAX_WORD = 10_000
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+
 MAX_FILE_NAME = 255
 """Bytes of a file's name, as file systems limit it."""
 
-Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
+
+class SamplesGrid(Model):
+    """Pictures of many samples, side by side, as ``torchvision.utils.save_image`` writes them."""
+
+    rows: PositiveInt
+    """Samples in a column of the picture."""
+    columns: PositiveInt | None = None
+    """Samples in a row of the picture, ``nrow`` of ``save_image``; by default as many as ``rows``."""
+    padding: NonNegativeInt = 2
+    """Pixels around each sample."""
+    pictures: PositiveInt = 1
+    """How many pictures are cut, the last ones by name."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.columns or self.rows
+
+    def side(self, size: int) -> tuple[int, int]:
+        """Return the width and height of a picture of samples of a size."""
+        height, width = (num * (size + self.padding) + self.padding for num in self.shape)
+        return width, height
+
+
+def _samples_tag(data: Any) -> str:
+    return "of weights" if isinstance(data, (dict, Checkpoint)) else "of images"
 
 
 class External(Model):
@@ -42,11 +68,25 @@ class External(Model):
 
     command: Annotated[list[Word], Field(min_length=1)]
     """The program and its arguments, a string each; names in braces are filled in, and no shell runs."""
-    samples: Word
-    """What the script writes below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, or a saved
-    generator (.pt of TorchScript, .pt2 of torch.export)."""
+    samples: Annotated[
+        Annotated[str, Field(max_length=MAX_WORD), Tag("of images")] | Annotated[Checkpoint, Tag("of weights")],
+        Discriminator(_samples_tag),
+    ] = ""
+    """What the script writes below ``{out}``: pictures by a pattern, one image a file, a .npy or .npz file, a saved
+    generator (.pt of TorchScript, .pt2 of torch.export), or a checkpoint."""
+    generator: Annotated[str, Field(max_length=MAX_WORD)] = ""
+    """Instead of samples: the generator's global name in the Python script, such as ``netG``; it is sampled in the
+    script's process when the script ends."""
+    samples_grid: SamplesGrid | None = None
+    """How many samples a picture holds, where it is no single image."""
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
-    """The shape of one latent of a saved generator, N(0, 1), without the batch: ``[100]``, or ``[100, 1, 1]``."""
+    """The shape of one latent of a generator, without the batch: ``[100]``, or ``[100, 1, 1]``."""
+    latent_distribution: LatentDistribution = "normal"
+    """Its numbers: N(0, 1), or uniform in [-1, 1]."""
+    seed_globals: bool = False
+    """Whether random, NumPy and PyTorch are seeded before the Python script begins, which sets no seed by itself."""
+    patches: list[Patch] = []
+    """Changes of the script's files, made in a copy of every run."""
     log: Annotated[str, Field(max_length=MAX_WORD)] = ""
     """A regular expression for lines of the script's output, with some of the groups epoch, step, steps_per_epoch,
     loss_d and loss_g."""
@@ -65,40 +105,88 @@ class External(Model):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for number, word in enumerate(self.command):
-            list(list_placeholders(word, f"external.command.{number}"))
             if "\0" in word:
                 raise refusal(f"external.command.{number}", word, "valid: a word without the character NUL")
-        if self.paired and "seed" not in self.names:
-            advice = "{seed} is not in it, so runs of one seed share nothing; valid: {seed} in it, or paired = false"
-            raise refusal("external.command", " ".join(self.command), advice, "external.paired")
-        if self.is_generator and self.latent_shape is None:
-            advice = "a saved generator needs it; valid: the shape of one latent, such as [100]"
-            raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples")
-        if not self.is_generator and self.latent_shape is not None:
-            advice = f"valid with samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
-            raise refusal("external.latent_shape", list(self.latent_shape), advice, "external.samples")
-        check_pattern("external.samples", self.samples, "below {out}")
+        for number, patch in enumerate(self.patches):
+            check_pattern(f"external.patches.{number}.file", patch.file, "beside the grid")
+        self._check_samples()
+        self._check_launcher()
         for number, pattern in enumerate(self.files):
             check_pattern(f"external.files.{number}", pattern, "beside the grid")
         for number, name in enumerate(self.links):
             check_pattern(f"external.links.{number}", name, "beside the grid")
-            if Path(name).parts[0] == Path(self.samples).parts[0]:
-                advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.samples)})"
+            if self.pattern and Path(name).parts[0] == Path(self.pattern).parts[0]:
+                advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.pattern)})"
                 raise refusal(f"external.links.{number}", name, f"{advice}; valid: what it only reads")
         check_log(self.log)
         return self
 
-    @property
-    def is_generator(self) -> bool:
-        """Whether the script saves a generator instead of images."""
-        return Path(self.samples).suffix in GENERATOR_SUFFIXES
+    def _check_samples(self) -> None:
+        """Check that samples come from one place, with what that place needs."""
+        if bool(self.pattern) == bool(self.generator):
+            advice = "valid: what the script saves: images, generator or checkpoint; or else external.generator"
+            raise refusal("external.samples", self.pattern, advice, "external.generator")
+        if self.pattern:
+            check_pattern("external.samples", self.pattern, "below {out}")
+        if self.checkpoint is not None and not re.fullmatch(f"{_NAME}:{_NAME}", self.checkpoint.module):
+            advice = "valid: FILE:CLASS, such as main:Generator"
+            raise refusal("external.samples.module", self.checkpoint.module, advice)
+        if self.generator and not re.fullmatch(_NAME, self.generator):
+            advice = "valid: a global's name, such as netG, or that of an attribute, such as trainer.netG"
+            raise refusal("external.generator", self.generator, advice)
+        if self.is_generator and self.latent_shape is None:
+            advice = "a generator needs it; valid: the shape of one latent, such as [100]"
+            raise refusal("external.latent_shape", self.latent_shape, advice, "external.samples", "external.generator")
+        if not self.is_generator and (self.latent_shape is not None or self.latent_distribution != "normal"):
+            field = "latent_distribution" if self.latent_shape is None else "latent_shape"
+            value = self.latent_distribution if self.latent_shape is None else list(self.latent_shape)
+            advice = f"valid with generator, a checkpoint, or samples that end in {' or '.join(GENERATOR_SUFFIXES)}"
+            raise refusal(f"external.{field}", value, advice, "external.samples")
+        if self.samples_grid is not None and (self.is_generator or Path(self.pattern).suffix in (".npy", ".npz")):
+            raise refusal("external.samples_grid", self.samples_grid.rows, "valid with pictures", "external.samples")
+
+    def _check_launcher(self) -> None:
+        """Check that a script can be launched where that is asked for, and that paired runs have a seed."""
+        if (self.generator or self.seed_globals) and find_script(self.command) is None:
+            field, value = ("generator", self.generator) if self.generator else ("seed_globals", True)
+            advice = 'a launcher runs Python scripts; valid with command = ["python", "train.py", …]'
+            raise refusal(f"external.{field}", value, advice, "external.command")
+        if self.paired and "seed" not in self.names and not self.seed_globals:
+            advice = (
+                "{seed} is not in it, so runs of one seed share nothing; "
+                "valid: {seed} in it, seed_globals = true, or paired = false"
+            )
+            raise refusal("external.command", " ".join(self.command), advice, "external.paired")
 
     @property
-    def names(self) -> list[str]:
-        """The names in braces in the command, each once."""
-        return list(
-            dict.fromkeys(name for word in self.command for name in list_placeholders(word, "external.command"))
-        )
+    def pattern(self) -> str:
+        """The pattern of the files that the script saves; empty with ``generator``."""
+        return self.samples if isinstance(self.samples, str) else self.samples.checkpoint
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that the script saves, if it does."""
+        return self.samples if isinstance(self.samples, Checkpoint) else None
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether a generator is sampled, instead of reading the script's images."""
+        return bool(self.generator or self.checkpoint) or Path(self.pattern).suffix in GENERATOR_SUFFIXES
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names in braces → the field that has them first: command, patches, arguments of a checkpoint's class."""
+        arguments = self.checkpoint.arguments if self.checkpoint else {}
+        words = [
+            *((f"external.command.{number}", word) for number, word in enumerate(self.command)),
+            *((f"external.patches.{number}.replace", patch.replace) for number, patch in enumerate(self.patches)),
+            *((f"external.samples.arguments.{key}", value) for key, value in arguments.items() if is_text(value)),
+        ]
+        names: dict[str, str] = {}
+        for field, word in words:
+            for name in list_placeholders(word, field):
+                names.setdefault(name, field)
+        return names
 
 
 class ExternalScoring(Model):
@@ -119,9 +207,15 @@ class ExternalConfig(HashedConfig):
     """As in the grid, names in braces not filled in."""
     parameters: dict[str, str] = {}
     """Name in braces → the text that the levels set."""
-    samples: Word
-    """As in the grid, like ``latent_shape``, ``log``, ``links``, ``keep_samples`` and ``timeout_sec``."""
+    samples: str
+    """The pattern of what the script saves; the other fields are as in the grid."""
+    checkpoint: Checkpoint | None = None
+    generator: str = ""
+    samples_grid: SamplesGrid | None = None
     latent_shape: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] | None = None
+    latent_distribution: LatentDistribution = "normal"
+    seed_globals: bool = False
+    patches: Annotated[tuple[Patch, ...], Field(strict=False)] = ()
     log: str = ""
     links: Annotated[tuple[Word, ...], Field(strict=False)] = ()
     keep_samples: bool = False
@@ -186,6 +280,11 @@ def fill_word(word: str, values: Mapping[str, str]) -> str:
     return "".join(text + ("" if name is None else values[name]) for text, name, _, _ in parts)
 
 
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether a value is a text."""
+    return isinstance(value, str)
+
+
 def check_log(pattern: str) -> None:
     """Check that a log's pattern is a regular expression with groups of ``LOG_GROUPS``.
 
@@ -243,44 +342,6 @@ def write_value(value: Any) -> str:
     if isinstance(value, (int, float, str)):
         return str(value)
     raise ValueError("a table or a list")
-
-
-def complete_path(part: str, config: ExternalConfig, here: Path) -> str:
-    """Make a path to a file beside the grid absolute, or to a folder there that is written with a slash.
-
-    A folder's plain name stays: it may be the name of a data set; see ``list_links``. A path that begins like
-    ``external.samples`` stays: the script writes there.
-    """
-    path = Path(part)
-    if not path.parts or path.is_absolute() or path.parts[0] == Path(config.samples).parts[0]:
-        return part
-    is_path = path_exists(here / path) and ("/" in part or (here / path).is_file())
-    return str(here / path) if is_path else part
-
-
-def list_links(config: ExternalConfig, words: Sequence[str], here: Path) -> list[str]:
-    """List the names that are linked from the grid's folder to the script's: ``external.links``, and named folders.
-
-    Args:
-        config: the run.
-        words: the command, as ``fill_command`` returns it.
-        here: the grid's folder.
-    """
-    named = [part for word in words for part in word.split("=")]
-    folders = [
-        name
-        for name in named
-        if name and "/" not in name and name not in (".", "..", Path(config.samples).parts[0])
-        if path_exists(here / name) and (here / name).is_dir()
-    ]
-    return list(dict.fromkeys([*config.links, *folders]))
-
-
-def path_exists(path: Path) -> bool:
-    """Whether there is a file or folder; False for a text that is no path, or longer than a path may be."""
-    with suppress(OSError, ValueError):
-        return path.exists()
-    return False
 
 
 def _kind_of(data: Any) -> str:

@@ -27,7 +27,7 @@ from gan_ablate.design.resolve import (
     resolve_variant,
     unscored_notes,
 )
-from gan_ablate.design.resolve_external import check_external, folder_notes, resolve_script, unpaired_notes
+from gan_ablate.design.resolve_external import check_external, folder_notes, patch_notes, resolve_script, unpaired_notes
 from gan_ablate.design.run_fields import MAX_STEPS
 from gan_ablate.design.settings import (
     SELF_EXPLAINING,
@@ -290,6 +290,7 @@ def _list_notes(grid: Grid, variants: Sequence[Variant], folders: KnownFolders) 
     configs = [variant.config for variant in variants]
     return (
         *folders.notes,
+        *patch_notes(grid),
         *folder_notes(grid, configs),
         *unscored_notes(configs),
         *reference_notes(configs, folders),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import glob
 import itertools
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +66,9 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         if name not in _FIELDS
     }
     filled = {**levels, **words}
-    for name in external.names:
+    for name, field in external.names.items():
         if name not in filled and name not in GIVEN:
-            raise UserError(f"{grid.source}: external.command: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
+            raise UserError(f"{grid.source}: {field}: {{{name}}}: {choices(name, [*filled, *GIVEN])}")
     given = fields.get("dataset", ExternalConfig.model_fields["dataset"].default)
     dataset = name_dataset(given, layers, source, shared.folders)
     scoring = fields.get("scoring", {})
@@ -74,7 +76,9 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         features = default_features(dataset) if isinstance(dataset, str) else "none"
         scoring = {"features": features, "num_samples": shared.budget.num_samples, **scoring}
     content = {
-        **external.model_dump(exclude={"files", "paired"}),
+        **external.model_dump(exclude={"files", "paired", "samples"}),
+        "samples": external.pattern,
+        "checkpoint": None if external.checkpoint is None else external.checkpoint.model_dump(),
         "code": grid.name,
         "parameters": {name: value for name, value in filled.items() if name in external.names},
         "steps": shared.budget.steps if "steps" in external.names else 0,
@@ -84,8 +88,23 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         "seed": 0,
     }
     config = validate(ExternalConfig, content, lambda wrong: find_origin(wrong, layers) or source)
+    return _name_code(grid, external, config)
+
+
+def _name_code(grid: Grid, external: External, config: ExternalConfig) -> ExternalConfig:
+    """Add the name of the script's files to a run, and check its patches and the class of its checkpoint.
+
+    Raises:
+        UserError: if a file is missing, or a patch or the class does not fit.
+    """
     here = grid.folder
     files = list_files(external, config, here, grid.source)
+    try:
+        patch_files(config, here)
+        if config.checkpoint is not None:
+            check_class(find_module(config, here), config.checkpoint.module)
+    except UserError as wrong:
+        raise UserError(f"{grid.source}: {wrong}") from None
     names = tuple(path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path) for path in files)
     return config.model_copy(update={"code": name_files(here, files, grid.name), "files": names})
 
@@ -133,6 +152,15 @@ def check_external(grid: Grid, external: External, steps: int | None, base: Sequ
             raise UserError(f"{where}: no such file or folder in {grid.folder}")
 
 
+def patch_notes(grid: Grid) -> list[str]:
+    """Say what patches change, for a look before the first run."""
+    patches = [] if grid.external is None else grid.external.patches
+    return [
+        f"Patch of {patch.file}: {shorten(' '.join(patch.find.split()))} → {shorten(' '.join(patch.replace.split()))}"
+        for patch in patches
+    ]
+
+
 def folder_notes(grid: Grid, configs: Iterable[AnyConfig]) -> list[str]:
     """Say which folders a command names whose files are not part of the run ids."""
     scripts = [config for config in configs if isinstance(config, ExternalConfig)]
@@ -176,6 +204,10 @@ def list_files(external: External, config: ExternalConfig, folder: Path, source:
     for flag, module in itertools.pairwise(words):
         if flag == "-m":  # Python's: a module, or a package with a __main__.py
             found += list_module_files(module, folder)
+    found += [path for patch in external.patches if (path := folder / patch.file).is_file()]
+    if config.checkpoint is not None:
+        root, name = _split_module(config, folder)
+        found += list_module_files(name, root)
     for pattern in external.files:
         matched = [] if Path(pattern).is_absolute() else _glob(f"{glob.escape(str(folder))}/{pattern}")
         matched = [path for path in matched if path.is_file()]
@@ -233,3 +265,135 @@ def _glob(pattern: str) -> list[Path]:
     except (OSError, ValueError, re.error):  # not a path
         return []
     return [Path(path) for path in sorted(found)]
+
+
+def _split_module(config: ExternalConfig, folder: Path) -> tuple[Path, str]:
+    """Return the folder that a checkpoint's module is imported from, the grid's or a script's, and its dotted name."""
+    assert config.checkpoint is not None
+    name = config.checkpoint.module.partition(":")[0]
+    found = [path for word in _list_names(_fill_words(config, folder)) for path in _find_named(folder, word)]
+    roots = [folder, *(path.parent for path in found if path.suffix == ".py" and path.is_file())]
+    return next(((root, name) for root in roots if list_module_files(name, root)), (folder, name))
+
+
+def find_module(config: ExternalConfig, folder: Path) -> Path:
+    """Find the file of a checkpoint's module, beside the grid or beside a script that the command names.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    root, name = _split_module(config, folder)
+    stem = root.joinpath(*name.split("."))
+    path = next((path for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py") if path.is_file()), None)
+    if path is None:
+        where = f"external.samples.module = {shorten(repr(name))}"
+        raise UserError(f"{where}: no {stem.name}.py in {folder}, nor beside the script; valid: FILE:CLASS")
+    return path
+
+
+def check_class(path: Path, name: str) -> None:
+    """Check that a file has a class or function, without running it.
+
+    Args:
+        path: the file.
+        name: ``main:Generator``.
+
+    Raises:
+        UserError: naming those that it has.
+    """
+    first = name.partition(":")[2].partition(".")[0]
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError) as wrong:
+        raise UserError(f"external.samples.module = {shorten(repr(name))}: {path.name}: {wrong}") from None
+    defined = [node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    valid = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    imported = {alias.asname or alias.name for alias in imports}
+    if first not in {*defined, *stored, *imported, *({first} if "*" in imported else ())}:
+        where = f"external.samples.module = {shorten(repr(name))}"
+        raise UserError(f"{where}: {path.name} has no {shorten(first)}; {choices(first, valid)}")
+
+
+def patch_files(config: ExternalConfig, folder: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Apply a run's patches, one after the other, to the text of its files; the files stay as they are.
+
+    Args:
+        config: the run.
+        folder: the grid's folder.
+        given: values of the names that only a run knows; by default stand-ins, to check the patches.
+
+    Returns:
+        The name of each patched file → its new text.
+
+    Raises:
+        UserError: if a text is not found, or more than once, or if a Python file would not be one any more.
+    """
+    values = {**dict.fromkeys(GIVEN, "0"), **config.parameters, **(given or {})}
+    texts: dict[str, str] = {}
+    for number, patch in enumerate(config.patches):
+        where = f"external.patches.{number}"
+        try:
+            text = texts[patch.file] if patch.file in texts else (folder / patch.file).read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as wrong:
+            reason = getattr(wrong, "strerror", None) or "no text of UTF-8"
+            advice = f"{reason}; valid: a text file in {folder}"
+            raise UserError(f"{where}.file = {shorten(repr(patch.file))}: {advice}") from None
+        find, replace = patch.find, fill_word(patch.replace, values)
+        if "\r\n" in text:
+            find, replace = ("\r\n".join(part.splitlines()) for part in (find, replace))
+        count = text.count(find)
+        if count != 1:
+            advice = f"found {count:,} times in {patch.file}; valid: a text that stands there exactly once"
+            raise UserError(f"{where}.find = {shorten(repr(patch.find))}: {advice}")
+        texts[patch.file] = text.replace(find, replace)
+        if Path(patch.file).suffix == ".py":
+            try:
+                ast.parse(texts[patch.file])
+            except (SyntaxError, ValueError) as wrong:
+                advice = f"{patch.file} would be no Python any more ({wrong}); valid: code in its place"
+                raise UserError(f"{where}.replace = {shorten(repr(replace))}: {advice}") from None
+    return texts
+
+
+def complete_path(part: str, config: ExternalConfig, here: Path) -> str:
+    """Make a path to a file beside the grid absolute, or to a folder there that is written with a slash.
+
+    A folder's plain name stays: it may be the name of a data set; see ``list_links``. A path that begins like
+    ``external.samples`` stays: the script writes there.
+    """
+    path = Path(part)
+    if not path.parts or path.is_absolute() or path.parts[0] == _first_part(config.samples):
+        return part
+    is_path = path_exists(here / path) and ("/" in part or (here / path).is_file())
+    return str(here / path) if is_path else part
+
+
+def list_links(config: ExternalConfig, words: Sequence[str], here: Path) -> list[str]:
+    """List the names that are linked from the grid's folder to the script's: ``external.links``, and named folders.
+
+    Args:
+        config: the run.
+        words: the command, as ``fill_command`` returns it.
+        here: the grid's folder.
+    """
+    named = [part for word in words for part in word.split("=")]
+    folders = [
+        name
+        for name in named
+        if name and "/" not in name and name not in (".", "..", _first_part(config.samples))
+        if path_exists(here / name) and (here / name).is_dir()
+    ]
+    return list(dict.fromkeys([*config.links, *folders]))
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is a file or folder; False for a text that is no path, or longer than a path may be."""
+    with suppress(OSError, ValueError):
+        return path.exists()
+    return False
+
+
+def _first_part(pattern: str) -> str:
+    return next(iter(Path(pattern).parts), "")

@@ -1,11 +1,12 @@
-"""User code as part of a model: a class or a function, named by its import path, and its arguments."""
+"""User code: a class or a function, named by its import path, a checkpoint's class, and patches of a script."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -13,11 +14,17 @@ from gan_ablate.design.source_files import is_installed, list_module_files, name
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError, option
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PARTS = ("generator", "discriminator", "loss", "penalty")
 """Fields of a run that may be user code."""
 
 _NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 ImportPath = Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=200)]
+
+MAX_WORD = 10_000
+Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
 
 
 class UserPart(Model):
@@ -69,6 +76,31 @@ class UserLoss(UserPart):
 
 class UserPenalty(UserPart):
     """A user's penalty: called with D as a function, real images and fake ones, it returns a () number."""
+
+
+class Checkpoint(Model):
+    """A generator whose weights the script saves: a checkpoint, and the class that it belongs to."""
+
+    checkpoint: Word
+    """What ``torch.save`` wrote below ``{out}``; of several files that match, the last one: epoch_10 after epoch_9."""
+    module: Word
+    """The class or function that makes the generator: ``main:Generator`` is in main.py, beside the grid or the script.
+    Of the file only the statements that it needs are run."""
+    arguments: dict[str, Any] = {}
+    """What it is called with; a text may be a name in braces."""
+    key: str = ""
+    """Which weights of the file, where several fit: ``netG``, ``generator_ema``."""
+
+
+class Patch(Model):
+    """A change of a file, for a factor that the script has no option for."""
+
+    file: Word
+    """The file, beside the grid."""
+    find: Word
+    """A text that stands in the file exactly once."""
+    replace: Annotated[str, Field(max_length=MAX_WORD)]
+    """What the run's copy of the file has there; names in braces are filled in, and {{ stands for a brace."""
 
 
 @dataclass
@@ -162,3 +194,20 @@ def find_source(module: str, folder: Path | None) -> Source | None:
         return Source(root, sorted(origin.parent.rglob("*.py")) if is_package else [origin], is_installed=True)
     files = list_module_files(module, root)
     return Source(root, files) if files else None
+
+
+def find_script(command: Sequence[str]) -> int | None:
+    """Find the script in a command of Python: the index of its file, or of ``-m``; None in other commands."""
+    if not (command[0] == "{python}" or re.match(r"python[0-9.]*$", Path(command[0]).name)):
+        return None
+    number = 1
+    while number < len(command):
+        word = command[number]
+        if word == "-m":
+            return number if number + 1 < len(command) else None
+        if not word.startswith("-"):
+            return number
+        if word in ("-", "-c"):
+            return None
+        number += 2 if word in ("-W", "-X") else 1
+    return None

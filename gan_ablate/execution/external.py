@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gan_ablate.design.external import complete_path, fill_word, list_links, path_exists
+from gan_ablate.design.external import fill_word
 from gan_ablate.design.outcomes import Throughput
-from gan_ablate.design.resolve_external import is_unchanged
+from gan_ablate.design.resolve_external import complete_path, is_unchanged, list_links, patch_files, path_exists
+from gan_ablate.design.user_code import find_script
 from gan_ablate.errors import UserError
+from gan_ablate.execution import saved_generator as saved
 from gan_ablate.execution.context import Progress
 from gan_ablate.execution.environment import (
     describe_environment,
@@ -30,10 +33,13 @@ from gan_ablate.execution.environment import (
 from gan_ablate.execution.external_samples import (
     SAMPLES_FILE,
     Samples,
+    describe_class,
     find_samples,
     load_samples,
     pack_samples,
+    read_sampled,
     sample_generator,
+    write_order,
 )
 from gan_ablate.execution.recorder import save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
@@ -46,7 +52,7 @@ from gan_ablate.training.runtime import find_device
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gan_ablate.design.external import ExternalConfig
     from gan_ablate.execution.context import RunContext
@@ -59,6 +65,14 @@ OUTPUT_FILE = "output.txt"
 
 WORK_FOLDER = "work"
 """In a run's folder: ``{out}``, the script's working folder."""
+
+CODE_FOLDER = "code"
+"""In a run's folder: the patched copy of the script's files, and links to all that lies beside them."""
+
+SAMPLED_FILE = ".sampled.npy"
+"""In ``{out}``: what a script's own process sampled of ``external.generator``."""
+
+_SEEDED = "random, NumPy and PyTorch were seeded before the script began (external.seed_globals)"
 
 _QUOTED = re.compile(r"(?<!\w)['\"]([^'\"]+)['\"]")
 
@@ -100,7 +114,7 @@ def execute_script(
     device, dataset, scorer = find_device(context.device), find_dataset(config, context), find_scorer(config, context)
     trained = _train(config, context, folder, log, on_progress, should_stop)
     samples, output = trained.samples, trained.log
-    notes = list(output.notes)
+    notes = [*output.notes, *([_SEEDED] if config.seed_globals else [])]
     if samples is not None:
         picture = folder / "samples" / f"step-{config.steps:06d}.png"
         save_sample_grid(samples.images[:NUM_SAMPLE_GRID_IMAGES], 8, picture)
@@ -146,7 +160,9 @@ def _train(
         raise ScriptError("its files have changed since this run was planned; run the same command again")
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that did not end
     work.mkdir(parents=True)
-    words = fill_command(config, context, work)
+    values = _name_values(config, context, work, here)
+    here = _lay_out_code(config, here, folder, values)
+    words = fill_command(config, context, work, here)
     links = list_links(config, words, here)
     for name in links:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +175,11 @@ def _train(
         loss_d, loss_g = (row.losses.get(name, math.nan) for name in ("loss_d", "loss_g"))
         on_progress(Progress(config.run_id, row.step, row.step / seconds, loss_d, loss_g, fid=None, fid_step=None))
 
-    script = Script(words, work, folder / OUTPUT_FILE, make_environment(context, here, words), config.timeout_sec)
+    environment = make_environment(context, here, words)
+    if config.seed_globals:
+        environment["PYTHONHASHSEED"] = str(config.seed % 2**32)
+    launched = add_launcher(config, words, work)
+    script = Script(launched, work, folder / OUTPUT_FILE, environment, config.timeout_sec)
     ended = run_script(script, output, should_stop, report_progress)
     log.info("the program ended after %.1f s with %s", ended.seconds, ended.reason)
     if (folder / RECORD_FILE).is_dir():  # the record's place
@@ -173,17 +193,99 @@ def _train(
         raise ScriptError(f"the program ended with {reason}; {advice}all of its output is in {OUTPUT_FILE}")
     if not output.is_finite:
         return _Trained(ended, output, "its last loss is not a finite number")
-    found = find_samples(config, work, links)
-    if config.latent_shape is not None:
-        try:
-            samples = sample_generator(config, found[0], folder, context.device, should_stop)
-        except NonFiniteImagesError:
-            return _Trained(ended, output, "its generator gives pixels that are not finite numbers")
-        return _Trained(ended, output, samples=samples)
-    samples = load_samples(config, work, found)
-    if not config.keep_samples:
-        pack_samples(samples, found, work, folder / SAMPLES_FILE)
+    try:
+        samples = _collect(config, context, folder, here, words, should_stop)
+    except NonFiniteImagesError:
+        return _Trained(ended, output, "its generator gives pixels that are not finite numbers")
     return _Trained(ended, output, samples=samples)
+
+
+def _collect(
+    config: ExternalConfig,
+    context: RunContext,
+    folder: Path,
+    here: Path,
+    words: Sequence[str],
+    should_stop: Callable[[], bool],
+) -> Samples:
+    """Collect the samples of a script that has ended.
+
+    Raises:
+        RunStoppedError: if it was asked to stop.
+        ScriptError: if there are none as agreed.
+        NonFiniteImagesError: if a generator gives pixels that are no numbers.
+    """
+    work = folder / WORK_FOLDER
+    if config.generator:
+        sampled = work / SAMPLED_FILE
+        if not sampled.is_file():
+            raise ScriptError("the program ended the process, so its external.generator was not sampled")
+        samples = read_sampled(config, sampled, f"external.generator = {config.generator}:")
+        sampled.unlink()
+        return samples
+    found = find_samples(config, work, list_links(config, words, here))
+    if config.latent_shape is None:
+        samples = load_samples(config, work, found)
+        if not config.keep_samples:
+            pack_samples(samples, found, work, folder / SAMPLES_FILE)
+        return samples
+    if config.checkpoint is None:
+        return sample_generator(config, found[0], folder, context.device, should_stop)
+    index = find_script(words)
+    values = _name_values(config, context, work, here)
+    code = describe_class(config, here, () if index is None else words[index:], values)
+    samples = sample_generator(config, found[0], folder, context.device, should_stop, code)
+    note = f"sampled with the weights of {found[0].relative_to(work)}, the last file that matches"
+    return Samples(samples.images, (note, *samples.notes))
+
+
+def _lay_out_code(config: ExternalConfig, here: Path, folder: Path, values: Mapping[str, str]) -> Path:
+    """Copy a script's files to its run's folder and patch them there; beside them lie links to all else.
+
+    Args:
+        config: the run.
+        here: the grid's folder.
+        folder: the run's folder.
+        values: of the names in braces.
+
+    Returns:
+        The copy that stands for the grid's folder; that folder itself where nothing is patched.
+    """
+    if not config.patches:
+        return here
+    code = (folder / CODE_FOLDER).resolve()
+    shutil.rmtree(code, ignore_errors=True)
+    code.mkdir(parents=True)
+    patched = patch_files(config, here, {**values, "here": str(code)})
+    for name in [name for name in config.files if Path(name).suffix == ".py" and not Path(name).is_absolute()]:
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(here / name, code / name)
+    for name, text in patched.items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_bytes(text.encode())
+    for copied in [code, *(path for path in code.rglob("*") if path.is_dir())]:
+        for entry in (here / copied.relative_to(code)).iterdir():
+            holds_run = code.is_relative_to(entry.resolve())
+            if not (holds_run or entry.name == "__pycache__" or os.path.lexists(copied / entry.name)):
+                (copied / entry.name).symlink_to(entry.resolve())
+    return code
+
+
+def add_launcher(config: ExternalConfig, words: Sequence[str], work: Path) -> list[str]:
+    """Let a launcher run a Python script, where its globals are seeded or sampled; see ``saved_generator.launch``.
+
+    Args:
+        config: the run.
+        words: the command, from ``fill_command``.
+        work: the script's working folder.
+    """
+    if not (config.generator or config.seed_globals):
+        return list(words)
+    index = find_script(words)
+    assert index is not None, "external checks it"
+    seed = config.seed if config.seed_globals else None
+    order = {"seed": seed, "generator": config.generator, **write_order(config, work.resolve() / SAMPLED_FILE)}
+    return [*words[:index], saved.__file__, json.dumps(order), *words[index:]]
 
 
 def _find_here(config: ExternalConfig, context: RunContext) -> Path:
@@ -198,19 +300,9 @@ def _find_here(config: ExternalConfig, context: RunContext) -> Path:
     return Path(here)
 
 
-def fill_command(config: ExternalConfig, context: RunContext, work: Path) -> list[str]:
-    """Fill in a command's placeholders word by word, and make paths to files beside the grid absolute.
-
-    Args:
-        config: the run.
-        context: where and how the run is computed.
-        work: the script's working folder, ``{out}``.
-
-    Raises:
-        UserError: if the grid's folder is not on this machine.
-    """
-    here = _find_here(config, context)
-    given = {
+def _name_values(config: ExternalConfig, context: RunContext, work: Path, here: Path) -> dict[str, str]:
+    """Return the value of every name in braces."""
+    return {
         **config.parameters,
         "seed": str(config.seed),
         "out": str(work.resolve()),
@@ -224,7 +316,23 @@ def fill_command(config: ExternalConfig, context: RunContext, work: Path) -> lis
         "python": sys.executable,
         "here": str(here),
     }
-    words = (fill_word(word, given) for word in config.command)
+
+
+def fill_command(config: ExternalConfig, context: RunContext, work: Path, here: Path | None = None) -> list[str]:
+    """Fill in a command's placeholders word by word, and make paths to files beside the grid absolute.
+
+    Args:
+        config: the run.
+        context: where and how the run is computed.
+        work: the script's working folder, ``{out}``.
+        here: the grid's folder, or its patched copy; by default the folder that the context names.
+
+    Raises:
+        UserError: if the grid's folder is not on this machine.
+    """
+    here = _find_here(config, context) if here is None else here
+    values = _name_values(config, context, work, here)
+    words = (fill_word(word, values) for word in config.command)
     filled = ["=".join(complete_path(part, config, here) for part in word.split("=")) for word in words]
     if filled[0] in ("python", "python3"):  # this process's Python has the packages
         filled[0] = sys.executable

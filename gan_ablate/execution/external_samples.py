@@ -1,4 +1,4 @@
-"""Samples of external runs: load the images that a user's script saved, or sample its saved generator."""
+"""Samples of external runs: load the images that a user's script saved, or sample its saved generator or checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.external import fill_word, is_text
+from gan_ablate.design.resolve_external import find_module
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution import saved_generator as saved
@@ -28,6 +31,7 @@ from gan_ablate.seeding import SCORING_SEED, stream_seed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from gan_ablate.design.external import ExternalConfig
@@ -66,6 +70,8 @@ class Samples:
 def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()) -> list[Path]:
     """List the files that match ``external.samples``, in natural order: 9 before 10.
 
+    Of checkpoints and of pictures of many samples, the last ones are listed.
+
     Args:
         config: the run.
         work: the script's working folder.
@@ -90,6 +96,8 @@ def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()
         raise ScriptError(
             f"the program ended, and left no {config.samples} in {work.name}/ (external.samples); {_list_left(work)}"
         )
+    if config.checkpoint is not None or config.samples_grid is not None:
+        return found[-(1 if config.samples_grid is None else config.samples_grid.pictures) :]
     is_one_file = config.latent_shape is not None or Path(config.samples).suffix.lower() in ARRAY_SUFFIXES
     if is_one_file and len(found) > 1:
         first, last = found[0].relative_to(work), found[-1].relative_to(work)
@@ -166,15 +174,20 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
         ScriptError: if there are too few images, or images of another size.
     """
     num, channels, size = config.scoring.num_samples, config.num_channels, config.image_size
-    is_array = found[0].suffix.lower() in ARRAY_SUFFIXES
     try:
-        if is_array:
+        if config.samples_grid is not None:
+            samples, notes = _cut_pictures(config, found)
+            num_found = len(samples)
+            images, more = read_images(samples[_choose(num_found, num)], num_channels=channels, size=size)
+            notes += more
+        elif found[0].suffix.lower() in ARRAY_SUFFIXES:
             images, notes = read_images(found[0], num_channels=channels, size=size)
             num_found = len(images)
             images = images[_choose(num_found, num)]
         else:
             num_found = len(found)
             chosen = [found[i] for i in _choose(num_found, num)]
+            _refuse_grid(chosen[0], size)
             images, notes = read_files(chosen, num_channels=channels, size=size)
     except UserError as unreadable:
         raise ScriptError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
@@ -187,6 +200,70 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
     if len(folders) > 1:
         notes.append(f"images of {len(folders):,} folders, {folders[0]} to {folders[-1]}, scored together")
     return Samples(order_by_content(images), tuple(notes))
+
+
+def _cut_pictures(config: ExternalConfig, found: Sequence[Path]) -> tuple[NDArray[np.uint8], list[str]]:
+    """Cut pictures of many samples into an array of them, (N, S, S, 3), and say what that costs.
+
+    Raises:
+        UserError: if a picture has another size.
+    """
+    grid, size = config.samples_grid, config.image_size
+    assert grid is not None
+    rows, columns = grid.shape
+    step, samples = size + grid.padding, []
+    for path in found:
+        picture = _open_picture(path)
+        if picture.size != grid.side(size):
+            wanted = "{}×{}".format(*grid.side(size))
+            cells = f"{rows} × {columns} samples of {size}×{size} pixels, {grid.padding} between them"
+            shown = "{}×{}".format(*picture.size)
+            raise UserError(f"{path}: {shown} pixels; valid: {wanted}, for external.samples_grid: {cells}")
+        pixels = np.asarray(picture.convert("RGB"))
+        corners = [(grid.padding + i * step, grid.padding + j * step) for i in range(rows) for j in range(columns)]
+        samples += [pixels[y : y + size, x : x + size] for y, x in corners]
+    pictures = f"the last {len(found)} pictures" if len(found) > 1 else "the last picture"
+    note = (
+        f"{len(samples):,} samples cut from {pictures}, {found[-1]}: few samples make FID high and uncertain, "
+        "save_image(normalize=True) stretches each picture's contrast, and pictures are often of train() mode"
+    )
+    return np.stack(samples), [note]
+
+
+def _open_picture(path: Path) -> Image.Image:
+    """Open a picture.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.copy()
+    except Exception as broken:  # Pillow's readers raise what they like
+        raise UserError(f"{path}: not readable as an image ({shorten(str(broken))})") from None
+
+
+def _refuse_grid(path: Path, size: int) -> None:
+    """Refuse a picture that is several times as large as an image: it holds many samples.
+
+    Raises:
+        UserError: saying how it may be cut.
+    """
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except Exception:  # all that cannot be read are named later
+        return
+    if width < 2 * size or height < size:
+        return
+    paddings = [p for p in (2, 0, 1, 3, 4) if (width - p) % (size + p) == 0 and (height - p) % (size + p) == 0]
+    padding = paddings[0] if paddings else 2
+    rows, columns = (max(1, round((side - padding) / (size + padding))) for side in (height, width))
+    cells = f"rows = {rows}, " + (f"columns = {columns}, " if columns != rows else "") + f"padding = {padding}"
+    sizes = f"{size}×{size}" + (f", or image_size = {width}" if width == height else "")
+    advice = f"or, if a picture holds many samples, external.samples_grid = {{ {cells} }}"
+    raise UserError(f"{path}: {width}×{height} pixels; valid: {sizes}, {advice}")
 
 
 def _choose(num_found: int, num: int) -> list[int]:
@@ -216,10 +293,31 @@ def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path
             folder.rmdir()
 
 
+def write_order(config: ExternalConfig, target: Path) -> dict[str, object]:
+    """Return what ``saved_generator.sample`` needs: the same latents in every run.
+
+    Args:
+        config: the run.
+        target: the file to write.
+    """
+    return {
+        "target": str(target),
+        "num_images": config.scoring.num_samples,
+        "latent_shape": config.latent_shape,
+        "latent_distribution": config.latent_distribution,
+        "latent_seed": stream_seed(SCORING_SEED, "latent"),
+    }
+
+
 def sample_generator(
-    config: ExternalConfig, path: Path, folder: Path, device: str, should_stop: Callable[[], bool]
+    config: ExternalConfig,
+    path: Path,
+    folder: Path,
+    device: str,
+    should_stop: Callable[[], bool],
+    code: Mapping[str, object] | None = None,
 ) -> Samples:
-    """Sample a saved generator in a separate process, with the same latents in every run.
+    """Sample a saved generator or a checkpoint in a separate process, with the same latents in every run.
 
     Args:
         config: the run.
@@ -227,46 +325,99 @@ def sample_generator(
         folder: the run's folder.
         device: the device that samples.
         should_stop: asked a few times a second whether to stop here.
+        code: of a checkpoint, from ``describe_class``.
 
     Raises:
         RunStoppedError: if it was asked to stop.
         ScriptError: if sampling fails, takes too long, or gives images of another size.
         NonFiniteImagesError: if a pixel is not a finite number.
     """
-    wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
-    seed = stream_seed(SCORING_SEED, "latent")
+    what = "saved generator" if code is None else "checkpoint"
     with tempfile.TemporaryDirectory(prefix=".sampled.", dir=folder) as place:
         target = Path(place) / "images.npy"
-        order = json.dumps([str(path), str(target), wanted[0], config.latent_shape, seed, device])
+        order = {**write_order(config, target), "path": str(path), "device": device, **(code or {})}
         script = Script(
-            words=[sys.executable, "-P", saved.__file__, order],
+            words=[sys.executable, "-P", saved.__file__, json.dumps(order)],
             folder=Path(place),
             output=Path(place) / "output.txt",
             environment={**os.environ, "TMPDIR": place, "OMP_NUM_THREADS": str(torch.get_num_threads())},
             timeout_sec=config.timeout_sec or SAMPLING_SEC,
-            name="sampling the saved generator",
+            name=f"sampling the {what}",
         )
         log = ScriptLog()
         ended = run_script(script, log, should_stop)
         if ended.status != 0:
             reason = log.last_line or ended.reason
-            raise ScriptError(f"{path.name}: the saved generator cannot be sampled ({reason})")
-        sampled = np.load(target, mmap_mode="r", allow_pickle=False)
-        if sampled.shape != wanted:
-            shapes = (" × ".join(map(str, shape)) for shape in (sampled.shape, wanted))
-            raise ScriptError("{}: the saved generator gives {}; valid: {}".format(path.name, *shapes))
-        parts = np.array_split(sampled, -(-len(sampled) // saved.BATCH))
-        images = torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts])
-        return Samples(images, _describe_pixels(float(sampled.min()), float(sampled.max())))
+            raise ScriptError(f"{path.name}: the {what} cannot be sampled ({reason})")
+        return read_sampled(config, target, f"{path.name}: the {what}")
+
+
+def read_sampled(config: ExternalConfig, target: Path, what: str) -> Samples:
+    """Read the images that ``saved_generator.sample`` wrote.
+
+    Args:
+        config: the run.
+        target: the ``.npy`` file.
+        what: what was sampled, for messages.
+
+    Raises:
+        ScriptError: if they have another size.
+        NonFiniteImagesError: if a pixel is not a finite number.
+    """
+    wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
+    sampled = np.load(target, mmap_mode="r", allow_pickle=False)
+    if sampled.shape != wanted:
+        shapes = (" × ".join(map(str, shape)) for shape in (sampled.shape, wanted))
+        raise ScriptError("{} gives {}; valid: {}".format(what, *shapes))
+    parts = np.array_split(sampled, -(-len(sampled) // saved.BATCH))
+    images = torch.cat([quantise(torch.from_numpy(part.copy())) for part in parts])
+    return Samples(images, _describe_pixels(float(sampled.min()), float(sampled.max())))
+
+
+def describe_class(
+    config: ExternalConfig, here: Path, argv: Sequence[str], values: Mapping[str, str]
+) -> dict[str, object]:
+    """Say how a checkpoint's class is made, for ``saved_generator.build_generator``.
+
+    Args:
+        config: the run.
+        here: the grid's folder, or its copy.
+        argv: the script and its arguments, which the class's file may read.
+        values: of the names in braces.
+    """
+    checkpoint = config.checkpoint
+    assert checkpoint is not None
+    name, _, attribute = checkpoint.module.partition(":")
+    file = find_module(config, here)
+    is_script = bool(argv) and Path(argv[0]).resolve() == file.resolve()
+    root = file.parents[len(name.split(".")) - (file.name != "__init__.py")]
+    return {
+        "file": str(file),
+        "name": attribute,
+        "module": "__main__" if is_script else name,
+        "arguments": {key: _fill_argument(value, values) for key, value in checkpoint.arguments.items()},
+        "key": checkpoint.key,
+        "argv": list(argv) or [str(file)],
+        "roots": list(dict.fromkeys([str(root), str(here)])),
+    }
+
+
+def _fill_argument(value: object, values: Mapping[str, str]) -> object:
+    """Fill in an argument's names in braces; a number or a truth value in a level stays one."""
+    if not is_text(value) or "{" not in value:
+        return value
+    filled = fill_word(value, values)
+    try:
+        return json.loads(filled)
+    except ValueError:
+        return filled
 
 
 def _describe_pixels(low: float, high: float) -> tuple[str, ...]:
     """Return a note where the range of a generator's pixels does not look like [-1, 1]."""
     if low >= 0 and high > low:
         advice = "images are in [-1, 1]; behind a sigmoid save one that gives 2 * x - 1"
-        return (f"the saved generator's pixels are from {low:.3g} to {high:.3g}, none below 0; {advice}",)
+        return (f"the generator's pixels are from {low:.3g} to {high:.3g}, none below 0; {advice}",)
     if low < -FAR_PIXEL or high > FAR_PIXEL:
-        return (
-            f"the saved generator's pixels are from {low:.3g} to {high:.3g}; images are in [-1, 1], so it is cut off",
-        )
+        return (f"the generator's pixels are from {low:.3g} to {high:.3g}; images are in [-1, 1], so it is cut off",)
     return ()

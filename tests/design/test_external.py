@@ -9,7 +9,7 @@ import pytest
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
-from gan_ablate.design.resolve_external import is_unchanged
+from gan_ablate.design.resolve_external import is_unchanged, patch_files
 from gan_ablate.errors import UserError
 
 GRID = """
@@ -156,7 +156,7 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"--bn"', '"{rat}"', r"external.command: \{rat\}: did you mean rate\? valid: batch_norm, rate"),
+        ('"--bn"', '"{rat}"', r"external.command.2: \{rat\}: did you mean rate\? valid: batch_norm, rate"),
         ("{lr}", "{lr!r}", "external.command.5 = .*: valid: {name} with nothing else in the braces"),
         ("{lr}", "{lr.__class__}", "external.command.5 = .*: valid: {name}"),
         ("{lr}", "{lr", "external.command.5 = .*: expected '}' before end of string"),
@@ -171,8 +171,8 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
         ("lr = 0.0002", "lr = 0.0002, scoring.curves = 9", "scoring.curves = 9: scoring has no such field"),
         ('"samples/*.png"', '"../*.png"', r"external.samples = '../\*.png': valid: a path or pattern below \{out\}"),
         ('"samples/*.png"', '"/tmp/a.npy"', r"external.samples = '/tmp/a.npy': valid: a path"),
-        ('"samples/*.png"', '"g.pt"', "external.latent_shape = None: a saved generator needs it"),
-        ('"samples/*.png"', '"a.npy"\nlatent_shape = [9]', r"external.latent_shape = \[9\]: valid with samples that"),
+        ('"samples/*.png"', '"g.pt"', "external.latent_shape = None: a generator needs it"),
+        ('"samples/*.png"', '"a.npy"\nlatent_shape = [9]', r"external.latent_shape = \[9\]: valid with generator, a"),
         ('"samples/*.png"', '"a.npy"\nlog = "("', r"external.log = '\(': .*valid: a regular expression with"),
         ('"samples/*.png"', '"a.npy"\nlog = "Loss"', "external.log = 'Loss': valid: a regular expression with the"),
         ('"samples/*.png"', '"a.npy"\nlog = "(?P<fid>.)"', "external.log = .*: valid: a regular expression with the"),
@@ -239,3 +239,157 @@ def test_a_script_without_a_seed_is_planned_as_unpaired(tmp_path: Path) -> None:
 
 def test_a_very_long_word_is_no_path(tmp_path: Path) -> None:
     assert resolve(tmp_path, GRID.replace('"--bn"', f'"{"x" * 9_999}"')).num_runs == 20
+
+
+PATCHED = """
+[[external.patches]]
+file = "train.py"
+find = "nn.BatchNorm2d"
+replace = "{norm}"
+"""
+SCRIPT = "layer = nn.BatchNorm2d(8)\nother = {}\n"
+
+
+def patched(patch: str = PATCHED, level: str = 'norm = "nn.InstanceNorm2d"') -> str:
+    """A grid whose second factor is a text in the script."""
+    text = GRID.replace("[factors.batch_norm]", f"{patch}\n[factors.batch_norm]", 1)
+    return text.replace("lr = 0.0002", f"lr = 0.0002, {level}").replace("lr = 1e-3", 'lr = 1e-3, norm = "nn.Identity"')
+
+
+def test_a_level_is_filled_into_a_patch_and_the_file_stays(tmp_path: Path) -> None:
+    planned = resolve(tmp_path, patched(), SCRIPT)
+    texts = [
+        patch_files(variant.config, tmp_path)["train.py"]
+        for variant in planned.variants
+        if isinstance(variant.config, ExternalConfig)
+    ]
+    assert [text.splitlines()[0] for text in texts] == ["layer = nn.InstanceNorm2d(8)", "layer = nn.Identity(8)"] * 2
+    assert (tmp_path / "train.py").read_text() == SCRIPT
+    assert Plan.model_validate_json(planned.model_dump_json()) == planned
+    assert planned.notes == ("Patch of train.py: nn.BatchNorm2d → {norm}",)
+
+
+def test_patches_are_part_of_a_runs_name_and_so_is_what_they_change(tmp_path: Path) -> None:
+    def name(text: str, script: str = SCRIPT) -> str:
+        return resolve(tmp_path, text, script).baseline.config.run_id
+
+    names = [
+        name(patched()),
+        name(patched(level='norm = "nn.Identity"')),
+        name(patched(PATCHED.replace("{norm}", "{norm} "))),
+        name(patched(), SCRIPT + "1"),
+        name(patched(PATCHED.replace("train.py", "nets.py")).replace('"--bn"', '"train.py", "--bn"'))
+        if (tmp_path / "nets.py").write_text(SCRIPT)
+        else "",
+    ]
+    assert len({*names}) == len(names)
+    before = names[-1]
+    (tmp_path / "nets.py").write_text(SCRIPT + "1")
+    after = name(patched(PATCHED.replace("train.py", "nets.py")).replace('"--bn"', '"train.py", "--bn"'))
+    assert after != before  # although no command names the file
+
+
+def test_patches_of_one_file_apply_one_after_the_other(tmp_path: Path) -> None:
+    second = PATCHED.replace("nn.BatchNorm2d", "other = {}").replace('"{norm}"', "'other = {{\"a\": 1}}'")
+    planned = resolve(tmp_path, patched(PATCHED + second), SCRIPT.replace("\n", "\r\n"))
+    assert isinstance(planned.baseline.config, ExternalConfig)
+    changed = patch_files(planned.baseline.config, tmp_path)["train.py"]
+    assert changed == 'layer = nn.InstanceNorm2d(8)\r\nother = {"a": 1}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("nn.BatchNorm2d", "nn.BatchNorm3d", r"patches.0.find = 'nn.BatchNorm3d': found 0 times in train.py; valid: a"),
+        ("nn.BatchNorm2d", "nn", r"patches.0.find = 'nn': found 2 times in train.py; valid: a text that stands"),
+        ("{norm}", "{norm}(", r"patches.0.replace = 'nn.InstanceNorm2d\(': train.py would be no Python any more \("),
+        ("{norm}", "{nrm}", r"norm: the command does not name it; did you mean nrm\? valid: batch_norm, lr, nrm"),
+        ("{norm}", "{norm!r}", r"external.patches.0.replace = .*: valid: {name} with nothing else"),
+        ('"train.py"\nfind', '"nets.py"\nfind', "patches.0.file = 'nets.py': No such file or directory; valid: a text"),
+        ('"train.py"\nfind', '"../a.py"\nfind', r"patches.0.file = '../a.py': valid: a path or pattern"),
+        ("find =", "search =", "external.patches.0.search = .*: external.patches.0 has no such field"),
+    ],
+)  # fmt: skip
+def test_a_patch_that_does_not_fit_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = patched()
+    assert old in text
+    with pytest.raises(UserError, match=message) as wrong:
+        resolve(tmp_path, text.replace(old, new, 1), SCRIPT.replace("other", "nn_other"))
+    assert "\n" not in str(wrong.value)
+    assert str(tmp_path / "mine.toml") in str(wrong.value)
+
+
+CHECKPOINT = (
+    'samples = { checkpoint = "G_*.pth", module = "train:G", arguments = { n = "{batch_norm}" } }\nlatent_shape = [9]'
+)
+NET = "class G: pass"
+
+
+def test_a_checkpoints_class_is_beside_the_grid_or_the_script_and_its_file_counts(tmp_path: Path) -> None:
+    text = GRID.replace('samples = "samples/*.png"', CHECKPOINT.replace("train:", "nets:"))
+    (tmp_path / "nets.py").write_text("import layers\n" + NET)
+    (tmp_path / "layers.py").write_text("")
+    assert counted(resolve(tmp_path, text))[0] == ("train.py", "layers.py", "nets.py")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text(NET)
+    text = GRID.replace('samples = "samples/*.png"', CHECKPOINT).replace('"train.py"', '"code/train.py"')
+    (tmp_path / "train.py").unlink()
+    (tmp_path / "mine.toml").write_text(text)
+    planned = plan(load_grid(tmp_path / "mine.toml"), allow_code=True)
+    assert counted(planned)[0] == ("code/train.py",)
+    assert Plan.model_validate_json(planned.model_dump_json()) == planned
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (CHECKPOINT.replace("train:G", "nets:G"), r"samples.module = 'nets': no nets.py in .*, nor beside the script"),
+        (CHECKPOINT.replace("train:G", "train:F"), r"samples.module = 'train:F': train.py has no F; .*valid: G"),
+        (CHECKPOINT.replace("train:G", "train"), "external.samples.module = 'train': valid: FILE:CLASS, such as"),
+        (CHECKPOINT.replace("module", "modul"), "external.samples.modul = .*: external.samples has no such field; did"),
+        (CHECKPOINT.replace("{batch_norm}", "{bn}"), r"external.samples.arguments.n: {bn}: .*valid: batch_norm"),
+        (CHECKPOINT.partition("\n")[0], "external.latent_shape = None: a generator needs it; valid: the shape of one"),
+        ('generator = "G"', "external.latent_shape = None: a generator needs it; valid: the shape of one latent"),
+        ('generator = "G()"\nlatent_shape = [9]', r"external.generator = 'G\(\)': valid: a global's name"),
+        ('generator = "G"\nsamples = "a.npy"\nlatent_shape = [9]', "samples = 'a.npy': valid: what the script saves"),
+        ("", "external.samples = '': valid: what the script saves: images, generator or checkpoint; or else"),
+        ('samples = "a.npy"\nlatent_distribution = "uniform"', "latent_distribution = 'uniform': valid with generator"),
+        ('samples = "a.npy"\nsamples_grid = { rows = 5 }', "external.samples_grid = 5: valid with pictures"),
+        ('samples = "*.png"\nsamples_grid = { rows = 0 }', "external.samples_grid.rows = 0: should be greater than 0"),
+        ('samples = "*.png"\nsamples_grid = { nrow = 5 }', "external.samples_grid.nrow = 5: .*valid: rows, columns"),
+        ("samples = 3", "external.samples = 3: should be a valid string"),
+    ],
+)  # fmt: skip
+def test_samples_that_cannot_be_had_are_one_line(tmp_path: Path, samples: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as wrong:
+        resolve(tmp_path, GRID.replace('samples = "samples/*.png"', samples), NET)
+    assert "\n" not in str(wrong.value)
+    assert "mine.toml" in str(wrong.value)
+
+
+@pytest.mark.parametrize("launched", ['samples = "x.npy"\nseed_globals = true', 'generator = "G"\nlatent_shape = [9]'])
+@pytest.mark.parametrize(
+    "command", ['"./train.sh"', '"python", "-c", "1"', '"bash", "train.py"', '"torchrun", "train.py"']
+)
+def test_a_launcher_runs_scripts_of_python_only(tmp_path: Path, launched: str, command: str) -> None:
+    text = GRID.replace('samples = "samples/*.png"', launched).replace('"python", "train.py"', command)
+    with pytest.raises(
+        UserError, match=r"(seed_globals = True|generator = 'G'): a launcher runs Python scripts; valid"
+    ):
+        resolve(tmp_path, text)
+
+
+@pytest.mark.parametrize("command", ['"python", "-u", "train.py"', '"python3.11", "-W", "error", "-m", "train"'])
+def test_a_seed_from_outside_pairs_runs(tmp_path: Path, command: str) -> None:
+    text = GRID.replace(', "--seed", "{seed}"', "").replace('"python", "train.py"', command)
+    with pytest.raises(UserError, match=r"valid: {seed} in it, seed_globals = true, or paired = false"):
+        resolve(tmp_path, text)
+    planned = resolve(tmp_path, text.replace("samples =", "seed_globals = true\nsamples ="))
+    assert planned.notes == ()
+    assert isinstance(planned.baseline.config, ExternalConfig)
+    assert planned.baseline.config.seed_globals
+
+
+def test_ways_to_take_a_script_that_are_not_used_rename_no_run(tmp_path: Path) -> None:
+    """The id of a run that was computed before there were patches, launchers and checkpoints."""
+    assert resolve(tmp_path).baseline.config.run_id == "3197d96a4b79"

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import run_grid, run_until_settled
-from gan_ablate.design.external import ExternalConfig, list_links
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
+from gan_ablate.design.resolve_external import list_links
+from gan_ablate.errors import UserError
 from gan_ablate.execution import script as script_module
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import Compute, Progress, RunContext
@@ -501,3 +504,116 @@ def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path, no_fi
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()
     assert "Runs of one seed share nothing (external.paired is false)" in text
     assert "What pairing is worth" not in text
+
+
+GENERATOR = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(float(torch.rand(1))))
+        self.drop = torch.nn.Dropout(0.9)
+    def forward(self, z):
+        return self.drop(torch.tanh(self.scale * z).expand(-1, 1, 28, 28))
+netG = Net()
+print("scale", netG.scale.item(), os.environ.get("PYTHONHASHSEED"), sys.argv[1:])
+"""
+
+
+def execute_grid(path: Path, tmp_path: Path, seed: int = 0) -> tuple[Record, Path]:
+    """Run the baseline of a grid in this process, and return its record and its folder."""
+    planned = plan(load_grid(path), allow_code=True)
+    config = planned.baseline.config.with_seed(seed)
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
+    record = execute(config, context, lambda _: None)
+    return record, Store(tmp_path / "out").run_dir(record.run_id)
+
+
+def launched_grid(folder: Path, script: str, more: str = "", words: str = '"train.py"') -> Path:
+    """A grid that samples the global ``netG`` of a script, which is seeded from outside."""
+    path = write_grid(folder, script, more=f"latent_shape = [1, 1, 1]\nseed_globals = true\n{more}")
+    text = path.read_text().replace('samples = "images.npy"', 'generator = "netG"')
+    path.write_text(text.replace('"train.py", "{noise}", "{seed}"', f'{words}, "{{noise}}", "3"'), "utf-8")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ['"train.py"', '"-u", "-m", "train"'])
+def test_a_global_is_sampled_and_the_seed_pairs_runs(tmp_path: Path, words: str) -> None:
+    path = launched_grid(tmp_path / "mine", GENERATOR, words=words)
+    record, folder = execute_grid(path, tmp_path, seed=5)
+    assert (record.status, record.message) == ("completed", "")
+    expected = float(torch.rand(1, generator=torch.Generator().manual_seed(5)))
+    assert (folder / "output.txt").read_text() == f"scale {expected} 5 ['low', '3', '1280']\n"
+    assert "random, NumPy and PyTorch were seeded before the script began (external.seed_globals)" in record.notes
+    assert list((folder / "work").iterdir()) == []
+    assert record.scoring is not None
+    assert record.scoring.final is not None
+    assert record.scoring.final.num_samples == 1280
+
+
+@pytest.mark.slow
+def test_a_generator_that_gives_no_numbers_is_a_divergence(tmp_path: Path) -> None:
+    script = GENERATOR + "netG.scale.data.fill_(float('nan'))\nsys.exit()"
+    record, _ = execute_grid(launched_grid(tmp_path / "mine", script), tmp_path)
+    assert record.status == "diverged"
+    assert record.message == "its generator gives pixels that are not finite numbers"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("import torch\nnetD = torch.nn.Linear(1, 1)", "exit code 1: external.generator = netG: .*; valid: netD"),
+        (GENERATOR + "os._exit(0)", "the program ended the process, so its external.generator was not sampled"),
+        (GENERATOR + "netG = torch.nn.Identity()", "netG: gives 1280 × 1 × 1 × 1; valid: 1280 × 1 × 28 × 28"),
+        (GENERATOR + "1 / 0", "exit code 1: ZeroDivisionError: division by zero; all of its output is in output.txt"),
+    ],
+)  # fmt: skip
+def test_a_script_that_leaves_no_generator_fails_in_one_line(tmp_path: Path, script: str, message: str) -> None:
+    record, _ = execute_grid(launched_grid(tmp_path / "mine", script), tmp_path)
+    assert record.status == "failed"
+    with pytest.raises(ScriptError, match=message):
+        raise ScriptError(record.message)
+    assert "\n" not in record.message
+
+
+PATCHES = """
+[[external.patches]]
+file = "nets/layers.py"
+find = "WIDTH = 1"
+replace = "WIDTH = '{noise}-{seed}'"
+"""
+
+
+@pytest.mark.slow
+def test_a_patch_changes_the_copy_of_a_run_beside_which_all_else_lies(tmp_path: Path) -> None:
+    here = tmp_path / "mine"
+    for name, text in {"nets/layers.py": "WIDTH = 1\n", "nets/table.txt": "beside", "data/x.txt": "data"}.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(text)
+    script = """
+        from nets import layers
+        print(layers.WIDTH, Path(layers.__file__).with_name("table.txt").read_text(), Path("data/x.txt").read_text())
+        print(Path(__file__).parent.name)
+        np.save("images.npy", images)
+    """
+    path = write_grid(here, script, more='links = ["data"]\n' + PATCHES)
+    record, folder = execute_grid(path, tmp_path, seed=4)
+    assert (record.status, record.message) == ("completed", "")
+    assert (folder / "output.txt").read_text() == "low-4 beside data\ncode\n"
+    assert (here / "nets/layers.py").read_text() == "WIDTH = 1\n"
+    copies = [path for path in (folder / "code").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sorted(path.name for path in copies if path.suffix == ".py") == ["layers.py", "train.py"]
+
+
+@pytest.mark.slow
+def test_a_grid_stops_after_its_first_run_at_a_fault_that_all_share(tmp_path: Path) -> None:
+    planned = plan_script(tmp_path / "mine", "import no_such_package")
+    with pytest.raises(UserError) as stopped:
+        run_grid(planned, warm(tmp_path / "out"), Compute(jobs=2))
+    assert str(stopped.value).startswith(
+        "mine: the first run failed, and the others would fail alike, so they were not started: the program ended with "
+        "exit code 1: ModuleNotFoundError: No module named 'no_such_package'; all of its output is in output.txt; in "
+    )
+    assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 1

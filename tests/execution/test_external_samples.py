@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import zipfile
@@ -15,10 +16,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
+from torchvision.utils import save_image
 
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution import external_samples as samples_module
-from gan_ablate.execution.external_samples import Samples, find_samples, load_samples, pack_samples, sample_generator
+from gan_ablate.execution.external_samples import (
+    Samples,
+    describe_class,
+    find_samples,
+    load_samples,
+    pack_samples,
+    sample_generator,
+)
 from gan_ablate.execution.script import ScriptError
 from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.scorer import NonFiniteImagesError, quantise
@@ -306,3 +315,124 @@ def test_sampling_ends_with_its_time(tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match=r"sampling the saved generator had not ended after 0.05 s \(external.time"):
         sample(tmp_path / "g.pt", tmp_path, timeout_sec=0.05)
     assert [path.name for path in tmp_path.iterdir()] == ["g.pt"]
+
+
+def save_grid(path: Path, images: NDArray[np.uint8], columns: int, padding: int) -> None:
+    """Write samples side by side, as ``save_image`` of torchvision does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = torch.from_numpy(images)[:, None].float() / 255
+    save_image(samples, path, nrow=columns, padding=padding)
+
+
+def test_pictures_of_many_samples_are_cut_and_the_note_says_what_that_costs(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 4), np.uint8)
+    for number in range(5):  # 5 of them, at steps 0, 400, …
+        save_grid(tmp_path / f"images/{400 * number}.png", images[number], columns=3, padding=1)
+    grid = {"rows": 2, "columns": 3, "padding": 1}
+    last = load(make_config("images/*.png", 6, samples_grid=grid), tmp_path)
+    assert torch.equal(last.images, order_by_content(torch.from_numpy(images[4])[:, None]))
+    (note,) = last.notes
+    assert note.startswith("6 samples cut from the last picture, images/1600.png: few samples make FID high and")
+    assert "save_image(normalize=True) stretches each picture's contrast" in note
+    two = load(make_config("images/*.png", 12, samples_grid={**grid, "pictures": 2}), tmp_path)
+    assert torch.equal(two.images, order_by_content(torch.from_numpy(images[3:].reshape(12, 1, 4, 4))))
+    assert "12 samples cut from the last 2 pictures, images/1600.png" in two.notes[0]
+    with pytest.raises(ScriptError, match=r"left 6 images in images/\*.png; valid: scoring.num_samples, 7, or more"):
+        load(make_config("images/*.png", 7, samples_grid=grid), tmp_path)
+
+
+def test_a_picture_of_another_size_than_the_grid_says_is_refused(tmp_path: Path) -> None:
+    save_grid(tmp_path / "1.png", images_of_classes(1)[:6], columns=3, padding=1)
+    with pytest.raises(ScriptError, match=r"^1.png: 16×11 pixels; valid: 14×14, for .*: 2 × 2 samples of 4×4 pix"):
+        load(make_config("*.png", 4, samples_grid={"rows": 2}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "padding", "cells"),
+    [(3, 2, "rows = 2, columns = 3, padding = 2"), (6, 0, "rows = 1, columns = 6, padding = 0")],
+)
+def test_a_picture_of_many_samples_is_not_taken_for_an_image(
+    tmp_path: Path, columns: int, padding: int, cells: str
+) -> None:
+    for number in range(4):
+        save_grid(tmp_path / f"{number}.png", images_of_classes(1)[:6], columns, padding)
+    with pytest.raises(ScriptError) as wrong:
+        load(make_config("*.png", 4), tmp_path)
+    advice = f"or, if a picture holds many samples, external.samples_grid = {{ {cells} }}"
+    assert str(wrong.value).endswith(f" pixels; valid: 4×4, {advice}")
+
+
+def test_a_picture_that_may_be_a_larger_image_names_the_size_too(tmp_path: Path) -> None:
+    save_images(tmp_path, ["1.png"], np.zeros((1, 64, 64), np.uint8))
+    with pytest.raises(ScriptError, match="64×64 pixels; valid: 4×4, or image_size = 64, or, if a picture holds many"):
+        load(make_config("*.png", 2), tmp_path)
+
+
+def test_of_checkpoints_the_last_one_is_sampled(tmp_path: Path) -> None:
+    for number in (9, 10, 1):
+        (tmp_path / f"netG_epoch_{number}.pth").touch()
+    checkpoint = {"checkpoint": "netG_epoch_*.pth", "module": "main:Generator"}
+    config = make_config("netG_epoch_*.pth", latent_shape=[8], checkpoint=checkpoint)
+    assert [path.name for path in find_samples(config, tmp_path)] == ["netG_epoch_10.pth"]
+
+
+NET = """
+import argparse, sys, torch
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int)
+opt = parser.parse_args()
+class Generator(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, opt.width)
+        self.scale = scale
+    def forward(self, z):
+        return self.scale * self.layer(z).view(-1, 1, 4, 4)
+print("training")
+open("trained", "w")
+"""
+
+
+def sample_checkpoint(folder: Path, script: str = NET, **fields: Any) -> torch.Tensor:
+    """Sample the weights in ``g.pth`` with a class of ``main.py``, whose command names a width of 16."""
+    (folder / "main.py").write_text(script)
+    checkpoint = {"checkpoint": "g.pth", "module": "main:Generator", "arguments": {"scale": "{scale}"}, **fields}
+    config = make_config("g.pth", latent_shape=[8], checkpoint=checkpoint, latent_distribution="uniform")
+    code = describe_class(config, folder, [str(folder / "main.py"), "--width", "16"], {"scale": "0.5"})
+    return sample_generator(config, folder / "g.pth", folder, "cpu", lambda: False, code).images
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_sampled_with_the_class_of_a_script_that_is_not_run(tmp_path: Path) -> None:
+    layer = nn.Linear(8, 16)
+    torch.save(
+        {
+            "epoch": 3,
+            "opt": argparse.Namespace(lr=1),
+            "netG": {f"module.layer.{name}": x for name, x in layer.state_dict().items()},
+        },
+        tmp_path / "g.pth",
+    )
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
+    with torch.inference_mode():
+        expected = quantise(0.5 * layer(torch.rand(NUM, 8, generator=stream) * 2 - 1).view(-1, 1, 4, 4))
+    assert torch.equal(sample_checkpoint(tmp_path), expected)
+    assert not (tmp_path / "trained").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"netG": Malicious(tmp_path / "trace")}, tmp_path / "g.pth")
+    message = r"g.pth: the checkpoint cannot be sampled \(it holds more than tensors; valid: torch.save"
+    with pytest.raises(ScriptError, match=message):
+        sample_checkpoint(tmp_path)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.slow
+def test_a_class_that_needs_more_than_is_run_is_refused_with_what_is_valid(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "g.pth")
+    script = NET.replace("opt.width", "width") + "for width in (16,): pass\n"
+    message = r"main.py: Generator: NameError: name 'width' is not defined; only what the class names is run"
+    with pytest.raises(ScriptError, match=message):
+        sample_checkpoint(tmp_path, script)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gan_ablate.atomic_io import lease
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
@@ -197,3 +198,79 @@ def test_data_that_do_not_fit_into_memory_are_named(context: RunContext, monkeyp
     problem = check(make_config(), context)
     assert isinstance(problem, UserError)
     assert str(problem).startswith("dataset='mnist-10k': out of memory (Unable to allocate 7.11 PiB")
+
+
+def make_script_run(seed: int, grid: str = "mine") -> ExternalConfig:
+    scoring = {"features": "none", "num_samples": 2}
+    content = {"command": ["x"], "samples": "x.npy", "code": f"{grid}@0", "seed": seed, "scoring": scoring}
+    return ExternalConfig.model_validate(content)
+
+
+def end(queue: RunQueue, run: ExternalConfig, message: str = "") -> list[Record]:
+    status = "failed" if message else "completed"
+    return list(queue.take_in("record", Record(run_id=run.run_id, status=status, message=message, config=run), run))  # type: ignore[arg-type]
+
+
+def test_the_first_run_of_each_script_is_computed_alone(tmp_path: Path) -> None:
+    first, second, third = (make_script_run(seed) for seed in range(3))
+    other, trained = make_script_run(0, "other"), make_config()
+    queue = RunQueue([first, second, third, other, trained], None, Store(tmp_path), RunObserver())
+    assert [queue.next() for _ in range(4)] == [first, other, trained, None]
+    assert queue.has_work(is_idle=False)
+    assert len(end(queue, first)) == 1
+    assert [queue.next() for _ in range(3)] == [second, third, None]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the program ended with exit code 2: train.py: error: unrecognized arguments: --bn on",
+        "the program ended with exit code 1: ModuleNotFoundError: No module named 'wandb'",
+        "the program ended, and left no x.npy in work/ (external.samples); it left no file there; valid: its files",
+    ],
+)
+def test_a_fault_that_all_runs_of_a_script_share_ends_the_grid_after_the_first(tmp_path: Path, message: str) -> None:
+    first, second = make_script_run(0), make_script_run(1)
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
+    assert queue.next() == first
+    with pytest.raises(UserError) as stopped:
+        end(queue, first, message)
+    assert str(stopped.value) == (
+        "mine: the first run failed, and the others would fail alike, so they were not started: "
+        f"{message}; in {tmp_path / 'runs' / first.run_id}"
+    )
+
+
+def test_another_fault_of_the_first_run_is_its_own(tmp_path: Path) -> None:
+    first, second = make_script_run(0), make_script_run(1)
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
+    assert queue.next() == first
+    assert len(end(queue, first, "the program ended with exit code 1: ValueError: lr")) == 1
+    assert queue.next() == second
+    assert len(end(queue, second, "ModuleNotFoundError: No module named 'x'")) == 1  # it is not the first
+
+
+def test_a_first_run_that_is_lost_is_tried_again_and_then_the_others(tmp_path: Path) -> None:
+    first, second = make_script_run(0), make_script_run(1)
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
+    assert queue.next() == first
+    assert list(queue.give_up(first, "gone")) == []
+    assert [queue.next(), queue.next()] == [first, None]
+    assert len(list(queue.give_up(first, "gone"))) == 1
+    assert queue.next() == second
+
+
+def test_while_another_command_computes_the_first_run_the_others_start(tmp_path: Path) -> None:
+    first, second = make_script_run(0), make_script_run(1)
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
+    assert queue.next() == first
+    assert list(queue.take_in("busy", first, first)) == []
+    assert queue.next() == second
+
+
+def test_a_first_run_that_did_not_start_is_no_trial(tmp_path: Path) -> None:
+    first, second = make_script_run(0), make_script_run(1)
+    queue = RunQueue([first, second], None, Store(tmp_path), RunObserver())
+    assert queue.next() == first
+    queue.put_back(first)
+    assert [queue.next(), queue.next()] == [second, None]

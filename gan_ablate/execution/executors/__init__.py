@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import OUT_OF_MEMORY, UserError, option
 
 if TYPE_CHECKING:
@@ -64,8 +66,19 @@ _WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
 """The beginnings of messages of runs that may succeed when fewer runs share the machine."""
 
 
+_SHARED_FAULT = re.compile(
+    "cannot be started|unrecognized arguments|arguments are required|expected one argument|invalid choice|"
+    "no such option|can't open file|no such file|FileNotFoundError|no module named|ImportError|SyntaxError|"
+    "IndentationError|URLError|HTTPError|name resolution|not known|network is unreachable|cannot be sampled|valid: ",
+    re.IGNORECASE,
+)
+"""What the message of a script's run says of a fault that every run of the grid has."""
+
+
 class RunQueue:
     """The runs that wait to be computed, those of other commands and those to be tried again among them.
+
+    The first run of a user's script is computed alone: the others start when it has ended.
 
     Args:
         configs: the runs, in the order in which they start.
@@ -86,6 +99,7 @@ class RunQueue:
         self._busy: list[tuple[float, AnyConfig]] = []
         self._attempts: Counter[str] = Counter()
         self._announced: set[str] = set()
+        self._trials = {"": ""}  # a script's grid → the id of its first run, empty once that has ended
 
     def has_work(self, *, is_idle: bool) -> bool:
         """Whether there are runs to compute, now or later; fetches more runs where all have ended.
@@ -103,11 +117,24 @@ class RunQueue:
         now = time.monotonic()
         self._pending.extend(config for at, config in self._busy if at <= now)
         self._busy = [(at, config) for at, config in self._busy if at > now]
-        return self._pending.popleft() if self._pending else None
+        for number, run in enumerate(self._pending):
+            if self._trials.setdefault(_name_grid(run), run.run_id) in ("", run.run_id):
+                del self._pending[number]
+                return run
+        return None
 
     def put_back(self, run: AnyConfig) -> None:
         """Put a run that did not start, or that another process stopped, behind all others."""
+        if self._trials.get(_name_grid(run)) == run.run_id:
+            del self._trials[_name_grid(run)]
         self._pending.append(run)
+
+    def end_trial(self, run: AnyConfig) -> bool:
+        """Let the other runs of a script start, as its first one has ended; return whether this run was the first."""
+        is_first = self._trials.get(_name_grid(run)) == run.run_id
+        if is_first:
+            self._trials[_name_grid(run)] = ""
+        return is_first
 
     def take_in(self, kind: str, value: Any, run: AnyConfig) -> Iterator[Record]:
         """Handle the end of a run: yield its record, or queue it again.
@@ -118,11 +145,12 @@ class RunQueue:
             run: its configuration.
 
         Raises:
-            UserError: if the disk is full.
+            UserError: if the disk is full, or if a script's first run failed as all others would.
         """
         if kind == "refused":
             raise value
         if kind == "busy":
+            self.end_trial(run)
             if run.run_id not in self._announced:
                 self._announced.add(run.run_id)
                 self._observer.noted(run, "another command computes it; waits for its record")
@@ -131,12 +159,19 @@ class RunQueue:
             self.put_back(run)
         else:
             may_succeed = value.status == "failed" and value.message.startswith(_WORTH_A_RETRY)
-            if not (may_succeed and self._is_retried(run, value.message)):
-                yield value
+            if may_succeed and self._is_retried(run, value.message):
+                return
+            is_first = self.end_trial(run)
+            yield value
+            if is_first and value.status == "failed" and _SHARED_FAULT.search(value.message):
+                what = "the first run failed, and the others would fail alike, so they were not started"
+                where = self._store.run_dir(run.run_id)
+                raise UserError(f"{_name_grid(run)}: {what}: {value.message}; in {where}")
 
     def give_up(self, run: AnyConfig, reason: str) -> Iterator[Record]:
         """Queue a run whose process was lost once more; the next time, record its failure and yield the record."""
         if not self._is_retried(run, reason):
+            self.end_trial(run)
             yield self._store.save_failure(run, reason)
 
     def _is_retried(self, run: AnyConfig, reason: str) -> bool:
@@ -146,3 +181,8 @@ class RunQueue:
         self._pending.appendleft(run)
         self._observer.noted(run, f"{reason}; it is tried once more")
         return True
+
+
+def _name_grid(run: AnyConfig) -> str:
+    """Return the name of the grid whose script a run is of; empty for other runs, none of which is tried alone."""
+    return run.code.rpartition("@")[0] if isinstance(run, ExternalConfig) else ""

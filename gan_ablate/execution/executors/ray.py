@@ -174,6 +174,7 @@ def _take_in(reference: Any, run: AnyConfig, queue: RunQueue, store: Store) -> I
         kind, value, files = ray.get(reference)
     except RayError as lost:
         reason = str(lost).strip().partition("\n")[0]
+        queue.end_trial(run)
         yield store.save_failure(run, f"the Ray task was lost ({reason})")  # after ``MAX_LOST`` restarts
         return
     for name, content in files.items():  # of a node without the shared folder; the record comes last

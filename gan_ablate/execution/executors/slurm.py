@@ -164,6 +164,7 @@ def _take_in(of_run: Any, run: AnyConfig, queue: RunQueue, store: Store) -> Iter
     words = f"job {of_run.job_id} ended without a result ({of_run.state}: {reason})"
     known = store.load_record(run.run_id)
     if known is not None and known.status != "failed":  # it was lost after all was written
+        queue.end_trial(run)
         yield known
     else:
         yield from queue.give_up(run, words)
