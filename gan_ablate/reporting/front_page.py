@@ -296,15 +296,12 @@ class _Ranked:
             lists["depends"] += with_turned  # all levels of the factor: a reader looks for it in one place
         lists["depends"].sort(key=lambda pair: -abs(pair[1].estimate.value))
         used = {(of_grid.name, *effect.levels) for of_grid, effect in lists["use"]}
-        for pair in ranking.rescue:  # all levels of a factor stand together; each says what it reaches
-            if (pair[0].name, *pair[1].levels) in used:
-                lists["use"].append(pair)
-        lists["rescue"] = [pair for pair in ranking.rescue if (pair[0].name, *pair[1].levels) not in used]
-        return {
-            HEADINGS[name]: self._lines(pairs, is_use=name == "use")
-            for name, pairs in lists.items()
-            if pairs or name != "rescue"
-        }
+        lists["rescue"] = []
+        for of_grid, effect in ranking.rescue:  # all levels of a factor stand together; each says what it reaches
+            is_beside = (of_grid.name, *effect.levels) in used
+            is_default = self.default is not None and self.default.has_level(of_grid, effect)
+            lists["use" if is_beside and not is_default else "rescue"].append((of_grid, effect))
+        return {HEADINGS[name]: self._lines(pairs, name) for name, pairs in lists.items() if pairs or name != "rescue"}
 
     def _turns(self, results: GridResults, effect: Effect) -> bool:
         """Whether the same change has the other sign in another folder."""
@@ -312,11 +309,11 @@ class _Ranked:
         signs = {"lower", "higher"} - {effect.decision}
         return any(same is not None and same[1].decision in signs for same in found)
 
-    def _lines(self, pairs: Sequence[Ranked], *, is_use: bool) -> list[str]:
+    def _lines(self, pairs: Sequence[Ranked], name: str) -> list[str]:
         of_factors: dict[tuple[str, str], list[Ranked]] = {}
         for of_grid, effect in pairs:
             of_factors.setdefault((of_grid.name, next(iter(effect.levels))), []).append((of_grid, effect))
-        lines = [self._line(same, is_use=is_use) for same in of_factors.values()]
+        lines = [self._line(same, name) for same in of_factors.values()]
         if len(lines) > MAX_RANKED:
             lines[MAX_RANKED:] = [f"{len(lines) - MAX_RANKED} more, smaller: see the grids"]
         return lines
@@ -349,14 +346,14 @@ class _Ranked:
         ]
         return "Longer training" if steps[1] > steps[0] else "Shorter training" if steps[1] < steps[0] else "Elsewhere"
 
-    def _line(self, same: Sequence[Ranked], *, is_use: bool) -> str:
+    def _line(self, same: Sequence[Ranked], list_name: str) -> str:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``.
 
         A level to be used says what was not shown of it: that it beats the default, and that it lasts.
         """
         results, first = same[0]
         ((name, _),) = first.levels.items()
-        factor = results.plan.grid.factors[name]
+        factor, is_use = results.plan.grid.factors[name], list_name == "use"
         words = f"**{escape_markdown(factor.title_of(name))}**"
         block = self.blocks[results.name]
         where = (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
@@ -372,7 +369,8 @@ class _Ranked:
             line = f"{words} rather than {baseline}{where}: {' · '.join(levels)}"
         steps = results.plan.baseline.config.steps
         is_measured = any(elsewhere_words(self.others, of_grid, effect) for of_grid, effect in same)
-        only = f"; {steps:,} steps only" if is_use and self.others and steps and not is_measured else ""
+        is_advice = list_name in ("use", "rescue")
+        only = f"; {steps:,} steps only" if is_advice and self.others and steps and not is_measured else ""
         return line + only + _decided_elsewhere_words(same)
 
     def _start_words(self, results: GridResults) -> str:
@@ -439,9 +437,9 @@ def _families_words(every: Sequence[GridResults]) -> str:
     if ranking.num_families < 2:
         return ""
     return (
-        f"These are the effects of {ranking.num_families} grids. In each, a false direction has a chance of at most "
-        f"{100 * (1 - CONFIDENCE):.0f} %: that is at most {ranking.num_false:.2g} on average, and as many that falsely "
-        "do not matter."
+        f"These are the effects of {ranking.num_families} grids. By chance, at most {100 * (1 - CONFIDENCE):.0f} % of "
+        f"grids have a wrong direction: {ranking.num_false:.2g} of {ranking.num_families} on average. As many may "
+        "wrongly say that a change does not matter."
     )
 
 

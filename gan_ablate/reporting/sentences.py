@@ -206,7 +206,8 @@ def allowed_rate_words(effect: Effect) -> str:
     """Say which rate of collapse the seeds of an effect that does not matter still allow; empty for other effects."""
     if effect.outcome.is_cost or (effect.decision != "negligible" and not effect.is_too_small):
         return ""
-    return f"; its seeds still allow collapse in up to {100 * effect.allowed_collapse_rate:.0f} % of runs"
+    seeds = count(effect.estimate.num_seeds, "seed")
+    return f"; {seeds} cannot exclude that up to {100 * effect.allowed_collapse_rate:.0f} % of its runs collapse"
 
 
 def settling_words(likely_seeds: tuple[int, int | None] | None) -> str:

@@ -39,6 +39,7 @@ from gan_ablate.reporting.sentences import (
     evidence_words,
     level_words,
     rates_words,
+    simple_effect_words,
     time_text,
     verdict_words,
 )
@@ -206,6 +207,14 @@ def _lasting_text(results: GridResults, claim_verdict: ClaimVerdict) -> str:
     return "; ".join(words) or "–"
 
 
+def _parts_words(results: GridResults, effect: Effect) -> str:
+    """Say what is known at each level of other factors, where the average on FID is inconclusive and some of it is."""
+    parts = results.verdicts.simple_effects_of(effect) if effect.outcome.name == "fid" else []
+    is_known = effect.decision == "inconclusive" and any(part.decision != "inconclusive" for part in parts)
+    is_told = results.verdicts.varies(effect)  # by the verdict
+    return "; ".join(["", *map(simple_effect_words, parts)]) if is_known and not is_told else ""
+
+
 def _average_words(results: GridResults, effect: Effect) -> str:
     return average_words(results, effect) if len(effect.levels) == 1 else ""
 
@@ -359,6 +368,7 @@ def _decided_texts(
             ((name, _),) = effect.levels.items()
             words = f"{escape_markdown(grid_factors[name].title_of(name))} {words}"
         words += _average_words(results, effect) if tells_average else ""
+        words += _parts_words(results, effect) if is_single else ""
         words += collapsed_words(effect) if is_single else ""
         if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
             words += elsewhere_words(others, results, effect)

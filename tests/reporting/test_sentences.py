@@ -101,7 +101,9 @@ def test_a_sentence_says_no_more_than_its_test(
         f"{sentence}step time +0.1 % [-1.0, +1.2], no certain change{allowed_rate_words(effect)}."
     )
     is_small = effect.decision == "negligible" or effect.is_too_small
-    assert allowed_rate_words(effect) == ("; its seeds still allow collapse in up to 45 % of runs" if is_small else "")
+    assert allowed_rate_words(effect) == (
+        "; 5 seeds cannot exclude that up to 45 % of its runs collapse" if is_small else ""
+    )
 
 
 def test_a_cost_is_claimed_outside_its_interval_only() -> None:
@@ -123,7 +125,7 @@ def test_an_interaction_is_told_as_one() -> None:
     small = make_effect(of_percent(1, -4, 6), is_rejected=False, levels={"bn": "on", "ls": "on"})
     sentence = decision_sentence(small, SAME_TIME)
     assert ": no interaction that matters: +1.0 % [-4.0, +6.0], 5 seeds" in sentence
-    assert "; within the margin of -9.1 % to +10 %; its seeds still allow collapse" in sentence
+    assert "; within the margin of -9.1 % to +10 %; 5 seeds cannot exclude that" in sentence
     unknown = make_effect(of_percent(1, -14, 16), is_rejected=False, levels={"bn": "on", "ls": "on"})
     assert ": whether they interact is inconclusive: +1.0 % [-14.0, +16.0]" in decision_sentence(unknown, SAME_TIME)
 
