@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from gan_ablate.analysis.design import iterate_contrasts
+from gan_ablate.analysis.design import iterate_contrasts, iterate_simple_contrasts
+from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.analysis.tests import round_p
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.plan import Variant
 
 Answer: TypeAlias = "tuple[GridResults, Effect]"
-"""Results of a grid, and a main effect on FID in them."""
+"""Results of a grid, and a main or simple effect on FID in them."""
 
 Question: TypeAlias = tuple[frozenset[str], frozenset[str]]
 """The trainings on either side of a comparison, whatever their data set, steps, seeds and scoring."""
@@ -46,12 +47,15 @@ def setting_of(results: GridResults) -> Setting:
 
 
 def question_of(results: GridResults, effect: Effect) -> Question:
-    """Return the trainings that a main effect compares: those with its level, and those without.
+    """Return the trainings that a main or simple effect compares: those with its level, and those without.
 
     Names of grids, factors and levels do not count: two grids may name the same change differently.
     """
+    contrasts = (iterate_simple_contrasts if effect.within else iterate_contrasts)(results.design)
     (weights,) = (
-        contrast.weights for contrast in iterate_contrasts(results.design) if contrast.levels == effect.levels
+        contrast.weights
+        for contrast in contrasts
+        if (contrast.levels, contrast.within) == (effect.levels, effect.within)
     )
     variants = results.plan.variants
     with_level, without = (
@@ -67,18 +71,18 @@ def _training_of(variant: Variant) -> str:
 
 
 def averaged_factors(results: GridResults, effect: Effect) -> list[str]:
-    """List the factors over whose levels a main effect is averaged."""
-    is_factorial = results.plan.grid.design == "factorial"
+    """List the factors over whose levels an effect is averaged; none for a simple effect."""
+    is_factorial = results.plan.grid.design == "factorial" and not effect.within
     return [name for name in results.plan.grid.factors if name not in effect.levels] if is_factorial else []
 
 
 def list_answers(results: Iterable[GridResults]) -> list[Answer]:
-    """List the main effects on FID of grids, without smoke runs and without those that have no estimate."""
+    """List the main and simple effects on FID of grids, without smoke runs and those that have no estimate."""
     return [
         (of_grid, effect)
         for of_grid in results
         if of_grid.plan.budget != "smoke"
-        for effect in of_grid.verdicts.effects("fid")
+        for effect in (*of_grid.verdicts.effects("fid"), *of_grid.verdicts.simple_effects)
         if not effect.is_interaction and math.isfinite(effect.estimate.value)
     ]
 
@@ -164,7 +168,7 @@ class ComparedEffects:
 
 
 def compare_effects(results: Iterable[GridResults]) -> ComparedEffects:
-    """Compare the main effects on FID that ask the same question in several settings.
+    """Compare the main and simple effects on FID that ask the same question in several settings.
 
     Where several grids of one setting ask it, the surest one counts.
 
@@ -186,9 +190,11 @@ def compare_effects(results: Iterable[GridResults]) -> ComparedEffects:
 def _name(answers: dict[Setting, Answer]) -> ComparedEffect:
     results, effect = next(iter(answers.values()))
     ((name, level),) = effect.levels.items()
-    factor = results.plan.grid.factors[name]
+    factors = results.plan.grid.factors
+    factor = factors[name]
+    held = {other: level for other, level in effect.within.items() if level != factors[other].baseline}
     words = f"{factor.title_of(name)}: {factor.label_of(level)} (from {factor.label_of(factor.baseline)})"
-    return ComparedEffect(words, answers)
+    return ComparedEffect(f"{words}{f', with {name_levels(held)}' if held else ''}", answers)
 
 
 def _size(compared: ComparedEffect) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gan_ablate.analysis.estimates import CONFIDENCE
 from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
-from gan_ablate.analysis.questions import compare_effects, find_same
+from gan_ablate.analysis.questions import compare_effects, find_same, question_of, setting_of
 from gan_ablate.design.outcomes import margin_text
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, count, escape_markdown, number
@@ -395,8 +395,21 @@ class _Ranked:
         elif effect.decision == "inconclusive" and effect.likely_seeds is not None:
             words += f"; {settling_words(effect.likely_seeds)}"
         words += inflated_words(effect)
+        words += self._held_words(results, effect)
         words += shrinking_words(results, effect) + step_time_words(results, effect)
         return words + elsewhere_words(self.others, results, effect)
+
+    def _held_words(self, results: GridResults, effect: Effect) -> str:
+        """Say what another grid found of the same change at other levels of a factor that this grid does not vary."""
+        asked = question_of(results, effect)
+        told: list[Effect] = []
+        for of_grid in self.results:
+            is_alike = of_grid.name != results.name and setting_of(of_grid) == setting_of(results)
+            simple = [one for one in of_grid.verdicts.simple_effects if is_alike and one.levels == effect.levels]
+            questions = [question_of(of_grid, one) for one in simple]
+            if asked in questions:
+                told += [one for one, question in zip(simple, questions, strict=True) if question != asked]
+        return "".join(f"; {simple_effect_words(one)}" for one in told)
 
     def _reached_words(self, results: GridResults, effect: Effect, *, is_use: bool) -> str:
         """Say which FID a level reaches from another baseline than the default."""

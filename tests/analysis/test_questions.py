@@ -31,17 +31,21 @@ def test_same_question_is_rather_found_on_the_same_data_then_with_the_same_extra
         assert found[0].plan.baseline.config.dataset == dataset
 
 
-def test_same_question_is_rather_found_where_it_is_averaged_over_the_same_factors() -> None:
-    """The factorial grid has more seeds; the effect of one change at a time compares with another such effect."""
-    alone, averaged = (
+def test_same_question_is_a_simple_effect_rather_than_an_average() -> None:
+    """One change at a time is the simple effect at the baseline of the other factor; that grid has more seeds."""
+    alone, factorial = (
         results_of("essentials", gains(), seeds=4, steps=99),
         results_of("bn_label_smooth", gains(), steps=9),
     )
     like = results_of("essentials", gains(), steps=999)
-    for results in ([alone, averaged], [averaged, alone]):
+    for results in ([alone, factorial], [factorial, alone]):
         found = find_same(results, like, effect_named(like, "label smoothing on"))
         assert found is not None
-        assert found[0].name == "essentials"
+        assert (found[0].name, found[1].within) == ("bn_label_smooth", {"batch_norm": "on"})
+    average = effect_named(factorial, "label smoothing on")
+    found = find_same([alone], factorial, average)  # one of those that it averages over
+    assert found is not None
+    assert found[1].within == {}
 
 
 def test_same_trainings_are_one_question_under_other_names() -> None:

@@ -50,7 +50,7 @@ def test_front_page_of_the_example_is_golden(example: Path) -> None:
 def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     page = make_front(make_factorial(batch_norm_halves))
     (avoided,) = page.ranking["Avoid"]
-    assert avoided.startswith("**batch norm** off rather than on: +99.9 % [")
+    assert avoided.startswith("**batch norm in G and D** off rather than on: +99.9 % [")
     assert avoided.endswith("] on average over label smoothing, 5 seeds")
     assert page.ranking["Use"] == []
     (indifferent,) = page.ranking["Does not matter"]
@@ -67,7 +67,7 @@ def test_ranking_and_verdicts_say_what_to_use_and_what_is_sure() -> None:
     claim = "C2: Batch norm steadies training so that samples get better (on average over label smoothing)"
     assert variants[:2] == [claim, "**supported**"]
     assert variants[2] == "FID"
-    assert re.fullmatch(r"batch norm off \+99\.9 % \[.+\]", variants[3])
+    assert re.fullmatch(r"batch norm in G and D off \+99\.9 % \[.+\]", variants[3])
     assert variants[4:] == ["5 seeds", "1,500 steps; 92 %, 83 %", "[grid](bn_label_smooth/report.md)"]
 
 
@@ -117,7 +117,9 @@ def test_effect_that_turns_with_another_factor_is_told_at_each_of_its_levels() -
         return 20 * math.exp(change + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
 
     page = make_front(make_factorial(fid))
-    (told,) = [line for line in page.ranking["Depends"] if line.startswith("**batch norm** off rather than on: ")]
+    (told,) = [
+        line for line in page.ranking["Depends"] if line.startswith("**batch norm in G and D** off rather than on: ")
+    ]
     assert re.search(
         r": with label smoothing off \+.+, higher; with label smoothing on -.+, lower; .+ on average over label "
         r"smoothing, 5 seeds",
@@ -414,7 +416,7 @@ def test_levels_are_told_by_their_labels() -> None:
     page = make_front(planted("normalisation", {"G-only": 0.5}))
     (line,) = page.ranking["Avoid"]
     assert line.startswith(
-        "**batch norm layers** only in G, none in D rather than on all layers but G's last and D's first: "
+        "**which layers have batch norm** only in G, none in D rather than on all layers but G's last and D's first: "
     )
 
 
@@ -423,10 +425,24 @@ def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
     long = planted("essentials", {}, steps=6_000)
     for here, there, words in (
         (averaged, long, r"at 6,000 steps with label smoothing off"),
-        (alone, averaged, r"at 1,500 steps|in other on average over label smoothing"),
+        (alone, averaged, r"; but \+9\d\.\d % \[[^\]]+\] in other$"),
     ):
         lines = [
             line for of in make_front(here, others=[OtherStudy("other", "x", [there])]).ranking.values() for line in of
         ]
-        (told,) = [line for line in lines if line.startswith("**batch norm** off")]
+        (told,) = [line for line in lines if line.startswith("**batch norm in G and D** off")]
         assert re.search(words, told)
+
+
+def test_change_says_what_another_grid_found_at_other_levels() -> None:
+    """Alone, smoothing does nothing; the grid that crosses it with batch norm knows that it harms without."""
+
+    def harm(variant: Variant, seed: int) -> float:
+        is_harmed = variant.levels.get("batch_norm") == "off" and variant.levels["label_smoothing"] == "on"
+        return 20 * math.exp(0.5 * is_harmed + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
+
+    alone = make_results(plan(load_grid("essentials"), seeds=9), harm)
+    ranking = make_front(alone, make_factorial(harm)).ranking
+    (told,) = [line for lines in ranking.values() for line in lines if line.startswith("**label smoothing (")]
+    assert re.search(r"9 seeds; .*; with batch norm off \+6\d\.\d % \[.+\], higher", told)
+    assert "with batch norm on" not in told

@@ -45,8 +45,8 @@ RUNS_NOTE = (
 
 COMPARISON_NOTE = (
     "Look for rows whose intervals lie on different sides of zero. Bars are 95 % intervals, adjusted for all "
-    "comparisons of a grid. Hollow markers are inconclusive. The grey band is the margin. The axis ends at six times "
-    "FID and at a sixth of it."
+    "comparisons of a grid; one that excludes nothing is not drawn. Hollow markers are inconclusive. The grey band is "
+    "the margin. The axis ends at six times FID and at a sixth of it."
 )
 
 COMPARISON_REACH = np.log(6.0)
@@ -211,8 +211,9 @@ def plot_compared_effects(
 
 
 def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
-    bounds = np.clip([effect.adjusted.low, effect.adjusted.high], -COMPARISON_REACH, COMPARISON_REACH)
-    if np.isfinite(bounds).all():
+    ends = (effect.adjusted.low, effect.adjusted.high)
+    if np.isfinite(ends).all():
+        bounds = np.clip(ends, -COMPARISON_REACH, COMPARISON_REACH)
         axes.plot(bounds, [y, y], color=colour, lw=1.6, solid_capstyle="butt", zorder=2)
     value = float(np.clip(effect.estimate.value, -COMPARISON_REACH, COMPARISON_REACH))
     marker = "o" if value == effect.estimate.value else ">" if value > 0 else "<"
