@@ -4,7 +4,7 @@
 ``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table of runs,
 ``load_curves`` what is measured along training, and ``write_report`` writes the pages. ``write_comparison``
 compares results folders. ``estimate_effects`` and
-``judge`` analyse any table of runs, and ``score_images`` scores any images.
+``judge`` analyse any table of runs. ``score_images`` scores any images, ``score_few_images`` as few as 200.
 """
 
 import importlib
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import load_curves, tabulate_plan
     from gan_ablate.reporting.comparison_page import write_comparison
     from gan_ablate.reporting.report import write_citation, write_report
-    from gan_ablate.scoring.image_scores import score_images
+    from gan_ablate.scoring.image_scores import score_few_images, score_images
 
 __version__ = metadata.version("gan-ablate")
 
@@ -52,6 +52,7 @@ __all__ = [
     "run_grid",
     "run_grids",
     "run_until_settled",
+    "score_few_images",
     "score_images",
     "tabulate_plan",
     "write_citation",
@@ -62,6 +63,7 @@ __all__ = [
 
 _MODULES = {
     "load_curves": "gan_ablate.analysis.results",
+    "score_few_images": "gan_ablate.scoring.image_scores",
     "score_images": "gan_ablate.scoring.image_scores",
     "tabulate_plan": "gan_ablate.analysis.results",
     "write_citation": "gan_ablate.reporting.report",

@@ -13,7 +13,7 @@ from rich.table import Table
 from gan_ablate.api import LeftOutWarning
 from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.cli.options import DATA
+from gan_ablate.cli.options import DATA, choose_features
 from gan_ablate.design.grid import read_percent
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
@@ -24,7 +24,7 @@ from gan_ablate.execution.progress import open_console
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from gan_ablate.scoring.image_scores import ImageScores
+    from gan_ablate.scoring.image_scores import FewImageScores, ImageScores
 
 SCORE_TITLES = {
     "fid": "FID",
@@ -107,7 +107,9 @@ def score(
     ],
     dataset: Annotated[str, typer.Option(help="Whose held-out images to compare with, as for run.")] = "mnist-10k",
     data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
-    features: Annotated[Literal["inception"] | None, typer.Option(help="As for run.")] = None,
+    features: Annotated[str | None, typer.Option(metavar="NAME", help="As for run.")] = None,
+    features_size: Annotated[int | None, typer.Option(help="As for run.")] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
     inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
     device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
     to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
@@ -123,13 +125,19 @@ def score(
 
     Compute(device=device, inception_weights=inception_weights)  # refuses wrong options before PyTorch is loaded
     scorer = SetScorer(
-        dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
+        dataset,
+        data_dir=data_dir,
+        features=choose_features(features, features_size, inception_weights),
+        inception_weights=inception_weights,
+        device=device,
+        out=out,
+        allow_code=allow_code,
     )
     # Each set is read twice, since all together may not fit into memory.
     num = min(len(scorer.read(path).images) for path in images) if len(images) > 1 else None
     rows: list[dict[str, object]] = []
     floors: dict[int, dict[str, object]] = {}  # image size → the row of real images
-    scored: list[ImageScores] = []
+    scored: list[ImageScores | FewImageScores] = []
     for path in images:
         scores = scorer.score(scorer.read(path), num)
         scored.append(scores)
@@ -155,7 +163,9 @@ def _printable(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _describe(dataset_notes: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
+def _describe(
+    dataset_notes: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores | FewImageScores]
+) -> list[str]:
     """Return a line for each note on the data set and the sets of images."""
     lines = list(dataset_notes)
     for path, scores in zip(paths, scored, strict=True):
@@ -176,8 +186,9 @@ def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
     """Make a table with a row per score and a column per set of images."""
     table = Table("", *(str(row["set"]) for row in rows))
     table.add_row("images", *map(_count_text, rows))
-    for name, title in SCORE_TITLES.items():
-        texts = [_number(row[name]) for row in rows]
+    is_kid_alone = any(map(_interval_text, rows))
+    for name, title in {"kid": "KID"}.items() if is_kid_alone else SCORE_TITLES.items():
+        texts = [_number(row[name]) + (_interval_text(row) if name == "kid" else "") for row in rows]
         if any(texts):
             table.add_row(title, *texts)
     against = [_against_text(row) for row in rows]
@@ -191,19 +202,19 @@ def _count_text(row: Mapping[Hashable, Any]) -> str:
     return f"{num:,} of {num_images:,}" if num_images > num else f"{num:,}"
 
 
-def _incomparable(scores: ImageScores, first: ImageScores) -> str:
+def _incomparable(scores: ImageScores | FewImageScores, first: ImageScores | FewImageScores) -> str:
     """Return why a set's FID cannot be compared with the first set's; empty where it can."""
     if scores.image_size != first.image_size:
         sizes = f"{scores.image_size}×{scores.image_size}", f"{first.image_size}×{first.image_size}"
         return "{} pixels against {}; valid: sets of one size".format(*sizes)
-    if min(scores.fid, first.fid) == 0 and scores is not first:
+    if 0 in (scores.fid, first.fid) and scores is not first:
         return "a FID of 0 has no ratio"
     return ""
 
 
-def _compare(scores: ImageScores, first: ImageScores) -> dict[str, float]:
+def _compare(scores: ImageScores | FewImageScores, first: ImageScores | FewImageScores) -> dict[str, float]:
     """Return the log ratio of a set's FID to the first set's, and its sampling error, as columns of the CSV file."""
-    if scores is first or _incomparable(scores, first):
+    if scores is first or scores.fid is None or first.fid is None or _incomparable(scores, first):
         return {}
     ratio = math.log(scores.fid / first.fid)
     errors = scores.fid_sampling_error, first.fid_sampling_error
@@ -221,6 +232,11 @@ def _against_text(row: Mapping[Hashable, Any]) -> str:
     if not math.isfinite(error):
         return f"{percent_change(ratio):+.1f} %"
     return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def _interval_text(row: Mapping[Hashable, Any]) -> str:
+    low, high = (float(row.get(name, math.nan)) for name in ("kid_low", "kid_high"))
+    return f" [{low:.4g}, {high:.4g}]" if math.isfinite(low) else ""
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ import typer
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, BudgetName, load_grid, load_grids
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.plan import plan as resolve_plan
+from gan_ablate.design.user_code import read_features
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, ExecutorName
@@ -173,8 +174,10 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             list[str] | None, _what("FIELD=VALUE", "A setting of every variant: batch_size=128; repeatable.", "--set")
         ] = None,
         features: Annotated[
-            Literal["inception"] | None,
-            _what("inception", "Score with Inception, not the data set's own classifier.", "--features"),
+            str | None, _what("NAME", "The extractor: inception, or yours, MODULE:NAME or FILE.pt.", "--features")
+        ] = None,
+        features_size: Annotated[
+            int | None, _what("N", "Side to which your extractor's images are resized.", "--features-size")
         ] = None,
         budget: Annotated[BudgetName, _how_much("NAME", BUDGETS)] = "standard",
         steps: Annotated[int | None, _how_much("N", "Generator steps of a run, instead of the budget's.")] = None,
@@ -244,7 +247,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
                 steps=steps,
                 dataset=datasets,
                 base=bases,
-                features=features if inception_weights is None else "inception",
+                features=choose_features(features, features_size, inception_weights),
                 overrides=overrides or (),
                 allow_code=allow_code,
             )
@@ -255,6 +258,19 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
 
     command.__doc__ = act.__doc__
     return command
+
+
+def choose_features(features: str | None, size: int | None, weights: Path | None) -> str | dict[str, Any] | None:
+    """Read ``--features`` and ``--features-size``; ``--inception-weights`` implies Inception.
+
+    Raises:
+        UserError: if they do not go together.
+    """
+    if features is None and size is not None:
+        raise UserError(f"--features-size {size}: valid: with --features MODULE:NAME or FILE.pt")
+    if weights is not None and features not in (None, "inception"):
+        raise UserError(f"--inception-weights {weights}: valid: with --features inception, not {features}")
+    return "inception" if weights is not None else None if features is None else read_features(features, size)
 
 
 def _read_setting(text: str) -> tuple[str, str]:

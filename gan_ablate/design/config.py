@@ -13,8 +13,8 @@ from gan_ablate.design.validation import FieldHelp, choices, describe_fields, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.datasets import FeatureKind
     from gan_ablate.design.gan import Activation
+    from gan_ablate.design.run_fields import Features
 
 
 def check_combinations(config: RunFields) -> None:
@@ -48,12 +48,12 @@ def check_dataset(dataset: str) -> None:
         raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
 
 
-def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int]) -> None:
+def check_features(dataset: str, features: Features, counts: Mapping[str, int]) -> None:
     """Check that an extractor suits a data set and has enough images.
 
     Args:
         dataset: the name of the data set.
-        features: the extractor.
+        features: the extractor; a user's suits any data set.
         counts: field of ``scoring`` → its number of images.
 
     Raises:
@@ -62,6 +62,8 @@ def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int
     if features in ("digits", "fashion") and default_features(dataset) != features:
         advice = f"cannot judge {dataset}; valid: inception, none"
         raise refusal("scoring.features", features, advice, "dataset")
+    if not isinstance(features, str):
+        return  # how many features there are is known when it is loaded
     for field, number in counts.items():
         if number < MIN_SAMPLES[features]:
             advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
@@ -181,6 +183,7 @@ class RunConfig(RunFields):
 
 NOT_IN_LEVELS = (
     "seed", "steps", "num_classes", "generator.code", "discriminator.code", "loss.code", "penalty.code",
+    "scoring.features.code",
 )  # fmt: skip
 """Fields that no level sets: options, the data set and user code set them."""
 

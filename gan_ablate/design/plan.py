@@ -205,7 +205,7 @@ def plan(
     steps: int | None = None,
     dataset: str | Sequence[str] | None = None,
     base: str | Sequence[str] | None = None,
-    features: Literal["inception"] | None = None,
+    features: str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     allow_code: bool = False,
 ) -> Plan:
@@ -223,7 +223,8 @@ def plan(
         steps: generator steps of a run, instead of the budget's number.
         dataset: replaces the grid's and its preset's data set; several make a block each.
         base: replaces the grid's base preset; several make a block each.
-        features: the extractor, instead of the data set's default.
+        features: the extractor, instead of the data set's default: ``"inception"``, or yours as ``"MODULE:NAME"`` or
+            ``"FILE.pt"``; or a table as a grid file has it, ``{"kind": "module", "path": "mine:embed", "size": 224}``.
         overrides: ``path=value`` settings for every variant, the value in TOML's notation or a bare word.
         allow_code: whether user code that the grid names may be run.
 
@@ -245,7 +246,7 @@ def plan(
     if num_variants > MAX_VARIANTS:
         raise UserError(f"{grid.source}: {num_variants:,} variants; valid: at most {MAX_VARIANTS:,}")
     is_file = Path(grid.source).suffix == ".toml"
-    code = UserCode(grid.folder if is_file else None, is_allowed=allow_code)
+    code = UserCode(grid.folder if is_file else Path.cwd(), is_allowed=allow_code)
     shared = Shared(chosen, list_budget_layers(grid, budget), options, KnownFolders(), code)
     blocks = list_blocks(grid, datasets, bases)
     variants = [variant for block in blocks for variant in _resolve_block(grid, block, shared)]

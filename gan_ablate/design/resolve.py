@@ -20,15 +20,15 @@ from gan_ablate.design.datasets import (
 from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
 from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
-from gan_ablate.design.user_code import UserCode
+from gan_ablate.design.user_code import UserCode, read_features
 from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.design.datasets import FeatureKind
     from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.run_fields import Features
     from gan_ablate.design.settings import Block
 
 
@@ -68,11 +68,12 @@ def list_budget_layers(grid: Grid, name: BudgetName) -> list[Layer]:
     return [(f"{grid.source}, [budget.{name}]", {"scoring": scoring})]
 
 
-def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
+def list_options(features: str | Mapping[str, Any] | None, overrides: Sequence[str]) -> list[Layer]:
     """List the settings that options make in every variant."""
     options: list[Layer] = []
     if features is not None:
-        options.append((option("features", features), {"scoring": {"features": features}}))
+        given = read_features(features) if isinstance(features, str) else dict(features)
+        options.append((option("features", features), {"scoring": {"features": given}}))
     options += [(option("overrides", shorten(override)), parse_override(override)) for override in overrides]
     if any({"seed", "steps"} & change.keys() for _, change in options):
         raise UserError(
@@ -101,7 +102,7 @@ def reference_notes(configs: Iterable[AnyConfig], folders: KnownFolders) -> list
     return [note for dataset, features in scored if (note := describe_reference(dataset, features, folders))]
 
 
-def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolders) -> str:
+def describe_reference(dataset: str, features: Features, folders: KnownFolders) -> str:
     """Say that a folder holds out few images for an extractor; empty where there are enough.
 
     FID compares covariances. With no more images than features a covariance is singular; with few more FID is biased.
@@ -118,11 +119,14 @@ def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolder
         return ""
     folder = Path(folders.paths[dataset])
     num = len(list_images(folder))
-    num_held_out, num_features, needed = num // HELD_OUT_SHARE, NUM_FEATURES[features], MIN_SAMPLES[features]
+    num_held_out = num // HELD_OUT_SHARE
     counted = f"{PREFIX}{folder}: {num:,} images, of which {num_held_out:,} are held out to compare with"
     if num_held_out < MIN_REFERENCE:
         advice = f'valid: at least {MIN_REFERENCE * HELD_OUT_SHARE} images, or scoring.features = "none"'
         raise UserError(f"{counted}; scores need {MIN_REFERENCE}; {advice}")
+    if not isinstance(features, str):
+        return ""  # how many features there are is known when it is loaded
+    num_features, needed = NUM_FEATURES[features], MIN_SAMPLES[features]
     if num_held_out >= needed:
         return ""
     what = "are too few" if num_held_out <= num_features else "are few"
@@ -224,7 +228,11 @@ def resolve_run(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    data = (code or UserCode()).complete(data, source)
+    code = code or UserCode()
+    data = code.complete(data, source)
+    if isinstance(data["scoring"], dict):
+        features = code.complete_extractor(data["scoring"].get("features"), source)
+        data["scoring"] = {**data["scoring"], "features": features}
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 

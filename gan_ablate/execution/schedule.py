@@ -221,8 +221,8 @@ def _scoring_sec(config: RunConfig, speed: Speed) -> float:
     has_norm = config.generator.kind == "module" or config.generator.norm != "none"
     num_final = scoring.num_samples * (2 if has_norm else 1)
     num_images = num_final + scoring.curve_points * scoring.curve_samples
-    is_inception = scoring.features == "inception"
-    extractor_ms = _INCEPTION_MS_PER_IMAGE * speed.slowness if is_inception else speed.classifier_ms
+    is_small = scoring.features in ("digits", "fashion")  # a user's extractor counts as Inception
+    extractor_ms = speed.classifier_ms if is_small else _INCEPTION_MS_PER_IMAGE * speed.slowness
     fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
     return num_images * (speed.sample_sec(config) + extractor_ms / 1e3) + fixed_sec * speed.slowness
 

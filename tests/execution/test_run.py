@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_ablate.design.datasets import folder_identity
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import Progress, RunContext
@@ -20,6 +21,7 @@ from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.models import build_generator
 from gan_ablate.training.runtime import find_device
+from gan_ablate.training.user_code import allow_code
 from tests.configs import make_config
 from tests.features import warm
 
@@ -231,3 +233,34 @@ def test_a_conditional_generator_draws_the_class_asked_for(context: RunContext, 
     execute(plain, context, ignore)
     with pytest.raises(UserError, match=f"--label 3: run {plain.run_id} is not conditional"):
         draw_samples(store, plain.run_id, 4, 0, tmp_path / "sheet.png", 3)
+
+
+def test_a_users_extractor_scores_a_run_and_needs_two_images_a_feature(tmp_path: Path) -> None:
+    (tmp_path / "run_eyes.py").write_text(
+        "from torch.nn import functional\n"
+        "def embed(images, side=4):\n"
+        "    return functional.adaptive_avg_pool2d(images, side).flatten(1)\n"
+    )
+    code = UserCode(tmp_path, is_allowed=True)
+    allow_code(code.paths)
+
+    def extractor(**settings: object) -> dict[str, object]:
+        given = {"kind": "module", "path": "run_eyes:embed", **settings}
+        return code.complete_extractor(given, "test")  # type: ignore[no-any-return]
+
+    counts = {"num_samples": 200, "curve_samples": 100, "curve_points": 1}
+    config = make_config("mlp", scoring={"features": extractor(), **counts})
+    context = RunContext(out=str(tmp_path / "out"), data_dir="data", folders=code.paths)
+    assert check(config, context) is None
+    record = execute(config, context, ignore)
+    assert record.status == "completed"
+    assert record.scoring is not None
+    assert record.scoring.extractor == "run_eyes:embed"
+    assert len(record.scoring.extractor_sha256) == 64
+    wide = make_config("mlp", scoring={"features": extractor(side=10), **counts})
+    assert str(check(wide, context)) == (
+        "scoring.curve_samples = 100: too few for the 100 features of run_eyes:embed; "
+        "valid: at least 200, 2 for each feature; FID compares covariances, which need more images than features"
+    )
+    broken = make_config("mlp", scoring={"features": extractor(side=0), **counts})
+    assert "run_eyes:embed" in str(check(broken, context))

@@ -209,7 +209,8 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
 def needs_nothing(config: AnyConfig, device: str) -> bool:
     """Whether a run needs only the package and a CPU: then no check can fail."""
     is_plain = isinstance(config, ExternalConfig) or (config.precision == "fp32" and not config.user_parts)
-    return is_plain and device == "cpu" and config.dataset == "mnist-10k" and config.scoring.features != "inception"
+    is_shipped = config.scoring.features in ("digits", "fashion", "none")
+    return is_plain and device == "cpu" and config.dataset == "mnist-10k" and is_shipped
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
