@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.records import Record
     from gan_ablate.execution.store import Store
     from gan_ablate.scoring.scorer import Scorer
     from gan_ablate.training.trainer import Measurement, StepTimer
@@ -203,6 +204,29 @@ def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
     write_atomically(to, content.getvalue())
 
 
+def load_generator(record: Record, config: RunConfig, weights: Path) -> nn.Module:
+    """Load a generator that a run has kept.
+
+    Args:
+        record: of the run.
+        config: of the run.
+        weights: the file in the run's folder.
+
+    Raises:
+        UserError: if the file cannot be read, or is not the one that the run wrote.
+    """
+    generator = build_generator(config)
+    try:
+        content = weights.read_bytes()
+        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it does not match its record's checksum")
+        generator.load_state_dict(load(content))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
+        reason = str(broken).partition("\n")[0]
+        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
+    return generator
+
+
 def draw_samples(
     store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
 ) -> None:
@@ -237,15 +261,7 @@ def draw_samples(
         if not config.ema_decay:
             raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")
         weights = weights.with_name(AVERAGE_FILE)
-    generator = build_generator(config)
-    try:
-        content = weights.read_bytes()
-        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
-            raise ValueError("it does not match its record's checksum")
-        generator.load_state_dict(load(content))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
-        reason = str(broken).partition("\n")[0]
-        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
+    generator = load_generator(record, config, weights)
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
     latents = sample_latents(config, num, stream)
     if config.num_classes:

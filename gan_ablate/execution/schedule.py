@@ -13,17 +13,20 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.run_fields import Scoring
 from gan_ablate.design.settings import order_block
+from gan_ablate.design.validation import validate
+from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import measure_steps
-from gan_ablate.execution.store import summarise_runs
+from gan_ablate.execution.store import GENERATOR_FILE, summarise_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan, Variant
     from gan_ablate.execution.store import Store
@@ -172,6 +175,46 @@ def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Var
     runs = {variant.run_id(seed): (variant, seed) for plan in plans for variant, seed in plan.seeded_variants}
     known = summarise_runs(store, runs)
     return {run_id: run for run_id, run in runs.items() if run_id not in known or known[run_id].status == "failed"}
+
+
+def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
+    """Find finished runs that differ from missing ones in their scoring alone, and whose generators are kept.
+
+    Args:
+        plans: of the missing runs.
+        store: the results folder.
+
+    Returns:
+        Run id of a missing run → the folder of such a run.
+    """
+    wanted: dict[str, tuple[str, Scoring]] = {}
+    for run_id, (variant, seed) in find_missing_ids(plans, store).items():
+        if isinstance(variant.config, RunConfig):
+            wanted[_training_key(variant.config, seed)] = run_id, variant.config.scoring
+    found: dict[str, list[tuple[bool, Path]]] = {}
+    for path in sorted((store.root / "runs").glob("[!.]*/config.json")) if wanted else ():
+        with suppress(OSError, ValueError, UserError):  # a script's run, an earlier version's or a damaged file
+            config = validate(RunConfig, json.loads(path.read_text("utf-8")), str(path))
+            key = _training_key(config, config.seed)
+            if key in wanted and config.run_id == path.parent.name:
+                run_id, scoring = wanted[key]
+                has_other_curves = config.scoring != scoring.model_copy(
+                    update={"num_samples": config.scoring.num_samples}
+                )
+                found.setdefault(run_id, []).append((has_other_curves, path.parent))
+    known = summarise_runs(store, (path.name for places in found.values() for _, path in places))
+    is_kept = {
+        run_id: run.status == "diverged" or (store.run_dir(run_id) / GENERATOR_FILE).is_file()
+        for run_id, run in known.items()
+        if run.status != "failed"
+    }
+    kept = {run_id: [place for place in places if is_kept.get(place[1].name)] for run_id, places in found.items()}
+    return {run_id: str(min(places)[1].absolute()) for run_id, places in kept.items() if places}
+
+
+def _training_key(config: RunConfig, seed: int) -> str:
+    """Return a hash of all that a training depends on."""
+    return config.model_copy(update={"scoring": Scoring(features="none")}).run_id_of(seed)
 
 
 def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:
