@@ -24,6 +24,8 @@ from gan_ablate.execution.progress import open_console
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    import pandas as pd
+
     from gan_ablate.scoring.image_scores import FewImageScores, ImageScores
 
 SCORE_TITLES = {
@@ -112,6 +114,9 @@ def score(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
     inception_weights: Annotated[Path | None, typer.Option(help="As for run.")] = None,
     device: Annotated[str, typer.Option(help="As for run.")] = "cpu",
+    statistics: Annotated[
+        Path | None, typer.Option(help="An .npz file with mu and sigma to compare with instead: FID alone.")
+    ] = None,
     to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
     out: Annotated[
         Path | None,
@@ -124,10 +129,14 @@ def score(
     from gan_ablate.scoring.image_scores import SetScorer
 
     Compute(device=device, inception_weights=inception_weights)  # refuses wrong options before PyTorch is loaded
+    chosen = choose_features(features, features_size, inception_weights)
+    if statistics is not None:
+        _score_against(images, statistics, chosen, inception_weights, device, to, allow_code=allow_code)
+        return
     scorer = SetScorer(
         dataset,
         data_dir=data_dir,
-        features=choose_features(features, features_size, inception_weights),
+        features=chosen,
         inception_weights=inception_weights,
         device=device,
         out=out,
@@ -147,15 +156,57 @@ def score(
         of_real = {"set": f"real images, {size}×{size}", "image_size": size, "num_images": scores.floor.num_samples}
         floors.setdefault(size, {**of_real, **scores.floor.as_row()})
     frame = pd.DataFrame([*rows, *floors.values()])
-    try:
-        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
-    except OSError as refused:
-        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
+    _write(frame, to)
     console = open_console()
     console.print(_lay_out(frame.to_dict("records")))
     for line in _describe(scorer.notes, images, scored):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     console.print(f"All scores: {to}", soft_wrap=True)
+
+
+def _score_against(
+    images: Sequence[Path],
+    statistics: Path,
+    features: str | dict[str, Any] | None,
+    inception_weights: Path | None,
+    device: str,
+    to: Path,
+    *,
+    allow_code: bool,
+) -> None:
+    """Score sets by their FID to saved statistics."""
+    import pandas as pd
+
+    from gan_ablate.scoring.image_scores import score_against_statistics
+
+    extractor = "inception" if features is None else features
+    where: dict[str, Any] = {"inception_weights": inception_weights, "device": device, "allow_code": allow_code}
+    scored = [score_against_statistics(path, statistics, extractor, **where) for path in images]
+    rows = [
+        {"set": _printable(path), "num_samples": scores.num_samples, "fid": scores.fid}
+        for path, scores in zip(images, scored, strict=True)
+    ]
+    _write(pd.DataFrame(rows), to)
+    console, table = open_console(), Table("set", "images", "FID")
+    for row in rows:
+        table.add_row(str(row["set"]), f"{row['num_samples']:,}", f"{row['fid']:.4g}")
+    console.print(table)
+    lines = [
+        f"{_printable(path)}: {note}" for path, scores in zip(images, scored, strict=True) for note in scores.notes
+    ]
+    lines.append(f"FID alone: {statistics} has a mean and a covariance, and no images.")
+    lines.append(
+        f"It compares with FIDs whose statistics were made in the same way as with {scored[0].extractor} here."
+    )
+    for line in (*lines, f"All scores: {to}"):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _write(frame: pd.DataFrame, to: Path) -> None:
+    try:
+        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
+    except OSError as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
 
 
 def _printable(path: Path) -> str:

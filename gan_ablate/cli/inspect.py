@@ -12,7 +12,9 @@ from gan_ablate.design.datasets import (
     DATASET_FILES,
     DATASETS,
     EXTRACTORS,
+    NUM_CLASSES,
     NUM_FEATURES,
+    NUM_HELD_OUT,
     NUM_TRAINING_IMAGES,
     PREFIX,
     default_features,
@@ -232,9 +234,9 @@ def _show_dataset(console: Console, name: str) -> None:
     else:
         size, place = DATASET_FILES[name]
         facts = [
-            ("images", f"{NUM_TRAINING_IMAGES[name]:,} to train, 10,000 held out to compare with"),
+            ("images", f"{NUM_TRAINING_IMAGES[name]:,} to train, {NUM_HELD_OUT[name]:,} held out to compare with"),
             ("size", f"{size}; resized to the preset's image_size"),
-            ("classes", "10"),
+            ("classes", str(NUM_CLASSES[name])),
             ("files", place),
         ]
     print_entries(console, [*facts, ("extractor", extractor)])

@@ -165,7 +165,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         ],
         datasets: Annotated[
             list[str] | None,
-            _what("NAME", "mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH; twice: a block each.", "--dataset"),
+            _what("NAME", "A data set of gan-ablate list datasets, or folder:PATH; twice: a block each.", "--dataset"),
         ] = None,
         bases: Annotated[
             list[str] | None, _what("PRESET", "Another base preset than the grid's; twice: a block each.", "--base")

@@ -24,16 +24,28 @@ DATASETS: dict[str, str] = {
     "mnist": "60,000 MNIST digits, through torchvision",
     "fashion-mnist": "60,000 grey pictures of garments, through torchvision",
     "cifar10": "50,000 colour pictures of ten kinds of things, through torchvision",
+    "torchvision:KMNIST": "60,000 grey cursive Japanese characters of ten kinds, through torchvision",
+    "torchvision:SVHN": "73,257 colour pictures of house numbers' digits, through torchvision",
+    "torchvision:CIFAR100": "50,000 colour pictures of a hundred kinds of things, through torchvision",
     "folder:PATH": "every image below PATH, resized and centre-cropped, in colour",
 }
 
-NUM_TRAINING_IMAGES = {"mnist-10k": 10_000, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
+NUM_TRAINING_IMAGES = {
+    "mnist-10k": 10_000, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "torchvision:KMNIST": 60_000,
+    "torchvision:SVHN": 73_257, "torchvision:CIFAR100": 50_000,
+}  # fmt: skip
+NUM_HELD_OUT = {**dict.fromkeys(NUM_TRAINING_IMAGES, 10_000), "torchvision:SVHN": 26_032}
+NUM_CLASSES = {**dict.fromkeys(NUM_TRAINING_IMAGES, 10), "torchvision:CIFAR100": 100}
+_GREY = ("mnist-10k", "mnist", "fashion-mnist", "torchvision:KMNIST")
 
 DATASET_FILES = {
     "mnist-10k": ("28×28, grey", "in the package"),
     "mnist": ("28×28, grey", "under --data-dir, or downloaded there by torchvision, 12 MB"),
     "fashion-mnist": ("28×28, grey", "under --data-dir, or downloaded there by torchvision, 31 MB"),
     "cifar10": ("32×32, colour", "under --data-dir, or downloaded there by torchvision, 170 MB"),
+    "torchvision:KMNIST": ("28×28, grey", "under --data-dir, or downloaded there by torchvision, 21 MB"),
+    "torchvision:SVHN": ("32×32, colour", "under --data-dir, or downloaded there by torchvision, 246 MB"),
+    "torchvision:CIFAR100": ("32×32, colour", "under --data-dir, or downloaded there by torchvision, 169 MB"),
 }
 """Data set → its images, and where they lie."""
 
@@ -61,13 +73,13 @@ MIN_REFERENCE = 6
 
 
 def default_features(dataset: str) -> FeatureKind:
-    """Return the shipped extractor that suits a data set; ``none`` for colour images."""
+    """Return the shipped classifier that suits a data set; ``none`` where there is none."""
     return _FEATURES.get(dataset, "none")
 
 
 def count_channels(dataset: str) -> int:
     """Return the colour channels of a data set's images: 1 or 3."""
-    return 1 if default_features(dataset) != "none" else 3
+    return 1 if dataset in _GREY else 3
 
 
 HELD_OUT_SHARE = 6
@@ -275,7 +287,7 @@ class KnownFolders:
             UserError: if it is a folder without classes.
         """
         if dataset not in self.images:
-            return 10  # all that are known by name have ten
+            return NUM_CLASSES[dataset]
         if dataset not in self._num_classes:
             folder = Path(self.paths[dataset])
             names = list_classes(folder, self.images[dataset])

@@ -86,7 +86,8 @@ def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
     """Say which data sets' runs will not be scored, and which options would change that."""
     unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
     return [
-        f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
+        f"{dataset}: these runs will not be scored: no classifier of it is shipped; valid: an extractor of yours with "
+        f"--features MODULE:NAME, or Inception's weights with --features inception "
         f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
         for dataset in unscored
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import numpy as np
 import torch
 
 from gan_ablate.atomic_io import user_cache
@@ -26,6 +27,7 @@ from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
+from gan_ablate.scoring.metrics import frechet_distance_to
 from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.training.data import ImageDataset, load_dataset
@@ -137,7 +139,7 @@ class SetScorer:
                 f"{option('features', 'inception')} (downloads 95 MB), {option('inception_weights', 'PATH')} or "
                 f"{option('features', 'MODULE:NAME')}, an extractor of yours"
             )
-            what = f"{option('dataset', shorten(dataset))}: colour images have no classifier of their own"
+            what = f"{option('dataset', shorten(dataset))}: no classifier of it is shipped"
             raise UserError(f"{what}; valid: {advice}")
         few = describe_reference(dataset, kind, folders)
         self.notes = (*folders.notes, *([few] if few else []))
@@ -227,6 +229,81 @@ MIN_FOR_KID = 200
 """Fewest images that are scored. KID is unbiased for any number, but its interval is a normal one."""
 
 
+class StatisticsScores(Model):
+    """The FID of a set of images to the mean and covariance of somebody's features.
+
+    Attributes:
+        fid: Fréchet distance.
+        num_samples: how many images were scored: all.
+        extractor: the extractor's name.
+        notes: what was made of the images before they were scored.
+    """
+
+    fid: float
+    num_samples: int
+    extractor: str
+    notes: tuple[str, ...]
+
+
+def score_against_statistics(
+    images: Images,
+    statistics: str | Path,
+    features: str | Mapping[str, Any] = "inception",
+    *,
+    inception_weights: str | Path | None = None,
+    device: str = "cpu",
+    allow_code: bool = False,
+) -> StatisticsScores:
+    """Score images by their FID to saved statistics, as papers publish them.
+
+    Whether the statistics are of the same extractor and preprocessing, no file says; only D is checked.
+
+    Args:
+        images: as for ``score_images``; grey images become colour, but for the grey classifiers.
+        statistics: an ``.npz`` file with ``mu``, (D,), and ``sigma``, (D, D).
+        features: the extractor that the statistics are of, as for ``score_images``.
+        inception_weights: a copy of Inception's weights.
+        device: ``cpu``, ``cuda``…, which extracts features.
+        allow_code: whether an extractor of yours may be run.
+
+    Raises:
+        UserError: if a file cannot be read, there are too few images, or the numbers of features differ.
+    """
+    mean, covariance = _read_statistics(Path(statistics))
+    kind = _choose(features, None, allow_code=allow_code)
+    if kind == "none":
+        raise UserError(f"{option('features', 'none')}: valid: the extractor that {statistics} is of")
+    found = read_set(images, num_channels=1 if kind in ("digits", "fashion") else 3)
+    weights = None if inception_weights is None else Path(inception_weights)
+    extractor = build_extractor(kind, find_device(device), weights, found.images)
+    if extractor.num_features != len(mean):
+        has = f"{len(mean):,} features, and {extractor.name} has {extractor.num_features:,}"
+        raise UserError(f"{statistics}: statistics of {has}; valid: the extractor that they are of")
+    least = MIN_SAMPLES[kind] if isinstance(kind, str) else IMAGES_PER_FEATURE * extractor.num_features
+    if len(found.images) < least:
+        raise UserError(f"{found.source}: {len(found.images):,} images; valid: at least {least:,}, which FID needs")
+    fid = frechet_distance_to(mean, covariance, extractor(found.images).vectors)
+    return StatisticsScores(fid=fid, num_samples=len(found.images), extractor=extractor.name, notes=found.notes)
+
+
+def _read_statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """Read mu and sigma from an ``.npz`` file, in float64."""
+    advice = "valid: an .npz file with mu, (D,), and sigma, (D, D)"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            mean, covariance = (np.asarray(stored[name], np.float64) for name in ("mu", "sigma"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {advice}") from None
+    except Exception as broken:  # whatever NumPy raises on a foreign file
+        reason = str(broken).strip().partition("\n")[0][:200]
+        raise UserError(f"{path}: cannot be read ({reason}); {advice}") from None
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise UserError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}; {advice}")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path}: mu or sigma is not finite; {advice}")
+    return torch.from_numpy(mean), torch.from_numpy(covariance)
+
+
 def _describe(found: ImageSet, data: ImageDataset, scorer: Scorer) -> tuple[str, ...]:
     """Return what is odd about a set.
 
@@ -241,8 +318,13 @@ def _describe(found: ImageSet, data: ImageDataset, scorer: Scorer) -> tuple[str,
     return (*found.notes, *(note for note in odd if note))
 
 
-def _choose(features: str | Mapping[str, Any] | None, dataset: str, *, allow_code: bool) -> Features:
+def _choose(features: str | Mapping[str, Any] | None, dataset: str | None, *, allow_code: bool) -> Features:
     """Choose an extractor, and allow this process to run it if it is a user's.
+
+    Args:
+        features: as for ``score_images``.
+        dataset: which it is to suit, if any.
+        allow_code: whether a user's may be run.
 
     Raises:
         UserError: if there is none of that name or in that place, or a user's code is not allowed.
@@ -250,9 +332,10 @@ def _choose(features: str | Mapping[str, Any] | None, dataset: str, *, allow_cod
     source = option("features")
     code = UserCode(Path.cwd(), is_allowed=allow_code)
     given = read_features(features) if isinstance(features, str) else None if features is None else dict(features)
-    data = {"features": default_features(dataset) if given is None else code.complete_extractor(given, source)}
+    default = "none" if dataset is None else default_features(dataset)
+    data = {"features": default if given is None else code.complete_extractor(given, source)}
     kind = validate(Scoring, data, source).features
-    if kind in ("digits", "fashion") and kind != default_features(dataset):
+    if dataset is not None and kind in ("digits", "fashion") and kind != default:
         raise UserError(f"{option('features', kind)}: it cannot judge {dataset}; valid: inception, or one of yours")
     run_code(code.paths)
     return kind
@@ -290,7 +373,7 @@ def score_images(
         dataset: by name, or ``folder:PATH``.
         num_samples: score so many of the images, by default all: FIDs compare where their numbers are the same.
         data_dir: where torchvision's data sets lie or are downloaded to.
-        features: the extractor instead of the data set's own classifier; colour images have none. ``"inception"``, or
+        features: the extractor instead of the data set's own classifier, which not all have. ``"inception"``, or
             yours as ``"MODULE:NAME"`` or ``"FILE.pt"``, or as a grid file has it:
             ``{"kind": "module", "path": "mine:embed", "size": 224}``.
         inception_weights: a copy of Inception's weights (implies ``features="inception"``).

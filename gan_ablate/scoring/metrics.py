@@ -44,6 +44,15 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     return 0.0 if abs(distance) <= _ROUNDING * variance else distance
 
 
+def frechet_distance_to(mean: Tensor, covariance: Tensor, fake: Tensor) -> float:
+    """FID of feature vectors, (N, D), and a Gaussian of mean (D,) and covariance (D, D) in float64."""
+    fake = fake.double()
+    # The eigenvalues of a product of covariances are real and not negative, but for rounding.
+    roots = torch.linalg.eigvals(covariance @ fake.T.cov()).sqrt().real.sum()
+    traces = covariance.trace() + fake.var(0).sum()
+    return float((mean - fake.mean(0)).square().sum() + traces - 2 * roots)
+
+
 def frechet_sampling_error(real: Tensor, fake: Tensor) -> float | None:
     """Standard error of log FID from the choice of the generated images, the generator and the real images given.
 

@@ -103,7 +103,15 @@ def _folder(cache: Path, key: str) -> Path:
     return cache / "images" / hashlib.sha256(f"{LAYOUT}/{key}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-_TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
+_TORCHVISION = {
+    "mnist": ("MNIST", "MNIST/**/*"),
+    "fashion-mnist": ("FashionMNIST", "FashionMNIST/**/*"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py/**/*"),
+    "torchvision:KMNIST": ("KMNIST", "KMNIST/**/*"),
+    "torchvision:SVHN": ("SVHN", "*_32x32.mat"),
+    "torchvision:CIFAR100": ("CIFAR100", "cifar-100-python/**/*"),
+}
+"""Data set → its class in ``torchvision.datasets``, and a pattern of its files."""
 
 _FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out, in an order by content"
 
@@ -188,14 +196,14 @@ def load_dataset(
     files: str | None = None
     if folder is not None:
         files = "named and ordered by their content"
-    elif name in _TORCHVISION_FOLDERS:
+    elif name in _TORCHVISION:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
         arrays = _decode(name, image_size, data_dir, folder)
     else:
         key = f"{name}, {image_size}, {files}"
         arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
-    origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION_FOLDERS, "torchvision")}
+    origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(
         name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, _FOLDER_ORIGIN)
@@ -208,7 +216,7 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
     match name:
         case "mnist-10k":
             (images, labels), (reference, _) = (_embedded_digits(part) for part in ("train", "test"))
-        case "mnist" | "fashion-mnist" | "cifar10":
+        case _ if name in _TORCHVISION:
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
         case _ if folder is not None:
             whole, classes = _read_folder(folder, image_size)
@@ -228,8 +236,8 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
 
 def _describe_files(name: str, data_dir: Path) -> str | None:
     """Name a data set's files with sizes and times, as a cache of others is not theirs; None before they exist."""
-    root = data_dir / _TORCHVISION_FOLDERS[name]
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    _, pattern = _TORCHVISION[name]
+    files = sorted(path for path in data_dir.glob(pattern) if path.is_file())
     return "; ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files) or None
 
 
@@ -261,13 +269,14 @@ def _embedded_digits(part: str) -> tuple[Tensor, Tensor]:
 def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     from torchvision import datasets
 
-    kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
+    kind = getattr(datasets, _TORCHVISION[name][0])
+    part = {"train": train} if name != "torchvision:SVHN" else {"split": "train" if train else "test"}
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # torchvision says there which mirrors it tried
             try:
-                dataset = kinds[name](data_dir, train=train, download=False)
+                dataset = kind(data_dir, **part, download=False)
             except RuntimeError:  # torchvision's word for "not there"
-                dataset = kinds[name](data_dir, train=train, download=True)
+                dataset = kind(data_dir, **part, download=True)
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError, IndexError, struct.error) as failure:
         is_absent = isinstance(failure, OSError) or "not found" in str(failure)
         reason = str(failure).partition("\n")[0] if is_absent else "a file of it is empty, cut short or of another kind"
@@ -277,8 +286,11 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
             f"({reason}); "
             f"name the folder that holds it with {option('data_dir')}, or use the embedded mnist-10k"
         ) from None
-    images, labels = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
-    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1), labels
+    images = torch.as_tensor(dataset.data)
+    labels = torch.as_tensor(dataset.labels if name == "torchvision:SVHN" else dataset.targets).long()
+    if images.ndim == 3:
+        return images.unsqueeze(1), labels
+    return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous(), labels
 
 
 def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:

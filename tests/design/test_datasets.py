@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.design.datasets import KnownFolders, folder_identity, list_classes, list_images, scan_folder
+from gan_ablate.design.datasets import (
+    KnownFolders,
+    count_channels,
+    folder_identity,
+    list_classes,
+    list_images,
+    scan_folder,
+)
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
+from gan_ablate.design.resolve import plan_run
 from gan_ablate.errors import UserError
 
 
@@ -199,3 +207,14 @@ def test_a_link_to_a_folder_whose_name_is_no_unicode_is_refused_at_planning(tmp_
 
     with pytest.raises(UserError, match=r"/link: its path '.*ph\\udce9' has a name that is no UTF-8.*renamed"):
         KnownFolders().name(f"folder:{tmp_path}/link", "--dataset")
+
+
+def test_torchvisions_data_sets_have_their_channels_and_classes() -> None:
+    (kmnist,) = plan(load_grid("conditional"), dataset="torchvision:KMNIST", budget="smoke").notes
+    assert "torchvision:KMNIST: these runs will not be scored: no classifier of it is shipped" in kmnist
+    planned = plan(load_grid("conditional"), dataset="torchvision:CIFAR100", budget="smoke")
+    assert {variant.trained.num_classes for variant in planned.variants} == {None, 100}
+    assert (count_channels("torchvision:KMNIST"), count_channels("torchvision:SVHN")) == (1, 3)
+    assert plan_run("mlp", dataset="torchvision:SVHN", epochs=1).config.steps == 73_257 // 64
+    with pytest.raises(UserError, match="valid: .*torchvision:KMNIST"):
+        plan(load_grid("beta1"), dataset="torchvision:QMNIST")

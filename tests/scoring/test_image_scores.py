@@ -247,7 +247,7 @@ def embed(images):
 
 
 def test_data_without_an_extractor_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dataset='cifar10': colour images have no classifier of their own"):
+    with pytest.raises(UserError, match="dataset='cifar10': no classifier of it is shipped"):
         score_images(GREY, "cifar10", out=tmp_path)
     with pytest.raises(UserError, match="dataset='mnst': did you mean mnist"):
         score_images(GREY, "mnst", out=tmp_path)

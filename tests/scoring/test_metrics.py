@@ -23,6 +23,7 @@ from gan_ablate.scoring.metrics import (
     build_manifold,
     classifier_score,
     frechet_distance,
+    frechet_distance_to,
     frechet_sampling_error,
     kernel_distance,
     kernel_distance_of_few,
@@ -306,3 +307,10 @@ def test_the_interval_of_kid_of_few_covers_in_95_of_100_samples() -> None:
     found = [kernel_distance_of_few(real, torch.randn(200, 8, generator=stream) + 0.2) for _ in range(400)]
     truth = sum(one.kid for one in found) / len(found)
     assert 0.92 < sum(one.low <= truth <= one.high for one in found) / len(found) < 0.98
+
+
+def test_fid_to_statistics_is_fid_to_the_vectors_that_they_are_of() -> None:
+    stream = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(300, 8, generator=stream) @ torch.rand(8, 8, generator=stream) for _ in range(2))
+    found = frechet_distance_to(real.double().mean(0), real.double().T.cov(), fake)
+    assert found == pytest.approx(frechet_distance(real, fake), rel=1e-9)

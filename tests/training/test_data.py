@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from gan_ablate.atomic_io import read_asset
-from gan_ablate.design.datasets import folder_identity
+from gan_ablate.design.datasets import count_channels, folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
@@ -340,3 +340,40 @@ def test_resizing_gives_whole_pixels_near_pillows(tmp_path: Path) -> None:
     ours = resize(torch.from_numpy(image).view(1, 1, 32, 32), 28)[0, 0].numpy()
     pillows = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - pillows.astype(int)).max() <= 1
+
+
+def pretend(name: str, shape: tuple[int, ...]) -> type:
+    """A class of torchvision's, with as many images as classes asked for, in its own layout."""
+
+    class Pretended:
+        def __init__(self, root: Path, train: bool = True, split: str = "", download: bool = False) -> None:
+            assert root.is_dir()
+            assert not download
+            assert bool(split) is (name == "SVHN")
+            is_training = split == "train" if split else train
+            self.data = np.full(shape, 7 if is_training else 9, np.uint8)
+            setattr(self, "labels" if name == "SVHN" else "targets", np.arange(shape[0]) % 10)
+
+    return Pretended
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "shape"),
+    [
+        ("KMNIST", (20, 28, 28), (20, 1, 28, 28)),
+        ("SVHN", (20, 3, 32, 32), (20, 3, 28, 28)),
+        ("CIFAR100", (20, 32, 32, 3), (20, 3, 28, 28)),
+    ],
+)
+def test_torchvisions_data_sets_are_read_in_their_layouts(
+    name: str, stored: tuple[int, ...], shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, name, pretend(name, stored))
+    found = load_dataset(f"torchvision:{name}", 28, tmp_path)
+    assert found.images.shape == shape
+    assert found.images.unique().tolist() == [7]
+    assert found.reference.unique().tolist() == [9]
+    assert found.labels is not None
+    assert (found.labels == torch.arange(20) % 10).all()
+    assert (found.origin, shape[1]) == ("torchvision", count_channels(f"torchvision:{name}"))
+    assert found.reference.shape[-1] == stored[2]
