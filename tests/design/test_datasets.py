@@ -216,5 +216,5 @@ def test_torchvisions_data_sets_have_their_channels_and_classes() -> None:
     assert {variant.trained.num_classes for variant in planned.variants} == {None, 100}
     assert (count_channels("torchvision:KMNIST"), count_channels("torchvision:SVHN")) == (1, 3)
     assert plan_run("mlp", dataset="torchvision:SVHN", epochs=1).config.steps == 73_257 // 64
-    with pytest.raises(UserError, match="valid: .*torchvision:KMNIST"):
+    with pytest.raises(UserError, match=r"valid: .*torchvision:KMNIST"):
         plan(load_grid("beta1"), dataset="torchvision:QMNIST")
