@@ -9,6 +9,7 @@ from gan_ablate.cli.options import describe_budgets, print_entries, print_text, 
 from gan_ablate.design.claims import describe_expectation
 from gan_ablate.design.config import find_fields, list_fields, list_layers
 from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
     DATASET_FILES,
     DATASETS,
     EXTRACTORS,
@@ -225,7 +226,13 @@ def _show_dataset(console: Console, name: str) -> None:
             f"none of its own; --features inception compares {NUM_FEATURES['inception']:,} features of Inception, "
             "whose weights (95 MB) are downloaded or given by --inception-weights"
         )
-    if name.startswith(PREFIX):
+    if name.startswith(ARRAY_PREFIX):
+        facts = [
+            ("images", "five of six train, every sixth is held out to compare with"),
+            ("size", "resized to the preset's image_size; grey or colour, as they are"),
+            ("classes", "those of the labels, whole numbers from 0"),
+        ]
+    elif name.startswith(PREFIX):
         facts = [
             ("images", "five of six train, every sixth is held out to compare with"),
             ("size", "the preset's image_size, colour"),

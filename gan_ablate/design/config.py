@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, default_features
+from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, default_features
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
 from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
@@ -44,7 +44,7 @@ def check_dataset(dataset: str) -> None:
     Raises:
         PydanticCustomError: naming the known data sets.
     """
-    if dataset not in DATASETS and not dataset.startswith(PREFIX):
+    if dataset not in DATASETS and not dataset.startswith((PREFIX, ARRAY_PREFIX)):
         raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
 
 

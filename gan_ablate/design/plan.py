@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from gan_ablate.design.claims import label_levels
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.datasets import PREFIX, KnownFolders
+from gan_ablate.design.datasets import ARRAY_PREFIX, PREFIX, KnownFolders
 from gan_ablate.design.external import AnyConfig, ExternalConfig
 from gan_ablate.design.grid import (
     DEFAULT_BUDGETS,
@@ -125,7 +125,7 @@ class Plan(Model):
     def name(self) -> str:
         """The name of its file and folder among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
         words = [
-            value.removeprefix(PREFIX) if field in SELF_EXPLAINING else f"{field}-{value}"
+            value.removeprefix(PREFIX).removeprefix(ARRAY_PREFIX) if field in SELF_EXPLAINING else f"{field}-{value}"
             for field, value in self.baseline.block.items()
         ]
         return "@".join([self.grid.name, *map(file_name, words)])

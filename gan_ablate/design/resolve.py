@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
     HELD_OUT_SHARE,
     MIN_REFERENCE,
     MIN_SAMPLES,
@@ -15,7 +16,6 @@ from gan_ablate.design.datasets import (
     PREFIX,
     KnownFolders,
     default_features,
-    list_images,
 )
 from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
@@ -118,10 +118,10 @@ def describe_reference(dataset: str, features: Features, folders: KnownFolders) 
     """
     if features == "none" or dataset not in folders.paths:
         return ""
-    folder = Path(folders.paths[dataset])
-    num = len(list_images(folder))
+    num = folders.count_all_images(dataset)
     num_held_out = num // HELD_OUT_SHARE
-    counted = f"{PREFIX}{folder}: {num:,} images, of which {num_held_out:,} are held out to compare with"
+    place = f"{dataset.partition(':')[0]}:{Path(folders.paths[dataset])}"
+    counted = f"{place}: {num:,} images, of which {num_held_out:,} are held out to compare with"
     if num_held_out < MIN_REFERENCE:
         advice = f'valid: at least {MIN_REFERENCE * HELD_OUT_SHARE} images, or scoring.features = "none"'
         raise UserError(f"{counted}; scores need {MIN_REFERENCE}; {advice}")
@@ -161,7 +161,7 @@ def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownF
     Raises:
         UserError: if there is no such folder of images.
     """
-    if not (isinstance(dataset, str) and dataset.startswith(PREFIX)):
+    if not (isinstance(dataset, str) and dataset.startswith((PREFIX, ARRAY_PREFIX))):
         return dataset
     origin = find_origin(["dataset"], layers) or source
     return folders.name(

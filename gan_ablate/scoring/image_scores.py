@@ -12,6 +12,7 @@ import torch
 
 from gan_ablate.atomic_io import user_cache
 from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
     DATASETS,
     IMAGES_PER_FEATURE,
     MIN_SAMPLES,
@@ -129,7 +130,7 @@ class SetScorer:
     ) -> None:
         self._device = find_device(device)
         folders = KnownFolders()
-        if dataset.startswith(PREFIX):
+        if dataset.startswith((PREFIX, ARRAY_PREFIX)):
             dataset = folders.name(dataset, option("dataset"))
         elif dataset not in DATASETS:
             raise UserError(f"{option('dataset', shorten(dataset))}: {choices(dataset, list(DATASETS))}")

@@ -19,7 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.atomic_io import read_asset
-from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
+from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
+    HELD_OUT_SHARE,
+    PREFIX,
+    class_of,
+    list_classes,
+    list_images,
+    read_array_header,
+)
 from gan_ablate.errors import UserError, option
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.images import (
@@ -203,10 +211,11 @@ def load_dataset(
     else:
         key = f"{name}, {image_size}, {files}"
         arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
+    origin = f"array{_FOLDER_ORIGIN.removeprefix('image folder')}" if name.startswith(ARRAY_PREFIX) else _FOLDER_ORIGIN
     origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(
-        name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, _FOLDER_ORIGIN)
+        name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, origin)
     )
 
 
@@ -219,7 +228,8 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
         case _ if name in _TORCHVISION:
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
         case _ if folder is not None:
-            whole, classes = _read_folder(folder, image_size)
+            is_array = name.startswith(ARRAY_PREFIX)
+            whole, classes = _read_array(folder) if is_array else _read_folder(folder, image_size)
             held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
             images, reference = whole[~held_out], whole[held_out]
             labels = None if classes is None else classes[~held_out]
@@ -291,6 +301,30 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
     if images.ndim == 3:
         return images.unsqueeze(1), labels
     return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _read_array(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Read an array of images, (N, C, S, S) uint8, and their labels, in an order that depends on their content alone.
+
+    Every sixth one is held out, and in the file's order it might always be of the same class.
+    """
+    found = read_array_header(path)
+    if found.num_images < HELD_OUT_SHARE:
+        named = f"{option('dataset', ARRAY_PREFIX)}{path}"
+        raise UserError(f"{named}: {found.num_images} images; valid: at least {HELD_OUT_SHARE}")
+    stored = np.load(path, allow_pickle=False)
+    images = stored["images"] if path.suffix == ".npz" else stored
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    images = np.ascontiguousarray(images)
+    order = sorted(range(len(images)), key=lambda row: hashlib.sha256(images[row].data).digest())
+    labels = None
+    if found.num_classes:
+        given = stored["labels"] if path.suffix == ".npz" else np.load(found.files[-1], allow_pickle=False)
+        labels = torch.from_numpy(given.astype(np.int64)[order])
+    return torch.from_numpy(images[order]), labels
 
 
 def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:

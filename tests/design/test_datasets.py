@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gan_ablate.design.datasets import (
@@ -218,3 +220,75 @@ def test_torchvisions_data_sets_have_their_channels_and_classes() -> None:
     assert plan_run("mlp", dataset="torchvision:SVHN", epochs=1).config.steps == 73_257 // 64
     with pytest.raises(UserError, match=r"valid: .*torchvision:KMNIST"):
         plan(load_grid("beta1"), dataset="torchvision:QMNIST")
+
+
+def write_array(folder: Path, num: int = 40) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "images.npy", np.arange(num * 16, dtype=np.uint8).reshape(num, 4, 4))
+    np.save(folder / "labels.npy", np.arange(num) % 3)
+    return folder / "images.npy"
+
+
+def test_an_array_is_named_by_its_content_and_has_the_classes_of_its_labels(tmp_path: Path) -> None:
+    path, copy = write_array(tmp_path / "a"), write_array(tmp_path / "b")
+    folders = KnownFolders()
+    name = folders.name(f"array:{path}", "--dataset")
+    assert re.fullmatch(r"array:images\.npy@[0-9a-f]{8},grey", name)
+    assert folders.name(f"array:{path}", "--dataset") == name == KnownFolders().name(f"array:{copy}", "--dataset")
+    assert folders.notes == [f"array:{path}: 40 images of 3 classes, by labels.npy"]
+    assert (folders.count_images(name), folders.count_classes(name, "test"), count_channels(name)) == (34, 3, 1)
+    np.save(copy.with_name("labels.npy"), np.arange(40) % 4)
+    assert KnownFolders().name(f"array:{copy}", "--dataset") != name
+    planned = plan(load_grid("conditional"), dataset=f"array:{path}", budget="smoke")
+    assert {variant.trained.num_classes for variant in planned.variants} == {None, 3}
+    assert planned.blocks[0].name == f"conditional@{name.removeprefix('array:').replace('@', '-').replace(',', '-')}"
+    assert planned.folders == {name: str(path)}
+
+
+def test_an_npz_holds_images_and_labels(tmp_path: Path) -> None:
+    images = np.zeros((36, 3, 8, 8), np.uint8)
+    np.savez_compressed(tmp_path / "both.npz", images=images, labels=np.arange(36, dtype=np.uint8) % 5)
+    np.savez(tmp_path / "images.npz", images=images.transpose(0, 2, 3, 1))
+    folders = KnownFolders()
+    both, alone = (folders.name(f"array:{tmp_path / name}", "") for name in ("both.npz", "images.npz"))
+    assert (count_channels(both), folders.count_classes(both, "")) == (3, 5)
+    with pytest.raises(UserError, match=r"conditional = true: array:.*images\.npz has no labels; valid: labels\.npy"):
+        folders.count_classes(alone, "test")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((9, 4, 4)), r"\(9, 4, 4\) of <f8; valid: uint8, \(N, S, S\), \(N, S, S, 1 or 3\) or"),
+        (np.zeros((9, 4, 5), np.uint8), r"\(9, 4, 5\) of \|u1; valid: uint8"),
+        (np.zeros((9, 4, 4, 2), np.uint8), r"valid: uint8"),
+        (np.zeros((4, 4), np.uint8), r"valid: uint8"),
+        (np.asfortranarray(np.zeros((9, 4, 4), np.uint8)), "in Fortran order; valid: np.ascontiguousarray"),
+        (b"nothing", r"no NumPy array\); valid: an .npy of images, or an .npz with images and, for classes, labels"),
+        (b"\x93NUMPY\x01\x00", "cannot be read"),
+        (None, "No such file"),
+    ],
+)
+def test_an_array_of_no_images_is_one_line(tmp_path: Path, array: object, message: str) -> None:
+    path = tmp_path / "images.npy"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif array is not None:
+        np.save(path, array)
+    with pytest.raises(UserError, match=rf"array:.*images\.npy: .*{message}"):
+        KnownFolders().name(f"array:{path}", "--dataset")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(39), r"labels are \(39,\) of <i8; valid: \(40,\) whole numbers from 0"),
+        (np.arange(40) / 2, r"labels are \(40,\) of <f8"),
+        (np.arange(40) - 1, "labels from -1 to 38; valid: from 0 to 999"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, labels: object, message: str) -> None:
+    path = write_array(tmp_path / "a")
+    np.save(path.with_name("labels.npy"), labels)
+    with pytest.raises(UserError, match=message):
+        KnownFolders().name(f"array:{path}", "--dataset")

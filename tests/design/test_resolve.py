@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_ablate.design import datasets
 from gan_ablate.design import resolve as resolving
 from gan_ablate.design.datasets import MIN_REFERENCE, NUM_FEATURES, KnownFolders
 from gan_ablate.design.grid import load_document, load_grid, load_grids
@@ -49,7 +50,7 @@ def test_too_few_held_out_images_for_any_score_are_refused_at_planning(tmp_path:
 
 @pytest.mark.parametrize(("num", "words"), [(4_095, "are few for"), (2_048, "are too few for"), (4_096, "")])
 def test_the_smallest_reference_is_twice_the_features(num: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolving, "list_images", lambda _: [Path()] * (6 * num))
+    monkeypatch.setattr(datasets, "list_images", lambda _: [Path()] * (6 * num))
     note = resolving.describe_reference("folder:x@0", "inception", KnownFolders({"folder:x@0": "x"}))
     assert words in note
     assert bool(note) is bool(words)

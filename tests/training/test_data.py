@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from gan_ablate.atomic_io import read_asset
-from gan_ablate.design.datasets import count_channels, folder_identity
+from gan_ablate.design.datasets import KnownFolders, count_channels, folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
@@ -377,3 +377,25 @@ def test_torchvisions_data_sets_are_read_in_their_layouts(
     assert (found.labels == torch.arange(20) % 10).all()
     assert (found.origin, shape[1]) == ("torchvision", count_channels(f"torchvision:{name}"))
     assert found.reference.shape[-1] == stored[2]
+
+
+@pytest.mark.parametrize("layout", ["(N, S, S)", "(N, S, S, 3)", "(N, 3, S, S)"])
+def test_an_array_is_read_with_its_labels_in_an_order_by_content(tmp_path: Path, layout: str) -> None:
+    rng = np.random.default_rng(0)
+    channels = () if layout == "(N, S, S)" else (3,)
+    images = rng.integers(0, 256, (60, 8, 8, *channels), np.uint8)
+    images[:, 0, 0] = np.arange(60).reshape(60, *(1 for _ in channels))  # the first pixel is the label
+    stored = images.transpose(0, 3, 1, 2) if layout == "(N, 3, S, S)" else images
+    for folder, order in (("a", np.arange(60)), ("b", rng.permutation(60))):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "images.npy", np.ascontiguousarray(stored[order]))
+        np.save(tmp_path / folder / "labels.npy", order)
+    name = KnownFolders().name(f"array:{tmp_path / 'a' / 'images.npy'}", "test")
+    a, b = (load_dataset(name, 8, tmp_path, tmp_path / folder / "images.npy") for folder in ("a", "b"))
+    assert a.images.shape == (50, len(channels) * 3 or 1, 8, 8)
+    assert a.reference.shape[0] == 10
+    assert a.labels is not None
+    assert torch.equal(a.images[:, 0, 0, 0].long(), a.labels)
+    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.reference, b.reference)
+    assert a.origin == "array, every 6th image held out, in an order by content"
