@@ -13,7 +13,7 @@ from rich.table import Table
 from gan_ablate.api import LeftOutWarning
 from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
-from gan_ablate.cli.options import DATA, choose_features
+from gan_ablate.cli.options import DATA, choose_features, read_holdout
 from gan_ablate.design.grid import read_percent
 from gan_ablate.design.outcomes import percent_change
 from gan_ablate.design.validation import shorten
@@ -109,6 +109,7 @@ def score(
     ],
     dataset: Annotated[str, typer.Option(help="Whose held-out images to compare with, as for run.")] = "mnist-10k",
     data_dir: Annotated[Path, typer.Option(help="As for run.")] = DATA,
+    holdout: Annotated[str | None, typer.Option(metavar="PATH", help="As for run.")] = None,
     features: Annotated[str | None, typer.Option(metavar="NAME", help="As for run.")] = None,
     features_size: Annotated[int | None, typer.Option(help="As for run.")] = None,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
@@ -136,6 +137,7 @@ def score(
     scorer = SetScorer(
         dataset,
         data_dir=data_dir,
+        holdout=read_holdout(holdout),
         features=chosen,
         inception_weights=inception_weights,
         device=device,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gan_ablate.design.datasets import ARRAY_PREFIX, PREFIX
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, BudgetName, load_grid, load_grids
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.plan import plan as resolve_plan
@@ -167,6 +168,10 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             list[str] | None,
             _what("NAME", "A data set of gan-ablate list datasets, or folder:PATH; twice: a block each.", "--dataset"),
         ] = None,
+        holdout: Annotated[
+            str | None,
+            _what("PATH", "A folder or .npy of images to compare with, not a sixth of the data set's.", "--holdout"),
+        ] = None,
         bases: Annotated[
             list[str] | None, _what("PRESET", "Another base preset than the grid's; twice: a block each.", "--base")
         ] = None,
@@ -247,6 +252,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
                 steps=steps,
                 dataset=datasets,
                 base=bases,
+                holdout=read_holdout(holdout),
                 features=choose_features(features, features_size, inception_weights),
                 overrides=overrides or (),
                 allow_code=allow_code,
@@ -258,6 +264,13 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
 
     command.__doc__ = act.__doc__
     return command
+
+
+def read_holdout(path: str | None) -> str | None:
+    """Turn ``--holdout PATH`` into ``folder:PATH`` or ``array:PATH``, which may be given as well."""
+    if path is None or path.startswith((PREFIX, ARRAY_PREFIX)):
+        return path
+    return f"{ARRAY_PREFIX if Path(path).suffix in ('.npy', '.npz') else PREFIX}{path}"
 
 
 def choose_features(features: str | None, size: int | None, weights: Path | None) -> str | dict[str, Any] | None:

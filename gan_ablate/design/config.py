@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, default_features
+from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, count_channels, default_features
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
 from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
@@ -24,6 +24,7 @@ def check_combinations(config: RunFields) -> None:
         PydanticCustomError: naming a field, and the fields that it does not go with.
     """
     check_dataset(config.dataset)
+    _check_holdout(config)
     _check_size(config)
     _check_objective(config)
     _check_steps(config)
@@ -46,6 +47,20 @@ def check_dataset(dataset: str) -> None:
     """
     if dataset not in DATASETS and not dataset.startswith((PREFIX, ARRAY_PREFIX)):
         raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
+
+
+def _check_holdout(config: RunFields) -> None:
+    paths = PREFIX, ARRAY_PREFIX
+    if not config.holdout:
+        return
+    if not config.dataset.startswith(paths):
+        advice = f"{config.dataset} has held-out images of its own; valid: with {PREFIX}PATH or {ARRAY_PREFIX}PATH"
+        raise refusal("holdout", config.holdout, advice, "dataset")
+    if not config.holdout.startswith(paths):
+        raise refusal("holdout", config.holdout, f"valid: {PREFIX}PATH or {ARRAY_PREFIX}PATH")
+    if count_channels(config.holdout) != config.num_channels:
+        advice = "one is grey, and the other in colour; valid: both of one kind"
+        raise refusal("holdout", config.holdout, advice, "dataset")
 
 
 def check_features(dataset: str, features: Features, counts: Mapping[str, int]) -> None:

@@ -314,12 +314,12 @@ class KnownFolders:
         """Count the images of a folder or an array, those that are held out included."""
         return self._num_images[dataset] if dataset in self._num_images else len(list_images(Path(self.paths[dataset])))
 
-    def count_images(self, dataset: str) -> int:
-        """Count the training images of a data set."""
+    def count_images(self, dataset: str, *, is_whole: bool = False) -> int:
+        """Count the training images of a data set; all of a folder's if it ``is_whole``, without a held-out sixth."""
         if dataset not in self.paths:
             return NUM_TRAINING_IMAGES[dataset]
         num = self._num_images[dataset] if dataset in self._num_images else len(self.images[dataset])
-        return num - num // HELD_OUT_SHARE
+        return num if is_whole else num - num // HELD_OUT_SHARE
 
     def count_classes(self, dataset: str, source: str) -> int:
         """Count the classes of a data set.

@@ -205,6 +205,7 @@ def plan(
     steps: int | None = None,
     dataset: str | Sequence[str] | None = None,
     base: str | Sequence[str] | None = None,
+    holdout: str | None = None,
     features: str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     allow_code: bool = False,
@@ -223,6 +224,8 @@ def plan(
         steps: generator steps of a run, instead of the budget's number.
         dataset: replaces the grid's and its preset's data set; several make a block each.
         base: replaces the grid's base preset; several make a block each.
+        holdout: held-out images to compare with, ``folder:PATH`` or ``array:PATH``, instead of a sixth of those of a
+            folder or an array.
         features: the extractor, instead of the data set's default: ``"inception"``, or yours as ``"MODULE:NAME"`` or
             ``"FILE.pt"``; or a table as a grid file has it, ``{"kind": "module", "path": "mine:embed", "size": 224}``.
         overrides: ``path=value`` settings for every variant, the value in TOML's notation or a bare word.
@@ -241,7 +244,7 @@ def plan(
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     if grid.external is not None:
         check_external(grid, grid.external, steps, bases, allow_code=allow_code)
-    options = list_options(features, overrides)
+    options = list_options(features, overrides, holdout)
     num_variants, num_seeds = count_blocks(grid, datasets, bases) * count_variants(grid), chosen.seeds or 1
     if num_variants > MAX_VARIANTS:
         raise UserError(f"{grid.source}: {num_variants:,} variants; valid: at most {MAX_VARIANTS:,}")

@@ -156,6 +156,8 @@ class RunFields(HashedConfig):
     dataset: str = "mnist-10k"
     """What is learnt: a data set by name, or folder:PATH, whose pictures are turned upright as their EXIF says, laid on
     white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
+    holdout: str = ""
+    """Images that scores compare with, folder:PATH or array:PATH, instead of a sixth of those of a folder or array."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
     """Side of the training images, in pixels."""
     latent_dim: Size

@@ -103,8 +103,9 @@ def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
     Raises:
         UserError: if they are neither there nor can be downloaded.
     """
-    folder = context.folders.get(config.dataset)
-    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
+    folder, holdout = context.folders.get(config.dataset), getattr(config, "holdout", "")
+    beside = (holdout, Path(context.folders[holdout])) if holdout else None
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out, beside)
 
 
 def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
@@ -149,9 +150,11 @@ def unscored_reason(config: AnyConfig) -> str:
 
 # A worker serves many runs of the same grid; they share a data set and a scorer.
 @functools.lru_cache(maxsize=2)
-def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
+def _load_dataset_once(
+    name: str, image_size: int, data_dir: str, folder: str | None, out: str, holdout: tuple[str, Path] | None
+) -> ImageDataset:
     place = None if folder is None else Path(folder)
-    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir)
+    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir, holdout)
 
 
 @functools.lru_cache(maxsize=2)

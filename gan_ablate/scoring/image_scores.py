@@ -101,8 +101,9 @@ class SetScorer:
     """Scores sets of images against one data set's held-out images.
 
     Args:
-        dataset: by name, or ``folder:PATH``.
+        dataset: by name, ``folder:PATH`` or ``array:PATH``.
         data_dir: where torchvision's data sets lie or are downloaded to.
+        holdout: held-out images to compare with, as for ``score_images``.
         features: the extractor instead of the data set's own classifier, as for ``score_images``.
         inception_weights: a copy of Inception's weights (implies ``features="inception"``).
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -122,6 +123,7 @@ class SetScorer:
         dataset: str = "mnist-10k",
         *,
         data_dir: str | Path = "data",
+        holdout: str | None = None,
         features: str | Mapping[str, Any] | None = None,
         inception_weights: str | Path | None = None,
         device: str = "cpu",
@@ -142,7 +144,14 @@ class SetScorer:
             )
             what = f"{option('dataset', shorten(dataset))}: no classifier of it is shipped"
             raise UserError(f"{what}; valid: {advice}")
-        few = describe_reference(dataset, kind, folders)
+        self._holdout: tuple[str, Path] | None = None
+        if holdout is not None:
+            if dataset not in folders.paths:
+                advice = f"valid: with {PREFIX}PATH or {ARRAY_PREFIX}PATH"
+                raise UserError(f"{option('holdout', holdout)}: {dataset} has held-out images of its own; {advice}")
+            held_out = folders.name(holdout, option("holdout"))
+            self._holdout = held_out, Path(folders.paths[held_out])
+        few = describe_reference(dataset, kind, folders, "" if self._holdout is None else self._holdout[0])
         self.notes = (*folders.notes, *([few] if few else []))
         self.kind: Features = kind
         self._dataset, self._data_dir = dataset, Path(data_dir)
@@ -219,7 +228,7 @@ class SetScorer:
     def _prepare(self, size: int) -> tuple[ImageDataset, Scorer]:
         """Load the data set at a size, and what scores against it, once."""
         if size not in self._prepared:
-            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache)
+            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference)
             self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
@@ -348,6 +357,7 @@ def score_images(
     *,
     num_samples: int | None = None,
     data_dir: str | Path = "data",
+    holdout: str | None = None,
     features: str | Mapping[str, Any] | None = None,
     inception_weights: str | Path | None = None,
     device: str = "cpu",
@@ -371,9 +381,11 @@ def score_images(
             H = W; or the path of a folder of pictures, one a file, or of a ``.npy`` or ``.npz`` file with such an
             array. Colour is made grey where the data set is grey, and the other way round. Pictures are turned
             upright as EXIF says, transparent pixels laid on white, and 16 bits scaled to 8.
-        dataset: by name, or ``folder:PATH``.
+        dataset: by name, ``folder:PATH`` or ``array:PATH``.
         num_samples: score so many of the images, by default all: FIDs compare where their numbers are the same.
         data_dir: where torchvision's data sets lie or are downloaded to.
+        holdout: held-out images to compare with, ``folder:PATH`` or ``array:PATH``, instead of a sixth of those of a
+            folder or an array.
         features: the extractor instead of the data set's own classifier, which not all have. ``"inception"``, or
             yours as ``"MODULE:NAME"`` or ``"FILE.pt"``, or as a grid file has it:
             ``{"kind": "module", "path": "mine:embed", "size": 224}``.
@@ -391,6 +403,7 @@ def score_images(
     scorer = SetScorer(
         dataset,
         data_dir=data_dir,
+        holdout=holdout,
         features=features,
         inception_weights=inception_weights,
         device=device,
@@ -416,6 +429,7 @@ class SetOptions(TypedDict, total=False):
 
     Attributes:
         data_dir: where torchvision's data sets lie or are downloaded to.
+        holdout: held-out images to compare with.
         features: the extractor instead of the data set's own classifier.
         inception_weights: a copy of Inception's weights.
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -424,6 +438,7 @@ class SetOptions(TypedDict, total=False):
     """
 
     data_dir: str | Path
+    holdout: str | None
     features: str | Mapping[str, Any] | None
     inception_weights: str | Path | None
     device: str

@@ -187,7 +187,12 @@ def take_batch(images: Tensor, indices: Tensor) -> Tensor:
 
 
 def load_dataset(
-    name: str, image_size: int, data_dir: Path, folder: Path | None = None, cache: Path | None = None
+    name: str,
+    image_size: int,
+    data_dir: Path,
+    folder: Path | None = None,
+    cache: Path | None = None,
+    holdout: tuple[str, Path] | None = None,
 ) -> ImageDataset:
     """Load a data set into memory, decoded once for all processes of a machine if there is a cache.
 
@@ -197,6 +202,7 @@ def load_dataset(
         data_dir: torchvision's root, where a data set lies or is downloaded to.
         folder: where a ``folder:NAME@HASH`` lies; other data sets have none.
         cache: the results folder's, where decoded images are kept.
+        holdout: name and place of the held-out images, where they are no part of a folder or an array.
 
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
@@ -207,11 +213,14 @@ def load_dataset(
     elif name in _TORCHVISION:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
-        arrays = _decode(name, image_size, data_dir, folder)
+        arrays = _decode(name, image_size, data_dir, folder, holdout)
     else:
-        key = f"{name}, {image_size}, {files}"
-        arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
+        key = f"{name}, {image_size}, {files}" + (f", {holdout[0]}" if holdout else "")
+        known = find_decoded(cache, key)
+        arrays = known or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder, holdout))
     origin = f"array{_FOLDER_ORIGIN.removeprefix('image folder')}" if name.startswith(ARRAY_PREFIX) else _FOLDER_ORIGIN
+    if holdout is not None:
+        origin = f"{origin.partition(',')[0]}, held out: {holdout[0]}"
     origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(
@@ -219,7 +228,9 @@ def load_dataset(
     )
 
 
-def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> dict[str, Tensor]:
+def _decode(
+    name: str, image_size: int, data_dir: Path, folder: Path | None, holdout: tuple[str, Path] | None = None
+) -> dict[str, Tensor]:
     """Read images, labels if there are any, and reference; with them, the checksum before images are resized."""
     labels: Tensor | None
     match name:
@@ -228,11 +239,13 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
         case _ if name in _TORCHVISION:
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
         case _ if folder is not None:
-            is_array = name.startswith(ARRAY_PREFIX)
-            whole, classes = _read_array(folder) if is_array else _read_folder(folder, image_size)
-            held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
-            images, reference = whole[~held_out], whole[held_out]
-            labels = None if classes is None else classes[~held_out]
+            images, labels = _read_whole(name, folder, image_size)
+            if holdout is None:
+                held_out = torch.arange(len(images)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
+                images, reference = images[~held_out], images[held_out]
+                labels = None if labels is None else labels[~held_out]
+            else:
+                reference, _ = _read_whole(*holdout, image_size)
         case _:
             raise UserError(f"{option('dataset', name)}: its folder on this machine is not known")
     digest = hashlib.sha256()
@@ -301,6 +314,11 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
     if images.ndim == 3:
         return images.unsqueeze(1), labels
     return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _read_whole(name: str, place: Path, image_size: int) -> tuple[Tensor, Tensor | None]:
+    """Read all images of a folder or an array, and their classes where they have some."""
+    return _read_array(place) if name.startswith(ARRAY_PREFIX) else _read_folder(place, image_size)
 
 
 def _read_array(path: Path) -> tuple[Tensor, Tensor | None]:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,7 +270,7 @@ def test_an_npz_holds_images_and_labels(tmp_path: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_an_array_of_no_images_is_one_line(tmp_path: Path, array: object, message: str) -> None:
+def test_an_array_of_no_images_is_one_line(tmp_path: Path, array: Any, message: str) -> None:
     path = tmp_path / "images.npy"
     if isinstance(array, bytes):
         path.write_bytes(array)
@@ -287,8 +288,30 @@ def test_an_array_of_no_images_is_one_line(tmp_path: Path, array: object, messag
         (np.arange(40) - 1, "labels from -1 to 38; valid: from 0 to 999"),
     ],
 )
-def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, labels: object, message: str) -> None:
+def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, labels: Any, message: str) -> None:
     path = write_array(tmp_path / "a")
     np.save(path.with_name("labels.npy"), labels)
     with pytest.raises(UserError, match=message):
         KnownFolders().name(f"array:{path}", "--dataset")
+
+
+def test_held_out_images_of_another_folder_are_part_of_the_run(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        for i in range(8 if name == "train" else 7):
+            (tmp_path / name / f"{i}.png").write_bytes(f"{name}{i}".encode())
+    dataset, holdout = (f"folder:{tmp_path / name}" for name in ("train", "test"))
+    planned = plan(load_grid("beta1"), dataset=dataset, holdout=holdout, features="inception")
+    config = planned.baseline.trained
+    assert planned.folders == {config.dataset: str(tmp_path / "train"), config.holdout: str(tmp_path / "test")}
+    assert config.run_id != plan(load_grid("beta1"), dataset=dataset).baseline.trained.run_id
+    assert f"{holdout}: 7 images, of which 7 are held out" in planned.notes[-1]
+    overrides = [f"holdout={holdout}"]
+    assert plan_run("mlp", dataset=dataset, epochs=8, overrides=[*overrides, "batch_size=8"]).config.steps == 8
+    with pytest.raises(UserError, match=r"holdout = 'folder:test@.*': mnist-10k has held-out images of its own"):
+        plan(load_grid("beta1"), holdout=holdout)
+    with pytest.raises(UserError, match=r"holdout folder:.*none: no such folder"):
+        plan(load_grid("beta1"), dataset=dataset, holdout=f"folder:{tmp_path}/none")
+    array = write_array(tmp_path / "a")
+    with pytest.raises(UserError, match="one is grey, and the other in colour; valid: both of one kind"):
+        plan(load_grid("beta1"), dataset=dataset, holdout=f"array:{array}")

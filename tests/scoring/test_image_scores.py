@@ -239,6 +239,20 @@ def test_sets_are_scored_with_a_users_extractor(tmp_path: Path, digits: ImageDat
         score_images(digits.images[:200], features="fashion")
 
 
+def test_sets_are_compared_with_held_out_images_that_lie_elsewhere(tmp_path: Path, digits: ImageDataset) -> None:
+    (tmp_path / "held_patches.py").write_text(PATCHES)
+    for name, images in (("train", digits.images[:500]), ("test", digits.images[500:800])):
+        np.save(tmp_path / f"{name}.npy", images[:, 0].numpy())
+    where = {"features": "held_patches:embed", "out": tmp_path / "out", "allow_code": True}
+    dataset, holdout = (f"array:{tmp_path / name}" for name in ("train.npy", "test.npy"))
+    with pytest.warns(UserWarning, match="these are the held-out images themselves"):
+        scored = score_images(digits.images[500:800], dataset, holdout=holdout, **where)  # type: ignore[arg-type]
+    assert scored.fid == 0
+    assert score_images(digits.images[500:800], dataset, **where).fid > 0  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"holdout='array:.*': mnist-10k has held-out images of its own"):
+        score_images(GREY, holdout=holdout)
+
+
 PATCHES = """
 from torch.nn import functional
 def embed(images):

@@ -399,3 +399,20 @@ def test_an_array_is_read_with_its_labels_in_an_order_by_content(tmp_path: Path,
     assert torch.equal(a.images, b.images)
     assert torch.equal(a.reference, b.reference)
     assert a.origin == "array, every 6th image held out, in an order by content"
+
+
+def test_held_out_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, num in (("train.npy", 12), ("test.npy", 7)):
+        np.save(tmp_path / name, rng.integers(0, 256, (num, 8, 8), np.uint8))
+    folders = KnownFolders()
+    dataset, holdout = (folders.name(f"array:{tmp_path / name}", "test") for name in ("train.npy", "test.npy"))
+    cache = tmp_path / "cache"
+    place = tmp_path / "train.npy"
+    apart = [load_dataset(dataset, 8, tmp_path, place, cache, (holdout, tmp_path / "test.npy")) for _ in range(2)]
+    shared = load_dataset(dataset, 8, tmp_path, place, cache)
+    assert [len(apart[0].images), len(apart[0].reference)] == [12, 7]
+    assert [len(shared.images), len(shared.reference)] == [10, 2]
+    assert torch.equal(apart[0].reference, apart[1].reference)
+    assert apart[0].sha256 != shared.sha256
+    assert apart[0].origin == f"array, held out: {holdout}"
