@@ -172,7 +172,7 @@ def rescore(
     >>> runs = run_grid(plan(load_grid("beta1"), **settings), "results")
     >>> more = plan(load_grid("beta1"), **settings, overrides=["scoring.num_samples=1500"])
     >>> [block.name for block in rescore(more, "results")]
-    ['beta1']
+    ['beta1@mlp']
 
     Args:
         plan: from ``gan_ablate.plan``, or several, with another extractor or number of images.

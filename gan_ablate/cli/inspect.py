@@ -224,7 +224,7 @@ def _show_dataset(console: Console, name: str) -> None:
     else:
         extractor = (
             f"none of its own; --features inception compares {NUM_FEATURES['inception']:,} features of Inception, "
-            "whose weights (95 MB) are downloaded or given by --inception-weights"
+            "whose weights (95 MB) are downloaded or given by --inception-weights; or --features names one of yours"
         )
     if name.startswith(ARRAY_PREFIX):
         facts = [

@@ -166,7 +166,9 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         ],
         datasets: Annotated[
             list[str] | None,
-            _what("NAME", "A data set of gan-ablate list datasets, or folder:PATH; twice: a block each.", "--dataset"),
+            _what(
+                "NAME", "One of gan-ablate list datasets, folder:PATH or array:PATH; twice: a block each.", "--dataset"
+            ),
         ] = None,
         holdout: Annotated[
             str | None,
