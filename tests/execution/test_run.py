@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import folder_identity
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
@@ -16,6 +17,7 @@ from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.environment import check_inputs
 from gan_ablate.execution.executors.worker import check, list_inputs
 from gan_ablate.execution.recorder import draw_samples
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
@@ -264,3 +266,35 @@ def test_a_users_extractor_scores_a_run_and_needs_two_images_a_feature(tmp_path:
     )
     broken = make_config("mlp", scoring={"features": extractor(side=0), **counts})
     assert "run_eyes:embed" in str(check(broken, context))
+
+
+def rescored(context: RunContext, trained: Record, config: RunConfig) -> Record:
+    folder = Store(Path(context.out)).run_dir(trained.run_id)
+    return execute(config, context.model_copy(update={"trained": {config.run_id: str(folder)}}), ignore)
+
+
+def test_a_diverged_run_has_diverged_when_it_is_scored_again(context: RunContext) -> None:
+    trained = execute(make_config(steps=30, lr_g=1e30, lr_d=1e30), context, ignore)
+    scoring = trained.config.scoring.model_copy(update={"num_samples": 1_300})
+    found = rescored(context, trained, make_config(steps=30, lr_g=1e30, lr_d=1e30, scoring=scoring.model_dump()))
+    assert (found.status, found.diverged_at, found.message) == ("diverged", 10, trained.message)
+    assert found.scoring is not None
+    assert found.scoring.final is None
+    assert found.scoring.floor.num_samples == 1_300
+
+
+def test_an_unscored_run_is_scored_later_and_a_damaged_generator_is_named(context: RunContext) -> None:
+    trained = execute(make_config("mlp", scoring={"features": "none", "curve_points": 1}), context, ignore)
+    assert trained.scoring is None
+    found = rescored(context, trained, make_config("mlp"))
+    assert found.scoring is not None
+    assert found.scoring.final is not None
+    assert found.scoring.curve_fid == []
+    assert found.notes == (run_module.WITHOUT_CURVES,)
+    assert found.unscored_reason == ""
+    weights = Store(Path(context.out)).run_dir(trained.run_id) / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    scoring = found.config.scoring.model_copy(update={"num_samples": 1_300})
+    broken = rescored(context, trained, make_config("mlp", scoring=scoring.model_dump()))
+    assert broken.status == "failed"
+    assert "generator.safetensors: cannot be read (it does not match its record's checksum)" in broken.message
