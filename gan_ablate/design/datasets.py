@@ -65,7 +65,8 @@ NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "inception"
 
 IMAGES_PER_FEATURE = 2
 """Fewest images for each feature in FID, which compares covariances. With no more images than features a covariance is
-singular. With twice as many its smallest eigenvalue is 0.09 of the true one, (1 - √½)² (Marchenko and Pastur, 1967)."""
+singular. With twice as many its smallest eigenvalue is 0.09 of the true one, (1 - √½)² (Marchenko and Pastur, 1967).
+Real against real, 64 normal features have a FID of 15 % of their variance with 2 images a feature, 1.5 % with 20."""
 
 MIN_SAMPLES: dict[FeatureKind, int] = {
     "digits": 20 * 64, "fashion": 20 * 64, "inception": IMAGES_PER_FEATURE * 2048, "none": 2,

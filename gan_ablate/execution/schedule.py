@@ -187,21 +187,21 @@ def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
     Returns:
         Run id of a missing run → the folder of such a run.
     """
-    wanted: dict[str, tuple[str, Scoring]] = {}
+    wanted: dict[str, list[tuple[str, Scoring]]] = {}
     for run_id, (variant, seed) in find_missing_ids(plans, store).items():
-        if isinstance(variant.config, RunConfig):
-            wanted[_training_key(variant.config, seed)] = run_id, variant.config.scoring
+        if not isinstance(variant.config, RunConfig):
+            continue
+        scoring = variant.config.scoring
+        if scoring.features != "none" and not scoring.representation:  # which needs D, and D is not kept
+            wanted.setdefault(_training_key(variant.config, seed), []).append((run_id, scoring))
     found: dict[str, list[tuple[bool, Path]]] = {}
     for path in sorted((store.root / "runs").glob("[!.]*/config.json")) if wanted else ():
         with suppress(OSError, ValueError, UserError):  # a script's run, an earlier version's or a damaged file
             config = validate(RunConfig, json.loads(path.read_text("utf-8")), str(path))
-            key = _training_key(config, config.seed)
-            if key in wanted and config.run_id == path.parent.name:
-                run_id, scoring = wanted[key]
-                has_other_curves = config.scoring != scoring.model_copy(
-                    update={"num_samples": config.scoring.num_samples}
-                )
-                found.setdefault(run_id, []).append((has_other_curves, path.parent))
+            is_current = config.run_id == path.parent.name
+            for run_id, scoring in wanted.get(_training_key(config, config.seed), ()) if is_current else ():
+                mine = scoring.model_copy(update={"num_samples": config.scoring.num_samples})
+                found.setdefault(run_id, []).append((config.scoring != mine, path.parent))  # equal curves come first
     known = summarise_runs(store, (path.name for places in found.values() for _, path in places))
     is_kept = {
         run_id: run.status == "diverged" or (store.run_dir(run_id) / GENERATOR_FILE).is_file()

@@ -268,6 +268,13 @@ def score_against_statistics(
 
     Whether the statistics are of the same extractor and preprocessing, no file says; only D is checked.
 
+    >>> import numpy as np
+    >>> from gan_ablate import score_against_statistics
+    >>> np.savez("statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
+    >>> noise = np.random.default_rng(0).integers(0, 256, size=(1_280, 28, 28), dtype=np.uint8)
+    >>> score_against_statistics(noise, "statistics.npz", "digits").fid > 0
+    True
+
     Args:
         images: as for ``score_images``; grey images become colour, but for the grey classifiers.
         statistics: an ``.npz`` file with ``mu``, (D,), and ``sigma``, (D, D).
