@@ -119,10 +119,7 @@ def score(
         Path | None, typer.Option(help="An .npz file with mu and sigma to compare with instead: FID alone.")
     ] = None,
     to: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("scores.csv"),
-    out: Annotated[
-        Path | None,
-        typer.Option(help="A results folder whose cache keeps real features; the user's own cache by default."),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A results folder whose cache keeps real features.")] = None,
 ) -> None:
     """Score images that any program drew, with what as many real images score beside them; several sets, compared."""
     import pandas as pd

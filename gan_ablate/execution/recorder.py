@@ -60,6 +60,7 @@ class TrainingObserver:
         on_progress: called a few times a second.
 
     Attributes:
+        curve_samples: images of each FID along training.
         last_step: the last generator step that was taken.
         curve_steps: the steps at which FID was computed.
         curve_train_sec: the seconds of training until each.
@@ -84,6 +85,7 @@ class TrainingObserver:
         self._labels = labels
         self._sample_grid_latents = sample_grid_latents(config)
         self._reported_at = (time.perf_counter(), 0)
+        self.curve_samples = config.scoring.curve_samples
         self.last_step = 0
         self.curve_steps: list[int] = []
         self.curve_train_sec: list[float] = []

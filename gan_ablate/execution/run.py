@@ -165,9 +165,7 @@ def _execute(
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
         history=_columns(result.history),
-        scoring=None
-        if scorer is None
-        else _scoring_record(config, scorer, _curves(config, observer), final, representation),
+        scoring=None if scorer is None else _scoring_record(config, scorer, _curves(observer), final, representation),
         unscored_reason="" if scorer is not None else unscored_reason(config),
         throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
@@ -256,11 +254,11 @@ def _scoring_record(
     )
 
 
-def _curves(config: RunConfig, observer: TrainingObserver) -> dict[str, Any]:
+def _curves(observer: TrainingObserver) -> dict[str, Any]:
     """Return the fields of a scoring record on FID along training."""
     return {
         "curve_sec": observer.curve_sec,
-        "curve_samples": config.scoring.curve_samples,
+        "curve_samples": observer.curve_samples,
         "curve_steps": observer.curve_steps,
         "curve_train_sec": observer.curve_train_sec,
         "curve_fid": observer.curve_fid,
