@@ -2,9 +2,10 @@
 
 ``load_grid`` reads a grid, and ``plan`` resolves it into runs. ``run_grid`` computes those that are missing,
 ``run_until_settled`` as many as the grid's questions need. ``load_results`` gives the tidy table of runs,
-``load_curves`` what is measured along training, and ``write_report`` writes the pages. ``write_comparison``
-compares results folders. ``estimate_effects`` and
-``judge`` analyse any table of runs, and ``score_images`` scores any images.
+``rescore`` scores finished runs in another way. ``load_curves`` gives what is measured along training, and
+``write_report`` writes the pages. ``write_comparison`` compares results folders. ``estimate_effects`` and ``judge``
+analyse any table of runs. ``score_images`` scores any images, ``score_few_images`` as few as 200, and
+``score_against_statistics`` compares them with a saved mean and covariance.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from gan_ablate.api import (
     estimate_effects,
     judge,
     list_grids,
+    rescore,
     run_grid,
     run_grids,
     run_until_settled,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import load_curves, tabulate_plan
     from gan_ablate.reporting.comparison_page import write_comparison
     from gan_ablate.reporting.report import write_citation, write_report
-    from gan_ablate.scoring.image_scores import score_images
+    from gan_ablate.scoring.image_scores import score_against_statistics, score_few_images, score_images
 
 __version__ = metadata.version("gan-ablate")
 
@@ -49,9 +51,12 @@ __all__ = [
     "load_grid",
     "load_results",
     "plan",
+    "rescore",
     "run_grid",
     "run_grids",
     "run_until_settled",
+    "score_against_statistics",
+    "score_few_images",
     "score_images",
     "tabulate_plan",
     "write_citation",
@@ -62,6 +67,8 @@ __all__ = [
 
 _MODULES = {
     "load_curves": "gan_ablate.analysis.results",
+    "score_against_statistics": "gan_ablate.scoring.image_scores",
+    "score_few_images": "gan_ablate.scoring.image_scores",
     "score_images": "gan_ablate.scoring.image_scores",
     "tabulate_plan": "gan_ablate.analysis.results",
     "write_citation": "gan_ablate.reporting.report",

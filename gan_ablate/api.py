@@ -17,7 +17,15 @@ from gan_ablate.execution.executors import load_executor
 from gan_ablate.execution.executors.local import check_local, resolve_jobs, run_local
 from gan_ablate.execution.executors.worker import needs_nothing
 from gan_ablate.execution.progress import open_display
-from gan_ablate.execution.schedule import calibrate, estimate_seconds, grow_plan, missing_runs, place_plans
+from gan_ablate.execution.schedule import (
+    calibrate,
+    estimate_seconds,
+    find_missing_ids,
+    find_trained,
+    grow_plan,
+    missing_runs,
+    place_plans,
+)
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
@@ -144,6 +152,84 @@ def run_grids(
                     _note_seeds(blocks, work.store)
     _note_seeds(blocks, work.store)
     return of_plans
+
+
+def rescore(
+    plan: Plan | Sequence[Plan],
+    out: str | Path = "results",
+    compute: Compute = Compute(),
+    *,
+    observer: RunObserver | None = None,
+    progress: bool | None = None,
+) -> list[Plan]:
+    """Score finished runs in another way, without training again: their kept generators are sampled.
+
+    A run that is missing is recorded if a finished run differs from it in its scoring alone. FID along training is
+    taken from the finished run where it would be measured in the same way, and left out otherwise.
+
+    >>> from gan_ablate import load_grid, plan, rescore, run_grid
+    >>> settings = {"budget": "smoke", "seeds": 1, "steps": 5, "base": "mlp"}
+    >>> runs = run_grid(plan(load_grid("beta1"), **settings), "results")
+    >>> more = plan(load_grid("beta1"), **settings, overrides=["scoring.num_samples=1500"])
+    >>> [block.name for block in rescore(more, "results")]
+    ['beta1@mlp']
+
+    Args:
+        plan: from ``gan_ablate.plan``, or several, with another extractor or number of images.
+        out: the results folder that holds the finished runs.
+        compute: where and how they are scored.
+        observer: is notified of what happens to the runs.
+        progress: whether to show a progress display; by default in a terminal or a notebook. An observer replaces it.
+
+    Returns:
+        The blocks of the plans, by whose names ``load_results`` finds their tables.
+
+    Raises:
+        UserError: if no finished run has kept a generator that a missing run needs, or as ``run_grids``.
+    """
+    plans = [plan] if isinstance(plan, Plan) else plan
+    work = _prepare(plans, out, compute)
+    trained = check_rescoring(plans, work.store, compute)
+    work = work._replace(context=work.context.model_copy(update={"trained": trained}))
+    with _open_observer(observer, plans, progress, work) as display:
+        blocks = [grow_plan(block, work.store) for one in plans for block in place_plans(one, work.store)]
+        missing = [config for config in missing_runs(plans, work.store) if config.run_id in trained]
+        observer = RunObserver() if display is None else display
+        observer.expect({config.run_id: 1.0 for config in missing})
+        with closing(_start(work, missing, observer)) as records:
+            for block in blocks:
+                work.store.save_plan(block)
+            for _ in records:
+                pass
+    _note_seeds(blocks, work.store)
+    return blocks
+
+
+def check_rescoring(plans: Sequence[Plan], store: Store, compute: Compute) -> dict[str, str]:
+    """Return ``find_trained`` of plans.
+
+    Raises:
+        UserError: if the plans cannot be had without training.
+    """
+    if compute.executor == "ray":
+        raise UserError(f"{option('executor', 'ray')}: its nodes may not see the generators; valid: local, slurm")
+    for variant in (variant for plan in plans for variant in plan.variants):
+        scoring = variant.config.scoring
+        if scoring.features == "none":
+            raise UserError(
+                f"{variant.config.dataset}: nothing to score with; valid: {option('features', 'inception')}"
+            )
+        if getattr(scoring, "representation", False):
+            advice = "it needs the discriminator, which no run keeps; valid: scoring.representation = false"
+            raise UserError(f"scoring.representation = true: {advice}")
+    trained = find_trained(plans, store)
+    missing = find_missing_ids(plans, store)
+    if missing and not trained:
+        kept = "no finished run has kept a generator of these runs (runs/*/generator.safetensors)"
+        is_archive = not (store.root / "runs").is_dir() and (store.root / "records").is_dir()
+        reason = "it is an archive, which has records without generators" if is_archive else kept
+        raise UserError(f"{option('out', store.root)}: {reason}; valid: gan-ablate run, which trains them")
+    return trained
 
 
 def check_plans(

@@ -4,23 +4,28 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import gan_ablate
 from gan_ablate import api
 from gan_ablate.analysis.allocation import InterimAnalysis
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import list_grids, run_grid, run_grids, run_until_settled
+from gan_ablate.api import check_rescoring, list_grids, rescore, run_grid, run_grids, run_until_settled
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, RunContext, RunObserver
+from gan_ablate.execution.maintenance import verify
 from gan_ablate.execution.records import Record
-from gan_ablate.execution.schedule import missing_runs
+from gan_ablate.execution.run import RESCORED, WITHOUT_CURVES
+from gan_ablate.execution.schedule import find_trained, missing_runs
 from gan_ablate.execution.store import Store
+from gan_ablate.reporting.report import write_report
 from tests.features import warm
 from tests.synthetic import make_record, save_runs
 
@@ -314,3 +319,78 @@ def test_grids_of_a_folder_are_listed_and_shipped_ones_without_one(tmp_path: Pat
     save_runs(Store(tmp_path), plan(load_grid("dropout"), seeds=2), lambda *_: 20.0)
     assert list_grids(tmp_path) == ["dropout"]
     assert {"beta1", "dropout"} <= set(list_grids())
+
+
+EYES = """
+from torch.nn import functional
+
+def embed(images):
+    return functional.adaptive_avg_pool2d(images, 4).flatten(1)
+"""
+
+
+@pytest.mark.slow
+def test_rescored_runs_are_those_that_training_would_have_scored(tiny_grid: Path, tmp_path: Path) -> None:
+    """Fewer samples are another protocol with the same features, so the curves stay, to the last digit."""
+    first, second = (Path(warm(tmp_path / name)) for name in ("trained", "rescored"))
+    fewer, grid = ["scoring.num_samples=1300"], load_grid(tiny_grid)
+    options: dict[str, Any] = {"budget": "smoke", "seeds": 1}
+    expected = run_grid(plan(grid, **options, overrides=fewer), first)
+    run_grid(plan(grid, **options), second)
+    blocks = rescore(plan(grid, **options, overrides=fewer), second)
+    found = load_results(second, blocks[0].name)
+    timed = [name for name in found if any(word in str(name) for word in ("sec", "ms", "memory"))]
+    timed += ["flops", "utilisation", "images_per_sec", "fid_equal_time"]
+    untimed = [name for name in found if name not in timed]
+    pd.testing.assert_frame_equal(found[untimed], expected[untimed])
+    store = Store(second)
+    for run_id in found["run_id"]:
+        record, trained = store.load_record(run_id), Store(first).load_record(run_id)
+        assert record is not None
+        assert trained is not None
+        assert record.scoring is not None
+        assert trained.scoring is not None
+        assert record.scoring.curve_fid == trained.scoring.curve_fid
+        assert record.notes == (RESCORED,)
+        assert record.weights_sha256 == trained.weights_sha256
+        assert len(store.sample_grids(run_id)) == len(Store(first).sample_grids(run_id)) == 2
+    assert verify(store).problems == ()
+    assert rescore(plan(grid, **options, overrides=fewer), second)  # there is nothing left to do
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
+def test_runs_are_rescored_with_a_users_extractor_and_have_no_curves(tiny_grid: Path, tmp_path: Path) -> None:
+    (tmp_path / "eyes.py").write_text(EYES)
+    out, grid = warm(tmp_path / "out"), load_grid(tiny_grid)
+    counts = ["scoring.num_samples=1280", "scoring.curve_samples=1280", "scoring.curve_points=1"]
+    options: dict[str, Any] = {"seeds": 2, "steps": 10, "overrides": counts}  # a smoke page has no remarks
+    before = run_grid(plan(grid, **options), out)
+    mine = plan(grid, **options, features="eyes:embed", allow_code=True)
+    found_before = find_trained([mine], Store(out))
+    assert found_before.keys() == set(mine.run_ids)
+    rescore(mine, out)
+    assert find_trained([mine], Store(out)) == {}
+    after = load_results(out, mine.name)
+    assert after["fid"].notna().all()
+    assert (after["fid"] != before["fid"]).all()
+    assert after["best_curve_fid"].isna().all()
+    report = write_report(out).parent / mine.name / "report.md"
+    text = report.read_text("utf-8")
+    assert f"4 of 4 runs: {WITHOUT_CURVES}." in text
+    assert "eyes:embed features" in text
+
+
+def test_what_cannot_be_rescored_is_one_line(tiny_grid: Path, tmp_path: Path) -> None:
+    grid = load_grid(tiny_grid)
+    with pytest.raises(UserError, match=r"no finished run has kept a generator .*; valid: gan-ablate run"):
+        rescore(plan(grid), tmp_path / "none")
+    (tmp_path / "archive" / "records").mkdir(parents=True)
+    with pytest.raises(UserError, match="it is an archive, which has records without generators"):
+        rescore(plan(grid), tmp_path / "archive")
+    with pytest.raises(UserError, match="mnist-10k: nothing to score with; valid: features='inception'"):
+        rescore(plan(grid, overrides=["scoring.features=none"]), tmp_path / "none")
+    with pytest.raises(UserError, match="executor='ray': its nodes may not see the generators; valid: local, slurm"):
+        check_rescoring([plan(grid)], Store(tmp_path), Compute.model_construct(executor="ray"))
+    with pytest.raises(UserError, match=r"scoring\.representation = true: it needs the discriminator"):
+        rescore(plan(grid, overrides=["scoring.representation=true"]), tmp_path / "none")

@@ -12,16 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
+from torchvision.models import resnet18
 
 from gan_ablate import score_images
 from gan_ablate.analysis.table import load_results
 from gan_ablate.cli.app import app
 from gan_ablate.design.claims import Claim
+from gan_ablate.design.datasets import IMAGES_PER_FEATURE
 from gan_ablate.design.external import External
 from gan_ablate.design.grid import DEFAULT_BUDGETS, Grid, list_grids, list_presets, load_grid
 from gan_ablate.design.plan import plan
+from gan_ablate.design.user_code import ModuleExtractor
+from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.training.data import load_dataset
 from gan_ablate.training.user_code import allow_code
 from gan_ablate.training.user_code_check import check_user_code
@@ -165,6 +170,7 @@ def test_every_session_that_is_named_is_there() -> None:
 def test_every_grid_file_that_is_shown_plans(code: str, tmp_path: Path) -> None:
     (tmp_path / "shown.toml").write_text(code, "utf-8")
     Path("mynets.py").write_text(MYNETS, "utf-8")
+    Path("myeyes.py").touch()
     Path("train.py").touch()
     for module in blocks(RUNNING, "Your module", "python"):
         Path("mypenalty.py").write_text(module, "utf-8")
@@ -282,6 +288,24 @@ def test_a_users_penalty_passes_the_checks_as_shown(tmp_path: Path) -> None:
     allow_code(planned.folders)
     check_user_code(planned.variants[1].trained)
     assert planned.variants[1].trained.penalty.kind == "module"
+
+
+def test_a_users_extractor_gives_features_as_shown(tmp_path: Path) -> None:
+    (module,) = blocks(RUNNING, "Your extractor", "python")
+    Path("myeyes.py").write_text(module, "utf-8")
+    torch.save(resnet18().state_dict(), "resnet18.pth")
+    (shown,) = blocks(RUNNING, "Your extractor", "toml")
+    Path("beta1.toml").write_text(shown, "utf-8")
+    planned = plan(load_grid("beta1.toml"), allow_code=True)
+    assert [sorted(files) for files in planned.sources.values()] == [["myeyes.py", "resnet18.pth"]]
+    allow_code(planned.folders)
+    features = planned.baseline.config.scoring.features
+    assert isinstance(features, ModuleExtractor)
+    images = load_dataset("mnist-10k", 28, tmp_path).reference[:8]
+    small = features.model_copy(update={"size": 64})  # of 224 pixels, it takes seconds
+    extractor = build_extractor(small, torch.device("cpu"), images=images)
+    assert extractor.num_features == 512
+    assert planned.baseline.config.scoring.num_samples >= IMAGES_PER_FEATURE * extractor.num_features
 
 
 @pytest.mark.slow

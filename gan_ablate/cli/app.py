@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from gan_ablate.api import run_single
+from gan_ablate.api import check_rescoring, rescore, run_single
 from gan_ablate.atomic_io import is_disk_failure
 from gan_ablate.cli import external, inspect
 from gan_ablate.cli.options import (
@@ -119,6 +119,31 @@ def run(options: RunOptions) -> None:
     num_failed = sum(run.status == "failed" for run in ended.values())
     if num_failed:
         raise RunFailedError(f"{num_failed} of {len(ended)} runs failed; {options.out}/runs/*/log.txt says why")
+
+
+@app.command(
+    "rescore",
+    epilog="Examples: gan-ablate rescore --grid beta1 --features inception · "
+    "gan-ablate rescore --grid beta1 --features mine:embed --features-size 224 --allow-code",
+)
+@takes_run_options
+def rescore_command(options: RunOptions) -> None:
+    """Score the kept generators of finished runs in another way, without training again, then write the report."""
+    if options.until_settled:
+        raise UserError("--until settled: valid: with run, which trains more seeds")
+    console, store = open_console(), Store(options.out)
+    trained = check_rescoring(options.plans, store, options.compute)
+    labels, missing = name_runs(options.plans), find_missing_ids(options.plans, store)
+    header = f"{len(trained)} of {len(missing)} missing runs are scored without training them again"
+    with (
+        stoppable(console),
+        RunDisplay(console, header, labels, len(labels) - len(missing), options) as display,
+    ):
+        blocks = rescore(options.plans, options.out, options.compute, observer=display)
+    num_left = len(find_missing_ids(options.plans, store))
+    if num_left:
+        console.print(f"{num_left} runs have no kept generator or failed: gan-ablate run trains them.", soft_wrap=True)
+    write_pages(options.out, console, blocks)
 
 
 @app.command("plan")

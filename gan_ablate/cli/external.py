@@ -19,9 +19,13 @@ from gan_ablate.cli.options import (
     DATASETS_HELP,
     DEVICE_HELP,
     FEATURES_HELP,
+    FEATURES_SIZE_HELP,
     FIGURES_HELP,
+    HOLDOUT_HELP,
     WEIGHTS_HELP,
+    choose_features,
     expand_home,
+    read_holdout,
 )
 from gan_ablate.design.grid import read_percent
 from gan_ablate.design.outcomes import percent_change
@@ -33,7 +37,9 @@ from gan_ablate.execution.progress import open_console
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from gan_ablate.scoring.image_scores import ImageScores
+    import pandas as pd
+
+    from gan_ablate.scoring.image_scores import FewImageScores, ImageScores
 
 SCORE_TITLES = {
     "fid": "FID",
@@ -118,9 +124,16 @@ def score(
         str, typer.Option(help=f"Whose held-out images to compare with: {DATASETS_HELP}.")
     ] = "mnist-10k",
     data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
-    features: Annotated[Literal["inception"] | None, typer.Option(help=FEATURES_HELP)] = None,
+    holdout: Annotated[str | None, typer.Option(metavar="PATH", help=HOLDOUT_HELP)] = None,
+    features: Annotated[str | None, typer.Option(metavar="NAME", help=FEATURES_HELP)] = None,
+    features_size: Annotated[int | None, typer.Option(help=FEATURES_SIZE_HELP)] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
     inception_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP, callback=expand_home)] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
+    statistics: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file with mu and sigma to compare with instead: FID alone.", callback=expand_home),
+    ] = None,
     to: Annotated[Path, typer.Option(help="The CSV file to write.", callback=expand_home)] = Path("scores.csv"),
     out: Annotated[
         Path | None,
@@ -136,14 +149,25 @@ def score(
     from gan_ablate.scoring.image_scores import SetScorer
 
     Compute(device=device, inception_weights=inception_weights)  # refuses wrong options before PyTorch is loaded
+    chosen = choose_features(features, features_size, inception_weights)
+    if statistics is not None:
+        _score_against(images, statistics, chosen, inception_weights, device, to, allow_code=allow_code)
+        return
     scorer = SetScorer(
-        dataset, data_dir=data_dir, features=features, inception_weights=inception_weights, device=device, out=out
+        dataset,
+        data_dir=data_dir,
+        holdout=read_holdout(holdout),
+        features=chosen,
+        inception_weights=inception_weights,
+        device=device,
+        out=out,
+        allow_code=allow_code,
     )
     # Each set is read twice, since all together may not fit into memory.
     num = min(len(scorer.read(path).images) for path in images) if len(images) > 1 else None
     rows: list[dict[str, object]] = []
     floors: dict[int, dict[str, object]] = {}  # image size → the row of real images
-    scored: list[ImageScores] = []
+    scored: list[ImageScores | FewImageScores] = []
     for path in images:
         scores = scorer.score(scorer.read(path), num)
         scored.append(scores)
@@ -153,10 +177,7 @@ def score(
         of_real = {"set": f"real images, {size}×{size}", "image_size": size, "num_images": scores.floor.num_samples}
         floors.setdefault(size, {**of_real, **scores.floor.as_row()})
     frame = pd.DataFrame([*rows, *floors.values()])
-    try:
-        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
-    except OSError as refused:
-        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
+    _write(frame, to)
     console = open_console()
     console.print(_lay_out(frame.to_dict("records")))
     for line in _describe(scorer.notes, images, scored):
@@ -164,12 +185,59 @@ def score(
     console.print(f"All scores: {to}", soft_wrap=True)
 
 
+def _score_against(
+    images: Sequence[Path],
+    statistics: Path,
+    features: str | dict[str, Any] | None,
+    inception_weights: Path | None,
+    device: str,
+    to: Path,
+    *,
+    allow_code: bool,
+) -> None:
+    """Score sets by their FID to saved statistics."""
+    import pandas as pd
+
+    from gan_ablate.scoring.image_scores import score_against_statistics
+
+    extractor = "inception" if features is None else features
+    where: dict[str, Any] = {"inception_weights": inception_weights, "device": device, "allow_code": allow_code}
+    scored = [score_against_statistics(path, statistics, extractor, **where) for path in images]
+    rows = [
+        {"set": _printable(path), "num_samples": scores.num_samples, "fid": scores.fid}
+        for path, scores in zip(images, scored, strict=True)
+    ]
+    _write(pd.DataFrame(rows), to)
+    console, table = open_console(), Table("set", "images", "FID")
+    for row in rows:
+        table.add_row(str(row["set"]), f"{row['num_samples']:,}", f"{row['fid']:.4g}")
+    console.print(table)
+    lines = [
+        f"{_printable(path)}: {note}" for path, scores in zip(images, scored, strict=True) for note in scores.notes
+    ]
+    lines.append(f"FID alone: {statistics} has a mean and a covariance, and no images.")
+    lines.append(
+        f"It compares with FIDs whose statistics were made in the same way as with {scored[0].extractor} here."
+    )
+    for line in (*lines, f"All scores: {to}"):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _write(frame: pd.DataFrame, to: Path) -> None:
+    try:
+        write_atomically(to, frame.to_csv(index=False, lineterminator="\n"))
+    except OSError as refused:
+        raise UserError(f"--to {to}: cannot be written ({refused.strerror})") from None
+
+
 def _printable(path: Path) -> str:
     """Return a path as text, with bytes that are not UTF-8 escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _describe(dataset_notes: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores]) -> list[str]:
+def _describe(
+    dataset_notes: Sequence[str], paths: Sequence[Path], scored: Sequence[ImageScores | FewImageScores]
+) -> list[str]:
     """Return a line for each note on the data set and the sets of images."""
     lines = list(dataset_notes)
     for path, scores in zip(paths, scored, strict=True):
@@ -190,8 +258,9 @@ def _lay_out(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
     """Make a table with a row per score and a column per set of images."""
     table = Table("", *(str(row["set"]) for row in rows))
     table.add_row("images", *map(_count_text, rows))
-    for name, title in SCORE_TITLES.items():
-        texts = [_number(row[name]) for row in rows]
+    is_kid_alone = any(map(_interval_text, rows))
+    for name, title in {"kid": "KID"}.items() if is_kid_alone else SCORE_TITLES.items():
+        texts = [_number(row[name]) + (_interval_text(row) if name == "kid" else "") for row in rows]
         if any(texts):
             table.add_row(title, *texts)
     against = [_against_text(row) for row in rows]
@@ -205,19 +274,19 @@ def _count_text(row: Mapping[Hashable, Any]) -> str:
     return f"{num:,} of {num_images:,}" if num_images > num else f"{num:,}"
 
 
-def _incomparable(scores: ImageScores, first: ImageScores) -> str:
+def _incomparable(scores: ImageScores | FewImageScores, first: ImageScores | FewImageScores) -> str:
     """Return why a set's FID cannot be compared with the first set's; empty where it can."""
     if scores.image_size != first.image_size:
         sizes = f"{scores.image_size}×{scores.image_size}", f"{first.image_size}×{first.image_size}"
         return "{} pixels against {}; valid: sets of one size".format(*sizes)
-    if min(scores.fid, first.fid) == 0 and scores is not first:
+    if 0 in (scores.fid, first.fid) and scores is not first:
         return "a FID of 0 has no ratio"
     return ""
 
 
-def _compare(scores: ImageScores, first: ImageScores) -> dict[str, float]:
+def _compare(scores: ImageScores | FewImageScores, first: ImageScores | FewImageScores) -> dict[str, float]:
     """Return the log ratio of a set's FID to the first set's, and its sampling error, as columns of the CSV file."""
-    if scores is first or _incomparable(scores, first):
+    if scores is first or scores.fid is None or first.fid is None or _incomparable(scores, first):
         return {}
     ratio = math.log(scores.fid / first.fid)
     errors = scores.fid_sampling_error, first.fid_sampling_error
@@ -235,6 +304,11 @@ def _against_text(row: Mapping[Hashable, Any]) -> str:
     if not math.isfinite(error):
         return f"{percent_change(ratio):+.1f} %"
     return f"{change:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def _interval_text(row: Mapping[Hashable, Any]) -> str:
+    low, high = (float(row.get(name, math.nan)) for name in ("kid_low", "kid_high"))
+    return f" [{low:.4g}, {high:.4g}]" if math.isfinite(low) else ""
 
 
 def _number(value: float | None) -> str:

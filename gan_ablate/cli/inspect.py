@@ -9,10 +9,13 @@ from gan_ablate.cli.options import describe_budgets, print_entries, print_text, 
 from gan_ablate.design.claims import describe_expectation
 from gan_ablate.design.config import find_fields, list_fields, list_layers
 from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
     DATASET_FILES,
     DATASETS,
     EXTRACTORS,
+    NUM_CLASSES,
     NUM_FEATURES,
+    NUM_HELD_OUT,
     NUM_TRAINING_IMAGES,
     PREFIX,
     default_features,
@@ -222,9 +225,15 @@ def _show_dataset(console: Console, name: str) -> None:
     else:
         extractor = (
             f"none of its own; --features inception compares {NUM_FEATURES['inception']:,} features of Inception, "
-            "whose weights (95 MB) are downloaded or given by --inception-weights"
+            "whose weights (95 MB) are downloaded or given by --inception-weights; or --features names one of yours"
         )
-    if name.startswith(PREFIX):
+    if name.startswith(ARRAY_PREFIX):
+        facts = [
+            ("images", "five of six train, every sixth is held out to compare with"),
+            ("size", "resized to the preset's image_size; grey or colour, as they are"),
+            ("classes", "those of the labels, whole numbers from 0"),
+        ]
+    elif name.startswith(PREFIX):
         facts = [
             ("images", "five of six train, every sixth is held out to compare with"),
             ("size", "the preset's image_size, colour"),
@@ -233,9 +242,9 @@ def _show_dataset(console: Console, name: str) -> None:
     else:
         size, place = DATASET_FILES[name]
         facts = [
-            ("images", f"{NUM_TRAINING_IMAGES[name]:,} to train, 10,000 held out to compare with"),
+            ("images", f"{NUM_TRAINING_IMAGES[name]:,} to train, {NUM_HELD_OUT[name]:,} held out to compare with"),
             ("size", f"{size}; resized to the preset's image_size"),
-            ("classes", "10"),
+            ("classes", str(NUM_CLASSES[name])),
             ("files", place),
         ]
     print_entries(console, [*facts, ("extractor", extractor)])

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gan_ablate.design.datasets import ARRAY_PREFIX, PREFIX
 from gan_ablate.design.grid import DEFAULT_BUDGETS, MAX_SEEDS, BudgetName, load_grid, load_grids
 from gan_ablate.design.plan import Plan
 from gan_ablate.design.plan import plan as resolve_plan
+from gan_ablate.design.user_code import read_features
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, ExecutorName
@@ -105,8 +107,10 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
     console.print(wrapped.replace(NO_BREAK, " "), highlight=False, soft_wrap=True)
 
 
-DATASETS_HELP = "mnist-10k, mnist, fashion-mnist, cifar10 or folder:PATH"
-FEATURES_HELP = "Score with Inception, not the data set's own classifier."
+DATASETS_HELP = "mnist-10k, mnist, fashion-mnist, cifar10, torchvision:NAME, folder:PATH or array:PATH"
+HOLDOUT_HELP = "A folder or .npy of images to compare with, not a sixth of the data set's."
+FEATURES_HELP = "The extractor: inception, or yours, MODULE:NAME or FILE.pt."
+FEATURES_SIZE_HELP = "Side to which your extractor's images are resized."
 DATA_DIR_HELP = "Where torchvision's data sets lie or are downloaded to."
 WEIGHTS_HELP = "Inception's weights; implies --features inception."
 DEVICE_HELP = "cpu, cuda, cuda:1, …"
@@ -174,6 +178,10 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             list[str] | None,
             _what("NAME", f"{DATASETS_HELP}; twice: a block each.", "--dataset"),
         ] = None,
+        holdout: Annotated[
+            str | None,
+            _what("PATH", HOLDOUT_HELP, "--holdout"),
+        ] = None,
         bases: Annotated[
             list[str] | None, _what("PRESET", "Another base preset than the grid's; twice: a block each.", "--base")
         ] = None,
@@ -181,8 +189,12 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             list[str] | None, _what("FIELD=VALUE", "A setting of every variant: batch_size=128; repeatable.", "--set")
         ] = None,
         features: Annotated[
-            Literal["inception"] | None,
-            _what("inception", FEATURES_HELP, "--features"),
+            str | None,
+            _what("NAME", FEATURES_HELP, "--features"),
+        ] = None,
+        features_size: Annotated[
+            int | None,
+            _what("N", FEATURES_SIZE_HELP, "--features-size"),
         ] = None,
         budget: Annotated[BudgetName, _how_much("NAME", BUDGETS)] = "standard",
         steps: Annotated[int | None, _how_much("N", "Generator steps of a run, instead of the budget's.")] = None,
@@ -248,7 +260,8 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
                 steps=steps,
                 dataset=datasets,
                 base=bases,
-                features=features if inception_weights is None else "inception",
+                holdout=read_holdout(holdout),
+                features=choose_features(features, features_size, inception_weights),
                 overrides=overrides or (),
                 allow_code=allow_code,
             )
@@ -259,6 +272,26 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
 
     command.__doc__ = act.__doc__
     return command
+
+
+def read_holdout(path: str | None) -> str | None:
+    """Turn ``--holdout PATH`` into ``folder:PATH`` or ``array:PATH``, which may be given as well."""
+    if path is None or path.startswith((PREFIX, ARRAY_PREFIX)):
+        return path
+    return f"{ARRAY_PREFIX if Path(path).suffix in ('.npy', '.npz') else PREFIX}{path}"
+
+
+def choose_features(features: str | None, size: int | None, weights: Path | None) -> str | dict[str, Any] | None:
+    """Read ``--features`` and ``--features-size``; ``--inception-weights`` implies Inception.
+
+    Raises:
+        UserError: if they do not go together.
+    """
+    if features is None and size is not None:
+        raise UserError(f"--features-size {size}: valid: with --features MODULE:NAME or FILE.pt")
+    if weights is not None and features not in (None, "inception"):
+        raise UserError(f"--inception-weights {weights}: valid: with --features inception, not {features}")
+    return "inception" if weights is not None else None if features is None else read_features(features, size)
 
 
 def _read_setting(text: str) -> tuple[str, str]:

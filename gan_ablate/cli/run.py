@@ -20,6 +20,7 @@ from gan_ablate.execution.schedule import (
     estimate_seconds,
     estimate_total_sec,
     find_missing_ids,
+    find_trained,
     place_plans,
 )
 from gan_ablate.execution.store import Store, summarise_runs
@@ -136,6 +137,10 @@ def show_forecast(console: Console, options: RunOptions) -> None:
         _show_variants(console, plan, missing, {} if speed is None else seconds)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         print_text(console, note)
+    trained = find_trained(plans, store)
+    if trained:
+        words = "differ in their scoring alone from finished runs whose generators are kept"
+        print_text(console, f"{len(trained)} runs {words}: gan-ablate rescore has them without training again.")
     sources = [files for plan in plans for files in plan.sources.values()]
     if sources:
         files = list(dict.fromkeys(name for of_one in sources for name in of_one))

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.datasets import DATASETS, MIN_SAMPLES, PREFIX, default_features
+from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, count_channels, default_features
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
 from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.datasets import FeatureKind
     from gan_ablate.design.gan import Activation
+    from gan_ablate.design.run_fields import Features
 
 
 def check_combinations(config: RunFields) -> None:
@@ -24,6 +24,7 @@ def check_combinations(config: RunFields) -> None:
         PydanticCustomError: naming a field, and the fields that it does not go with.
     """
     check_dataset(config.dataset)
+    _check_holdout(config)
     _check_size(config)
     _check_objective(config)
     _check_steps(config)
@@ -44,16 +45,30 @@ def check_dataset(dataset: str) -> None:
     Raises:
         PydanticCustomError: naming the known data sets.
     """
-    if dataset not in DATASETS and not dataset.startswith(PREFIX):
+    if dataset not in DATASETS and not dataset.startswith((PREFIX, ARRAY_PREFIX)):
         raise refusal("dataset", dataset, choices(dataset, list(DATASETS)))
 
 
-def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int]) -> None:
+def _check_holdout(config: RunFields) -> None:
+    paths = PREFIX, ARRAY_PREFIX
+    if not config.holdout:
+        return
+    if not config.dataset.startswith(paths):
+        advice = f"{config.dataset} has held-out images of its own; valid: with {PREFIX}PATH or {ARRAY_PREFIX}PATH"
+        raise refusal("holdout", config.holdout, advice, "dataset")
+    if not config.holdout.startswith(paths):
+        raise refusal("holdout", config.holdout, f"valid: {PREFIX}PATH or {ARRAY_PREFIX}PATH")
+    if count_channels(config.holdout) != config.num_channels:
+        advice = "one is grey, and the other in colour; valid: both of one kind"
+        raise refusal("holdout", config.holdout, advice, "dataset")
+
+
+def check_features(dataset: str, features: Features, counts: Mapping[str, int]) -> None:
     """Check that an extractor suits a data set and has enough images.
 
     Args:
         dataset: the name of the data set.
-        features: the extractor.
+        features: the extractor; a user's suits any data set.
         counts: field of ``scoring`` → its number of images.
 
     Raises:
@@ -62,6 +77,8 @@ def check_features(dataset: str, features: FeatureKind, counts: Mapping[str, int
     if features in ("digits", "fashion") and default_features(dataset) != features:
         advice = f"cannot judge {dataset}; valid: inception, none"
         raise refusal("scoring.features", features, advice, "dataset")
+    if not isinstance(features, str):
+        return  # how many features there are is known when it is loaded
     for field, number in counts.items():
         if number < MIN_SAMPLES[features]:
             advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
@@ -181,6 +198,7 @@ class RunConfig(RunFields):
 
 NOT_IN_LEVELS = (
     "seed", "steps", "num_classes", "generator.code", "discriminator.code", "loss.code", "penalty.code",
+    "scoring.features.code",
 )  # fmt: skip
 """Fields that no level sets: options, the data set and user code set them."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, Typ
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from gan_ablate.design.config import RunConfig, check_dataset, check_features
-from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
-from gan_ablate.design.run_fields import HashedConfig, LatentDistribution
+from gan_ablate.design.datasets import count_channels, folder_revisions
+from gan_ablate.design.run_fields import Features, HashedConfig, LatentDistribution
 from gan_ablate.design.user_code import MAX_WORD, Checkpoint, Patch, Word, find_script
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 
@@ -192,8 +192,9 @@ class External(Model):
 class ExternalScoring(Model):
     """How the samples of an external run are scored."""
 
-    features: FeatureKind
-    """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
+    features: Features
+    """The network whose features are compared: the small classifier of digits or of garments, Inception, none, or a
+    network of yours."""
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
     """How many images are scored."""
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, StrictBool, StrictFloa
 from pydantic_core import PydanticCustomError
 
 from gan_ablate.design.claims import Claim, DesignKind, Factor, check_claims, name_levels
-from gan_ablate.design.datasets import PREFIX
+from gan_ablate.design.datasets import ARRAY_PREFIX, PREFIX
 from gan_ablate.design.external import External
 from gan_ablate.design.outcomes import RESULT_COLUMNS
 from gan_ablate.design.run_fields import MAX_POINTS, MAX_STEPS
@@ -258,7 +258,7 @@ def _check_distinct(grid: Grid, source: str) -> None:
     for name, factor in grid.factors.items():
         refuse_lookalikes(list(factor.levels), f"{source}: factors.{shorten(name)}.levels")
     for field, values in grid.blocks.items():
-        texts = [str(value) for value in values if not str(value).startswith(PREFIX)]
+        texts = [str(value) for value in values if not str(value).startswith((PREFIX, ARRAY_PREFIX))]
         refuse_lookalikes(texts, f"{source}: blocks.{shorten(field)}")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from gan_ablate.design.claims import label_levels
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.datasets import PREFIX, KnownFolders
+from gan_ablate.design.datasets import ARRAY_PREFIX, PREFIX, KnownFolders
 from gan_ablate.design.external import AnyConfig, ExternalConfig
 from gan_ablate.design.grid import (
     DEFAULT_BUDGETS,
@@ -125,7 +125,7 @@ class Plan(Model):
     def name(self) -> str:
         """The name of its file and folder among results: ``beta1``, or ``beta1@fashion-mnist`` for a block."""
         words = [
-            value.removeprefix(PREFIX) if field in SELF_EXPLAINING else f"{field}-{value}"
+            value.removeprefix(PREFIX).removeprefix(ARRAY_PREFIX) if field in SELF_EXPLAINING else f"{field}-{value}"
             for field, value in self.baseline.block.items()
         ]
         return "@".join([self.grid.name, *map(file_name, words)])
@@ -205,7 +205,8 @@ def plan(
     steps: int | None = None,
     dataset: str | Sequence[str] | None = None,
     base: str | Sequence[str] | None = None,
-    features: Literal["inception"] | None = None,
+    holdout: str | None = None,
+    features: str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     allow_code: bool = False,
 ) -> Plan:
@@ -223,7 +224,10 @@ def plan(
         steps: generator steps of a run, instead of the budget's number.
         dataset: replaces the grid's and its preset's data set; several make a block each.
         base: replaces the grid's base preset; several make a block each.
-        features: the extractor, instead of the data set's default.
+        holdout: held-out images to compare with, ``folder:PATH`` or ``array:PATH``, instead of a sixth of those of a
+            folder or an array.
+        features: the extractor, instead of the data set's default: ``"inception"``, or yours as ``"MODULE:NAME"`` or
+            ``"FILE.pt"``; or a table as a grid file has it, ``{"kind": "module", "path": "mine:embed", "size": 224}``.
         overrides: ``path=value`` settings for every variant, the value in TOML's notation or a bare word.
         allow_code: whether user code that the grid names may be run.
 
@@ -240,12 +244,12 @@ def plan(
     datasets, bases = _as_sequence(dataset), _as_sequence(base)
     if grid.external is not None:
         check_external(grid, grid.external, steps, bases, allow_code=allow_code)
-    options = list_options(features, overrides)
+    options = list_options(features, overrides, holdout)
     num_variants, num_seeds = count_blocks(grid, datasets, bases) * count_variants(grid), chosen.seeds or 1
     if num_variants > MAX_VARIANTS:
         raise UserError(f"{grid.source}: {num_variants:,} variants; valid: at most {MAX_VARIANTS:,}")
     is_file = Path(grid.source).suffix == ".toml"
-    code = UserCode(grid.folder if is_file else None, is_allowed=allow_code)
+    code = UserCode(grid.folder if is_file else Path.cwd(), is_allowed=allow_code)
     shared = Shared(chosen, list_budget_layers(grid, budget), options, KnownFolders(), code)
     blocks = list_blocks(grid, datasets, bases)
     variants = [variant for block in blocks for variant in _resolve_block(grid, block, shared)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
     HELD_OUT_SHARE,
     MIN_REFERENCE,
     MIN_SAMPLES,
@@ -15,20 +16,19 @@ from gan_ablate.design.datasets import (
     PREFIX,
     KnownFolders,
     default_features,
-    list_images,
 )
 from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, BudgetName, Grid, load_preset
 from gan_ablate.design.run_fields import MAX_SEED, MAX_STEPS
 from gan_ablate.design.settings import Layer, find_origin, merge, parse_override
-from gan_ablate.design.user_code import UserCode
+from gan_ablate.design.user_code import UserCode, read_features
 from gan_ablate.design.validation import shorten, validate
 from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gan_ablate.design.datasets import FeatureKind
     from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.run_fields import Features
     from gan_ablate.design.settings import Block
 
 
@@ -68,11 +68,14 @@ def list_budget_layers(grid: Grid, name: BudgetName) -> list[Layer]:
     return [(f"{grid.source}, [budget.{name}]", {"scoring": scoring})]
 
 
-def list_options(features: str | None, overrides: Sequence[str]) -> list[Layer]:
+def list_options(
+    features: str | Mapping[str, Any] | None, overrides: Sequence[str], holdout: str | None = None
+) -> list[Layer]:
     """List the settings that options make in every variant."""
-    options: list[Layer] = []
+    options: list[Layer] = [] if holdout is None else [(option("holdout", shorten(holdout)), {"holdout": holdout})]
     if features is not None:
-        options.append((option("features", features), {"scoring": {"features": features}}))
+        given = read_features(features) if isinstance(features, str) else dict(features)
+        options.append((option("features", features), {"scoring": {"features": given}}))
     options += [(option("overrides", shorten(override)), parse_override(override)) for override in overrides]
     if any({"seed", "steps"} & change.keys() for _, change in options):
         raise UserError(
@@ -85,7 +88,8 @@ def unscored_notes(configs: Iterable[AnyConfig]) -> list[str]:
     """Say which data sets' runs will not be scored, and which options would change that."""
     unscored = dict.fromkeys(config.dataset for config in configs if config.scoring.features == "none")
     return [
-        f"{dataset}: these runs will not be scored: colour images need Inception's weights, with --features inception "
+        f"{dataset}: these runs will not be scored: no classifier of it is shipped; valid: an extractor of yours with "
+        f"--features MODULE:NAME, or Inception's weights with --features inception "
         f"(downloaded from github.com/toshas/torch-fidelity, 95 MB) or --inception-weights PATH"
         for dataset in unscored
     ]
@@ -97,11 +101,17 @@ def reference_notes(configs: Iterable[AnyConfig], folders: KnownFolders) -> list
     Raises:
         UserError: if a data set holds out too few images for any score.
     """
-    scored = dict.fromkeys((config.dataset, config.scoring.features) for config in configs)
-    return [note for dataset, features in scored if (note := describe_reference(dataset, features, folders))]
+    scored = dict.fromkeys(
+        (config.dataset, config.scoring.features, getattr(config, "holdout", "")) for config in configs
+    )
+    return [
+        note
+        for dataset, features, holdout in scored
+        if (note := describe_reference(dataset, features, folders, holdout))
+    ]
 
 
-def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolders) -> str:
+def describe_reference(dataset: str, features: Features, folders: KnownFolders, holdout: str = "") -> str:
     """Say that a folder holds out few images for an extractor; empty where there are enough.
 
     FID compares covariances. With no more images than features a covariance is singular; with few more FID is biased.
@@ -110,25 +120,31 @@ def describe_reference(dataset: str, features: FeatureKind, folders: KnownFolder
         dataset: its name; ``folder:NAME@HASH`` for a folder.
         features: the extractor.
         folders: the folders that were found.
+        holdout: the name of the held-out images, if they are no part of the data set.
 
     Raises:
         UserError: if there are too few images for any score.
     """
     if features == "none" or dataset not in folders.paths:
         return ""
-    folder = Path(folders.paths[dataset])
-    num = len(list_images(folder))
-    num_held_out, num_features, needed = num // HELD_OUT_SHARE, NUM_FEATURES[features], MIN_SAMPLES[features]
-    counted = f"{PREFIX}{folder}: {num:,} images, of which {num_held_out:,} are held out to compare with"
+    num = folders.count_all_images(holdout or dataset)
+    num_held_out = num if holdout else num // HELD_OUT_SHARE
+    named = holdout or dataset
+    place = f"{named.partition(':')[0]}:{Path(folders.paths[named])}"
+    counted = f"{place}: {num:,} images, of which {num_held_out:,} are held out to compare with"
+    share = 1 if holdout else HELD_OUT_SHARE
     if num_held_out < MIN_REFERENCE:
-        advice = f'valid: at least {MIN_REFERENCE * HELD_OUT_SHARE} images, or scoring.features = "none"'
+        advice = f'valid: at least {MIN_REFERENCE * share} images, or scoring.features = "none"'
         raise UserError(f"{counted}; scores need {MIN_REFERENCE}; {advice}")
+    if not isinstance(features, str):
+        return ""  # how many features there are is known when it is loaded
+    num_features, needed = NUM_FEATURES[features], MIN_SAMPLES[features]
     if num_held_out >= needed:
         return ""
     what = "are too few" if num_held_out <= num_features else "are few"
     return (
         f"{counted}: they {what} for {num_features:,} features of {features}, so FID is too high and compares only "
-        f"with FIDs against the same images; better: {needed * HELD_OUT_SHARE:,} images, {needed:,} of them held out"
+        f"with FIDs against the same images; better: {needed * share:,} images, {needed:,} of them held out"
     )
 
 
@@ -144,7 +160,7 @@ def list_layers(grid: Grid, levels: Mapping[str, str], block: Block) -> tuple[st
     return source, [(f"{grid.source}, [set]", merge({}, grid.set)), *block.below, *of_levels]
 
 
-def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownFolders) -> Any:
+def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownFolders, field: str = "dataset") -> Any:
     """Name a folder of images by its content; any other value stays as it is.
 
     Args:
@@ -152,16 +168,16 @@ def name_dataset(dataset: Any, layers: list[Layer], source: str, folders: KnownF
         layers: the layers, to name the one that sets it in a message.
         source: the name for the message where no layer sets it.
         folders: the folders that were found; this adds to them.
+        field: which sets it.
 
     Raises:
         UserError: if there is no such folder of images.
     """
-    if not (isinstance(dataset, str) and dataset.startswith(PREFIX)):
+    if not (isinstance(dataset, str) and dataset.startswith((PREFIX, ARRAY_PREFIX))):
         return dataset
-    origin = find_origin(["dataset"], layers) or source
-    return folders.name(
-        dataset, option("dataset") if origin == option("dataset", shorten(dataset)) else f"{origin}: dataset ="
-    )
+    origin = find_origin([field], layers) or source
+    is_option = origin == option(field, shorten(dataset))
+    return folders.name(dataset, option(field) if is_option else f"{origin}: {field} =")
 
 
 def resolve_variant(grid: Grid, levels: Mapping[str, str], block: Block, shared: Shared) -> RunConfig:
@@ -216,6 +232,8 @@ def resolve_run(
         data = merge(data, change)
     dataset = name_dataset(data.get("dataset", RunConfig.model_fields["dataset"].default), layers, source, folders)
     data = {**data, "dataset": dataset, "seed": 0}
+    if data.get("holdout"):
+        data["holdout"] = name_dataset(data["holdout"], layers, source, folders, "holdout")
     if data.get("conditional") is True and isinstance(dataset, str):
         data["num_classes"] = folders.count_classes(dataset, source)
     if isinstance(data["scoring"], dict) and isinstance(dataset, str):
@@ -224,7 +242,11 @@ def resolve_run(
             for name in _BUDGET_COUNTS:
                 if data["scoring"][name] == common["scoring"][name]:
                     data["scoring"][name] = max(common["scoring"][name], MIN_SAMPLES["inception"])
-    data = (code or UserCode()).complete(data, source)
+    code = code or UserCode()
+    data = code.complete(data, source)
+    if isinstance(data["scoring"], dict):
+        features = code.complete_extractor(data["scoring"].get("features"), source)
+        data["scoring"] = {**data["scoring"], "features": features}
     return validate(RunConfig, data, lambda fields: find_origin(fields, layers) or source)
 
 
@@ -279,7 +301,7 @@ def plan_run(
     folders = KnownFolders()
     config = resolve_run(load_preset(preset, "preset"), "preset", budget, layers, folders)
     if epochs is not None:
-        num_images = folders.count_images(config.dataset)
+        num_images = folders.count_images(config.dataset, is_whole=bool(config.holdout))
         steps = max(1, epochs * num_images // config.batch_size)
         if steps > MAX_STEPS:
             most = MAX_STEPS * config.batch_size // num_images

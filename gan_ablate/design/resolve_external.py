@@ -73,8 +73,8 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
     dataset = name_dataset(given, layers, source, shared.folders)
     scoring = fields.get("scoring", {})
     if isinstance(scoring, dict):
-        features = default_features(dataset) if isinstance(dataset, str) else "none"
-        scoring = {"features": features, "num_samples": shared.budget.num_samples, **scoring}
+        scoring = {"features": default_features(str(dataset)), "num_samples": shared.budget.num_samples, **scoring}
+        scoring["features"] = shared.code.complete_extractor(scoring["features"], source)
     content = {
         **external.model_dump(exclude={"files", "paired", "samples"}),
         "samples": external.pattern,

@@ -6,13 +6,14 @@ import functools
 import hashlib
 import json
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field, PositiveFloat
+from pydantic import Discriminator as ByKind
+from pydantic import Field, PositiveFloat, Tag
 
 from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
 from gan_ablate.design.gan import Discriminator, Generator, Init, Loss, NoPenalty, Penalty
-from gan_ablate.design.user_code import PARTS, UserPart
+from gan_ablate.design.user_code import PARTS, ModuleExtractor, ScriptExtractor, UserPart
 from gan_ablate.design.validation import Model, Probability, Size
 
 if TYPE_CHECKING:
@@ -112,11 +113,33 @@ LatentDistribution = Literal["normal", "uniform"]
 Augmentation = Literal["colour", "translation", "cutout"]
 
 
+def _kind_of_features(features: Any) -> str | None:
+    if isinstance(features, str):
+        return "name" if features in get_args(FeatureKind) else None
+    kind = features.get("kind") if isinstance(features, dict) else getattr(features, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+Features: TypeAlias = Annotated[
+    Annotated[FeatureKind, Tag("name")]
+    | Annotated[ModuleExtractor, Tag("module")]
+    | Annotated[ScriptExtractor, Tag("torchscript")],
+    ByKind(
+        _kind_of_features,
+        custom_error_type="unknown_extractor",
+        custom_error_message=f"valid: {', '.join(get_args(FeatureKind))}; of yours, "
+        'kind = "module" with path = "MODULE:NAME", or kind = "torchscript" with path = "FILE.pt"',
+    ),
+]
+"""An extractor: a shipped one by its name, none, or a user's."""
+
+
 class Scoring(Model):
     """How a run is scored; scores compare only where all of this is equal."""
 
-    features: FeatureKind
-    """The network whose features are compared: the small classifier of digits or of garments, Inception, or none."""
+    features: Features
+    """The network whose features are compared: the small classifier of digits or of garments, Inception, none, or a
+    network of yours."""
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
     """How many images are scored at the end."""
     curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000
@@ -133,6 +156,8 @@ class RunFields(HashedConfig):
     dataset: str = "mnist-10k"
     """What is learnt: a data set by name, or folder:PATH, whose pictures are turned upright as their EXIF says, laid on
     white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
+    holdout: str = ""
+    """Images that scores compare with, folder:PATH or array:PATH, instead of a sixth of those of a folder or array."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
     """Side of the training images, in pixels."""
     latent_dim: Size
@@ -253,7 +278,8 @@ class RunFields(HashedConfig):
     @property
     def oscillation_steps(self) -> set[int]:
         """The steps after which FID's oscillation is measured, over the last half; none where they are too close."""
-        if self.steps < 2 * OSCILLATION_POINTS * MIN_OSCILLATION_GAP or self.scoring.features == "inception":
+        has_many_features = self.scoring.features == "inception" or not isinstance(self.scoring.features, str)
+        if self.steps < 2 * OSCILLATION_POINTS * MIN_OSCILLATION_GAP or has_many_features:
             return set()
         last = OSCILLATION_POINTS - 1
         return {round(self.steps * (last + point) / (2 * last)) for point in range(OSCILLATION_POINTS)}

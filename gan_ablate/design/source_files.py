@@ -111,6 +111,20 @@ def name_files(folder: Path, files: Sequence[Path], stem: str) -> str:
     return f"{stem}@{digest.hexdigest()[:8]}"
 
 
+def name_file(file: Path) -> str:
+    """Name a file of any size by its content: ``NAME@HASH``.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256")
+    except OSError as unreadable:
+        raise UserError(f"{file}: {unreadable.strerror or unreadable}") from None
+    return f"{file.name}@{digest.hexdigest()[:8]}"
+
+
 class _Search:
     """Follows import statements from file to file, within some folders.
 

@@ -1,4 +1,4 @@
-"""User code: a class or a function, named by its import path, a checkpoint's class, and patches of a script."""
+"""User code: a class or a function by its import path, a TorchScript file, a checkpoint, and patches of a script."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import importlib.util
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
-from gan_ablate.design.source_files import is_installed, list_module_files, name_files, refuse_shadows
+from gan_ablate.design.source_files import is_installed, list_module_files, name_file, name_files, refuse_shadows
 from gan_ablate.design.validation import Model, shorten
 from gan_ablate.errors import UserError, option
 
@@ -103,14 +103,67 @@ class Patch(Model):
     """What the run's copy of the file has there; names in braces are filled in, and {{ stands for a brace."""
 
 
+Side = Annotated[int, Field(gt=0, le=1024)]
+
+
+class ModuleExtractor(UserPart):
+    """A user's extractor: a function of images, or a class whose objects are called with images."""
+
+    size: Side | None = None
+    """Side to which images are resized before, in pixels; by default they keep their size."""
+
+
+class ScriptExtractor(Model):
+    """An extractor in a TorchScript file, as ``torch.jit.save`` writes it."""
+
+    kind: Literal["torchscript"]
+    path: Annotated[str, Field(min_length=1, max_length=1_000)]
+    """The file, beside the grid's file. Planning keeps its name alone: a run is named by the content."""
+    size: Side | None = None
+    """Side to which images are resized before, in pixels; by default they keep their size."""
+    code: str = ""
+    """A name of the file by its content; planning takes it from the file."""
+
+
+UserExtractor: TypeAlias = ModuleExtractor | ScriptExtractor
+
+SCRIPT_SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
+"""Suffixes of TorchScript files in ``--features``."""
+
+
+def read_features(text: str, size: int | None = None) -> str | dict[str, Any]:
+    """Read the option ``features``: the name of a shipped extractor, ``MODULE:NAME``, or a TorchScript file.
+
+    Args:
+        text: the option's value.
+        size: side to which images are resized for a user's extractor; None leaves them as they are.
+
+    Returns:
+        What ``scoring.features`` is in a grid file; a file's path is absolute.
+
+    Raises:
+        UserError: if a size is given for a shipped extractor.
+    """
+    found: dict[str, Any]
+    if re.fullmatch(f"{_NAME}:{_NAME}", text):
+        found = {"kind": "module", "path": text}
+    elif Path(text).suffix in SCRIPT_SUFFIXES:
+        found = {"kind": "torchscript", "path": str(Path(text).absolute())}
+    elif size is None:
+        return text
+    else:
+        raise UserError(f"{option('features_size', size)}: valid: with {option('features')} MODULE:NAME or FILE.pt")
+    return found if size is None else {**found, "size": size}
+
+
 @dataclass
 class UserCode:
     """The user code of a plan's runs.
 
     Attributes:
-        folder: the folder in which modules are looked for first.
+        folder: the folder in which modules and files are looked for first.
         is_allowed: whether user code may be run.
-        paths: ``NAME@HASH`` → the folder of the module; empty where it is installed.
+        paths: ``NAME@HASH`` → the folder of the module, empty where it is installed; or the TorchScript file.
         files: ``NAME@HASH`` → the files that the hash is made of.
     """
 
@@ -133,16 +186,39 @@ class UserCode:
             given = data.get(part)
             if not (isinstance(given, dict) and given.get("kind") == "module"):
                 continue
-            path = given.get("path")
-            if "code" in given:
-                raise UserError(f"{source}: {part}.code: planning sets it; valid: leave it out")
-            if not isinstance(path, str) or ":" not in path:
-                continue  # refused when the whole is checked
-            if not self.is_allowed:
-                what = f"{part}.path = {shorten(repr(path))}"
-                raise UserError(f"{source}: {what}: code of yours; valid: with {option('allow_code')}")
-            data = {**data, part: {**given, "code": self._name(path.partition(":")[0], f"{source}: {part}.path")}}
+            path = self._check(given, part, source)
+            if ":" in path:
+                data = {**data, part: {**given, "code": self._name(path.partition(":")[0], f"{source}: {part}.path")}}
         return data
+
+    def complete_extractor(self, features: Any, source: str) -> Any:
+        """Return ``scoring.features`` with the field ``code`` set if it is a user's; see ``complete``."""
+        field = "scoring.features"
+        if not isinstance(features, dict) or features.get("kind") not in ("module", "torchscript"):
+            return features
+        path = self._check(features, field, source)
+        if features["kind"] == "module" and ":" in path:
+            return {**features, "code": self._name(path.partition(":")[0], f"{source}: {field}.path")}
+        if features["kind"] == "module" or not path:
+            return features
+        file = (self.folder or Path()) / path
+        if not file.is_file():
+            raise UserError(f"{source}: {field}.path = {shorten(repr(path))}: no such file; valid: a TorchScript file")
+        code = name_file(file)
+        self.paths[code], self.files[code] = str(file.resolve()), (file.name,)
+        return {**features, "path": file.name, "code": code}
+
+    def _check(self, given: dict[str, Any], field: str, source: str) -> str:
+        """Check that user code may be named here; return its path, empty where that is none."""
+        path = given.get("path")
+        if "code" in given:
+            raise UserError(f"{source}: {field}.code: planning sets it; valid: leave it out")
+        if not isinstance(path, str):
+            return ""  # refused when the whole is checked
+        if not self.is_allowed:
+            what = f"{field}.path = {shorten(repr(path))}"
+            raise UserError(f"{source}: {what}: code of yours; valid: with {option('allow_code')}")
+        return path
 
     def _name(self, module: str, source: str) -> str:
         found = find_source(module, self.folder)

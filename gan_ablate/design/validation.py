@@ -236,7 +236,8 @@ def _fields_of(schema: dict[str, Any], definitions: dict[str, Any], prefix: str)
         meaning = " ".join(field.get("description", "").split())
         default = write_toml(field["default"]) if field.get("default") is not None else ""
         if kinds or not nested:
-            yield FieldHelp(path, " | ".join(kinds) or _valid_words(field), default, meaning, kinds)
+            words = [_valid_words(part) for part in field.get("oneOf", ()) if "$ref" not in part]
+            yield FieldHelp(path, " | ".join([*words, *kinds]) or _valid_words(field), default, meaning, kinds)
         for part in nested:
             yield from (f for f in _fields_of(part, definitions, f"{path}.") if f.path != f"{path}.kind")
 

@@ -85,6 +85,8 @@ class RunContext(Compute):
     """The results folder."""
     folders: dict[str, str] = {}
     """``NAME@HASH`` of an image folder or of user code → where it lies."""
+    trained: dict[str, str] = {}
+    """Run id → the folder of a finished run whose generator is scored, instead of training; see ``find_trained``."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.datasets import default_features
+from gan_ablate.design.datasets import IMAGES_PER_FEATURE, default_features
+from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.scorer import Scorer
@@ -23,6 +24,7 @@ from gan_ablate.training.user_code_check import check_user_code
 
 if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
+    from gan_ablate.design.user_code import UserExtractor
     from gan_ablate.execution.context import RunContext
     from gan_ablate.scoring.scores import Scores
 
@@ -101,20 +103,42 @@ def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
     Raises:
         UserError: if they are neither there nor can be downloaded.
     """
-    folder = context.folders.get(config.dataset)
-    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out)
+    folder, holdout = context.folders.get(config.dataset), getattr(config, "holdout", "")
+    beside = (holdout, Path(context.folders[holdout])) if holdout else None
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out, beside)
 
 
 def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
     """Return the scorer of a run, or None where the run is not scored.
 
     Raises:
-        UserError: if the images or the extractor are neither there nor can be downloaded.
+        UserError: if the images or the extractor are neither there nor can be downloaded, or a user's extractor does
+            not work, or has too many features for the images that are scored.
     """
-    if config.scoring.features == "none":
+    features = config.scoring.features
+    if features == "none":
         return None
     dataset, device = find_dataset(config, context), find_device(context.device)
-    return _build_scorer_once(dataset, config.scoring.features, context.inception_weights, device, context.out)
+    scorer = _build_scorer_once(dataset, features, context.inception_weights, device, context.out)
+    if not isinstance(features, str):
+        _check_counts(config, scorer)
+    return scorer
+
+
+def _check_counts(config: AnyConfig, scorer: Scorer) -> None:
+    """Check that there are enough images for the features of a user's extractor."""
+    num_features = scorer.extractor.num_features
+    least = IMAGES_PER_FEATURE * num_features
+    counts = {
+        f"scoring.{name} =": number for name, number in config.scoring if name in ("num_samples", "curve_samples")
+    }
+    counts["held-out images:"] = scorer.num_reference
+    few = [f"{name} {number}" for name, number in counts.items() if number < least]
+    if few:
+        what = f"too few for the {num_features:,} features of {scorer.extractor.name}"
+        reason = "FID compares covariances, which need more images than features"
+        advice = f"valid: at least {least:,}, {IMAGES_PER_FEATURE} for each feature; {reason}"
+        raise UserError(f"{', '.join(few)}: {what}; {advice}")
 
 
 def unscored_reason(config: AnyConfig) -> str:
@@ -126,21 +150,24 @@ def unscored_reason(config: AnyConfig) -> str:
 
 # A worker serves many runs of the same grid; they share a data set and a scorer.
 @functools.lru_cache(maxsize=2)
-def _load_dataset_once(name: str, image_size: int, data_dir: str, folder: str | None, out: str) -> ImageDataset:
+def _load_dataset_once(
+    name: str, image_size: int, data_dir: str, folder: str | None, out: str, holdout: tuple[str, Path] | None
+) -> ImageDataset:
     place = None if folder is None else Path(folder)
-    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir)
+    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir, holdout)
 
 
 @functools.lru_cache(maxsize=2)
 def _build_scorer_once(
     dataset: ImageDataset,
-    features: Literal["digits", "fashion", "inception"],
+    features: Literal["digits", "fashion", "inception"] | UserExtractor,
     inception_weights: str | None,
     device: torch.device,
     out: str,
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
-    return Scorer(dataset, build_extractor(features, device, weights), Store(Path(out)).cache_dir)
+    extractor = build_extractor(features, device, weights, dataset.reference)
+    return Scorer(dataset, extractor, Store(Path(out)).cache_dir)
 
 
 @functools.lru_cache(maxsize=8)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.execution.records import Record
     from gan_ablate.execution.store import Store
     from gan_ablate.scoring.scorer import Scorer
     from gan_ablate.training.trainer import Measurement, StepTimer
@@ -59,6 +60,7 @@ class TrainingObserver:
         on_progress: called a few times a second.
 
     Attributes:
+        curve_samples: images of each FID along training.
         last_step: the last generator step that was taken.
         curve_steps: the steps at which FID was computed.
         curve_train_sec: the seconds of training until each.
@@ -83,6 +85,7 @@ class TrainingObserver:
         self._labels = labels
         self._sample_grid_latents = sample_grid_latents(config)
         self._reported_at = (time.perf_counter(), 0)
+        self.curve_samples = config.scoring.curve_samples
         self.last_step = 0
         self.curve_steps: list[int] = []
         self.curve_train_sec: list[float] = []
@@ -203,6 +206,29 @@ def save_sample_grid(images: Tensor, num_columns: int, to: Path) -> None:
     write_atomically(to, content.getvalue())
 
 
+def load_generator(record: Record, config: RunConfig, weights: Path) -> nn.Module:
+    """Load a generator that a run has kept.
+
+    Args:
+        record: of the run.
+        config: of the run.
+        weights: the file in the run's folder.
+
+    Raises:
+        UserError: if the file cannot be read, or is not the one that the run wrote.
+    """
+    generator = build_generator(config)
+    try:
+        content = weights.read_bytes()
+        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it does not match its record's checksum")
+        generator.load_state_dict(load(content))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
+        reason = str(broken).partition("\n")[0]
+        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
+    return generator
+
+
 def draw_samples(
     store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
 ) -> None:
@@ -237,15 +263,7 @@ def draw_samples(
         if not config.ema_decay:
             raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")
         weights = weights.with_name(AVERAGE_FILE)
-    generator = build_generator(config)
-    try:
-        content = weights.read_bytes()
-        if record.weights_sha256.get(weights.name) not in (None, hashlib.sha256(content).hexdigest()):
-            raise ValueError("it does not match its record's checksum")
-        generator.load_state_dict(load(content))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as broken:
-        reason = str(broken).partition("\n")[0]
-        raise UserError(f"{weights}: cannot be read ({reason}); delete the run's folder to run it again") from None
+    generator = load_generator(record, config, weights)
     stream = torch.Generator().manual_seed(stream_seed(seed, "latent/sample"))
     latents = sample_latents(config, num, stream)
     if config.num_classes:

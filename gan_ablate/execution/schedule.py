@@ -13,17 +13,20 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import write_atomically
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
+from gan_ablate.design.run_fields import Scoring
 from gan_ablate.design.settings import order_block
+from gan_ablate.design.validation import validate
+from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import measure_steps
-from gan_ablate.execution.store import summarise_runs
+from gan_ablate.execution.store import GENERATOR_FILE, summarise_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan, Variant
     from gan_ablate.execution.store import Store
@@ -40,7 +43,7 @@ UNKNOWN_RUN_SEC = 60.0
 EMULATED_BF16_SLOWDOWN = 1.2
 """How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
 
-SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset")
+SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset", "holdout")
 """Fields that leave a step's time as it is."""
 
 # Measured on one core of an AMD EPYC with AVX2, in float32, with its other core busy. ``Speed.slowness`` scales them.
@@ -174,6 +177,46 @@ def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Var
     return {run_id: run for run_id, run in runs.items() if run_id not in known or known[run_id].status == "failed"}
 
 
+def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
+    """Find finished runs that differ from missing ones in their scoring alone, and whose generators are kept.
+
+    Args:
+        plans: of the missing runs.
+        store: the results folder.
+
+    Returns:
+        Run id of a missing run → the folder of such a run.
+    """
+    wanted: dict[str, list[tuple[str, Scoring]]] = {}
+    for run_id, (variant, seed) in find_missing_ids(plans, store).items():
+        if not isinstance(variant.config, RunConfig):
+            continue
+        scoring = variant.config.scoring
+        if scoring.features != "none" and not scoring.representation:  # which needs D, and D is not kept
+            wanted.setdefault(_training_key(variant.config, seed), []).append((run_id, scoring))
+    found: dict[str, list[tuple[bool, Path]]] = {}
+    for path in sorted((store.root / "runs").glob("[!.]*/config.json")) if wanted else ():
+        with suppress(OSError, ValueError, UserError):  # a script's run, an earlier version's or a damaged file
+            config = validate(RunConfig, json.loads(path.read_text("utf-8")), str(path))
+            is_current = config.run_id == path.parent.name
+            for run_id, scoring in wanted.get(_training_key(config, config.seed), ()) if is_current else ():
+                mine = scoring.model_copy(update={"num_samples": config.scoring.num_samples})
+                found.setdefault(run_id, []).append((config.scoring != mine, path.parent))  # equal curves come first
+    known = summarise_runs(store, (path.name for places in found.values() for _, path in places))
+    is_kept = {
+        run_id: run.status == "diverged" or (store.run_dir(run_id) / GENERATOR_FILE).is_file()
+        for run_id, run in known.items()
+        if run.status != "failed"
+    }
+    kept = {run_id: [place for place in places if is_kept.get(place[1].name)] for run_id, places in found.items()}
+    return {run_id: str(min(places)[1].absolute()) for run_id, places in kept.items() if places}
+
+
+def _training_key(config: RunConfig, seed: int) -> str:
+    """Return a hash of all that a training depends on."""
+    return config.model_copy(update={"scoring": Scoring(features="none")}).run_id_of(seed)
+
+
 def estimate_seconds(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> dict[str, float]:
     """Estimate the seconds of every run of some plans.
 
@@ -221,8 +264,8 @@ def _scoring_sec(config: RunConfig, speed: Speed) -> float:
     has_norm = config.generator.kind == "module" or config.generator.norm != "none"
     num_final = scoring.num_samples * (2 if has_norm else 1)
     num_images = num_final + scoring.curve_points * scoring.curve_samples
-    is_inception = scoring.features == "inception"
-    extractor_ms = _INCEPTION_MS_PER_IMAGE * speed.slowness if is_inception else speed.classifier_ms
+    is_small = scoring.features in ("digits", "fashion")  # a user's extractor counts as Inception
+    extractor_ms = speed.classifier_ms if is_small else _INCEPTION_MS_PER_IMAGE * speed.slowness
     fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
     return num_images * (speed.sample_sec(config) + extractor_ms / 1e3) + fixed_sec * speed.slowness
 

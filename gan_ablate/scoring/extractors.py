@@ -1,12 +1,13 @@
-"""Feature extractors: the small image classifiers and Inception-v3, from uint8 images to feature vectors."""
+"""Feature extractors: the small classifiers, Inception-v3 and a user's, from uint8 images to feature vectors."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
 
 import torch
 from safetensors.torch import load
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gan_ablate.atomic_io import read_asset
+from gan_ablate.design.source_files import name_file
+from gan_ablate.design.user_code import ModuleExtractor, ScriptExtractor, UserExtractor
 from gan_ablate.errors import UserError, option
-from gan_ablate.training.runtime import reproducible_float32
+from gan_ablate.training.runtime import keeping_streams, reproducible_float32, seed_streams
+from gan_ablate.training.user_code import find_place, make_user_part, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,11 +128,7 @@ class ClassifierExtractor:
         return _extract(self._forward, images, self._device)
 
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        x, size = batch.float(), (ImageClassifier.image_size, ImageClassifier.image_size)
-        if batch.shape[-2:] != size:
-            x = functional.interpolate(x, size=size, mode="bilinear", antialias=True)
-            # A resized picture, saved, is whole numbers again.
-            x = x.round_().clamp_(0, 255)
+        x = _resize(batch, ImageClassifier.image_size)
         features: Tensor
         features, logits = self._network(x / 127.5 - 1)
         return features, logits
@@ -184,16 +184,138 @@ class InceptionExtractor:
         return features, None
 
 
+USER_BATCH = 50
+"""Images per call of a user's extractor, which may be a large network on large images."""
+
+MAX_USER_FEATURES = 8_192
+"""The most features of a user's extractor: FID takes minutes and gigabytes for the covariances of more."""
+
+
+class UserFeatureExtractor:
+    """Features from a user's network, tried on a few images before it is used.
+
+    Its checksum is of its code or file, its settings, and the weights of a module that is a class.
+
+    Args:
+        part: which one.
+        device: where to run it.
+        images: (N, C, H, W) uint8, of the data set, to try it on.
+
+    Raises:
+        UserError: if it cannot be loaded or called, or does not give one finite vector for each image, which depends
+            on nothing else.
+    """
+
+    is_fast = False
+
+    def __init__(self, part: UserExtractor, device: torch.device, images: Tensor) -> None:
+        self.name: str = part.path
+        self._device, self._size = device, part.size
+        self._where = f"scoring.features.path = {part.path!r}"
+        digest = hashlib.sha256(part.model_dump_json().encode())
+        if part.kind == "torchscript":
+            self._embed: Callable[[Tensor], Any] = _load_script(part, device, self._where)
+        else:
+            self._embed, _ = make_user_part(part, 0)
+        if not callable(self._embed):
+            raise UserError(f"{self._where}: of type {type(self._embed).__name__}; valid: a function or class")
+        if isinstance(self._embed, nn.Module):
+            self._embed.eval().to(device)
+        self.num_features = 0
+        self._try(images[:NUM_TRIED])
+        if isinstance(self._embed, nn.Module):  # now that lazy layers have weights
+            digest.update(_state_sha256(self._embed).encode())
+        self.sha256 = digest.hexdigest()
+
+    def __call__(self, images: Tensor) -> Features:
+        """Extract features of ``images``: (N, C, H, W) uint8, resized (antialiased) where the extractor has a size."""
+        with watching(self._where):
+            features = _extract(self._forward, images, self._device, USER_BATCH)
+        num_broken = int((~features.vectors.isfinite()).any(1).sum())
+        if num_broken:
+            raise UserError(f"{self._where}: NaN or infinite features of {num_broken:,} of {len(images):,} images")
+        return features
+
+    def _forward(self, batch: Tensor) -> tuple[Tensor, None]:
+        x = (batch.float() if self._size is None else _resize(batch, self._size)) / 255
+        try:
+            vectors = self._embed(x)
+        except (Exception, SystemExit) as broken:  # whatever a user's code raises
+            reason = str(broken).strip().splitlines() or [""]
+            what = f"given {tuple(x.shape)}, it fails ({type(broken).__name__}: {reason[-1].strip()[:300]})"
+            raise UserError(f"{self._where}: {what}") from None
+        num = self.num_features or (vectors.shape[-1] if isinstance(vectors, Tensor) and vectors.ndim == 2 else 0)
+        is_tensor = isinstance(vectors, Tensor)
+        if not is_tensor or vectors.shape != (len(x), num) or vectors.dtype != torch.float32:
+            came = f"{tuple(vectors.shape)} of {vectors.dtype}" if is_tensor else f"a {type(vectors).__name__}"
+            valid = f"({len(x)}, {num or 'D'}) of torch.float32"
+            raise UserError(f"{self._where}: given {tuple(x.shape)}, it gives {came}; valid: {valid}")
+        return vectors, None
+
+    def _try(self, images: Tensor) -> None:
+        """Call it three times on the same images, and refuse what is no feature of an image alone."""
+        with keeping_streams():
+            seed_streams(0)
+            first = self(images).vectors
+        self.num_features = num = first.shape[1]
+        if not 0 < num <= MAX_USER_FEATURES:
+            raise UserError(f"{self._where}: {num:,} features; valid: from 1 to {MAX_USER_FEATURES:,}")
+        tolerance = 1e-3 * float(first.abs().max())
+        advice = "valid: in eval mode"
+        with keeping_streams():
+            seed_streams(1)  # a stream that is put back after each call would give the same dropout again
+            again = self(images).vectors
+        if not torch.allclose(first, again, rtol=0, atol=tolerance):
+            raise UserError(f"{self._where}: gives other features of the same images each time: dropout? {advice}")
+        half = len(images) // 2
+        if not torch.allclose(first[:half], self(images[:half]).vectors, rtol=0, atol=tolerance):
+            what = "features of an image depend on the others of its batch: batch norm in train mode?"
+            raise UserError(f"{self._where}: {what} {advice}")
+
+
+NUM_TRIED = 8
+"""Images that a user's extractor is tried on."""
+
+
+def _load_script(part: ScriptExtractor, device: torch.device, where: str) -> nn.Module:
+    """Load a TorchScript file that is still the one that was planned."""
+    file = Path(find_place(part))
+    if not file.is_file() or name_file(file) != part.code:
+        raise UserError(f"{file}: it has changed since these runs were planned; run the same command again")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # TorchScript warns that it is deprecated
+            network: nn.Module = torch.jit.load(str(file), map_location=device)
+    except Exception as broken:  # whatever PyTorch raises on a foreign file
+        reason = str(broken).strip().partition("\n")[0][:200]
+        raise UserError(f"{where}: no TorchScript ({reason}); valid: what torch.jit.save writes") from None
+    return network
+
+
+def _resize(batch: Tensor, size: int) -> Tensor:
+    """Turn (B, C, H, W) uint8 into (B, C, size, size) float32 in 0…255; a resized picture is whole numbers again."""
+    if batch.shape[-2:] == (size, size):
+        return batch.float()
+    x = functional.interpolate(batch.float(), size=(size, size), mode="bilinear", antialias=True)
+    return x.round_().clamp_(0, 255)
+
+
 def build_extractor(
-    kind: Literal["digits", "fashion", "inception"], device: torch.device, inception_weights: Path | None = None
+    kind: Literal["digits", "fashion", "inception"] | UserExtractor,
+    device: torch.device,
+    inception_weights: Path | None = None,
+    images: Tensor | None = None,
 ) -> FeatureExtractor:
     """Load the extractor of this kind onto ``device``.
 
     Args:
-        kind: the extractor's name.
+        kind: the extractor's name, or a user's.
         device: where to run it.
         inception_weights: a local copy of the Inception weights; other kinds ignore it.
+        images: of the data set, to try a user's on.
     """
+    if isinstance(kind, ModuleExtractor | ScriptExtractor):
+        assert images is not None
+        return UserFeatureExtractor(kind, device, images)
     match kind:
         case "digits" | "fashion":
             return ClassifierExtractor(kind, device)
@@ -205,13 +327,16 @@ def build_extractor(
 
 @torch.inference_mode()
 def _extract(
-    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]], images: Tensor, device: torch.device
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    images: Tensor,
+    device: torch.device,
+    batch_size: int = EXTRACTION_BATCH,
 ) -> Features:
     if images.dtype != torch.uint8:
         raise TypeError(f"features are extracted from uint8 images, not {images.dtype}")
     # Whatever the caller set: another precision would move the score.
     with torch.autocast(device.type, enabled=False), reproducible_float32():
-        parts = [forward(batch.to(device)) for batch in images.split(EXTRACTION_BATCH)]
+        parts = [forward(batch.to(device)) for batch in images.split(batch_size)]
     vectors = torch.cat([features for features, _ in parts]).float().cpu()
     logits = [part for _, part in parts if part is not None]
     return Features(vectors, torch.cat(logits).float().cpu() if logits else None)

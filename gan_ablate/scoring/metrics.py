@@ -44,6 +44,15 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     return 0.0 if abs(distance) <= _ROUNDING * variance else distance
 
 
+def frechet_distance_to(mean: Tensor, covariance: Tensor, fake: Tensor) -> float:
+    """FID of feature vectors, (N, D), and a Gaussian of mean (D,) and covariance (D, D) in float64."""
+    fake = fake.double()
+    # The eigenvalues of a product of covariances are real and not negative, but for rounding.
+    roots = torch.linalg.eigvals(covariance @ fake.T.cov()).sqrt().real.sum()
+    traces = covariance.trace() + fake.var(0).sum()
+    return float((mean - fake.mean(0)).square().sum() + traces - 2 * roots)
+
+
 def frechet_sampling_error(real: Tensor, fake: Tensor) -> float | None:
     """Standard error of log FID from the choice of the generated images, the generator and the real images given.
 
@@ -86,6 +95,45 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
         torch.default_generator.manual_seed(stream_seed(SCORING_SEED, "KID subsets"))
         mean, _ = metric.compute()
     return float(mean)
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """KID of a small set, from all pairs of images.
+
+    Attributes:
+        kid: the unbiased estimate of the squared maximum mean discrepancy.
+        low: the lower end of its 95 % interval, the generator and the real images given.
+        high: the upper end.
+    """
+
+    kid: float
+    low: float
+    high: float
+
+
+def kernel_distance_of_few(real: Tensor, fake: Tensor) -> KernelDistance:
+    """KID of all vectors at once, (N, D) and (M, D), with the interval of its delete-one jackknife over the M.
+
+    With S = Σ k(fᵢ, fⱼ) over i ≠ j and C = Σ k(fᵢ, rⱼ), the estimate is S/(M(M-1)) - 2C/(MN) + R (arXiv:1801.01401,
+    section 4); without fᵢ, S loses twice its row's sum and C its row's sum.
+    """
+    num, num_real, dim = len(fake), len(real), real.shape[1]
+    real, fake = real.double(), fake.double()
+
+    def row_sums(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([(rows @ b.T / dim + 1).pow(3).sum(1) for rows in a.split(_ROWS_AT_ONCE)])
+
+    def without_self(a: Tensor) -> Tensor:
+        return row_sums(a, a) - (a.square().sum(1) / dim + 1).pow(3)
+
+    among_real = float(without_self(real).sum()) / (num_real * (num_real - 1))
+    among, across = without_self(fake), row_sums(fake, real)
+    kid = float(among.sum()) / (num * (num - 1)) - 2 * float(across.sum()) / (num * num_real) + among_real
+    rest = (among.sum() - 2 * among) / ((num - 1) * (num - 2))
+    rest = rest - 2 * (across.sum() - across) / ((num - 1) * num_real)
+    error = math.sqrt((num - 1) * float(rest.var(correction=0)))
+    return KernelDistance(kid, kid - 1.96 * error, kid + 1.96 * error)
 
 
 def classifier_score(logits: Tensor) -> float:

@@ -18,12 +18,14 @@ from gan_ablate.atomic_io import read_sealed, write_sealed
 from gan_ablate.scoring.extractors import EXTRACTION_BATCH, Features
 from gan_ablate.scoring.metrics import (
     NUM_NEIGHBOURS,
+    KernelDistance,
     Manifold,
     build_manifold,
     classifier_score,
     frechet_distance,
     frechet_sampling_error,
     kernel_distance,
+    kernel_distance_of_few,
     nearest_distance,
     neighbour_scores,
 )
@@ -81,6 +83,10 @@ class Scorer:
             nearest = nearest_distance(features.vectors[:NEAREST_SAMPLES], self._real.training.vectors)
             ratio = nearest / self._real.nearest_held_out
         return self._compare(features, ratio, started, classes)
+
+    def score_few(self, images: Tensor) -> KernelDistance:
+        """Score fewer images than FID needs; see ``score``."""
+        return kernel_distance_of_few(self._real.manifold.vectors, self.extractor(images).vectors)
 
     def fid(self, images: Tensor) -> float:
         """Return the FID alone; see ``score``."""

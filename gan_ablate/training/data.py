@@ -19,7 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_ablate.atomic_io import read_asset
-from gan_ablate.design.datasets import HELD_OUT_SHARE, PREFIX, class_of, list_classes, list_images
+from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
+    HELD_OUT_SHARE,
+    PREFIX,
+    class_of,
+    list_classes,
+    list_images,
+    read_array_header,
+)
 from gan_ablate.errors import UserError, option
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.images import (
@@ -103,7 +111,15 @@ def _folder(cache: Path, key: str) -> Path:
     return cache / "images" / hashlib.sha256(f"{LAYOUT}/{key}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-_TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
+_TORCHVISION = {
+    "mnist": ("MNIST", "MNIST/**/*"),
+    "fashion-mnist": ("FashionMNIST", "FashionMNIST/**/*"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py/**/*"),
+    "torchvision:KMNIST": ("KMNIST", "KMNIST/**/*"),
+    "torchvision:SVHN": ("SVHN", "*_32x32.mat"),
+    "torchvision:CIFAR100": ("CIFAR100", "cifar-100-python/**/*"),
+}
+"""Data set → its class in ``torchvision.datasets``, and a pattern of its files."""
 
 _FOLDER_ORIGIN = f"image folder, every {HELD_OUT_SHARE}th image held out, in an order by content"
 
@@ -171,7 +187,12 @@ def take_batch(images: Tensor, indices: Tensor) -> Tensor:
 
 
 def load_dataset(
-    name: str, image_size: int, data_dir: Path, folder: Path | None = None, cache: Path | None = None
+    name: str,
+    image_size: int,
+    data_dir: Path,
+    folder: Path | None = None,
+    cache: Path | None = None,
+    holdout: tuple[str, Path] | None = None,
 ) -> ImageDataset:
     """Load a data set into memory, decoded once for all processes of a machine if there is a cache.
 
@@ -181,6 +202,7 @@ def load_dataset(
         data_dir: torchvision's root, where a data set lies or is downloaded to.
         folder: where a ``folder:NAME@HASH`` lies; other data sets have none.
         cache: the results folder's, where decoded images are kept.
+        holdout: name and place of the held-out images, where they are no part of a folder or an array.
 
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
@@ -188,33 +210,42 @@ def load_dataset(
     files: str | None = None
     if folder is not None:
         files = "named and ordered by their content"
-    elif name in _TORCHVISION_FOLDERS:
+    elif name in _TORCHVISION:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
-        arrays = _decode(name, image_size, data_dir, folder)
+        arrays = _decode(name, image_size, data_dir, folder, holdout)
     else:
-        key = f"{name}, {image_size}, {files}"
-        arrays = find_decoded(cache, key) or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder))
-    origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION_FOLDERS, "torchvision")}
+        key = f"{name}, {image_size}, {files}" + (f", {holdout[0]}" if holdout else "")
+        known = find_decoded(cache, key)
+        arrays = known or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder, holdout))
+    origin = f"array{_FOLDER_ORIGIN.removeprefix('image folder')}" if name.startswith(ARRAY_PREFIX) else _FOLDER_ORIGIN
+    if holdout is not None:
+        origin = f"{origin.partition(',')[0]}, held out: {holdout[0]}"
+    origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(
-        name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, _FOLDER_ORIGIN)
+        name, arrays["images"], arrays.get("labels"), arrays["reference"], sha256, origins.get(name, origin)
     )
 
 
-def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> dict[str, Tensor]:
+def _decode(
+    name: str, image_size: int, data_dir: Path, folder: Path | None, holdout: tuple[str, Path] | None = None
+) -> dict[str, Tensor]:
     """Read images, labels if there are any, and reference; with them, the checksum before images are resized."""
     labels: Tensor | None
     match name:
         case "mnist-10k":
             (images, labels), (reference, _) = (_embedded_digits(part) for part in ("train", "test"))
-        case "mnist" | "fashion-mnist" | "cifar10":
+        case _ if name in _TORCHVISION:
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
         case _ if folder is not None:
-            whole, classes = _read_folder(folder, image_size)
-            held_out = torch.arange(len(whole)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
-            images, reference = whole[~held_out], whole[held_out]
-            labels = None if classes is None else classes[~held_out]
+            images, labels = _read_whole(name, folder, image_size)
+            if holdout is None:
+                held_out = torch.arange(len(images)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
+                images, reference = images[~held_out], images[held_out]
+                labels = None if labels is None else labels[~held_out]
+            else:
+                reference, _ = _read_whole(*holdout, image_size)
         case _:
             raise UserError(f"{option('dataset', name)}: its folder on this machine is not known")
     digest = hashlib.sha256()
@@ -228,8 +259,8 @@ def _decode(name: str, image_size: int, data_dir: Path, folder: Path | None) -> 
 
 def _describe_files(name: str, data_dir: Path) -> str | None:
     """Name a data set's files with sizes and times, as a cache of others is not theirs; None before they exist."""
-    root = data_dir / _TORCHVISION_FOLDERS[name]
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    _, pattern = _TORCHVISION[name]
+    files = sorted(path for path in data_dir.glob(pattern) if path.is_file())
     return "; ".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files) or None
 
 
@@ -261,13 +292,14 @@ def _embedded_digits(part: str) -> tuple[Tensor, Tensor]:
 def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     from torchvision import datasets
 
-    kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
+    kind = getattr(datasets, _TORCHVISION[name][0])
+    part = {"train": train} if name != "torchvision:SVHN" else {"split": "train" if train else "test"}
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # torchvision says there which mirrors it tried
             try:
-                dataset = kinds[name](data_dir, train=train, download=False)
+                dataset = kind(data_dir, **part, download=False)
             except RuntimeError:  # torchvision's word for "not there"
-                dataset = kinds[name](data_dir, train=train, download=True)
+                dataset = kind(data_dir, **part, download=True)
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError, IndexError, struct.error) as failure:
         is_absent = isinstance(failure, OSError) or "not found" in str(failure)
         reason = str(failure).partition("\n")[0] if is_absent else "a file of it is empty, cut short or of another kind"
@@ -277,8 +309,40 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
             f"({reason}); "
             f"name the folder that holds it with {option('data_dir')}, or use the embedded mnist-10k"
         ) from None
-    images, labels = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
-    return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1), labels
+    images = torch.as_tensor(dataset.data)
+    labels = torch.as_tensor(dataset.labels if name == "torchvision:SVHN" else dataset.targets).long()
+    if images.ndim == 3:
+        return images.unsqueeze(1), labels
+    return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _read_whole(name: str, place: Path, image_size: int) -> tuple[Tensor, Tensor | None]:
+    """Read all images of a folder or an array, and their classes where they have some."""
+    return _read_array(place) if name.startswith(ARRAY_PREFIX) else _read_folder(place, image_size)
+
+
+def _read_array(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Read an array of images, (N, C, S, S) uint8, and their labels, in an order that depends on their content alone.
+
+    Every sixth one is held out, and in the file's order it might always be of the same class.
+    """
+    found = read_array_header(path)
+    if found.num_images < HELD_OUT_SHARE:
+        named = f"{option('dataset', ARRAY_PREFIX)}{path}"
+        raise UserError(f"{named}: {found.num_images} images; valid: at least {HELD_OUT_SHARE}")
+    stored = np.load(path, allow_pickle=False)
+    images = stored["images"] if path.suffix == ".npz" else stored
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    images = np.ascontiguousarray(images)
+    order = sorted(range(len(images)), key=lambda row: hashlib.sha256(images[row].data).digest())
+    labels = None
+    if found.num_classes:
+        given = stored["labels"] if path.suffix == ".npz" else np.load(found.files[-1], allow_pickle=False)
+        labels = torch.from_numpy(given.astype(np.int64)[order])
+    return torch.from_numpy(images[order]), labels
 
 
 def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -18,7 +19,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_ablate.design.source_files import find_in, is_installed, is_module, name_files
-from gan_ablate.design.user_code import find_source
+from gan_ablate.design.user_code import ModuleExtractor, find_source
 from gan_ablate.errors import UserError
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.runtime import keeping_streams, read_streams, refusing_settings, seed_streams
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-    from gan_ablate.design.user_code import Source, UserDiscriminator, UserGenerator, UserPart
+    from gan_ablate.design.user_code import ScriptExtractor, Source, UserDiscriminator, UserGenerator, UserPart
 
 _places: dict[str, str] = {}
 """``NAME@HASH`` → its folder, of the code that this process may run."""
@@ -46,6 +47,18 @@ def allow_code(folders: Mapping[str, str]) -> None:
         folders: of the plan: ``NAME@HASH`` → where it lies, nothing where it is installed.
     """
     _places.update(folders)
+
+
+def find_place(part: UserPart | ScriptExtractor) -> str:
+    """Return where a user's code lies, as ``allow_code`` was told.
+
+    Raises:
+        UserError: if this process may not run it.
+    """
+    place = _places.get(part.code)
+    if place is None:
+        raise UserError(f"{part.path}: user code, {part.code}, which this command was not allowed to run")
+    return place
 
 
 class WrappedGenerator(nn.Module):
@@ -188,6 +201,9 @@ def make_user_part(part: UserPart, seed: int) -> tuple[Any, dict[str, Tensor]]:
     with watching(where):
         make = _find_object(part, where)
         seed_streams(seed)
+        if isinstance(part, ModuleExtractor) and not isinstance(make, type):  # a function of images, or a network
+            made = functools.partial(make, **part.arguments) if part.arguments else make
+            return made, read_streams()
         try:
             return make(**part.arguments), read_streams()
         except (Exception, SystemExit) as broken:  # whatever a user's code raises
@@ -218,9 +234,7 @@ def watching(code: str) -> Iterator[None]:
 
 def _find_object(part: UserPart, where: str) -> Any:
     """Import a module, if this process has not yet, and return what a part names in it."""
-    folder = _places.get(part.code)
-    if folder is None:
-        raise UserError(f"{part.path}: user code, {part.code}, which this command was not allowed to run")
+    folder = find_place(part)
     module_name, _, attribute = part.path.partition(":")
     source = find_source(module_name, Path(folder) if folder else None)
     if source is None or name_files(source.root, source.files, module_name) != part.code:

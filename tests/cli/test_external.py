@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from torch.nn import functional
 
+from gan_ablate.scoring.metrics import frechet_distance
 from gan_ablate.training.data import load_dataset, resize
 from tests.calls import call
 from tests.features import warm
@@ -107,3 +109,58 @@ def test_what_is_wrong_is_one_line(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
+
+
+EYES = """
+from torch.nn import functional
+
+def embed(images):
+    return functional.adaptive_avg_pool2d(images, 4).mean(1).flatten(1)
+"""
+
+
+def test_few_images_are_shown_with_kid_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(tmp_path / "results")
+    digits = load_dataset("mnist-10k", 28, tmp_path).images[:600, 0].numpy()
+    np.save("few.npy", digits[:300])
+    np.save("dark.npy", digits[300:] // 2)
+    assert call(monkeypatch, "score", "few.npy", "dark.npy") == 0
+    shown = capsys.readouterr().out
+    assert "FID against" not in shown
+    assert "recall" not in shown
+    assert "few.npy: 300 images, fewer than the 1,280 that FID needs for 64 features: KID alone, with its 95 %" in shown
+    scores = pd.read_csv("scores.csv")
+    low, kid, high = (f"{scores[name][1]:.4g}" for name in ("kid_low", "kid", "kid_high"))
+    assert f"{kid} [{low}, {high}]" in shown
+    assert scores["fid"].isna().tolist() == [True, True, False]
+
+
+def test_images_are_scored_against_saved_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Grey images become colour, so the mean over three equal channels is the grey one."""
+    (tmp_path / "cli_eyes.py").write_text(EYES)
+    digits = load_dataset("mnist-10k", 28, tmp_path).images[:400]
+    real, fake = (functional.adaptive_avg_pool2d(images / 255, 4).flatten(1).double() for images in digits.split(200))
+    np.savez("statistics.npz", mu=real.mean(0).numpy(), sigma=real.T.cov().numpy())
+    np.savez("wrong.npz", mu=np.zeros(3), sigma=np.eye(2))
+    np.savez("small.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.save("fake.npy", digits[200:, 0].numpy())
+    np.save("few.npy", digits[:31, 0].numpy())
+    command = ("score", "fake.npy", "--features", "cli_eyes:embed", "--allow-code", "--statistics")
+    assert call(monkeypatch, *command, "statistics.npz") == 0
+    shown = capsys.readouterr().out
+    assert "FID alone: statistics.npz has a mean and a covariance, and no images." in shown
+    assert pd.read_csv("scores.csv")["fid"][0] == pytest.approx(frechet_distance(real, fake), rel=1e-4)
+    for name, message in (
+        ("wrong.npz", "wrong.npz: mu is (3,) and sigma (2, 2); valid: an .npz file with mu, (D,), and sigma, (D, D)"),
+        ("small.npz", "small.npz: statistics of 3 features, and cli_eyes:embed has 16; valid: the extractor"),
+        ("fake.npy", "fake.npy: cannot be read ("),
+        ("none.npz", "none.npz: no such file; valid: an .npz file with mu"),
+    ):
+        assert call(monkeypatch, *command, name) == 2
+        assert message in capsys.readouterr().err
+    assert call(monkeypatch, *command, "statistics.npz", "few.npy") == 2
+    assert "few.npy: 31 images; valid: at least " in capsys.readouterr().err

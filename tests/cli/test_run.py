@@ -15,6 +15,7 @@ from gan_ablate.execution.progress import PhaseDisplay
 from gan_ablate.execution.store import Store
 from tests.calls import call
 from tests.configs import make_config
+from tests.features import warm
 from tests.synthetic import save_runs
 
 
@@ -150,3 +151,37 @@ def test_help_groups_options_and_gives_budgets_in_numbers(
     words = " ".join(output.replace("│", " ").split())
     assert "smoke: 120 steps × 2 seeds; standard: 1,500 steps × 5 seeds; full: 10,000 steps × 10 seeds" in words
     assert "…" not in output.replace("cuda:1, …", "")
+
+
+def test_what_cannot_be_rescored_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        (("--until", "settled"), "--until settled: valid: with run, which trains more seeds"),
+        ((), "--out results: no finished run has kept a generator of these runs (runs/*/generator.safetensors)"),
+        (("--features-size", "64"), "--features-size 64: valid: with --features MODULE:NAME or FILE.pt"),
+        (("--features", "mine:embed"), "scoring.features.path = 'mine:embed': code of yours; valid: with --allow-code"),
+        (("--holdout", "pictures"), "--holdout folder:pictures: no such folder"),
+    ):
+        assert call(monkeypatch, "rescore", "--grid", "beta1", *options) == 2
+        assert message in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
+def test_plan_says_what_rescore_has_without_training(
+    tiny_grid: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(Path("results"))
+    common = ("--grid", str(tiny_grid), "--budget", "smoke", "--seeds", "1")
+    more = (*common, "--set", "scoring.num_samples=1300")
+    assert call(monkeypatch, "run", *common) == 0
+    assert call(monkeypatch, "plan", *more) == 0
+    assert "2 runs differ in their scoring alone from finished runs" in " ".join(capsys.readouterr().out.split())
+    assert call(monkeypatch, "rescore", *more) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 2 missing runs are scored without training them again" in shown
+    assert "runs have no kept generator" not in shown
+    assert call(monkeypatch, "rescore", *common, "--set", "scoring.num_samples=1400", "--seeds", "2") == 0
+    assert "2 runs have no kept generator or failed: gan-ablate run trains them." in capsys.readouterr().out

@@ -2,14 +2,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from gan_ablate.design.datasets import KnownFolders, folder_identity, list_classes, list_images, scan_folder
+from gan_ablate.design.datasets import (
+    KnownFolders,
+    count_channels,
+    folder_identity,
+    list_classes,
+    list_images,
+    scan_folder,
+)
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
+from gan_ablate.design.resolve import plan_run
 from gan_ablate.errors import UserError
 
 
@@ -199,3 +210,108 @@ def test_a_link_to_a_folder_whose_name_is_no_unicode_is_refused_at_planning(tmp_
 
     with pytest.raises(UserError, match=r"/link: its path '.*ph\\udce9' has a name that is no UTF-8.*renamed"):
         KnownFolders().name(f"folder:{tmp_path}/link", "--dataset")
+
+
+def test_torchvisions_data_sets_have_their_channels_and_classes() -> None:
+    (kmnist,) = plan(load_grid("conditional"), dataset="torchvision:KMNIST", budget="smoke").notes
+    assert "torchvision:KMNIST: these runs will not be scored: no classifier of it is shipped" in kmnist
+    planned = plan(load_grid("conditional"), dataset="torchvision:CIFAR100", budget="smoke")
+    assert {variant.trained.num_classes for variant in planned.variants} == {None, 100}
+    assert (count_channels("torchvision:KMNIST"), count_channels("torchvision:SVHN")) == (1, 3)
+    assert plan_run("mlp", dataset="torchvision:SVHN", epochs=1).config.steps == 73_257 // 64
+    with pytest.raises(UserError, match=r"valid: .*torchvision:KMNIST"):
+        plan(load_grid("beta1"), dataset="torchvision:QMNIST")
+
+
+def write_array(folder: Path, num: int = 40) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "images.npy", np.arange(num * 16, dtype=np.uint8).reshape(num, 4, 4))
+    np.save(folder / "labels.npy", np.arange(num) % 3)
+    return folder / "images.npy"
+
+
+def test_an_array_is_named_by_its_content_and_has_the_classes_of_its_labels(tmp_path: Path) -> None:
+    path, copy = write_array(tmp_path / "a"), write_array(tmp_path / "b")
+    folders = KnownFolders()
+    name = folders.name(f"array:{path}", "--dataset")
+    assert re.fullmatch(r"array:images\.npy@[0-9a-f]{8},grey", name)
+    assert folders.name(f"array:{path}", "--dataset") == name == KnownFolders().name(f"array:{copy}", "--dataset")
+    assert folders.notes == [f"array:{path}: 40 images of 3 classes, by labels.npy"]
+    assert (folders.count_images(name), folders.count_classes(name, "test"), count_channels(name)) == (34, 3, 1)
+    np.save(copy.with_name("labels.npy"), np.arange(40) % 4)
+    assert KnownFolders().name(f"array:{copy}", "--dataset") != name
+    planned = plan(load_grid("conditional"), dataset=f"array:{path}", budget="smoke")
+    assert {variant.trained.num_classes for variant in planned.variants} == {None, 3}
+    assert planned.blocks[0].name == f"conditional@{name.removeprefix('array:').replace('@', '-').replace(',', '-')}"
+    assert planned.folders == {name: str(path)}
+
+
+def test_an_npz_holds_images_and_labels(tmp_path: Path) -> None:
+    images = np.zeros((36, 3, 8, 8), np.uint8)
+    np.savez_compressed(tmp_path / "both.npz", images=images, labels=np.arange(36, dtype=np.uint8) % 5)
+    np.savez(tmp_path / "images.npz", images=images.transpose(0, 2, 3, 1))
+    folders = KnownFolders()
+    both, alone = (folders.name(f"array:{tmp_path / name}", "") for name in ("both.npz", "images.npz"))
+    assert (count_channels(both), folders.count_classes(both, "")) == (3, 5)
+    with pytest.raises(UserError, match=r"conditional = true: array:.*images\.npz has no labels; valid: labels\.npy"):
+        folders.count_classes(alone, "test")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((9, 4, 4)), r"\(9, 4, 4\) of <f8; valid: uint8, \(N, S, S\), \(N, S, S, 1 or 3\) or"),
+        (np.zeros((9, 4, 5), np.uint8), r"\(9, 4, 5\) of \|u1; valid: uint8"),
+        (np.zeros((9, 4, 4, 2), np.uint8), r"valid: uint8"),
+        (np.zeros((4, 4), np.uint8), r"valid: uint8"),
+        (np.asfortranarray(np.zeros((9, 4, 4), np.uint8)), "in Fortran order; valid: np.ascontiguousarray"),
+        (b"nothing", r"no NumPy array\); valid: an .npy of images, or an .npz with images and, for classes, labels"),
+        (b"\x93NUMPY\x01\x00", "cannot be read"),
+        (None, "No such file"),
+    ],
+)
+def test_an_array_of_no_images_is_one_line(tmp_path: Path, array: Any, message: str) -> None:
+    path = tmp_path / "images.npy"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif array is not None:
+        np.save(path, array)
+    with pytest.raises(UserError, match=rf"array:.*images\.npy: .*{message}"):
+        KnownFolders().name(f"array:{path}", "--dataset")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(39), r"labels are \(39,\) of <i8; valid: \(40,\) whole numbers from 0"),
+        (np.arange(40) / 2, r"labels are \(40,\) of <f8"),
+        (np.arange(40) - 1, "labels from -1 to 38; valid: from 0 to 999"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, labels: Any, message: str) -> None:
+    path = write_array(tmp_path / "a")
+    np.save(path.with_name("labels.npy"), labels)
+    with pytest.raises(UserError, match=message):
+        KnownFolders().name(f"array:{path}", "--dataset")
+
+
+def test_held_out_images_of_another_folder_are_part_of_the_run(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        for i in range(8 if name == "train" else 7):
+            (tmp_path / name / f"{i}.png").write_bytes(f"{name}{i}".encode())
+    dataset, holdout = (f"folder:{tmp_path / name}" for name in ("train", "test"))
+    planned = plan(load_grid("beta1"), dataset=dataset, holdout=holdout, features="inception")
+    config = planned.baseline.trained
+    assert planned.folders == {config.dataset: str(tmp_path / "train"), config.holdout: str(tmp_path / "test")}
+    assert config.run_id != plan(load_grid("beta1"), dataset=dataset).baseline.trained.run_id
+    assert f"{holdout}: 7 images, of which 7 are held out" in planned.notes[-1]
+    overrides = [f"holdout={holdout}"]
+    assert plan_run("mlp", dataset=dataset, epochs=8, overrides=[*overrides, "batch_size=8"]).config.steps == 8
+    with pytest.raises(UserError, match=r"holdout = 'folder:test@.*': mnist-10k has held-out images of its own"):
+        plan(load_grid("beta1"), holdout=holdout)
+    with pytest.raises(UserError, match=r"holdout folder:.*none: no such folder"):
+        plan(load_grid("beta1"), dataset=dataset, holdout=f"folder:{tmp_path}/none")
+    array = write_array(tmp_path / "a")
+    with pytest.raises(UserError, match="one is grey, and the other in colour; valid: both of one kind"):
+        plan(load_grid("beta1"), dataset=dataset, holdout=f"array:{array}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from gan_ablate.design import datasets
 from gan_ablate.design import resolve as resolving
 from gan_ablate.design.datasets import MIN_REFERENCE, NUM_FEATURES, KnownFolders
 from gan_ablate.design.grid import load_document, load_grid, load_grids
@@ -48,7 +50,7 @@ def test_too_few_held_out_images_for_any_score_are_refused_at_planning(tmp_path:
 
 @pytest.mark.parametrize(("num", "words"), [(4_095, "are few for"), (2_048, "are too few for"), (4_096, "")])
 def test_the_smallest_reference_is_twice_the_features(num: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolving, "list_images", lambda _: [Path()] * (6 * num))
+    monkeypatch.setattr(datasets, "list_images", lambda _: [Path()] * (6 * num))
     note = resolving.describe_reference("folder:x@0", "inception", KnownFolders({"folder:x@0": "x"}))
     assert words in note
     assert bool(note) is bool(words)
@@ -84,3 +86,71 @@ def test_a_folder_is_counted_without_what_is_held_out(shared_data: Path) -> None
     single = plan_run("dcgan-faces", dataset=f"folder:{folder}", epochs=1, overrides=["batch_size=2"])
     assert single.config.steps == (images - images // 6) // 2
     assert single.notes
+
+
+def test_a_users_extractor_is_part_of_a_runs_id_by_its_content(tmp_path: Path) -> None:
+    grid = tmp_path / "mine.toml"
+    grid.write_text(
+        'title = "Mine"\nbase = "mlp"\n[factors.beta1]\nbaseline = "a"\nlevels.a = {}\nlevels.b.beta1 = 0.1'
+    )
+    (tmp_path / "my_eyes.py").write_text("def embed(images): ...")
+    ids = set()
+    for features in (None, "my_eyes:embed", {"kind": "module", "path": "my_eyes:embed", "size": 64}):
+        planned = plan(load_grid(str(grid)), features=features, allow_code=True)
+        assert planned.sources == ({} if features is None else {planned_code(planned): ("my_eyes.py",)})
+        ids.add(planned.variants[0].config.run_id)
+    assert len(ids) == 3
+    (tmp_path / "my_eyes.py").write_text("def embed(images): pass")
+    ids.add(plan(load_grid(str(grid)), features="my_eyes:embed", allow_code=True).variants[0].config.run_id)
+    assert len(ids) == 4
+
+
+def planned_code(planned: Plan) -> str:
+    features = planned.baseline.config.scoring.features
+    assert not isinstance(features, str)
+    return features.code
+
+
+def test_a_torchscript_file_is_found_beside_the_grid_or_from_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    text = (
+        'title = "Mine"\nbase = "mlp"\nset.scoring.features = FEATURES\n[factors.beta1]\nbaseline = "a"\nlevels.a = {}'
+    )
+    (tmp_path / "mine.toml").write_text(
+        text.replace("FEATURES", '{ kind = "torchscript", path = "net.pt" }') + "\nlevels.b.beta1 = 0.1"
+    )
+    beside = plan(load_grid(str(tmp_path / "mine.toml")), allow_code=True)
+    given = plan(load_grid("beta1"), features=str(tmp_path / "net.pt"), allow_code=True)
+    assert planned_code(beside) == planned_code(given)
+    assert beside.folders == {planned_code(beside): str(tmp_path / "net.pt")}
+    assert beside.baseline.config.scoring.features == given.baseline.config.scoring.features
+
+
+@pytest.mark.parametrize(
+    ("features", "is_allowed", "message"),
+    [
+        ("my_eyes:embed", False, "scoring.features.path = 'my_eyes:embed': code of yours; valid: with allow_code"),
+        ("no_eyes:embed", True, "scoring.features.path = 'no_eyes': no such module"),
+        ("none.pt", True, "no such file; valid: a TorchScript file"),
+        (
+            "resnet",
+            True,
+            'scoring.features = "resnet": valid: digits, fashion, inception, none; of yours, kind = "module',
+        ),
+        ({"kind": "modul", "path": "a:b"}, True, 'valid: digits, fashion, inception, none; of yours, kind = "module"'),
+        ({"kind": "module"}, True, "scoring.features.path is missing"),
+        ({"kind": "module", "path": "my_eyes"}, True, 'scoring.features.path = "my_eyes": '),
+        ({"kind": "module", "path": "my_eyes:embed", "size": 0}, True, "scoring.features.size = 0: "),
+        ({"kind": "module", "path": "my_eyes:embed", "code": "x"}, True, "code: planning sets it; valid: leave it out"),
+        ({"kind": "torchscript", "path": "net.pt", "width": 3}, True, "no such field"),
+    ],
+)
+def test_an_extractor_that_cannot_be_had_is_one_line(
+    tmp_path: Path, features: str | dict[str, object], is_allowed: bool, message: str
+) -> None:
+    (tmp_path / "my_eyes.py").write_text("def embed(images): ...")
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    with pytest.raises(UserError, match=re.escape(message)):
+        plan(load_grid("beta1"), features=features, allow_code=is_allowed)

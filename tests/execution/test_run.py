@@ -8,18 +8,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import folder_identity
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.environment import check_inputs
 from gan_ablate.execution.executors.worker import check, list_inputs
 from gan_ablate.execution.recorder import draw_samples
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.models import build_generator
 from gan_ablate.training.runtime import find_device
+from gan_ablate.training.user_code import allow_code
 from tests.configs import make_config
 from tests.features import warm
 
@@ -231,3 +235,66 @@ def test_a_conditional_generator_draws_the_class_asked_for(context: RunContext, 
     execute(plain, context, ignore)
     with pytest.raises(UserError, match=f"--label 3: run {plain.run_id} is not conditional"):
         draw_samples(store, plain.run_id, 4, 0, tmp_path / "sheet.png", 3)
+
+
+def test_a_users_extractor_scores_a_run_and_needs_two_images_a_feature(tmp_path: Path) -> None:
+    (tmp_path / "run_eyes.py").write_text(
+        "from torch.nn import functional\n"
+        "def embed(images, side=4):\n"
+        "    return functional.adaptive_avg_pool2d(images, side).flatten(1)\n"
+    )
+    code = UserCode(tmp_path, is_allowed=True)
+    allow_code(code.paths)
+
+    def extractor(**settings: object) -> dict[str, object]:
+        given = {"kind": "module", "path": "run_eyes:embed", **settings}
+        return code.complete_extractor(given, "test")  # type: ignore[no-any-return]
+
+    counts = {"num_samples": 200, "curve_samples": 100, "curve_points": 1}
+    config = make_config("mlp", scoring={"features": extractor(), **counts})
+    context = RunContext(out=str(tmp_path / "out"), data_dir="data", folders=code.paths)
+    assert check(config, context) is None
+    record = execute(config, context, ignore)
+    assert record.status == "completed"
+    assert record.scoring is not None
+    assert record.scoring.extractor == "run_eyes:embed"
+    assert len(record.scoring.extractor_sha256) == 64
+    wide = make_config("mlp", scoring={"features": extractor(side=10), **counts})
+    assert str(check(wide, context)) == (
+        "scoring.curve_samples = 100: too few for the 100 features of run_eyes:embed; "
+        "valid: at least 200, 2 for each feature; FID compares covariances, which need more images than features"
+    )
+    broken = make_config("mlp", scoring={"features": extractor(side=0), **counts})
+    assert "run_eyes:embed" in str(check(broken, context))
+
+
+def rescored(context: RunContext, trained: Record, config: RunConfig) -> Record:
+    folder = Store(Path(context.out)).run_dir(trained.run_id)
+    return execute(config, context.model_copy(update={"trained": {config.run_id: str(folder)}}), ignore)
+
+
+def test_a_diverged_run_has_diverged_when_it_is_scored_again(context: RunContext) -> None:
+    trained = execute(make_config(steps=30, lr_g=1e30, lr_d=1e30), context, ignore)
+    scoring = trained.config.scoring.model_copy(update={"num_samples": 1_300})
+    found = rescored(context, trained, make_config(steps=30, lr_g=1e30, lr_d=1e30, scoring=scoring.model_dump()))
+    assert (found.status, found.diverged_at, found.message) == ("diverged", 10, trained.message)
+    assert found.scoring is not None
+    assert found.scoring.final is None
+    assert found.scoring.floor.num_samples == 1_300
+
+
+def test_an_unscored_run_is_scored_later_and_a_damaged_generator_is_named(context: RunContext) -> None:
+    trained = execute(make_config("mlp", scoring={"features": "none", "curve_points": 1}), context, ignore)
+    assert trained.scoring is None
+    found = rescored(context, trained, make_config("mlp"))
+    assert found.scoring is not None
+    assert found.scoring.final is not None
+    assert found.scoring.curve_fid == []
+    assert found.notes == (run_module.WITHOUT_CURVES,)
+    assert found.unscored_reason == ""
+    weights = Store(Path(context.out)).run_dir(trained.run_id) / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    scoring = found.config.scoring.model_copy(update={"num_samples": 1_300})
+    broken = rescored(context, trained, make_config("mlp", scoring=scoring.model_dump()))
+    assert broken.status == "failed"
+    assert "generator.safetensors: cannot be read (it does not match its record's checksum)" in broken.message

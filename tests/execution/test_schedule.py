@@ -21,12 +21,13 @@ from gan_ablate.execution.schedule import (
     estimate_run_sec,
     estimate_seconds,
     estimate_total_sec,
+    find_trained,
     missing_runs,
     step_key,
 )
-from gan_ablate.execution.store import Store
+from gan_ablate.execution.store import GENERATOR_FILE, Store
 from tests.configs import make_config
-from tests.synthetic import save_runs
+from tests.synthetic import make_record, save_runs
 
 
 @pytest.fixture
@@ -193,3 +194,29 @@ def test_a_grid_takes_its_start_the_worker_that_ends_last_and_the_report() -> No
     assert estimate_total_sec([40.0, 30.0, 20.0], 2, 4, speed) == pytest.approx(with_one + 10)
     assert estimate_total_sec([40.0, 30.0, 20.0], 1, 4, speed) == pytest.approx(with_one + 50)
     assert estimate_total_sec([], 2, 8, speed) > report_sec > 0
+
+
+def test_runs_are_found_that_differ_in_scoring_alone_and_kept_their_generators(tmp_path: Path, tiny_grid: Path) -> None:
+    store = Store(tmp_path / "out")
+    trained = plan(load_grid(tiny_grid), budget="smoke")
+    for variant, config in trained.runs:
+        store.save_record(make_record(variant, config.seed, fid=20.0))
+        folder = store.run_dir(config.run_id)
+        (folder / "config.json").write_text(config.model_dump_json())
+        if variant is trained.baseline:
+            (folder / GENERATOR_FILE).write_bytes(b"weights")
+
+    def find(*overrides: str, **options: Any) -> set[str]:
+        wanted = plan(load_grid(tiny_grid), budget="smoke", overrides=overrides, **options)
+        found = find_trained([wanted], store)
+        names = {variant.run_id(seed): trained.baseline.run_id(seed) for variant, seed in wanted.seeded_variants}
+        assert all(Path(place).name == names[run_id] for run_id, place in found.items())
+        return {f"{v.label} {seed}" for v, seed in wanted.seeded_variants if v.run_id(seed) in found}
+
+    kept = {"smoothing off 0", "smoothing off 1"}
+    assert find("scoring.num_samples=1300") == find(features="inception") == kept
+    assert find("scoring.num_samples=1300", seeds=1) == {"smoothing off 0"}
+    assert find("scoring.num_samples=1300", "batch_size=32") == set()
+    assert find("scoring.num_samples=1300", steps=9) == set()
+    assert find("scoring.features=none") == set()  # nothing to score with
+    assert find() == set()  # nothing is missing

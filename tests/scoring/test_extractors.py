@@ -4,12 +4,15 @@ import hashlib
 import os
 import pathlib
 import sys
+import warnings
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -17,17 +20,20 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchvision.transforms.v2 import functional as vision
 
 from gan_ablate.atomic_io import read_asset
+from gan_ablate.design.user_code import ModuleExtractor, ScriptExtractor, UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.scoring import extractors as features
 from gan_ablate.scoring.extractors import (
     ClassifierExtractor,
     ClassifierName,
+    FeatureExtractor,
     ImageClassifier,
     InceptionExtractor,
     build_extractor,
 )
 from gan_ablate.scoring.metrics import frechet_distance, kernel_distance
-from gan_ablate.training.data import load_dataset
+from gan_ablate.training.data import load_dataset, resize
+from gan_ablate.training.user_code import allow_code
 
 CPU = torch.device("cpu")
 CLASSIFIERS: tuple[ClassifierName, ...] = ("digits", "fashion")
@@ -368,3 +374,161 @@ def test_weights_of_a_user_without_a_home_are_not_put_into_a_folder_called_tilde
     with pytest.raises(UserError, match="this user has no home: set TORCH_HOME, or pass a copy with inception_weights"):
         features._download("https://example.org/weights.pth")
     assert not Path("~").exists()
+
+
+MINE = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+WEIGHTS = torch.nn.Linear(16, 4)
+
+def embed(images, scale=1.0):
+    assert 0 <= images.min() and images.max() <= 1
+    return functional.adaptive_avg_pool2d(images[:, :1], 4).flatten(1) * scale
+
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, width, 5), nn.BatchNorm2d(width), nn.Dropout(), nn.Flatten())
+        self.last = nn.LazyLinear(8)
+    def forward(self, x):
+        return self.last(self.layers(x))
+
+class Pixels:
+    def __call__(self, images):
+        return images.flatten(1)[:, :20]
+
+def noisy(images): return functional.dropout(embed(images), 0.5)
+def mixed(images): return embed(images) - embed(images).mean(0)
+def double(images): return embed(images).double()
+def flat(images): return embed(images).mean(1)
+def one_for_all(images): return embed(images)[:1]
+def words(images): return "features"
+def broken(images): return embed(images) / 0
+def failing(images): return embed(images) @ torch.ones(3, 3)
+def nothing(images): return embed(images)[:, :0]
+def many(images): return torch.zeros(len(images), 9_000)
+def seeding(images):
+    torch.set_num_threads(2)
+    return embed(images)
+number = 3
+"""
+
+IMAGES = torch.randint(0, 256, (60, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "my_extractors.py").write_text(MINE)
+    yield tmp_path
+    sys.modules.pop("my_extractors", None)
+
+
+def build_mine(name: str, folder: Path, images: Tensor = IMAGES, **settings: object) -> FeatureExtractor:
+    code = UserCode(folder, is_allowed=True)
+    given = code.complete_extractor({"kind": "module", "path": f"my_extractors:{name}", **settings}, "test")
+    allow_code(code.paths)
+    return build_extractor(ModuleExtractor(**given), torch.device("cpu"), images=images)
+
+
+def test_a_users_function_is_called_with_images_between_zero_and_one(mine: Path) -> None:
+    extractor = build_mine("embed", mine, scale=2.0)
+    expected = functional.adaptive_avg_pool2d(IMAGES / 255, 4).flatten(1) * 2
+    assert torch.allclose(extractor(IMAGES).vectors, expected)
+    assert extractor(IMAGES).logits is None
+    assert (extractor.num_features, extractor.name) == (16, "my_extractors:embed")
+
+
+def test_a_users_network_is_put_into_eval_mode_with_the_same_weights_every_time(mine: Path) -> None:
+    first, second = (build_mine("Net", mine, width=6) for _ in range(2))
+    assert torch.equal(first(IMAGES).vectors, second(IMAGES).vectors)
+    assert first.sha256 == second.sha256 != build_mine("Net", mine, width=7).sha256
+
+
+def test_a_users_object_is_called_with_images(mine: Path) -> None:
+    assert build_mine("Pixels", mine)(IMAGES).vectors.shape == (60, 20)
+
+
+def test_images_are_resized_to_the_extractors_size(mine: Path) -> None:
+    assert torch.equal(
+        build_mine("embed", mine, size=14)(IMAGES).vectors, build_mine("embed", mine)(resize(IMAGES, 14)).vectors
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("noisy", "gives other features of the same images each time: dropout?"),
+        ("mixed", "features of an image depend on the others of its batch: batch norm in train mode?"),
+        ("double", r"given \(8, 1, 28, 28\), it gives \(8, 16\) of torch.float64; valid: \(8, 16\) of torch.float32"),
+        ("flat", r"it gives \(8,\) of torch.float32; valid: \(8, D\) of torch.float32"),
+        ("one_for_all", r"it gives \(1, 16\) of torch.float32; valid: \(8, 16\) of torch.float32"),
+        ("words", "it gives a str"),
+        ("broken", "NaN or infinite features of 8 of 8 images"),
+        ("failing", r"given \(8, 1, 28, 28\), it fails \(RuntimeError: .*mat1 and mat2"),
+        ("nothing", "0 features; valid: from 1 to 8,192"),
+        ("many", "9,000 features; valid: from 1 to 8,192"),
+        ("seeding", "sets torch.set_num_threads = 2"),
+        ("number", "of type int; valid: a function or class"),
+        ("absent", "cannot be imported"),
+    ],
+)
+def test_what_is_no_feature_of_an_image_alone_is_refused(mine: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_mine(name, mine)
+
+
+def test_another_source_is_another_extractor(mine: Path) -> None:
+    first = build_mine("embed", mine).sha256
+    (mine / "my_extractors.py").write_text(MINE.replace("scale=1.0", "scale=3.0"))
+    assert build_mine("embed", mine).sha256 != first
+
+
+def save_script(path: Path, network: nn.Module) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.trace(network, torch.rand(2, 1, 28, 28), check_trace=False).save(str(path))
+
+
+def complete_script(path: Path) -> ScriptExtractor:
+    code = UserCode(path.parent, is_allowed=True)
+    given = code.complete_extractor({"kind": "torchscript", "path": path.name}, "test")
+    allow_code(code.paths)
+    return ScriptExtractor(**given)
+
+
+def test_a_torchscript_file_gives_its_features_and_is_named_by_its_content(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 5)).eval()
+    save_script(tmp_path / "net.pt", network)
+    part = complete_script(tmp_path / "net.pt")
+    extractor = build_extractor(part, torch.device("cpu"), images=IMAGES)
+    with torch.no_grad():
+        assert torch.allclose(extractor(IMAGES).vectors, network(IMAGES / 255), atol=1e-5)
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "net.pt"
+    copy.write_bytes((tmp_path / "net.pt").read_bytes())
+    assert complete_script(copy) == part
+    save_script(copy, nn.Sequential(nn.Flatten(), nn.Linear(784, 5)).eval())
+    with pytest.raises(UserError, match=r"net\.pt: it has changed since these runs were planned"):
+        build_extractor(part, torch.device("cpu"), images=IMAGES)
+    assert complete_script(copy) != part
+
+
+def test_a_torchscript_file_with_dropout_in_it_is_refused(tmp_path: Path) -> None:
+    save_script(tmp_path / "net.pt", nn.Sequential(nn.Flatten(), nn.Dropout()).train())
+    part = complete_script(tmp_path / "net.pt")
+    with pytest.raises(UserError, match="gives other features of the same images each time"):
+        build_extractor(part, torch.device("cpu"), images=IMAGES)
+
+
+def test_a_file_that_is_no_torchscript_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no TorchScript"):
+        build_extractor(complete_script(tmp_path / "net.pt"), torch.device("cpu"), images=IMAGES)
+
+
+def test_an_extractor_takes_nothing_from_trainings_streams(mine: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    build_mine("Net", mine)(IMAGES)
+    assert torch.equal(torch.get_rng_state(), before)

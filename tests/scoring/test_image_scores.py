@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.utils import make_grid
 
 import gan_ablate
-from gan_ablate import score_images
+from gan_ablate import score_few_images, score_images
 from gan_ablate.atomic_io import user_cache
 from gan_ablate.errors import UserError
 from gan_ablate.scoring import image_scores as images_module
@@ -21,7 +21,7 @@ from gan_ablate.scoring import scorer as score_module
 from gan_ablate.scoring.extractors import Features, build_extractor
 from gan_ablate.scoring.image_scores import SampleGrid, SetScorer, describe_copies, describe_range, find_grid
 from gan_ablate.scoring.image_sets import order_by_content
-from gan_ablate.scoring.metrics import build_manifold, neighbour_scores
+from gan_ablate.scoring.metrics import build_manifold, frechet_distance, neighbour_scores
 from gan_ablate.scoring.scorer import Scorer, load_real_features
 from gan_ablate.training.data import ImageDataset, load_dataset, resize
 from tests.features import warm
@@ -200,13 +200,68 @@ def test_a_gpu_that_is_not_there_is_one_line(device: str, monkeypatch: pytest.Mo
 
 
 def test_too_few_images_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="images: 6 images; valid: at least 1,280 for digits features"):
+    with pytest.raises(UserError, match="images: 6 images; valid: at least 200"):
         score_images(GREY, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("few_digits")
+def test_few_images_have_a_kid_with_its_interval_and_no_other_score(tmp_path: Path, digits: ImageDataset) -> None:
+    few = digits.images[-300:]
+    need = "300 images, fewer than the 1,280 that FID needs for 64 features: KID alone"
+    with pytest.raises(UserError, match=f"{need}.*score_few_images"):
+        score_images(few, out=tmp_path / "out")
+    real, halved = (score_few_images(images, out=tmp_path / "out") for images in (few, few // 2))
+    assert (real.fid, real.num_samples, real.floor.num_samples) == (None, 300, 1_280)
+    assert real.kid_low < real.kid < real.kid_high < halved.kid_low < halved.kid < halved.kid_high
+    (scored,) = [SetScorer(out=tmp_path / "out").score(order) for order in [SetScorer().read(few)]]
+    assert scored.as_row() == real.as_row()
+    assert need in scored.notes[-1]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_sets_are_scored_with_a_users_extractor(tmp_path: Path, digits: ImageDataset) -> None:
+    """Sixteen features need 32 images for FID."""
+    (tmp_path / "my_patches.py").write_text(PATCHES)
+    where = {"features": {"kind": "module", "path": "my_patches:embed"}, "out": tmp_path / "out", "allow_code": True}
+    scored = score_images(digits.images[:200], **where)  # type: ignore[arg-type]
+    expected = functional.adaptive_avg_pool2d(digits.images[:200] / 255, 4).flatten(1)
+    reference = functional.adaptive_avg_pool2d(digits.reference[:2_000] / 255, 4).flatten(1)
+    assert scored.fid == pytest.approx(frechet_distance(reference, expected), rel=1e-3)
+    assert scored.num_samples == 200
+    with pytest.raises(UserError, match="code of yours; valid: with allow_code"):
+        score_images(digits.images[:200], features="my_patches:embed")
+    with pytest.raises(UserError, match=r"features: scoring\.features\.path = 'no_patches': no such module"):
+        score_images(digits.images[:200], features="no_patches:embed", allow_code=True)
+    with pytest.raises(UserError, match='features = "resnet": valid: digits, fashion, inception, none; of yours'):
+        score_images(digits.images[:200], features="resnet")
+    with pytest.raises(UserError, match="features='fashion': it cannot judge mnist-10k"):
+        score_images(digits.images[:200], features="fashion")
+
+
+def test_sets_are_compared_with_held_out_images_that_lie_elsewhere(tmp_path: Path, digits: ImageDataset) -> None:
+    (tmp_path / "held_patches.py").write_text(PATCHES)
+    for name, images in (("train", digits.images[:500]), ("test", digits.images[500:800])):
+        np.save(tmp_path / f"{name}.npy", images[:, 0].numpy())
+    where = {"features": "held_patches:embed", "out": tmp_path / "out", "allow_code": True}
+    dataset, holdout = (f"array:{tmp_path / name}" for name in ("train.npy", "test.npy"))
+    with pytest.warns(UserWarning, match="these are the held-out images themselves"):
+        scored = score_images(digits.images[500:800], dataset, holdout=holdout, **where)  # type: ignore[arg-type]
+    assert scored.fid == 0
+    assert score_images(digits.images[500:800], dataset, **where).fid > 0  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"holdout='array:.*': mnist-10k has held-out images of its own"):
+        score_images(GREY, holdout=holdout)
+
+
+PATCHES = """
+from torch.nn import functional
+def embed(images):
+    return functional.adaptive_avg_pool2d(images, 4).flatten(1)
+"""
+
+
 def test_data_without_an_extractor_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dataset='cifar10': colour images have no classifier of their own"):
+    with pytest.raises(UserError, match="dataset='cifar10': no classifier of it is shipped"):
         score_images(GREY, "cifar10", out=tmp_path)
     with pytest.raises(UserError, match="dataset='mnst': did you mean mnist"):
         score_images(GREY, "mnst", out=tmp_path)

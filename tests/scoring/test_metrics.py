@@ -23,8 +23,10 @@ from gan_ablate.scoring.metrics import (
     build_manifold,
     classifier_score,
     frechet_distance,
+    frechet_distance_to,
     frechet_sampling_error,
     kernel_distance,
+    kernel_distance_of_few,
     nearest_distance,
     neighbour_scores,
 )
@@ -280,3 +282,35 @@ def test_a_sampling_error_of_log_zero_is_none() -> None:
     point = torch.ones(50, 4)
     assert frechet_distance(point, point) == 0
     assert frechet_sampling_error(point, point) is None
+
+
+def test_kid_of_few_is_the_unbiased_estimator_with_the_jackknifes_interval() -> None:
+    real, fake = gaussian(0, 1, num=60, dim=4), gaussian(0.5, 1, num=12, dim=4, seed=1)
+
+    def unbiased(of: Tensor) -> float:
+        a, b, across = ((x.double() @ y.double().T / 4 + 1).pow(3) for x, y in ((real, real), (of, of), (of, real)))
+        among = [float(k.sum() - k.diag().sum()) / (len(k) * (len(k) - 1)) for k in (a, b)]
+        return sum(among) - 2 * float(across.mean())
+
+    found = kernel_distance_of_few(real, fake)
+    without = torch.tensor([unbiased(torch.cat([fake[:i], fake[i + 1 :]])) for i in range(12)], dtype=torch.float64)
+    error = math.sqrt(11 / 12 * float((without - without.mean()).square().sum()))
+    assert found.kid == pytest.approx(unbiased(fake), rel=1e-9)
+    assert (found.high - found.kid, found.kid - found.low) == pytest.approx((1.96 * error, 1.96 * error), rel=1e-9)
+
+
+@pytest.mark.slow
+def test_the_interval_of_kid_of_few_covers_in_95_of_100_samples() -> None:
+    """The truth is the mean over all samples, the real vectors given."""
+    stream = torch.Generator().manual_seed(0)
+    real = torch.randn(1_000, 8, generator=stream)
+    found = [kernel_distance_of_few(real, torch.randn(200, 8, generator=stream) + 0.2) for _ in range(400)]
+    truth = sum(one.kid for one in found) / len(found)
+    assert 0.92 < sum(one.low <= truth <= one.high for one in found) / len(found) < 0.98
+
+
+def test_fid_to_statistics_is_fid_to_the_vectors_that_they_are_of() -> None:
+    stream = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(300, 8, generator=stream) @ torch.rand(8, 8, generator=stream) for _ in range(2))
+    found = frechet_distance_to(real.double().mean(0), real.double().T.cov(), fake)
+    assert found == pytest.approx(frechet_distance(real, fake), rel=1e-9)

@@ -14,7 +14,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from gan_ablate.atomic_io import read_asset
-from gan_ablate.design.datasets import folder_identity
+from gan_ablate.design.datasets import KnownFolders, count_channels, folder_identity
 from gan_ablate.errors import UserError
 from gan_ablate.training import data as data_module
 from gan_ablate.training.data import BatchOrder, load_dataset, resize, take_batch
@@ -340,3 +340,79 @@ def test_resizing_gives_whole_pixels_near_pillows(tmp_path: Path) -> None:
     ours = resize(torch.from_numpy(image).view(1, 1, 32, 32), 28)[0, 0].numpy()
     pillows = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - pillows.astype(int)).max() <= 1
+
+
+def pretend(name: str, shape: tuple[int, ...]) -> type:
+    """A class of torchvision's, with as many images as classes asked for, in its own layout."""
+
+    class Pretended:
+        def __init__(self, root: Path, train: bool = True, split: str = "", download: bool = False) -> None:
+            assert root.is_dir()
+            assert not download
+            assert bool(split) is (name == "SVHN")
+            is_training = split == "train" if split else train
+            self.data = np.full(shape, 7 if is_training else 9, np.uint8)
+            setattr(self, "labels" if name == "SVHN" else "targets", np.arange(shape[0]) % 10)
+
+    return Pretended
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "shape"),
+    [
+        ("KMNIST", (20, 28, 28), (20, 1, 28, 28)),
+        ("SVHN", (20, 3, 32, 32), (20, 3, 28, 28)),
+        ("CIFAR100", (20, 32, 32, 3), (20, 3, 28, 28)),
+    ],
+)
+def test_torchvisions_data_sets_are_read_in_their_layouts(
+    name: str, stored: tuple[int, ...], shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, name, pretend(name, stored))
+    found = load_dataset(f"torchvision:{name}", 28, tmp_path)
+    assert found.images.shape == shape
+    assert found.images.unique().tolist() == [7]
+    assert found.reference.unique().tolist() == [9]
+    assert found.labels is not None
+    assert (found.labels == torch.arange(20) % 10).all()
+    assert (found.origin, shape[1]) == ("torchvision", count_channels(f"torchvision:{name}"))
+    assert found.reference.shape[-1] == stored[2]
+
+
+@pytest.mark.parametrize("layout", ["(N, S, S)", "(N, S, S, 3)", "(N, 3, S, S)"])
+def test_an_array_is_read_with_its_labels_in_an_order_by_content(tmp_path: Path, layout: str) -> None:
+    rng = np.random.default_rng(0)
+    channels = () if layout == "(N, S, S)" else (3,)
+    images = rng.integers(0, 256, (60, 8, 8, *channels), np.uint8)
+    images[:, 0, 0] = np.arange(60).reshape(60, *(1 for _ in channels))  # the first pixel is the label
+    stored = images.transpose(0, 3, 1, 2) if layout == "(N, 3, S, S)" else images
+    for folder, order in (("a", np.arange(60)), ("b", rng.permutation(60))):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "images.npy", np.ascontiguousarray(stored[order]))
+        np.save(tmp_path / folder / "labels.npy", order)
+    name = KnownFolders().name(f"array:{tmp_path / 'a' / 'images.npy'}", "test")
+    a, b = (load_dataset(name, 8, tmp_path, tmp_path / folder / "images.npy") for folder in ("a", "b"))
+    assert a.images.shape == (50, len(channels) * 3 or 1, 8, 8)
+    assert a.reference.shape[0] == 10
+    assert a.labels is not None
+    assert torch.equal(a.images[:, 0, 0, 0].long(), a.labels)
+    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.reference, b.reference)
+    assert a.origin == "array, every 6th image held out, in an order by content"
+
+
+def test_held_out_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, num in (("train.npy", 12), ("test.npy", 7)):
+        np.save(tmp_path / name, rng.integers(0, 256, (num, 8, 8), np.uint8))
+    folders = KnownFolders()
+    dataset, holdout = (folders.name(f"array:{tmp_path / name}", "test") for name in ("train.npy", "test.npy"))
+    cache = tmp_path / "cache"
+    place = tmp_path / "train.npy"
+    apart = [load_dataset(dataset, 8, tmp_path, place, cache, (holdout, tmp_path / "test.npy")) for _ in range(2)]
+    shared = load_dataset(dataset, 8, tmp_path, place, cache)
+    assert [len(apart[0].images), len(apart[0].reference)] == [12, 7]
+    assert [len(shared.images), len(shared.reference)] == [10, 2]
+    assert torch.equal(apart[0].reference, apart[1].reference)
+    assert apart[0].sha256 != shared.sha256
+    assert apart[0].origin == f"array, held out: {holdout}"

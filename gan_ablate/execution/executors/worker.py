@@ -203,13 +203,14 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
     """Name what of a run training needs: its precision, and for user code all but the seed."""
     if isinstance(config, ExternalConfig):
         return ()
-    return (config.precision, config.run_id_of(0) if config.user_parts else "")
+    return (config.precision, config.holdout, config.run_id_of(0) if config.user_parts else "")
 
 
 def needs_nothing(config: AnyConfig, device: str) -> bool:
     """Whether a run needs only the package and a CPU: then no check can fail."""
     is_plain = isinstance(config, ExternalConfig) or (config.precision == "fp32" and not config.user_parts)
-    return is_plain and device == "cpu" and config.dataset == "mnist-10k" and config.scoring.features != "inception"
+    is_shipped = config.scoring.features in ("digits", "fashion", "none")
+    return is_plain and device == "cpu" and config.dataset == "mnist-10k" and is_shipped
 
 
 def check(config: AnyConfig, context: RunContext) -> Exception | None:
