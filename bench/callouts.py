@@ -30,7 +30,7 @@ NOTES = (
     "A bold line is a grid. Below it, a line is a level, and in brackets the baseline it is compared with.",
     "The mark is the estimate. Left of 0 %, FID falls: better. Its colour and shape are the decision.",
     "Bars are 95 % intervals; the thin one is adjusted for all effects of the grid. It excludes 0 %: better or worse.",
-    "The grey band is the margin. A thin bar inside the band: does not matter. Neither 3 nor 4: inconclusive.",
+    "The grey band is the margin. A thin bar inside it: does not matter. One across 0 % that leaves it: inconclusive.",
     "The right panel has the time of a training step. Left of 0 %, the level is faster.",
 )
 
@@ -56,10 +56,10 @@ def open_annotated(path: FigurePath, height_inches: float) -> Iterator[Figure]:
         yield figure
         quality, cost = figure.axes
         rows = {label.get_text(): row for row, label in enumerate(quality.get_yticklabels())}
-        smoothing, beta1 = rows["label smoothing on (vs off)"], rows["beta1 0.0 (vs 0.5)"]
+        grid, beta1 = rows["Batch norm and label smoothing"], rows["beta1 0.0 (vs 0.5)"]
         batch_norm = rows["batch norm off (vs on)"]
         low, high = quality.get_xlim()
-        number(quality, 1, low + 0.1 * (high - low), smoothing, low, smoothing)
+        number(quality, 1, low + 0.1 * (high - low), grid, low, grid)
         number(quality, 2, np.log(2.18), batch_norm - 1.2, np.log(2.18), batch_norm - 0.3)
         number(quality, 3, np.log(2.3), batch_norm + 1.2, np.log(2.6), batch_norm + 0.1)
         number(quality, 4, np.log(1.25), beta1, np.log(1.1), beta1)
