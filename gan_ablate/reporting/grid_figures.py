@@ -45,8 +45,7 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
     for name, suffix in itertools.product(_FORMER_NAMES, (".png", ".pdf")):
         (folder.path / f"{name}{suffix}").unlink(missing_ok=True)
     style = style_of(results)
-    is_smoke = results.plan.budget == "smoke"
-    drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") and not is_smoke else []
+    drawn = _draw_scores(results, style, folder) if results.verdicts.effects("fid") else []
     grids = find_sample_grids(results)
     if grids:
         titles = _sample_titles(results)
@@ -55,7 +54,7 @@ def draw_figures(results: GridResults, folder: FigurePath) -> list[Picture]:
         shares = "Equal places have equal latents. " if results.plan.grid.external is None else ""
         note = f"{shares}Look for images that repeat, and for shapes that are no class."
         drawn.insert(2, Picture(f"Samples at the end of training, seed {results.plan.seeds[0]}", "samples.png", note))
-    return drawn if is_smoke else drawn + _draw_training(results, style, folder)
+    return drawn + _draw_training(results, style, folder)
 
 
 def style_of(results: GridResults) -> Style:
@@ -83,14 +82,16 @@ def style_of(results: GridResults) -> Style:
 def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list[Picture]:
     drawn = []
     scoring, runs = results.scored[0], results.comparable.runs
-    known = [effect for effect in results.verdicts.effects("fid") if math.isfinite(effect.estimate.value)]
+    is_smoke = results.plan.budget == "smoke"  # what it shows is that everything works
+    effects_on_fid = [] if is_smoke else results.verdicts.effects("fid")
+    known = [effect for effect in effects_on_fid if math.isfinite(effect.estimate.value)]
     if known:
         folder.draw("effects.png", effects.plot_effects, known)
         drawn.append(Picture("All effects on FID", "effects.png", effects.FOREST_NOTE))
     floor = f"FID of {scoring.floor.num_samples:,} real images: {scoring.floor.fid:.2g}"
     folder.draw("quality.png", quality.plot_quality, runs, style, floor)
     drawn.append(Picture("FID of every run", "quality.png", quality.RUNS_NOTE))
-    if results.trajectories:
+    if results.trajectories and not is_smoke:
         folder.draw("trajectories.png", effects.plot_trajectories, results.trajectories)
         drawn.append(Picture("Effects along training", "trajectories.png", effects.TRAJECTORIES_NOTE))
     if not results.curves.empty:
@@ -105,7 +106,7 @@ def _draw_scores(results: GridResults, style: Style, folder: FigurePath) -> list
     if any(effect.is_interaction for effect in known):
         folder.draw("interactions.png", effects.plot_interactions, runs, results.plan.grid.factors, known)
         drawn.append(Picture(effects.INTERACTIONS_CAPTION, "interactions.png", effects.INTERACTIONS_NOTE))
-    if len(quality.list_timed(runs)) > 1:
+    if len(quality.list_timed(runs)) > 1 and not is_smoke:
         folder.draw("cost.png", quality.plot_cost, runs, style)
         drawn.append(Picture("FID against training time", "cost.png", quality.COST_NOTE))
     return drawn
@@ -116,7 +117,7 @@ def _draw_training(results: GridResults, style: Style, folder: FigurePath) -> li
     if histories.empty:
         return []
     drawn = []
-    if results.plan.grid.external is None:
+    if results.plan.grid.external is None and results.plan.budget != "smoke":
         folder.draw("stability.png", training.plot_stability, results.comparable.runs, style)
         drawn.append(Picture("Stability", "stability.png", training.STABILITY_NOTE))
     if {"loss_d", "loss_g"} & {*histories.columns}:

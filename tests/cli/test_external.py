@@ -75,7 +75,7 @@ def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().out == "Report: judged/report.md\n"
     page = Path("judged/report.md").read_text()
     assert page.startswith("# Mine\n\nLowers FID: **bn on** -")
-    assert "Margin of ratios: 5 %" in page
+    assert "Margin of ratios: -4.8 % to +5 %." in page
     assert Path("judged/fid-effects.png").is_file()
 
 

@@ -98,7 +98,10 @@ def test_smoke_run_answers_nothing() -> None:
     assert (page.verdicts, page.effects, page.simple_effects, page.tests, page.stability) == ("",) * 5
     text = page.markdown
     headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
-    assert [heading.split(",")[0] for heading in headings] == ["Variants", "What a step costs", "Setup"]
+    assert [heading.split(",")[0] for heading in headings] == [
+        "FID of every run", "FID along training", "Losses and D's outputs along training",
+        "Variants", "What a step costs", "Setup",
+    ]  # fmt: skip
     assert not re.search(r"would settle|settled at|collapsed|negligible|inconclusive|effects\.|spread over", text)
     table = page.variants.splitlines()
     assert all("[" not in row for row in table)
