@@ -20,8 +20,8 @@ from torchvision.datasets import MNIST
 
 from bench import command
 from bench.assets import train_classifier
-from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.estimates import split_variance
+from gan_ablate.analysis.families import estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig

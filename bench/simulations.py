@@ -24,8 +24,9 @@ from bench import calibration, collapse_simulations, command, sequential_simulat
 from bench.populations import Population
 from gan_ablate.analysis import estimates as stats
 from gan_ablate.analysis.design import Design
-from gan_ablate.analysis.effects import Effect, estimate_effects
+from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.estimates import Estimate, bootstrap_interval, mean_estimate
+from gan_ablate.analysis.families import estimate_effects
 from gan_ablate.analysis.tests import holm, sign_flip_test
 from gan_ablate.api import run_grid
 from gan_ablate.atomic_io import write_atomically

@@ -450,7 +450,7 @@ def estimate_effects(
     Raises:
         UserError: naming column, row and value that are not valid.
     """
-    from gan_ablate.analysis.effects import estimate_effects as estimate
+    from gan_ablate.analysis.families import estimate_effects as estimate
     from gan_ablate.analysis.table import tabulate_effects
 
     table, outcomes = _read_runs(runs, [outcome], design)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from gan_ablate.analysis.claims import list_claims, measure
 from gan_ablate.analysis.comparability import Comparability
 from gan_ablate.analysis.design import Design, iterate_contrasts
-from gan_ablate.analysis.effects import estimate_against, estimate_effects
 from gan_ablate.analysis.estimates import CONFIDENCE
+from gan_ablate.analysis.families import estimate_against, estimate_effects
 from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.analysis.tests import margin_alpha

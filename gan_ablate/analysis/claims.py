@@ -8,12 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gan_ablate.analysis.design import Design
-from gan_ablate.analysis.effects import (
-    Effect,
-    estimate_against,
-    estimate_effects,
-    estimate_simple_effects,
-)
+from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.families import estimate_against, estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.design.outcomes import OUTCOMES
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from gan_ablate.analysis.design import iterate_contrasts
-from gan_ablate.analysis.effects import Comparison, Effect, estimate_family
 from gan_ablate.analysis.estimates import CONFIDENCE, subtract_sides
+from gan_ablate.analysis.families import Comparison, estimate_family
 from gan_ablate.analysis.questions import surety
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.design.plan import Intervals, Plan, Variant
 

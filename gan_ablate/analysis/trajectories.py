@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.effects import estimate_effects
+from gan_ablate.analysis.families import estimate_effects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -45,8 +45,8 @@ from gan_ablate.execution.recorder import save_sample_grid
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.script import Script, ScriptError, ScriptExit, ScriptLog, run_script
 from gan_ablate.execution.store import RECORD_FILE
-from gan_ablate.scoring.image_scores import describe_copies, describe_range
 from gan_ablate.scoring.image_sets import order_by_content
+from gan_ablate.scoring.oddities import describe_copies, describe_range
 from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, NonFiniteImagesError
 from gan_ablate.training.runtime import find_device
 

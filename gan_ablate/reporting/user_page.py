@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from gan_ablate.analysis.effects import estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.estimates import mean_on_scale
+from gan_ablate.analysis.families import estimate_effects, estimate_simple_effects
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.outcomes import margin_text

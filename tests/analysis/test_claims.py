@@ -13,7 +13,8 @@ from scipy import stats
 
 from gan_ablate.analysis.claims import ClaimVerdict, Verdicts, judge
 from gan_ablate.analysis.design import Design
-from gan_ablate.analysis.effects import Effect, estimate_against, estimate_effects
+from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.families import estimate_against, estimate_effects
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.claims import Claim

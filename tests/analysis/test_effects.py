@@ -9,14 +9,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gan_ablate.analysis.design import Design
-from gan_ablate.analysis.effects import (
-    Comparison,
-    Effect,
-    estimate_effects,
-    estimate_family,
-    estimate_simple_effects,
-)
+from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.estimates import mean_estimate
+from gan_ablate.analysis.families import Comparison, estimate_effects, estimate_family, estimate_simple_effects
 from gan_ablate.analysis.sequential import critical_t, seeds_to_settle
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES

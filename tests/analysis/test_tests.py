@@ -10,8 +10,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from gan_ablate.analysis.design import Design
-from gan_ablate.analysis.effects import estimate_effects
 from gan_ablate.analysis.estimates import Estimate, mean_estimate
+from gan_ablate.analysis.families import estimate_effects
 from gan_ablate.analysis.tests import (
     MOST_SEEDS,
     RateComparison,

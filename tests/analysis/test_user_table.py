@@ -16,7 +16,7 @@ from scipy import stats
 
 import gan_ablate
 from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
-from gan_ablate.analysis import effects as of_plans
+from gan_ablate.analysis import families as of_plans
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.table import tabulate_effects
 from gan_ablate.api import LeftOutWarning

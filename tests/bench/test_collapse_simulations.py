@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.collapse_simulations import MARGIN, MOST, Mixture, clean_so_far, decide, false_verdicts, found_by
-from gan_ablate.analysis.effects import Comparison, estimate_family
+from gan_ablate.analysis.families import Comparison, estimate_family
 from gan_ablate.analysis.tests import compare_rates
 from gan_ablate.design.outcomes import OUTCOMES
 

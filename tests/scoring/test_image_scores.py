@@ -19,9 +19,10 @@ from gan_ablate.errors import UserError
 from gan_ablate.scoring import image_scores as images_module
 from gan_ablate.scoring import scorer as score_module
 from gan_ablate.scoring.extractors import Features, build_extractor
-from gan_ablate.scoring.image_scores import SampleGrid, SetScorer, describe_copies, describe_range, find_grid
+from gan_ablate.scoring.image_scores import SetScorer
 from gan_ablate.scoring.image_sets import order_by_content
 from gan_ablate.scoring.metrics import build_manifold, frechet_distance, neighbour_scores
+from gan_ablate.scoring.oddities import SampleGrid, describe_copies, describe_range, find_grid
 from gan_ablate.scoring.scorer import Scorer, load_real_features
 from gan_ablate.training.data import ImageDataset, load_dataset, resize
 from tests.features import warm
