@@ -402,14 +402,17 @@ class TableDesign(TypedDict, total=False):
     Attributes:
         factors: the columns of what was varied. Either the table has every combination of levels, or a baseline and
             single changes of it.
-        seed: the column of the seed, by default ``"seed"``. Runs that share a seed are compared with each other.
+        seed: the column of the seed; by default ``"seed"``, where there is one.
+        paired: whether runs of one seed are compared with each other. By default they are where 85 % of the runs have
+            a seed that every variant has. Runs of other tables are compared as independent ones, by Welch's t test.
         baselines: factor → the level that others are compared with; by default that of the first row.
         margin: the relative change below which a ratio does not matter; by default 0.1.
         intervals: ``"fixed"``, the default, or ``"sequential"`` if seeds were added after looking at the results.
     """
 
     factors: Required[Sequence[str]]
-    seed: str
+    seed: str | None
+    paired: bool | None
     baselines: Mapping[str, str] | None
     margin: float | None
     intervals: Intervals

@@ -29,7 +29,7 @@ _MARKS = "\ue000", "\ue001", "\ue002"
 def option(parameter: str, value: object = None) -> str:
     """Name a parameter and its value in the message of a ``UserError``.
 
-    Python shows ``seeds=0``, the command line ``--seeds 0``.
+    Python shows ``seeds=0``, the command line ``--seeds 0``; of a switch ``paired=False`` and ``--unpaired``.
 
     Args:
         parameter: its name in Python.
@@ -37,8 +37,10 @@ def option(parameter: str, value: object = None) -> str:
     """
     flag = f"--{_OPTIONS.get(parameter, parameter.replace('_', '-'))}"
     both = parameter, flag
-    if value is not None:
-        shown = value if isinstance(value, (bool, int, float)) else str(value)
+    if isinstance(value, bool):
+        both = f"{parameter}={value}", flag if value else f"--un{parameter}"
+    elif value is not None:
+        shown = value if isinstance(value, (int, float)) else str(value)
         both = f"{parameter}={shown!r}", f"{flag} {f'{value:g}' if isinstance(value, float) else value}"
     return _MARKS[1].join(both).join((_MARKS[0], _MARKS[2]))
 

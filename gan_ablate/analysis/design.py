@@ -34,6 +34,8 @@ class Design:
         seeds: in the order in which they were added.
         intervals: whether the number of seeds was fixed beforehand.
         log_margin: the log ratio within ± which an effect is negligible.
+        is_paired: whether runs of one seed share random numbers. If not, a seed is only a number, and effects are
+            differences of means.
     """
 
     factors: dict[str, Factor]
@@ -42,6 +44,16 @@ class Design:
     seeds: tuple[int, ...]
     intervals: Intervals
     log_margin: float
+    is_paired: bool = True
+
+    @property
+    def by_welch(self) -> bool:
+        """Whether means are compared by Welch's test.
+
+        Runs that share nothing, and are added one by one, are compared in pairs by number: a test that holds at every
+        look needs differences.
+        """
+        return not self.is_paired and self.intervals == "fixed"
 
     @classmethod
     def of(cls, plan: Plan) -> Design:
@@ -53,6 +65,7 @@ class Design:
             seeds=plan.seeds,
             intervals=plan.intervals,
             log_margin=plan.grid.log_margin,
+            is_paired=plan.grid.external is None or plan.grid.external.paired,
         )
 
 

@@ -16,9 +16,9 @@ from gan_ablate.analysis.estimates import (
     Interval,
     bootstrap_interval,
     rate_interval,
-    relative_efficiency,
     subtract_sides,
 )
+from gan_ablate.analysis.pairing import relative_efficiency
 from gan_ablate.analysis.sequential import (
     estimate_at_looks,
     settling_range,
@@ -78,6 +78,7 @@ class Effect:
         rates: event → how often it happened with the level and without it; events that happened.
         equivalence: the test of an effect on the margin or beyond it, in the family of those tests; rejected, the
             effect is negligible. Its p is NaN without a margin.
+        is_paired: whether differences within a seed are estimated; if not, a difference of means of independent runs.
     """
 
     levels: dict[str, str]
@@ -97,6 +98,7 @@ class Effect:
     bounds: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     rates: dict[Event, RateComparison] = field(default_factory=dict)
     equivalence: HolmTest = NOT_TESTED
+    is_paired: bool = True
 
     def _repr_html_(self) -> str:
         """Show the effect in a notebook: its size, its adjusted interval, and its decision."""
@@ -124,19 +126,22 @@ class Effect:
 
     @functools.cached_property
     def sign_flip(self) -> SignFlip:
-        """The exact sign-flip test; NaN where the median is estimated, or seeds were not fixed beforehand."""
-        is_tested = self.is_fixed and self.basis == "mean"
-        return sign_flip_test(subtract_sides(self.sides) if is_tested else np.array([np.nan]))
+        """The exact sign-flip test; NaN where the median is estimated, runs are not paired, or seeds were added."""
+        return sign_flip_test(subtract_sides(self.sides) if self._has_fixed_pairs else np.array([np.nan]))
 
     @functools.cached_property
     def bootstrap(self) -> Interval | None:
         """The bootstrap interval; None where ``sign_flip`` has no test, and with few seeds."""
-        return bootstrap_interval(subtract_sides(self.sides)) if self.is_fixed and self.basis == "mean" else None
+        return bootstrap_interval(subtract_sides(self.sides)) if self._has_fixed_pairs else None
+
+    @property
+    def _has_fixed_pairs(self) -> bool:
+        return self.is_fixed and self.is_paired and self.basis == "mean"
 
     @functools.cached_property
     def pairing(self) -> Estimate:
-        """The relative efficiency of pairing; see ``relative_efficiency``."""
-        return relative_efficiency(self.sides)
+        """The relative efficiency of pairing, see ``relative_efficiency``; NaN where runs are not paired."""
+        return relative_efficiency(self.sides if self.is_paired else np.full((1, 2), np.nan))
 
     @property
     def basis(self) -> Literal["mean", "median"]:

@@ -114,7 +114,7 @@ def mean_estimate(values: NDArray[np.float64], confidence: float = CONFIDENCE) -
         return Estimate(mean, math.nan, math.nan, 1)
     std = float(present.std(ddof=1))
     error = std / math.sqrt(num)
-    return _t_estimate(mean, error, num - 1, num, std, confidence)
+    return t_estimate(mean, error, num - 1, num, std, confidence)
 
 
 def contrast_sides(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -166,42 +166,20 @@ def subtract_sides(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(noise) & (np.abs(differences) <= noise), 0.0, differences)
 
 
-MIN_PAIRED_SEEDS = 4
-"""With fewer seeds, the interval excludes nothing."""
-
-
-def relative_efficiency(sides: NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate the relative efficiency of pairing: the variance of an unpaired over that of a paired difference.
-
-    The sides A and B are means of the variants that are compared. Over different seeds the variance of A - B is
-    Var A + Var B, over shared seeds Var(A - B): what a seed does to both alike cancels. The ratio is how many times as
-    many seeds an unpaired comparison needs. It is (1 + Var(A + B) / Var(A - B)) / 2, and the interval of a ratio of two
-    correlated normal variances is exact (Morgan, "A test for the significance of the difference between the two
-    variances in a sample from a normal bivariate population", Biometrika 31, 1939).
+def t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
+    """Return a mean with Student's t interval.
 
     Args:
-        sides: (seeds, 2) A and B; a seed with a NaN is left out.
+        mean: the mean.
+        error: its standard error.
+        freedom: degrees of freedom of the error.
+        num: number of seeds.
+        std: standard deviation over seeds.
         confidence: confidence level of the interval, in (0, 1).
 
     Returns:
-        The ratio, above 1 where pairing pays; NaN where there are fewer than ``MIN_PAIRED_SEEDS`` seeds or no spread.
+        The estimate; bounds and p are NaN without a spread.
     """
-    sides = sides[np.isfinite(sides).all(axis=1)]
-    num = len(sides)
-    if num < MIN_PAIRED_SEEDS:
-        return Estimate(math.nan, math.nan, math.nan, num)
-    treated, control = sides.T
-    (summed, shared), (_, paired) = np.cov(treated + control, treated - control)
-    if not (summed > 0 and paired > 1e-20 * summed):  # equal to rounding in every seed
-        return Estimate(math.nan, math.nan, math.nan, num)
-    t = float(stats.t.ppf((1 + confidence) / 2, num - 2))
-    width = 1 + 2 * (1 - shared**2 / (summed * paired)) * t**2 / (num - 2)
-    root = math.sqrt(max(width**2 - 1, 0.0))
-    value, low, high = (float(1 + summed / paired * factor) / 2 for factor in (1.0, width - root, width + root))
-    return Estimate(value, low, high, num)
-
-
-def _t_estimate(mean: float, error: float, freedom: float, num: int, std: float, confidence: float) -> Estimate:
     if not error > 1e-12 * abs(mean):  # equal to rounding in every seed: no spread
         return Estimate(mean, math.nan, math.nan, num, 0.0)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error

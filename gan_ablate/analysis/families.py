@@ -29,6 +29,7 @@ from gan_ablate.analysis.estimates import (
     mean_estimate,
     subtract_sides,
 )
+from gan_ablate.analysis.pairing import Unpaired
 from gan_ablate.analysis.sequential import (
     seeds_to_settle,
     sequential_estimate,
@@ -68,6 +69,9 @@ class Comparison:
         bounds: (seeds, 2) the lowest and highest that each seed's difference may be, if the median is to be estimated;
             None for the mean.
         rates: event → how often it happened with the levels and without them; events that happened.
+        unpaired: the runs of either side, where they share nothing and their number was fixed beforehand; None where
+            differences within a seed are estimated.
+        unpaired_imputed: the same, with runs that diverged at the worst value; None where none diverged.
     """
 
     levels: dict[str, str]
@@ -76,11 +80,15 @@ class Comparison:
     imputed: NDArray[np.float64] | None = None
     bounds: NDArray[np.float64] | None = None
     rates: dict[Event, RateComparison] = field(default_factory=dict)
+    unpaired: Unpaired | None = None
+    unpaired_imputed: Unpaired | None = None
 
     def estimate(self, intervals: Intervals, confidence: float = CONFIDENCE) -> Estimate:
         """Estimate the mean over seeds, or the median where there are bounds."""
         if self.bounds is not None:
             return median_estimate(self.bounds, confidence, is_fixed=intervals == "fixed")
+        if self.unpaired is not None:
+            return self.unpaired.estimate(confidence)
         return _MEANS[intervals](subtract_sides(self.sides), confidence)
 
     def interval(self, estimate: Estimate, intervals: Intervals, confidence: float) -> Interval:
@@ -95,8 +103,16 @@ class Comparison:
         """Return the p-value of an effect on the margin or beyond it."""
         if self.bounds is not None:
             return median_margin_p(self.bounds, margin, is_fixed=intervals == "fixed")
+        if self.unpaired is not None:
+            return self.unpaired.test_margin(margin)
         test = sequential_margin_p if intervals == "sequential" else margin_p
         return test(subtract_sides(self.sides), margin)
+
+    def estimate_with_diverged(self, intervals: Intervals) -> Estimate | None:
+        """Estimate the mean with runs that diverged at the worst value; None where none diverged."""
+        if self.unpaired_imputed is not None:
+            return self.unpaired_imputed.estimate()
+        return None if self.imputed is None else _MEANS[intervals](subtract_sides(self.imputed), CONFIDENCE)
 
     def needed_seeds(self, estimate: Estimate, margin: float | None, level: float, intervals: Intervals) -> int | None:
         """Count the seeds, in all, that would decide the effect if it stays as estimated."""
@@ -134,9 +150,6 @@ def estimate_family(
         adjusted, widest = (comparison.interval(estimate, intervals, level) for level in (confidence, strictest))
         is_settled = test.is_rejected or equivalence.is_rejected
         needed = None if is_settled else comparison.needed_seeds(estimate, margin, strictest, intervals)
-        with_diverged = None
-        if comparison.imputed is not None:
-            with_diverged = _MEANS[intervals](subtract_sides(comparison.imputed), CONFIDENCE)
         effects.append(
             Effect(
                 levels=comparison.levels,
@@ -149,12 +162,13 @@ def estimate_family(
                 adjusted=adjusted,
                 strictest=widest,
                 needed_seeds=needed,
-                with_diverged=with_diverged,
+                with_diverged=comparison.estimate_with_diverged(intervals),
                 sides=comparison.sides,
                 confidence=confidence,
                 bounds=comparison.bounds,
                 rates=rates,
                 equivalence=equivalence,
+                is_paired=comparison.unpaired is None,
             )
         )
     return effects
@@ -252,6 +266,8 @@ def _estimate(design: Design, runs: pd.DataFrame, outcome: Outcome, contrasts: I
                 None if imputed is None else contrast_sides(imputed, contrast.weights),
                 bounds if by_signs else None,
                 events.compare(contrast),
+                Unpaired.of(values, contrast.weights) if design.by_welch else None,
+                Unpaired.of(imputed, contrast.weights) if design.by_welch and imputed is not None else None,
             )
         )
     return estimate_family(family, outcome, _find_margin(design, outcome, values), design.intervals)

@@ -23,6 +23,7 @@ from gan_ablate.analysis.cleaning import (
     read_statuses,
 )
 from gan_ablate.analysis.design import Design
+from gan_ablate.analysis.pairing import pair_runs
 from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
@@ -46,6 +47,9 @@ LINK = r"\]\s*[(\[:]"
 MAX_SIZE = 1e100
 """The largest number that a figure's axis has room for."""
 MAX_VARIANTS = 10_000
+DEFAULT_SEED = "seed"
+"""The column of the seed where none is named."""
+
 _MARGIN = 0.1
 
 
@@ -59,19 +63,22 @@ class Table:
         runs: its runs, with the columns ``variant`` and ``status``; ``seed`` counts from 0, and the index counts the
             table's rows from 1.
         left_out: the rows that are not runs, in words; empty where all are.
+        pairing: how runs are compared, in a sentence.
     """
 
     source: str
     design: Design
     runs: pd.DataFrame
     left_out: str
+    pairing: str
 
 
 def read_table(
     frame: pd.DataFrame,
     *,
     factors: Sequence[str],
-    seed: str = "seed",
+    seed: str | None = None,
+    paired: bool | None = None,
     source: str = "the table",
     baselines: Mapping[str, str] | None = None,
     margin: float | None = None,
@@ -84,7 +91,9 @@ def read_table(
         frame: a row per run. A column ``status`` or ``state``, if there is one, says how a run ended: ``completed``,
             ``diverged``, ``failed``, or the words of W&B, MLflow and Optuna.
         factors: the columns of what was varied.
-        seed: the column of the seed; runs of one seed are compared with each other.
+        seed: the column of the seed; by default ``seed``, where there is one.
+        paired: whether runs of one seed are compared with each other. By default they are where the variants have the
+            same seeds, see ``SHARED_ENOUGH``; runs of other tables are compared as independent ones.
         source: the table's name in messages.
         baselines: factor → baseline level; by default the level of the first row.
         margin: the relative change of a ratio within which an effect is negligible; by default 0.1.
@@ -95,37 +104,52 @@ def read_table(
         UserError: naming the column, row and value that are not valid, and valid ones.
     """
     frame = frame.set_axis(_columns(frame), axis="columns")
+    if seed is None and DEFAULT_SEED in frame.columns and DEFAULT_SEED not in factors:
+        seed = DEFAULT_SEED
+    keys = list(factors) if seed is None else [*factors, seed]
     _check_columns(frame, factors, seed, source)
     if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
         raise UserError(f"{option('margin', margin)}: valid: from 0.1 % to 100 %, or 0.001 to 1")
     runs, left_out = drop_non_runs(frame)
     left_out["comment{s}"] += num_comments
-    runs["status"] = read_statuses(runs, (*factors, seed), source)
+    runs["status"] = read_statuses(runs, keys, source)
     # A run that crashed early may have no levels and no seed.
-    is_nameless = runs["status"].isin(NO_RESULT) & runs[[*factors, seed]].map(is_missing).any(axis="columns")
+    is_nameless = runs["status"].isin(NO_RESULT) & runs[keys].map(is_missing).any(axis="columns")
     left_out["failed run{s} without a level or a seed"] = int(is_nameless.sum())
     runs = runs.loc[~is_nameless].copy()
     for name in factors:
         runs[name] = [_name(value, name, row, source) for row, value in runs[name].items()]
-    runs["seed"] = [_seed(value, seed, row, source) for row, value in runs[seed].items()]
-    runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, [*factors, "seed"])
+    if seed is not None:
+        runs["seed"] = [_seed(value, seed, row, source) for row, value in runs[seed].items()]
+        if paired is not False:
+            runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, [*factors, "seed"])
     words = left_out_words(left_out)
     if not len(runs):
         raise UserError(f"{source}: no runs in it{words and f' (left out: {words})'}; valid: a row per run")
     known = _find_factors(runs, factors, baselines or {}, source)
-    runs["seed"], seeds = pd.factorize(runs["seed"])
     kind, variants = _find_variants(runs, known, source)
     labels = {tuple(levels.values()): label for label, levels in variants.items()}
     runs["variant"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
+    if seed is not None and paired is not False:
+        _check_repeated(runs, seed, source)
+    pairing = pair_runs(runs, seed, asked=paired, intervals=intervals, source=source)
+    runs = pairing.runs
+    runs["collapsed"] = _read_collapsed(runs, source)
+    numbers = tuple(range(pairing.num_seeds))
+    design = Design(known, kind, variants, numbers, intervals, math.log1p(margin), pairing.is_paired)
+    return Table(source, design, runs, words, pairing.words)
+
+
+def _check_repeated(runs: pd.DataFrame, seed: str, source: str) -> None:
     twice = runs.duplicated(["variant", "seed"])
     if twice.any():
         row: Any = twice.idxmax()
-        where = f"{runs['variant'][row]}, {seed} {seeds[runs['seed'][row]]}"
-        advice = "valid: one row per variant and seed, or a column status that says which of them failed"
+        where = f"{runs['variant'][row]}, {seed} {runs['seed'][row]}"
+        advice = (
+            "valid: one row per variant and seed, a column status that says which of them failed, "
+            f"or {option('paired', False)} if they are other runs"
+        )
         raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
-    runs["collapsed"] = _read_collapsed(runs, source)
-    design = Design(known, kind, variants, tuple(range(len(seeds))), intervals, math.log1p(margin))
-    return Table(source, design, runs, words)
 
 
 def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
@@ -179,24 +203,23 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
     return Outcome(name, title, better, scale, known.definition if known else f"The column {name}.")
 
 
-def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str, source: str) -> None:
+def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str | None, source: str) -> None:
     columns = _columns(frame)
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
     if twice is not None:
         raise UserError(f"{source}: two columns are called {shorten(twice)}; rename one")
     if not factors:
         raise UserError(f"{option('factors')}: what was varied? valid: {', '.join(map(shorten, columns))}")
-    for parameter, name in (*(("factors", name) for name in factors), ("seed", seed)):
+    named = [("factors", name) for name in factors] + ([] if seed is None else [("seed", seed)])
+    for parameter, name in named:
         if name not in columns:
             near = next((column for column in columns if re.split(r"[/.]|^params_", column)[-1] == name), name)
             raise UserError(
                 f"{option(parameter, shorten(name))}: {source} has no such column; {choices(near, columns)}"
             )
-    if len({*factors, seed}) <= len(factors):
-        raise UserError(
-            f"{option('factors', ', '.join(factors))} and {option('seed', seed)}: a column is named twice; "
-            "valid: once each"
-        )
+    if len({name for _, name in named}) < len(named):
+        of_seed = "" if seed is None else f" and {option('seed', seed)}"
+        raise UserError(f"{option('factors', ', '.join(factors))}{of_seed}: a column is named twice; valid: once each")
     for name in factors:
         is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
         if is_taken or not re.fullmatch(FACTORS, name) or len(name) > MAX_NAME:

@@ -66,7 +66,16 @@ def judge(
             "compare; repeatable; fid:lower by default.",
         ),
     ] = None,
-    seed: Annotated[str, typer.Option(help="The column that says which runs share a seed.")] = "seed",
+    seed: Annotated[
+        str | None, typer.Option(help='The column that says which runs share a seed; "seed", if there is one.')
+    ] = None,
+    paired: Annotated[
+        bool | None,
+        typer.Option(
+            "--paired/--unpaired",
+            help="Compare runs of one seed, or all as independent ones; by default by whether the seeds match.",
+        ),
+    ] = None,
     baselines: Annotated[
         list[str] | None,
         typer.Option("--baseline", help="FACTOR=LEVEL that others are compared with; by default the first row's."),
@@ -88,6 +97,7 @@ def judge(
             table,
             factors=factors,
             seed=seed,
+            paired=paired,
             outcomes=outcomes or ["fid:lower"],
             baselines=dict(_read_baseline(text) for text in baselines or ()),
             margin=None if margin is None else _read_margin(margin),

@@ -175,7 +175,7 @@ def unpaired_notes(grid: Grid) -> list[str]:
     """Say that runs of one seed share nothing, where the grid says so."""
     if grid.external is None or grid.external.paired:
         return []
-    return ["external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs."]
+    return ["external.paired is false: runs of one seed share nothing, so means of runs are compared (Welch's t test)."]
 
 
 _RUN_PATHS = frozenset({"out", "data_dir", "device", "python"})

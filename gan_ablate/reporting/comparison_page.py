@@ -16,7 +16,7 @@ from gan_ablate.reporting.formats import Page, count, escape_markdown
 from gan_ablate.reporting.plots import FigurePool
 from gan_ablate.reporting.plots.quality import COMPARISON_NOTE, plot_compared_effects
 from gan_ablate.reporting.plots.style import FigurePath
-from gan_ablate.reporting.sentences import decided_text
+from gan_ablate.reporting.sentences import decided_text, num_seeds_text
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _cells(effect: ComparedEffect, settings: Sequence[Setting]) -> Iterator[str]
     for setting in settings:
         if setting in effect.answers:
             _, at = effect.answers[setting]
-            yield f"{decided_text(at)}, {count(at.estimate.num_seeds, 'seed')}"
+            yield f"{decided_text(at)}, {num_seeds_text(at)}"
         else:
             yield "–"
 

@@ -204,8 +204,7 @@ def _simple_effects_sentences(results: GridResults, effects: Sequence[Effect]) -
 def _test_remarks(results: GridResults, effects: Sequence[Effect]) -> list[str]:
     if not effects:
         return []
-    external = results.plan.grid.external
-    pairing = sentences.pairing_sentence(effects) if external is None or external.paired else None
+    pairing = sentences.pairing_sentence(effects) if results.design.is_paired else None
     remarks = pairing, run_sentences.variance_sentence(results)
     return [remark for remark in remarks if remark is not None]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
 from gan_ablate.analysis.questions import find_same, question_of, setting_of
-from gan_ablate.reporting.formats import count, escape_markdown, number
+from gan_ablate.reporting.formats import escape_markdown, number
 from gan_ablate.reporting.run_sentences import (
     OtherStudy,
     average_words,
@@ -27,6 +27,7 @@ from gan_ablate.reporting.sentences import (
     allowed_rate_words,
     inflated_words,
     level_words,
+    num_seeds_text,
     settling_words,
     simple_effect_words,
 )
@@ -184,7 +185,7 @@ class RankingLines:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
         words = adjusted_text(effect) + self._reached_words(results, effect, is_use=is_use)
         words += average_words(results, effect)
-        words += f", {count(effect.estimate.num_seeds, 'seed')}"
+        words += f", {num_seeds_text(effect)}"
         words += allowed_rate_words(effect)
         if effect.compares_failures:
             return words + collapsed_words(effect)

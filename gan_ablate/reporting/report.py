@@ -356,6 +356,7 @@ def _write_paragraph(every: list[GridResults]) -> str:
         grids=grids,
         is_scored=any(results.scored for results in every),
         intervals={results.plan.intervals for results in every},
+        pairings={"paired" if results.design.is_paired else "unpaired" for results in every},
     )
 
 

@@ -86,14 +86,13 @@ def _earlier_sentences(results: GridResults) -> list[str]:
 
 def _note_sentences(results: GridResults) -> list[str]:
     """Repeat the notes of a user's script, and say where its runs are not paired."""
-    external = results.plan.grid.external
     notes = Counter(note for _, record in results.records for note in record.notes)
     said = [f"{num} of {results.plan.num_runs} runs: {escape_markdown(note)}." for note, num in notes.items()]
-    if external is not None and not external.paired:
-        said.append(
-            "Runs of one seed share nothing (external.paired is false): their differences are those of unpaired runs, "
-            "and so are the intervals."
-        )
+    if not results.design.is_paired:
+        how = "means of runs are compared, by Welch's t test"
+        if results.plan.intervals == "sequential":
+            how = "they are compared in pairs, by their numbers"
+        said.append(f"Runs of one seed share nothing (external.paired is false), so {how}.")
     return said
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 INTERVAL_WORDS = {
     "fixed": "Student's t, for a number of seeds that was settled beforehand",
     "sequential": "valid at every look, as seeds were added after looking",
+    "unpaired": "Welch's t, for a number of runs that was settled beforehand",
 }
 
 PAIRING_PAYS = 1.5
@@ -61,17 +62,20 @@ def decision_sentence(
     """
     name, seeds = effect.name, effect.estimate.num_seeds
     events = rates_words(effect.rates)
+    one = "seed" if effect.is_paired else "run"
     if seeds == 0:
-        return f"**{name}**: no seed has a score for every variant that this compares{events}."
+        where = "no seed has a score for every variant that this compares"
+        return f"**{name}**: {where if effect.is_paired else 'a variant that this compares has no score'}{events}."
     if math.isnan(effect.estimate.value):
         return f"**{name}**: the typical run is not known, as in most seeds runs on both sides have no value{events}."
     alone = dataclasses.replace(effect.estimate, low=math.nan, high=math.nan)
     only = f"**{name}**: {effect.outcome.title} {change_text(effect, alone)}"
     if seeds == 1:
-        return f"{only} in the only seed; one seed says nothing about the next{events}."
+        return f"{only} in the only {one}; one {one} says nothing about the next{events}."
     if math.isnan(effect.estimate.low):
-        return f"{only} in each of {seeds} seeds alike; there is nothing to test{events}."
-    size = f"{adjusted_text(effect)}{average}, {seeds} seeds, Holm's p {p_text(effect.test.p)}{earlier_words(effect)}"
+        return f"{only} in each of {seeds} {one}s alike; there is nothing to test{events}."
+    size = f"{adjusted_text(effect)}{average}, {num_seeds_text(effect)}, Holm's p {p_text(effect.test.p)}"
+    size += earlier_words(effect)
     if _is_unbounded(effect):
         size = f"{change_text(effect, alone)}{average}: {seeds_words(effect)}"
     if effect.is_interaction:
@@ -189,8 +193,14 @@ def margin_words(effect: Effect) -> str:
 
 def seeds_words(effect: Effect) -> str:
     """Say that the seeds of an effect are too few for an interval."""
-    seeds = count(effect.estimate.num_seeds, "seed")
+    seeds = num_seeds_text(effect)
     return f"{seeds} exclude nothing yet{' by their signs' if effect.basis == 'median' else ''}"
+
+
+def num_seeds_text(effect: Effect) -> str:
+    """Write how many seeds an effect rests on: ``5 seeds``, or ``at least 5 runs a variant`` where runs are not paired."""
+    num = effect.estimate.num_seeds
+    return count(num, "seed") if effect.is_paired else f"at least {count(num, 'run')} a variant"
 
 
 def _is_unbounded(effect: Effect) -> bool:
@@ -206,7 +216,7 @@ def allowed_rate_words(effect: Effect) -> str:
     """Say which rate of collapse the seeds of an effect that does not matter still allow; empty for other effects."""
     if effect.outcome.is_cost or (effect.decision != "negligible" and not effect.is_too_small):
         return ""
-    seeds = count(effect.estimate.num_seeds, "seed")
+    seeds = num_seeds_text(effect)
     return f"; {seeds} cannot exclude that up to {100 * effect.allowed_collapse_rate:.0f} % of its runs collapse"
 
 

@@ -294,7 +294,8 @@ def effects_table(
             row.append(settled_text(effect, looks))
         rows.append(row)
     title = effects[0].outcome.title if effects else ""
-    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "decision", "seeds"]
+    unit = "seeds" if all(effect.is_paired for effect in effects) else "runs"
+    headers = ["effect", f"change of {title} [95 %]", "adjusted interval", "decision", unit]
     more = ["same from step"] * bool(trajectories) + ["settled at"] * bool(looks)
     return lay_out(rows, [*headers, *more])
 

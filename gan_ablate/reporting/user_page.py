@@ -109,9 +109,11 @@ def write_user_page(table: Table, outcomes: Sequence[Outcome], folder: FigurePat
     effects = {outcome.name: estimate_effects(table.design, table.runs, outcome) for outcome in outcomes}
     for name, of_outcome in effects.items():
         if not any(effect.estimate.num_seeds for effect in of_outcome):
+            if not table.design.is_paired:
+                raise UserError(f"{table.source}: no two variants have {name}; valid: values of both sides")
             raise UserError(
                 f"{table.source}: no seed has {name} for both sides of any comparison: runs are compared within a "
-                "seed; valid: the same seeds for every variant"
+                f"seed; valid: the same seeds for every variant, or {option('paired', False)}"
             )
     shown = {name: _select(of_outcome) for name, of_outcome in effects.items()}
     out = folder.path
@@ -149,7 +151,7 @@ def _make_page(
         table=table,
         baseline=", ".join(f"{name} {factor.baseline}" for name, factor in design.factors.items()),
         margin=margin_text(design.log_margin),
-        intervals=sentences.INTERVAL_WORDS[design.intervals],
+        intervals=sentences.INTERVAL_WORDS["unpaired" if design.by_welch else design.intervals],
         ended={words: int(ended[status]) for status, words in _ENDINGS.items() if ended.get(status)},
         extent=_describe_extent(table, num_effects),
         sections=sections,

@@ -114,7 +114,7 @@ def setup_table(results: GridResults) -> str:
     steps = f"{num_steps:,} generator steps, " if num_steps else ""
     facts: list[tuple[str, Iterable[object]]] = [
         ("budget", [f"{plan.budget}: {steps}seeds {plan.seeds[0]} to {plan.seeds[-1]}"]),
-        ("intervals", [INTERVAL_WORDS[plan.intervals]]),
+        ("intervals", [INTERVAL_WORDS["unpaired" if results.design.by_welch else plan.intervals]]),
         ("margin", [f"{margin_text(plan.grid.log_margin)} of FID"]),
         ("base preset", [plan.grid.base]),
         ("batch size", (config.batch_size for config in configs if isinstance(config, RunConfig))),

@@ -16,7 +16,6 @@ from gan_ablate.analysis.estimates import (
     log_scores,
     mean_estimate,
     rate_interval,
-    relative_efficiency,
     split_grid_variance,
     split_variance,
     subtract_sides,
@@ -284,45 +283,3 @@ def test_a_grids_variants_with_runs_that_lack_a_score_or_its_error_are_left_out(
     found = split_grid_variance(planned, runs)
     assert (found.seed, found.sampling) == (expected.seed, expected.sampling)
     assert found.seed > 0
-
-
-def test_relative_efficiency_is_the_ratio_of_the_two_variances() -> None:
-    values = RNG.normal(size=(9, 1)) + 0.5 * RNG.normal(size=(9, 2))
-    expected = values.var(axis=0, ddof=1).sum() / (values[:, 0] - values[:, 1]).var(ddof=1)
-    assert relative_efficiency(values).value == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("spreads", "correlation"), [((1.0, 1.0), 0.0), ((1.0, 4.0), 0.5), ((1.0, 1.0), 0.8)])
-def test_relative_efficiency_interval_covers_at_its_level(spreads: tuple[float, float], correlation: float) -> None:
-    a, b = spreads
-    shared = correlation * a * b
-    truth = (a**2 + b**2) / (a**2 + b**2 - 2 * shared)
-    covered = []
-    for _ in range(1_500):
-        values = RNG.multivariate_normal([0, 0], [[a**2, shared], [shared, b**2]], 5)
-        efficiency = relative_efficiency(values)
-        covered.append(efficiency.low <= truth <= efficiency.high)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-
-
-def test_relative_efficiency_of_too_few_seeds_or_no_spread_is_nan() -> None:
-    assert math.isfinite(relative_efficiency(RNG.normal(size=(4, 2))).high)
-    unpaired = np.array([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [9.0, -9.0]])  # their sum has no spread
-    for values in (RNG.normal(size=(3, 2)), unpaired):
-        efficiency = relative_efficiency(values)
-        assert all(math.isnan(number) for number in (efficiency.value, efficiency.low, efficiency.high))
-        assert efficiency.num_seeds == len(values)
-    with_gaps = np.where(np.arange(12).reshape(6, 2) == 3, np.nan, RNG.normal(size=(6, 2)))
-    assert relative_efficiency(with_gaps).num_seeds == 5
-    alike = RNG.normal(size=(6, 1)) + np.zeros((1, 2))
-    assert math.isnan(relative_efficiency(alike).value)
-
-
-def test_relative_efficiency_does_not_depend_on_the_unit() -> None:
-    values = RNG.normal(size=(6, 2))
-    efficiency = relative_efficiency(values)
-    for unit in (1e-12, 1e12):
-        scaled = relative_efficiency(unit * values)
-        assert (scaled.low, scaled.value, scaled.high) == pytest.approx(
-            (efficiency.low, efficiency.value, efficiency.high)
-        )

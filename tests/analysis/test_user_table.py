@@ -190,7 +190,7 @@ off,2,0,33,1,completed
         ("bn", "variant", {"factors": ["variant", "lr"]}, "--factor variant: the column has to be renamed"),
         ("bn", "fid_low", {"factors": ["fid_low", "lr"]}, "--factor fid_low: the column has to be renamed"),
         ("30", "1e200", {}, r"row 2, fid = 1e\+200: valid: numbers up to 1e\+100"),
-        (",0,", ",{seed},", {}, "no seed has fid for both sides of any comparison"),
+        (",0,", ",{seed},", {"paired": True}, "no seed has fid for both sides of any comparison"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_of_runs_is_one_line(
@@ -308,7 +308,7 @@ def test_page_lists_excluded_and_unfinished_runs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_page")
 def test_two_results_of_one_run_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"row 9: another run of .*; valid: one row .*, or a column status that says"):
+    with pytest.raises(UserError, match=r"row 9: another run of .*; valid: one row .*, a column status that says"):
         effects_of_text(tmp_path / "twice.csv", CLEAN + "on,1,0,25\n")
 
 
