@@ -198,7 +198,7 @@ def seeds_words(effect: Effect) -> str:
 
 
 def num_seeds_text(effect: Effect) -> str:
-    """Write how many seeds an effect rests on: ``5 seeds``, or ``at least 5 runs a variant`` where runs are not paired."""
+    """Write how many seeds an effect rests on: ``5 seeds``, or ``at least 5 runs a variant`` if they do not pair."""
     num = effect.estimate.num_seeds
     return count(num, "seed") if effect.is_paired else f"at least {count(num, 'run')} a variant"
 
