@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SCORE_TITLES = {
     "fid": "FID",
+    "fid_infinity": "FID, infinite N",
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
@@ -204,13 +205,14 @@ def _score_against(
     where: dict[str, Any] = {"inception_weights": inception_weights, "device": device, "allow_code": allow_code}
     scored = [score_against_statistics(path, statistics, extractor, **where) for path in images]
     rows = [
-        {"set": _printable(path), "num_samples": scores.num_samples, "fid": scores.fid}
+        {"set": _printable(path), **scores.model_dump(include={"num_samples", "fid", "fid_infinity"})}
         for path, scores in zip(images, scored, strict=True)
     ]
     _write(pd.DataFrame(rows), to)
-    console, table = open_console(), Table("set", "images", "FID")
+    console, table = open_console(), Table("set", "images", "FID", "FID, infinite N")
     for row in rows:
-        table.add_row(str(row["set"]), f"{row['num_samples']:,}", f"{row['fid']:.4g}")
+        fids = row["fid"], row["fid_infinity"]
+        table.add_row(str(row["set"]), f"{row['num_samples']:,}", *map(_number, fids))
     console.print(table)
     lines = [
         f"{_printable(path)}: {note}" for path, scores in zip(images, scored, strict=True) for note in scores.notes

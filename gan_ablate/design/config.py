@@ -176,6 +176,8 @@ def _check_scoring(config: RunFields) -> None:
     features = config.scoring.features
     counts = {"num_samples": config.scoring.num_samples, "curve_samples": config.scoring.curve_samples}
     check_features(config.dataset, features, counts)
+    if config.scoring.keep_best and features == "none":
+        raise refusal("scoring.keep_best", True, "nothing measures FID along training", "scoring.features")
     if config.scoring.representation:
         advice = "it takes a classifier of the data set, and a D that sees images alone"
         if features not in ("digits", "fashion"):

@@ -146,6 +146,8 @@ class Scoring(Model):
     """How many at each point along training."""
     curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] = 10
     """How many points along training there are, evenly spread."""
+    keep_best: bool = False
+    """Whether the weights with the lowest FID along training are kept and scored, beside those of the last step."""
     representation: bool = False
     """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
 

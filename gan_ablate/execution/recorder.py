@@ -7,6 +7,7 @@ import io
 import math
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_grid_latents,
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.data import ask_for, sample_latents
 from gan_ablate.training.models import build_generator
+from gan_ablate.training.trainer import pack_weights
 
 if TYPE_CHECKING:
     import logging
@@ -47,6 +49,21 @@ OSCILLATION_SAMPLES = 256
 """Images of each FID whose oscillation is measured: few, because there are many points."""
 
 
+@dataclass(frozen=True)
+class BestWeights:
+    """The generator with the lowest FID along training so far.
+
+    Attributes:
+        step: of the first point with that FID.
+        fid: on the curve's latents.
+        weights: a safetensors file.
+    """
+
+    step: int
+    fid: float
+    weights: bytes
+
+
 class TrainingObserver:
     """Observes one training: records its curves and sample grids, writes its log, reports its progress.
 
@@ -68,6 +85,7 @@ class TrainingObserver:
         oscillation_steps: the steps at which the FID was computed whose oscillation is measured.
         oscillation_fid: FID at each.
         curve_sec: the seconds that sampling and scoring along training took.
+        best: the weights of the lowest point, or None before the first one and where the run does not keep them.
     """
 
     def __init__(
@@ -93,6 +111,7 @@ class TrainingObserver:
         self.oscillation_steps: list[int] = []
         self.oscillation_fid: list[float] = []
         self.curve_sec = 0.0
+        self.best: BestWeights | None = None
 
     def restore(
         self,
@@ -100,6 +119,7 @@ class TrainingObserver:
         oscillation: Sequence[tuple[int, float]],
         curve_sec: float,
         step: int,
+        best: BestWeights | None = None,
     ) -> None:
         """Restore what another process recorded before it stopped.
 
@@ -108,6 +128,7 @@ class TrainingObserver:
             oscillation: (step, FID) of each point whose oscillation is measured.
             curve_sec: the seconds that sampling and scoring took.
             step: the last generator step that was taken.
+            best: the weights of the lowest point, if the run keeps them.
         """
         self.curve_steps = [at for at, _, _ in curve]
         self.curve_train_sec = [seconds for _, seconds, _ in curve]
@@ -116,6 +137,7 @@ class TrainingObserver:
         self.oscillation_fid = [fid for _, fid in oscillation]
         self.curve_sec = curve_sec
         self.last_step = step
+        self.best = best
         self._reported_at = (time.perf_counter(), step)
 
     def on_measurement(self, row: Measurement) -> None:
@@ -150,6 +172,8 @@ class TrainingObserver:
                 self.curve_steps.append(step)
                 self.curve_train_sec.append(timer.total_sec())
                 self.curve_fid.append(fid)
+                if config.scoring.keep_best and (self.best is None or fid < self.best.fid):
+                    self.best = BestWeights(step, fid, pack_weights(generator))
                 self._log.info("step %d: FID %.3f on %d samples", step, fid, config.scoring.curve_samples)
             if self._scorer is not None and step in config.oscillation_steps:
                 self.oscillation_steps.append(step)

@@ -200,8 +200,11 @@ def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
             config = validate(RunConfig, json.loads(path.read_text("utf-8")), str(path))
             is_current = config.run_id == path.parent.name
             for run_id, scoring in wanted.get(_training_key(config, config.seed), ()) if is_current else ():
-                mine = scoring.model_copy(update={"num_samples": config.scoring.num_samples})
-                found.setdefault(run_id, []).append((config.scoring != mine, path.parent))  # equal curves come first
+                of_final = {name: getattr(config.scoring, name) for name in ("num_samples", "keep_best")}
+                has_other_curve = config.scoring != scoring.model_copy(update=of_final)
+                if scoring.keep_best and (has_other_curve or not config.scoring.keep_best):
+                    continue
+                found.setdefault(run_id, []).append((has_other_curve, path.parent))  # equal curves come first
     known = summarise_runs(store, (path.name for places in found.values() for _, path in places))
     is_kept = {
         run_id: run.status == "diverged" or (store.run_dir(run_id) / GENERATOR_FILE).is_file()
@@ -262,11 +265,11 @@ def _scoring_sec(config: RunConfig, speed: Speed) -> float:
         return 0.0
     # The final images are scored twice where G has batch norm: with running averages and with batch statistics.
     has_norm = config.generator.kind == "module" or config.generator.norm != "none"
-    num_final = scoring.num_samples * (2 if has_norm else 1)
+    num_final = scoring.num_samples * ((2 if has_norm else 1) + scoring.keep_best)
     num_images = num_final + scoring.curve_points * scoring.curve_samples
     is_small = scoring.features in ("digits", "fashion")  # a user's extractor counts as Inception
     extractor_ms = speed.classifier_ms if is_small else _INCEPTION_MS_PER_IMAGE * speed.slowness
-    fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
+    fixed_sec = _METRICS_SEC * (1 + scoring.keep_best) + (_REPRESENTATION_SEC if scoring.representation else 0.0)
     return num_images * (speed.sample_sec(config) + extractor_ms / 1e3) + fixed_sec * speed.slowness
 
 

@@ -27,7 +27,7 @@ from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
-from gan_ablate.scoring.metrics import frechet_distance_to
+from gan_ablate.scoring.metrics import frechet_distance_at_infinity, frechet_distance_to
 from gan_ablate.scoring.oddities import describe_copies, describe_range, find_grid
 from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.scoring.scores import Scores
@@ -192,11 +192,11 @@ class SetScorer:
             scored = self.score_few(found, num_samples)
             return scored.model_copy(update={"notes": (*scored.notes, few)})
         notes = _describe(found, data, scorer)
-        scores = scorer.score(chosen)
+        scores = scorer.score(chosen, has_time=True)
         equal = "FID is 0 within rounding: these are the held-out images themselves" if scores.fid == 0 else ""
         return ImageScores(
             **dict(scores),
-            floor=scorer.floor(len(chosen)),
+            floor=scorer.floor(len(chosen), has_time=True),
             image_size=found.images.shape[-1],
             num_images=len(found.images),
             notes=(*notes, *([equal] if equal else [])),
@@ -243,12 +243,14 @@ class StatisticsScores(Model):
 
     Attributes:
         fid: Fréchet distance.
+        fid_infinity: the same, extrapolated to infinitely many images; None with fewer than four for each feature.
         num_samples: how many images were scored: all.
         extractor: the extractor's name.
         notes: what was made of the images before they were scored.
     """
 
     fid: float
+    fid_infinity: float | None
     num_samples: int
     extractor: str
     notes: tuple[str, ...]
@@ -298,8 +300,14 @@ def score_against_statistics(
     least = MIN_SAMPLES[kind] if isinstance(kind, str) else IMAGES_PER_FEATURE * extractor.num_features
     if len(found.images) < least:
         raise UserError(f"{found.source}: {len(found.images):,} images; valid: at least {least:,}, which FID needs")
-    fid = frechet_distance_to(mean, covariance, extractor(found.images).vectors)
-    return StatisticsScores(fid=fid, num_samples=len(found.images), extractor=extractor.name, notes=found.notes)
+    vectors = extractor(found.images).vectors
+    return StatisticsScores(
+        fid=frechet_distance_to(mean, covariance, vectors),
+        fid_infinity=frechet_distance_at_infinity(mean, covariance, vectors),
+        num_samples=len(found.images),
+        extractor=extractor.name,
+        notes=found.notes,
+    )
 
 
 def _read_statistics(path: Path) -> tuple[Tensor, Tensor]:

@@ -220,3 +220,23 @@ def test_runs_are_found_that_differ_in_scoring_alone_and_kept_their_generators(t
     assert find("scoring.num_samples=1300", steps=9) == set()
     assert find("scoring.features=none") == set()  # nothing to score with
     assert find() == set()  # nothing is missing
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "is_found"),
+    [(True, {}, True), (True, {"curve_points": 5}, False), (False, {}, False)],
+)
+def test_best_weights_are_scored_again_where_the_curve_that_chose_them_is_the_same(
+    tmp_path: Path, *, kept: bool, changes: dict[str, object], is_found: bool
+) -> None:
+    store, grid = Store(tmp_path), load_grid("beta1")
+    earlier = plan(grid, seeds=1, overrides=[f"scoring.keep_best={str(kept).lower()}"])
+    save_runs(store, earlier, lambda *_: 20.0)
+    for config in (variant.with_seed(0) for variant in earlier.variants):
+        folder = store.run_dir(config.run_id)
+        (folder / "config.json").write_text(config.model_dump_json())
+        (folder / GENERATOR_FILE).touch()
+    settings = {"num_samples": 5_000, "keep_best": "true", **changes}
+    wanted = plan(grid, seeds=1, overrides=[f"scoring.{name}={value}" for name, value in settings.items()])
+    found = find_trained([wanted], store)
+    assert found.keys() == (set(wanted.run_ids) if is_found else set())
