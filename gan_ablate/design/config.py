@@ -25,6 +25,8 @@ def check_combinations(config: RunFields) -> None:
     """
     check_dataset(config.dataset)
     _check_holdout(config)
+    if config.fit != "crop" and not (config.dataset.startswith(PREFIX) or config.holdout.startswith(PREFIX)):
+        raise refusal("fit", config.fit, f"all images are squares; valid: with {PREFIX}PATH", "dataset")
     _check_size(config)
     _check_objective(config)
     _check_steps(config)

@@ -88,6 +88,9 @@ def count_channels(dataset: str) -> int:
     return 1 if dataset in _GREY or dataset.endswith(GREY_SUFFIX) else 3
 
 
+Fit = Literal["crop", "pad"]
+"""How a picture becomes a square: its centre, or all of it on black."""
+
 HELD_OUT_SHARE = 6
 """Every sixth image of a folder is held out as the scoring reference, as MNIST holds out 10,000 of 60,000."""
 
@@ -351,12 +354,14 @@ class ArrayHeader:
 
     Attributes:
         num_images: the number of images.
+        side: of the images, in pixels.
         is_grey: whether they have one channel.
         num_classes: one more than the largest label, or 0 where there are no labels.
         files: the file, and that of its labels.
     """
 
     num_images: int
+    side: int
     is_grey: bool
     num_classes: int
     files: tuple[Path, ...]
@@ -402,7 +407,7 @@ def read_array_header(path: Path) -> ArrayHeader:
         if not 0 <= min(values, default=0) <= max(values, default=0) < MAX_LABEL:
             raise ValueError(f"labels from {min(values)} to {max(values)}; valid: from 0 to {MAX_LABEL - 1:,}")
         num_classes = max(values) + 1 if len(set(values)) > 1 else 0
-    return ArrayHeader(shape[0], channels == 1, num_classes, tuple(files))
+    return ArrayHeader(shape[0], height, channels == 1, num_classes, tuple(files))
 
 
 MAX_LABEL = 1_000

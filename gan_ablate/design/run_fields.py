@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import Discriminator as ByKind
 from pydantic import Field, PositiveFloat, Tag
 
-from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
+from gan_ablate.design.datasets import FeatureKind, Fit, count_channels, folder_revisions
 from gan_ablate.design.gan import Discriminator, Generator, Init, Loss, NoPenalty, Penalty
 from gan_ablate.design.user_code import PARTS, ModuleExtractor, ScriptExtractor, UserPart
 from gan_ablate.design.validation import Model, Probability, Size
@@ -160,6 +160,8 @@ class RunFields(HashedConfig):
     white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
     holdout: str = ""
     """Images that scores compare with, folder:PATH or array:PATH, instead of a sixth of those of a folder or array."""
+    fit: Fit = "crop"
+    """How pictures of a folder become squares: their centre is cropped, or all of each is laid on black."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
     """Side of the training images, in pixels."""
     latent_dim: Size

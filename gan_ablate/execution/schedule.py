@@ -43,7 +43,7 @@ UNKNOWN_RUN_SEC = 60.0
 EMULATED_BF16_SLOWDOWN = 1.2
 """How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
 
-SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset", "holdout")
+SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset", "holdout", "fit")
 """Fields that leave a step's time as it is."""
 
 # Measured on one core of an AMD EPYC with AVX2, in float32, with its other core busy. ``Speed.slowness`` scales them.

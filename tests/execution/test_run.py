@@ -211,6 +211,7 @@ def test_the_weights_of_the_lowest_fid_along_training_are_kept_and_scored_on_oth
 ) -> None:
     shorter, record = execute(make_config("mlp", steps=4), context, ignore), keep_best(context, monkeypatch)
     scoring, store = record.scoring, Store(Path(context.out))
+    assert isinstance(record.config, RunConfig)
     assert scoring is not None
     assert scoring.best is not None
     assert scoring.final is not None
@@ -234,6 +235,7 @@ def test_best_weights_are_scored_again_as_they_would_have_been(
 ) -> None:
     trained = keep_best(context, monkeypatch)
     expected = keep_best(context, monkeypatch, num_samples=1_300)
+    assert isinstance(expected.config, RunConfig)
     found = rescored(context, trained, expected.config)
     assert found.scoring is not None
     assert expected.scoring is not None

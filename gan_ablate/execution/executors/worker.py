@@ -203,7 +203,7 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
     """Name what of a run training needs: its precision, and for user code all but the seed."""
     if isinstance(config, ExternalConfig):
         return ()
-    return (config.precision, config.holdout, config.run_id_of(0) if config.user_parts else "")
+    return (config.precision, config.holdout, config.fit, config.run_id_of(0) if config.user_parts else "")
 
 
 def needs_nothing(config: AnyConfig, device: str) -> bool:
