@@ -78,14 +78,15 @@ _OUTCOMES = (
     Outcome("fid_ema", "FID, averaged weights", "lower", "ratio",
             "The same for the moving average of G's weights, in runs that keep one; it changes no training."),
     Outcome("fid_best", "FID, best point", "lower", "ratio",
-            "The same for the weights with the lowest FID along training, in runs that keep them (scoring.keep_best), "
-            "on latents that the curve does not have, so that luck with those does not count twice. The point is still "
-            "the lowest of several by fewer samples and the same held-out images, so it favours runs whose FID jumps, "
-            "and compares only between runs with as many points.",
+            "FID of the weights with the lowest FID along training, in runs that keep them (scoring.keep_best). Their "
+            "latents are not those of the curve, so luck with those does not count twice. One bias stays: the point is "
+            "the lowest of several, by fewer samples and the same held-out images. It favours runs whose FID jumps, so "
+            "only runs with as many points compare.",
             brief="FID of the weights with the lowest FID along training"),
     Outcome("fid_infinity", "FID, infinite N", "lower", "ratio",
-            "FID of infinitely many generated images, by a straight line in 1/N through the FIDs of 15 numbers of "
-            "them, up to all (arXiv:1911.07023, section 3). The held-out images stay as many as they are.",
+            "FID extrapolated to infinitely many generated images (arXiv:1911.07023): a straight line in 1/N through "
+            "the FIDs of 15 numbers of images, from a fifth of them to all. The held-out images stay as many as they "
+            "are.",
             brief="FID extrapolated to infinitely many generated images"),
     Outcome("kid", "KID", "lower", "difference",
             "Unbiased squared maximum mean discrepancy of the features under a cubic kernel, mean over 100 subsets of "
