@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, count_channels, default_features
+from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
+    DATASETS,
+    MIN_SAMPLES,
+    NUM_FEATURES,
+    PREFIX,
+    count_channels,
+    default_features,
+)
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
 from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
@@ -83,7 +91,9 @@ def check_features(dataset: str, features: Features, counts: Mapping[str, int]) 
         return  # how many features there are is known when it is loaded
     for field, number in counts.items():
         if number < MIN_SAMPLES[features]:
-            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            num_features, least = NUM_FEATURES[features], MIN_SAMPLES[features]
+            advice = f"too few for the {num_features:,} features of {features}; valid: at least {least:,}, "
+            advice += f"{least // num_features} for each feature; FID compares covariances"
             raise refusal(f"scoring.{field}", number, advice, "scoring.features")
 
 

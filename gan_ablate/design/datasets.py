@@ -68,10 +68,16 @@ IMAGES_PER_FEATURE = 2
 singular. With twice as many its smallest eigenvalue is 0.09 of the true one, (1 - √½)² (Marchenko and Pastur, 1967).
 Real against real, 64 normal features have a FID of 15 % of their variance with 2 images a feature, 1.5 % with 20."""
 
+IMAGES_PER_CHEAP_FEATURE = 20
+"""The same for the small classifiers: more images cost them little, and FID's bias is a tenth of that."""
+
 MIN_SAMPLES: dict[FeatureKind, int] = {
-    "digits": 20 * 64, "fashion": 20 * 64, "inception": IMAGES_PER_FEATURE * 2048, "none": 2,
-}  # fmt: skip
-"""Fewest images that are scored. The small classifiers are fast, so they ask for more: 20 images for each feature."""
+    "digits": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["digits"],
+    "fashion": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["fashion"],
+    "inception": IMAGES_PER_FEATURE * NUM_FEATURES["inception"],
+    "none": 2,
+}
+"""Fewest images that are scored, by extractor; a user's needs ``IMAGES_PER_FEATURE`` for each of its features."""
 
 
 MIN_REFERENCE = 6
