@@ -228,6 +228,7 @@ def load_dataset(
     origin = f"array{_FOLDER_ORIGIN.removeprefix('image folder')}" if name.startswith(ARRAY_PREFIX) else _FOLDER_ORIGIN
     if holdout is not None:
         origin = f"{origin.partition(',')[0]}, held out: {holdout[0]}"
+    origin += ", padded to squares" if fit == "pad" else ""
     origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(

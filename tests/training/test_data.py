@@ -430,5 +430,6 @@ def test_pictures_are_padded_to_squares_where_asked(tmp_path: Path) -> None:
         assert (part[:, 1, 2:6] == 200).all()
         assert (part[:, :, [0, 1, 6, 7]] == 0).all()
     assert padded.sha256 != cropped.sha256
+    assert padded.origin == f"{cropped.origin}, padded to squares"
     again = load_dataset("folder:x@0", 8, tmp_path, folder, cache, fit="pad")
     assert torch.equal(again.images, padded.images)
