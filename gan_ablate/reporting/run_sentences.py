@@ -94,7 +94,7 @@ def _best_sentences(results: GridResults) -> list[str]:
     when = f"step {first}" if first == last else f"steps {first} to {last}"
     num_last = int((steps == results.runs.loc[steps.index, "steps"]).sum())
     column, where = OUTCOMES["fid_best"].title, f"in {len(steps)} of {results.plan.num_runs} runs"
-    kept = f"the weights with the lowest FID along training, {where}: those of {when}, of the last step in {num_last}"
+    kept = f"the weights with the lowest FID along training, {where}: of {when}; in {num_last} that is the last step"
     return ["FID and all other scores are those of the last weights.", f"The column *{column}* is of {kept}."]
 
 

@@ -89,7 +89,7 @@ def test_the_page_says_which_weights_it_shows_where_runs_kept_the_best_ones() ->
     said = remark_sentences(change_records(results, keep_best))
     assert "FID and all other scores are those of the last weights." in said
     assert (
-        "The column *FID, best point* is of the weights with the lowest FID along training, in 2 of 6 runs: those of "
-        "steps 900 to 1,500, of the last step in 1."
+        "The column *FID, best point* is of the weights with the lowest FID along training, in 2 of 6 runs: of "
+        "steps 900 to 1,500; in 1 that is the last step."
     ) in said
     assert not [text for text in remark_sentences(results) if "weights" in text]
