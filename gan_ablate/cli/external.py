@@ -126,6 +126,9 @@ def score(
     ] = "mnist-10k",
     data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
     holdout: Annotated[str | None, typer.Option(metavar="PATH", help=HOLDOUT_HELP)] = None,
+    fit: Annotated[
+        Literal["crop", "pad"], typer.Option(help="How a folder's pictures become squares; pad: on black.")
+    ] = "crop",
     features: Annotated[str | None, typer.Option(metavar="NAME", help=FEATURES_HELP)] = None,
     features_size: Annotated[int | None, typer.Option(help=FEATURES_SIZE_HELP)] = None,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
@@ -158,6 +161,7 @@ def score(
         dataset,
         data_dir=data_dir,
         holdout=read_holdout(holdout),
+        fit=fit,
         features=chosen,
         inception_weights=inception_weights,
         device=device,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gan_ablate.design.datasets import Fit
     from gan_ablate.scoring.image_sets import Images
 
 
@@ -103,6 +104,7 @@ class SetScorer:
         dataset: by name, ``folder:PATH`` or ``array:PATH``.
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with, as for ``score_images``.
+        fit: how a folder's pictures become squares, as for ``score_images``.
         features: the extractor instead of the data set's own classifier, as for ``score_images``.
         inception_weights: a copy of Inception's weights (implies ``features="inception"``).
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -123,6 +125,7 @@ class SetScorer:
         *,
         data_dir: str | Path = "data",
         holdout: str | None = None,
+        fit: Fit = "crop",
         features: str | Mapping[str, Any] | None = None,
         inception_weights: str | Path | None = None,
         device: str = "cpu",
@@ -150,6 +153,9 @@ class SetScorer:
                 raise UserError(f"{option('holdout', holdout)}: {dataset} has held-out images of its own; {advice}")
             held_out = folders.name(holdout, option("holdout"))
             self._holdout = held_out, Path(folders.paths[held_out])
+        if fit != "crop" and not (dataset.startswith(PREFIX) or (holdout or "").startswith(PREFIX)):
+            raise UserError(f"{option('fit', fit)}: all images of {dataset} are squares; valid: with {PREFIX}PATH")
+        self._fit: Fit = fit
         few = describe_reference(dataset, kind, folders, "" if self._holdout is None else self._holdout[0])
         self.notes = (*folders.notes, *([few] if few else []))
         self.kind: Features = kind
@@ -227,7 +233,7 @@ class SetScorer:
     def _prepare(self, size: int) -> tuple[ImageDataset, Scorer]:
         """Load the data set at a size, and what scores against it, once."""
         if size not in self._prepared:
-            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout)
+            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout, self._fit)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference)
             self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
@@ -372,6 +378,7 @@ def score_images(
     num_samples: int | None = None,
     data_dir: str | Path = "data",
     holdout: str | None = None,
+    fit: Fit = "crop",
     features: str | Mapping[str, Any] | None = None,
     inception_weights: str | Path | None = None,
     device: str = "cpu",
@@ -400,6 +407,7 @@ def score_images(
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with, ``folder:PATH`` or ``array:PATH``, instead of a sixth of those of a
             folder or an array.
+        fit: how a folder's pictures become squares: ``"crop"``, the centre of each, or ``"pad"``, all of it on black.
         features: the extractor instead of the data set's own classifier, which not all have. ``"inception"``, or
             yours as ``"MODULE:NAME"`` or ``"FILE.pt"``, or as a grid file has it:
             ``{"kind": "module", "path": "mine:embed", "size": 224}``.
@@ -418,6 +426,7 @@ def score_images(
         dataset,
         data_dir=data_dir,
         holdout=holdout,
+        fit=fit,
         features=features,
         inception_weights=inception_weights,
         device=device,
@@ -444,6 +453,7 @@ class SetOptions(TypedDict, total=False):
     Attributes:
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with.
+        fit: how a folder's pictures become squares.
         features: the extractor instead of the data set's own classifier.
         inception_weights: a copy of Inception's weights.
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -453,6 +463,7 @@ class SetOptions(TypedDict, total=False):
 
     data_dir: str | Path
     holdout: str | None
+    fit: Fit
     features: str | Mapping[str, Any] | None
     inception_weights: str | Path | None
     device: str
