@@ -313,13 +313,14 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="The seed of the latents.")] = 0,
     label: Annotated[int | None, typer.Option(help="The class to sample, if the run is conditional.")] = None,
     averaged: Annotated[bool, typer.Option("--averaged", help="With the average of the weights.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="With the weights of the lowest FID along training.")] = False,
     to: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_home)] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
     """Sample new images with the generator of a finished run."""
     from gan_ablate.execution.recorder import draw_samples
 
-    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
+    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged, best=best)
     open_console().print(f"{num} images of run {run_id}: {to}")
 
 

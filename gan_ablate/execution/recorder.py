@@ -20,7 +20,7 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress
-from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
+from gan_ablate.execution.store import AVERAGE_FILE, BEST_FILE, GENERATOR_FILE
 from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_grid_latents, sample_images, scoring_latents
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.data import ask_for, sample_latents
@@ -254,7 +254,15 @@ def load_generator(record: Record, config: RunConfig, weights: Path) -> nn.Modul
 
 
 def draw_samples(
-    store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
+    store: Store,
+    run_id: str,
+    num: int,
+    seed: int,
+    to: Path,
+    label: int | None = None,
+    *,
+    averaged: bool = False,
+    best: bool = False,
 ) -> None:
     """Sample images from a saved generator and write them as one picture, about as wide as high.
 
@@ -266,10 +274,10 @@ def draw_samples(
         to: the picture's file.
         label: the class to sample from a conditional generator; by default each class in turn.
         averaged: whether to use the moving average of G's weights instead of the last weights.
+        best: whether to use the weights with the lowest FID along training.
 
     Raises:
-        UserError: if there is no such finished run, it has no such class or no average, or the picture cannot be
-            written.
+        UserError: if there is no such finished run, it has no such class or weights, or the picture cannot be written.
     """
     record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
     weights = store.run_dir(run_id) / GENERATOR_FILE
@@ -283,6 +291,12 @@ def draw_samples(
     if label is not None and not 0 <= label < (config.num_classes or 0):
         known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
         raise UserError(f"--label {label}: {known}")
+    if best:
+        if averaged:
+            raise UserError("--best: valid: --best or --averaged, not both")
+        if not config.scoring.keep_best:
+            raise UserError(f"--best: run {run_id} keeps no best weights; valid: with scoring.keep_best = true")
+        weights = weights.with_name(BEST_FILE)
     if averaged:
         if not config.ema_decay:
             raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")

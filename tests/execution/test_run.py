@@ -230,6 +230,21 @@ def test_the_weights_of_the_lowest_fid_along_training_are_kept_and_scored_on_oth
     assert not (latents[:, None] == others).all(2).any()
 
 
+def test_samples_are_drawn_from_the_best_weights_if_asked(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, store = keep_best(context, monkeypatch), Store(Path(context.out))
+    for best in (False, True):
+        draw_samples(store, record.run_id, 4, 0, tmp_path / f"{best}.png", best=best)
+    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
+    with pytest.raises(UserError, match="--best: valid: --best or --averaged, not both"):
+        draw_samples(store, record.run_id, 4, 0, tmp_path / "both.png", averaged=True, best=True)
+    plain = execute(make_config("mlp", scoring={"features": "none"}), context, ignore)
+    with pytest.raises(UserError, match=f"--best: run {plain.run_id} keeps no best weights; valid: with scoring"):
+        draw_samples(store, plain.run_id, 4, 0, tmp_path / "plain.png", best=True)
+
+
+@pytest.mark.slow
 def test_best_weights_are_scored_again_as_they_would_have_been(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
