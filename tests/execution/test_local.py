@@ -235,7 +235,7 @@ def test_extractors_are_timed_by_the_image_and_one_that_takes_too_long_is_left_o
 
     configs = {"fast": scored_by(0.01), "slow": scored_by(9.0)}
     allowed = context.model_copy(update={"folders": code.paths})
-    measured = measure_steps({"a": make_config("mlp", batch_size=4)}, configs, allowed, 1, 10.0, Recorder())
+    measured = measure_steps({"a": make_config("mlp", batch_size=4)}, configs, allowed, 2, 10.0, Recorder())
     assert list(measured.extractor_ms) == ["fast"]
     assert measured.extractor_ms["fast"] == pytest.approx(10, rel=0.5)
     assert list(measured.steps) == ["a"]  # by the worker in the slow one's place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -282,21 +283,33 @@ def measure_steps(
             raise TimeoutError
         _, classifier_ms = workers[0].pipe.recv()
         start_sec, extractor_ms = time.perf_counter() - started_at, dict[str, float]()
+        num_workers = num_jobs if extractors else min(num_jobs, len(configs))
+        workers += [_start_worker(context) for _ in range(num_workers - 1)]
         for key, config in extractors.items():
             observer.preparing("Timing the extractor on this machine", 0, 1)
-            workers[0].pipe.send(("measure_extractor", config))
-            if not workers[0].pipe.poll(max_sec):  # it is still at it: another worker takes its place
-                _stop(workers, grace_sec=0)
-                workers = [_start_worker(context)]
-                continue
-            _, measured = workers[0].pipe.recv()
+            measured, is_over = _measure_extractor(workers, config, time.perf_counter() + max_sec)
             if measured is not None:
                 extractor_ms[key] = measured
+            if not is_over:  # other workers take the places of those that are still at it
+                _stop(workers, grace_sec=0)
+                workers = [_start_worker(context) for _ in range(num_workers)]
         deadline = time.perf_counter() - start_sec + max_sec
-        workers += [_start_worker(context) for _ in range(min(num_jobs, len(configs)) - 1)]
         return Measured(start_sec, classifier_ms, _measure_on(workers, configs, deadline, observer), extractor_ms)
     finally:
         _stop(workers, grace_sec=0)
+
+
+def _measure_extractor(workers: Sequence[_Worker], config: RunConfig, deadline: float) -> tuple[float | None, bool]:
+    """Time an extractor in all workers at once; return the mean milliseconds of an image, and whether all are done."""
+    times: list[float | None] = []
+    for worker in workers:
+        worker.pipe.send(("measure_extractor", config))
+    for worker in workers:
+        if not worker.pipe.poll(max(0.0, deadline - time.perf_counter())):
+            return None, False
+        times.append(worker.pipe.recv()[1])
+    found = [ms for ms in times if ms is not None]
+    return (statistics.fmean(found) if len(found) == len(workers) else None), True
 
 
 _MEASURING = "Timing some steps of every variant on this machine"
