@@ -165,6 +165,7 @@ class SetScorer:
         self._weights = None if inception_weights is None else Path(inception_weights)
         self._cache = user_cache() if out is None else Path(out) / "cache"
         self._prepared: dict[int, tuple[ImageDataset, Scorer]] = {}
+        self._floors: dict[tuple[int, int], Scores] = {}
 
     def read(self, images: Images) -> ImageSet:
         """Read a set; see ``score_images``.
@@ -202,7 +203,7 @@ class SetScorer:
         equal = "FID is 0 within rounding: these are the held-out images themselves" if scores.fid == 0 else ""
         return ImageScores(
             **dict(scores),
-            floor=scorer.floor(len(chosen), has_time=True),
+            floor=self._floor(found, len(chosen)),
             image_size=found.images.shape[-1],
             num_images=len(found.images),
             notes=(*notes, *([equal] if equal else [])),
@@ -218,11 +219,18 @@ class SetScorer:
             kid=kernel.kid,
             kid_low=kernel.low,
             kid_high=kernel.high,
-            floor=scorer.floor(max(len(chosen), self._least(scorer))),
+            floor=self._floor(found, max(len(chosen), self._least(scorer))),
             image_size=found.images.shape[-1],
             num_images=len(found.images),
             notes=notes,
         )
+
+    def _floor(self, found: ImageSet, num: int) -> Scores:
+        """Return what so many real images of a set's size score, computed once: with Inception it takes minutes."""
+        size = found.images.shape[-1]
+        if (size, num) not in self._floors:
+            self._floors[size, num] = self._prepare(size)[1].floor(num, has_time=True)
+        return self._floors[size, num]
 
     def _least(self, scorer: Scorer) -> int:
         """Return the fewest images that have a FID."""
