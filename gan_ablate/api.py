@@ -228,6 +228,8 @@ def check_rescoring(plans: Sequence[Plan], store: Store, compute: Compute) -> di
         kept = "no finished run has kept a generator of these runs (runs/*/generator.safetensors)"
         is_archive = not (store.root / "runs").is_dir() and (store.root / "records").is_dir()
         reason = "it is an archive, which has records without generators" if is_archive else kept
+        if any(getattr(variant.config.scoring, "keep_best", False) for plan in plans for variant in plan.variants):
+            reason += ", or its best weights by a curve with the same extractor and numbers (scoring.keep_best)"
         raise UserError(f"{option('out', store.root)}: {reason}; valid: gan-ablate run, which trains them")
     return trained
 

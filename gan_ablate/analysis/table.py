@@ -57,7 +57,7 @@ def load_results(out: str | Path, grid: str) -> pd.DataFrame:
     return _type_columns(tabulate_runs(plan, list(store.records(plan, with_earlier=True))), plan)
 
 
-_COUNTS = ("classes_covered", "num_samples", "steps", "diverged_at")
+_COUNTS = ("classes_covered", "num_samples", "steps", "diverged_at", "best_step")
 _FLAGS = ("collapsed", "fid_reached")
 _WORDS = ("run_id", "extractor", "target_bound")
 
@@ -151,6 +151,8 @@ def _row(levels: dict[str, str], label: str, record: Record, yardsticks: Yardsti
         row |= {
             "fid_batch_stats": scoring.fid_batch_stats,
             "fid_ema": scoring.fid_ema,
+            "fid_best": scoring.best.fid if scoring.best else None,
+            "best_step": scoring.best_step,
             "fid_floor": scoring.floor.fid,
             "kid_floor": scoring.floor.kid,
             "extractor": scoring.extractor_sha256[:12],

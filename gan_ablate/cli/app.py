@@ -20,11 +20,15 @@ from gan_ablate.cli.options import (
     DATA_DIR_HELP,
     DATASETS_HELP,
     DEVICE_HELP,
+    FEATURES_HELP,
+    FEATURES_SIZE_HELP,
     FIGURES_HELP,
     KEEP_HELP,
     RESULTS,
+    WEIGHTS_HELP,
     OutOption,
     RunOptions,
+    choose_features,
     expand_home,
     takes_run_options,
 )
@@ -43,6 +47,7 @@ from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.validation import printable, shorten
 from gan_ablate.errors import RunFailedError, UserError, describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.context import Compute
+from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
@@ -167,10 +172,10 @@ def train(
     ] = None,
     data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
-    inception_weights: Annotated[
-        Path | None,
-        typer.Option(help="Inception's weights: score with Inception instead.", callback=expand_home),
-    ] = None,
+    features: Annotated[str | None, typer.Option(metavar="NAME", help=FEATURES_HELP)] = None,
+    features_size: Annotated[int | None, typer.Option(metavar="N", help=FEATURES_SIZE_HELP)] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP, callback=expand_home)] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run your extractor and modules.")] = False,
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help=KEEP_HELP)] = False,
     out: OutOption = RESULTS,
 ) -> None:
@@ -184,12 +189,14 @@ def train(
         epochs=epochs,
         steps=steps,
         seed=seed,
-        features=None if inception_weights is None else "inception",
+        features=choose_features(features, features_size, inception_weights),
         overrides=overrides or (),
+        allow_code=allow_code,
     )
     console = open_console()
     config = single.config
-    header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes])
+    sizes = describe_sizes([config], single.folders, is_brief=True)
+    header = "\n".join([f"{preset}: {config.steps:,} steps, run {config.run_id}", *single.notes, *sizes])
     with (
         stoppable(console),
         Display(console, header, {config.run_id: preset}, 0, 1, is_calibrated=False) as display,
@@ -199,6 +206,8 @@ def train(
     final = record.scoring.final if record.scoring else None
     if final is not None and record.scoring is not None:
         console.print(f"FID {final.fid:.3g}, KID {final.kid:.3g}; real images: FID {record.scoring.floor.fid:.3g}")
+    if record.scoring is not None and record.scoring.best is not None:
+        console.print(f"FID {record.scoring.best.fid:.3g} with the best weights, of step {record.scoring.best_step:,}")
     if record.status == "failed":
         raise RunFailedError(f"the run failed; {folder}/log.txt says why")
     console.print(f"Samples, weights and record: {folder}", soft_wrap=True)
@@ -304,13 +313,14 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="The seed of the latents.")] = 0,
     label: Annotated[int | None, typer.Option(help="The class to sample, if the run is conditional.")] = None,
     averaged: Annotated[bool, typer.Option("--averaged", help="With the average of the weights.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="With the weights of the lowest FID along training.")] = False,
     to: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_home)] = Path("samples.png"),
     out: OutOption = RESULTS,
 ) -> None:
     """Sample new images with the generator of a finished run."""
     from gan_ablate.execution.recorder import draw_samples
 
-    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged)
+    draw_samples(Store(out), run_id, num, seed, to, label, averaged=averaged, best=best)
     open_console().print(f"{num} images of run {run_id}: {to}")
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SCORE_TITLES = {
     "fid": "FID",
+    "fid_infinity": "FID, infinite N",
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
@@ -135,6 +136,9 @@ def score(
     ] = "mnist-10k",
     data_dir: Annotated[Path, typer.Option(help=DATA_DIR_HELP, callback=expand_home)] = DATA,
     holdout: Annotated[str | None, typer.Option(metavar="PATH", help=HOLDOUT_HELP)] = None,
+    fit: Annotated[
+        Literal["crop", "pad"], typer.Option(help="How a folder's pictures become squares; pad: on black.")
+    ] = "crop",
     features: Annotated[str | None, typer.Option(metavar="NAME", help=FEATURES_HELP)] = None,
     features_size: Annotated[int | None, typer.Option(help=FEATURES_SIZE_HELP)] = None,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the extractor that --features names.")] = False,
@@ -167,6 +171,7 @@ def score(
         dataset,
         data_dir=data_dir,
         holdout=read_holdout(holdout),
+        fit=fit,
         features=chosen,
         inception_weights=inception_weights,
         device=device,
@@ -214,13 +219,14 @@ def _score_against(
     where: dict[str, Any] = {"inception_weights": inception_weights, "device": device, "allow_code": allow_code}
     scored = [score_against_statistics(path, statistics, extractor, **where) for path in images]
     rows = [
-        {"set": _printable(path), "num_samples": scores.num_samples, "fid": scores.fid}
+        {"set": _printable(path), **scores.model_dump(include={"num_samples", "fid", "fid_infinity"})}
         for path, scores in zip(images, scored, strict=True)
     ]
     _write(pd.DataFrame(rows), to)
-    console, table = open_console(), Table("set", "images", "FID")
+    console, table = open_console(), Table("set", "images", "FID", "FID, infinite N")
     for row in rows:
-        table.add_row(str(row["set"]), f"{row['num_samples']:,}", f"{row['fid']:.4g}")
+        fids = row["fid"], row["fid_infinity"]
+        table.add_row(str(row["set"]), f"{row['num_samples']:,}", *map(_number, fids))
     console.print(table)
     lines = [
         f"{_printable(path)}: {note}" for path, scores in zip(images, scored, strict=True) for note in scores.notes

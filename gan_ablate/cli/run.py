@@ -14,6 +14,7 @@ from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.settings import write_settings
 from gan_ablate.design.validation import printable
 from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
 from gan_ablate.execution.schedule import (
     calibrate,
@@ -45,8 +46,14 @@ def describe(options: RunOptions, num_missing: int) -> str:
         size = f"{count_seeds(plans)}, {num_missing} runs to compute"
     title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
     num_variants = len({variant.config.run_id for plan in plans for variant in plan.variants})
-    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    notes = dict.fromkeys([*(note for plan in plans for note in plan.notes), *_describe_images(plans, is_brief=True)])
     return "\n".join([f"{title}: {num_variants} variants × {size}, {options.num_jobs} at once", *notes])
+
+
+def _describe_images(plans: Sequence[Plan], *, is_brief: bool = False) -> list[str]:
+    folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
+    configs = (variant.config for plan in plans for variant in plan.variants)
+    return describe_sizes(configs, folders, is_brief=is_brief)
 
 
 class RunDisplay(Display):
@@ -135,7 +142,7 @@ def show_forecast(console: Console, options: RunOptions) -> None:
     missing = find_missing_ids(plans, store).keys()
     for plan in plans:
         _show_variants(console, plan, missing, {} if speed is None else seconds)
-    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+    for note in dict.fromkeys([*(note for plan in plans for note in plan.notes), *_describe_images(plans)]):
         print_text(console, note)
     trained = find_trained(plans, store)
     if trained:

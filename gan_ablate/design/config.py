@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
-from gan_ablate.design.datasets import ARRAY_PREFIX, DATASETS, MIN_SAMPLES, PREFIX, count_channels, default_features
+from gan_ablate.design.datasets import (
+    ARRAY_PREFIX,
+    DATASETS,
+    MIN_SAMPLES,
+    NUM_FEATURES,
+    PREFIX,
+    count_channels,
+    default_features,
+)
 from gan_ablate.design.run_fields import MAX_POINTS, RunFields
 from gan_ablate.design.validation import FieldHelp, choices, describe_fields, refusal
 
@@ -25,6 +33,8 @@ def check_combinations(config: RunFields) -> None:
     """
     check_dataset(config.dataset)
     _check_holdout(config)
+    if config.fit != "crop" and not (config.dataset.startswith(PREFIX) or config.holdout.startswith(PREFIX)):
+        raise refusal("fit", config.fit, f"all images are squares; valid: with {PREFIX}PATH", "dataset")
     _check_size(config)
     _check_objective(config)
     _check_steps(config)
@@ -81,7 +91,9 @@ def check_features(dataset: str, features: Features, counts: Mapping[str, int]) 
         return  # how many features there are is known when it is loaded
     for field, number in counts.items():
         if number < MIN_SAMPLES[features]:
-            advice = f"too few for {features} features; valid: at least {MIN_SAMPLES[features]}"
+            num_features, least = NUM_FEATURES[features], MIN_SAMPLES[features]
+            advice = f"too few for the {num_features:,} features of {features}; valid: at least {least:,}, "
+            advice += f"{least // num_features} for each feature; FID compares covariances"
             raise refusal(f"scoring.{field}", number, advice, "scoring.features")
 
 
@@ -176,6 +188,8 @@ def _check_scoring(config: RunFields) -> None:
     features = config.scoring.features
     counts = {"num_samples": config.scoring.num_samples, "curve_samples": config.scoring.curve_samples}
     check_features(config.dataset, features, counts)
+    if config.scoring.keep_best and features == "none":
+        raise refusal("scoring.keep_best", True, "nothing measures FID along training", "scoring.features")
     if config.scoring.representation:
         advice = "it takes a classifier of the data set, and a D that sees images alone"
         if features not in ("digits", "fashion"):

@@ -68,10 +68,16 @@ IMAGES_PER_FEATURE = 2
 singular. With twice as many its smallest eigenvalue is 0.09 of the true one, (1 - √½)² (Marchenko and Pastur, 1967).
 Real against real, 64 normal features have a FID of 15 % of their variance with 2 images a feature, 1.5 % with 20."""
 
+IMAGES_PER_CHEAP_FEATURE = 20
+"""The same for the small classifiers: more images cost them little, and FID's bias is a tenth of that."""
+
 MIN_SAMPLES: dict[FeatureKind, int] = {
-    "digits": 20 * 64, "fashion": 20 * 64, "inception": IMAGES_PER_FEATURE * 2048, "none": 2,
-}  # fmt: skip
-"""Fewest images that are scored. The small classifiers are fast, so they ask for more: 20 images for each feature."""
+    "digits": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["digits"],
+    "fashion": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["fashion"],
+    "inception": IMAGES_PER_FEATURE * NUM_FEATURES["inception"],
+    "none": 2,
+}
+"""Fewest images that are scored, by extractor; a user's needs ``IMAGES_PER_FEATURE`` for each of its features."""
 
 
 MIN_REFERENCE = 6
@@ -87,6 +93,9 @@ def count_channels(dataset: str) -> int:
     """Return the colour channels of a data set's images: 1 or 3."""
     return 1 if dataset in _GREY or dataset.endswith(GREY_SUFFIX) else 3
 
+
+Fit = Literal["crop", "pad"]
+"""How a picture becomes a square: its centre, or all of it on black."""
 
 HELD_OUT_SHARE = 6
 """Every sixth image of a folder is held out as the scoring reference, as MNIST holds out 10,000 of 60,000."""
@@ -351,12 +360,14 @@ class ArrayHeader:
 
     Attributes:
         num_images: the number of images.
+        side: of the images, in pixels.
         is_grey: whether they have one channel.
         num_classes: one more than the largest label, or 0 where there are no labels.
         files: the file, and that of its labels.
     """
 
     num_images: int
+    side: int
     is_grey: bool
     num_classes: int
     files: tuple[Path, ...]
@@ -402,7 +413,7 @@ def read_array_header(path: Path) -> ArrayHeader:
         if not 0 <= min(values, default=0) <= max(values, default=0) < MAX_LABEL:
             raise ValueError(f"labels from {min(values)} to {max(values)}; valid: from 0 to {MAX_LABEL - 1:,}")
         num_classes = max(values) + 1 if len(set(values)) > 1 else 0
-    return ArrayHeader(shape[0], channels == 1, num_classes, tuple(files))
+    return ArrayHeader(shape[0], height, channels == 1, num_classes, tuple(files))
 
 
 MAX_LABEL = 1_000

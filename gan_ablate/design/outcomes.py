@@ -77,6 +77,17 @@ _OUTCOMES = (
             "The same with batch norm using each batch's own statistics; equal to FID where there is no batch norm."),
     Outcome("fid_ema", "FID, averaged weights", "lower", "ratio",
             "The same for the moving average of G's weights, in runs that keep one; it changes no training."),
+    Outcome("fid_best", "FID, best point", "lower", "ratio",
+            "FID of the weights with the lowest FID along training, in runs that keep them (scoring.keep_best). Their "
+            "latents are not those of the curve, so luck with those does not count twice. One bias stays: the point is "
+            "the lowest of several, by fewer samples and the same held-out images. It favours runs whose FID jumps, so "
+            "only runs with as many points compare.",
+            brief="FID of the weights with the lowest FID along training"),
+    Outcome("fid_infinity", "FID, infinite N", "lower", "ratio",
+            "FID extrapolated to infinitely many generated images (arXiv:1911.07023): a straight line in 1/N through "
+            "the FIDs of 15 numbers of images, from a fifth of them to all. The held-out images stay as many as they "
+            "are.",
+            brief="FID extrapolated to infinitely many generated images"),
     Outcome("kid", "KID", "lower", "difference",
             "Unbiased squared maximum mean discrepancy of the features under a cubic kernel, mean over 100 subsets of "
             "1,000 images, the same subsets for every run (arXiv:1801.01401, section 4).", margin="relative"),
@@ -168,13 +179,15 @@ if TYPE_CHECKING:
 else:
     OutcomeName = Literal[tuple(OUTCOMES)]
 
-# The order of the columns in runs.csv stays as it is: the first three were added after the others.
+# The order of the columns in runs.csv stays as it is: these were added after the others.
 _BEHIND_NEAREST_RATIO = ("fid_batch_stats", "fid_ema", "label_accuracy")
+_BEHIND_BEST_CURVE_FID = ("fid_infinity", "fid_best")
 _OTHER_COLUMNS = {
     "fid": ("fid_sampling_error",),
     "class_divergence": ("collapsed",),
     "nearest_ratio": (
         *_BEHIND_NEAREST_RATIO, "fid_floor", "kid_floor", "num_samples", "extractor", "best_curve_fid",
+        *_BEHIND_BEST_CURVE_FID, "best_step",
     ),
     "steps_to_fid": ("fid_reached", "target_bound"),
     "step_ms_median": (
@@ -192,7 +205,7 @@ RESULT_COLUMNS = (
     *(
         column
         for name in OUTCOMES
-        if name not in _BEHIND_NEAREST_RATIO
+        if name not in (*_BEHIND_NEAREST_RATIO, *_BEHIND_BEST_CURVE_FID)
         for column in (name, *_OTHER_COLUMNS.get(name, ()))
     ),
 )

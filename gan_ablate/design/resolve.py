@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import (
@@ -256,7 +256,7 @@ class SingleRun:
 
     Attributes:
         config: its configuration.
-        folders: the path of each ``folder:NAME@HASH`` on this machine.
+        folders: the path of each ``folder:NAME@HASH``, and of user code, on this machine.
         notes: what a user should know before training.
     """
 
@@ -272,8 +272,9 @@ def plan_run(
     epochs: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    features: Literal["inception"] | None = None,
+    features: str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> SingleRun:
     """Resolve one preset into a run.
 
@@ -283,8 +284,9 @@ def plan_run(
         epochs: passes over the training images; an incomplete last batch is left out.
         steps: generator steps, instead of epochs; by default those of the standard budget.
         seed: the seed of every random stream.
-        features: the extractor, instead of the data set's default.
+        features: the extractor, instead of the data set's default, as for ``plan``.
         overrides: ``path=value`` settings, the value in TOML's notation or a bare word.
+        allow_code: whether an extractor or modules of yours may be run.
 
     Raises:
         UserError: if it is not a valid configuration, or both ``epochs`` and ``steps`` are given.
@@ -298,8 +300,8 @@ def plan_run(
     layers = list_options(features, overrides)
     if dataset is not None:
         layers.append((option("dataset", shorten(dataset)), {"dataset": dataset}))
-    folders = KnownFolders()
-    config = resolve_run(load_preset(preset, "preset"), "preset", budget, layers, folders)
+    folders, code = KnownFolders(), UserCode(Path.cwd(), is_allowed=allow_code)
+    config = resolve_run(load_preset(preset, "preset"), "preset", budget, layers, folders, code)
     if epochs is not None:
         num_images = folders.count_images(config.dataset, is_whole=bool(config.holdout))
         steps = max(1, epochs * num_images // config.batch_size)
@@ -309,4 +311,4 @@ def plan_run(
         config = validate(RunConfig, {**config.model_dump(), "steps": steps}, option("epochs", epochs))
     config = config.model_copy(update={"seed": seed})
     notes = *folders.notes, *unscored_notes([config]), *reference_notes([config], folders)
-    return SingleRun(config, folders.paths, notes)
+    return SingleRun(config, folders.paths | code.paths, notes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import Discriminator as ByKind
 from pydantic import Field, PositiveFloat, Tag
 
-from gan_ablate.design.datasets import FeatureKind, count_channels, folder_revisions
+from gan_ablate.design.datasets import FeatureKind, Fit, count_channels, folder_revisions
 from gan_ablate.design.gan import Discriminator, Generator, Init, Loss, NoPenalty, Penalty
 from gan_ablate.design.user_code import PARTS, ModuleExtractor, ScriptExtractor, UserPart
 from gan_ablate.design.validation import Model, Probability, Size
@@ -146,6 +146,8 @@ class Scoring(Model):
     """How many at each point along training."""
     curve_points: Annotated[int, Field(gt=0, le=MAX_POINTS)] = 10
     """How many points along training there are, evenly spread."""
+    keep_best: bool = False
+    """Whether the weights with the lowest FID along training are kept and scored, beside those of the last step."""
     representation: bool = False
     """Whether it is also measured what D's features, G's latents and single filters have learnt: 15 s more."""
 
@@ -158,6 +160,8 @@ class RunFields(HashedConfig):
     white where transparent, made 8-bit colour, and resized and cropped as by torchvision's Resize and CenterCrop."""
     holdout: str = ""
     """Images that scores compare with, folder:PATH or array:PATH, instead of a sixth of those of a folder or array."""
+    fit: Fit = "crop"
+    """How pictures of a folder become squares: their centre is cropped, or all of each is laid on black."""
     image_size: Annotated[int, Field(gt=0, le=1024)]
     """Side of the training images, in pixels."""
     latent_dim: Size

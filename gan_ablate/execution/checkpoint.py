@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gan_ablate.atomic_io import read_sealed, write_sealed
+from gan_ablate.execution.recorder import BestWeights
 from gan_ablate.training.loop import TrainingState
 from gan_ablate.training.trainer import MEASURE_EVERY, Measurement
 
@@ -50,6 +51,7 @@ class _Checkpoint:
         curve_sec: seconds that sampling and scoring took.
         total_sec: seconds of the run.
         origin: what the numbers depend on besides the configuration.
+        best: the weights of the lowest point, where the run keeps them.
     """
 
     state: TrainingState
@@ -58,6 +60,7 @@ class _Checkpoint:
     curve_sec: float
     total_sec: float
     origin: dict[str, str]
+    best: BestWeights | None = None
 
 
 class RunCheckpoints:
@@ -112,7 +115,7 @@ class RunCheckpoints:
             found = self._find_shorter(own)
         if found is None:
             return None
-        self._observer.restore(found.curve, found.oscillation, found.curve_sec, found.state.step)
+        self._observer.restore(found.curve, found.oscillation, found.curve_sec, found.state.step, found.best)
         self.earlier_sec = found.total_sec
         self._log.info("goes on from step %d", found.state.step)
         self._started_at = self._saved_at = time.perf_counter()
@@ -137,7 +140,9 @@ class RunCheckpoints:
         curve = zip(observer.curve_steps, observer.curve_train_sec, observer.curve_fid, strict=True)
         total_sec = self.earlier_sec + time.perf_counter() - self._started_at
         oscillation = zip(observer.oscillation_steps, observer.oscillation_fid, strict=True)
-        checkpoint = _Checkpoint(state, list(curve), list(oscillation), observer.curve_sec, total_sec, self._origin)
+        checkpoint = _Checkpoint(
+            state, list(curve), list(oscillation), observer.curve_sec, total_sec, self._origin, observer.best
+        )
         started = time.perf_counter()
         try:
             write_sealed(self._store.checkpoint_path(self._config), _pack(checkpoint))
@@ -199,7 +204,9 @@ class RunCheckpoints:
         has_points = not self._is_scored or (
             {at for at, _, _ in found.curve} >= wanted and {at for at, _ in found.oscillation} >= fine
         )
-        return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points
+        # The lowest of this run's points may be a higher one of the other's, whose weights are gone.
+        has_best = found.best is None or found.best.step in wanted
+        return step <= self._config.steps and step % MEASURE_EVERY == 0 and has_points and has_best
 
     def _read(self, path: Path) -> _Checkpoint | None:
         """Read a checkpoint; log one that is damaged or of another origin, and return None."""
@@ -229,11 +236,16 @@ def _pack(checkpoint: _Checkpoint) -> bytes:
         "total_sec": checkpoint.total_sec,
         "origin": checkpoint.origin,
     }
+    best, best_weights = checkpoint.best, dict[str, torch.Tensor]()
+    if best is not None:
+        meta["best"] = best.step, best.fid
+        best_weights["best"] = torch.frombuffer(bytearray(best.weights), dtype=torch.uint8)
     return save(
         {
             **{f"state/{name}": tensor for name, tensor in state.tensors.items()},
             "history": torch.tensor([astuple(row) for row in state.history], dtype=torch.float64),
             "times_ms": torch.tensor(state.times_ms, dtype=torch.float64),
+            **best_weights,
             "meta": torch.frombuffer(bytearray(json.dumps(meta).encode("utf-8")), dtype=torch.uint8),
         }
     )
@@ -244,7 +256,10 @@ def _unpack(content: bytes) -> _Checkpoint:
     meta: dict[str, Any] = json.loads(bytes(tensors.pop("meta").tolist()))
     if meta["layout"] != LAYOUT:
         raise ValueError(f"layout {meta['layout']}, not {LAYOUT}")
-    history, times_ms = tensors.pop("history"), tensors.pop("times_ms")
+    history, times_ms, best = tensors.pop("history"), tensors.pop("times_ms"), None
+    if "best" in meta:
+        best_step, best_fid = meta["best"]
+        best = BestWeights(best_step, best_fid, tensors.pop("best").numpy().tobytes())
     state = TrainingState(
         step=meta["step"],
         tensors={name.removeprefix("state/"): tensor for name, tensor in tensors.items()},
@@ -254,4 +269,4 @@ def _unpack(content: bytes) -> _Checkpoint:
     )
     curve = [(step, train_sec, fid) for step, train_sec, fid in meta["curve"]]
     oscillation = [(step, fid) for step, fid in meta["oscillation"]]
-    return _Checkpoint(state, curve, oscillation, meta["curve_sec"], meta["total_sec"], meta["origin"])
+    return _Checkpoint(state, curve, oscillation, meta["curve_sec"], meta["total_sec"], meta["origin"], best)

@@ -23,6 +23,7 @@ from gan_ablate.training.runtime import check_precision, find_device, has_native
 from gan_ablate.training.user_code_check import check_user_code
 
 if TYPE_CHECKING:
+    from gan_ablate.design.datasets import Fit
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.user_code import UserExtractor
     from gan_ablate.execution.context import RunContext
@@ -105,7 +106,8 @@ def find_dataset(config: AnyConfig, context: RunContext) -> ImageDataset:
     """
     folder, holdout = context.folders.get(config.dataset), getattr(config, "holdout", "")
     beside = (holdout, Path(context.folders[holdout])) if holdout else None
-    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out, beside)
+    fit = getattr(config, "fit", "crop")
+    return _load_dataset_once(config.dataset, config.image_size, context.data_dir, folder, context.out, beside, fit)
 
 
 def find_scorer(config: AnyConfig, context: RunContext) -> Scorer | None:
@@ -151,10 +153,16 @@ def unscored_reason(config: AnyConfig) -> str:
 # A worker serves many runs of the same grid; they share a data set and a scorer.
 @functools.lru_cache(maxsize=2)
 def _load_dataset_once(
-    name: str, image_size: int, data_dir: str, folder: str | None, out: str, holdout: tuple[str, Path] | None
+    name: str,
+    image_size: int,
+    data_dir: str,
+    folder: str | None,
+    out: str,
+    holdout: tuple[str, Path] | None,
+    fit: Fit,
 ) -> ImageDataset:
     place = None if folder is None else Path(folder)
-    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir, holdout)
+    return load_dataset(name, image_size, Path(data_dir), place, Store(Path(out)).cache_dir, holdout, fit)
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,11 +20,12 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Progress
-from gan_ablate.execution.store import AVERAGE_FILE, GENERATOR_FILE
+from gan_ablate.execution.store import AVERAGE_FILE, BEST_FILE, GENERATOR_FILE
 from gan_ablate.scoring.scorer import NonFiniteImagesError, sample_grid_latents, sample_images, scoring_latents
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.data import ask_for, sample_latents
 from gan_ablate.training.models import build_generator
+from gan_ablate.training.trainer import pack_weights
 
 if TYPE_CHECKING:
     import logging
@@ -47,6 +49,21 @@ OSCILLATION_SAMPLES = 256
 """Images of each FID whose oscillation is measured: few, because there are many points."""
 
 
+@dataclass(frozen=True)
+class BestWeights:
+    """The generator with the lowest FID along training so far.
+
+    Attributes:
+        step: of the first point with that FID.
+        fid: on the curve's latents.
+        weights: a safetensors file.
+    """
+
+    step: int
+    fid: float
+    weights: bytes
+
+
 class TrainingObserver:
     """Observes one training: records its curves and sample grids, writes its log, reports its progress.
 
@@ -68,6 +85,7 @@ class TrainingObserver:
         oscillation_steps: the steps at which the FID was computed whose oscillation is measured.
         oscillation_fid: FID at each.
         curve_sec: the seconds that sampling and scoring along training took.
+        best: the weights of the lowest point, or None before the first one and where the run does not keep them.
     """
 
     def __init__(
@@ -93,6 +111,7 @@ class TrainingObserver:
         self.oscillation_steps: list[int] = []
         self.oscillation_fid: list[float] = []
         self.curve_sec = 0.0
+        self.best: BestWeights | None = None
 
     def restore(
         self,
@@ -100,6 +119,7 @@ class TrainingObserver:
         oscillation: Sequence[tuple[int, float]],
         curve_sec: float,
         step: int,
+        best: BestWeights | None = None,
     ) -> None:
         """Restore what another process recorded before it stopped.
 
@@ -108,6 +128,7 @@ class TrainingObserver:
             oscillation: (step, FID) of each point whose oscillation is measured.
             curve_sec: the seconds that sampling and scoring took.
             step: the last generator step that was taken.
+            best: the weights of the lowest point, if the run keeps them.
         """
         self.curve_steps = [at for at, _, _ in curve]
         self.curve_train_sec = [seconds for _, seconds, _ in curve]
@@ -116,6 +137,7 @@ class TrainingObserver:
         self.oscillation_fid = [fid for _, fid in oscillation]
         self.curve_sec = curve_sec
         self.last_step = step
+        self.best = best
         self._reported_at = (time.perf_counter(), step)
 
     def on_measurement(self, row: Measurement) -> None:
@@ -150,6 +172,8 @@ class TrainingObserver:
                 self.curve_steps.append(step)
                 self.curve_train_sec.append(timer.total_sec())
                 self.curve_fid.append(fid)
+                if config.scoring.keep_best and (self.best is None or fid < self.best.fid):
+                    self.best = BestWeights(step, fid, pack_weights(generator))
                 self._log.info("step %d: FID %.3f on %d samples", step, fid, config.scoring.curve_samples)
             if self._scorer is not None and step in config.oscillation_steps:
                 self.oscillation_steps.append(step)
@@ -230,7 +254,15 @@ def load_generator(record: Record, config: RunConfig, weights: Path) -> nn.Modul
 
 
 def draw_samples(
-    store: Store, run_id: str, num: int, seed: int, to: Path, label: int | None = None, *, averaged: bool = False
+    store: Store,
+    run_id: str,
+    num: int,
+    seed: int,
+    to: Path,
+    label: int | None = None,
+    *,
+    averaged: bool = False,
+    best: bool = False,
 ) -> None:
     """Sample images from a saved generator and write them as one picture, about as wide as high.
 
@@ -242,10 +274,10 @@ def draw_samples(
         to: the picture's file.
         label: the class to sample from a conditional generator; by default each class in turn.
         averaged: whether to use the moving average of G's weights instead of the last weights.
+        best: whether to use the weights with the lowest FID along training.
 
     Raises:
-        UserError: if there is no such finished run, it has no such class or no average, or the picture cannot be
-            written.
+        UserError: if there is no such finished run, it has no such class or weights, or the picture cannot be written.
     """
     record = store.load_record(run_id) if re.fullmatch(r"[0-9a-f]{12}", run_id) else None
     weights = store.run_dir(run_id) / GENERATOR_FILE
@@ -259,6 +291,12 @@ def draw_samples(
     if label is not None and not 0 <= label < (config.num_classes or 0):
         known = f"valid: 0 to {config.num_classes - 1}" if config.num_classes else f"run {run_id} is not conditional"
         raise UserError(f"--label {label}: {known}")
+    if best:
+        if averaged:
+            raise UserError("--best: valid: --best or --averaged, not both")
+        if not config.scoring.keep_best:
+            raise UserError(f"--best: run {run_id} keeps no best weights; valid: with scoring.keep_best = true")
+        weights = weights.with_name(BEST_FILE)
     if averaged:
         if not config.ema_decay:
             raise UserError(f"--averaged: run {run_id} keeps no average of G's weights; valid: with ema_decay above 0")

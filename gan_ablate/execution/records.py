@@ -31,6 +31,9 @@ class ScoringRecord(Model):
         oscillation_samples: images of each FID whose oscillation is measured, of the same latents at every step.
         oscillation_steps: the steps in the last half of training at which it was computed; none in old records.
         oscillation_fid: FID at each of these steps.
+        best: scores of the weights with the lowest FID along training, where the run keeps them, on other latents than
+            the curve's, so that what was lucky on those is not lucky again.
+        best_step: the step of these weights.
         representation: scores of what the networks have learnt, where the configuration asks for them.
     """
 
@@ -51,6 +54,8 @@ class ScoringRecord(Model):
     oscillation_samples: int = 0
     oscillation_steps: list[int] = []
     oscillation_fid: list[float] = []
+    best: Scores | None = None
+    best_step: int | None = None
     representation: RepresentationScores | None = None
 
 

@@ -6,46 +6,49 @@ import dataclasses
 import hashlib
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from gan_ablate.atomic_io import is_disk_failure, write_atomically
-from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory
+from gan_ablate.errors import describe_out_of_memory, is_out_of_memory
 from gan_ablate.execution.checkpoint import RunCheckpoints, RunStoppedError
 from gan_ablate.execution.environment import (
     describe_environment,
     find_dataset,
     find_scorer,
-    score_floor,
     unscored_reason,
 )
 from gan_ablate.execution.external import execute_script
-from gan_ablate.execution.recorder import OSCILLATION_SAMPLES, TrainingObserver, load_generator, save_sample_grid
-from gan_ablate.execution.records import Record, ScoringRecord
+from gan_ablate.execution.final_scores import Judge, collect_curves, collect_scores, rescore, restore_best
+from gan_ablate.execution.recorder import TrainingObserver, save_sample_grid
+from gan_ablate.execution.records import Record
 from gan_ablate.execution.script import ScriptError
-from gan_ablate.execution.store import AVERAGE_FILE, FILTERS_FILE, GENERATOR_FILE, INTERPOLATION_FILE, Store
-from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
+from gan_ablate.execution.store import (
+    AVERAGE_FILE,
+    BEST_FILE,
+    FILTERS_FILE,
+    GENERATOR_FILE,
+    INTERPOLATION_FILE,
+    Store,
+)
 from gan_ablate.training.loop import TrainResult, train
 from gan_ablate.training.runtime import check_precision, find_device, reproducible_float32
 from gan_ablate.training.trainer import Measurement, pack_weights
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import nn
 
+    from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import Progress, RunContext
-    from gan_ablate.scoring.scores import RepresentationScores, Scores
+    from gan_ablate.scoring.scorer import Scorer
+    from gan_ablate.scoring.scores import RepresentationScores
     from gan_ablate.training.data import ImageDataset
 
 
@@ -81,7 +84,7 @@ def execute(
             if isinstance(config, ExternalConfig):
                 record = execute_script(config, context, store, log, on_progress, should_stop)
             elif config.run_id in context.trained:
-                record = _rescore(config, context, store, log)
+                record = rescore(config, context, store, log)
             else:
                 record, checkpoints = _execute(config, context, store, log, on_progress, should_stop)
     except RunStoppedError:
@@ -148,12 +151,14 @@ def _execute(
     )
     is_finite, final, representation = result.diverged_at is None, None, None
     if is_finite and scorer is not None:
-        final = _final_scores(scorer, result.generator, result.average, config, dataset.labels, device)
+        judge = Judge(scorer, config, dataset.labels, device)
+        final = judge.score(result.generator, result.average, restore_best(result.generator, observer.best))
         is_finite = final is not None
     if final is not None and scorer is not None and config.scoring.representation:
         representation = _study_representation(config, result, dataset, scorer, folder)
     message = "" if is_finite else f"not a finite number at step {observer.last_step}"
-    weights = _save_generators(result, folder) if is_finite else {}
+    best_weights = None if observer.best is None else observer.best.weights
+    weights = _save_generators(result, best_weights, folder) if is_finite else {}
     throughput = result.timer.summarise(config.batch_size * config.d_steps_per_g_step / config.g_steps_per_d_step)
     log.info("%s", message or "completed")
     record = Record(
@@ -165,7 +170,9 @@ def _execute(
         dataset_sha256=dataset.sha256,
         dataset_origin=dataset.origin,
         history=_columns(result.history),
-        scoring=None if scorer is None else _scoring_record(config, scorer, _curves(observer), final, representation),
+        scoring=None
+        if scorer is None
+        else collect_scores(config, scorer, collect_curves(observer), final, representation=representation),
         unscored_reason="" if scorer is not None else unscored_reason(config),
         throughput=throughput,
         num_parameters_g=_num_parameters(result.generator),
@@ -191,150 +198,6 @@ def _origin(dataset: ImageDataset, scorer: Scorer | None, device: torch.device) 
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _FinalScores:
-    """The scores of a trained generator.
-
-    Attributes:
-        scores: of its images.
-        fid_batch_stats: with each batch's own statistics in batch norm, instead of running averages.
-        fid_ema: of the moving average of its weights, or None where the run keeps none.
-        sampling_sec: seconds to sample the images.
-    """
-
-    scores: Scores
-    fid_batch_stats: float
-    fid_ema: float | None
-    sampling_sec: float
-
-
-def _final_scores(
-    scorer: Scorer,
-    generator: nn.Module,
-    average: nn.Module | None,
-    config: RunConfig,
-    labels: Tensor | None,
-    device: torch.device,
-) -> _FinalScores | None:
-    """Score a trained generator; return None if a pixel is not a finite number."""
-    latents, classes = scoring_latents(config, config.scoring.num_samples, labels)
-    started = time.perf_counter()
-    try:
-        images = sample_images(generator, latents, device)
-        sampling_sec = time.perf_counter() - started
-        scores = scorer.score(images, classes)
-        fid_batch_stats = scores.fid
-        if any(isinstance(module, BATCH_NORMS) for module in generator.modules()):
-            fid_batch_stats = scorer.fid(sample_images(generator, latents, device, batch_stats=True))
-        fid_ema = None if average is None else scorer.fid(sample_images(average, latents, device))
-    except NonFiniteImagesError:
-        return None
-    return _FinalScores(scores, fid_batch_stats, fid_ema, sampling_sec)
-
-
-def _scoring_record(
-    config: RunConfig,
-    scorer: Scorer,
-    curves: dict[str, Any],
-    final: _FinalScores | None,
-    representation: RepresentationScores | None = None,
-) -> ScoringRecord:
-    return ScoringRecord(
-        extractor=scorer.extractor.name,
-        extractor_sha256=scorer.extractor.sha256,
-        num_reference=scorer.num_reference,
-        resolution=config.image_size,
-        final=None if final is None else final.scores,
-        fid_batch_stats=None if final is None else final.fid_batch_stats,
-        fid_ema=None if final is None else final.fid_ema,
-        floor=score_floor(scorer, config.scoring.num_samples),
-        sampling_sec=0.0 if final is None else final.sampling_sec,
-        representation=representation,
-        **curves,
-    )
-
-
-def _curves(observer: TrainingObserver) -> dict[str, Any]:
-    """Return the fields of a scoring record on FID along training."""
-    return {
-        "curve_sec": observer.curve_sec,
-        "curve_samples": observer.curve_samples,
-        "curve_steps": observer.curve_steps,
-        "curve_train_sec": observer.curve_train_sec,
-        "curve_fid": observer.curve_fid,
-        "oscillation_samples": OSCILLATION_SAMPLES if observer.oscillation_steps else 0,
-        "oscillation_steps": observer.oscillation_steps,
-        "oscillation_fid": observer.oscillation_fid,
-    }
-
-
-RESCORED = "its kept generator was scored, without training it again"
-WITHOUT_CURVES = f"{RESCORED}; FID along training was not measured with this extractor and number of images"
-
-_CURVES = (
-    "curve_sec", "curve_samples", "curve_steps", "curve_train_sec", "curve_fid", "oscillation_samples",
-    "oscillation_steps", "oscillation_fid",
-)  # fmt: skip
-
-
-def _rescore(config: RunConfig, context: RunContext, store: Store, log: logging.Logger) -> Record:
-    """Score the kept generator of a finished run that differs in its scoring alone, and record it as this run's.
-
-    FID along training is the finished run's where it would be measured in the same way, and left out otherwise.
-    """
-    started, device = time.perf_counter(), find_device(context.device)
-    origin = Path(context.trained[config.run_id])
-    trained = Store(origin.parents[1]).load_record(origin.name)
-    dataset, scorer = find_dataset(config, context), find_scorer(config, context)
-    assert trained is not None
-    assert isinstance(trained.config, RunConfig)
-    assert scorer is not None
-    log.info("%s: the generator of run %s is scored", config.run_id, trained.run_id)
-    if dataset.sha256 != trained.dataset_sha256:
-        raise UserError(f"{config.dataset}: its images have changed since run {trained.run_id}; valid: gan-ablate run")
-    final, average, status, message = None, None, trained.status, trained.message
-    if trained.status == "completed":
-        generator = load_generator(trained, trained.config, origin / GENERATOR_FILE).to(device)
-        if config.ema_decay:
-            average = load_generator(trained, trained.config, origin / AVERAGE_FILE).to(device)
-        final = _final_scores(scorer, generator, average, config, dataset.labels, device)
-        if final is None:
-            status, message = "diverged", f"not a finite number at step {config.steps}"
-    before, curves = trained.scoring, dict[str, Any]()
-    mine, theirs = config.scoring, trained.config.scoring
-    if before is not None and before.extractor_sha256 == scorer.extractor.sha256:
-        is_alike = (mine.curve_samples, mine.curve_points) == (theirs.curve_samples, theirs.curve_points)
-        curves = {name: getattr(before, name) for name in _CURVES} if is_alike else {}
-    _link_files(origin, store.run_dir(config.run_id), [*trained.weights_sha256, "samples"])
-    return trained.model_copy(
-        update={
-            "run_id": config.run_id,
-            "status": status,
-            "message": message,
-            "diverged_at": trained.diverged_at if status == trained.status else config.steps,
-            "config": config,
-            "scoring": _scoring_record(config, scorer, curves, final),
-            "unscored_reason": "",
-            "total_sec": trained.train_sec + time.perf_counter() - started,
-            "notes": (RESCORED if curves else WITHOUT_CURVES,),
-        }
-    )
-
-
-def _link_files(origin: Path, folder: Path, names: Iterable[str]) -> None:
-    """Copy files and folders of a run to another one; where the file system can, as links to the same content."""
-    for path in (path for name in names for path in (origin / name, *(origin / name).glob("step-*"))):
-        to = folder / path.relative_to(origin)
-        if not path.is_file():
-            continue
-        to.parent.mkdir(exist_ok=True)
-        to.unlink(missing_ok=True)
-        try:
-            to.hardlink_to(path)
-        except OSError:
-            shutil.copyfile(path, to)
-
-
 def _study_representation(
     config: RunConfig, result: TrainResult, dataset: ImageDataset, scorer: Scorer, folder: Path
 ) -> RepresentationScores:
@@ -347,13 +210,13 @@ def _study_representation(
     return found.scores
 
 
-def _save_generators(result: TrainResult, folder: Path) -> dict[str, str]:
-    """Write the weights of G and of their moving average; return file name → SHA-256."""
-    generators = {GENERATOR_FILE: result.generator, AVERAGE_FILE: result.average}
+def _save_generators(result: TrainResult, best: bytes | None, folder: Path) -> dict[str, str]:
+    """Write the weights of G, of their moving average, and the best ones; return file name → SHA-256."""
+    average = None if result.average is None else pack_weights(result.average)
+    files = {GENERATOR_FILE: pack_weights(result.generator), AVERAGE_FILE: average, BEST_FILE: best}
     hashes = {}
-    for name, generator in generators.items():
-        if generator is not None:
-            content = pack_weights(generator)
+    for name, content in files.items():
+        if content is not None:
             write_atomically(folder / name, content)
             hashes[name] = hashlib.sha256(content).hexdigest()
     return hashes

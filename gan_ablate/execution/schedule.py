@@ -43,13 +43,13 @@ UNKNOWN_RUN_SEC = 60.0
 EMULATED_BF16_SLOWDOWN = 1.2
 """How many times as long as in float32 a step takes in bfloat16 on a CPU that has to emulate it."""
 
-SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset", "holdout")
+SETTINGS_OF_NO_COST = ("seed", "steps", "scoring", "dataset", "holdout", "fit")
 """Fields that leave a step's time as it is."""
 
 # Measured on one core of an AMD EPYC with AVX2, in float32, with its other core busy. ``Speed.slowness`` scales them.
 _STEP_MS = 40.0  # of ``dcgan-28``, where no step was measured
 _CLASSIFIER_MS_PER_IMAGE = 0.09
-_INCEPTION_MS_PER_IMAGE = 170.0
+_INCEPTION_MS_PER_IMAGE = 170.0  # also a user's extractor, where neither was measured
 _METRICS_SEC = 2.5  # of FID, KID, precision, recall, density and coverage
 _RUN_SEC = 0.3  # networks, sample grids and files
 _WORKER_SEC = 3.0  # of a worker's first run: data and the floor's scores
@@ -68,12 +68,14 @@ class Speed:
         sample_ms: the same key → milliseconds to sample an image.
         start_sec: seconds until a worker process is ready.
         classifier_ms: milliseconds of one image in the digits' classifier.
+        extractor_ms: ``extractor_key`` of a large extractor → milliseconds of one image.
     """
 
     step_ms: Mapping[str, float] = field(default_factory=dict)
     sample_ms: Mapping[str, float] = field(default_factory=dict)
     start_sec: float = 5.0
     classifier_ms: float = _CLASSIFIER_MS_PER_IMAGE
+    extractor_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def slowness(self) -> float:
@@ -84,6 +86,13 @@ class Speed:
         """Return the seconds of a training step: as measured, or the median of what was measured."""
         usual = statistics.median(self.step_ms.values()) if self.step_ms else _STEP_MS * self.slowness
         return self.step_ms.get(step_key(config), usual) / 1e3
+
+    def extract_sec(self, config: RunConfig) -> float:
+        """Return the seconds of an image in a run's extractor: as measured, or scaled from another machine."""
+        if not _has_large_extractor(config):
+            return self.classifier_ms / 1e3
+        usual = _INCEPTION_MS_PER_IMAGE * self.slowness
+        return self.extractor_ms.get(extractor_key(config), usual) / 1e3
 
     def sample_sec(self, config: RunConfig) -> float:
         """Return the seconds to sample an image: as measured, or a share of a training step."""
@@ -96,6 +105,19 @@ def step_key(config: RunConfig) -> str:
     """Hash all settings that a step's time depends on."""
     plain = config.model_copy(update=dict.fromkeys(SETTINGS_OF_NO_COST))
     return hashlib.sha256(plain.model_dump_json(warnings=False).encode()).hexdigest()[:12]
+
+
+def extractor_key(config: RunConfig) -> str:
+    """Name an extractor that is timed: ``inception``, or a user's by its settings and the hash of its code.
+
+    Inception's images are always 299×299. A user's may be of the runs' size.
+    """
+    features = config.scoring.features
+    return features if isinstance(features, str) else f"{features.model_dump_json()} {config.image_size}"
+
+
+def _has_large_extractor(config: RunConfig) -> bool:
+    return config.scoring.features not in ("digits", "fashion", "none")
 
 
 def calibrate(
@@ -126,19 +148,22 @@ def calibrate(
     untimed = {key: by_key[key] for key in sorted(by_key)}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
-    if not untimed:
+    large = {extractor_key(config): config for config in variants.values() if _has_large_extractor(config)}
+    extractors = {key: config for key, config in large.items() if known is None or key not in known.extractor_ms}
+    if not untimed and not extractors:
         return known or Speed()
     folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
     context = RunContext(out=str(store.root), data_dir="data", folders=folders)
     try:
         observer = observer or RunObserver()
-        start_sec, classifier_ms, times = measure_steps(untimed, context, num_jobs, MAX_MEASURING_SEC, observer)
+        measured = measure_steps(untimed, extractors, context, num_jobs, MAX_MEASURING_SEC, observer)
     except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so; or none was ready
         return known
     known = known or Speed()
-    step_ms = {**known.step_ms, **{key: step for key, (step, _) in times.items()}}
-    sample_ms = {**known.sample_ms, **{key: sample for key, (_, sample) in times.items()}}
-    speed = Speed(step_ms, sample_ms, start_sec, classifier_ms)
+    step_ms = {**known.step_ms, **{key: step for key, (step, _) in measured.steps.items()}}
+    sample_ms = {**known.sample_ms, **{key: sample for key, (_, sample) in measured.steps.items()}}
+    extractor_ms = {**known.extractor_ms, **measured.extractor_ms}
+    speed = Speed(step_ms, sample_ms, measured.start_sec, measured.classifier_ms, extractor_ms)
     with suppress(OSError):  # without a cache it is measured again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"machine": machine, **asdict(speed)}, indent=1))
@@ -153,8 +178,8 @@ def _load(path: Path, machine: list[object]) -> Speed | None:
         if data.pop("machine") != machine:
             return None
         speed = Speed(**data)
-        times = (*speed.step_ms.values(), *speed.sample_ms.values(), speed.start_sec, speed.classifier_ms)
-        is_sound = all(value > 0 for value in times)
+        times = (*speed.step_ms.values(), *speed.sample_ms.values(), *speed.extractor_ms.values())
+        is_sound = all(value > 0 for value in (*times, speed.start_sec, speed.classifier_ms))
     except Exception:  # a damaged file is written anew
         return None
     return speed if is_sound else None
@@ -200,8 +225,11 @@ def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
             config = validate(RunConfig, json.loads(path.read_text("utf-8")), str(path))
             is_current = config.run_id == path.parent.name
             for run_id, scoring in wanted.get(_training_key(config, config.seed), ()) if is_current else ():
-                mine = scoring.model_copy(update={"num_samples": config.scoring.num_samples})
-                found.setdefault(run_id, []).append((config.scoring != mine, path.parent))  # equal curves come first
+                of_final = {name: getattr(config.scoring, name) for name in ("num_samples", "keep_best")}
+                has_other_curve = config.scoring != scoring.model_copy(update=of_final)
+                if scoring.keep_best and (has_other_curve or not config.scoring.keep_best):
+                    continue
+                found.setdefault(run_id, []).append((has_other_curve, path.parent))  # equal curves come first
     known = summarise_runs(store, (path.name for places in found.values() for _, path in places))
     is_kept = {
         run_id: run.status == "diverged" or (store.run_dir(run_id) / GENERATOR_FILE).is_file()
@@ -262,12 +290,10 @@ def _scoring_sec(config: RunConfig, speed: Speed) -> float:
         return 0.0
     # The final images are scored twice where G has batch norm: with running averages and with batch statistics.
     has_norm = config.generator.kind == "module" or config.generator.norm != "none"
-    num_final = scoring.num_samples * (2 if has_norm else 1)
+    num_final = scoring.num_samples * ((2 if has_norm else 1) + scoring.keep_best)
     num_images = num_final + scoring.curve_points * scoring.curve_samples
-    is_small = scoring.features in ("digits", "fashion")  # a user's extractor counts as Inception
-    extractor_ms = speed.classifier_ms if is_small else _INCEPTION_MS_PER_IMAGE * speed.slowness
-    fixed_sec = _METRICS_SEC + (_REPRESENTATION_SEC if scoring.representation else 0.0)
-    return num_images * (speed.sample_sec(config) + extractor_ms / 1e3) + fixed_sec * speed.slowness
+    fixed_sec = _METRICS_SEC * (1 + scoring.keep_best) + (_REPRESENTATION_SEC if scoring.representation else 0.0)
+    return num_images * (speed.sample_sec(config) + speed.extract_sec(config)) + fixed_sec * speed.slowness
 
 
 def estimate_total_sec(run_secs: Sequence[float], num_jobs: int, num_variants: int, speed: Speed) -> float:

@@ -33,6 +33,9 @@ GENERATOR_FILE = "generator.safetensors"
 AVERAGE_FILE = "generator-ema.safetensors"
 """In a run's folder: the moving average of the generator's weights, where the run keeps one."""
 
+BEST_FILE = "generator-best.safetensors"
+"""In a run's folder: the generator's weights with the lowest FID along training, where the run keeps them."""
+
 INTERPOLATION_FILE, FILTERS_FILE = "interpolation.png", "filters.png"
 """Beside a run's sample grids: interpolations between latents, and the discriminator's filters, where configured."""
 

@@ -15,7 +15,7 @@ from gan_ablate.analysis.estimates import split_grid_variance
 from gan_ablate.analysis.questions import averaged_factors, find_same, setting_of
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
-from gan_ablate.design.outcomes import percent_change
+from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.reporting.formats import escape_markdown, seed_text, value_text
 from gan_ablate.reporting.sentences import adjusted_text, decision_words, is_timed, verdict_words
 
@@ -69,6 +69,7 @@ def remark_sentences(results: GridResults) -> list[str]:
             f"Something else used the machine during {len(results.comparable.unsteady)} of {len(runs)} runs: their "
             "step times varied by more than half, and their times are left out."
         )
+    remarks += _best_sentences(results)
     return remarks + _earlier_sentences(results) + _note_sentences(results) + _machine_sentences(results)
 
 
@@ -82,6 +83,19 @@ def _earlier_sentences(results: GridResults) -> list[str]:
     where = "; ".join(f"{num}× {escape_markdown(label)}" for label, num in Counter(earlier).items())
     size = f"{len(earlier)} of {results.plan.num_runs} runs"
     return [f"{size} were computed before a correction ({names}): {where}. Running the grid again computes them anew."]
+
+
+def _best_sentences(results: GridResults) -> list[str]:
+    """Say which weights the page shows where runs have kept the best ones beside the last."""
+    steps = results.runs["best_step"].dropna()
+    if not len(steps):
+        return []
+    first, last = f"{int(steps.min()):,}", f"{int(steps.max()):,}"
+    when = f"step {first}" if first == last else f"steps {first} to {last}"
+    num_last = int((steps == results.runs.loc[steps.index, "steps"]).sum())
+    column, where = OUTCOMES["fid_best"].title, f"in {len(steps)} of {results.plan.num_runs} runs"
+    kept = f"the weights with the lowest FID along training, {where}: of {when}; in {num_last} that is the last step"
+    return ["FID and all other scores are those of the last weights.", f"The column *{column}* is of {kept}."]
 
 
 def _note_sentences(results: GridResults) -> list[str]:

@@ -59,7 +59,7 @@ def scores_table(summary: pd.DataFrame, floor: Mapping[str, float | None]) -> st
     """
     names = (
         "precision", "recall", "density", "coverage", "classifier_score", "class_divergence", "nearest_ratio",
-        "label_accuracy", "fid_ema",
+        "label_accuracy", "fid_ema", "fid_infinity", "fid_best",
     )  # fmt: skip
     shown = [name for name in names if summary[name].notna().any()]
     rows = [[row["variant"], *(number(row[name]) for name in shown)] for row in summary.to_dict("records")]

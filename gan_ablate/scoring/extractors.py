@@ -184,6 +184,26 @@ class InceptionExtractor:
         return features, None
 
 
+def build_untrained_inception(device: torch.device) -> Callable[[Tensor], Features]:
+    """Build a network of Inception's layers with random weights, which takes as long as Inception and scores nothing.
+
+    Args:
+        device: where to run it.
+
+    Returns:
+        A function of (N, 1 or 3, H, W) uint8 images, which are resized to 299×299.
+    """
+    from torchvision.models import inception_v3
+
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False).eval().to(device)
+
+    def forward(batch: Tensor) -> tuple[Tensor, None]:
+        x = functional.interpolate(batch.expand(-1, 3, -1, -1).float(), size=(299, 299), mode="bilinear")
+        return network(x / 127.5 - 1), None
+
+    return lambda images: _extract(forward, images, device)
+
+
 USER_BATCH = 50
 """Images per call of a user's extractor, which may be a large network on large images."""
 

@@ -27,7 +27,7 @@ from gan_ablate.design.validation import Model, choices, shorten, validate
 from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
-from gan_ablate.scoring.metrics import frechet_distance_to
+from gan_ablate.scoring.metrics import frechet_distance_at_infinity, frechet_distance_to
 from gan_ablate.scoring.oddities import describe_copies, describe_range, find_grid
 from gan_ablate.scoring.scorer import Scorer
 from gan_ablate.scoring.scores import Scores
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gan_ablate.design.datasets import Fit
     from gan_ablate.scoring.image_sets import Images
 
 
@@ -103,6 +104,7 @@ class SetScorer:
         dataset: by name, ``folder:PATH`` or ``array:PATH``.
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with, as for ``score_images``.
+        fit: how a folder's pictures become squares, as for ``score_images``.
         features: the extractor instead of the data set's own classifier, as for ``score_images``.
         inception_weights: a copy of Inception's weights (implies ``features="inception"``).
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -123,6 +125,7 @@ class SetScorer:
         *,
         data_dir: str | Path = "data",
         holdout: str | None = None,
+        fit: Fit = "crop",
         features: str | Mapping[str, Any] | None = None,
         inception_weights: str | Path | None = None,
         device: str = "cpu",
@@ -150,6 +153,9 @@ class SetScorer:
                 raise UserError(f"{option('holdout', holdout)}: {dataset} has held-out images of its own; {advice}")
             held_out = folders.name(holdout, option("holdout"))
             self._holdout = held_out, Path(folders.paths[held_out])
+        if fit != "crop" and not (dataset.startswith(PREFIX) or (holdout or "").startswith(PREFIX)):
+            raise UserError(f"{option('fit', fit)}: all images of {dataset} are squares; valid: with {PREFIX}PATH")
+        self._fit: Fit = fit
         few = describe_reference(dataset, kind, folders, "" if self._holdout is None else self._holdout[0])
         self.notes = (*folders.notes, *([few] if few else []))
         self.kind: Features = kind
@@ -159,6 +165,7 @@ class SetScorer:
         self._weights = None if inception_weights is None else Path(inception_weights)
         self._cache = user_cache() if out is None else Path(out) / "cache"
         self._prepared: dict[int, tuple[ImageDataset, Scorer]] = {}
+        self._floors: dict[tuple[int, int], Scores] = {}
 
     def read(self, images: Images) -> ImageSet:
         """Read a set; see ``score_images``.
@@ -192,11 +199,11 @@ class SetScorer:
             scored = self.score_few(found, num_samples)
             return scored.model_copy(update={"notes": (*scored.notes, few)})
         notes = _describe(found, data, scorer)
-        scores = scorer.score(chosen)
+        scores = scorer.score(chosen, has_time=True)
         equal = "FID is 0 within rounding: these are the held-out images themselves" if scores.fid == 0 else ""
         return ImageScores(
             **dict(scores),
-            floor=scorer.floor(len(chosen)),
+            floor=self._floor(found, len(chosen)),
             image_size=found.images.shape[-1],
             num_images=len(found.images),
             notes=(*notes, *([equal] if equal else [])),
@@ -212,11 +219,18 @@ class SetScorer:
             kid=kernel.kid,
             kid_low=kernel.low,
             kid_high=kernel.high,
-            floor=scorer.floor(max(len(chosen), self._least(scorer))),
+            floor=self._floor(found, max(len(chosen), self._least(scorer))),
             image_size=found.images.shape[-1],
             num_images=len(found.images),
             notes=notes,
         )
+
+    def _floor(self, found: ImageSet, num: int) -> Scores:
+        """Return what so many real images of a set's size score, computed once: with Inception it takes minutes."""
+        size = found.images.shape[-1]
+        if (size, num) not in self._floors:
+            self._floors[size, num] = self._prepare(size)[1].floor(num, has_time=True)
+        return self._floors[size, num]
 
     def _least(self, scorer: Scorer) -> int:
         """Return the fewest images that have a FID."""
@@ -227,7 +241,7 @@ class SetScorer:
     def _prepare(self, size: int) -> tuple[ImageDataset, Scorer]:
         """Load the data set at a size, and what scores against it, once."""
         if size not in self._prepared:
-            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout)
+            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout, self._fit)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference)
             self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
@@ -243,12 +257,14 @@ class StatisticsScores(Model):
 
     Attributes:
         fid: Fréchet distance.
+        fid_infinity: the same, extrapolated to infinitely many images; None with fewer than four for each feature.
         num_samples: how many images were scored: all.
         extractor: the extractor's name.
         notes: what was made of the images before they were scored.
     """
 
     fid: float
+    fid_infinity: float | None
     num_samples: int
     extractor: str
     notes: tuple[str, ...]
@@ -298,8 +314,14 @@ def score_against_statistics(
     least = MIN_SAMPLES[kind] if isinstance(kind, str) else IMAGES_PER_FEATURE * extractor.num_features
     if len(found.images) < least:
         raise UserError(f"{found.source}: {len(found.images):,} images; valid: at least {least:,}, which FID needs")
-    fid = frechet_distance_to(mean, covariance, extractor(found.images).vectors)
-    return StatisticsScores(fid=fid, num_samples=len(found.images), extractor=extractor.name, notes=found.notes)
+    vectors = extractor(found.images).vectors
+    return StatisticsScores(
+        fid=frechet_distance_to(mean, covariance, vectors),
+        fid_infinity=frechet_distance_at_infinity(mean, covariance, vectors),
+        num_samples=len(found.images),
+        extractor=extractor.name,
+        notes=found.notes,
+    )
 
 
 def _read_statistics(path: Path) -> tuple[Tensor, Tensor]:
@@ -364,6 +386,7 @@ def score_images(
     num_samples: int | None = None,
     data_dir: str | Path = "data",
     holdout: str | None = None,
+    fit: Fit = "crop",
     features: str | Mapping[str, Any] | None = None,
     inception_weights: str | Path | None = None,
     device: str = "cpu",
@@ -392,6 +415,7 @@ def score_images(
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with, ``folder:PATH`` or ``array:PATH``, instead of a sixth of those of a
             folder or an array.
+        fit: how a folder's pictures become squares: ``"crop"``, the centre of each, or ``"pad"``, all of it on black.
         features: the extractor instead of the data set's own classifier, which not all have. ``"inception"``, or
             yours as ``"MODULE:NAME"`` or ``"FILE.pt"``, or as a grid file has it:
             ``{"kind": "module", "path": "mine:embed", "size": 224}``.
@@ -410,6 +434,7 @@ def score_images(
         dataset,
         data_dir=data_dir,
         holdout=holdout,
+        fit=fit,
         features=features,
         inception_weights=inception_weights,
         device=device,
@@ -436,6 +461,7 @@ class SetOptions(TypedDict, total=False):
     Attributes:
         data_dir: where torchvision's data sets lie or are downloaded to.
         holdout: held-out images to compare with.
+        fit: how a folder's pictures become squares.
         features: the extractor instead of the data set's own classifier.
         inception_weights: a copy of Inception's weights.
         device: ``cpu``, ``cuda``…, which extracts features.
@@ -445,6 +471,7 @@ class SetOptions(TypedDict, total=False):
 
     data_dir: str | Path
     holdout: str | None
+    fit: Fit
     features: str | Mapping[str, Any] | None
     inception_weights: str | Path | None
     device: str

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from gan_ablate.design.datasets import IMAGES_PER_FEATURE
 from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 KID_SUBSETS = 100
@@ -24,6 +25,15 @@ NUM_NEIGHBOURS = 5
 """Neighbours that span a sample's ball, as in the paper on density and coverage (arXiv:2002.09797, section 3.3)."""
 
 JACKKNIFE_GROUPS = 10
+
+EXTRAPOLATION_POINTS = 15
+"""Numbers of images whose FIDs the line to infinitely many goes through, as in its paper (arXiv:1911.07023)."""
+
+EXTRAPOLATION_SHARE = 0.2
+"""The smallest of these numbers, as a share of all images, but no less than ``IMAGES_PER_FEATURE`` for each feature.
+The paper's is a tenth, 2.4 images for each. Nearer to one image a feature FID bends away from the line. The FID of
+1,280 vectors of 64 correlated normal features is 11 % too high; the line is 1 % too low from a tenth on, 0.2 % from a
+fifth."""
 
 _ROUNDING = 1e-6
 """A FID below this share of both sets' variance is 0. The square root of a covariance with fewer images than features
@@ -51,6 +61,41 @@ def frechet_distance_to(mean: Tensor, covariance: Tensor, fake: Tensor) -> float
     roots = torch.linalg.eigvals(covariance @ fake.T.cov()).sqrt().real.sum()
     traces = covariance.trace() + fake.var(0).sum()
     return float((mean - fake.mean(0)).square().sum() + traces - 2 * roots)
+
+
+def frechet_distance_at_infinity(mean: Tensor, covariance: Tensor, fake: Tensor) -> float | None:
+    """FID of infinitely many vectors like (M, D) ``fake`` and a Gaussian of mean (D,) and covariance (D, D) in float64.
+
+    FID of n vectors is about a + b/n: its expectation is too high by a bias that falls as 1/n, and differs between
+    generators (arXiv:1911.07023). As in its authors' code, n has ``EXTRAPOLATION_POINTS`` evenly spread values up to M,
+    each with vectors of its own drawn from the M, and a is that of the straight line by least squares. The draws are
+    the same every time. The bias of the real images' own number stays.
+
+    Args:
+        mean: of the real images' features.
+        covariance: of the same.
+        fake: generated images' features; their order means nothing.
+
+    Returns:
+        a, which may be below zero within its error; None with fewer than twice the smallest number of vectors.
+    """
+    num, num_features = fake.shape
+    least = max(round(EXTRAPOLATION_SHARE * num), IMAGES_PER_FEATURE * num_features)
+    if num < 2 * least:
+        return None
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "extrapolation"))
+    sizes = torch.linspace(least, num, EXTRAPOLATION_POINTS, dtype=torch.float64).long()
+    distances = []
+    for size in sizes.tolist():
+        chosen = fake[torch.randperm(num, generator=stream)[:size]].double()
+        # Tr (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
+        roots = torch.linalg.eigvalsh(root @ chosen.T.cov() @ root).clamp_min(0).sqrt().sum()
+        traces = covariance.trace() + chosen.var(0).sum()
+        distances.append((mean - chosen.mean(0)).square().sum() + traces - 2 * roots)
+    line = torch.stack([torch.ones(len(sizes), dtype=torch.float64), 1 / sizes.double()], dim=1)
+    return float(torch.linalg.lstsq(line, torch.stack(distances)).solution[0])
 
 
 def frechet_sampling_error(real: Tensor, fake: Tensor) -> float | None:

@@ -23,6 +23,7 @@ from gan_ablate.scoring.metrics import (
     build_manifold,
     classifier_score,
     frechet_distance,
+    frechet_distance_at_infinity,
     frechet_sampling_error,
     kernel_distance,
     kernel_distance_of_few,
@@ -69,12 +70,13 @@ class Scorer:
         self._real_images = dataset.images
         self._real = load_real_features(dataset, extractor, cache)
 
-    def score(self, images: Tensor, classes: Tensor | None = None) -> Scores:
+    def score(self, images: Tensor, classes: Tensor | None = None, *, has_time: bool = False) -> Scores:
         """Score images.
 
         Args:
             images: (N, C, S, S) uint8, as ``sample_images`` draws them.
             classes: (N,) int64 the classes that they were asked to be of, if any were.
+            has_time: whether FID is extrapolated also with a slow extractor: 2,048 features take a minute.
         """
         started = time.perf_counter()
         features = self.extractor(images)
@@ -82,7 +84,7 @@ class Scorer:
         if self._real.training is not None and self._real.nearest_held_out:
             nearest = nearest_distance(features.vectors[:NEAREST_SAMPLES], self._real.training.vectors)
             ratio = nearest / self._real.nearest_held_out
-        return self._compare(features, ratio, started, classes)
+        return self._compare(features, ratio, started, classes, has_time=has_time)
 
     def score_few(self, images: Tensor) -> KernelDistance:
         """Score fewer images than FID needs; see ``score``."""
@@ -92,11 +94,12 @@ class Scorer:
         """Return the FID alone; see ``score``."""
         return frechet_distance(self._real.reference, self.extractor(images).vectors)
 
-    def floor(self, num_samples: int) -> Scores:
+    def floor(self, num_samples: int, *, has_time: bool = False) -> Scores:
         """Score real training images, at the resolution of training: what a perfect generator would get.
 
         Args:
             num_samples: how many to take; fewer where the data set has fewer, which the result says.
+            has_time: as for ``score``.
         """
         started = time.perf_counter()
         stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "floor"))
@@ -106,17 +109,26 @@ class Scorer:
             features = self.extractor(self._real_images[chosen])
         else:
             features = Features(known.vectors[chosen], None if known.logits is None else known.logits[chosen])
-        return self._compare(features, None, started)
+        return self._compare(features, None, started, has_time=has_time)
 
     def _compare(
-        self, features: Features, nearest_ratio: float | None, started: float, classes: Tensor | None = None
+        self,
+        features: Features,
+        nearest_ratio: float | None,
+        started: float,
+        classes: Tensor | None = None,
+        *,
+        has_time: bool,
     ) -> Scores:
         vectors, logits = features.vectors, features.logits
         reference = self._real.reference
         neighbours = neighbour_scores(self._real.manifold, build_manifold(vectors[:NEIGHBOUR_SAMPLES]))
         fid = frechet_distance(reference, vectors)
         has_error = self.extractor.is_fast and fid > 0
-        counts, accuracy = None, None
+        counts, accuracy, fid_infinity = None, None, None
+        if self.extractor.is_fast or has_time:
+            real = reference.double()
+            fid_infinity = frechet_distance_at_infinity(real.mean(0), real.T.cov(), vectors)
         if logits is not None and classes is not None:
             accuracy = (logits.argmax(1) == classes).float().mean().item()
         if logits is not None:
@@ -125,6 +137,7 @@ class Scorer:
             num_samples=len(vectors),
             fid=fid,
             fid_sampling_error=frechet_sampling_error(reference, vectors) if has_error else None,
+            fid_infinity=fid_infinity,
             kid=kernel_distance(reference, vectors),
             precision=neighbours.precision,
             recall=neighbours.recall,
@@ -138,18 +151,21 @@ class Scorer:
         )
 
 
-def scoring_latents(config: RunConfig, num: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def scoring_latents(
+    config: RunConfig, num: int, labels: Tensor | None = None, purpose: str = "latent"
+) -> tuple[Tensor, Tensor | None]:
     """Draw what every run is judged on, from the run's own distribution; the same every time.
 
     Args:
         config: the run.
         num: how many.
         labels: (N,) int64 classes of the training images, which a conditional run is asked for as often.
+        purpose: names the random stream. Fewer latents of one stream are mostly the first of more.
 
     Returns:
         (num, num_inputs_g) float32, and the classes asked for, (num,) int64, or None.
     """
-    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "latent"))
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, purpose))
     z = sample_latents(config, num, stream)
     if not config.conditional:
         return z, None

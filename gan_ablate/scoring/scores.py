@@ -83,6 +83,8 @@ class Scores(Model):
         num_samples: how many images were scored.
         fid: Fréchet distance; lower is better.
         fid_sampling_error: standard error of log FID from the choice of images, or None for a slow extractor.
+        fid_infinity: FID extrapolated to infinitely many images, or None with too few of them, and in runs with a slow
+            extractor.
         kid: squared maximum mean discrepancy; lower is better.
         precision: share of the images that look real.
         recall: share of the real images that the generator could have drawn.
@@ -108,6 +110,7 @@ class Scores(Model):
     classifier_score: float | None
     class_counts: Annotated[tuple[int, ...], Field(strict=False)] | None
     label_accuracy: float | None = None
+    fid_infinity: float | None = None
     nearest_ratio: float | None
     seconds: float
 

@@ -41,6 +41,7 @@ from gan_ablate.training.images import (
 
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
+    from gan_ablate.design.datasets import Fit
 
 
 LAYOUT = 2
@@ -193,6 +194,7 @@ def load_dataset(
     folder: Path | None = None,
     cache: Path | None = None,
     holdout: tuple[str, Path] | None = None,
+    fit: Fit = "crop",
 ) -> ImageDataset:
     """Load a data set into memory, decoded once for all processes of a machine if there is a cache.
 
@@ -203,6 +205,7 @@ def load_dataset(
         folder: where a ``folder:NAME@HASH`` lies; other data sets have none.
         cache: the results folder's, where decoded images are kept.
         holdout: name and place of the held-out images, where they are no part of a folder or an array.
+        fit: how a folder's pictures become squares.
 
     Raises:
         UserError: if the data set is not there and cannot be downloaded, or a file of it cannot be read.
@@ -213,14 +216,19 @@ def load_dataset(
     elif name in _TORCHVISION:
         files = _describe_files(name, data_dir)
     if cache is None or files is None:  # the embedded digits are read faster than any cache
-        arrays = _decode(name, image_size, data_dir, folder, holdout)
+        arrays = _decode(name, image_size, data_dir, folder, holdout, fit)
     else:
-        key = f"{name}, {image_size}, {files}" + (f", {holdout[0]}" if holdout else "")
+        key = (
+            f"{name}, {image_size}, {files}"
+            + (f", {holdout[0]}" if holdout else "")
+            + (", padded" if fit == "pad" else "")
+        )
         known = find_decoded(cache, key)
-        arrays = known or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder, holdout))
+        arrays = known or keep_decoded(cache, key, _decode(name, image_size, data_dir, folder, holdout, fit))
     origin = f"array{_FOLDER_ORIGIN.removeprefix('image folder')}" if name.startswith(ARRAY_PREFIX) else _FOLDER_ORIGIN
     if holdout is not None:
         origin = f"{origin.partition(',')[0]}, held out: {holdout[0]}"
+    origin += ", padded to squares" if fit == "pad" else ""
     origins = {"mnist-10k": "embedded in the package", **dict.fromkeys(_TORCHVISION, "torchvision")}
     sha256 = bytes(arrays["sha256"].tolist()).decode("ascii")
     return ImageDataset(
@@ -229,7 +237,7 @@ def load_dataset(
 
 
 def _decode(
-    name: str, image_size: int, data_dir: Path, folder: Path | None, holdout: tuple[str, Path] | None = None
+    name: str, image_size: int, data_dir: Path, folder: Path | None, holdout: tuple[str, Path] | None, fit: Fit
 ) -> dict[str, Tensor]:
     """Read images, labels if there are any, and reference; with them, the checksum before images are resized."""
     labels: Tensor | None
@@ -239,13 +247,13 @@ def _decode(
         case _ if name in _TORCHVISION:
             (images, labels), (reference, _) = (_from_torchvision(name, data_dir, train=part) for part in (True, False))
         case _ if folder is not None:
-            images, labels = _read_whole(name, folder, image_size)
+            images, labels = _read_whole(name, folder, image_size, fit)
             if holdout is None:
                 held_out = torch.arange(len(images)) % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
                 images, reference = images[~held_out], images[held_out]
                 labels = None if labels is None else labels[~held_out]
             else:
-                reference, _ = _read_whole(*holdout, image_size)
+                reference, _ = _read_whole(*holdout, image_size, fit)
         case _:
             raise UserError(f"{option('dataset', name)}: its folder on this machine is not known")
     digest = hashlib.sha256()
@@ -316,9 +324,9 @@ def _from_torchvision(name: str, data_dir: Path, *, train: bool) -> tuple[Tensor
     return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous(), labels
 
 
-def _read_whole(name: str, place: Path, image_size: int) -> tuple[Tensor, Tensor | None]:
+def _read_whole(name: str, place: Path, image_size: int, fit: Fit) -> tuple[Tensor, Tensor | None]:
     """Read all images of a folder or an array, and their classes where they have some."""
-    return _read_array(place) if name.startswith(ARRAY_PREFIX) else _read_folder(place, image_size)
+    return _read_array(place) if name.startswith(ARRAY_PREFIX) else _read_folder(place, image_size, fit)
 
 
 def _read_array(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -345,7 +353,7 @@ def _read_array(path: Path) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(images[order]), labels
 
 
-def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
+def _read_folder(folder: Path, size: int, fit: Fit) -> tuple[Tensor, Tensor | None]:
     """Decode every image of a folder: (N, 3, size, size) uint8, see ``fit_picture``. All broken ones are named at once.
 
     They are in an order that depends on the files' content alone: every sixth one is held out, and by name it might
@@ -362,7 +370,7 @@ def _read_folder(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     broken: dict[str, str] = {}
     for row, path in enumerate(paths):
         try:
-            images[row] = np.asarray(fit_picture(read_picture(path, notes), size))
+            images[row] = np.asarray(fit_picture(read_picture(path, notes), size, fit))
         except ValueError as reason:
             broken[str(path.relative_to(folder))] = str(reason)
     refuse_broken(f"{PREFIX}{folder}", broken, len(paths))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from gan_ablate.design.datasets import Fit
     from gan_ablate.design.run_fields import Augmentation
 
 
@@ -83,14 +84,26 @@ def refuse_broken(source: str, broken: Mapping[str, str], num_files: int) -> Non
     )
 
 
-def fit_picture(picture: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size``, bilinear and antialiased, and crop the centre of the longer one.
+def fit_picture(picture: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
+    """Make a square of side ``size`` of a picture, resized bilinearly and antialiased.
 
-    These are torchvision's ``Resize`` and ``CenterCrop``, with which DCGAN's tutorials prepare pictures.
+    Args:
+        picture: in 8-bit colour.
+        size: in pixels.
+        fit: ``crop`` resizes the shorter side and crops the centre of the longer one, as torchvision's ``Resize`` and
+            ``CenterCrop``, with which DCGAN's tutorials prepare pictures. ``pad`` resizes the longer side and lays the
+            picture on the middle of a black square.
     """
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
+    if fit == "pad":
+        scale = size / max(picture.size)
+        width, height = (max(1, round(scale * side)) for side in picture.size)
+        square = Image.new(picture.mode, (size, size))
+        shrunk = transforms.resize(picture, [height, width], InterpolationMode.BILINEAR)
+        square.paste(shrunk, ((size - width) // 2, (size - height) // 2))
+        return square
     resized = transforms.resize(picture, [size], InterpolationMode.BILINEAR)
     fitted: Image.Image = transforms.center_crop(resized, [size, size])
     return fitted

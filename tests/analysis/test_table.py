@@ -177,7 +177,11 @@ def test_every_column_equals_its_records_field() -> None:
     record = make_record(planned.baseline, 3, 30.0, extractor_sha256="0123456789abcdef" * 4)
     history = {name: [0.25, 0.5, 0.75, 0.75] for name in record.history}
     changes = {"history": {**history, "step": [0.0, 500.0, 1_000.0, 1_500.0]}, "diverged_at": 7}
-    record = rescored(record, representation=LEARNT, fid_ema=28.0, fid_batch_stats=31.0).model_copy(update=changes)
+    assert record.scoring is not None
+    assert record.scoring.final is not None
+    final, best = (record.scoring.final.model_copy(update=update) for update in ({"fid_infinity": 29.0}, {"fid": 27.0}))
+    others = {"fid_ema": 28.0, "fid_batch_stats": 31.0, "final": final, "best": best, "best_step": 1_000}
+    record = rescored(record, representation=LEARNT, **others).model_copy(update=changes)
     row = table_of(planned, record).iloc[0].to_dict()
     late = [30 * (1.2, 1.3, 1.1)[at % 3] for at in range(26)]
     assert row == pytest.approx(
@@ -207,6 +211,9 @@ def test_every_column_equals_its_records_field() -> None:
             "num_samples": 10_000,
             "extractor": "0123456789ab",
             "best_curve_fid": 33.0,
+            "fid_infinity": 29.0,
+            "fid_best": 27.0,
+            "best_step": 1_000,
             "oscillation": math.sqrt(np.mean(np.diff(np.log(late), 2) ** 2) / 6),
             "steps_to_fid": 750.0,  # alone, it reaches its own target half-way
             "fid_reached": True,

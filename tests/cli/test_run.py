@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -185,3 +187,27 @@ def test_plan_says_what_rescore_has_without_training(
     assert "runs have no kept generator" not in shown
     assert call(monkeypatch, "rescore", *common, "--set", "scoring.num_samples=1400", "--seeds", "2") == 0
     assert "2 runs have no kept generator or failed: gan-ablate run trains them." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_takes_a_users_extractor_and_says_what_becomes_of_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eyes.py").write_text(
+        "from torch.nn import functional\n\n"
+        "def embed(images):\n    return functional.adaptive_avg_pool2d(images, 2).flatten(1)\n"
+    )
+    (tmp_path / "wide").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(240):
+        Image.fromarray(rng.integers(0, 256, (8, 16, 3), np.uint8)).save(tmp_path / "wide" / f"{i}.png")
+    command = ["train", "mlp", "--dataset", "folder:wide", "--features", "eyes:embed", "--features-size", "4"]
+    few = [f"scoring.{name}=100" for name in ("num_samples", "curve_samples")]
+    settings = [*few, "scoring.keep_best=true", "image_size=8", "batch_size=8", "scoring.curve_points=2"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    assert call(monkeypatch, *command, "--allow-code", "--steps", "4", *options) == 0
+    shown = capsys.readouterr().out
+    assert "folder:wide: images 16×8 → 8×8, centre crop: it cuts off 50 % of each; --set fit=pad" in shown
+    assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
+    assert re.search(r"FID \S+ with the best weights, of step [24]\n", shown)

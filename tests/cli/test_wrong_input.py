@@ -116,6 +116,8 @@ ON_THE_LINE = [
     (["run", "--grid", "dropout", "--executor", "slurm", "--slurm", "nokey"], "--slurm nokey", "valid: key=value"),
     (["train", "mpl"], "preset = 'mpl': no such preset", "did you mean mlp?"),
     (["train", "mlp", "--steps", "3", "--epochs", "2"], "--epochs 2", "valid: epochs or --steps, not both"),
+    (["train", "mlp", "--features", "mine:embed"], "scoring.features.path = 'mine:embed'", "valid: with --allow-code"),
+    (["train", "mlp", "--features-size", "8"], "--features-size 8", "valid: with --features MODULE:NAME or FILE.pt"),
     (["train", "mlp", "--set", "x"], "--set x", "valid: path=value"),
     (["train", "mlp", "--dataset", "mnits"], "--dataset mnits", "did you mean mnist?"),
     (["train", "mlp", "--epochs", "10000000"], "--epochs 10000000: 1,562,500,000 steps", "from 1 to 6,400,000"),

@@ -116,6 +116,12 @@ def test_a_configuration_survives_json() -> None:
         ),
         ({"discriminator": {"kind": "dcgan", "base_channels": 8, "kernel_size": 5}}, ["discriminator.kernel_size = 5"]),
         ({"dataset": "fashion-mnist"}, ["scoring.features = 'digits'", "cannot judge fashion-mnist"]),
+        ({"fit": "pad"}, ["fit = 'pad'", "all images are squares; valid: with folder:PATH"]),
+        ({"fit": "stretch"}, ['fit = "stretch"', "'crop' or 'pad'"]),
+        (
+            {"scoring": {"features": "none", "keep_best": True}},
+            ["scoring.keep_best = True", "nothing measures FID along training"],
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_would_be_valid(changes: dict[str, object], words: list[str]) -> None:

@@ -167,7 +167,7 @@ def test_steps_are_passed_on_where_the_command_names_them(tmp_path: Path) -> Non
         ("lr = 0.0002", 'lr = 0.0002, dataset = "mnst"', "dataset = 'mnst': did you mean mnist"),
         ("lr = 0.0002", "lr = 0.0002, image_size = 0", "image_size = 0: should be greater than 0"),
         ("lr = 0.0002", 'lr = 0.0002, dataset = "cifar10", scoring.features = "digits"', "cannot judge cifar10"),
-        ("lr = 0.0002", "lr = 0.0002, scoring.num_samples = 9", "scoring.num_samples = 9: too few for digits features"),
+        ("lr = 0.0002", "lr = 0.0002, scoring.num_samples = 9", "num_samples = 9: too few for the 64 features of"),
         ("lr = 0.0002", "lr = 0.0002, scoring.curves = 9", "scoring.curves = 9: scoring has no such field"),
         ('"samples/*.png"', '"../*.png"', r"external.samples = '../\*.png': valid: a path or pattern below \{out\}"),
         ('"samples/*.png"', '"/tmp/a.npy"', r"external.samples = '/tmp/a.npy': valid: a path"),

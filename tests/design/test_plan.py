@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +97,10 @@ def test_variants_that_would_be_called_the_same_are_refused(tmp_path: Path) -> N
 
 
 def test_too_few_samples_for_the_features_are_refused() -> None:
-    with pytest.raises(UserError, match=r"scoring.num_samples = 50: too few for digits features; valid: at least 1280"):
+    words = (
+        "scoring.num_samples = 50: too few for the 64 features of digits; valid: at least 1,280, 20 for each feature"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
         plan(load_grid("beta1"), overrides=["scoring.num_samples=50"])
     scoring = plan(load_grid("beta1"), budget="smoke", features="inception").baseline.trained.scoring
     assert (scoring.num_samples, scoring.curve_samples) == (4096, 4096)

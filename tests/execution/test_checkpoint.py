@@ -20,6 +20,7 @@ from gan_ablate.execution import checkpoint as checkpoint_module
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.worker import prepare, start_process
+from gan_ablate.execution.recorder import TrainingObserver
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
@@ -106,6 +107,39 @@ def test_times_of_pieces_add_up(tmp_path: Path) -> None:
     assert record.total_sec > record.train_sec >= record.scoring.curve_train_sec[-1]
 
 
+@pytest.mark.slow
+def test_the_best_weights_survive_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fids = {10: 30.0, 20: 10.0, 30: 20.0}
+    monkeypatch.setattr(TrainingObserver, "_fid", lambda observer, *_: fids[observer.last_step])
+    config = make_config(**{**SMALL, "scoring": {**SCORING, "keep_best": True}})
+    whole = execute(config, make_context(tmp_path / "whole"), lambda _: None)
+    pieces = execute_in_pieces(config, make_context(tmp_path / "pieces"), 7)
+    assert untimed(pieces) == untimed(whole)
+    assert whole.scoring is not None
+    assert whole.scoring.best_step == 20
+    one, other = (Store(tmp_path / place).run_dir(config.run_id) for place in ("whole", "pieces"))
+    name = "generator-best.safetensors"
+    assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lowest", "is_used"), [(20, True), (10, False)])
+def test_more_steps_go_on_where_the_best_weights_are_those_of_a_point_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lowest: int, is_used: bool
+) -> None:
+    """A run of 60 steps has points at 20, 40 and 60: what a run of 30 kept at step 10 is no point of it."""
+    monkeypatch.setattr(TrainingObserver, "_fid", lambda observer, *_: 10.0 + (observer.last_step != lowest))
+    context = make_context(tmp_path, keep_checkpoints=True)
+    scoring = {**SCORING, "keep_best": True}
+    execute(make_config(**{**SMALL, "scoring": scoring}), context, lambda _: None)
+    longer = make_config(**{**SMALL, "steps": 60, "scoring": scoring})
+    record = execute(longer, context, lambda _: None)
+    log = (Store(tmp_path).run_dir(longer.run_id) / "log.txt").read_text()
+    assert ("goes on from step 30" in log) == is_used
+    assert record.scoring is not None
+    assert record.scoring.best_step == 20
+
+
 def stop_midway(config: RunConfig, context: RunContext) -> Path:
     with pytest.raises(RunStoppedError):
         execute(config, context, lambda _: None, stop_at(12))
@@ -174,7 +208,7 @@ def test_checkpoints_that_take_long_are_rarer(tmp_path: Path, monkeypatch: pytes
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     curve: dict[str, list[float]] = {"curve_steps": [], "curve_train_sec": [], "curve_fid": []}
-    observer = SimpleNamespace(**curve, oscillation_steps=[], oscillation_fid=[], curve_sec=0.0)
+    observer = SimpleNamespace(**curve, oscillation_steps=[], oscillation_fid=[], curve_sec=0.0, best=None)
     config = make_config(steps=1_000)
     keeper: Any = checkpoint_module.RunCheckpoints(
         config, store=Store(tmp_path), observer=observer, origin={}, is_scored=True,  # type: ignore[arg-type]

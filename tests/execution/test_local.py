@@ -15,6 +15,7 @@ import pytest
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
+from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors import local
@@ -195,7 +196,7 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
     monkeypatch.setattr(local, "_measure_on", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0, RunObserver())
+            measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, {}, context, 2, 60.0, RunObserver())
         assert multiprocessing.active_children() == [other]
     finally:
         other.kill()
@@ -204,10 +205,41 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
 
 def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
     broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
-    _, _, times = measure_steps(
-        {"broken": broken, "sound": make_config("mlp", batch_size=4)}, context, 1, 60.0, Recorder()
+    measured = measure_steps(
+        {"broken": broken, "sound": make_config("mlp", batch_size=4)}, {}, context, 1, 60.0, Recorder()
     )
-    assert list(times) == ["sound"]
+    assert list(measured.steps) == ["sound"]
+
+
+EYES = """
+import time
+from torch.nn import functional
+
+def embed(images, sec):
+    time.sleep(sec * len(images))
+    return functional.adaptive_avg_pool2d(images, 2).flatten(1)
+"""
+
+
+@pytest.mark.slow
+def test_extractors_are_timed_by_the_image_and_one_that_takes_too_long_is_left_out(
+    context: RunContext, tmp_path: Path
+) -> None:
+    (tmp_path / "timed_eyes.py").write_text(EYES)
+    code = UserCode(tmp_path, is_allowed=True)
+
+    def scored_by(sec: float) -> RunConfig:
+        part = {"kind": "module", "path": "timed_eyes:embed", "sec": sec}
+        features = code.complete_extractor(part, "test")
+        return make_config("mlp", scoring={"features": features, "num_samples": 100, "curve_samples": 100})
+
+    configs = {"fast": scored_by(0.01), "slow": scored_by(9.0)}
+    allowed = context.model_copy(update={"folders": code.paths})
+    measured = measure_steps({"a": make_config("mlp", batch_size=4)}, configs, allowed, 2, 10.0, Recorder())
+    assert list(measured.extractor_ms) == ["fast"]
+    assert measured.extractor_ms["fast"] == pytest.approx(10, rel=0.5)
+    assert list(measured.steps) == ["a"]  # by the worker in the slow one's place
+    assert multiprocessing.active_children() == []
 
 
 def test_measuring_ends_in_time_whatever_a_step_takes(context: RunContext) -> None:
@@ -222,7 +254,7 @@ def test_measuring_ends_in_time_whatever_a_step_takes(context: RunContext) -> No
 @pytest.mark.slow
 def test_measuring_and_loading_say_how_far_they_are(context: RunContext) -> None:
     recorder = Recorder()
-    measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, context, 2, 60.0, recorder)
+    measure_steps({"a": make_config("mlp"), "b": make_config("mlp")}, {}, context, 2, 60.0, recorder)
     local.check_local([make_config("mlp")], context, recorder)
     timing = "Timing some steps of every variant on this machine"
     assert recorder.prepared == [

@@ -12,11 +12,12 @@ from gan_ablate.design.config import RunConfig
 from gan_ablate.design.datasets import folder_identity
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
+from gan_ablate.execution import final_scores
 from gan_ablate.execution import run as run_module
 from gan_ablate.execution.context import Progress, RunContext
 from gan_ablate.execution.environment import check_inputs
 from gan_ablate.execution.executors.worker import check, list_inputs
-from gan_ablate.execution.recorder import draw_samples
+from gan_ablate.execution.recorder import TrainingObserver, draw_samples
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
@@ -197,6 +198,70 @@ def test_a_conditional_run_is_scored_by_its_labels_and_an_average_beside_its_wei
     assert names[0] == names[1]
 
 
+def keep_best(context: RunContext, monkeypatch: pytest.MonkeyPatch, **scoring: object) -> Record:
+    """Execute a run whose FID along training is 30, 10 and 20, at steps 2, 4 and 6."""
+    fids = iter((30.0, 10.0, 20.0))
+    monkeypatch.setattr(TrainingObserver, "_fid", lambda *_: next(fids))
+    counts = {"features": "digits", "num_samples": 1_280, "curve_samples": 1_280, "curve_points": 3}
+    return execute(make_config("mlp", steps=6, scoring={**counts, "keep_best": True, **scoring}), context, ignore)
+
+
+def test_the_weights_of_the_lowest_fid_along_training_are_kept_and_scored_on_other_latents(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter, record = execute(make_config("mlp", steps=4), context, ignore), keep_best(context, monkeypatch)
+    scoring, store = record.scoring, Store(Path(context.out))
+    assert isinstance(record.config, RunConfig)
+    assert scoring is not None
+    assert scoring.best is not None
+    assert scoring.final is not None
+    assert (scoring.curve_fid, scoring.best_step) == ([30, 10, 20], 4)
+    at_best = store.run_dir(record.run_id) / "generator-best.safetensors"
+    assert record.weights_sha256.keys() == {"generator.safetensors", at_best.name}
+    found, expected = load_file(at_best), load_file(store.run_dir(shorter.run_id) / "generator.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert shorter.scoring is not None
+    assert shorter.scoring.final is not None
+    assert shorter.scoring.best is None
+    assert scoring.best.fid != shorter.scoring.final.fid  # of the same weights, on the curve's latents and more
+    assert scoring.best.fid == pytest.approx(shorter.scoring.final.fid, rel=0.1)
+    assert scoring.best.fid != pytest.approx(scoring.final.fid, rel=1e-3)
+    latents, others = (scoring_latents(record.config, 8, purpose=name)[0] for name in ("latent", "latent/best"))
+    assert not (latents[:, None] == others).all(2).any()
+
+
+def test_samples_are_drawn_from_the_best_weights_if_asked(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, store = keep_best(context, monkeypatch), Store(Path(context.out))
+    for best in (False, True):
+        draw_samples(store, record.run_id, 4, 0, tmp_path / f"{best}.png", best=best)
+    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
+    with pytest.raises(UserError, match="--best: valid: --best or --averaged, not both"):
+        draw_samples(store, record.run_id, 4, 0, tmp_path / "both.png", averaged=True, best=True)
+    plain = execute(make_config("mlp", scoring={"features": "none"}), context, ignore)
+    with pytest.raises(UserError, match=f"--best: run {plain.run_id} keeps no best weights; valid: with scoring"):
+        draw_samples(store, plain.run_id, 4, 0, tmp_path / "plain.png", best=True)
+
+
+@pytest.mark.slow
+def test_best_weights_are_scored_again_as_they_would_have_been(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = keep_best(context, monkeypatch)
+    expected = keep_best(context, monkeypatch, num_samples=1_300)
+    assert isinstance(expected.config, RunConfig)
+    found = rescored(context, trained, expected.config)
+    assert found.scoring is not None
+    assert expected.scoring is not None
+    assert found.scoring.best is not None
+    assert expected.scoring.best is not None
+    seconds = {"seconds": 0}
+    assert found.scoring.best.model_copy(update=seconds) == expected.scoring.best.model_copy(update=seconds)
+    assert found.scoring.best_step == 4
+    assert found.weights_sha256 == expected.weights_sha256
+
+
 def test_samples_are_drawn_from_the_average_if_asked(context: RunContext, tmp_path: Path) -> None:
     config, store = make_config("mlp", ema_decay=0.5), Store(Path(context.out))
     execute(config, context, ignore)
@@ -290,7 +355,7 @@ def test_an_unscored_run_is_scored_later_and_a_damaged_generator_is_named(contex
     assert found.scoring is not None
     assert found.scoring.final is not None
     assert found.scoring.curve_fid == []
-    assert found.notes == (run_module.WITHOUT_CURVES,)
+    assert found.notes == (final_scores.WITHOUT_CURVES,)
     assert found.unscored_reason == ""
     weights = Store(Path(context.out)).run_dir(trained.run_id) / "generator.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])

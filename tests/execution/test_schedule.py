@@ -15,6 +15,7 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.settings import look_up
 from gan_ablate.execution import schedule
+from gan_ablate.execution.executors.local import Measured
 from gan_ablate.execution.schedule import (
     Speed,
     calibrate,
@@ -35,9 +36,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the keys of what would be timed in worker processes; every step takes 100 ms more than its batch size."""
     keys: list[str] = []
 
-    def measure(configs: Mapping[str, RunConfig], *_: object) -> tuple[float, float, dict[str, tuple[float, float]]]:
-        keys.extend(configs)
-        return 3.0, 0.1, {key: (100.0 + config.batch_size, 0.5) for key, config in configs.items()}
+    def measure(configs: Mapping[str, RunConfig], extractors: Mapping[str, RunConfig], *_: object) -> Measured:
+        keys.extend([*configs, *extractors])
+        steps = {key: (100.0 + config.batch_size, 0.5) for key, config in configs.items()}
+        return Measured(3.0, 0.1, steps, dict.fromkeys(extractors, 20.0))
 
     monkeypatch.setattr(schedule, "measure_steps", measure)
     return keys
@@ -104,6 +106,23 @@ def test_variants_that_grids_share_are_timed_once_in_the_order_of_their_keys(tmp
     assert len(timed) == len({step_key(variant.trained) for one in plans for variant in one.variants})
 
 
+def test_a_large_extractor_is_timed_once_and_its_time_is_that_of_every_scored_image(
+    planned: Plan, tmp_path: Path, timed: list[str], tiny_grid: Path
+) -> None:
+    counts = ["scoring.num_samples=5000", "scoring.curve_samples=4096", "scoring.curve_points=2"]
+    by_inception = plan(load_grid(tiny_grid), budget="smoke", features="inception", overrides=counts)
+    assert calibrate([planned], Store(tmp_path), 2, "cpu") is not None
+    del timed[:]
+    speeds = [calibrate([by_inception], Store(tmp_path), 2, "cpu") for _ in range(2)]
+    assert timed == ["inception"]  # the steps were timed before
+    assert speeds[0] == speeds[1]
+    assert speeds[0] is not None
+    assert speeds[0].extractor_ms == {"inception": 20.0}
+    twice = Speed(speeds[0].step_ms, speeds[0].sample_ms, 3.0, 0.1, {"inception": 40.0})
+    once_sec, twice_sec = (estimate_run_sec(by_inception.baseline.config, speed) for speed in (speeds[0], twice))
+    assert twice_sec - once_sec == pytest.approx(0.02 * (5_000 + 2 * 4_096))
+
+
 def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     store = Store(tmp_path)
     save_runs(store, planned, lambda *_: 1.0)
@@ -114,7 +133,7 @@ def test_only_variants_with_missing_runs_are_timed(planned: Plan, tmp_path: Path
 def test_without_time_to_measure_a_step_counts_as_usual(
     planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "measure_steps", lambda *_: (3.0, 0.1, {}))
+    monkeypatch.setattr(schedule, "measure_steps", lambda *_: Measured(3.0, 0.1, {}))
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert speed.step_ms == {}
@@ -220,3 +239,23 @@ def test_runs_are_found_that_differ_in_scoring_alone_and_kept_their_generators(t
     assert find("scoring.num_samples=1300", steps=9) == set()
     assert find("scoring.features=none") == set()  # nothing to score with
     assert find() == set()  # nothing is missing
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "is_found"),
+    [(True, {}, True), (True, {"curve_points": 5}, False), (False, {}, False)],
+)
+def test_best_weights_are_scored_again_where_the_curve_that_chose_them_is_the_same(
+    tmp_path: Path, *, kept: bool, changes: dict[str, object], is_found: bool
+) -> None:
+    store, grid = Store(tmp_path), load_grid("beta1")
+    earlier = plan(grid, seeds=1, overrides=[f"scoring.keep_best={str(kept).lower()}"])
+    save_runs(store, earlier, lambda *_: 20.0)
+    for config in (variant.with_seed(0) for variant in earlier.variants):
+        folder = store.run_dir(config.run_id)
+        (folder / "config.json").write_text(config.model_dump_json())
+        (folder / GENERATOR_FILE).touch()
+    settings = {"num_samples": 5_000, "keep_best": "true", **changes}
+    wanted = plan(grid, seeds=1, overrides=[f"scoring.{name}={value}" for name, value in settings.items()])
+    found = find_trained([wanted], store)
+    assert found.keys() == (set(wanted.run_ids) if is_found else set())

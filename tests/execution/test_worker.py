@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,21 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors import ASK_AGAIN_SEC, RunQueue
-from gan_ablate.execution.executors.worker import check, compute, measure
+from gan_ablate.execution.executors.worker import check, compute, measure, measure_extractor
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.store import Store
 from tests.configs import make_config
+
+
+def test_inception_is_timed_without_its_weights(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in that takes 5 ms an image."""
+    monkeypatch.setattr(
+        "gan_ablate.scoring.extractors.build_untrained_inception",
+        lambda _: lambda images: time.sleep(0.005 * len(images)),
+    )
+    counts = {"num_samples": 5_000, "curve_samples": 5_000}
+    found = measure_extractor(make_config("mlp", scoring={"features": "inception", **counts}), context)
+    assert found == pytest.approx(5, rel=0.5)
 
 
 def ignore(_: str, __: object) -> None:

@@ -19,7 +19,7 @@ def untimed(record: Record) -> dict[str, Any]:
     if content["scoring"] is not None:
         for name in ("sampling_sec", "curve_sec", "curve_train_sec"):
             content["scoring"].pop(name)
-        for name in ("final", "floor"):
+        for name in ("final", "best", "floor"):
             if content["scoring"][name] is not None:
                 content["scoring"][name].pop("seconds")
     return content

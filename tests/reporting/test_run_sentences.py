@@ -72,3 +72,24 @@ def test_runs_from_before_a_correction_are_said() -> None:
         "2× dropout elements-30; 2× dropout elements-50. Running the grid again computes them anew."
     ) in remark_sentences(change_records(results, name_as_before))
     assert not [text for text in remark_sentences(results) if "correction" in text]
+
+
+def test_the_page_says_which_weights_it_shows_where_runs_kept_the_best_ones() -> None:
+    results = make_results(plan(load_grid("beta1"), seeds=2), lambda _, seed: 20.0 + seed)
+    ids = [record.run_id for _, record in results.records]
+
+    def keep_best(record: Record) -> dict[str, object]:
+        assert record.scoring is not None
+        step = {ids[0]: record.config.steps, ids[1]: 900}.get(record.run_id)
+        if step is None:
+            return {}
+        best = {"best": record.scoring.final, "best_step": step}
+        return {"scoring": record.scoring.model_copy(update=best)}
+
+    said = remark_sentences(change_records(results, keep_best))
+    assert "FID and all other scores are those of the last weights." in said
+    assert (
+        "The column *FID, best point* is of the weights with the lowest FID along training, in 2 of 6 runs: of "
+        "steps 900 to 1,500; in 1 that is the last step."
+    ) in said
+    assert not [text for text in remark_sentences(results) if "weights" in text]

@@ -30,6 +30,7 @@ from gan_ablate.scoring.extractors import (
     ImageClassifier,
     InceptionExtractor,
     build_extractor,
+    build_untrained_inception,
 )
 from gan_ablate.scoring.metrics import frechet_distance, kernel_distance
 from gan_ablate.training.data import load_dataset, resize
@@ -253,6 +254,26 @@ def test_fid_and_kid_of_images_are_torch_fidelitys_with_the_same_network(incepti
     assert frechet_distance(*ours) == pytest.approx(fid["frechet_inception_distance"], rel=1e-6)
     kid = kid_features_to_metric(*theirs, kid_subsets=1, kid_subset_size=75, verbose=False)
     assert kernel_distance(*ours) == pytest.approx(kid["kernel_inception_distance_mean"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_untrained_network_that_inception_is_timed_by_has_its_layers(inception: InceptionExtractor) -> None:
+    built: list[nn.Module] = []
+
+    def keep(network: nn.Module, _: torch.device) -> nn.Module:
+        built.append(network)
+        return network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Module, "to", keep)
+        extract = build_untrained_inception(CPU)
+    kernels = [
+        sorted(weight.shape for weight in network.parameters() if weight.ndim == 4)
+        for network in (built[0], inception._network)
+    ]
+    assert len(kernels[0]) == 94
+    assert kernels[0] == kernels[1]
+    assert len(extract(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).vectors) == 2
 
 
 def test_inception_is_called_so_only_with_its_published_checksum(

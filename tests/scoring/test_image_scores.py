@@ -341,3 +341,21 @@ def test_copies_are_counted() -> None:
     assert (
         describe_copies(images[:1].expand(100, -1, -1, -1)) == "99 of 100 images are exact copies of others; 1 distinct"
     )
+
+
+def test_samples_of_padded_pictures_are_compared_with_padded_ones(tmp_path: Path) -> None:
+    (tmp_path / "wide_patches.py").write_text(PATCHES)
+    folder, rng = tmp_path / "wide", np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(600):
+        Image.fromarray(rng.integers(0, 256, (8, 16, 3), np.uint8)).save(folder / f"{i}.png")
+    padded = load_dataset("folder:x@0", 16, tmp_path, folder, fit="pad").images
+    where = {"features": "wide_patches:embed", "out": tmp_path / "out", "allow_code": True}
+    dataset = f"folder:{folder}"
+    apart, alike = (
+        score_images(padded, dataset, fit=fit, **where).fid  # type: ignore[arg-type]
+        for fit in ("crop", "pad")
+    )
+    assert alike < 0.1 * apart
+    with pytest.raises(UserError, match="fit='pad': all images of mnist-10k are squares; valid: with folder:PATH"):
+        score_images(GREY, fit="pad")

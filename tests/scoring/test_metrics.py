@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.spatial
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from gan_ablate.scoring.metrics import (
     build_manifold,
     classifier_score,
     frechet_distance,
+    frechet_distance_at_infinity,
     frechet_distance_to,
     frechet_sampling_error,
     kernel_distance,
@@ -30,6 +32,7 @@ from gan_ablate.scoring.metrics import (
     nearest_distance,
     neighbour_scores,
 )
+from gan_ablate.seeding import SCORING_SEED, stream_seed
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +72,43 @@ def test_kid_is_torch_fidelitys_on_the_same_features() -> None:
     # One subset that is the whole set: the draws of both programs are then the same.
     theirs = kid_features_to_metric(fake, real, kid_subsets=1, kid_subset_size=700, verbose=False)
     assert kernel_distance(real, fake) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+
+
+def at_infinity(real: Tensor, fake: Tensor) -> float | None:
+    return frechet_distance_at_infinity(real.mean(0), real.T.cov(), fake)
+
+
+def test_fid_at_infinity_is_the_line_that_numpy_fits() -> None:
+    """As its paper's authors compute it, with SciPy's square root and NumPy's line, on the same draws."""
+    real, fake = correlated(3_000, 0), correlated(2_000, 1)
+    mean, covariance = real.numpy().mean(0), np.cov(real.numpy(), rowvar=False)
+    stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "extrapolation"))
+    sizes, distances = np.linspace(400, 2_000, 15).astype(int), []
+    for size in sizes:
+        chosen = fake.numpy()[torch.randperm(2_000, generator=stream).numpy()[:size]]
+        own = np.cov(chosen, rowvar=False)
+        shift = mean - chosen.mean(0)
+        distances.append(shift @ shift + np.trace(covariance + own - 2 * scipy.linalg.sqrtm(covariance @ own).real))
+    found = at_infinity(real, fake)
+    assert found == pytest.approx(np.polyfit(1 / sizes, distances, 1)[1], rel=1e-5)
+    assert found == at_infinity(real, fake)
+
+
+def test_fid_at_infinity_has_no_bias_where_that_of_few_images_has() -> None:
+    """Between Gaussians whose FID is known: of 640 vectors of 16 features, FID is twice as high on average."""
+    dim, num = 16, 640
+    mean, covariance = torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)
+    true = dim * 0.1**2  # μ = 0 and 0, σ = 1 and 1.1
+    draws = [torch.from_numpy(np.random.default_rng(seed).standard_normal((num, dim)) * 1.1) for seed in range(20)]
+    fids = [frechet_distance_to(mean, covariance, fake) / true for fake in draws]
+    extrapolated = [(frechet_distance_at_infinity(mean, covariance, fake) or 0.0) / true for fake in draws]
+    assert np.mean(fids) > 1.5
+    assert np.mean(extrapolated) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize(("num", "has_line"), [(31, False), (32, True)])
+def test_fid_at_infinity_needs_four_images_a_feature(num: int, *, has_line: bool) -> None:
+    assert (at_infinity(gaussian(0, 1), gaussian(1, 1, num, seed=1)) is not None) is has_line
 
 
 def test_kid_is_the_unbiased_estimator() -> None:

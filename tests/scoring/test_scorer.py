@@ -18,6 +18,7 @@ from gan_ablate.scoring.metrics import (
     NUM_NEIGHBOURS,
     classifier_score,
     frechet_distance,
+    frechet_distance_at_infinity,
     frechet_sampling_error,
     kernel_distance,
     nearest_distance,
@@ -179,6 +180,10 @@ def test_scores_are_those_of_the_features_and_only_what_the_extractor_can_tell(
     else:
         assert scores.fid_sampling_error is None
         assert scores.nearest_ratio is None
+    at_infinity = frechet_distance_at_infinity(real.double().mean(0), real.double().T.cov(), fake)
+    assert scores.fid_infinity == (at_infinity if is_fast else None)
+    assert small.score(images, has_time=True).fid_infinity == at_infinity
+    assert small.floor(60, has_time=True).fid_infinity is not None
     brightest = fake.argmax(1).tolist()
     if has_classes:
         assert scores.class_counts == tuple(brightest.count(corner) for corner in range(4))
@@ -279,6 +284,7 @@ def test_a_row_holds_every_score_that_is_a_number() -> None:
     assert row.keys() == {
         *("num_samples", "fid", "fid_sampling_error", "kid", "precision", "recall", "density", "coverage"),
         *("classifier_score", "label_accuracy", "nearest_ratio", "classes_covered", "class_divergence"),
+        "fid_infinity",
     }
     assert (row["num_samples"], row["label_accuracy"], row["classes_covered"]) == (1_000, None, 2)
     assert row["class_divergence"] == scores_with((980, 20, 0, 0)).class_divergence

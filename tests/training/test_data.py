@@ -416,3 +416,20 @@ def test_held_out_images_may_lie_elsewhere(tmp_path: Path) -> None:
     assert torch.equal(apart[0].reference, apart[1].reference)
     assert apart[0].sha256 != shared.sha256
     assert apart[0].origin == f"array, held out: {holdout}"
+
+
+def test_pictures_are_padded_to_squares_where_asked(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "wide", tmp_path / "cache"
+    folder.mkdir()
+    for i in range(6):
+        Image.new("RGB", (16, 8), (100 + i, 200, 50)).save(folder / f"{i}.png")
+    cropped, padded = (load_dataset("folder:x@0", 8, tmp_path, folder, cache, fit=fit) for fit in ("crop", "pad"))
+    assert (cropped.images[:, 1] == 200).all()
+    assert padded.images.shape == cropped.images.shape
+    for part in (padded.images, padded.reference):
+        assert (part[:, 1, 2:6] == 200).all()
+        assert (part[:, :, [0, 1, 6, 7]] == 0).all()
+    assert padded.sha256 != cropped.sha256
+    assert padded.origin == f"{cropped.origin}, padded to squares"
+    again = load_dataset("folder:x@0", 8, tmp_path, folder, cache, fit="pad")
+    assert torch.equal(again.images, padded.images)

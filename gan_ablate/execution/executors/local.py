@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import time
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gan_ablate.errors import UserError, describe_exit, option
 from gan_ablate.execution.executors import RunQueue
@@ -236,21 +237,39 @@ def _start_worker(context: RunContext, core: int | None = None) -> _Worker:
     return _Worker(process, ours, core)
 
 
+class Measured(NamedTuple):
+    """What was timed on this machine.
+
+    Attributes:
+        start_sec: seconds until a worker is ready.
+        classifier_ms: milliseconds of an image in the digits' classifier.
+        steps: key → the times of a run, without the runs that failed or were not over in time.
+        extractor_ms: key → milliseconds of an image in an extractor, without those that failed or took too long.
+    """
+
+    start_sec: float
+    classifier_ms: float
+    steps: dict[str, StepTimes]
+    extractor_ms: dict[str, float] = {}
+
+
 def measure_steps(
-    configs: Mapping[str, RunConfig], context: RunContext, num_jobs: int, max_sec: float, observer: RunObserver
-) -> tuple[float, float, dict[str, StepTimes]]:
-    """Time training steps in worker processes, as many at once as there will be runs.
+    configs: Mapping[str, RunConfig],
+    extractors: Mapping[str, RunConfig],
+    context: RunContext,
+    num_jobs: int,
+    max_sec: float,
+    observer: RunObserver,
+) -> Measured:
+    """Time training steps in worker processes, as many at once as there will be runs, and large extractors before.
 
     Args:
         configs: key → a run to time, in the order in which they are timed.
+        extractors: key → a run whose extractor is timed.
         context: of the runs.
         num_jobs: how many at once.
-        max_sec: after so many seconds, the start of the workers included, measuring ends.
+        max_sec: after so many seconds, the start of the workers included, measuring ends; an extractor has as many.
         observer: is told how many runs are timed.
-
-    Returns:
-        The seconds until a worker is ready; the milliseconds of an image in the digits' classifier; key → the times
-        of a run, without the runs that failed or were not over in time.
 
     Raises:
         EOFError, OSError: if a worker dies, or none is ready in time.
@@ -263,11 +282,34 @@ def measure_steps(
         if not workers[0].pipe.poll(max_sec):
             raise TimeoutError
         _, classifier_ms = workers[0].pipe.recv()
-        start_sec = time.perf_counter() - started_at
-        workers += [_start_worker(context) for _ in range(min(num_jobs, len(configs)) - 1)]
-        return start_sec, classifier_ms, _measure_on(workers, configs, started_at + max_sec, observer)
+        start_sec, extractor_ms = time.perf_counter() - started_at, dict[str, float]()
+        num_workers = num_jobs if extractors else min(num_jobs, len(configs))
+        workers += [_start_worker(context) for _ in range(num_workers - 1)]
+        for key, config in extractors.items():
+            observer.preparing("Timing the extractor on this machine", 0, 1)
+            measured, is_over = _measure_extractor(workers, config, time.perf_counter() + max_sec)
+            if measured is not None:
+                extractor_ms[key] = measured
+            if not is_over:  # other workers take the places of those that are still at it
+                _stop(workers, grace_sec=0)
+                workers = [_start_worker(context) for _ in range(num_workers)]
+        deadline = time.perf_counter() - start_sec + max_sec
+        return Measured(start_sec, classifier_ms, _measure_on(workers, configs, deadline, observer), extractor_ms)
     finally:
         _stop(workers, grace_sec=0)
+
+
+def _measure_extractor(workers: Sequence[_Worker], config: RunConfig, deadline: float) -> tuple[float | None, bool]:
+    """Time an extractor in all workers at once; return the mean milliseconds of an image, and whether all are done."""
+    times: list[float | None] = []
+    for worker in workers:
+        worker.pipe.send(("measure_extractor", config))
+    for worker in workers:
+        if not worker.pipe.poll(max(0.0, deadline - time.perf_counter())):
+            return None, False
+        times.append(worker.pipe.recv()[1])
+    found = [ms for ms in times if ms is not None]
+    return (statistics.fmean(found) if len(found) == len(workers) else None), True
 
 
 _MEASURING = "Timing some steps of every variant on this machine"

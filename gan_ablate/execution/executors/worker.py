@@ -35,7 +35,7 @@ _CONTEXT: Any = multiprocessing.get_context("forkserver" if _HAS_FORK_SERVER els
 _SERVER = forkserver.ForkServer()
 _SERVER.set_forkserver_preload(["gan_ablate.execution.run"])
 
-Task = Literal["run", "check", "measure"]
+Task = Literal["run", "check", "measure", "measure_extractor"]
 """What a worker is asked to do."""
 
 Ending = Literal["record", "busy", "stopped", "refused"]
@@ -43,6 +43,9 @@ Ending = Literal["record", "busy", "stopped", "refused"]
 
 StepTimes = tuple[float, float]
 """Milliseconds of a training step, and to sample an image."""
+
+NUM_EXTRACTED = 8
+"""Images of each batch that a large extractor is timed with: Inception takes two seconds for them on a core."""
 
 NUM_SAMPLED = 128
 """Images that are sampled to time it."""
@@ -94,7 +97,8 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
 
     A task is ``(name, config)``. Answers to ``run`` are ``("started", config)`` and ``("progress", Progress)``, unless
     another command computes the run, and at last an ``Ending``. The answer to ``check`` is ``("checked", problem or
-    None)``, to ``measure`` ``("measured", StepTimes or None)``, or the classifier's time where ``config`` is None.
+    None)``, to ``measure`` ``("measured", StepTimes or None)``, or the classifier's time where ``config`` is None, to
+    ``measure_extractor`` ``("measured", milliseconds or None)``.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -126,6 +130,8 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
                 send("checked", check(config, context))
             case "measure":
                 send("measured", measure_classifier() if config is None else measure(config, context))
+            case "measure_extractor":
+                send("measured", measure_extractor(config, context))
             case _:
                 assert_never(task)
 
@@ -203,7 +209,7 @@ def _training_inputs(config: AnyConfig) -> tuple[str, ...]:
     """Name what of a run training needs: its precision, and for user code all but the seed."""
     if isinstance(config, ExternalConfig):
         return ()
-    return (config.precision, config.holdout, config.run_id_of(0) if config.user_parts else "")
+    return (config.precision, config.holdout, config.fit, config.run_id_of(0) if config.user_parts else "")
 
 
 def needs_nothing(config: AnyConfig, device: str) -> bool:
@@ -274,6 +280,33 @@ def measure_classifier() -> float:
     images = torch.zeros(512, 1, 28, 28, dtype=torch.uint8)
     extractor(images)
     return _time(lambda: extractor(images)) / len(images) * 1e3
+
+
+def measure_extractor(config: RunConfig, context: RunContext) -> float | None:
+    """Return the milliseconds of an image in a run's extractor, Inception or a user's; None where it fails.
+
+    Inception is timed by an untrained network of the same layers (torchvision's), so it needs no weights.
+    """
+    import torch
+
+    from gan_ablate.scoring.extractors import build_extractor, build_untrained_inception
+    from gan_ablate.training.user_code import allow_code
+
+    allow_code(context.folders)
+    features = config.scoring.features
+    assert features != "none"
+    shape = (NUM_EXTRACTED, config.num_channels, config.image_size, config.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    cpu = torch.device("cpu")
+    try:
+        if features == "inception":
+            extractor = build_untrained_inception(cpu)
+        else:
+            extractor = build_extractor(features, cpu, images=images)
+        extractor(images[:2])
+        return min(_time(lambda: extractor(images)) for _ in range(2)) / NUM_EXTRACTED * 1e3
+    except (RuntimeError, MemoryError, UserError):  # the run itself says why it fails
+        return None
 
 
 def _time(call: Callable[[], object]) -> float:
