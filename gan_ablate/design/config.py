@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, assert_never
 
 from pydantic import model_validator
 
@@ -13,7 +13,7 @@ from gan_ablate.design.validation import FieldHelp, choices, describe_fields, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.gan import Activation
+    from gan_ablate.design.gan import Activation, NormKind
     from gan_ablate.design.run_fields import Features
 
 
@@ -26,6 +26,8 @@ def check_combinations(config: RunFields) -> None:
     check_dataset(config.dataset)
     _check_holdout(config)
     _check_size(config)
+    _check_networks(config)
+    _check_updates(config)
     _check_objective(config)
     _check_steps(config)
     _check_scoring(config)
@@ -93,6 +95,48 @@ def _check_size(config: RunFields) -> None:
                 valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
                 others = f"{part}.smallest_size", f"{part}.kind"
                 raise refusal("image_size", config.image_size, f"a DCGAN needs {valid}", *others)
+
+
+def _check_networks(config: RunFields) -> None:
+    """Check norms, attention and minibatch standard deviation."""
+    size = config.image_size
+    for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "module":
+            continue
+        if network.kind == "mlp" and network.norm == "instance":
+            advice = "a linear layer has one number a unit and image; valid: none, batch, layer, group, pixel"
+            raise refusal(f"{part}.norm", network.norm, advice, f"{part}.kind")
+        if network.norm == "group":
+            widths = list(network.hidden_sizes if network.kind == "mlp" else network.widths(size))
+            odd = next((width for width in widths if width % network.norm_groups), None)
+            if network.kind == "dcgan" and network.norm_placement == "all" and part == "generator":
+                odd = odd or (config.num_channels if config.num_channels % network.norm_groups else None)
+            if odd is not None:
+                advice = f"does not divide the {odd} channels of a layer; valid: a common divisor of all"
+                raise refusal(f"{part}.norm_groups", network.norm_groups, advice, f"{part}.norm")
+        if network.kind == "dcgan" and network.attention is not None:
+            side, num = network.smallest_side(size), network.num_hidden(size)
+            sides = [side << depth for depth in range(num)]
+            if network.attention not in sides:
+                advice = f"no map of it has this side; valid: {', '.join(map(str, sides))}"
+                raise refusal(f"{part}.attention", network.attention, advice, "image_size", f"{part}.smallest_size")
+    if config.discriminator.kind != "module" and config.discriminator.minibatch_std_group is not None:
+        group, field = config.discriminator.minibatch_std_group, "discriminator.minibatch_std_group"
+        if not config.discriminator.minibatch_std:
+            raise refusal(field, group, "needs minibatch_std = true", "discriminator.minibatch_std")
+        if config.batch_size % group:
+            raise refusal(field, group, f"valid: a divisor of batch_size = {config.batch_size}", "batch_size")
+
+
+def _check_updates(config: RunFields) -> None:
+    """Check that settings of an average of weights have one."""
+    if not config.ema_decay:
+        for field, value, usual in (
+            ("ema_rampup", config.ema_rampup, None),
+            ("ema_buffers", config.ema_buffers, "averaged"),
+        ):
+            if value != usual:
+                raise refusal(field, value, "no average of weights is kept; valid: with ema_decay above 0", "ema_decay")
 
 
 def _check_objective(config: RunFields) -> None:
@@ -249,9 +293,12 @@ def _layers_of_generator(config: RunConfig, image: str) -> list[LayerHelp]:
     up = "transposed convolution 4×4, stride 2"
     if part.upsample != "transposed":
         up = f"{'nearest neighbours' if part.upsample == 'nearest' else 'bilinear'} ×2, convolution 3×3"
-    hidden = [LayerHelp(f"{widths[0]}×{side}×{side}", f"{stem}{norm}{activation if part.has_stem_activation else ''}")]
+    first = f"{stem}{norm}{activation if part.has_stem_activation else ''}"
+    hidden = [LayerHelp(f"{widths[0]}×{side}×{side}", first + _attention_words(part.attention, side))]
     for depth, width in enumerate(widths[1:], 1):
-        hidden.append(LayerHelp(f"{width}×{side << depth}×{side << depth}", f"{up}{norm}{activation}"))
+        at = side << depth
+        what = f"{up}{norm}{activation}{_attention_words(part.attention, at)}"
+        hidden.append(LayerHelp(f"{width}×{at}×{at}", what))
     last = up if part.output == "upsample" else "convolution 3×3"
     return [given, *hidden, LayerHelp(image, f"{last}{norm if part.norm_placement == 'all' else ''}{end}")]
 
@@ -276,7 +323,7 @@ def _layers_of_discriminator(config: RunConfig, image: str) -> list[LayerHelp]:
             has_norm = norm if depth > 1 or part.norm_placement == "all" else ""
             rest = f"{behind}{pool}{dropout}{channels}"
             rest = f"{has_norm}{rest}" if part.norm_position == "before_activation" else f"{rest}{has_norm}"
-            what = f"{kernel}{'' if pool else ', stride 2'}{rest}"
+            what = f"{kernel}{'' if pool else ', stride 2'}{rest}{_attention_words(part.attention, side >> depth)}"
             hidden.append(LayerHelp(f"{width}×{side >> depth}×{side >> depth}", what))
         side = part.smallest_side(config.image_size)
         heads = {
@@ -286,13 +333,30 @@ def _layers_of_discriminator(config: RunConfig, image: str) -> list[LayerHelp]:
         }
         last = [LayerHelp(logits, heads[part.head])]
     if part.minibatch_std:
-        last.insert(0, LayerHelp(hidden[-1].size, f"minibatch standard deviation, one more layer{behind}"))
+        group = f" of {part.minibatch_std_group} images" if part.minibatch_std_group else ""
+        last.insert(0, LayerHelp(hidden[-1].size, f"minibatch standard deviation{group}, one more layer{behind}"))
     return [given, *hidden, *last]
 
 
-def _norm_words(norm: str) -> str:
-    return ", batch norm" if norm == "batch" else ""
+def _attention_words(attention: int | None, side: int) -> str:
+    return ", self-attention" if attention == side else ""
+
+
+def _norm_words(norm: NormKind) -> str:
+    return "" if norm == "none" else f", {norm} norm"
 
 
 def _activation_words(activation: Activation) -> str:
-    return ", ReLU" if activation.kind == "relu" else f", LeakyReLU {activation.negative_slope:g}"
+    match activation.kind:
+        case "leaky_relu":
+            return f", LeakyReLU {activation.negative_slope:g}"
+        case "elu":
+            return f", ELU {activation.alpha:g}"
+        case "relu":
+            return ", ReLU"
+        case "silu":
+            return ", SiLU"
+        case "selu" | "gelu":
+            return f", {activation.kind.upper()}"
+        case _:
+            assert_never(activation)

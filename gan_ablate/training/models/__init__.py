@@ -72,7 +72,7 @@ def build_discriminator(config: RunConfig) -> nn.Module:
 NUM_POWER_ITERATIONS = 15
 """With which PyTorch's spectral norm begins."""
 
-_Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
