@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self, assert_never
+from typing import TYPE_CHECKING, Self, assert_never
 
 from pydantic import model_validator
 
@@ -13,7 +13,7 @@ from gan_ablate.design.validation import FieldHelp, choices, describe_fields, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.gan import Activation, NormKind
+    from gan_ablate.design.gan import ShippedNetwork
     from gan_ablate.design.run_fields import Features
 
 
@@ -89,6 +89,11 @@ def check_features(dataset: str, features: Features, counts: Mapping[str, int]) 
 
 def _check_size(config: RunFields) -> None:
     for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "resnet":
+            side, num = network.smallest_size, network.num_scalings(config.image_size)
+            if num < 1 or config.image_size != side * 2**num:
+                others = f"{part}.smallest_size", f"{part}.kind"
+                raise refusal("image_size", config.image_size, f"this residual {part} needs {side}·2^n", *others)
         if network.kind == "dcgan":
             side, num = network.smallest_side(config.image_size), network.num_scalings(config.image_size)
             if num < 1 or config.image_size != side * 2**num:
@@ -107,13 +112,7 @@ def _check_networks(config: RunFields) -> None:
             advice = "a linear layer has one number a unit and image; valid: none, batch, layer, group, pixel"
             raise refusal(f"{part}.norm", network.norm, advice, f"{part}.kind")
         if network.norm == "group":
-            widths = list(network.hidden_sizes if network.kind == "mlp" else network.widths(size))
-            odd = next((width for width in widths if width % network.norm_groups), None)
-            if network.kind == "dcgan" and network.norm_placement == "all" and part == "generator":
-                odd = odd or (config.num_channels if config.num_channels % network.norm_groups else None)
-            if odd is not None:
-                advice = f"does not divide the {odd} channels of a layer; valid: a common divisor of all"
-                raise refusal(f"{part}.norm_groups", network.norm_groups, advice, f"{part}.norm")
+            _check_groups(config, part, network)
         if network.kind == "dcgan" and network.attention is not None:
             side, num = network.smallest_side(size), network.num_hidden(size)
             sides = [side << depth for depth in range(num)]
@@ -126,6 +125,25 @@ def _check_networks(config: RunFields) -> None:
             raise refusal(field, group, "needs minibatch_std = true", "discriminator.minibatch_std")
         if config.batch_size % group:
             raise refusal(field, group, f"valid: a divisor of batch_size = {config.batch_size}", "batch_size")
+
+
+def _check_groups(config: RunFields, part: str, network: ShippedNetwork) -> None:
+    """Check that the groups of group norm divide the channels of every layer that has it."""
+    match network.kind:
+        case "mlp":
+            widths = list(network.hidden_sizes)
+        case "dcgan":
+            widths = network.widths(config.image_size)
+            if part == "generator" and network.norm_placement == "all":
+                widths.append(config.num_channels)
+        case "resnet":
+            widths = [network.base_channels]
+        case _:
+            assert_never(network)
+    odd = next((width for width in widths if width % network.norm_groups), None)
+    if odd is not None:
+        advice = f"does not divide the {odd} channels of a layer; valid: a common divisor of all"
+        raise refusal(f"{part}.norm_groups", network.norm_groups, advice, f"{part}.norm")
 
 
 def _check_updates(config: RunFields) -> None:
@@ -226,9 +244,9 @@ def _check_scoring(config: RunFields) -> None:
             raise refusal("scoring.representation", True, advice, "scoring.features")
         if config.conditional:
             raise refusal("scoring.representation", True, f"{advice}; valid: conditional = false", "conditional")
-        if "module" in (config.discriminator.kind, config.generator.kind):
+        if {"module", "resnet"} & {config.discriminator.kind, config.generator.kind}:
             others = "discriminator.kind", "generator.kind"
-            raise refusal("scoring.representation", True, "it takes networks that are shipped", *others)
+            raise refusal("scoring.representation", True, "it takes an mlp or a dcgan", *others)
 
 
 class RunConfig(RunFields):
@@ -264,99 +282,3 @@ def find_fields(path: str) -> list[FieldHelp]:
     fields = list_fields()
     exact = [field for field in fields if field.path == path]
     return exact or [field for field in fields if field.path.endswith(f".{path}")]
-
-
-class LayerHelp(NamedTuple):
-    """A layer of a network in words, and the size of what it gives: ``64×7×7`` or ``256``."""
-
-    size: str
-    what: str
-
-
-def list_layers(config: RunConfig) -> tuple[list[LayerHelp], list[LayerHelp]]:
-    """List the layers of both networks; user code is one line."""
-    image = f"{config.num_channels}×{config.image_size}×{config.image_size}"
-    return _layers_of_generator(config, image), _layers_of_discriminator(config, image)
-
-
-def _layers_of_generator(config: RunConfig, image: str) -> list[LayerHelp]:
-    part, given = config.generator, LayerHelp(str(config.num_inputs_g), "the latent")
-    if part.kind == "module":
-        return [given, LayerHelp(image, f"user code, {part.path}")]
-    norm, activation = _norm_words(part.norm), _activation_words(part.activation)
-    end = {"tanh": ", tanh", "sigmoid": ", sigmoid stretched to [-1, 1]", "none": ""}[part.output_activation]
-    if part.kind == "mlp":
-        hidden = [LayerHelp(str(size), f"linear{norm}{activation}") for size in part.hidden_sizes]
-        return [given, *hidden, LayerHelp(image, f"linear{end}")]
-    widths, side = part.widths(config.image_size)[::-1], part.smallest_side(config.image_size)
-    stem = "linear" if part.stem == "linear" else f"transposed convolution {side}×{side}"
-    up = "transposed convolution 4×4, stride 2"
-    if part.upsample != "transposed":
-        up = f"{'nearest neighbours' if part.upsample == 'nearest' else 'bilinear'} ×2, convolution 3×3"
-    first = f"{stem}{norm}{activation if part.has_stem_activation else ''}"
-    hidden = [LayerHelp(f"{widths[0]}×{side}×{side}", first + _attention_words(part.attention, side))]
-    for depth, width in enumerate(widths[1:], 1):
-        at = side << depth
-        what = f"{up}{norm}{activation}{_attention_words(part.attention, at)}"
-        hidden.append(LayerHelp(f"{width}×{at}×{at}", what))
-    last = up if part.output == "upsample" else "convolution 3×3"
-    return [given, *hidden, LayerHelp(image, f"{last}{norm if part.norm_placement == 'all' else ''}{end}")]
-
-
-def _layers_of_discriminator(config: RunConfig, image: str) -> list[LayerHelp]:
-    part, given = config.discriminator, LayerHelp(image, "the image")
-    logits = str(config.num_outputs_d)
-    if part.kind == "module":
-        return [given, LayerHelp(logits, f"user code, {part.path}")]
-    norm, behind = _norm_words(part.norm), _activation_words(part.activation)
-    dropout = f", dropout {part.dropout:g}" if part.dropout else ""
-    last = [LayerHelp(logits, "linear")]
-    if part.kind == "mlp":
-        hidden = [LayerHelp(str(size), f"linear{norm}{behind}{dropout}") for size in part.hidden_sizes]
-    else:
-        side = config.image_size
-        kernel = f"convolution {part.kernel_size}×{part.kernel_size}"
-        pool = "" if part.downsample == "strided" else f", {part.downsample.replace('_', ' ')} 2×2"
-        channels = f", dropout of channels {part.dropout2d:g}" if part.dropout2d else ""
-        hidden = []
-        for depth, width in enumerate(part.widths(config.image_size), 1):
-            has_norm = norm if depth > 1 or part.norm_placement == "all" else ""
-            rest = f"{behind}{pool}{dropout}{channels}"
-            rest = f"{has_norm}{rest}" if part.norm_position == "before_activation" else f"{rest}{has_norm}"
-            what = f"{kernel}{'' if pool else ', stride 2'}{rest}{_attention_words(part.attention, side >> depth)}"
-            hidden.append(LayerHelp(f"{width}×{side >> depth}×{side >> depth}", what))
-        side = part.smallest_side(config.image_size)
-        heads = {
-            "linear": "linear",
-            "conv": f"convolution {side}×{side}",
-            "average_pool": "mean of each channel, linear",
-        }
-        last = [LayerHelp(logits, heads[part.head])]
-    if part.minibatch_std:
-        group = f" of {part.minibatch_std_group} images" if part.minibatch_std_group else ""
-        last.insert(0, LayerHelp(hidden[-1].size, f"minibatch standard deviation{group}, one more layer{behind}"))
-    return [given, *hidden, *last]
-
-
-def _attention_words(attention: int | None, side: int) -> str:
-    return ", self-attention" if attention == side else ""
-
-
-def _norm_words(norm: NormKind) -> str:
-    return "" if norm == "none" else f", {norm} norm"
-
-
-def _activation_words(activation: Activation) -> str:
-    match activation.kind:
-        case "leaky_relu":
-            return f", LeakyReLU {activation.negative_slope:g}"
-        case "elu":
-            return f", ELU {activation.alpha:g}"
-        case "relu":
-            return ", ReLU"
-        case "silu":
-            return ", SiLU"
-        case "selu" | "gelu":
-            return f", {activation.kind.upper()}"
-        case _:
-            assert_never(activation)

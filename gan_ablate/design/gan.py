@@ -93,7 +93,17 @@ class DefaultInit(Model):
     kind: Literal["default"]
 
 
-Init = Annotated[NormalInit | DefaultInit, Field(discriminator="kind"), BeforeValidator(kind_alone)]
+class GlorotInit(Model):
+    """Uniform weights of variance 2 / (fan_in + fan_out) (Glorot and Bengio, AISTATS 2010, equation 16), biases zero.
+
+    Convolutions in the branch of a residual block have twice the variance, as in the code of arXiv:1704.00028 and
+    arXiv:1802.05957. Scales of norms are 1, shifts 0.
+    """
+
+    kind: Literal["glorot"]
+
+
+Init = Annotated[NormalInit | DefaultInit | GlorotInit, Field(discriminator="kind"), BeforeValidator(kind_alone)]
 
 
 class MLPGenerator(Model):
@@ -177,6 +187,37 @@ class DCGANGenerator(_DCGAN):
         return self.num_scalings(image_size) + (self.output == "conv")
 
 
+class _ResNet(Model):
+    """What both residual networks have: convolutions with a bias, and as many channels in every block."""
+
+    kind: Literal["resnet"]
+    base_channels: Size
+    """Channels of every block."""
+    norm: NormKind = "none"
+    """What precedes every activation: batch, instance, layer, group or pixel norm, or nothing."""
+    norm_groups: Size = 8
+    """Groups of channels of group norm; they divide ``base_channels``."""
+    activation: Activation = ReLU(kind="relu")
+    """Of every block, before its convolutions."""
+    smallest_size: Size
+    """Side of the smallest feature map."""
+
+    def num_scalings(self, image_size: int) -> int:
+        """How often the size doubles between the smallest feature map and the image."""
+        return (image_size // self.smallest_size).bit_length() - 1
+
+
+class ResNetGenerator(_ResNet):
+    """A linear layer to the smallest map, blocks that double it, and a 3×3 convolution (arXiv:1802.05957, table 4)."""
+
+    norm: NormKind = "batch"
+    """What precedes every activation: batch, instance, layer, group or pixel norm, or nothing."""
+    smallest_size: Size = 4
+    """Side of the smallest feature map."""
+    output_activation: OutputActivation = "tanh"
+    """What brings images to [-1, 1]: tanh, a sigmoid stretched to it, or nothing."""
+
+
 class _Discriminator(Model):
     """What every discriminator has."""
 
@@ -232,11 +273,38 @@ class DCGANDiscriminator(_DCGAN, _Discriminator):
         return self
 
 
+class ResNetDiscriminator(_ResNet, _Discriminator):
+    """Blocks that halve the image, blocks that keep its size, and a linear layer (arXiv:1802.05957, table 4).
+
+    ``minibatch_std`` has no place in it.
+    """
+
+    smallest_size: Size = 8
+    """Side of the smallest feature map."""
+    num_plain_blocks: Annotated[int, Field(ge=0, le=100)] = 2
+    """Blocks that keep the size, behind those that halve it."""
+    pool: Literal["sum", "mean"] = "sum"
+    """What the linear layer sees of the last map: each channel's sum (SNGAN), or its mean (WGAN-GP)."""
+
+    @model_validator(mode="after")
+    def _check_minibatch_std(self) -> Self:
+        if self.minibatch_std:
+            raise refusal("discriminator.minibatch_std", True, "a residual D has none; valid: false")
+        return self
+
+
+ShippedNetwork = (
+    MLPGenerator | DCGANGenerator | ResNetGenerator | MLPDiscriminator | DCGANDiscriminator | ResNetDiscriminator
+)
 Generator = Annotated[
-    MLPGenerator | DCGANGenerator | UserGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPGenerator | DCGANGenerator | ResNetGenerator | UserGenerator,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
 ]
 Discriminator = Annotated[
-    MLPDiscriminator | DCGANDiscriminator | UserDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPDiscriminator | DCGANDiscriminator | ResNetDiscriminator | UserDiscriminator,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
 ]
 
 

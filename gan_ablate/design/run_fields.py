@@ -250,7 +250,9 @@ class RunFields(HashedConfig):
         ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator
-        has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
+        has_dropout = (part.kind == "mlp" and part.dropout > 0) or (
+            part.kind == "dcgan" and (part.dropout > 0 or part.dropout2d > 0)
+        )
         has_minibatch_std = part.kind != "module" and part.minibatch_std
         # Python's ``round`` takes a half to the even number: at these sides it rounds down.
         has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (

@@ -166,6 +166,14 @@ class SelfAttention(nn.Module):
         return y
 
 
+class SumPool(nn.Module):
+    """The sum of each channel over a map, as SNGAN's D ends (arXiv:1802.05957, table 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C) of ``x``: (B, C, H, W)."""
+        return x.sum((2, 3))
+
+
 class ScaledSigmoid(nn.Module):
     """A sigmoid, stretched from [0, 1] to [-1, 1] as images are."""
 
@@ -276,17 +284,22 @@ def build_minibatch_std(layer: nn.Module, activation: Activation, group: int | N
     return nn.Sequential(OrderedDict(std=MinibatchStd(group), layer=layer, activation=build_activation(activation)))
 
 
-def build_activation(activation: Activation) -> nn.Module:
-    """Build a hidden layer's activation, in place where that is safe: after a layer or a norm it is."""
+def build_activation(activation: Activation, *, in_place: bool = True) -> nn.Module:
+    """Build a hidden layer's activation.
+
+    Args:
+        activation: its kind.
+        in_place: whether it may overwrite what it is given: after a layer or a norm it may, before a shortcut not.
+    """
     match activation.kind:
         case "relu":
-            return nn.ReLU(inplace=True)
+            return nn.ReLU(in_place)
         case "leaky_relu":
-            return nn.LeakyReLU(activation.negative_slope, inplace=True)
+            return nn.LeakyReLU(activation.negative_slope, in_place)
         case "elu":
-            return nn.ELU(activation.alpha, inplace=True)
+            return nn.ELU(activation.alpha, in_place)
         case "selu":
-            return nn.SELU(inplace=True)
+            return nn.SELU(in_place)
         case "silu":
             return nn.SiLU()
         case "gelu":
