@@ -25,7 +25,8 @@ from tests.synthetic import save_runs
 def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> None:
     paths = {field.path.split(".")[0] for field in list_fields()}
     assert paths == set(RunConfig.model_fields) - set(NOT_IN_LEVELS)
-    assert ("generator.norm", "none | batch | instance | layer | group | pixel") in [
+    norms = "none | batch | instance | layer | group | pixel"
+    assert ("generator.norm", norms) in [(field.path, field.valid) for field in list_fields()]
         (field.path, field.valid) for field in list_fields()
     ]
 
