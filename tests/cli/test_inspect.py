@@ -27,8 +27,6 @@ def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> No
     assert paths == set(RunConfig.model_fields) - set(NOT_IN_LEVELS)
     norms = "none | batch | instance | layer | group | pixel"
     assert ("generator.norm", norms) in [(field.path, field.valid) for field in list_fields()]
-        (field.path, field.valid) for field in list_fields()
-    ]
 
 
 def test_every_field_says_what_it_means() -> None:
