@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import plain
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.grid import load_preset
+from gan_ablate.design.grid import list_presets, load_preset
 from gan_ablate.design.validation import choices, validate
 from gan_ablate.errors import UserError
 from gan_ablate.training.data import load_dataset
@@ -32,20 +32,18 @@ _GREY_64: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model, as this package and as tutorials train it.
+class Timed:
+    """A model, as this package trains it.
 
     Attributes:
-        name: of the subject.
+        name: of the model.
         preset: the name of its preset.
-        changes: fields of the preset that the subject sets.
-        build_plain: builds the networks of the plain loop.
+        changes: fields of the preset that it sets.
     """
 
     name: str
     preset: str
     changes: dict[str, Any]
-    build_plain: Callable[[], plain.Networks]
 
     def config(self, **changes: Any) -> RunConfig:
         """Build a run that is not scored, with top-level fields changed."""
@@ -56,6 +54,17 @@ class Subject:
         """Build the trainer of such a run, on the embedded digits."""
         config = self.config(**changes)
         return Trainer(config, _load_images(config).to(device))
+
+
+@dataclass(frozen=True)
+class Subject(Timed):
+    """A model, as this package and as tutorials train it.
+
+    Attributes:
+        build_plain: builds the networks of the plain loop.
+    """
+
+    build_plain: Callable[[], plain.Networks]
 
     def plain_step(self, root: Path, device: str = "cpu") -> Step:
         """Return an iteration of the plain loop, on the digits that ``write_mnist`` wrote to ``root``."""
@@ -95,6 +104,10 @@ SUBJECTS = {
         Subject("dcgan-faces, 64 channels, batch 64", "dcgan-faces", _GREY_64, partial(plain.dcgan_faces, 64)),
     )
 }
+
+
+MODELS: dict[str, Timed] = {name: SUBJECTS.get(name, Timed(name, name, {})) for name in list_presets()}
+"""Every preset; those of papers have no loop that a tutorial prints."""
 
 
 def choose_subjects(names: Sequence[str] | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gan_ablate.cli.options import describe_budgets, print_entries, print_text, study_hint
 from gan_ablate.design.claims import describe_expectation
-from gan_ablate.design.config import find_fields, list_fields, list_layers
+from gan_ablate.design.config import find_fields, list_fields
 from gan_ablate.design.datasets import (
     ARRAY_PREFIX,
     DATASET_FILES,
@@ -32,6 +32,7 @@ from gan_ablate.design.grid import (
     load_study,
     read_preset,
 )
+from gan_ablate.design.networks import list_layers
 from gan_ablate.design.outcomes import margin_text
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.settings import count_variants, find_levels, write_settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self, assert_never
 
 from pydantic import model_validator
 
@@ -21,7 +21,7 @@ from gan_ablate.design.validation import FieldHelp, choices, describe_fields, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gan_ablate.design.gan import Activation
+    from gan_ablate.design.gan import ShippedNetwork
     from gan_ablate.design.run_fields import Features
 
 
@@ -36,6 +36,8 @@ def check_combinations(config: RunFields) -> None:
     if config.fit != "crop" and not (config.dataset.startswith(PREFIX) or config.holdout.startswith(PREFIX)):
         raise refusal("fit", config.fit, f"all images are squares; valid: with {PREFIX}PATH", "dataset")
     _check_size(config)
+    _check_networks(config)
+    _check_updates(config)
     _check_objective(config)
     _check_steps(config)
     _check_scoring(config)
@@ -99,12 +101,72 @@ def check_features(dataset: str, features: Features, counts: Mapping[str, int]) 
 
 def _check_size(config: RunFields) -> None:
     for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "resnet":
+            side, num = network.smallest_size, network.num_scalings(config.image_size)
+            if num < 1 or config.image_size != side * 2**num:
+                others = f"{part}.smallest_size", f"{part}.kind"
+                raise refusal("image_size", config.image_size, f"this residual {part} needs {side}·2^n", *others)
         if network.kind == "dcgan":
             side, num = network.smallest_side(config.image_size), network.num_scalings(config.image_size)
             if num < 1 or config.image_size != side * 2**num:
                 valid = f"{side}·2^n" if network.smallest_size else "4·2^n or 7·2^n: 8, 14, 16, 28, 32, 56, 64…"
                 others = f"{part}.smallest_size", f"{part}.kind"
                 raise refusal("image_size", config.image_size, f"a DCGAN needs {valid}", *others)
+
+
+def _check_networks(config: RunFields) -> None:
+    """Check norms, attention and minibatch standard deviation."""
+    size = config.image_size
+    for part, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        if network.kind == "module":
+            continue
+        if network.kind == "mlp" and network.norm == "instance":
+            advice = "a linear layer has one number a unit and image; valid: none, batch, layer, group, pixel"
+            raise refusal(f"{part}.norm", network.norm, advice, f"{part}.kind")
+        if network.norm == "group":
+            _check_groups(config, part, network)
+        if network.kind == "dcgan" and network.attention is not None:
+            side, num = network.smallest_side(size), network.num_hidden(size)
+            sides = [side << depth for depth in range(num)]
+            if network.attention not in sides:
+                advice = f"no map of it has this side; valid: {', '.join(map(str, sides))}"
+                raise refusal(f"{part}.attention", network.attention, advice, "image_size", f"{part}.smallest_size")
+    if config.discriminator.kind != "module" and config.discriminator.minibatch_std_group is not None:
+        group, field = config.discriminator.minibatch_std_group, "discriminator.minibatch_std_group"
+        if not config.discriminator.minibatch_std:
+            raise refusal(field, group, "needs minibatch_std = true", "discriminator.minibatch_std")
+        if config.batch_size % group:
+            raise refusal(field, group, f"valid: a divisor of batch_size = {config.batch_size}", "batch_size")
+
+
+def _check_groups(config: RunFields, part: str, network: ShippedNetwork) -> None:
+    """Check that the groups of group norm divide the channels of every layer that has it."""
+    match network.kind:
+        case "mlp":
+            widths = list(network.hidden_sizes)
+        case "dcgan":
+            widths = network.widths(config.image_size)
+            if part == "generator" and network.norm_placement == "all":
+                widths.append(config.num_channels)
+        case "resnet":
+            widths = [network.base_channels]
+        case _:
+            assert_never(network)
+    odd = next((width for width in widths if width % network.norm_groups), None)
+    if odd is not None:
+        advice = f"does not divide the {odd} channels of a layer; valid: a common divisor of all"
+        raise refusal(f"{part}.norm_groups", network.norm_groups, advice, f"{part}.norm")
+
+
+def _check_updates(config: RunFields) -> None:
+    """Check that settings of an average of weights have one."""
+    if not config.ema_decay:
+        for field, value, usual in (
+            ("ema_rampup", config.ema_rampup, None),
+            ("ema_buffers", config.ema_buffers, "averaged"),
+        ):
+            if value != usual:
+                raise refusal(field, value, "no average of weights is kept; valid: with ema_decay above 0", "ema_decay")
 
 
 def _check_objective(config: RunFields) -> None:
@@ -196,9 +258,9 @@ def _check_scoring(config: RunFields) -> None:
             raise refusal("scoring.representation", True, advice, "scoring.features")
         if config.conditional:
             raise refusal("scoring.representation", True, f"{advice}; valid: conditional = false", "conditional")
-        if "module" in (config.discriminator.kind, config.generator.kind):
+        if {"module", "resnet"} & {config.discriminator.kind, config.generator.kind}:
             others = "discriminator.kind", "generator.kind"
-            raise refusal("scoring.representation", True, "it takes networks that are shipped", *others)
+            raise refusal("scoring.representation", True, "it takes an mlp or a dcgan", *others)
 
 
 class RunConfig(RunFields):
@@ -234,79 +296,3 @@ def find_fields(path: str) -> list[FieldHelp]:
     fields = list_fields()
     exact = [field for field in fields if field.path == path]
     return exact or [field for field in fields if field.path.endswith(f".{path}")]
-
-
-class LayerHelp(NamedTuple):
-    """A layer of a network in words, and the size of what it gives: ``64×7×7`` or ``256``."""
-
-    size: str
-    what: str
-
-
-def list_layers(config: RunConfig) -> tuple[list[LayerHelp], list[LayerHelp]]:
-    """List the layers of both networks; user code is one line."""
-    image = f"{config.num_channels}×{config.image_size}×{config.image_size}"
-    return _layers_of_generator(config, image), _layers_of_discriminator(config, image)
-
-
-def _layers_of_generator(config: RunConfig, image: str) -> list[LayerHelp]:
-    part, given = config.generator, LayerHelp(str(config.num_inputs_g), "the latent")
-    if part.kind == "module":
-        return [given, LayerHelp(image, f"user code, {part.path}")]
-    norm, activation = _norm_words(part.norm), _activation_words(part.activation)
-    end = {"tanh": ", tanh", "sigmoid": ", sigmoid stretched to [-1, 1]", "none": ""}[part.output_activation]
-    if part.kind == "mlp":
-        hidden = [LayerHelp(str(size), f"linear{norm}{activation}") for size in part.hidden_sizes]
-        return [given, *hidden, LayerHelp(image, f"linear{end}")]
-    widths, side = part.widths(config.image_size)[::-1], part.smallest_side(config.image_size)
-    stem = "linear" if part.stem == "linear" else f"transposed convolution {side}×{side}"
-    up = "transposed convolution 4×4, stride 2"
-    if part.upsample != "transposed":
-        up = f"{'nearest neighbours' if part.upsample == 'nearest' else 'bilinear'} ×2, convolution 3×3"
-    hidden = [LayerHelp(f"{widths[0]}×{side}×{side}", f"{stem}{norm}{activation if part.has_stem_activation else ''}")]
-    for depth, width in enumerate(widths[1:], 1):
-        hidden.append(LayerHelp(f"{width}×{side << depth}×{side << depth}", f"{up}{norm}{activation}"))
-    last = up if part.output == "upsample" else "convolution 3×3"
-    return [given, *hidden, LayerHelp(image, f"{last}{norm if part.norm_placement == 'all' else ''}{end}")]
-
-
-def _layers_of_discriminator(config: RunConfig, image: str) -> list[LayerHelp]:
-    part, given = config.discriminator, LayerHelp(image, "the image")
-    logits = str(config.num_outputs_d)
-    if part.kind == "module":
-        return [given, LayerHelp(logits, f"user code, {part.path}")]
-    norm, behind = _norm_words(part.norm), _activation_words(part.activation)
-    dropout = f", dropout {part.dropout:g}" if part.dropout else ""
-    last = [LayerHelp(logits, "linear")]
-    if part.kind == "mlp":
-        hidden = [LayerHelp(str(size), f"linear{norm}{behind}{dropout}") for size in part.hidden_sizes]
-    else:
-        side = config.image_size
-        kernel = f"convolution {part.kernel_size}×{part.kernel_size}"
-        pool = "" if part.downsample == "strided" else f", {part.downsample.replace('_', ' ')} 2×2"
-        channels = f", dropout of channels {part.dropout2d:g}" if part.dropout2d else ""
-        hidden = []
-        for depth, width in enumerate(part.widths(config.image_size), 1):
-            has_norm = norm if depth > 1 or part.norm_placement == "all" else ""
-            rest = f"{behind}{pool}{dropout}{channels}"
-            rest = f"{has_norm}{rest}" if part.norm_position == "before_activation" else f"{rest}{has_norm}"
-            what = f"{kernel}{'' if pool else ', stride 2'}{rest}"
-            hidden.append(LayerHelp(f"{width}×{side >> depth}×{side >> depth}", what))
-        side = part.smallest_side(config.image_size)
-        heads = {
-            "linear": "linear",
-            "conv": f"convolution {side}×{side}",
-            "average_pool": "mean of each channel, linear",
-        }
-        last = [LayerHelp(logits, heads[part.head])]
-    if part.minibatch_std:
-        last.insert(0, LayerHelp(hidden[-1].size, f"minibatch standard deviation, one more layer{behind}"))
-    return [given, *hidden, *last]
-
-
-def _norm_words(norm: str) -> str:
-    return ", batch norm" if norm == "batch" else ""
-
-
-def _activation_words(activation: Activation) -> str:
-    return ", ReLU" if activation.kind == "relu" else f", LeakyReLU {activation.negative_slope:g}"

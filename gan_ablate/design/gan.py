@@ -9,12 +9,20 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 from gan_ablate.design.user_code import UserDiscriminator, UserGenerator, UserLoss, UserPenalty
 from gan_ablate.design.validation import MAX_SIZE, Model, Probability, Size, kind_alone, refusal
 
-NormKind = Literal["none", "batch"]
+NormKind = Literal["none", "batch", "instance", "layer", "group", "pixel"]
+"""What follows a hidden layer. Batch norm (arXiv:1502.03167) takes mean and variance of each channel over the batch,
+instance norm (arXiv:1607.08022) over each image. Group norm (arXiv:1803.08494) takes them over groups of an image's
+channels, layer norm (arXiv:1607.06450) over all of them. Pixel norm (arXiv:1710.10196, section 4.2) divides each place
+by its root mean square over the channels."""
 OutputActivation = Literal["tanh", "sigmoid", "none"]
 """What brings G's output to [-1, 1]: tanh, a sigmoid stretched to it, or nothing; images are clipped there."""
 
+CENTRED_BY_CHANNEL = ("batch", "instance")
+"""Norms that subtract a mean of each channel, and with it the bias of the layer before."""
+
 BiasRule = Literal["unnormalised", "all", "none"]
-"""Which layers have a bias: those that no batch norm follows, which would cancel it (the default), all, or none."""
+"""Which layers have a bias: those that no batch or instance norm follows, which would cancel it (the default), all, or
+none."""
 
 
 class ReLU(Model):
@@ -31,11 +39,39 @@ class LeakyReLU(Model):
     """Slope below zero."""
 
 
-Activation = Annotated[ReLU | LeakyReLU, Field(discriminator="kind"), BeforeValidator(kind_alone)]
+class SELU(Model):
+    """Scaled ELU, which keeps mean and variance through layers (arXiv:1706.02515, equation 2)."""
+
+    kind: Literal["selu"]
+
+
+class SiLU(Model):
+    """x σ(x), or swish (arXiv:1606.08415, section 2; arXiv:1702.03118)."""
+
+    kind: Literal["silu"]
+
+
+class GELU(Model):
+    """x Φ(x), with the normal distribution function (arXiv:1606.08415, equation 1)."""
+
+    kind: Literal["gelu"]
+
+
+class ELU(Model):
+    """x where positive, α (exp(x) - 1) elsewhere (arXiv:1511.07289, equation 16)."""
+
+    kind: Literal["elu"]
+    alpha: PositiveFloat = 1.0
+    """The paper's α."""
+
+
+Activation = Annotated[
+    ReLU | LeakyReLU | SELU | SiLU | GELU | ELU, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]
 
 
 class NormalInit(Model):
-    """Weights from N(0, std), batch norm scales from N(norm_mean, std) (DCGAN, arXiv:1511.06434, section 4).
+    """Weights from N(0, std), scales of norms from N(norm_mean, std) (DCGAN, arXiv:1511.06434, section 4).
 
     Linear weights and the biases of linear and convolutional layers may keep what PyTorch's layers start from.
     """
@@ -44,7 +80,7 @@ class NormalInit(Model):
     std: PositiveFloat = 0.02
     """Standard deviation of the weights."""
     norm_mean: float = 1.0
-    """Mean of batch norm's scales."""
+    """Mean of the scales of norms."""
     linear: Literal["normal", "default"] = "normal"
     """Linear layers' weights: drawn alike, or from PyTorch's own start."""
     bias: Literal["zero", "default"] = "zero"
@@ -52,12 +88,22 @@ class NormalInit(Model):
 
 
 class DefaultInit(Model):
-    """What PyTorch's layers start from: uniform in ±1/√fan_in, batch norm scales 1 and shifts 0."""
+    """What PyTorch's layers start from: uniform in ±1/√fan_in, scales of norms 1 and shifts 0."""
 
     kind: Literal["default"]
 
 
-Init = Annotated[NormalInit | DefaultInit, Field(discriminator="kind"), BeforeValidator(kind_alone)]
+class GlorotInit(Model):
+    """Uniform weights of variance 2 / (fan_in + fan_out) (Glorot and Bengio, AISTATS 2010, equation 16), biases zero.
+
+    Convolutions in the branch of a residual block have twice the variance, as in the code of arXiv:1704.00028 and
+    arXiv:1802.05957. Scales of norms are 1, shifts 0.
+    """
+
+    kind: Literal["glorot"]
+
+
+Init = Annotated[NormalInit | DefaultInit | GlorotInit, Field(discriminator="kind"), BeforeValidator(kind_alone)]
 
 
 class MLPGenerator(Model):
@@ -67,7 +113,9 @@ class MLPGenerator(Model):
     hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
     """Widths of the hidden layers, from the input on."""
     norm: NormKind = "none"
-    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
+    """What follows a hidden layer: batch, layer, group or pixel norm, or nothing."""
+    norm_groups: Size = 8
+    """Groups of group norm; they divide every hidden layer's width."""
     activation: Activation = ReLU(kind="relu")
     """Of the hidden layers."""
     output_activation: OutputActivation = "tanh"
@@ -85,14 +133,18 @@ class _DCGAN(Model):
     smallest_size: Size | None = None
     """Side of the smallest feature map; without it, 7 where that divides the image's, else 4."""
     norm: NormKind = "batch"
-    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
+    """What follows a hidden layer: batch, instance, layer, group or pixel norm, or nothing."""
     norm_eps: PositiveFloat = 1e-5
-    """What joins batch norm's variance."""
+    """What joins the norm's variance; pixel norm has its paper's 1e-8."""
+    norm_groups: Size = 8
+    """Groups of channels of group norm; they divide the channels of every layer with a norm."""
     norm_placement: Literal["paper", "all"] = "paper"
-    """Batch norm on every layer but G's output and D's first (arXiv:1511.06434, section 3), or on all but D's
+    """The norm on every layer but G's output and D's first (arXiv:1511.06434, section 3), or on all but D's
     output."""
     bias: BiasRule = "unnormalised"
-    """Which layers have a bias: those that no batch norm follows, which would cancel it, all, or none."""
+    """Which layers have a bias: those that no batch or instance norm follows, which would cancel it, all, or none."""
+    attention: Size | None = None
+    """Side of the feature maps behind which self-attention stands (arXiv:1805.08318, section 3); without it, none."""
 
     def smallest_side(self, image_size: int) -> int:
         """Side of the smallest feature map."""
@@ -117,7 +169,7 @@ class DCGANGenerator(_DCGAN):
     stem: Literal["linear", "conv"] = "linear"
     """From latent to smallest map: a linear layer, or a transposed convolution of a 1×1 map with as many weights."""
     stem_norm_eps: PositiveFloat = 1e-5
-    """What joins the variance of the stem's batch norm."""
+    """What joins the variance of the stem's norm."""
     has_stem_activation: bool = True
     """Whether an activation follows the stem."""
     upsample: Literal["transposed", "nearest", "bilinear"] = "transposed"
@@ -135,6 +187,37 @@ class DCGANGenerator(_DCGAN):
         return self.num_scalings(image_size) + (self.output == "conv")
 
 
+class _ResNet(Model):
+    """What both residual networks have: convolutions with a bias, and as many channels in every block."""
+
+    kind: Literal["resnet"]
+    base_channels: Size
+    """Channels of every block."""
+    norm: NormKind = "none"
+    """What precedes every activation: batch, instance, layer, group or pixel norm, or nothing."""
+    norm_groups: Size = 8
+    """Groups of channels of group norm; they divide ``base_channels``."""
+    activation: Activation = ReLU(kind="relu")
+    """Of every block, before its convolutions."""
+    smallest_size: Size
+    """Side of the smallest feature map."""
+
+    def num_scalings(self, image_size: int) -> int:
+        """How often the size doubles between the smallest feature map and the image."""
+        return (image_size // self.smallest_size).bit_length() - 1
+
+
+class ResNetGenerator(_ResNet):
+    """A linear layer to the smallest map, blocks that double it, and a 3×3 convolution (arXiv:1802.05957, table 4)."""
+
+    norm: NormKind = "batch"
+    """What precedes every activation: batch, instance, layer, group or pixel norm, or nothing."""
+    smallest_size: Size = 4
+    """Side of the smallest feature map."""
+    output_activation: OutputActivation = "tanh"
+    """What brings images to [-1, 1]: tanh, a sigmoid stretched to it, or nothing."""
+
+
 class _Discriminator(Model):
     """What every discriminator has."""
 
@@ -143,6 +226,8 @@ class _Discriminator(Model):
     minibatch_std: bool = False
     """Shows how much the images of a batch differ to one more layer, before the last one (arXiv:1710.10196, section 3
     and table 2). The authors' code looks at groups of four images."""
+    minibatch_std_group: Size | None = None
+    """Images that ``minibatch_std`` looks at together, 4 in StyleGAN2 (arXiv:1912.04958); without it, the batch."""
 
 
 class MLPDiscriminator(_Discriminator):
@@ -152,7 +237,9 @@ class MLPDiscriminator(_Discriminator):
     hidden_sizes: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)]
     """Widths of the hidden layers, from the input on."""
     norm: NormKind = "none"
-    """What follows a hidden layer: batch norm (arXiv:1502.03167) or nothing."""
+    """What follows a hidden layer: batch, layer, group or pixel norm, or nothing."""
+    norm_groups: Size = 8
+    """Groups of group norm; they divide every hidden layer's width."""
     activation: Activation = LeakyReLU(kind="leaky_relu")
     """Of the hidden layers."""
     dropout: Probability = 0.0
@@ -170,7 +257,7 @@ class DCGANDiscriminator(_DCGAN, _Discriminator):
     """From smallest map to logit: a linear layer, a convolution as large as the map, or a linear layer on each
     channel's mean."""
     norm_position: Literal["before_activation", "last"] = "before_activation"
-    """Batch norm before the activation, or behind activation and dropout."""
+    """The norm before the activation, or behind activation and dropout."""
     activation: Activation = LeakyReLU(kind="leaky_relu")
     """Of the hidden layers."""
     dropout: Probability = 0.0
@@ -186,11 +273,38 @@ class DCGANDiscriminator(_DCGAN, _Discriminator):
         return self
 
 
+class ResNetDiscriminator(_ResNet, _Discriminator):
+    """Blocks that halve the image, blocks that keep its size, and a linear layer (arXiv:1802.05957, table 4).
+
+    ``minibatch_std`` has no place in it.
+    """
+
+    smallest_size: Size = 8
+    """Side of the smallest feature map."""
+    num_plain_blocks: Annotated[int, Field(ge=0, le=100)] = 2
+    """Blocks that keep the size, behind those that halve it."""
+    pool: Literal["sum", "mean"] = "sum"
+    """What the linear layer sees of the last map: each channel's sum (SNGAN), or its mean (WGAN-GP)."""
+
+    @model_validator(mode="after")
+    def _check_minibatch_std(self) -> Self:
+        if self.minibatch_std:
+            raise refusal("discriminator.minibatch_std", True, "a residual D has none; valid: false")
+        return self
+
+
+ShippedNetwork = (
+    MLPGenerator | DCGANGenerator | ResNetGenerator | MLPDiscriminator | DCGANDiscriminator | ResNetDiscriminator
+)
 Generator = Annotated[
-    MLPGenerator | DCGANGenerator | UserGenerator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPGenerator | DCGANGenerator | ResNetGenerator | UserGenerator,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
 ]
 Discriminator = Annotated[
-    MLPDiscriminator | DCGANDiscriminator | UserDiscriminator, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    MLPDiscriminator | DCGANDiscriminator | ResNetDiscriminator | UserDiscriminator,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
 ]
 
 
@@ -277,6 +391,8 @@ class R1Penalty(Model):
     kind: Literal["r1"]
     gamma: PositiveFloat = 10.0
     """The paper's γ, which is twice the ``reg_param`` of its authors' code: theirs leaves out the ½."""
+    every: Size = 1
+    """D steps from one penalty to the next, which weighs as many times as much (arXiv:1912.04958, appendix B)."""
 
 
 class R1R2Penalty(Model):
@@ -285,6 +401,8 @@ class R1R2Penalty(Model):
     kind: Literal["r1_r2"]
     gamma: PositiveFloat = 10.0
     """The papers' γ, and that of R3GAN's code; twice the ``reg_param`` of the code of arXiv:1801.04406."""
+    every: Size = 1
+    """D steps from one penalty to the next, which weighs as many times as much (arXiv:1912.04958, appendix B)."""
 
 
 Penalty = Annotated[

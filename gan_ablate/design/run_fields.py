@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, Tag
 
 from gan_ablate.design.datasets import FeatureKind, Fit, count_channels, folder_revisions
 from gan_ablate.design.gan import Discriminator, Generator, Init, Loss, NoPenalty, Penalty
+from gan_ablate.design.optimizers import Adam, ConstantRate, Optimizer, Schedule
 from gan_ablate.design.user_code import PARTS, ModuleExtractor, ScriptExtractor, UserPart
 from gan_ablate.design.validation import Model, Probability, Size
 
@@ -193,10 +194,26 @@ class RunFields(HashedConfig):
     cuts of half of it are whole pixels, halves rounded up, as in the authors' code."""
     ema_decay: Probability = 0.0
     """Of an exponential moving average of G's weights a G step, scored beside them; 0: none is kept."""
+    ema_rampup: PositiveFloat | None = None
+    """The half-life of that average is at most this share of the steps so far, as in StyleGAN2-ADA's code: 0.05."""
+    ema_buffers: Literal["averaged", "copied"] = "averaged"
+    """Whether batch norm's running averages are averaged once more, or copied from G as in StyleGAN2's code."""
     lr_g: PositiveFloat
     """G's learning rate."""
     lr_d: PositiveFloat
     """D's learning rate."""
+    lr_schedule: Schedule = ConstantRate(kind="constant")
+    """How both learning rates change over the steps."""
+    lr_warmup_steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
+    """G steps in which both learning rates rise linearly to their values; 0: none."""
+    optimizer_g: Optimizer = Adam(kind="adam")
+    """What updates G."""
+    optimizer_d: Optimizer = Adam(kind="adam")
+    """What updates D."""
+    clip_grad_norm_g: PositiveFloat | None = None
+    """The largest Euclidean norm of G's gradient, to which a larger one is scaled down (arXiv:1211.5063)."""
+    clip_grad_norm_d: PositiveFloat | None = None
+    """The same of D's gradient."""
     beta1: Probability
     """Adam's decay of the mean gradient."""
     beta2: Probability
@@ -237,7 +254,9 @@ class RunFields(HashedConfig):
         ``folder_resized_bilinearly``: a folder's images are resized and cropped as torchvision does it.
         """
         part = self.discriminator
-        has_dropout = part.kind != "module" and (part.dropout > 0 or (part.kind == "dcgan" and part.dropout2d > 0))
+        has_dropout = (part.kind == "mlp" and part.dropout > 0) or (
+            part.kind == "dcgan" and (part.dropout > 0 or part.dropout2d > 0)
+        )
         has_minibatch_std = part.kind != "module" and part.minibatch_std
         # Python's ``round`` takes a half to the even number: at these sides it rounds down.
         has_halves = ("translation" in self.augmentation and self.image_size % 16 == 4) or (

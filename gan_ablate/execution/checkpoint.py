@@ -171,6 +171,9 @@ class RunCheckpoints:
 
     def _find_shorter(self, own: Path) -> _Checkpoint | None:
         """Find the furthest state of the same run with fewer steps, and copy its sample grids."""
+        if self._config.lr_schedule.kind != "constant":
+            self._log.info("its learning rates depend on the number of steps: no shorter run leads here")
+            return None
         others = [path for path in own.parent.glob(f"*{own.suffix}") if path != own]
         usable = [
             (found, path) for path in others if (found := self._read(path)) is not None and self._leads_here(found)

@@ -220,15 +220,34 @@ def _list_trained_settings(results: GridResults) -> dict[str, str]:
         "networks": f"preset {results.plan.grid.base}" + r", a DCGAN~\cite{radford2016dcgan}" * is_dcgan,
         "latents": f"latents of {config.latent_dim} {config.latent_distribution} numbers",
         "batch": f"batches of {config.batch_size} images",
-        "optimiser": r"the optimiser Adam~\cite{kingma2015adam}",
-        "rates": f"learning rates {config.lr_g:g} of G and {config.lr_d:g} of D",
-        "betas": rf"$\beta_1 = {config.beta1:g}$, $\beta_2 = {config.beta2:g}$",
+        "optimiser": _describe_optimisers(config),
+        "rates": f"learning rates {config.lr_g:g} of G and {config.lr_d:g} of D{_describe_schedule(config)}",
+        "betas": rf"$\beta_1 = {config.beta1:g}$, $\beta_2 = {config.beta2:g}$" if _has_betas(config) else "",
         "loss": f"{_describe_part(config.loss)} loss",
         "penalty": "no penalty" if config.penalty.kind == "none" else f"{_describe_part(config.penalty)} penalty",
         "init": rf"initial weights from $N(0, {init.std:g}^2)$"
         if init.kind == "normal"
+        else "Glorot's initial weights"
+        if init.kind == "glorot"
         else "PyTorch's initial weights",
     }
+
+
+_OPTIMISERS = {"adam": r"Adam~\cite{kingma2015adam}", "adamw": "AdamW", "rmsprop": "RMSProp", "sgd": "SGD"}
+
+
+def _describe_optimisers(config: RunConfig) -> str:
+    of_g, of_d = (_OPTIMISERS[one.kind] for one in (config.optimizer_g, config.optimizer_d))
+    return f"the optimiser {of_g}" if config.optimizer_g == config.optimizer_d else f"{of_g} for G and {of_d} for D"
+
+
+def _describe_schedule(config: RunConfig) -> str:
+    decay = "" if config.lr_schedule.kind == "constant" else f", with {config.lr_schedule.kind} decay"
+    return decay + (f", after {config.lr_warmup_steps:,} steps of warm-up" if config.lr_warmup_steps else "")
+
+
+def _has_betas(config: RunConfig) -> bool:
+    return any(one.kind in ("adam", "adamw") for one in (config.optimizer_g, config.optimizer_d))
 
 
 def _describe_part(part: Loss | Penalty) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.training.step import AdversarialStep, DiscriminatorTerms, GeneratorTerms, StepTerms
+    from gan_ablate.training.step import AdversarialStep, DiscriminatorTerms, GeneratorTerms, RealBatch, StepTerms
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class GraphedStep:
         # A capture cannot be on the default stream; what the steps before it set up belongs to theirs.
         self._stream = torch.cuda.Stream(trainer.images.device)
         self._num_eager_steps = 0
-        # A step without a D step holds other kernels than one with some.
-        self._captures: dict[int, _Capture] = {}
+        # A step without a D step, or without its penalty, holds other kernels.
+        self._captures: dict[tuple[bool, ...], _Capture] = {}
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it; what it returns is overwritten by the next one."""
@@ -164,17 +164,18 @@ class GraphedStep:
         if self._num_eager_steps < NUM_EAGER_STEPS:
             self._num_eager_steps += 1
             return self._step_eagerly(batches)
-        if len(batches) not in self._captures:
-            self._captures[len(batches)] = self._capture(batches)
-        capture = self._captures[len(batches)]
-        for captured, indices in zip(capture.batches, batches, strict=True):
-            captured.copy_(indices)
+        kind = tuple(batch.has_penalty for batch in batches)
+        if kind not in self._captures:
+            self._captures[kind] = self._capture(batches)
+        capture = self._captures[kind]
+        for captured, batch in zip(capture.batches, batches, strict=True):
+            captured.indices.copy_(batch.indices)
         capture.graph.replay()
         for parameter, gradient in capture.gradients:  # where this capture left them, another one's lie elsewhere
             parameter.grad = gradient
         return self._trainer.join_terms(*capture.terms)
 
-    def _step_eagerly(self, batches: list[Tensor]) -> StepTerms:
+    def _step_eagerly(self, batches: list[RealBatch]) -> StepTerms:
         current = torch.cuda.current_stream(self._trainer.images.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -182,9 +183,9 @@ class GraphedStep:
         current.wait_stream(self._stream)
         return self._trainer.join_terms(*terms)
 
-    def _capture(self, batches: list[Tensor]) -> _Capture:
+    def _capture(self, batches: list[RealBatch]) -> _Capture:
         """Record a step without taking it."""
-        graph, captured = torch.cuda.CUDAGraph(), [indices.clone() for indices in batches]
+        graph, captured = torch.cuda.CUDAGraph(), [batch._replace(indices=batch.indices.clone()) for batch in batches]
         for stream in self._trainer.streams.values():
             graph.register_generator_state(stream)
         with torch.cuda.graph(graph, stream=self._stream):
@@ -201,6 +202,6 @@ class _Capture:
     """A recorded step, where it reads its images' indices, and where it leaves its terms and gradients."""
 
     graph: torch.cuda.CUDAGraph
-    batches: list[Tensor]
+    batches: list[RealBatch]
     terms: tuple[DiscriminatorTerms | None, GeneratorTerms]
     gradients: Sequence[tuple[Tensor, Tensor]]

@@ -128,6 +128,15 @@ def images_differentiated_by(penalty: Penalty, x_real: Tensor, x_fake: Tensor) -
             return ()
 
 
+def penalty_interval(penalty: Penalty) -> int:
+    """Return every how many D steps a penalty is computed, and by what it is multiplied then.
+
+    Lazy regularisation (StyleGAN2, arXiv:1912.04958, appendix B): every k-th step it weighs k times as much. The
+    authors' code takes it as a step of its own, with Adam's rates adjusted; here it is part of D's loss in that step.
+    """
+    return penalty.every if penalty.kind in ("r1", "r1_r2") else 1
+
+
 def discriminator_penalty(
     penalty: Penalty,
     judge: Callable[[Tensor], Tensor],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 import torch
 
+from gan_ablate.design.gan import NoPenalty
 from gan_ablate.seeding import stream_seed
 from gan_ablate.training.data import BatchOrder, ask_for, classes_in, one_hot, sample_latents, select_logits, take_batch
 from gan_ablate.training.images import augment
@@ -17,9 +18,19 @@ from gan_ablate.training.losses import (
     generator_loss,
     images_differentiated_by,
     mode_seeking_term,
+    penalty_interval,
 )
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.runtime import computing_in, seed_streams
+from gan_ablate.training.updates import (
+    build_optimizer,
+    clip_gradients,
+    clip_weights,
+    has_schedule,
+    move_average,
+    rate_factor,
+    set_rate,
+)
 from gan_ablate.training.user_code import keep_user_parts
 
 if TYPE_CHECKING:
@@ -28,7 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.gan import Loss
 
 Network = Literal["discriminator", "generator"]
 
@@ -72,6 +82,13 @@ class Fakes(NamedTuple):
 
     images: Tensor
     latents: Tensor
+
+
+class RealBatch(NamedTuple):
+    """The real images of a D step: their (B,) int64 indices, and whether D's loss has its penalty."""
+
+    indices: Tensor
+    has_penalty: bool
 
 
 class StepInputs:
@@ -147,7 +164,8 @@ class AdversarialStep(StepInputs):
         num_steps: G steps taken so far.
         last_d: the terms of the last D step; None before the first one.
         average: G with the moving average of its weights, where the run keeps one.
-        average_weight: () 1 - decayⁿ after n steps, by which that average is divided.
+        average_weight: () what tells how far that average has come; see ``updates.move_average``.
+        norms: network → () the norm of its last gradient before clipping, where that is clipped.
         user_modules: the loss and the penalty, where they are user code and modules.
     """
 
@@ -160,21 +178,33 @@ class AdversarialStep(StepInputs):
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_decay else None
         self.average_weight = torch.zeros((), device=images.device)
         self.user_modules = _start_global_streams(config, images.device)
-        self.optimizer_g = _build_adam(self.generator, config.lr_g, config, images.device)
-        self.optimizer_d = _build_adam(self.discriminator, config.lr_d, config, images.device)
+        self.optimizer_g = build_optimizer(self.generator, config.optimizer_g, config.lr_g, config, images.device)
+        self.optimizer_d = build_optimizer(self.discriminator, config.optimizer_d, config.lr_d, config, images.device)
+        self.norms: dict[Network, Tensor] = {}
+        if config.clip_grad_norm_g:
+            self.norms["generator"] = torch.zeros((), device=images.device)
+        if config.clip_grad_norm_d:
+            self.norms["discriminator"] = torch.zeros((), device=images.device)
 
     def step(self) -> StepTerms:
         """Take one G step and the D steps that go with it, on the next real images."""
         return self.join_terms(*self.step_on(self.next_batches()))
 
-    def next_batches(self) -> list[Tensor]:
-        """Return the indices of the real images of each D step that goes with the next G step; none where D rests."""
+    def next_batches(self) -> list[RealBatch]:
+        """Return the real images of each D step that goes with the next G step, none where D rests; set the rates."""
         number, self.num_steps = self.num_steps, self.num_steps + 1
+        if has_schedule(self.config):
+            factor = rate_factor(self.config, number)
+            set_rate(self.optimizer_g, factor * self.config.lr_g)
+            set_rate(self.optimizer_d, factor * self.config.lr_d)
         if number % self.config.g_steps_per_d_step:
             return []
-        return [self.next_indices() for _ in range(self.config.d_steps_per_g_step)]
+        num = self.config.d_steps_per_g_step
+        first = number // self.config.g_steps_per_d_step * num
+        every = penalty_interval(self.config.penalty)
+        return [RealBatch(self.next_indices(), (first + i) % every == 0) for i in range(num)]
 
-    def step_on(self, batches: Sequence[Tensor]) -> tuple[DiscriminatorTerms | None, GeneratorTerms]:
+    def step_on(self, batches: Sequence[RealBatch]) -> tuple[DiscriminatorTerms | None, GeneratorTerms]:
         """Take one G step and a D step on each batch of real images (arXiv:1406.2661, algorithm 1).
 
         All of it happens on the device, so that a CUDA graph can hold it.
@@ -184,19 +214,19 @@ class AdversarialStep(StepInputs):
         match self.config.update_order:
             case "discriminator_first":
                 fakes: Fakes | None = None
-                for number, indices in enumerate(batches, 1):
+                for number, batch in enumerate(batches, 1):
                     fakes = self._generate("discriminator", for_generator=is_reused and number == len(batches))
-                    terms_d = self._step_discriminator(indices, fakes)
+                    terms_d = self._step_discriminator(batch, fakes)
                 if fakes is None or not is_reused:
                     fakes = self._generate("generator", for_generator=True)
-                terms_g = self._step_generator(fakes, batches[-1] if batches else None)
+                terms_g = self._step_generator(fakes, batches[-1].indices if batches else None)
             case "generator_first":
                 fakes = self._generate("discriminator" if is_reused else "generator", for_generator=True)
-                terms_g = self._step_generator(fakes, batches[0] if batches else None)
-                for number, indices in enumerate(batches, 1):
+                terms_g = self._step_generator(fakes, batches[0].indices if batches else None)
+                for number, batch in enumerate(batches, 1):
                     if number > 1 or not is_reused:
                         fakes = self._generate("discriminator", for_generator=False)
-                    terms_d = self._step_discriminator(indices, fakes)
+                    terms_d = self._step_discriminator(batch, fakes)
             case _:
                 assert_never(self.config.update_order)
         return terms_d, terms_g
@@ -207,13 +237,14 @@ class AdversarialStep(StepInputs):
         assert last is not None
         return StepTerms(last.loss, terms_g.loss, last.logits_real, last.logits_fake, terms_g.logits_fake)
 
-    def _step_discriminator(self, indices: Tensor, fakes: Fakes) -> DiscriminatorTerms:
+    def _step_discriminator(self, batch: RealBatch, fakes: Fakes) -> DiscriminatorTerms:
         """Update D on a batch of real images and one of fakes."""
         is_accumulated = self.config.generator_gradient == "accumulated"
-        x_real = take_batch(self.images, indices)
+        penalty = self.config.penalty if batch.has_penalty else NoPenalty(kind="none")
+        x_real = take_batch(self.images, batch.indices)
         x_fake = fakes.images if is_accumulated else fakes.images.detach()
-        classes_real, classes_fake = self.classes_of(indices), classes_in(self.config, fakes.latents)
-        for x in images_differentiated_by(self.config.penalty, x_real, x_fake):
+        classes_real, classes_fake = self.classes_of(batch.indices), classes_in(self.config, fakes.latents)
+        for x in images_differentiated_by(penalty, x_real, x_fake):
             x.requires_grad_()
         outputs_real, logits_fake = self._look_at(x_real), self._judge(x_fake, classes_fake)
         logits_real, logits_rejected = select_logits(outputs_real, classes_real), logits_fake
@@ -223,15 +254,17 @@ class AdversarialStep(StepInputs):
             logits_rejected = torch.cat((logits_fake, mismatched))
         loss = discriminator_loss(self.config.loss, logits_real, logits_rejected)
         real, fake = Judged(x_real, logits_real), Judged(x_fake, logits_fake)
-        total = loss + discriminator_penalty(
-            self.config.penalty, lambda x: self._judge(x, classes_real), real, fake, self.sample_epsilon
+        total = loss + penalty_interval(penalty) * discriminator_penalty(
+            penalty, lambda x: self._judge(x, classes_real), real, fake, self.sample_epsilon
         )
         self.optimizer_d.zero_grad()
         if is_accumulated:
             self.optimizer_g.zero_grad()
         total.backward(retain_graph=is_accumulated)  # G's step goes through the same fakes once more
+        if self.config.clip_grad_norm_d:
+            clip_gradients(self.discriminator, self.config.clip_grad_norm_d, self.norms["discriminator"])
         self.optimizer_d.step()
-        _clip_weights(self.discriminator, self.config.loss)
+        clip_weights(self.discriminator, self.config.loss)
         return DiscriminatorTerms(loss.detach(), logits_real.detach(), logits_fake.detach())
 
     def _step_generator(self, fakes: Fakes, indices: Tensor | None) -> GeneratorTerms:
@@ -251,10 +284,12 @@ class AdversarialStep(StepInputs):
         if self.config.generator_gradient == "own":
             self.optimizer_g.zero_grad()
         total.backward()
+        if self.config.clip_grad_norm_g:
+            clip_gradients(self.generator, self.config.clip_grad_norm_g, self.norms["generator"])
         self.optimizer_g.step()
         self.discriminator.requires_grad_(True)
         if self.average is not None:
-            _move_average(self.average, self.generator, self.config.ema_decay, self.average_weight)
+            move_average(self.average, self.generator, self.config, self.average_weight)
         return GeneratorTerms(loss.detach(), logits_fake.detach())
 
     def _generate(self, network: Network, *, for_generator: bool) -> Fakes:
@@ -290,33 +325,3 @@ def _start_global_streams(config: RunConfig, device: torch.device) -> list[nn.Mo
     modules = keep_user_parts(config.user_parts, config.seed, device)
     seed_streams(stream_seed(config.seed, "dropout"))
     return modules
-
-
-def _build_adam(network: nn.Module, lr: float, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
-    # Fused: the same formula for all parameters in one pass. A CUDA graph takes it only if it is said to be capturable.
-    betas = (config.beta1, config.beta2)
-    return torch.optim.Adam(network.parameters(), lr, betas, fused=True, capturable=device.type == "cuda")
-
-
-@torch.no_grad()
-def _clip_weights(network: nn.Module, loss: Loss) -> None:
-    """Keep every weight of D in ± the loss's bound, where it has one (arXiv:1701.07875, algorithm 1, line 7)."""
-    if loss.kind == "wasserstein" and loss.weight_clip is not None:
-        for parameter in network.parameters():
-            parameter.clamp_(-loss.weight_clip, loss.weight_clip)
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, network: nn.Module, decay: float, weight: Tensor) -> None:
-    """Move the average of G's weights, and of its batch norms' averages, towards the present ones.
-
-    As in Adam (arXiv:1412.6980, section 3), the average's initial value has no part in it: after n steps its weight is
-    1 - decayⁿ, by which it is divided. All on the device, as a CUDA graph needs it.
-    """
-    weight.mul_(decay).add_(1 - decay)
-    share = ((1 - decay) / weight).to(torch.get_default_dtype())
-    moved: set[int] = set()  # a tensor that the network has under two names moves once
-    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.is_floating_point() and mean.data_ptr() not in moved:
-            moved.add(mean.data_ptr())
-            mean.lerp_(now, share)

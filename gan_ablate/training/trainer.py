@@ -16,7 +16,7 @@ from torch import nn
 
 from gan_ablate.design.outcomes import Throughput
 from gan_ablate.training.runtime import read_streams, release_memory, set_streams
-from gan_ablate.training.step import AdversarialStep, DiscriminatorTerms, StepTerms
+from gan_ablate.training.step import AdversarialStep, DiscriminatorTerms, Network, StepTerms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,8 @@ class Measurement:
     """One row of the history, taken after ``step`` generator steps.
 
     D(x) and D(G(z)) are batch means of D's probability that an image is real. ``accuracy_d`` is the share of a real and
-    a fake batch that D got right, in [0, 1]. Gradient norms are Euclidean, over all parameters of a network.
+    a fake batch that D got right, in [0, 1]. Gradient norms are Euclidean, over all parameters of a network,
+    before clipping.
     """
 
     step: int
@@ -172,20 +173,22 @@ class Trainer(AdversarialStep):
                 terms.logits_fake_before.sigmoid().mean(),
                 terms.logits_fake_after.sigmoid().mean(),
                 torch.cat((terms.logits_real > 0, terms.logits_fake_before <= 0)).float().mean(),
-                _gradient_norm(self.discriminator),
-                _gradient_norm(self.generator),
+                self._gradient_norm("discriminator", self.discriminator),
+                self._gradient_norm("generator", self.generator),
             )
         )
         return Measurement(step, *values.tolist())
+
+    def _gradient_norm(self, name: Network, network: nn.Module) -> Tensor:
+        """Return the norm of a network's last gradient, before clipping."""
+        if name in self.norms:
+            return self.norms[name]
+        return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
     def is_finite(self) -> bool:
         """Whether every weight and buffer of both networks is a finite number."""
         tensors = (*self.generator.state_dict().values(), *self.discriminator.state_dict().values())
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
-
-
-def _gradient_norm(network: nn.Module) -> Tensor:
-    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
 def capture_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -208,6 +211,7 @@ def capture_state(trainer: Trainer) -> dict[str, Tensor]:
         state |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
     if trainer.average is not None:
         state["average_weight"] = trainer.average_weight
+    state |= {f"norm/{name}": norm for name, norm in trainer.norms.items()}
     for name, (optimizer, parameters) in _optimizers(trainer).items():
         for number, parameter in enumerate(parameters):
             state |= {f"{name}/{number}/{key}": value for key, value in optimizer.state[parameter].items()}
@@ -244,6 +248,8 @@ def restore_state(trainer: Trainer, state: dict[str, Tensor]) -> None:
         network.load_state_dict(_below(state, name))
     if trainer.average is not None:
         trainer.average_weight.copy_(state["average_weight"])
+    for clipped, norm in trainer.norms.items():
+        norm.copy_(state[f"norm/{clipped}"])
     for name, (optimizer, parameters) in _optimizers(trainer).items():
         for number, parameter in enumerate(parameters):
             optimizer.state[parameter] = {

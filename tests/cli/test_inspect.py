@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from gan_ablate.cli.inspect import KINDS
-from gan_ablate.design.config import NOT_IN_LEVELS, RunConfig, find_fields, list_fields, list_layers
+from gan_ablate.design.config import NOT_IN_LEVELS, RunConfig, find_fields, list_fields
 from gan_ablate.design.datasets import DATASETS
 from gan_ablate.design.grid import DEFAULT_BUDGETS, list_grids, list_presets, load_grid
+from gan_ablate.design.networks import list_layers
 from gan_ablate.design.plan import plan
 from gan_ablate.design.resolve import plan_run
 from gan_ablate.design.settings import find_levels
@@ -24,7 +25,8 @@ from tests.synthetic import save_runs
 def test_every_field_of_a_run_is_listed_but_those_that_levels_cannot_set() -> None:
     paths = {field.path.split(".")[0] for field in list_fields()}
     assert paths == set(RunConfig.model_fields) - set(NOT_IN_LEVELS)
-    assert ("generator.norm", "none | batch") in [(field.path, field.valid) for field in list_fields()]
+    norms = "none | batch | instance | layer | group | pixel"
+    assert ("generator.norm", norms) in [(field.path, field.valid) for field in list_fields()]
 
 
 def test_every_field_says_what_it_means() -> None:
@@ -127,7 +129,7 @@ def test_listed_layers_have_the_sizes_of_the_networks(preset: str, fields: list[
     for network in (build_generator(config).eval(), build_discriminator(config).eval()):
         found: list[int] = []
         for name, part in network.named_children():
-            if name.rstrip("0123456789") in ("stem", "hidden", "up", "down", "minibatch_std", "output"):
+            if name.rstrip("0123456789") in ("stem", "hidden", "up", "down", "block", "minibatch_std", "output"):
                 part.register_forward_hook(lambda _, __, given, found=found: found.append(given[0].numel()))
         with torch.no_grad():
             images = network(images)

@@ -218,6 +218,28 @@ CLIPPED = {"kind": "wasserstein", "weight_clip": 0.01}
         ({"loss": "wasserstein"}, ["loss = 'wasserstein'", "nothing keeps D from growing", "weight_clip"]),
         ({"loss": CLIPPED, "penalty": "gradient", "discriminator": PLAIN_D}, ["loss.weight_clip = 0.01", "use one"]),
         (
+            {"discriminator": {**PLAIN_D, "norm": "group", "norm_groups": 3}},
+            ["discriminator.norm_groups = 3", "does not divide the 4 channels"],
+        ),
+        (
+            {"generator": {**PLAIN_D, "norm": "group", "norm_groups": 2, "norm_placement": "all"}},
+            ["generator.norm_groups = 2", "does not divide the 1 channels"],
+        ),
+        (
+            {"generator": {"kind": "mlp", "hidden_sizes": [8], "norm": "instance"}},
+            ["generator.norm = 'instance'", "valid: none, batch, layer"],
+        ),
+        ({"generator": {**PLAIN_D, "attention": 8}}, ["generator.attention = 8", "valid: 7, 14"]),
+        ({"discriminator": {**PLAIN_D, "minibatch_std_group": 4}}, ["minibatch_std_group = 4", "minibatch_std = true"]),
+        (
+            {"discriminator": {**PLAIN_D, "minibatch_std": True, "minibatch_std_group": 7}},
+            ["minibatch_std_group = 7", "a divisor of batch_size = 64"],
+        ),
+        ({"ema_rampup": 0.05}, ["ema_rampup = 0.05", "with ema_decay above 0"]),
+        ({"ema_buffers": "copied"}, ["ema_buffers = 'copied'", "with ema_decay above 0"]),
+        ({"optimizer_g": {"kind": "sgd", "nesterov": True}}, ["optimizer_g", "valid: momentum above 0"]),
+        ({"optimizer_g": "adagrad"}, ['optimizer_g = "adagrad"', "valid: adam, adamw, rmsprop, sgd"]),
+        (
             {"discriminator": {**PLAIN_D, "downsample": "max_pool"}},
             ["discriminator.kernel_size = 4", "pooling follows a convolution that keeps the size; valid: 3"],
         ),

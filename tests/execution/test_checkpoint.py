@@ -255,6 +255,18 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
 
 
 @pytest.mark.slow
+def test_a_schedule_over_all_steps_lets_no_shorter_run_lead_on(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {**SMALL, "lr_schedule": "linear"}
+    context = make_context(tmp_path / "out", keep_checkpoints=True)
+    execute(make_config(**changes), context, lambda _: None)
+    longer = make_config(**{**changes, "steps": 60})
+    record = execute(longer, context, lambda _: None)
+    log = (Store(tmp_path / "out").run_dir(longer.run_id) / "log.txt").read_text()
+    assert "its learning rates depend on the number of steps: no shorter run leads here" in log
+    assert untimed(record) == untimed(execute(longer, make_context(tmp_path / "whole"), lambda _: None))
+
+
+@pytest.mark.slow
 def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
     """As a user would: the same command with twice the steps, which takes FID at every second step of before."""
     context = make_context(tmp_path / "out", keep_checkpoints=True)

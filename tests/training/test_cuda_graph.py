@@ -156,6 +156,22 @@ PLAIN_D: dict[str, Any] = {**SMALL, "discriminator": {"kind": "dcgan", "base_cha
             {**SMALL, "image_size": 32, "generator": {"kind": "dcgan", "base_channels": 4, "upsample": "nearest"}},
         ),
         ("dcgan-28", {**SMALL, "g_steps_per_d_step": 2}),
+        ("dcgan-28", {**SMALL, "optimizer_g": "adamw", "optimizer_d": {"kind": "sgd", "momentum": 0.9}}),
+        ("dcgan-28", {**SMALL, "optimizer_g": "rmsprop", "optimizer_d": "rmsprop"}),
+        ("dcgan-28", {**SMALL, "clip_grad_norm_g": 0.01, "clip_grad_norm_d": 0.01}),
+        ("dcgan-28", {**PLAIN_D, "penalty": {"kind": "r1", "every": 3}, "d_steps_per_g_step": 2}),
+        ("dcgan-28", {**SMALL, "ema_decay": 0.9, "ema_rampup": 0.5, "ema_buffers": "copied"}),
+        (
+            "dcgan-28",
+            {
+                **SMALL,
+                "generator": {"kind": "dcgan", "base_channels": 8, "norm": "pixel", "activation": "silu"},
+                "discriminator": {
+                    "kind": "dcgan", "base_channels": 8, "norm": "group", "attention": 7, "activation": "gelu",
+                    "minibatch_std": True, "minibatch_std_group": 4,
+                },
+            },
+        ),
         ("dcgan-28", {**SMALL, "loss": {"kind": "wasserstein", "weight_clip": 0.01}, "d_steps_per_g_step": 2}),
         ("dcgan-28", {**PLAIN_D, "loss": "wasserstein", "penalty": "gradient"}),
         ("dcgan-28", {**PLAIN_D, "loss": "relativistic", "penalty": "r1_r2", "ema_decay": 0.9}),

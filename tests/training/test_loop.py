@@ -16,6 +16,7 @@ from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
 from gan_ablate.training.step import StepTerms
 from gan_ablate.training.trainer import MEASURE_EVERY, Measurement, Trainer
+from gan_ablate.training.updates import build_optimizer
 from tests.configs import make_config
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.Monke
         images = SimpleNamespace(device=torch.device(device))
         trainer: Any = SimpleNamespace(images=images, step=lambda: None, config=make_config())
         assert (graphs_module.choose_step(trainer) is graphed.step) == is_graph
-        step_module._build_adam(torch.nn.Linear(1, 1), 1e-3, make_config(), torch.device(device))
+        config = make_config()
+        build_optimizer(torch.nn.Linear(1, 1), config.optimizer_g, 1e-3, config, torch.device(device))
         assert built[-1]["capturable"] == is_graph
         # User code may do what no graph can record.
         trainer.config = make_config(penalty={"kind": "module", "path": "mine:penalty"})

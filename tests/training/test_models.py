@@ -27,6 +27,9 @@ from gan_ablate.training.models.layers import (
     GreyConvTranspose2d,
     MinibatchStd,
     NearestUpsampleConv2d,
+    SelfAttention,
+    build_activation,
+    build_norm,
     double_bilinearly,
 )
 from gan_ablate.training.trainer import Trainer
@@ -502,3 +505,154 @@ def test_init_refuses_a_weight_that_is_no_parameter() -> None:
     nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
     with pytest.raises(UserError, match=r"generator: 0.weight: init cannot draw it through its parametrization \("):
         initialise(nn.Sequential(layer), make_config().init, 0, "generator")
+
+
+NORMS = ("batch", "instance", "layer", "group", "pixel")
+SMALL_NORM = {"kind": "dcgan", "base_channels": 8, "norm_groups": 4}
+
+
+def normalise_by_hand(kind: str, x: np.ndarray[Any, Any], eps: float) -> np.ndarray[Any, Any]:
+    """Normalise (B, C, H, W) by the papers' formulas, without scale and shift."""
+    if kind == "pixel":
+        return np.asarray(x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-8))
+    batch, channels, *sides = x.shape
+    groups = {"layer": 1, "group": 4, "instance": channels}.get(kind, channels)
+    parts = x.reshape(batch, groups, channels // groups, *sides)
+    axes = (0, 2, 3, 4) if kind == "batch" else (2, 3, 4)
+    mean, variance = parts.mean(axis=axes, keepdims=True), parts.var(axis=axes, keepdims=True)
+    return np.asarray(((parts - mean) / np.sqrt(variance + eps)).reshape(x.shape))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", NORMS)
+def test_norms_are_the_papers_formulas(kind: Any) -> None:
+    x = torch.randn(3, 8, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    norm = build_norm(kind, 8, 1e-3, groups=4, spatial=True)
+    assert norm is not None
+    found = norm(x)
+    np.testing.assert_allclose(found.detach().numpy(), normalise_by_hand(kind, x.numpy(), 1e-3), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_bias_goes_only_where_a_norm_takes_out_each_channels_mean(kind: str) -> None:
+    config = make_config(generator={**SMALL_NORM, "norm": kind}, discriminator={**SMALL_NORM, "norm": kind})
+    generator, discriminator = build_generator(config), build_discriminator(config)
+    has_bias = kind not in ("batch", "instance")
+    for network, layer in ((generator, "stem.layer.linear"), (generator, "up1.layer"), (discriminator, "down2.layer")):
+        assert (network.get_submodule(layer).bias is not None) == has_bias
+    x = torch.randn(4, 1, 28, 28)
+    layers: Any = discriminator
+    hidden = layers.down1(layers.layout(x))
+    shifted = layers.down2.norm(layers.down2.layer(hidden) + torch.arange(16.0)[:, None, None])
+    cancels = torch.allclose(shifted, layers.down2.norm(layers.down2.layer(hidden)), atol=1e-6)
+    assert cancels == (not has_bias)
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer", "group", "pixel"])
+def test_norms_of_an_mlp_are_over_its_units(kind: Any) -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    norm = build_norm(kind, 8, 1e-5, groups=4, spatial=False)
+    assert norm is not None
+    expected = normalise_by_hand(kind, x.numpy()[..., None, None], 1e-5)[..., 0, 0]
+    np.testing.assert_allclose(norm(x).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["instance", "layer", "group"])
+def test_init_draws_the_scales_of_every_norm(kind: str) -> None:
+    config = make_config(generator={**SMALL_NORM, "norm": kind}, init={"kind": "normal", "std": 0.1, "norm_mean": 5.0})
+    scales = build_generator(config).state_dict()["stem.norm.weight"]
+    assert abs(float(scales.mean()) - 5) < 0.2
+    assert 0.03 < float(scales.std()) < 0.3
+
+
+ACTIVATIONS: dict[str, Callable[[float], float]] = {
+    "relu": lambda x: max(0.0, x),
+    "leaky_relu": lambda x: x if x > 0 else 0.2 * x,
+    "elu": lambda x: x if x > 0 else math.exp(x) - 1,
+    "selu": lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (math.exp(x) - 1)),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_are_the_papers_formulas(kind: str) -> None:
+    config = make_config(generator={"kind": "dcgan", "base_channels": 4, "activation": kind})
+    assert config.generator.kind == "dcgan"
+    x = torch.linspace(-3, 3, 13)
+    expected = [ACTIVATIONS[kind](value) for value in x.tolist()]
+    assert build_activation(config.generator.activation)(x.clone()).tolist() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_trains_with_and_without_norms(kind: str) -> None:
+    for norm in ("none", "batch", "group"):
+        part = {**SMALL_NORM, "norm": norm, "activation": kind}
+        config = make_config(generator=part, discriminator={**part, "dropout": 0.2}, batch_size=4)
+        trainer = Trainer(config, torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8))
+        for _ in range(2):
+            trainer.step()
+        assert trainer.is_finite()
+
+
+@pytest.mark.usefixtures("float64")
+def test_minibatch_std_of_groups_is_stylegan2s() -> None:
+    """StyleGAN2's code: image i is in the group of all i + k·(batch / group)."""
+    x = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = MinibatchStd(3)(x)
+    for first in range(2):
+        members = [first, first + 2, first + 4]
+        expected = np.sqrt(x.numpy()[members].var(axis=0) + 1e-8).mean()
+        np.testing.assert_allclose(y[members, 3].numpy(), np.full((3, 2, 2), expected), rtol=1e-12)
+    assert torch.equal(y[:, :3], x)
+    assert torch.equal(MinibatchStd(4)(x), MinibatchStd()(x))  # a batch that does not split
+
+
+@pytest.mark.usefixtures("float64")
+def test_self_attention_is_the_papers_equations() -> None:
+    """arXiv:1805.08318, equations 1 to 3, with loops."""
+    layer = SelfAttention(16)
+    with torch.no_grad():
+        layer.gamma.fill_(0.7)
+    x = torch.randn(2, 16, 3, 2, generator=torch.Generator().manual_seed(0))
+    convolutions = layer.query, layer.key, layer.value, layer.output
+    f, g, h, v = (conv.weight.detach().numpy()[:, :, 0, 0] for conv in convolutions)
+    expected = np.empty((2, 16, 6))
+    for image, flat in enumerate(x.flatten(2).numpy()):
+        for j in range(6):
+            scores = np.array([(f @ flat[:, j]) @ (g @ flat[:, i]) for i in range(6)])
+            beta = np.exp(scores) / np.exp(scores).sum()
+            seen = sum(beta[i] * (h @ flat[:, i]) for i in range(6))
+            expected[image, :, j] = 0.7 * (v @ seen) + flat[:, j]
+    np.testing.assert_allclose(layer(x).detach().flatten(2).numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_self_attention_starts_as_nothing_and_stands_where_it_is_asked_for() -> None:
+    part = {"kind": "dcgan", "base_channels": 8, "attention": 14}
+    plain = {"kind": "dcgan", "base_channels": 8}
+    with_it, without = (make_config(generator=one, discriminator=one) for one in (part, plain))
+    z, x = torch.randn(3, 100), torch.randn(3, 1, 28, 28)
+    for build, given in ((build_generator, z), (build_discriminator, x)):
+        torch.testing.assert_close(build(with_it)(given), build(without)(given))
+    shown: list[tuple[int, ...]] = []
+    for network, given in ((build_generator(with_it), z), (build_discriminator(with_it), x)):
+        for module in network.modules():
+            if isinstance(module, SelfAttention):
+                module.register_forward_hook(lambda _, __, y: shown.append(tuple(y.shape[1:])))
+        network(given)
+    assert shown == [(8, 14, 14), (8, 14, 14)]
+
+
+@pytest.mark.parametrize("changes", [{"spectral_norm": True, "norm": "none"}, {"norm": "none"}, {"norm": "group"}])
+def test_twenty_steps_with_attention_are_finite(changes: dict[str, Any]) -> None:
+    part = {**SMALL_NORM, "attention": 7}
+    penalty = "r1" if changes["norm"] == "none" else "none"
+    config = make_config(generator=part, discriminator={**part, **changes}, batch_size=4, penalty=penalty)
+    trainer = Trainer(config, torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8))
+    for _ in range(20):
+        trainer.step()
+    assert trainer.is_finite()
+    gammas = [p for name, p in trainer.generator.named_parameters() if name.endswith("gamma")]
+    assert all(gamma.item() != 0 for gamma in gammas)

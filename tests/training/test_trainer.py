@@ -90,6 +90,15 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "mode seeking": {"mode_seeking_weight": 1.0},
     "bf16": {"precision": "bf16"},
     "accumulated gradient": {"generator_gradient": "accumulated"},
+    "RMSProp": {"optimizer_g": {"kind": "rmsprop", "momentum": 0.5}, "optimizer_d": "rmsprop"},
+    "AdamW": {"optimizer_g": "adamw", "optimizer_d": "adamw"},
+    "SGD": {"optimizer_g": {"kind": "sgd", "momentum": 0.9, "nesterov": True}, "optimizer_d": "sgd"},
+    "schedule": {"lr_schedule": "cosine", "lr_warmup_steps": 8, "steps": 20},
+    "clipped gradients": {"clip_grad_norm_g": 0.01, "clip_grad_norm_d": 0.01, "g_steps_per_d_step": 3},
+    "lazy penalty": {"penalty": {"kind": "r1", "every": 3}},
+    "average with ramp-up": {"ema_decay": 0.9, "ema_rampup": 0.5, "ema_buffers": "copied"},
+    "instance norm": {"discriminator": {"kind": "dcgan", "base_channels": 4, "norm": "instance"}},
+    "attention": {"generator": {"kind": "dcgan", "base_channels": 8, "attention": 14}},
 }
 
 

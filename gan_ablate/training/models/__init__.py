@@ -18,6 +18,7 @@ from gan_ablate.training.models.dcgan import (
     build_mlp_discriminator,
     build_mlp_generator,
 )
+from gan_ablate.training.models.resnet import build_resnet_discriminator, build_resnet_generator
 from gan_ablate.training.user_code import build_user_discriminator, build_user_generator
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def build_generator(config: RunConfig) -> nn.Module:
             network = build_mlp_generator(config, config.generator)
         case "dcgan":
             network = build_dcgan_generator(config, config.generator)
+        case "resnet":
+            network = build_resnet_generator(config, config.generator)
         case _:
             assert_never(config.generator)
     return initialise(network, config.init, config.seed, "generator")
@@ -62,6 +65,8 @@ def build_discriminator(config: RunConfig) -> nn.Module:
             network = build_mlp_discriminator(config, config.discriminator)
         case "dcgan":
             network = build_dcgan_discriminator(config, config.discriminator)
+        case "resnet":
+            network = build_resnet_discriminator(config, config.discriminator)
         case _:
             assert_never(config.discriminator)
     if not is_ready:
@@ -72,7 +77,7 @@ def build_discriminator(config: RunConfig) -> nn.Module:
 NUM_POWER_ITERATIONS = 15
 """With which PyTorch's spectral norm begins."""
 
-_Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -98,27 +103,45 @@ def initialise(network: nn.Module, init: Init, seed: int, role: str) -> nn.Modul
             torch.Generator().manual_seed(stream_seed(seed, f"init/{role}/{prefix}.{name}"))
             for name in ("weight", "bias")
         )
-        is_norm = isinstance(module, _Norm)
-        match init.kind:
-            case "normal" if is_norm:
+        if isinstance(module, _Norm):
+            if init.kind == "normal":  # ones and zeros already
                 nn.init.normal_(layer.weight, init.norm_mean, init.std, generator=weight_stream)
-            case "normal":
-                if init.linear == "default" and isinstance(module, nn.Linear):
-                    layer.sample_default_weight(weight_stream)
-                else:
-                    nn.init.normal_(layer.weight, 0.0, init.std, generator=weight_stream)
-                if init.bias == "default":
-                    layer.sample_default_bias(bias_stream)
-                elif layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-            case "default":
-                if not is_norm:  # ones and zeros already
-                    layer.sample_default_weight(weight_stream)
-                    layer.sample_default_bias(bias_stream)
-            case _:
-                assert_never(init)
+        else:
+            gain = math.sqrt(2) if ".residual." in f".{prefix}" else 1.0
+            _sample_layer(layer, init, weight_stream, bias_stream, gain, is_linear=isinstance(module, nn.Linear))
         layer.put_back(module)
     return network
+
+
+def _sample_layer(
+    layer: _RandomInit,
+    init: Init,
+    weight_stream: torch.Generator,
+    bias_stream: torch.Generator,
+    gain: float,
+    *,
+    is_linear: bool,
+) -> None:
+    """Draw the weight and the bias of a linear or convolutional layer; ``gain`` is that of ``GlorotInit``."""
+    match init.kind:
+        case "normal":
+            if init.linear == "default" and is_linear:
+                layer.sample_default_weight(weight_stream)
+            else:
+                nn.init.normal_(layer.weight, 0.0, init.std, generator=weight_stream)
+            if init.bias == "default":
+                layer.sample_default_bias(bias_stream)
+            elif layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        case "default":
+            layer.sample_default_weight(weight_stream)
+            layer.sample_default_bias(bias_stream)
+        case "glorot":
+            nn.init.xavier_uniform_(layer.weight, gain, generator=weight_stream)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        case _:
+            assert_never(init)
 
 
 def normalise_spectrally(network: nn.Module, seed: int) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from torch import nn
 
+from gan_ablate.design.gan import CENTRED_BY_CHANNEL
 from gan_ablate.training.models.layers import (
     BilinearUpsampleConv2d,
     ChannelsLast,
@@ -14,6 +15,7 @@ from gan_ablate.training.models.layers import (
     GreyConv2d,
     GreyConvTranspose2d,
     NearestUpsampleConv2d,
+    SelfAttention,
     build_block,
     build_dropouts,
     build_minibatch_std,
@@ -23,28 +25,39 @@ from gan_ablate.training.models.layers import (
 
 if TYPE_CHECKING:
     from gan_ablate.design.config import RunConfig
-    from gan_ablate.design.gan import BiasRule, DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+    from gan_ablate.design.gan import (
+        BiasRule,
+        DCGANDiscriminator,
+        DCGANGenerator,
+        MLPDiscriminator,
+        MLPGenerator,
+        NormKind,
+    )
 
 
 def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Sequential:
     """Build (B, latent_dim) → (B, C, S, S) in [-1, 1]."""
     widths, side = generator.widths(config.image_size)[::-1], generator.smallest_side(config.image_size)
-    has_bias = _has_bias(generator.bias, has_norm=generator.norm != "none")
+    has_bias = _has_bias(generator.bias, generator.norm)
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         stem=build_block(
             _build_stem(generator, config.num_inputs_g, widths[0], side, has_bias),
-            build_norm(generator.norm, widths[0], generator.stem_norm_eps, spatial=True),
+            build_norm(generator.norm, widths[0], generator.stem_norm_eps, groups=generator.norm_groups, spatial=True),
             generator.activation if generator.has_stem_activation else None,
         )
     )
+    if generator.attention == side:
+        parts["attention0"] = SelfAttention(widths[0])
     for depth in range(1, len(widths)):
         parts[f"up{depth}"] = build_block(
             _build_upsampling(generator, widths[depth - 1], widths[depth], has_bias),
-            build_norm(generator.norm, widths[depth], generator.norm_eps, spatial=True),
+            build_norm(generator.norm, widths[depth], generator.norm_eps, groups=generator.norm_groups, spatial=True),
             generator.activation,
         )
+        if generator.attention == side << depth:
+            parts[f"attention{depth}"] = SelfAttention(widths[depth])
     norm = generator.norm if generator.norm_placement == "all" else "none"
-    has_bias = _has_bias(generator.bias, has_norm=norm != "none")
+    has_bias = _has_bias(generator.bias, norm)
     match generator.output:
         case "upsample":
             parts["output"] = _build_upsampling(generator, widths[-1], config.num_channels, has_bias)
@@ -52,7 +65,7 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
             parts["output"] = nn.Conv2d(widths[-1], config.num_channels, 3, padding=1, bias=has_bias)
         case _:
             assert_never(generator.output)
-    last_norm = build_norm(norm, config.num_channels, generator.norm_eps, spatial=True)
+    last_norm = build_norm(norm, config.num_channels, generator.norm_eps, groups=generator.norm_groups, spatial=True)
     if last_norm is not None:
         parts["output_norm"] = last_norm
     parts.update(build_output_activation(generator.output_activation))
@@ -66,20 +79,22 @@ def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminat
     for depth, width in enumerate(discriminator.widths(config.image_size), 1):
         norm = discriminator.norm if depth > 1 or discriminator.norm_placement == "all" else "none"
         # Behind an activation, batch norm cancels no bias.
-        has_norm = norm != "none" and discriminator.norm_position != "last"
+        has_bias = _has_bias(discriminator.bias, "none" if discriminator.norm_position == "last" else norm)
         parts[f"down{depth}"] = build_block(
-            _build_downsampling(discriminator, in_channels, width, _has_bias(discriminator.bias, has_norm=has_norm)),
-            build_norm(norm, width, discriminator.norm_eps, spatial=True),
+            _build_downsampling(discriminator, in_channels, width, has_bias),
+            build_norm(norm, width, discriminator.norm_eps, groups=discriminator.norm_groups, spatial=True),
             discriminator.activation,
             *_build_pooling(discriminator),
             *build_dropouts(discriminator.dropout, discriminator.dropout2d),
             is_norm_last=discriminator.norm_position == "last",
         )
         in_channels = width
-    has_bias = _has_bias(discriminator.bias, has_norm=False)
+        if discriminator.attention == config.image_size >> depth:
+            parts[f"attention{depth}"] = SelfAttention(width)
+    has_bias = _has_bias(discriminator.bias, "none")
     if discriminator.minibatch_std:
         layer = nn.Conv2d(in_channels + 1, in_channels, 3, padding=1, bias=has_bias)
-        parts["minibatch_std"] = build_minibatch_std(layer, discriminator.activation)
+        parts["minibatch_std"] = build_minibatch_std(layer, discriminator.activation, discriminator.minibatch_std_group)
     side, num_outputs = discriminator.smallest_side(config.image_size), config.num_outputs_d
     match discriminator.head:
         case "linear":
@@ -151,8 +166,9 @@ def _build_pooling(discriminator: DCGANDiscriminator) -> list[nn.Module]:
             assert_never(discriminator.downsample)
 
 
-def _has_bias(rule: BiasRule, *, has_norm: bool) -> bool:
-    return rule == "all" or (rule == "unnormalised" and not has_norm)
+def _has_bias(rule: BiasRule, norm: NormKind) -> bool:
+    """Whether a layer has a bias that a norm follows."""
+    return rule == "all" or (rule == "unnormalised" and norm not in CENTRED_BY_CHANNEL)
 
 
 def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequential:
@@ -161,8 +177,9 @@ def build_mlp_generator(config: RunConfig, generator: MLPGenerator) -> nn.Sequen
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     width = config.num_inputs_g
     for depth, size in enumerate(generator.hidden_sizes, 1):
-        norm = build_norm(generator.norm, size, spatial=False)
-        parts[f"hidden{depth}"] = build_block(nn.Linear(width, size, bias=norm is None), norm, generator.activation)
+        layer = nn.Linear(width, size, bias=generator.norm not in CENTRED_BY_CHANNEL)
+        norm = build_norm(generator.norm, size, groups=generator.norm_groups, spatial=False)
+        parts[f"hidden{depth}"] = build_block(layer, norm, generator.activation)
         width = size
     parts["output"] = nn.Linear(width, shape[0] * shape[1] * shape[2])
     parts.update(build_output_activation(generator.output_activation))
@@ -175,16 +192,18 @@ def build_mlp_discriminator(config: RunConfig, discriminator: MLPDiscriminator) 
     parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = config.num_channels * config.image_size**2
     for depth, size in enumerate(discriminator.hidden_sizes, 1):
-        norm = build_norm(discriminator.norm, size, spatial=False)
+        norm = build_norm(discriminator.norm, size, groups=discriminator.norm_groups, spatial=False)
         parts[f"hidden{depth}"] = build_block(
-            nn.Linear(width, size, bias=norm is None),
+            nn.Linear(width, size, bias=discriminator.norm not in CENTRED_BY_CHANNEL),
             norm,
             discriminator.activation,
             *build_dropouts(discriminator.dropout),
         )
         width = size
     if discriminator.minibatch_std:
-        parts["minibatch_std"] = build_minibatch_std(nn.Linear(width + 1, width), discriminator.activation)
+        parts["minibatch_std"] = build_minibatch_std(
+            nn.Linear(width + 1, width), discriminator.activation, discriminator.minibatch_std_group
+        )
     parts["output"] = nn.Linear(width, config.num_outputs_d)
     if config.num_outputs_d == 1:
         parts["squeeze"] = nn.Flatten(0)

@@ -105,14 +105,73 @@ def _doubling(side: int, like: Tensor) -> Tensor:
 class MinibatchStd(nn.Module):
     """One feature more: each feature's standard deviation over the batch, on average (arXiv:1710.10196, section 3).
 
-    It is the same number in every place of every image.
+    It is the same number in every place of every image that is looked at together.
+
+    Args:
+        group: images that are looked at together, the i-th of every ``group``-th part of the batch, as in StyleGAN2's
+            code (arXiv:1912.04958); None for the whole batch.
     """
 
+    def __init__(self, group: int | None = None) -> None:
+        super().__init__()
+        self._group = group
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C + 1, …) of ``x``: (B, C, …)."""
-        # The gradient of a root at zero would be infinite.
-        std = (x.var(0, correction=0) + 1e-8).sqrt().mean()
-        return torch.cat((x, std.expand(len(x), 1, *x.shape[2:])), 1)
+        """Return (B, C + 1, …) of ``x``: (B, C, …); without an even split into groups, of the batch as one."""
+        num = len(x) if self._group is None or len(x) % self._group else self._group
+        if num == len(x):
+            # The gradient of a root at zero would be infinite.
+            std = (x.var(0, correction=0) + 1e-8).sqrt().mean()
+            return torch.cat((x, std.expand(len(x), 1, *x.shape[2:])), 1)
+        grouped = x.unflatten(0, (num, -1))
+        stds = (grouped.var(0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)
+        shown = stds.repeat(num).view(-1, 1, *[1] * (x.ndim - 2)).expand(len(x), 1, *x.shape[2:])
+        return torch.cat((x, shown), 1)
+
+
+class PixelNorm(nn.Module):
+    """Divides each place by the root mean square of its channels (arXiv:1710.10196, section 4.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, …) of ``x``: (B, C, …)."""
+        scale: Tensor = (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        return x * scale
+
+
+class SelfAttention(nn.Module):
+    """Adds to each place of a map what it sees at all others, times γ, which starts at 0 (SAGAN, arXiv:1805.08318).
+
+    As in the paper, and unlike its authors' later code, keys and values are not pooled, and have an eighth of the
+    channels. Convolutions have no bias.
+
+    Args:
+        channels: of the map, at least 8.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // 8)
+        self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1, bias=False) for _ in range(3))
+        self.output = nn.Conv2d(inner, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W)."""
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        # Equation 1: β_ji = softmax over i of f(x_i)ᵀ g(x_j). Equation 2: o_j = v(Σ_i β_ji h(x_i)).
+        weights = (query.transpose(1, 2) @ key).softmax(dim=2)
+        seen = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        # Equation 3: y_i = γ o_i + x_i.
+        y: Tensor = ChannelsLast()(self.gamma * self.output(seen) + x)
+        return y
+
+
+class SumPool(nn.Module):
+    """The sum of each channel over a map, as SNGAN's D ends (arXiv:1802.05957, table 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C) of ``x``: (B, C, H, W)."""
+        return x.sum((2, 3))
 
 
 class ScaledSigmoid(nn.Module):
@@ -216,33 +275,65 @@ def build_block(
     return nn.Sequential(parts)
 
 
-def build_minibatch_std(layer: nn.Module, activation: Activation) -> nn.Sequential:
+def build_minibatch_std(layer: nn.Module, activation: Activation, group: int | None) -> nn.Sequential:
     """Put the feature of ``MinibatchStd`` before a layer with an activation (arXiv:1710.10196, table 2).
 
     A last layer would add one number to all logits of a batch. No batch norm follows: it would take that feature, the
     same for all images of a batch, out again.
     """
-    return nn.Sequential(OrderedDict(std=MinibatchStd(), layer=layer, activation=build_activation(activation)))
+    return nn.Sequential(OrderedDict(std=MinibatchStd(group), layer=layer, activation=build_activation(activation)))
 
 
-def build_activation(activation: Activation) -> nn.Module:
-    """Build a hidden layer's activation, in place where that is safe: after a layer or a norm it is."""
+def build_activation(activation: Activation, *, in_place: bool = True) -> nn.Module:
+    """Build a hidden layer's activation.
+
+    Args:
+        activation: its kind.
+        in_place: whether it may overwrite what it is given: after a layer or a norm it may, before a shortcut not.
+    """
     match activation.kind:
         case "relu":
-            return nn.ReLU(inplace=True)
+            return nn.ReLU(in_place)
         case "leaky_relu":
-            return nn.LeakyReLU(activation.negative_slope, inplace=True)
+            return nn.LeakyReLU(activation.negative_slope, in_place)
+        case "elu":
+            return nn.ELU(activation.alpha, in_place)
+        case "selu":
+            return nn.SELU(in_place)
+        case "silu":
+            return nn.SiLU()
+        case "gelu":
+            return nn.GELU()
         case _:
             assert_never(activation)
 
 
-def build_norm(kind: NormKind, num_features: int, eps: float = 1e-5, *, spatial: bool) -> nn.Module | None:
-    """Build the norm of ``num_features`` units, or of as many channels if ``spatial``; ``eps`` joins the variance."""
+def build_norm(
+    kind: NormKind, num_features: int, eps: float = 1e-5, *, groups: int = 1, spatial: bool
+) -> nn.Module | None:
+    """Build the norm of a layer.
+
+    Args:
+        kind: of the norm.
+        num_features: units of the layer, or channels if ``spatial``.
+        eps: what joins the variance.
+        groups: of group norm.
+        spatial: whether the layer is convolutional.
+    """
     match kind:
         case "none":
             return None
         case "batch":
             return nn.BatchNorm2d(num_features, eps) if spatial else nn.BatchNorm1d(num_features, eps)
+        case "instance":
+            return nn.InstanceNorm2d(num_features, eps, affine=True)
+        case "layer":
+            # All of an image together, with a scale and a shift for each channel.
+            return nn.GroupNorm(1, num_features, eps)
+        case "group":
+            return nn.GroupNorm(groups, num_features, eps)
+        case "pixel":
+            return PixelNorm()
         case _:
             assert_never(kind)
 
