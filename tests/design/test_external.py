@@ -233,7 +233,7 @@ def test_a_script_without_a_seed_is_planned_as_unpaired(tmp_path: Path) -> None:
     text = GRID.replace('"{seed}"', '"7"').replace("[external]", "[external]\npaired = false")
     planned = resolve(tmp_path, text)
     assert planned.notes == (
-        "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
+        "external.paired is false: runs of one seed share nothing, so means of runs are compared (Welch's t test).",
     )
 
 

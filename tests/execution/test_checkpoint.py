@@ -256,28 +256,27 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
 
 @pytest.mark.slow
 def test_a_schedule_over_all_steps_lets_no_shorter_run_lead_on(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {**SMALL, "lr_schedule": "linear"}
-    context = make_context(tmp_path / "out", keep_checkpoints=True)
-    execute(make_config(**changes), context, lambda _: None)
-    longer = make_config(**{**changes, "steps": 60})
-    record = execute(longer, context, lambda _: None)
-    log = (Store(tmp_path / "out").run_dir(longer.run_id) / "log.txt").read_text()
+    _, log = execute_with_twice_the_steps(tmp_path, lr_schedule="linear")
     assert "its learning rates depend on the number of steps: no shorter run leads here" in log
-    assert untimed(record) == untimed(execute(longer, make_context(tmp_path / "whole"), lambda _: None))
 
 
 @pytest.mark.slow
 def test_twice_the_steps_go_on_where_the_points_meet(tmp_path: Path) -> None:
     """As a user would: the same command with twice the steps, which takes FID at every second step of before."""
-    context = make_context(tmp_path / "out", keep_checkpoints=True)
-    execute(make_config(**SMALL), context, lambda _: None)
-    longer = make_config(**{**SMALL, "steps": 60})
-    record = execute(longer, context, lambda _: None)
-    log = (Store(tmp_path / "out").run_dir(longer.run_id) / "log.txt").read_text()
+    record, log = execute_with_twice_the_steps(tmp_path)
     assert "goes on from step 30" in log
     assert record.scoring is not None
     assert record.scoring.curve_steps == [20, 40, 60]
-    assert untimed(record) == untimed(execute(longer, make_context(tmp_path / "whole"), lambda _: None))
+
+
+def execute_with_twice_the_steps(folder: Path, **changes: Any) -> tuple[Record, str]:
+    """A run of 30 steps, then one of 60 in the same results folder, which is as one that ran alone; and its log."""
+    context = make_context(folder / "out", keep_checkpoints=True)
+    execute(make_config(**{**SMALL, **changes}), context, lambda _: None)
+    longer = make_config(**{**SMALL, **changes, "steps": 60})
+    record = execute(longer, context, lambda _: None)
+    assert untimed(record) == untimed(execute(longer, make_context(folder / "whole"), lambda _: None))
+    return record, (Store(folder / "out").run_dir(longer.run_id) / "log.txt").read_text()
 
 
 def run_in_process(config: RunConfig, context: RunContext) -> None:

@@ -498,7 +498,7 @@ def test_the_page_of_a_script_without_a_seed_says_unpaired(tmp_path: Path, no_fi
     path.write_text(path.read_text().replace('"{seed}"', '"7"'))
     planned = plan(load_grid(path), allow_code=True)
     assert planned.notes == (
-        "external.paired is false: runs of one seed share nothing, and intervals are those of unpaired runs.",
+        "external.paired is false: runs of one seed share nothing, so means of runs are compared (Welch's t test).",
     )
     run_grid(planned, warm(tmp_path / "out"), Compute(jobs=1))
     text = (write_report(tmp_path / "out").with_name("mine") / "report.md").read_text()

@@ -92,7 +92,8 @@ def narrow(config: RunConfig) -> RunConfig:
     def part(network: Any) -> Any:
         if network.kind == "mlp":
             return network.model_copy(update={"hidden_sizes": tuple(size // 8 for size in network.hidden_sizes)})
-        return network.model_copy(update={"base_channels": max(1, network.base_channels // 8)})
+        fewer = {"base_channels": max(1, network.base_channels // 8), "norm_groups": max(1, network.norm_groups // 8)}
+        return network.model_copy(update=fewer)
 
     parts = {"generator": part(config.generator), "discriminator": part(config.discriminator)}
     return config.model_copy(update={**parts, "batch_size": 8})

@@ -253,7 +253,7 @@ def test_unfit_user_code_is_refused_before_training(tmp_path: Path, level: str, 
         (MINE.replace("my_nets:", "my_nets."), r"generator.path = \"my_nets.Generator\": [Ss]tring should match"),
         (MINE.replace("width", "code"), "generator.code: planning sets it; valid: leave it out"),
         ('generator = { kind = "module" }', "generator.path is missing"),
-        (MINE + ", scoring.representation = true", "scoring.representation = True: it takes networks that are shipped"),
+        (MINE + ", scoring.representation = true", "scoring.representation = True: it takes an mlp or a dcgan"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_planned_is_one_line(tmp_path: Path, level: str, message: str) -> None:
