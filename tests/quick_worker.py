@@ -28,9 +28,9 @@ def install() -> None:
     local.serve = serve  # type: ignore[attr-defined]
 
 
-def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
+def serve(pipe: Connection, context: RunContext, core: int | None, gpu: str | None = None) -> None:
     """Serve runs as a worker does."""
     from gan_ablate.scoring import metrics
 
     metrics.KID_SUBSETS = KID_SUBSETS
-    worker.serve(pipe, context, core)
+    worker.serve(pipe, context, core, gpu)

@@ -114,6 +114,7 @@ FEATURES_SIZE_HELP = "Side to which your extractor's images are resized."
 DATA_DIR_HELP = "Where torchvision's data sets lie or are downloaded to."
 WEIGHTS_HELP = "Inception's weights; implies --features inception."
 DEVICE_HELP = "cpu, cuda, cuda:1, …"
+DEVICES_HELP = "cpu; cuda for every visible GPU, a run each; cuda:1; cuda:0,cuda:2"
 KEEP_HELP = "Keep each run's last checkpoint: with more --steps it goes on there."
 FIGURES_HELP = "Only draw every figure as PDF for a paper: 3.25 or 6.75 inches wide, text of 7 points."
 
@@ -211,7 +212,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         out: Annotated[Path, _where("PATH", "The results folder.", callback=expand_home)] = RESULTS,
         data_dir: Annotated[Path, _where("PATH", DATA_DIR_HELP, callback=expand_home)] = DATA,
         inception_weights: Annotated[Path | None, _where("PATH", WEIGHTS_HELP, callback=expand_home)] = None,
-        device: Annotated[str, _where("NAME", DEVICE_HELP)] = DEFAULTS.device,
+        device: Annotated[str, _where("NAME", DEVICES_HELP)] = DEFAULTS.device,
         jobs: Annotated[int | None, _where("N", "Runs at once; by default one a core, or one on a GPU.")] = None,
         checkpoint_sec: Annotated[
             float, _where("SEC", "Seconds of training between two checkpoints of a run.", "--checkpoint-every")

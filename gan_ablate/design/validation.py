@@ -267,14 +267,29 @@ def write_toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def check_device_name(name: str) -> None:
+def check_device_name(name: str, *, may_be_several: bool = False) -> None:
     """Check the name of a device, without loading PyTorch.
 
+    Args:
+        name: of the device.
+        may_be_several: whether it may name several GPUs: ``cuda:0,cuda:2``.
+
     Raises:
-        UserError: if it is neither the CPU nor a CUDA device.
+        UserError: if it is neither the CPU nor a CUDA device, or names one twice.
     """
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"{option('device', shorten(name))}: not supported; valid: cpu, cuda, cuda:0, …")
+    names = list_devices(name) if may_be_several else [name]
+    is_list = len(names) > 1
+    pattern = r"cuda:[0-9]{1,3}" if is_list else r"cpu|cuda(:[0-9]{1,3})?"
+    more = ", cuda:0,cuda:2" if may_be_several else ""
+    if not all(re.fullmatch(pattern, one) for one in names):
+        raise UserError(f"{option('device', shorten(name))}: not supported; valid: cpu, cuda, cuda:0{more}, …")
+    if len(set(names)) < len(names):
+        raise UserError(f"{option('device', shorten(name))}: a GPU is named twice; valid: each once")
+
+
+def list_devices(name: str) -> list[str]:
+    """Split ``cuda:0,cuda:2`` into the names of its devices."""
+    return [one.strip() for one in name.split(",")]
 
 
 def shorten(text: str) -> str:

@@ -43,9 +43,9 @@ class Compute(Model):
     data_dir: str | Path = "data"
     """The folder where torchvision's data sets lie or are downloaded to."""
     device: str = "cpu"
-    """``cpu``, ``cuda``, ``cuda:1``…"""
+    """``cpu``; ``cuda`` for all GPUs of this machine that are visible, a run each; ``cuda:1``, ``cuda:0,cuda:2``."""
     jobs: int | None = None
-    """How many runs at once; by default one per core, or one on a GPU, which users' scripts take by themselves."""
+    """How many runs at once; by default one per core, or one per GPU, which users' scripts take by themselves."""
     inception_weights: str | Path | None = None
     """A copy of the weights for runs that are scored with Inception."""
     checkpoint_sec: Annotated[float, Field(allow_inf_nan=True)] = 60.0
@@ -64,7 +64,7 @@ class Compute(Model):
         """Refuse what no machine could compute with, without loading PyTorch; a worker checks what this one has."""
         if not 0 <= self.checkpoint_sec < math.inf:
             raise UserError(f"{option('checkpoint_sec', self.checkpoint_sec)}: valid: a number of seconds from 0")
-        check_device_name(self.device)
+        check_device_name(self.device, may_be_several=self.executor == "local")
         if self.inception_weights is not None and not Path(self.inception_weights).is_file():
             raise UserError(f"{option('inception_weights', self.inception_weights)}: no such file")
         if self.jobs is not None and not 1 <= self.jobs <= MAX_JOBS:

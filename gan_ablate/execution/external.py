@@ -312,7 +312,7 @@ def _name_values(config: ExternalConfig, context: RunContext, work: Path, here: 
         "image_size": str(config.image_size),
         "data_dir": str(Path(context.data_dir).resolve()),
         # ``make_environment`` shows a script one GPU, as the first.
-        "device": "cuda:0" if context.device.startswith("cuda:") else context.device,
+        "device": "cuda:0" if context.device.startswith("cuda") else context.device,
         "python": sys.executable,
         "here": str(here),
     }

@@ -15,7 +15,7 @@ from gan_ablate.execution.context import Compute, RunContext
     [
         ({"jobs": 0}, "--jobs 0: valid: a whole number from 1 to 1,024"),
         ({"jobs": 1_025}, "--jobs 1025: valid: a whole number from 1 to 1,024"),
-        ({"device": "tpu"}, "--device tpu: not supported; valid: cpu, cuda, cuda:0, …"),
+        ({"device": "tpu"}, "--device tpu: not supported; valid: cpu, cuda, cuda:0, cuda:0,cuda:2, …"),
         ({"checkpoint_sec": -1.0}, "--checkpoint-every -1: valid: a number of seconds from 0"),
         ({"checkpoint_sec": float("inf")}, "--checkpoint-every inf: valid: a number of seconds from 0"),
         ({"inception_weights": "w.pth"}, "--inception-weights w.pth: no such file"),

@@ -162,7 +162,7 @@ def test_all_workers_stay_while_more_runs_may_come(
         return [make_config(seed=seed) for seed in range(4)] if len(busiest) < 3 else []
 
     stub: Any = _Stub()
-    monkeypatch.setattr(local, "_start_worker", lambda _, core: local._Worker(stub, stub, core))
+    monkeypatch.setattr(local, "_start_worker", lambda _, core, __: local._Worker(stub, stub, core, None))
     monkeypatch.setattr(local, "_check_first", lambda *_: None)
     monkeypatch.setattr(local, "_receive", receive)
     monkeypatch.setattr(local, "_stop", lambda _: None)
@@ -244,7 +244,7 @@ def test_extractors_are_timed_by_the_image_and_one_that_takes_too_long_is_left_o
 
 def test_measuring_ends_in_time_whatever_a_step_takes(context: RunContext) -> None:
     ours, theirs = multiprocessing.Pipe()  # nobody answers
-    worker = local._Worker(multiprocessing.Process(), ours, None)
+    worker = local._Worker(multiprocessing.Process(), ours, None, None)
     recorder, started_at = Recorder(), time.perf_counter()
     assert local._measure_on([worker], {"a": make_config("mlp")}, started_at + 0.2, recorder) == {}
     assert 0.1 < time.perf_counter() - started_at < 5

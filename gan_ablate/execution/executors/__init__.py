@@ -66,6 +66,11 @@ _WORTH_A_RETRY = (OUT_OF_MEMORY, "AcceleratorError")
 """The beginnings of messages of runs that may succeed when fewer runs share the machine."""
 
 
+def is_worth_a_retry(record: Record) -> bool:
+    """Whether a run failed for want of memory, or with its GPU, and may succeed later or elsewhere."""
+    return record.status == "failed" and record.message.startswith(_WORTH_A_RETRY)
+
+
 _SHARED_FAULT = re.compile(
     "cannot be started|unrecognized arguments|arguments are required|expected one argument|invalid choice|"
     "no such option|can't open file|no such file|FileNotFoundError|no module named|ImportError|SyntaxError|"
@@ -112,13 +117,13 @@ class RunQueue:
         may_come = self._more is not None and not is_idle
         return bool(self._pending or self._busy) or may_come
 
-    def next(self) -> AnyConfig | None:
-        """Return the next run, or None where no run can start now."""
+    def next(self, accepts: Callable[[AnyConfig], bool] = lambda _: True) -> AnyConfig | None:
+        """Return the next run that is accepted, or None where no run can start now."""
         now = time.monotonic()
         self._pending.extend(config for at, config in self._busy if at <= now)
         self._busy = [(at, config) for at, config in self._busy if at > now]
         for number, run in enumerate(self._pending):
-            if self._trials.setdefault(_name_grid(run), run.run_id) in ("", run.run_id):
+            if accepts(run) and self._trials.setdefault(_name_grid(run), run.run_id) in ("", run.run_id):
                 del self._pending[number]
                 return run
         return None
@@ -158,8 +163,7 @@ class RunQueue:
         elif kind == "stopped":
             self.put_back(run)
         else:
-            may_succeed = value.status == "failed" and value.message.startswith(_WORTH_A_RETRY)
-            if may_succeed and self._is_retried(run, value.message):
+            if is_worth_a_retry(value) and self._is_retried(run, value.message):
                 return
             is_first = self.end_trial(run)
             yield value

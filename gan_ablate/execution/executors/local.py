@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import statistics
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gan_ablate.errors import UserError, describe_exit, option
-from gan_ablate.execution.executors import RunQueue
+from gan_ablate.execution.executors import RunQueue, is_worth_a_retry
+from gan_ablate.execution.executors.gpus import Assignment, choose_gpus
 from gan_ablate.execution.executors.worker import kill_server, list_inputs, serve, start_process
 from gan_ablate.execution.store import Store
 
@@ -44,12 +46,13 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     core: int | None
+    gpu: str | None
     run: AnyConfig | None = None
     is_leaving: bool = False
 
 
 def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> int:
-    """Return how many runs go on at once: by default one per core that this process may use, or one on a GPU.
+    """Return how many runs go on at once: by default one per core that this process may use, or one per GPU.
 
     Args:
         jobs: as asked for, or None.
@@ -58,7 +61,9 @@ def resolve_jobs(jobs: int | None, device: str, plans: Sequence[Plan] = ()) -> i
     """
     if jobs is not None:
         return jobs
-    if device != "cpu" or (has_gpu() and any(plan.grid.external is not None for plan in plans)):
+    if device != "cpu":
+        return max(1, len(choose_gpus(device)))
+    if has_gpu() and any(plan.grid.external is not None for plan in plans):
         return 1
     return len(_list_cores()) or os.cpu_count() or 1
 
@@ -81,7 +86,8 @@ def run_local(
     """Compute runs in worker processes, in the order given, and yield each record when its run ends.
 
     The first worker checks that data, extractor and device are there before any run starts. A worker serves many runs.
-    A worker that dies is replaced; its run is resumed once, and fails the second time. For a run that another command
+    A worker that dies is replaced; its run is resumed once, and fails the second time. With several GPUs, each worker
+    sees one, as its first, and a run that one lost is resumed on another. For a run that another command
     computes, the executor waits and takes its record. To close the generator stops all runs at checkpoints.
 
     Args:
@@ -95,14 +101,15 @@ def run_local(
         UserError: if data, extractor or device are not there, before any run starts; or if the disk refuses to write.
     """
     cores = _cores_of_workers(context, min(jobs, len(configs)) if more is None else jobs)
+    gpus = Assignment(choose_gpus(context.device))
     observer.preparing(_STARTING, 0, 1)
-    first = _start_first(context, cores[0])
+    first = _start_first(context, cores[0], gpus.of_worker(0))
     try:
         _check_first(first, configs, observer)
     except BaseException:
         _stop([first])
         raise
-    return _serve(first, configs, context, cores, observer, more)
+    return _serve(first, configs, context, cores, gpus, observer, more)
 
 
 def check_local(configs: Sequence[AnyConfig], context: RunContext, observer: RunObserver) -> None:
@@ -117,7 +124,7 @@ def check_local(configs: Sequence[AnyConfig], context: RunContext, observer: Run
         UserError: if data, extractor or device are not there.
     """
     observer.preparing(_STARTING, 0, 1)
-    worker = _start_first(context)
+    worker = _start_first(context, gpu=Assignment(choose_gpus(context.device)).of_worker(0))
     try:
         _check_first(worker, configs, observer)
     finally:
@@ -143,24 +150,29 @@ def _serve(
     configs: Sequence[AnyConfig],
     context: RunContext,
     cores: Sequence[int | None],
+    gpus: Assignment,
     observer: RunObserver,
     more: Callable[[], Sequence[AnyConfig]] | None,
 ) -> Generator[Record]:
     queue = RunQueue(configs, more, Store(Path(context.out)), observer)
     workers = [first]
     try:
-        workers += [_start_worker(context, core) for core in cores[1:]]
+        workers += [_start_worker(context, core, gpus.of_worker(i)) for i, core in enumerate(cores[1:], 1)]
         while workers:
             for worker in list(workers):
-                for record in _receive(worker, workers, queue, context, observer):
+                for record in _receive(worker, workers, queue, context, gpus, observer):
                     observer.finished(record)
                     yield record
-            has_work = queue.has_work(is_idle=all(worker.run is None for worker in workers))
+            is_idle = all(worker.run is None for worker in workers)
+            # A run that a GPU loses needs a worker of another one.
+            has_work = queue.has_work(is_idle=is_idle) or (gpus.are_several and not is_idle)
+            served = {worker.gpu for worker in workers}
             for worker in [worker for worker in workers if worker.run is None and not worker.is_leaving]:
-                run = queue.next()
+                is_given_up = gpus.is_given_up(worker.gpu, served)
+                run = None if is_given_up else queue.next(functools.partial(gpus.accepts, worker.gpu, served=served))
                 if run is not None:
                     _give(worker, run, queue)
-                elif not has_work:
+                elif is_given_up or not has_work:
                     _stop([worker])
                     workers.remove(worker)
             connection.wait([worker.pipe for worker in workers], TICK_SEC)
@@ -198,7 +210,12 @@ def _check_first(worker: _Worker, configs: Sequence[AnyConfig], observer: RunObs
 
 
 def _receive(
-    worker: _Worker, workers: list[_Worker], queue: RunQueue, context: RunContext, observer: RunObserver
+    worker: _Worker,
+    workers: list[_Worker],
+    queue: RunQueue,
+    context: RunContext,
+    gpus: Assignment,
+    observer: RunObserver,
 ) -> Iterator[Record]:
     """Handle all messages of a worker; replace a worker that died."""
     try:
@@ -212,29 +229,34 @@ def _receive(
                 run, worker.run = worker.run, None
                 assert run is not None
                 worker.is_leaving = kind == "stopped"  # by another process: its end is no crash
+                if kind == "record" and is_worth_a_retry(value):
+                    gpus.lost(worker.gpu, run)
+                elif kind == "record" and value.status != "failed":
+                    gpus.finished(worker.gpu)
                 yield from queue.take_in(kind, value, run)
     except (EOFError, ConnectionResetError):
         worker.process.join()
         workers.remove(worker)
-        workers.append(_start_worker(context, worker.core))
+        workers.append(_start_worker(context, worker.core, worker.gpu))
         if worker.run is not None:
+            gpus.lost(worker.gpu, worker.run)
             yield from queue.give_up(worker.run, f"the worker process died ({describe_exit(worker.process.exitcode)})")
 
 
-def _start_first(context: RunContext, core: int | None = None) -> _Worker:
+def _start_first(context: RunContext, core: int | None = None, gpu: str | None = None) -> _Worker:
     """Start the first worker; kill the server on an interrupt, as it may still be importing."""
     try:
-        return _start_worker(context, core)
+        return _start_worker(context, core, gpu)
     except KeyboardInterrupt:
         kill_server()
         raise
 
 
-def _start_worker(context: RunContext, core: int | None = None) -> _Worker:
+def _start_worker(context: RunContext, core: int | None = None, gpu: str | None = None) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
-    process = start_process(serve, theirs, context, core)
+    process = start_process(serve, theirs, context, core, gpu)
     theirs.close()
-    return _Worker(process, ours, core)
+    return _Worker(process, ours, core, gpu)
 
 
 class Measured(NamedTuple):
@@ -276,7 +298,8 @@ def measure_steps(
     """
     started_at = time.perf_counter()
     observer.preparing(_MEASURING, 0, len(configs))
-    workers = [_start_first(context)]
+    gpus = Assignment(choose_gpus(context.device))
+    workers = [_start_first(context, gpu=gpus.of_worker(0))]
     try:
         workers[0].pipe.send(("measure", None))
         if not workers[0].pipe.poll(max_sec):
@@ -284,7 +307,7 @@ def measure_steps(
         _, classifier_ms = workers[0].pipe.recv()
         start_sec, extractor_ms = time.perf_counter() - started_at, dict[str, float]()
         num_workers = num_jobs if extractors else min(num_jobs, len(configs))
-        workers += [_start_worker(context) for _ in range(num_workers - 1)]
+        workers += [_start_worker(context, gpu=gpus.of_worker(i)) for i in range(1, num_workers)]
         for key, config in extractors.items():
             observer.preparing("Timing the extractor on this machine", 0, 1)
             measured, is_over = _measure_extractor(workers, config, time.perf_counter() + max_sec)
@@ -292,7 +315,7 @@ def measure_steps(
                 extractor_ms[key] = measured
             if not is_over:  # other workers take the places of those that are still at it
                 _stop(workers, grace_sec=0)
-                workers = [_start_worker(context) for _ in range(num_workers)]
+                workers = [_start_worker(context, gpu=gpus.of_worker(i)) for i in range(num_workers)]
         deadline = time.perf_counter() - start_sec + max_sec
         return Measured(start_sec, classifier_ms, _measure_on(workers, configs, deadline, observer), extractor_ms)
     finally:

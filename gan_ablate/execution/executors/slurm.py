@@ -32,6 +32,9 @@ TICK_SEC = 1.0
 TIMEOUT_MIN = 24 * 60
 """Minutes that a job may take by default."""
 
+_GPU_SETTINGS = frozenset({"gres", "gpus_per_node", "gpus_per_task", "num_gpus"})
+"""Settings with which the user asks for GPUs; submitit refuses two of them."""
+
 PROGRESS_FILE = "progress.json"
 """The progress of a run, in its folder while it is computed, for the display."""
 
@@ -95,7 +98,8 @@ def run_slurm(
     parameters: dict[str, Any] = {"timeout_min": TIMEOUT_MIN, "cpus_per_task": 1, "name": "gan-ablate"}
     if cluster == "slurm":
         parameters |= {"slurm_array_parallelism": jobs or 1_000, "slurm_signal_delay_s": 60}
-    if context.device != "cpu":
+    names = {*(settings or {})}
+    if context.device != "cpu" and not names & _GPU_SETTINGS:
         parameters["gpus_per_node"] = 1
     parameters |= {f"slurm_{name}": value for name, value in (settings or {}).items()}
     if "slurm_time" in parameters:

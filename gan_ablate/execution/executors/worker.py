@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.errors import UserError, describe_out_of_memory, is_out_of_memory, option
+from gan_ablate.execution.executors.gpus import show_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -92,7 +93,7 @@ def kill_server() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
+def serve(pipe: Connection, context: RunContext, core: int | None, gpu: str | None = None) -> None:
     """Serve tasks until the parent closes the pipe, or SIGTERM stops the run under way.
 
     A task is ``(name, config)``. Answers to ``run`` are ``("started", config)`` and ``("progress", Progress)``, unless
@@ -100,6 +101,9 @@ def serve(pipe: Connection, context: RunContext, core: int | None) -> None:
     None)``, to ``measure`` ``("measured", StepTimes or None)``, or the classifier's time where ``config`` is None, to
     ``measure_extractor`` ``("measured", milliseconds or None)``.
     """
+    if gpu is not None:  # which the worker, and scripts that it starts, see as cuda:0
+        show_one(gpu)
+        context = context.model_copy(update={"device": "cuda"})
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     is_stopping = False
