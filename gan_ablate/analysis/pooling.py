@@ -14,7 +14,7 @@ import pandas as pd
 
 from gan_ablate.analysis.design import iterate_contrasts
 from gan_ablate.analysis.estimates import CONFIDENCE, subtract_sides
-from gan_ablate.analysis.families import Comparison, estimate_family
+from gan_ablate.analysis.families import Comparison, estimate_effects, estimate_family
 from gan_ablate.analysis.questions import surety
 from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.design.outcomes import OUTCOMES
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
-    from gan_ablate.design.plan import Intervals, Plan, Variant
+    from gan_ablate.analysis.user_table import Table
+    from gan_ablate.design.outcomes import Outcome
+    from gan_ablate.design.plan import Intervals, Variant
 
 
 @dataclass(frozen=True)
 class BlockedEffect:
-    """One effect on FID, block by block.
+    """One effect on an outcome, block by block.
 
     Attributes:
         within: block's name → the effect in it.
@@ -75,16 +77,20 @@ class Blocks:
 
     def tabulate(self) -> pd.DataFrame:
         """Tabulate every effect in every block, every difference, and the pooled effects."""
-        rows = []
-        for effect in self.effects:
-            rows += [{"block": name, "against": "", **tabulate_effect(at)} for name, at in effect.within.items()]
-            rows += [
-                {"block": name, "against": other, **tabulate_effect(by)}
-                for (name, other), by in effect.differences.items()
-            ]
-            if effect.decision != "differs":
-                rows.append({"block": "all", "against": "", **tabulate_effect(effect.pooled)})
-        return pd.DataFrame(rows)
+        return tabulate_blocks(self.effects)
+
+
+def tabulate_blocks(effects: Iterable[BlockedEffect]) -> pd.DataFrame:
+    """Tabulate effects block by block: a row for each block, each difference, and the mean where blocks agree."""
+    rows = []
+    for effect in effects:
+        rows += [{"block": name, "against": "", **tabulate_effect(at)} for name, at in effect.within.items()]
+        rows += [
+            {"block": name, "against": other, **tabulate_effect(by)} for (name, other), by in effect.differences.items()
+        ]
+        if effect.decision != "differs":
+            rows.append({"block": "all", "against": "", **tabulate_effect(effect.pooled)})
+    return pd.DataFrame(rows)
 
 
 def compare_blocks(results: Iterable[GridResults]) -> list[Blocks]:
@@ -110,14 +116,44 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
     plans = [of_block.plan for of_block in results]
     names = tuple(name_blocks(plans))
     intervals: Intervals = "sequential" if any(plan.intervals == "sequential" for plan in plans) else "fixed"
-    seeds = [seed for seed in plans[0].seeds if all(seed in plan.seeds for plan in plans)]
     families = [of_block.verdicts.effects("fid") for of_block in results]
-    margin, pairs = families[0][0].margin, list(itertools.combinations(range(len(names)), 2))
+    return Blocks(results, names, compare_families(names, families, [plan.seeds for plan in plans], intervals))
+
+
+def compare_table(table: Table, outcome: Outcome) -> tuple[BlockedEffect, ...]:
+    """Compare the effects on one outcome between the blocks of a user's table, and pool them.
+
+    Args:
+        table: of at least two blocks.
+        outcome: of the table.
+    """
+    design, by_block = table.design, table.by_block
+    families = [estimate_effects(design, runs, outcome) for runs in by_block.values()]
+    return compare_families(tuple(by_block), families, [design.seeds] * len(by_block), design.intervals)
+
+
+def compare_families(
+    names: Sequence[str],
+    families: Sequence[Sequence[Effect]],
+    seeds_of: Sequence[Sequence[int]],
+    intervals: Intervals,
+) -> tuple[BlockedEffect, ...]:
+    """Compare the same effects on one outcome between blocks, paired by seed, and pool them.
+
+    Args:
+        names: of the blocks.
+        families: each block's effects, in the same order.
+        seeds_of: each block's seeds: those of the rows of its effects' sides.
+        intervals: whether the number of seeds was fixed beforehand, in every block.
+    """
+    outcome, margin = families[0][0].outcome, families[0][0].margin
+    seeds = [seed for seed in seeds_of[0] if all(seed in of_block for of_block in seeds_of)]
+    pairs = list(itertools.combinations(range(len(names)), 2))
     per_seed = [
-        [_sides_at(effect, of_block.plan.seeds, seeds) for effect in family]
-        for of_block, family in zip(results, families, strict=True)
+        [_sides_at(effect, of_block, seeds) for effect in family]
+        for of_block, family in zip(seeds_of, families, strict=True)
     ]
-    bounds = [_bounds_at(of_effect, plans, seeds) for of_effect in zip(*families, strict=True)]
+    bounds = [_bounds_at(of_effect, seeds_of, seeds) for of_effect in zip(*families, strict=True)]
     differences = [
         Comparison(
             effect.levels,
@@ -137,16 +173,15 @@ def _compare(results: tuple[GridResults, ...]) -> Blocks:
         )
         for i, (effect, known) in enumerate(zip(families[0], bounds, strict=True))
     ]
-    by_pair = iter(estimate_family(differences, OUTCOMES["fid"], margin, intervals))
-    effects = [
+    by_pair = iter(estimate_family(differences, outcome, margin, intervals))
+    return tuple(
         BlockedEffect(
             within={name: family[i] for name, family in zip(names, families, strict=True)},
             differences={(names[b], names[a]): next(by_pair) for a, b in pairs},
             pooled=in_common,
         )
-        for i, in_common in enumerate(estimate_family(pooled, OUTCOMES["fid"], margin, intervals))
-    ]
-    return Blocks(results, names, tuple(effects))
+        for i, in_common in enumerate(estimate_family(pooled, outcome, margin, intervals))
+    )
 
 
 def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> NDArray[np.float64]:
@@ -155,14 +190,14 @@ def _sides_at(effect: Effect, seeds: Sequence[int], wanted: Sequence[int]) -> ND
 
 
 def _bounds_at(
-    effects: Sequence[Effect], plans: Sequence[Plan], wanted: Sequence[int]
+    effects: Sequence[Effect], seeds_of: Sequence[Sequence[int]], wanted: Sequence[int]
 ) -> list[NDArray[np.float64]] | None:
     """Return each block's bounds of one effect at some seeds, (wanted, 2); None where all blocks estimate the mean."""
     if all(effect.basis == "mean" for effect in effects):
         return None
     return [
-        effect.seed_bounds[[plan.seeds.index(seed) for seed in wanted]]
-        for effect, plan in zip(effects, plans, strict=True)
+        effect.seed_bounds[[seeds.index(seed) for seed in wanted]]
+        for effect, seeds in zip(effects, seeds_of, strict=True)
     ]
 
 
