@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 STATUS_COLUMNS = ("status", "state")
-"""Names, in any case, of columns that say how a run ended."""
+"""Names, in any case and behind ``tags.`` or the like, of columns that say how a run ended."""
 
 STATUS_WORDS: Mapping[str, tuple[str, ...]] = {
     "completed": ("completed", "complete", "finished", "success", "succeeded"),
@@ -101,7 +101,7 @@ def read_statuses(runs: pd.DataFrame, others: Collection[str], source: str) -> p
     """
     statuses = pd.Series("completed", index=runs.index, dtype=object)
     for name in runs.columns:
-        if name.lower() not in STATUS_COLUMNS or name in others:
+        if re.split(r"[/.]", name)[-1].lower() not in STATUS_COLUMNS or name in others:
             continue
         words = ["" if is_missing(value) else str(value).strip() for value in runs[name]]
         # Optuna's enumeration is written as TrialState.COMPLETE.
