@@ -83,7 +83,7 @@ def choose_rows(
         raise UserError(f"{source}: row {row}: another row of {where}. {differing}")
     values = None if best is None else read_numbers(kept, best.name, source)
     chosen, ends = _choose(kept, run_columns, numbers, _has_outcome(kept, outcomes), values, best)
-    found = kept.loc[sorted(chosen, key=list(kept.index).index)].copy()
+    found = kept.loc[kept.index.isin(list(chosen))].copy()
     found["status"] = [ends[chosen[row]]["status"] for row in found.index]
     return found, _describe(kept, run_columns, numbers, chosen, ends, step, best)
 

@@ -256,7 +256,7 @@ def _make_sections(table: Table, effects: OutcomeEffects, folder: FigurePath, nu
         yield OutcomeSection(
             heading=f"{title} across blocks {scale}",
             blank="",
-            answers=[block_sentence(effect) for effect in effects.across if _is_told(effect.pooled, effects.across)],
+            answers=_answer_across(effects.across),
             effects=block_effects_table(effects.across, list(effects.within)),
             simple_effects="",
             pictures=_draw_blocks(table, effects, folder, prefix),
@@ -279,6 +279,14 @@ def _make_sections(table: Table, effects: OutcomeEffects, folder: FigurePath, nu
             tests=tables.tests_table(shown, []),
             pairing=sentences.pairing_sentence(shown) or "",
         )
+
+
+def _answer_across(effects: Sequence[BlockedEffect]) -> list[str]:
+    """Write a sentence for every effect across blocks, and say where no seed lets blocks be compared."""
+    answers = [block_sentence(effect) for effect in effects if _is_told(effect.pooled, effects)]
+    if not any(by.estimate.num_seeds for effect in effects for by in effect.differences.values()):
+        answers.append("No seed is in two blocks, so whether effects differ between them is not tested.")
+    return answers
 
 
 def _is_told(effect: Effect, effects: Sequence[object]) -> bool:

@@ -134,16 +134,19 @@ def blocks_headline(effects: Sequence[BlockedEffect]) -> list[str]:
     for effect in sorted(effects, key=lambda effect: -abs(effect.pooled.estimate.value)):
         if effect.decision == "differs" or not effect.pooled.is_interaction:
             by_decision[effect.decision].append(effect)
-    differing = [
-        f"**{effect.pooled.name}** "
-        + ", ".join(f"{escape_markdown(name)} {adjusted_text(at)}" for name, at in effect.within.items())
-        for effect in by_decision["differs"]
-    ]
-    alike, unknown = ([_size_words(one.pooled) for one in by_decision[name]] for name in ("alike", "inconclusive"))
+    differing, unknown = (
+        [
+            f"**{effect.pooled.name}** "
+            + ", ".join(f"{escape_markdown(name)} {adjusted_text(at)}" for name, at in effect.within.items())
+            for effect in by_decision[decision]
+        ]
+        for decision in ("differs", "inconclusive")
+    )
+    alike = [_size_words(effect.pooled) for effect in by_decision["alike"]]
     return [
         *_line("Differs between blocks", differing),
         *_line("The same in all blocks, within the margin", alike),
-        *_line("May or may not differ; on average", unknown),
+        *_line("May or may not differ between blocks", unknown),
     ]
 
 

@@ -529,6 +529,7 @@ def test_effects_are_estimated_within_blocks_and_compared_between_them() -> None
     by_block = {name: logs[name]["off"] - logs[name]["on"] for name in ("CIFAR-10", "CelebA")}
     reference = stats.ttest_rel(by_block["CelebA"], by_block["CIFAR-10"])
     assert effects.loc[("CelebA", "CIFAR-10"), "p"] == pytest.approx(reference.pvalue)
+    assert effects.loc[("CelebA", "CIFAR-10"), "value"] == pytest.approx(-0.6, abs=0.05)
     assert "all" not in effects.index.get_level_values("block")  # it differs: there is no common effect
 
 
@@ -550,6 +551,16 @@ def test_a_block_without_one_of_the_variants_leaves_its_effect_open() -> None:
     effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
     assert effects.loc[("CIFAR-10", ""), "decision"] == "higher"
     assert effects.loc[("CelebA", ""), "num_seeds"] == 0
+
+
+def test_blocks_without_a_seed_in_common_are_not_compared(tmp_path: Path) -> None:
+    runs = pd.DataFrame(BLOCKS)
+    runs["seed"] += 100 * (runs["data"] == "CelebA")
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
+    assert effects.loc[("CelebA", ""), "decision"] == "lower"
+    assert effects.loc[("CelebA", "CIFAR-10"), "num_seeds"] == 0
+    text = judge(runs, factors=["bn"], blocks=["data"], out=tmp_path / "out").read_text("utf-8")
+    assert "No seed is in two blocks, so whether effects differ between them is not tested." in text
 
 
 def test_several_columns_of_blocks_are_crossed() -> None:

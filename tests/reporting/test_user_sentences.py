@@ -78,11 +78,13 @@ def test_headline_of_blocks_tells_where_an_effect_differs() -> None:
 
 
 def test_blank_values_are_counted_variant_by_variant() -> None:
-    runs = pd.DataFrame({"variant": ["on"] * 3 + ["off"] * 3, "status": ["completed"] * 5 + ["failed"]})
+    runs = pd.DataFrame(
+        {"variant": ["on"] * 3 + ["off"] * 3 + ["full"], "status": ["completed"] * 5 + ["failed", "completed"]}
+    )
     outcome = OUTCOMES["fid"]
     assert blank_sentence(runs.assign(fid=1.0), outcome) == ""
-    sentence = blank_sentence(runs.assign(fid=[1.0, math.nan, 1.0, math.nan, math.nan, math.nan]), outcome)
-    assert sentence.startswith("FID is blank in 3 of 5 completed runs: off 2 of 2, on 1 of 3. Effects rest on")
+    sentence = blank_sentence(runs.assign(fid=[1.0, math.nan, 1.0, math.nan, math.nan, math.nan, 1.0]), outcome)
+    assert sentence.startswith("FID is blank in 3 of 6 completed runs: off 2 of 2, on 1 of 3. Effects rest on")
 
 
 @pytest.mark.parametrize(("scale", "words"), [(1.0, "negligible, within the margin"), (60.0, "inconclusive")])
