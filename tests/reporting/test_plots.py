@@ -210,9 +210,8 @@ def test_panels_of_blocks_show_all_effects_and_names(monkeypatch: pytest.MonkeyP
     for name, sign in (("first", 1), ("second", -1)):
 
         def fid(variant: Variant, seed: int, sign: int = sign) -> float:
-            return math.exp(
-                3 + 0.01 * seed**2 * (1 + (variant.label != "baseline")) + sign * (variant.label != "baseline")
-            )
+            is_changed = variant.levels["beta1"] != "0.5"
+            return math.exp(3 + 0.01 * seed**2 * (1 + is_changed) + sign * is_changed)
 
         results = make_results(plan(load_grid("beta1"), seeds=3), fid)
         panels[name] = [results.verdicts.effects("fid")[0]]
@@ -221,6 +220,7 @@ def test_panels_of_blocks_show_all_effects_and_names(monkeypatch: pytest.MonkeyP
         low, high = axes.get_xlim()
         (effect,) = effects
         assert effect is not None
+        assert abs(effect.estimate.value) > 0.9
         assert low < effect.estimate.value < high
     assert drawn[0].get_yticklabels()[0].get_text()
 
