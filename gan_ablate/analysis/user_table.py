@@ -117,7 +117,6 @@ def read_table(
     """
     frame = frame.set_axis(_columns(frame), axis="columns")
     _check_columns(frame, factors, seed, source, blocks)
-    best = None if at is None else _parse_at(at, frame, source)
     if at is None and step is not None:
         raise UserError(
             f"{option('step', shorten(step))}: valid: with {option('at', 'last')}, or {option('at', 'best:fid:lower')}"
@@ -126,6 +125,7 @@ def read_table(
         raise UserError(f"{option('margin', margin)}: valid: from 0.1 % to 100 %, or 0.001 to 1")
     runs, left_out = drop_non_runs(frame)
     left_out["comment{s}"] += num_comments
+    best = None if at is None else _parse_at(at, runs, source)
     runs["status"] = read_statuses(runs, (*factors, *blocks, seed), source)
     # A run that crashed early may have no levels and no seed.
     is_nameless = runs["status"].isin(NO_RESULT) & runs[[*factors, *blocks, seed]].map(is_missing).any(axis="columns")
@@ -162,7 +162,7 @@ def read_table(
     return Table(source, design, runs, words, tuple(notes), labels_of_blocks)
 
 
-def _parse_at(at: str, frame: pd.DataFrame, source: str) -> Outcome | None:
+def _parse_at(at: str, runs: pd.DataFrame, source: str) -> Outcome | None:
     """Read ``last`` or ``best:COLUMN:lower``; return the outcome that is best in the row to choose, None for last."""
     kind, _, outcome = at.partition(":")
     if at == "last":
@@ -170,7 +170,7 @@ def _parse_at(at: str, frame: pd.DataFrame, source: str) -> Outcome | None:
     if kind != "best" or not outcome:
         advice = "valid: last, or best with a column and what is better: best:fid:lower"
         raise UserError(f"{option('at', shorten(at))}: {advice}")
-    return parse_outcome(outcome, frame.set_axis(range(1, len(frame) + 1), axis="index"), source)
+    return parse_outcome(outcome, runs, source)
 
 
 def _name_blocks(runs: pd.DataFrame, blocks: Sequence[str], source: str) -> pd.Series[str] | None:
