@@ -98,9 +98,9 @@ def _unknown_lines(unknown: Sequence[Effect], effects: Sequence[Effect]) -> list
         more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
         parts.append(f"{'; '.join(named)}{more}{_seeds_words(unknown)}.")
     if num_open:
-        parts.append(
-            f"{num_open} of {count(len(interactions), 'interaction')} {'is' if num_open == 1 else 'are'} open."
-        )
+        are = "is" if num_open == 1 else "are"
+        of_all = f"{num_open} of {len(interactions)} interactions {are} open."
+        parts.append("The interaction is open." if len(interactions) == 1 else of_all)
     return [f"**Not known yet**: {' '.join(parts)}"] if parts else []
 
 
@@ -175,7 +175,7 @@ def blank_sentence(runs: pd.DataFrame, outcome: Outcome) -> str:
         return ""
     by_variant = is_blank.groupby(completed["variant"], sort=False).agg(["sum", "size"])
     blank = by_variant.loc[by_variant["sum"] > 0].sort_values("sum", ascending=False, kind="stable")
-    counts = [f"{escape_markdown(str(name))} {num} of {of}" for name, num, of in blank.itertuples(name=None)]
+    counts = [f"{escape_markdown(str(name))} ({num} of {of})" for name, num, of in blank.itertuples(name=None)]
     more = f", and {len(counts) - MAX_VARIANTS_LISTED} more variants" if len(counts) > MAX_VARIANTS_LISTED else ""
     title = escape_markdown(outcome.title)
     return (

@@ -307,7 +307,7 @@ def test_page_lists_excluded_and_unfinished_runs(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert "Rows left out: 1 empty row." in text
     assert "1 of the runs had not finished." in text
-    assert "FID is blank in 1 of 7 completed runs: bn on, lr 2 1 of 2. Effects rest on the others." in text
+    assert "FID is blank in 1 of 7 completed runs: bn on, lr 2 (1 of 2). Effects rest on the others." in text
 
 
 @pytest.mark.usefixtures("without_page")

@@ -55,7 +55,7 @@ def test_what_is_not_known_is_named_with_the_seeds_that_would_tell() -> None:
     frame["fid"] *= [math.exp(0.2 * ((7 * i) % 5)) for i in range(len(frame))]
     (line,) = headline_of(frame)
     assert line.startswith("**Not known yet**: **")
-    assert "seeds in all would tell. 1 of 1 interaction is open." in line
+    assert "seeds in all would tell. The interaction is open." in line
 
 
 def test_many_effects_are_cut_to_the_largest() -> None:
@@ -84,7 +84,7 @@ def test_blank_values_are_counted_variant_by_variant() -> None:
     outcome = OUTCOMES["fid"]
     assert blank_sentence(runs.assign(fid=1.0), outcome) == ""
     sentence = blank_sentence(runs.assign(fid=[1.0, math.nan, 1.0, math.nan, math.nan, math.nan, 1.0]), outcome)
-    assert sentence.startswith("FID is blank in 3 of 6 completed runs: off 2 of 2, on 1 of 3. Effects rest on")
+    assert sentence.startswith("FID is blank in 3 of 6 completed runs: off (2 of 2), on (1 of 3). Effects rest on")
 
 
 @pytest.mark.parametrize(("scale", "words"), [(1.0, "negligible, within the margin"), (60.0, "inconclusive")])
