@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gan_ablate.analysis.table import load_results
 from gan_ablate.api import (
     LeftOutWarning,
+    TableWarning,
     estimate_effects,
     judge,
     list_grids,
@@ -42,6 +43,7 @@ __all__ = [
     "LeftOutWarning",
     "Plan",
     "RunObserver",
+    "TableWarning",
     "UserError",
     "__version__",
     "estimate_effects",

@@ -394,7 +394,11 @@ def _note_seeds(blocks: Sequence[Plan], store: Store) -> None:
         store.note_seeds(block)
 
 
-class LeftOutWarning(UserWarning):
+class TableWarning(UserWarning):
+    """A table was not read as it is written: spellings of one level were merged, or a row of each run was chosen."""
+
+
+class LeftOutWarning(TableWarning):
     """Rows of a table are no runs, and were left out."""
 
 
@@ -410,6 +414,11 @@ class TableDesign(TypedDict, total=False):
         baselines: factor → the level that others are compared with; by default that of the first row.
         margin: the relative change below which a ratio does not matter; by default 0.1.
         intervals: ``"fixed"``, the default, or ``"sequential"`` if seeds were added after looking at the results.
+        blocks: columns within whose values runs are compared, such as the data set: never across. Whether an effect
+            differs between blocks is tested.
+        at: for tables with a row per epoch or step: ``"last"`` takes the last row of each run, ``"best:fid:lower"`` its
+            best, which is biased.
+        step: the column of steps or epochs, for ``at``; by default found by its name.
     """
 
     factors: Required[Sequence[str]]
@@ -418,10 +427,18 @@ class TableDesign(TypedDict, total=False):
     baselines: Mapping[str, str] | None
     margin: float | None
     intervals: Intervals
+    blocks: Sequence[str]
+    at: str | None
+    step: str | None
 
 
 def estimate_effects(
-    runs: str | Path | pd.DataFrame, *, outcome: str = "fid", short: bool = False, **design: Unpack[TableDesign]
+    runs: str | Path | pd.DataFrame,
+    *,
+    outcome: str = "fid",
+    short: bool = False,
+    simple_effects: bool = False,
+    **design: Unpack[TableDesign],
 ) -> pd.DataFrame:
     """Estimate what each level changes of an outcome, from a table of runs.
 
@@ -438,11 +455,14 @@ def estimate_effects(
             outcome, which is missing where a run has none. A column ``status`` or ``state`` says how a run ended:
             ``completed``, ``diverged``, ``failed``, or as W&B, MLflow and Optuna say it. The last numbers of runs that
             failed or had not finished are no results. A column ``collapsed`` (true or false) says which runs collapsed.
-            Rows that are no runs are left out, with a ``LeftOutWarning``.
+            Rows that are no runs are left out, with a ``LeftOutWarning``. Spellings of one level, such as ``On`` and
+            ``on``, or ``2e-4`` and ``0.0002``, are merged, with a ``TableWarning``.
         outcome: a column, and what is better: ``"fid:lower"``, ``"accuracy:higher"``; with ``:ratio`` or
             ``:difference`` behind it, how it is compared: by default as ratios if all values are above zero. Outcomes
             of this program, such as ``"fid"``, need only their name.
         short: whether to return only the columns that one reads first, with adjusted intervals.
+        simple_effects: whether to add each level's effect at every combination of the other factors' levels, which the
+            column ``within`` names. They are a family of their own. With blocks there are none.
         **design: how the table is read, see ``TableDesign``: at least ``factors``.
 
     Returns:
@@ -450,23 +470,35 @@ def estimate_effects(
         ``negligible`` or ``inconclusive``), ``basis`` (``mean``, or ``median`` by signs where runs diverged or some
         collapsed), ``percent_change`` with its intervals, ``value``, ``low`` and ``high`` (log
         ratios, or differences), ``adjusted_low``, ``adjusted_high``, ``p_holm``, ``num_seeds``, ``needed_seeds`` and
-        others.
+        others. With blocks, a first column ``block`` names the block, or ``all`` for the mean of blocks that do not
+        differ; where ``against`` names another block, the row is the difference of the effect between the two.
 
     Raises:
         UserError: naming column, row and value that are not valid.
     """
     from gan_ablate.analysis.families import estimate_effects as estimate
+    from gan_ablate.analysis.families import estimate_simple_effects
+    from gan_ablate.analysis.pooling import compare_table, tabulate_blocks
     from gan_ablate.analysis.table import tabulate_effects
 
     table, outcomes = _read_runs(runs, [outcome], design)
     (one,) = outcomes
-    effects = tabulate_effects(estimate(table.design, table.runs, one))
+    if table.blocks is not None:
+        if simple_effects:
+            raise UserError(f"{option('simple_effects', True)}: valid: without {option('blocks')}")
+        effects = tabulate_blocks(compare_table(table, one))
+    else:
+        estimated = estimate(table.design, table.runs, one)
+        if simple_effects:
+            estimated += estimate_simple_effects(table.design, table.runs, one)
+        effects = tabulate_effects(estimated)
     if not short:
         return effects
     change = ["value", "adjusted_low", "adjusted_high"]
     if one.scale == "ratio":
         change = ["percent_change", "percent_change_adjusted_low", "percent_change_adjusted_high"]
-    return effects[["effect", "decision", *change, "p_holm", "num_seeds", "needed_seeds"]]
+    place = (["block", "against"] if table.blocks is not None else []) + ["effect"] + ["within"] * simple_effects
+    return effects[[*place, "decision", *change, "p_holm", "num_seeds", "needed_seeds"]]
 
 
 def judge(
@@ -520,11 +552,14 @@ def _read_runs(
     from gan_ablate.analysis.cleaning import read_csv
     from gan_ablate.analysis.user_table import read_table
 
+    names = [text.partition(":")[0] for text in outcomes]
     if isinstance(runs, (str, Path)):
         frame, num_comments = read_csv(Path(runs))
-        table = read_table(frame, source=str(runs), num_comments=num_comments, **design)
+        table = read_table(frame, source=str(runs), num_comments=num_comments, outcomes=names, **design)
     else:
-        table = read_table(runs, **design)
+        table = read_table(runs, outcomes=names, **design)
+    for note in table.notes:
+        warnings.warn(f"{table.source}: {note}", TableWarning, stacklevel=3)
     if table.left_out:
         warnings.warn(f"{table.source}: left out: {table.left_out}", LeftOutWarning, stacklevel=3)
     return table, _read_outcomes(table, outcomes)

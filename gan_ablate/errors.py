@@ -18,6 +18,7 @@ _OPTIONS = {
     "factors": "factor",
     "outcomes": "outcome",
     "baselines": "baseline",
+    "blocks": "block",
     "checkpoint_sec": "checkpoint-every",
     "run_until_settled": "until settled",
 }

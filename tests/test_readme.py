@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -345,17 +346,21 @@ def test_a_table_is_judged_and_samples_are_scored_as_shown(tmp_path: Path, monke
         for lr in ("0.0002", "0.001")
     ]
     Path("runs.csv").write_text("\n".join(["batch_norm,lr,seed,fid,accuracy", *lines]), "utf-8")
+    runs = pd.read_csv("runs.csv").query("lr == 0.001").assign(dataset="one", epoch=1)
+    pd.concat([runs, runs.assign(dataset="two", fid=9.5)]).to_csv("both.csv", index=False)
+    pd.concat([runs, runs.assign(epoch=2)]).to_csv("epochs.csv", index=False)
+    names = {"batch_norm": "params.beta1", "seed": "params.seed", "fid": "metrics.fid"}
+    runs.rename(columns=names).to_csv("mlflow.csv", index=False)
     digits = load_dataset("mnist-10k", 28, tmp_path).images[:1_280, 0].numpy()
     np.save("samples.npy", digits)
     Path("samples").mkdir()
     for number, digit in enumerate(digits):
         Image.fromarray(digit).save(f"samples/{number}.png")
-    for command in [
-        *commands(RUNNING, "Your table", "gan-ablate judge"),
-        *commands(RUNNING, "Your samples", "gan-ablate score"),
-    ]:
+    first, *others = commands(RUNNING, "Your table", "gan-ablate judge")
+    assert call(monkeypatch, *first) == 0
+    assert "**Harms (raises FID)**: **batch norm off** +50" in Path("judged/report.md").read_text("utf-8")
+    for command in [*others, *commands(RUNNING, "Your samples", "gan-ablate score")]:
         assert call(monkeypatch, *command) == 0
-    assert "Raises FID: **batch norm off** +50" in Path("judged/report.md").read_text("utf-8")
     assert Path("scores.csv").is_file()
     (code,) = blocks(RUNNING, "Your samples", "python")
     assert len(code.splitlines()) <= 10

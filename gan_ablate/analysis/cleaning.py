@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 STATUS_COLUMNS = ("status", "state")
-"""Names, in any case, of columns that say how a run ended."""
+"""Names, in any case and behind ``tags.`` or the like, of columns that say how a run ended."""
 
 STATUS_WORDS: Mapping[str, tuple[str, ...]] = {
     "completed": ("completed", "complete", "finished", "success", "succeeded"),
@@ -101,7 +101,7 @@ def read_statuses(runs: pd.DataFrame, others: Collection[str], source: str) -> p
     """
     statuses = pd.Series("completed", index=runs.index, dtype=object)
     for name in runs.columns:
-        if name.lower() not in STATUS_COLUMNS or name in others:
+        if re.split(r"[/.]", name)[-1].lower() not in STATUS_COLUMNS or name in others:
             continue
         words = ["" if is_missing(value) else str(value).strip() for value in runs[name]]
         # Optuna's enumeration is written as TrialState.COMPLETE.
@@ -162,24 +162,24 @@ def read_numbers(frame: pd.DataFrame, name: str, source: str) -> np.ndarray[tupl
     for row, text in present.items():
         number = _to_number(write(text))
         if number is None:
-            advice = "valid: a number, or nothing where a run has none"
-            raise UserError(f"{source}: row {row}, {name} = {shorten(repr(texts[row]))}: {advice}")
+            raise UserError(f"{source}: row {row}, {name} = {shorten(repr(texts[row]))}: {_advise(text)}")
         numbers[row] = number / 100 if is_percent else number
     return np.array([numbers.get(row, math.nan) for row in texts], np.float64)
 
 
-def check_spellings(factor: str, levels: Sequence[str], source: str) -> None:
-    """Refuse two spellings of one level; ``1.1`` and ``1.10`` may be versions, so they are accepted."""
-    alike: dict[str | Decimal, list[str]] = {}
-    for level in levels:
-        number = read_decimal(level)
-        alike.setdefault("".join(level.lower().split()) if number is None else number, []).append(level)
-    for key, spellings in alike.items():
-        if len(spellings) == 1 or all(re.fullmatch(r"\d+\.\d+", level) for level in spellings):
-            continue
-        reason = "differ in case or spaces only" if isinstance(key, str) else "are the same number"
-        shown = " and ".join(repr(shorten(level)) for level in spellings)
-        raise UserError(f"{source}: {factor} = {shown}: {reason}; valid: one spelling")
+def _advise(text: str) -> str:
+    """Say what would be valid where a text is no number."""
+    if re.fullmatch(r"[\d.,\s]+(±|\+/-|\+-|\\pm)[\d.,\s]+%?", text) or re.fullmatch(r"[\d.,]+\s*\([\d.,]+\)", text):
+        return "a mean over runs, and judge compares runs; valid: a row for each run, with its own number"
+    if text.endswith("%"):
+        return "valid: percent signs behind all numbers of the column, or behind none"
+    return "valid: a number, or nothing where a run has none"
+
+
+def whole_text(value: Any) -> str:
+    """Write a cell without spaces around it; a whole number has no decimal point."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value)) if is_whole else str(value).strip()
 
 
 def read_decimal(text: str) -> Decimal | None:

@@ -19,17 +19,8 @@ from gan_ablate.analysis.estimates import (
     subtract_sides,
 )
 from gan_ablate.analysis.pairing import relative_efficiency
-from gan_ablate.analysis.sequential import (
-    estimate_at_looks,
-    settling_range,
-)
-from gan_ablate.analysis.tests import (
-    NOT_TESTED,
-    HolmTest,
-    RateComparison,
-    SignFlip,
-    sign_flip_test,
-)
+from gan_ablate.analysis.sequential import estimate_at_looks, settling_range
+from gan_ablate.analysis.tests import NOT_TESTED, HolmTest, RateComparison, SignFlip, sign_flip_test
 from gan_ablate.design.outcomes import Outcome, percent_change
 
 if TYPE_CHECKING:
@@ -37,9 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gan_ablate.analysis.design import (
-        Event,
-    )
+    from gan_ablate.analysis.design import Event
+    from gan_ablate.analysis.pairing import Unpaired
 
 
 Decision = Literal["lower", "higher", "negligible", "inconclusive"]
@@ -78,7 +68,7 @@ class Effect:
         rates: event → how often it happened with the level and without it; events that happened.
         equivalence: the test of an effect on the margin or beyond it, in the family of those tests; rejected, the
             effect is negligible. Its p is NaN without a margin.
-        is_paired: whether differences within a seed are estimated; if not, a difference of means of independent runs.
+        unpaired: the means of independent runs whose difference is estimated; None where differences within a seed are.
     """
 
     levels: dict[str, str]
@@ -98,7 +88,7 @@ class Effect:
     bounds: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     rates: dict[Event, RateComparison] = field(default_factory=dict)
     equivalence: HolmTest = NOT_TESTED
-    is_paired: bool = True
+    unpaired: Unpaired | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         """Show the effect in a notebook: its size, its adjusted interval, and its decision."""
@@ -118,6 +108,11 @@ class Effect:
     def place(self) -> str:
         """The levels that a simple effect holds, in words: ``batch norm off, dropout none``."""
         return name_levels(self.within, ", ")
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether differences within a seed are estimated."""
+        return self.unpaired is None
 
     @property
     def is_interaction(self) -> bool:
@@ -164,6 +159,10 @@ class Effect:
     def seed_bounds(self) -> NDArray[np.float64]:
         """(seeds, 2) the lowest and highest that each seed's difference may be; NaN where a seed has none."""
         return np.stack([subtract_sides(self.sides)] * 2, axis=1) if self.bounds is None else self.bounds
+
+    def has_seed(self, row: int) -> bool:
+        """Whether the seed of a row of ``sides`` tells of the effect."""
+        return not np.isnan(self.seed_bounds[row]).any()
 
     @property
     def failure_change(self) -> Literal["lower", "higher"] | None:

@@ -168,7 +168,7 @@ def estimate_family(
                 bounds=comparison.bounds,
                 rates=rates,
                 equivalence=equivalence,
-                is_paired=comparison.unpaired is None,
+                unpaired=comparison.unpaired,
             )
         )
     return effects

@@ -15,6 +15,8 @@ from gan_ablate.analysis.estimates import CONFIDENCE, Estimate, t_estimate
 from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from gan_ablate.design.plan import Intervals
@@ -60,7 +62,7 @@ class Unpaired:
 
     Attributes:
         values: (runs, variants) of the variants that are compared; NaN where a variant has fewer runs than others.
-        weights: (variants,) none of them zero, summing to zero.
+        weights: (variants,) none of them zero.
     """
 
     values: NDArray[np.float64]
@@ -70,6 +72,18 @@ class Unpaired:
     def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64]) -> Unpaired:
         """Take the variants with a weight."""
         return cls(values[:, weights != 0], weights[weights != 0])
+
+    @classmethod
+    def combine(cls, parts: Sequence[tuple[Unpaired, float]]) -> Unpaired:
+        """Add contrasts of different runs, such as of several blocks, each times a factor."""
+        most = max(len(contrast.values) for contrast, _ in parts)
+        values = np.hstack(
+            [
+                np.pad(contrast.values, ((0, most - len(contrast.values)), (0, 0)), constant_values=np.nan)
+                for contrast, _ in parts
+            ]
+        )
+        return cls(values, np.concatenate([contrast.weights * factor for contrast, factor in parts]))
 
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
         """Estimate the contrast with Welch's interval.
@@ -140,13 +154,20 @@ class Pairing:
 
 
 def pair_runs(
-    runs: pd.DataFrame, seed: str | None, *, asked: bool | None, intervals: Intervals, source: str
+    runs: pd.DataFrame,
+    seed: str | None,
+    blocks: pd.Series[str] | None,
+    *,
+    asked: bool | None,
+    intervals: Intervals,
+    source: str,
 ) -> Pairing:
     """Decide whether the runs of a user's table are compared within a seed.
 
     Args:
         runs: with a column ``variant``, and a column ``seed`` of text where the table has seeds.
         seed: the name of the seed's column in the table; None where it has none.
+        blocks: the name of each run's block, within which runs are compared; None without blocks.
         asked: whether the user wants runs to be paired; None to decide by the seeds.
         intervals: ``sequential`` if seeds were added after interim analyses.
         source: the table's name in messages.
@@ -156,9 +177,10 @@ def pair_runs(
     """
     if asked and seed is None:
         raise UserError(f"{option('paired')}: {source} has no seeds; valid: {option('seed')} with the name of a column")
+    of_block = pd.Series("", runs.index) if blocks is None else blocks
     if seed is not None and asked is not False:
-        num_variants = runs["variant"].nunique()
-        is_shared = runs.groupby("seed")["variant"].transform("nunique") == num_variants
+        num_variants = runs["variant"].groupby(of_block).transform("nunique")
+        is_shared = runs["variant"].groupby([of_block, runs["seed"]]).transform("nunique") == num_variants
         if asked or is_shared.mean() >= SHARED_ENOUGH:
             numbers, seeds = pd.factorize(runs["seed"])
             words = f"Runs are compared within a seed (the column {seed})."
@@ -176,17 +198,17 @@ def pair_runs(
             f"{option('intervals', 'sequential')}: {source}: {reason[0].lower()}{reason[1:-1]}, so runs added one by "
             "one do not compare; valid: a table whose variants have the same seeds, in the order of adding"
         )
-    by_chance = _number(runs)
+    by_chance = _number(runs, of_block)
     words = f"{reason} So runs are compared as independent ones, by Welch's t test.{way_out}"
     return Pairing(runs.assign(seed=by_chance), max(by_chance) + 1, is_paired=False, words=words)
 
 
-def _number(runs: pd.DataFrame) -> list[int]:
-    """Number the runs of each variant, in an order that depends neither on their results nor on that of the rows.
+def _number(runs: pd.DataFrame, blocks: pd.Series[str]) -> list[int]:
+    """Number the runs of each variant in each block.
 
-    Where differences are compared by their signs, runs of equal numbers are paired. A table that is sorted by its
-    results would pair the best with the best.
+    The order depends neither on their results nor on that of the rows. Where differences are compared by their signs,
+    runs of equal numbers are paired. A table that is sorted by its results would pair the best with the best.
     """
     texts = runs.map(str).agg("\x1f".join, axis="columns")
     keys = texts.map(lambda text: hashlib.sha256(text.encode()).hexdigest())
-    return keys.groupby(runs["variant"]).rank(method="first").astype(int).sub(1).tolist()
+    return keys.groupby([blocks, runs["variant"]]).rank(method="first").astype(int).sub(1).tolist()

@@ -13,7 +13,6 @@ import pandas as pd
 
 from gan_ablate.analysis.cleaning import (
     NO_RESULT,
-    check_spellings,
     drop_non_runs,
     drop_repeated,
     is_missing,
@@ -21,9 +20,12 @@ from gan_ablate.analysis.cleaning import (
     read_decimal,
     read_numbers,
     read_statuses,
+    whole_text,
 )
 from gan_ablate.analysis.design import Design
+from gan_ablate.analysis.levels import find_level, read_levels
 from gan_ablate.analysis.pairing import pair_runs
+from gan_ablate.analysis.rows import choose_rows, differing_words
 from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
 from gan_ablate.design.outcomes import OUTCOMES, Outcome
@@ -41,14 +43,14 @@ RESERVED = ("variant", "status", "collapsed", "seed", "runs")
 
 NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
 FACTORS, FACTORS_WORDS = r"[\w .,:+@%()/-]+", "letters, digits, spaces and _ . , : + @ % ( ) / -"
-LEVELS, LEVELS_WORDS = r"[\w .,:+@%()/='\[\]{}-]+", "letters, digits, spaces and _ . , : + @ % ( ) / = ' [ ] { } -"
-LINK = r"\]\s*[(\[:]"
-"""Text that Markdown takes for a link."""
 MAX_SIZE = 1e100
 """The largest number that a figure's axis has room for."""
 MAX_VARIANTS = 10_000
 DEFAULT_SEED = "seed"
 """The column of the seed where none is named."""
+
+MAX_BLOCKS = 20
+"""The most blocks: each is compared with each other one."""
 
 _MARGIN = 0.1
 
@@ -64,6 +66,8 @@ class Table:
             table's rows from 1.
         left_out: the rows that are not runs, in words; empty where all are.
         pairing: how runs are compared, in a sentence.
+        notes: sentences on how the table was read: which spellings of levels were merged, which row stands for a run.
+        blocks: the name of each run's block, with the index of the runs; None without blocks.
     """
 
     source: str
@@ -71,6 +75,15 @@ class Table:
     runs: pd.DataFrame
     left_out: str
     pairing: str
+    notes: tuple[str, ...] = ()
+    blocks: pd.Series[str] | None = None
+
+    @property
+    def by_block(self) -> dict[str, pd.DataFrame]:
+        """The runs of each block, in the order of the table; without blocks, all runs under an empty name."""
+        if self.blocks is None:
+            return {"": self.runs}
+        return {name: self.runs.loc[self.blocks == name] for name in dict.fromkeys(self.blocks)}
 
 
 def read_table(
@@ -84,12 +97,17 @@ def read_table(
     margin: float | None = None,
     intervals: Intervals = "fixed",
     num_comments: int = 0,
+    blocks: Sequence[str] = (),
+    at: str | None = None,
+    step: str | None = None,
+    outcomes: Sequence[str] = (),
 ) -> Table:
     """Find the design in a table of runs.
 
     Args:
-        frame: a row per run. A column ``status`` or ``state``, if there is one, says how a run ended: ``completed``,
-            ``diverged``, ``failed``, or the words of W&B, MLflow and Optuna.
+        frame: a row per run, or with ``at`` a row per epoch or step of a run. A column ``status`` or ``state``, if
+            there is one, says how a run ended: ``completed``, ``diverged``, ``failed``, or the words of W&B, MLflow
+            and Optuna.
         factors: the columns of what was varied.
         seed: the column of the seed; by default ``seed``, where there is one.
         paired: whether runs of one seed are compared with each other. By default they are where the variants have the
@@ -99,30 +117,43 @@ def read_table(
         margin: the relative change of a ratio within which an effect is negligible; by default 0.1.
         intervals: ``sequential`` if seeds were added after interim analyses.
         num_comments: number of comment lines that were left out before.
+        blocks: columns, such as of data sets, within whose values runs are compared.
+        at: ``last`` or ``best:COLUMN:lower``: which row of a run counts.
+        step: the column of steps or epochs, for ``at``; by default found by its name.
+        outcomes: the columns of results.
 
     Raises:
         UserError: naming the column, row and value that are not valid, and valid ones.
     """
     frame = frame.set_axis(_columns(frame), axis="columns")
-    if seed is None and DEFAULT_SEED in frame.columns and DEFAULT_SEED not in factors:
+    if seed is None and DEFAULT_SEED in frame.columns and DEFAULT_SEED not in {*factors, *blocks}:
         seed = DEFAULT_SEED
-    keys = list(factors) if seed is None else [*factors, seed]
-    _check_columns(frame, factors, seed, source)
+    seeds = [] if seed is None else [seed]
+    _check_columns(frame, source, {"factors": factors, "blocks": blocks, "seed": seeds})
+    _check_at(at, step, seed, source)
     if not 0.001 <= (margin := _MARGIN if margin is None else margin) <= 1:
         raise UserError(f"{option('margin', margin)}: valid: from 0.1 % to 100 %, or 0.001 to 1")
     runs, left_out = drop_non_runs(frame)
     left_out["comment{s}"] += num_comments
-    runs["status"] = read_statuses(runs, keys, source)
+    best = None if at is None else _parse_at(at, runs, source)
+    named = [*factors, *blocks, *seeds]
+    runs["status"] = read_statuses(runs, named, source)
     # A run that crashed early may have no levels and no seed.
-    is_nameless = runs["status"].isin(NO_RESULT) & runs[keys].map(is_missing).any(axis="columns")
+    is_nameless = runs["status"].isin(NO_RESULT) & runs[named].map(is_missing).any(axis="columns")
     left_out["failed run{s} without a level or a seed"] = int(is_nameless.sum())
     runs = runs.loc[~is_nameless].copy()
-    for name in factors:
-        runs[name] = [_name(value, name, row, source) for row, value in runs[name].items()]
+    notes: list[str] = []
+    for name in (*factors, *blocks):
+        runs[name], merged = read_levels(runs[name], name, source)
+        notes += merged
     if seed is not None:
         runs["seed"] = [_seed(value, seed, row, source) for row, value in runs[seed].items()]
-        if paired is not False:
-            runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, [*factors, "seed"])
+    run_columns = [*factors, *blocks, "seed"]
+    if at is not None and len(runs):
+        runs, chosen = choose_rows(runs, run_columns, outcomes, source, step=step, best=best)
+        notes += chosen
+    if seed is not None and paired is not False:
+        runs, left_out["failed attempt{s} beside a repetition"] = drop_repeated(runs, run_columns)
     words = left_out_words(left_out)
     if not len(runs):
         raise UserError(f"{source}: no runs in it{words and f' (left out: {words})'}; valid: a row per run")
@@ -130,26 +161,69 @@ def read_table(
     kind, variants = _find_variants(runs, known, source)
     labels = {tuple(levels.values()): label for label, levels in variants.items()}
     runs["variant"] = [labels[levels] for levels in runs[list(factors)].itertuples(index=False, name=None)]
+    labels_of_blocks = _name_blocks(runs, blocks, source)
     if seed is not None and paired is not False:
-        _check_repeated(runs, seed, source)
-    pairing = pair_runs(runs, seed, asked=paired, intervals=intervals, source=source)
+        _check_repeated(runs, labels_of_blocks, seed, source, outcomes)
+    pairing = pair_runs(runs, seed, labels_of_blocks, asked=paired, intervals=intervals, source=source)
     runs = pairing.runs
     runs["collapsed"] = _read_collapsed(runs, source)
     numbers = tuple(range(pairing.num_seeds))
     design = Design(known, kind, variants, numbers, intervals, math.log1p(margin), pairing.is_paired)
-    return Table(source, design, runs, words, pairing.words)
+    return Table(source, design, runs, words, pairing.words, tuple(notes), labels_of_blocks)
 
 
-def _check_repeated(runs: pd.DataFrame, seed: str, source: str) -> None:
-    twice = runs.duplicated(["variant", "seed"])
+def _check_repeated(
+    runs: pd.DataFrame, blocks: pd.Series[str] | None, seed: str, source: str, outcomes: Sequence[str]
+) -> None:
+    of_block = runs if blocks is None else runs.assign(block=blocks)
+    columns = ["variant", "seed"] if blocks is None else ["block", "variant", "seed"]
+    twice = of_block.duplicated(columns)
     if twice.any():
         row: Any = twice.idxmax()
-        where = f"{runs['variant'][row]}, {seed} {runs['seed'][row]}"
-        advice = (
-            "valid: one row per variant and seed, a column status that says which of them failed, "
-            f"or {option('paired', False)} if they are other runs"
+        block = "" if blocks is None else f"{blocks[row]}, "
+        where = f"{block}{runs['variant'][row]}, {seed} {runs['seed'][row]}"
+        raise UserError(
+            f"{source}: row {row}: another run of {where}. {differing_words(of_block, columns, [*outcomes, seed])}"
         )
-        raise UserError(f"{source}: row {row}: another run of {where}; {advice}")
+
+
+def _check_at(at: str | None, step: str | None, seed: str | None, source: str) -> None:
+    if at is None and step is not None:
+        raise UserError(
+            f"{option('step', shorten(step))}: valid: with {option('at', 'last')}, or {option('at', 'best:fid:lower')}"
+        )
+    if at is not None and seed is None:
+        reason = f"{source} has no column seed, which tells the rows of one run from those of another"
+        raise UserError(f"{option('at', shorten(at))}: {reason}; valid: {option('seed')} with the name of one")
+
+
+def _parse_at(at: str, runs: pd.DataFrame, source: str) -> Outcome | None:
+    """Read ``last`` or ``best:COLUMN:lower``; return the outcome that is best in the row to choose, None for last."""
+    kind, _, outcome = at.partition(":")
+    if at == "last":
+        return None
+    if kind != "best" or not outcome:
+        advice = "valid: last, or best with a column and what is better: best:fid:lower"
+        raise UserError(f"{option('at', shorten(at))}: {advice}")
+    return parse_outcome(outcome, runs, source)
+
+
+def _name_blocks(runs: pd.DataFrame, blocks: Sequence[str], source: str) -> pd.Series[str] | None:
+    """Name each run's block: by its value, or of several columns by their names and values."""
+    if not blocks:
+        return None
+    named = [
+        runs[name].astype(str) if len(blocks) == 1 else name.replace("_", " ") + " " + runs[name].astype(str)
+        for name in blocks
+    ]
+    labels = named[0]
+    for others in named[1:]:
+        labels = labels + ", " + others
+    num = labels.nunique()
+    if not 2 <= num <= MAX_BLOCKS:
+        has = f"one block, {shorten(labels.iloc[0])}" if num == 1 else f"{num:,} blocks"
+        raise UserError(f"{option('blocks', ', '.join(blocks))}: {source} has {has}; valid: from 2 to {MAX_BLOCKS}")
+    return labels
 
 
 def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
@@ -203,25 +277,26 @@ def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> 
     return Outcome(name, title, better, scale, known.definition if known else f"The column {name}.")
 
 
-def _check_columns(frame: pd.DataFrame, factors: Sequence[str], seed: str | None, source: str) -> None:
+def _check_columns(frame: pd.DataFrame, source: str, named: Mapping[str, Sequence[str]]) -> None:
     columns = _columns(frame)
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
     if twice is not None:
         raise UserError(f"{source}: two columns are called {shorten(twice)}; rename one")
-    if not factors:
+    if not named["factors"]:
         raise UserError(f"{option('factors')}: what was varied? valid: {', '.join(map(shorten, columns))}")
-    named = [("factors", name) for name in factors] + ([] if seed is None else [("seed", seed)])
-    for parameter, name in named:
+    for parameter, name in ((parameter, name) for parameter, of_kind in named.items() for name in of_kind):
         if name not in columns:
             near = next((column for column in columns if re.split(r"[/.]|^params_", column)[-1] == name), name)
             raise UserError(
                 f"{option(parameter, shorten(name))}: {source} has no such column; {choices(near, columns)}"
             )
-    if len({name for _, name in named}) < len(named):
-        of_seed = "" if seed is None else f" and {option('seed', seed)}"
-        raise UserError(f"{option('factors', ', '.join(factors))}{of_seed}: a column is named twice; valid: once each")
-    for name in factors:
-        is_taken = name in RESERVED or name.endswith(("_low", "_high", "_runs"))
+    if sum(map(len, named.values())) > len({name for of_kind in named.values() for name in of_kind}):
+        given = ", ".join(option(parameter, ", ".join(of_kind)) for parameter, of_kind in named.items() if of_kind)
+        raise UserError(f"{given}: a column is named twice; valid: once each")
+    for name in named["factors"]:
+        is_taken = name in (*RESERVED, *(["block"] if named["blocks"] else [])) or name.endswith(
+            ("_low", "_high", "_runs")
+        )
         if is_taken or not re.fullmatch(FACTORS, name) or len(name) > MAX_NAME:
             advice = f"valid: {FACTORS_WORDS}, but no {', '.join(RESERVED)}, …_low, _high, _runs"
             raise UserError(f"{option('factors', shorten(name))}: the column has to be renamed; {advice}")
@@ -231,33 +306,16 @@ def _columns(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame.columns]
 
 
-def _name(value: Any, factor: str, row: Hashable, source: str) -> str:
-    """Turn a level into a name; a whole number has no decimal point."""
-    if is_missing(value):
-        advice = "valid: a level for every run, or nothing at all in the row"
-        raise UserError(f"{source}: row {row}: {factor} is empty; {advice}")
-    name = _whole(value)
-    if not re.fullmatch(LEVELS, name) or re.search(LINK, name) or len(name) > MAX_NAME:
-        advice = f"valid: at most {MAX_NAME} {LEVELS_WORDS}"
-        raise UserError(f"{source}: row {row}, {factor} = {shorten(repr(name))}: {advice}")
-    return name
-
-
 def _seed(value: Any, column: str, row: Hashable, source: str) -> str:
     """Turn a seed into text: ``1``, ``01``, ``1.0`` and ``1e0`` are the same seed."""
     if is_missing(value):
         advice = "valid: a seed for every run, or nothing at all in the row"
         raise UserError(f"{source}: row {row}: {column} is empty; {advice}")
-    text = _whole(value)
+    text = whole_text(value)
     number = read_decimal(text)
     if number is None or abs(number) >= MAX_SIZE or number != number.to_integral_value():
         return text
     return str(int(number))
-
-
-def _whole(value: Any) -> str:
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    return str(int(value)) if is_whole else str(value).strip()
 
 
 def _read_collapsed(runs: pd.DataFrame, source: str) -> pd.Series[Any]:
@@ -265,7 +323,7 @@ def _read_collapsed(runs: pd.DataFrame, source: str) -> pd.Series[Any]:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     found: dict[Hashable, bool | None] = {}
     for row, value in (runs["collapsed"] if "collapsed" in runs else pd.Series(None, runs.index)).items():
-        word = "" if is_missing(value) else _whole(value).lower()
+        word = "" if is_missing(value) else whole_text(value).lower()
         if word and word not in known:
             where = f"{source}: row {row}, collapsed = {shorten(repr(word))}"
             raise UserError(f"{where}: valid: true, false, or nothing where it is not known")
@@ -284,11 +342,11 @@ def _find_factors(
             )
     for name in names:
         levels = list(dict.fromkeys(runs[name]))
-        check_spellings(name, levels, source)
-        baseline = baselines.get(name, levels[0])
-        if baseline not in levels:
+        wanted = baselines.get(name, levels[0])
+        baseline = find_level(wanted, levels)
+        if baseline is None:
             raise UserError(
-                f"{option('baselines', f'{name}={shorten(baseline)}')}: no such level; {choices(baseline, levels)}"
+                f"{option('baselines', f'{name}={shorten(wanted)}')}: no such level; {choices(wanted, levels)}"
             )
         if len(levels) < 2:
             raise UserError(

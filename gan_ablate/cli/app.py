@@ -51,6 +51,7 @@ from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, name_runs, open_console
 from gan_ablate.execution.schedule import find_missing_ids, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
+from gan_ablate.execution.trackers import TrackerWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,12 +106,14 @@ def run(options: RunOptions) -> None:
     labels = name_runs(options.plans)
     num_missing = len(find_missing_ids(options.plans, store))
     header = describe(options, num_missing)
-    for block in (block for plan in options.plans for block in place_plans(plan, store)):
+    placed = [block for plan in options.plans for block in place_plans(plan, store)]
+    for block in placed:
         previous = store.find_plan(block.name)
         if previous is not None and set(previous.run_ids) - labels.keys():
             header += f"\nThis takes the place of another plan of {block.name} in the report; its runs are kept."
     num_done = 0 if options.until_settled else len(labels) - num_missing
-    with stoppable(console), RunDisplay(console, header, labels, num_done, options) as display:
+    writer = TrackerWriter(options.trackers, store, placed)
+    with stoppable(console), RunDisplay(console, header, labels, num_done, options, writer) as display:
         computed, endings = compute_plans(options, display)
     for ending in endings:
         console.print(ending, highlight=False, soft_wrap=True)
@@ -120,6 +123,7 @@ def run(options: RunOptions) -> None:
         from gan_ablate.reporting.exports import write_events
 
         console.print(f"TensorBoard: tensorboard --logdir {write_events(store, blocks)}", soft_wrap=True)
+    finish_tracking(writer, console)
     ended = summarise_runs(store, (run_id for plan in computed for run_id in plan.run_ids))
     num_failed = sum(run.status == "failed" for run in ended.values())
     if num_failed:
@@ -139,16 +143,19 @@ def rescore_command(options: RunOptions) -> None:
     console, store = open_console(), Store(options.out)
     trained = check_rescoring(options.plans, store, options.compute)
     labels, missing = name_runs(options.plans), find_missing_ids(options.plans, store)
+    placed = [block for plan in options.plans for block in place_plans(plan, store)]
     header = f"{len(trained)} of {len(missing)} missing runs are scored without training them again"
+    writer = TrackerWriter(options.trackers, store, placed)
     with (
         stoppable(console),
-        RunDisplay(console, header, labels, len(labels) - len(missing), options) as display,
+        RunDisplay(console, header, labels, len(labels) - len(missing), options, writer) as display,
     ):
         blocks = rescore(options.plans, options.out, options.compute, observer=display)
     num_left = len(find_missing_ids(options.plans, store))
     if num_left:
         console.print(f"{num_left} runs have no kept generator or failed: gan-ablate run trains them.", soft_wrap=True)
     write_pages(options.out, console, blocks)
+    finish_tracking(writer, console)
 
 
 @app.command("plan")
@@ -366,6 +373,13 @@ def handle_signals() -> None:
 
 def _terminate(number: int, _: object) -> NoReturn:
     raise _TerminatedError(number)
+
+
+def finish_tracking(writer: TrackerWriter, console: Console) -> None:
+    """Wait until trackers have what they are told, and print where it is."""
+    with stoppable(console):
+        for line in writer.write_finished():
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager

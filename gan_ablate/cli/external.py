@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from gan_ablate.api import LeftOutWarning
+from gan_ablate.api import TableWarning
 from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.cli.options import (
@@ -81,6 +81,24 @@ def judge(
         list[str] | None,
         typer.Option("--baseline", help="FACTOR=LEVEL that others are compared with; by default the first row's."),
     ] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--block",
+            help="A column within whose values runs are compared, such as the data set; then whether effects differ "
+            "between them; repeatable.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            help="For a row an epoch or step: last takes the last row of each run, best:fid:lower its best, which is "
+            "biased.",
+        ),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="With --at: the column of steps or epochs; by default found by its name.")
+    ] = None,
     margin: Annotated[
         str | None, typer.Option(help='The change of a ratio that does not matter; "10 %" by default.')
     ] = None,
@@ -93,7 +111,7 @@ def judge(
 ) -> None:
     """Judge a table of runs: effects, verdicts, figures and a page, for any outcome."""
     with warnings.catch_warnings(record=True) as left_out:
-        warnings.simplefilter("always", LeftOutWarning)
+        warnings.simplefilter("always", TableWarning)
         page = judge_table(
             table,
             factors=factors,
@@ -103,6 +121,9 @@ def judge(
             baselines=dict(_read_baseline(text) for text in baselines or ()),
             margin=None if margin is None else _read_margin(margin),
             intervals="sequential" if sequential else "fixed",
+            blocks=blocks or (),
+            at=at,
+            step=step,
             out=out,
             title=title,
             figures_as_pdf=figures == "pdf",

@@ -21,11 +21,14 @@ from gan_ablate.execution.context import Compute, ExecutorName
 from gan_ablate.execution.executors.local import resolve_jobs
 from gan_ablate.execution.progress import format_duration
 from gan_ablate.execution.schedule import Speed, estimate_run_sec, estimate_total_sec
+from gan_ablate.execution.trackers import load_trackers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
+
+    from gan_ablate.execution.trackers import Tracker, TrackerName
 
 
 def expand_home(path: Path | None) -> Path | None:
@@ -154,6 +157,7 @@ class RunOptions:
         until_settled: whether seeds are added until every main effect has an answer.
         max_hours: the number of hours after which no other seed is started.
         tensorboard: whether to write event files.
+        trackers: where finished runs are written, too.
     """
 
     plans: list[Plan]
@@ -163,6 +167,7 @@ class RunOptions:
     until_settled: bool
     max_hours: float | None
     tensorboard: bool
+    trackers: list[Tracker]
 
 
 def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
@@ -224,6 +229,10 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
         tensorboard: Annotated[
             bool, _where(None, "Also write event files to tensorboard/ (extra tensorboard).", "--tensorboard")
         ] = False,
+        wandb: Annotated[
+            bool, _where(None, "Also write each run to Weights & Biases (extra wandb).", "--wandb")
+        ] = False,
+        mlflow: Annotated[bool, _where(None, "Also write each run to MLflow (extra mlflow).", "--mlflow")] = False,
         allow_code: Annotated[
             bool, _your_code(None, "Run the scripts and modules that the grid names.", "--allow-code")
         ] = False,
@@ -253,6 +262,8 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             from gan_ablate.reporting.exports import check_tensorboard  # pandas: a second that others need not pay
 
             check_tensorboard()
+        wanted: dict[TrackerName, bool] = {"wandb": wandb, "mlflow": mlflow}
+        trackers = load_trackers([name for name, is_wanted in wanted.items() if is_wanted], out)
         plans = [
             resolve_plan(
                 grid,
@@ -269,7 +280,7 @@ def takes_run_options(act: Callable[[RunOptions], None]) -> Callable[..., None]:
             for grid in load_grids(grids)
         ]
         num_jobs = resolve_jobs(jobs, device, plans)
-        act(RunOptions(plans, out, compute, num_jobs, until is not None, max_hours, tensorboard))
+        act(RunOptions(plans, out, compute, num_jobs, until is not None, max_hours, tensorboard, trackers))
 
     command.__doc__ = act.__doc__
     return command

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.allocation import InterimAnalysis
     from gan_ablate.cli.options import RunOptions
     from gan_ablate.design.plan import Plan
+    from gan_ablate.execution.records import Record
+    from gan_ablate.execution.trackers import TrackerWriter
 
 
 def describe(options: RunOptions, num_missing: int) -> str:
@@ -57,18 +59,30 @@ def _describe_images(plans: Sequence[Plan], *, is_brief: bool = False) -> list[s
 
 
 class RunDisplay(Display):
-    """A progress display that also shows interim analyses.
+    """A progress display that also shows interim analyses, and hands finished runs to trackers.
 
     Attributes:
         block_names: the name of a block's plan → words for it.
     """
 
     def __init__(
-        self, console: Console, header: str, labels: Mapping[str, str], num_done: int, options: RunOptions
+        self,
+        console: Console,
+        header: str,
+        labels: Mapping[str, str],
+        num_done: int,
+        options: RunOptions,
+        writer: TrackerWriter,
     ) -> None:
         is_calibrated = options.compute.device == "cpu"
         super().__init__(console, header, labels, num_done, options.num_jobs, is_calibrated=is_calibrated)
         self.block_names = _name_blocks(options)
+        self._writer = writer
+
+    def finished(self, record: Record) -> None:
+        """Print how a run ended, and hand it to trackers."""
+        super().finished(record)
+        self._writer.put(record)
 
     def analysed(self, block: Plan, analysis: InterimAnalysis) -> None:
         """Print what an interim analysis has settled."""

@@ -17,6 +17,8 @@ from gan_ablate.reporting.sentences import adjusted_text, decided_text, effect_n
 from gan_ablate.reporting.tables import lay_out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.pooling import BlockedEffect, Blocks
     from gan_ablate.reporting.plots.style import FigurePath
@@ -63,8 +65,8 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
     return BlocksPage(
         title=f"{blocks.results[0].plan.grid.title}, across {', '.join(blocks.names)}",
         path=f"{name}/{PAGE_NAME}",
-        sentences=[_sentence(effect) for effect in first[:3]],
-        answers=[_sentence(effect) for effect in blocks.effects],
+        sentences=[block_sentence(effect) for effect in first[:3]],
+        answers=[block_sentence(effect) for effect in blocks.effects],
         seeds=", ".join(f"{escape_markdown(block)} {len(of.plan.seeds)}" for block, of in by_name.items()),
         shared_seeds=count(shared, "seed"),
         block_warnings=[
@@ -72,7 +74,7 @@ def write_blocks_page(blocks: Blocks, name: str, folder: FigurePath) -> BlocksPa
             for block, results in by_name.items()
             for warning in warning_sentences(results)
         ],
-        effects=_effects_table(blocks),
+        effects=block_effects_table(blocks.effects, blocks.names),
         pictures=draw_blocks(blocks, folder),
     )
 
@@ -107,7 +109,8 @@ def draw_blocks(blocks: Blocks, folder: FigurePath) -> list[Picture]:
     ]
 
 
-def _sentence(effect: BlockedEffect) -> str:
+def block_sentence(effect: BlockedEffect) -> str:
+    """Say whether an effect differs between blocks, and how large it is in each."""
     name = effect.pooled.name
     within = "; ".join(f"{escape_markdown(block)} {decided_text(at)}" for block, at in effect.within.items())
     found = [f"{_pair(pair)} {_difference_text(by)}" for pair, by in effect.differences.items() if by.is_found]
@@ -121,9 +124,15 @@ def _sentence(effect: BlockedEffect) -> str:
     return f"**{name}** {common}: {within}. On average {decided_text(effect.pooled)}."
 
 
-def _effects_table(blocks: Blocks) -> str:
+def block_effects_table(effects: Sequence[BlockedEffect], names: Sequence[str]) -> str:
+    """Tabulate effects on one outcome: in every block, their differences, and their average.
+
+    Args:
+        effects: at least one.
+        names: of the blocks.
+    """
     rows = []
-    for effect in blocks.effects:
+    for effect in effects:
         differences = (
             f"{_pair(pair) + ': ' if len(effect.differences) > 1 else ''}{_difference_text(by)}"
             for pair, by in effect.differences.items()
@@ -137,9 +146,9 @@ def _effects_table(blocks: Blocks) -> str:
                 "–" if effect.decision == "differs" else adjusted_text(effect.pooled),
             ]
         )
-    pairs = list(blocks.effects[0].differences)
+    pairs = list(effects[0].differences)
     over = f"difference, {_pair(pairs[0])}" if len(pairs) == 1 else "differences"
-    return lay_out(rows, ["effect", *map(escape_markdown, blocks.names), "differs?", over, "average"])
+    return lay_out(rows, ["effect", *map(escape_markdown, names), "differs?", over, "average"])
 
 
 def _pair(pair: tuple[str, str]) -> str:

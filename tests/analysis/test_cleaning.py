@@ -75,8 +75,9 @@ def test_numbers_are_read_where_there_is_one_reading(texts: list[str], numbers: 
     [
         (["1,234", "56"], r"row 1, m = '1,234': a decimal comma, or one of thousands\? valid: 1.234 or 1234"),
         (["0,5", "1.234"], r"row 1, m = '0,5': valid: a number"),
-        (["0.5", "50 %"], r"row 2, m = '50 %': valid: a number"),
-        (["20.5 ± 0.3"], r"row 1, m = '20.5 ± 0.3': valid: a number"),
+        (["0.5", "50 %"], r"row 2, m = '50 %': valid: percent signs behind all numbers of the column, or behind none"),
+        (["20.5 ± 0.3"], r"row 1, m = '20.5 ± 0.3': a mean over runs, and judge compares runs; valid: a row for each"),
+        (["20.5(3)"], r"row 1, m = '20.5\(3\)': a mean over runs"),
         (["1_000"], r"row 1, m = '1_000': valid: a number"),
     ],
 )

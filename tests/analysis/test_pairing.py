@@ -172,7 +172,7 @@ def test_one_missing_run_of_many_leaves_the_others_paired() -> None:
 
 def test_unpaired_when_asked_takes_equal_seeds_for_other_runs() -> None:
     frame = make_frame(FID, {"on": [1] * 5, "off": [1] * 4})
-    with pytest.raises(UserError, match=r"row \d: another run of bn on, seed 1; .* or paired=False if they are other"):
+    with pytest.raises(UserError, match=r"row \d: another run of bn on, seed 1\. .* or paired=False if they are other"):
         read(frame)
     table = read(frame, paired=False)
     assert table.pairing == (

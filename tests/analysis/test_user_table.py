@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import families as of_plans
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.table import tabulate_effects
-from gan_ablate.api import LeftOutWarning
+from gan_ablate.api import LeftOutWarning, TableWarning
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting import user_page
@@ -124,9 +125,9 @@ def test_page_has_decisions_tables_and_figures(tmp_path: Path) -> None:
         path, factors=["batch_norm", "lr"], seed="run", outcomes=outcomes, out=tmp_path / "out", title="*Mine*"
     )
     text = page.read_text("utf-8")
-    assert text.startswith("# \\*Mine\\*\n\nRaises FID: **batch norm off** +")
+    assert text.startswith("# \\*Mine\\*\n\nFID:\n\n- **Harms (raises FID)**: **batch norm off** +")
     assert "**lr 0.001** does not matter: FID" in text
-    assert "Lowers acc: **batch norm off** -0.1" in text
+    assert "acc:\n\n- **Harms (lowers acc)**: **batch norm off** -0.1" in text
     assert "## acc (higher is better, compared as differences)" in text
     names = {file.name for file in page.parent.iterdir()}
     assert names >= {
@@ -140,13 +141,15 @@ def test_page_has_decisions_tables_and_figures(tmp_path: Path) -> None:
     of_first = make_runs().query("batch_norm == 'on' and lr == 0.0002")
     assert variants["fid"][0] == pytest.approx(stats.gmean(of_first["fid"]))
     assert variants["acc"][0] == pytest.approx(of_first["acc"].mean())
-    assert len(pd.read_csv(page.parent / "effects.csv")) == 6
+    effects = pd.read_csv(page.parent / "effects.csv", keep_default_na=False)
+    assert list(effects["within"]) == 2 * [*[""] * 3, "lr 0.0002", "lr 0.001", "batch norm on", "batch norm off"]
 
 
 def test_levels_stay_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     path.write_text("lr,seed,fid\n" + "\n".join(f"{lr},{s},{s + 2.5}" for s in range(3) for lr in ("0.50", "0.5")))
-    judge(path, factors=["lr"], out=tmp_path / "out")
+    with pytest.warns(TableWarning, match=r"lr: '0.50' and '0.5' stay apart, as they may be versions"):
+        judge(path, factors=["lr"], out=tmp_path / "out")
     assert set(pd.read_csv(tmp_path / "out" / "variants.csv", dtype=str)["lr"]) == {"0.50", "0.5"}
 
 
@@ -177,7 +180,7 @@ off,2,0,33,1,completed
         ("bn", "bn", {"margin": 3.0}, "--margin 3: valid: from 0.1 % to 100 %"),
         ("30", "abc", {}, "row 2, fid = 'abc': valid: a number, or nothing"),
         ("off,2,0,33", "off,3,0,33", {}, "no run of bn on, lr 3; valid: every combination of levels, or the baseline"),
-        ("off,2,0,33", "on,2,0,33", {}, "row 4: another run of lr 2, seed 0; valid: one row per"),
+        ("off,2,0,33", "on,2,0,33", {}, "row 4: another run of lr 2, seed 0. Nothing but re"),
         ("off,2,0,33", ",2,0,33", {}, "row 4: bn is empty; valid: a level for every run"),
         ("off,2,0,33", "off,2,,33", {}, "row 4: seed is empty"),
         ("off,2,0,33", "<b>,2,0,33", {}, r"row 4, bn = '<b>': valid: at most 80 letters"),
@@ -240,9 +243,10 @@ def effects_of_text(path: Path, text: str, **options: object) -> tuple[pd.DataFr
     path.write_bytes(text.encode())
     arguments: dict[str, object] = {"factors": ["bn", "lr"], "out": path.parent / "out", **options}
     with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", LeftOutWarning)
+        warnings.simplefilter("always", TableWarning)
         page = judge(path, **arguments)  # type: ignore[arg-type]
-    said = " ".join(str(warning.message).partition("left out: ")[2] for warning in told)
+    left_out = (str(warning.message) for warning in told if warning.category is LeftOutWarning)
+    said = " ".join(message.partition("left out: ")[2] for message in left_out)
     return pd.read_csv(page.parent / "effects.csv"), said
 
 
@@ -303,7 +307,7 @@ def test_page_lists_excluded_and_unfinished_runs(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert "Rows left out: 1 empty row." in text
     assert "1 of the runs had not finished." in text
-    assert "1 of the completed runs without FID; a column status says which diverged." in text
+    assert "FID is blank in 1 of 7 completed runs: bn on, lr 2 (1 of 2). Effects rest on the others." in text
 
 
 @pytest.mark.usefixtures("without_page")
@@ -330,7 +334,7 @@ def test_names_and_levels_of_tracking_tools_are_understood(tmp_path: Path) -> No
         (CLEAN.replace("off", "\xe4us").encode("latin-1"), "not a CSV table: line 3 is no UTF-8; valid: the same"),
         (CLEAN.replace(",20", ",20,5").encode(), r"row 1: 5 cells for 4 columns; valid: one cell a column; quotes"),
         (CLEAN.replace("off,1,0", '"off,1,0').encode(), "not a CSV table: row 2: unexpected end of data"),
-        (CLEAN.replace("off,1,0", "On,1,0").encode(), "bn = 'on' and 'On': differ in case or spaces only; valid: one"),
+        (CLEAN.replace("off", "<b>").encode(), "row 2, bn = '<b>': valid: at most 80 letters"),
         (b"# nothing\n\n", "no line in it but comments; valid: a line of names"),
         (b"bn,lr,seed,fid\n,,,\n#x\n", r"no runs in it \(left out: 1 empty row, 1 comment\)"),
     ],
@@ -437,8 +441,8 @@ def test_seeds_written_in_two_ways_are_paired(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (
-            one_change([(level, "1", "2.5") for level in ("1e-4", "0.0001", "1e-3")]),
-            "lr = '1e-4' and '0.0001': are the same number; valid: one spelling",
+            one_change([(level, "1", "2.5") for level in ("1e-4", "0.0001")]),
+            "lr: {file} has one level of it, 1e-4; valid: at least two",
         ),
         (
             one_change([("a", "1", "950"), ("b", "1", "1.020")]),
@@ -454,7 +458,7 @@ def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, mess
     with pytest.raises(UserError) as refused:
         judge(tmp_path / "runs.csv", factors=["lr"], out=tmp_path / "out")
 
-    assert message in str(refused.value)
+    assert message.format(file=tmp_path / "runs.csv") in refused.value.with_options
     assert not (tmp_path / "out").exists()
 
 
@@ -500,3 +504,134 @@ def test_a_word_that_does_not_tell_collapse_is_refused() -> None:
     runs["collapsed"] = ["perhaps" if row == 3 else "no" for row in range(len(runs))]
     with pytest.raises(UserError, match=r"row \d+, collapsed = 'perhaps': valid: true, false, or nothing"):
         effects_of(runs)
+
+
+BLOCKS = [
+    {"data": data, "bn": bn, "seed": seed, "fid": base * math.exp(effect * (bn == "off") + 0.01 * luck)}
+    for data, base, effect in (("CIFAR-10", 20, 0.3), ("CelebA", 8, -0.3))
+    for seed in range(5)
+    for bn in ("on", "off")
+    for luck in [(7 * seed + 3 * len(bn) * seed**2 + base * seed) % 5]
+]
+
+
+def test_effects_are_estimated_within_blocks_and_compared_between_them() -> None:
+    runs = pd.DataFrame(BLOCKS)
+    with pytest.raises(
+        UserError, match=r"row 11: another run of bn on, seed 0\. Rows of one run differ in data; valid"
+    ):
+        estimate_effects(runs, factors=["bn"])
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
+    of_cifar = estimate_effects(runs.query("data == 'CIFAR-10'"), factors=["bn"])
+    assert effects.loc[("CIFAR-10", ""), "value"] == of_cifar["value"][0] == pytest.approx(0.3, abs=0.03)
+    assert effects.loc[("CelebA", ""), "decision"] == "lower"
+    logs = np.log(runs.pivot_table("fid", "seed", ["data", "bn"]))
+    by_block = {name: logs[name]["off"] - logs[name]["on"] for name in ("CIFAR-10", "CelebA")}
+    reference = stats.ttest_rel(by_block["CelebA"], by_block["CIFAR-10"])
+    assert effects.loc[("CelebA", "CIFAR-10"), "p"] == pytest.approx(reference.pvalue)
+    assert effects.loc[("CelebA", "CIFAR-10"), "value"] == pytest.approx(-0.6, abs=0.05)
+    assert "all" not in effects.index.get_level_values("block")  # it differs: there is no common effect
+
+
+def test_page_of_blocks_has_sections_across_and_within(tmp_path: Path) -> None:
+    page = judge(pd.DataFrame(BLOCKS), factors=["bn"], blocks=["data"], out=tmp_path / "out")
+    text = page.read_text("utf-8")
+    assert "- **Differs between blocks**: **bn off** CIFAR-10 +3" in text
+    assert "Blocks: CIFAR-10 (10 runs), CelebA (10 runs)." in text
+    headings = re.findall("^## (.*) \\(lower", text, re.MULTILINE)
+    assert headings == ["FID across blocks", "FID, CIFAR-10", "FID, CelebA"]
+    assert list(pd.read_csv(page.parent / "variants.csv")["block"]) == ["CIFAR-10"] * 2 + ["CelebA"] * 2
+    assert (page.parent / "effects.tex").read_text().count("\\begin{table}") == 2
+    for picture in re.findall(r"\]\((\S+\.png)\)", text):
+        assert (page.parent / picture).is_file()
+
+
+def test_a_block_without_one_of_the_variants_leaves_its_effect_open() -> None:
+    runs = pd.DataFrame(BLOCKS).query("data != 'CelebA' or bn == 'on'")
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
+    assert effects.loc[("CIFAR-10", ""), "decision"] == "higher"
+    assert effects.loc[("CelebA", ""), "num_seeds"] == 0
+
+
+def test_blocks_without_a_seed_in_common_are_compared_as_independent_ones() -> None:
+    runs = pd.DataFrame(BLOCKS)
+    runs["seed"] += 100 * (runs["data"] == "CelebA")
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
+    logs = runs.assign(fid=np.log(runs["fid"])).pivot(index=["data", "seed"], columns="bn", values="fid")
+    gains = logs["off"] - logs["on"]
+    welch = stats.ttest_ind(gains["CelebA"], gains["CIFAR-10"], equal_var=False)
+    difference: Any = effects.loc[("CelebA", "CIFAR-10")]
+    assert difference["value"] == pytest.approx(gains["CelebA"].mean() - gains["CIFAR-10"].mean())
+    assert difference["p"] == pytest.approx(welch.pvalue)
+    assert tuple(difference[["low", "high"]]) == pytest.approx(tuple(welch.confidence_interval()))
+
+
+def test_unpaired_runs_in_blocks_are_compared_as_independent_ones(tmp_path: Path) -> None:
+    """Four means: the difference of two differences, as one contrast."""
+    runs = pd.DataFrame(BLOCKS).drop(columns="seed")
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data"]).set_index(["block", "against"])
+    logs = runs.assign(fid=np.log(runs["fid"])).groupby(["data", "bn"])["fid"]
+    signs = pd.Series({("CelebA", "off"): 1, ("CelebA", "on"): -1, ("CIFAR-10", "off"): -1, ("CIFAR-10", "on"): 1})
+    signs = signs.rename_axis(["data", "bn"])
+    difference: Any = effects.loc[("CelebA", "CIFAR-10")]
+    assert difference["value"] == pytest.approx((logs.mean() * signs).sum())
+    error = math.sqrt((logs.var() / logs.size()).sum())
+    freedom = error**4 / ((logs.var() / logs.size()) ** 2 / (logs.size() - 1)).sum()
+    half = stats.t.ppf(0.975, freedom) * error
+    assert difference["high"] - difference["low"] == pytest.approx(2 * half)
+    judge(runs, factors=["bn"], blocks=["data"], out=tmp_path / "out")
+    assert "Welch" in (tmp_path / "out" / "report.md").read_text("utf-8")
+
+
+def test_several_columns_of_blocks_are_crossed() -> None:
+    runs = pd.concat([pd.DataFrame(BLOCKS).assign(size=size) for size in (32, 64)])
+    effects = estimate_effects(runs, factors=["bn"], blocks=["data", "size"])
+    assert "data CIFAR-10, size 32" in set(effects["block"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": ["dat"]}, "--block dat: the table has no such column; did you mean data"),
+        ({"blocks": ["bn"]}, "--factor bn, --block bn, --seed seed: a column is named twice"),
+        ({"blocks": ["fid"]}, "--block fid: the table has 12 blocks; valid: from 2 to 10"),
+        ({"blocks": ["one"]}, "--block one: the table has one block, a; valid: from 2 to"),
+        ({"blocks": ["data"], "simple_effects": True}, "--simple-effects: valid: without --block"),
+        ({"at": "first"}, "--at first: valid: last, or best with a column and what is better: best:fid:lower"),
+        ({"at": "best:bn"}, "--outcome bn: which is better"),
+        ({"step": "epoch"}, "--step epoch: valid: with --at last, or --at best:fid:lower"),
+        ({"at": "last"}, "--at: the table has no column that is called step, epoch or the like; valid: --step COLUMN"),
+    ],
+)
+def test_options_that_do_not_fit_the_table_are_one_line(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan_ablate.analysis.user_table.MAX_BLOCKS", 10)
+    with pytest.raises(UserError) as refused:
+        estimate_effects(pd.DataFrame(BLOCKS).assign(one="a"), factors=["bn"], **options)
+    assert message in refused.value.with_options
+
+
+@pytest.mark.usefixtures("without_page")
+def test_spellings_of_one_level_are_merged_and_said(tmp_path: Path) -> None:
+    expected, _ = effects_of_text(tmp_path / "clean.csv", CLEAN)
+    other = CLEAN.replace("on,1,1", "On,1e0,1").replace("off,2,0", "OFF,2,0")
+    with pytest.warns(TableWarning) as told:
+        found = estimate_effects(pd.read_csv(io.StringIO(other), dtype=str), factors=["bn", "lr"])
+    assert list(found["value"]) == list(expected["value"])
+    assert [str(warning.message) for warning in told] == [
+        "the table: bn: 'On' read as 'on': they differ in case or spaces only",
+        "the table: bn: 'OFF' read as 'off': they differ in case or spaces only",
+        "the table: lr: '1e0' read as '1': they are the same number",
+    ]
+
+
+def test_a_baseline_may_be_named_in_any_of_its_spellings() -> None:
+    runs = pd.DataFrame({"lr": ["2e-4", "1e-3"] * 3, "seed": [0, 0, 1, 1, 2, 2], "fid": [2.0, 3, 2, 4, 2, 5]})
+    effects = estimate_effects(runs, factors=["lr"], baselines={"lr": "0.001"})
+    assert list(effects["effect"]) == ["lr 2e-4"]
+
+
+def test_simple_effects_are_given_where_they_are_wanted() -> None:
+    effects = estimate_effects(make_runs(), factors=["batch_norm", "lr"], seed="run", simple_effects=True)
+    assert list(effects["within"])[3:] == ["lr 0.0002", "lr 0.001", "batch norm on", "batch norm off"]

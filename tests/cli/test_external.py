@@ -74,9 +74,29 @@ def test_a_table_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert call(monkeypatch, "judge", "runs.csv", *options) == 0
     assert capsys.readouterr().out == "Report: judged/report.md\n"
     page = Path("judged/report.md").read_text()
-    assert page.startswith("# Mine\n\nLowers FID: **bn on** -")
+    assert page.startswith("# Mine\n\n- **Helps (lowers FID)**: **bn on** -")
     assert "Margin of ratios: -4.8 % to +5 %." in page
     assert Path("judged/fid-effects.png").is_file()
+
+
+def test_a_long_table_is_judged_block_by_block_and_what_was_read_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        f"{data},{bn},{seed},{epoch},{20 + seed + 9 * (bn == 'off') - epoch}"
+        for data in ("a", "b")
+        for seed in range(3)
+        for bn in ("on", "off")
+        for epoch in (1, 2)
+    ]
+    Path("runs.csv").write_text("\n".join(["data,bn,seed,epoch,fid", *lines]))
+    options = ("--factor", "bn", "--block", "data", "--at", "best:fid", "--step", "epoch", "--figures", "pdf")
+    assert call(monkeypatch, "judge", "runs.csv", *options) == 0
+    shown = capsys.readouterr().out
+    assert "runs.csv: Each run is taken at its lowest fid, the best of its 2 rows: epoch 2\n" in shown
+    assert "A best fid is biased: it is too low by chance" in shown
+    names = {path.name for path in Path("judged").iterdir()}
+    assert names >= {"fid-effects.pdf", "fid-runs.pdf", "fid-block-1-effects.pdf", "fid-block-2-runs.pdf"}
 
 
 def test_figures_of_a_judged_table_for_papers_are_pdfs_alone(

@@ -15,6 +15,7 @@ from gan_ablate.design.plan import plan
 from gan_ablate.execution.executors.worker import needs_nothing
 from gan_ablate.execution.progress import PhaseDisplay
 from gan_ablate.execution.store import Store
+from gan_ablate.execution.trackers import TrackedRun
 from tests.calls import call
 from tests.configs import make_config
 from tests.features import warm
@@ -139,6 +140,34 @@ def test_the_report_names_its_pages_and_says_how_far_it_is(
     ]
     assert counts[0] == (0, 10)
     assert counts[-1][0] >= 1
+
+
+def test_finished_runs_go_to_a_tracker_and_what_fails_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path, no_figures: None
+) -> None:
+    written: list[str] = []
+
+    class Tracker:
+        name, title, place = "mlflow", "MLflow", "here"
+
+        def write(self, run: TrackedRun) -> None:
+            written.append(run.name)
+            if len(written) == 1:
+                raise ConnectionError("no network")
+
+    def load(names: list[str], root: Path) -> list[Tracker]:
+        assert (names, root) == (["mlflow"], Path("results"))
+        return [Tracker()]
+
+    monkeypatch.setattr("gan_ablate.cli.options.load_trackers", load)
+    planned = plan(load_grid(tiny_grid), budget="smoke")
+    save_runs(Store(Path("results")), planned, lambda _, seed: 9.0 + seed)
+    assert call(monkeypatch, "run", "--grid", str(tiny_grid), "--budget", "smoke", "--mlflow") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        f"MLflow: {planned.num_runs - 1} runs written to here",
+        "MLflow: 1 run not written (ConnectionError: no network); the same command tries again",
+    ]
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

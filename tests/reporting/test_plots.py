@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from gan_ablate.analysis.allocation import replay_looks
+from gan_ablate.analysis.effects import Effect
 from gan_ablate.analysis.user_table import read_table
 from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
@@ -194,6 +195,34 @@ def test_numbers_of_a_narrow_axis_do_not_overlap_and_zero_stays(
     assert len(labels) >= 3
     for label, right in itertools.pairwise(labels):
         assert label.get_window_extent().x1 < right.get_window_extent().x0
+
+
+def test_panels_of_blocks_show_all_effects_and_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first block's range may not cut an effect of the second, nor an empty row of the last take a name away."""
+    drawn: list[Any] = []
+
+    def draw_forest(axes: Any, *rest: Any) -> None:
+        effect_plots.draw_forest(axes, *rest)
+        drawn.append(axes)
+
+    monkeypatch.setattr(quality, "draw_forest", draw_forest)
+    panels: dict[str, list[Effect | None]] = {}
+    for name, sign in (("first", 1), ("second", -1)):
+
+        def fid(variant: Variant, seed: int, sign: int = sign) -> float:
+            is_changed = variant.levels["beta1"] != "0.5"
+            return math.exp(3 + 0.01 * seed**2 * (1 + is_changed) + sign * is_changed)
+
+        results = make_results(plan(load_grid("beta1"), seeds=3), fid)
+        panels[name] = [results.verdicts.effects("fid")[0]]
+    quality.plot_block_effects({**panels, "average": [None]}, FigurePath(tmp_path / "e.png"))
+    for axes, effects in zip(drawn, panels.values(), strict=False):
+        low, high = axes.get_xlim()
+        (effect,) = effects
+        assert effect is not None
+        assert abs(effect.estimate.value) > 0.9
+        assert low < effect.estimate.value < high
+    assert drawn[0].get_yticklabels()[0].get_text()
 
 
 def test_figures_of_blocks_have_a_panel_a_block(tmp_path: Path) -> None:

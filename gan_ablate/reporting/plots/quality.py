@@ -24,6 +24,7 @@ from gan_ablate.reporting.plots.style import (
     percent_axis,
 )
 from gan_ablate.reporting.plots.training import draw_curves
+from gan_ablate.reporting.sentences import effect_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -157,18 +158,23 @@ def _error_bar(estimate: Estimate) -> list[list[float]] | None:
 
 
 def plot_block_effects(panels: Mapping[str, Sequence[Effect | None]], path: FigurePath) -> None:
-    """Draw a forest plot of the effects on FID for each block, all on one scale.
+    """Draw a forest plot of the effects on one outcome for each block, all on one scale.
 
     Args:
         panels: block, or ``average`` → its effects, all in the same order; None leaves a row empty.
         path: the PNG to write.
     """
-    num_rows = max(len(effects) for effects in panels.values())
-    with _open_panels(path, list(panels), 0.42 * num_rows + 1.0) as (figure, by_name):
+    is_ratio = all(effect is None or effect.outcome.scale == "ratio" for of in panels.values() for effect in of)
+    rows = list(zip(*panels.values(), strict=True))
+    names = [next((effect_name(effect) for effect in row if effect is not None), "") for row in rows]
+    with _open_panels(path, list(panels), 0.42 * len(rows) + 1.0) as (figure, by_name):
         for name, effects in panels.items():
+            by_name[name].set_autoscalex_on(True)  # the panel before has fixed the axis that they share
             draw_forest(by_name[name], effects, 4)
+            name_rows(by_name[name], names)
         for axes in by_name.values():  # they share an axis, whose range the last panel may have changed
-            percent_axis(axes, "x", 4)
+            if is_ratio:
+                percent_axis(axes, "x", 4)
             figure.supxlabel(axes.get_xlabel(), fontsize=10)
             axes.set_xlabel("")
         figure.suptitle(FOREST_KEY, fontsize=8, color="0.35")
@@ -221,18 +227,21 @@ def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
     axes.plot(value, y, marker, color=colour, mfc=face, ms=4.5, zorder=3)
 
 
-def plot_block_quality(runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
-    """Draw the FID of every run, a panel for each block; each has its x axis, as the scales do not compare.
+def plot_block_quality(
+    runs: Mapping[str, pd.DataFrame], style: Style, path: FigurePath, outcome: Outcome = FID
+) -> None:
+    """Draw an outcome of every run, a panel for each block; each has its x axis, as the scales do not compare.
 
     Args:
-        runs: block → a row for each run, with columns variant, status and fid.
+        runs: block → a row for each run, with columns variant, status and the outcome's.
         style: of the variants, which are the rows.
         path: the PNG to write.
+        outcome: on the x axes.
     """
     with _open_panels(path, list(runs), 0.45 * len(style.colours) + 1.0, share_x=False) as (figure, by_name):
         for name, of_block in runs.items():
-            draw_quality(by_name[name], of_block, style)
-        figure.supxlabel("FID, log scale (lower is better)", fontsize=10)
+            draw_quality(by_name[name], of_block, style, outcome)
+        figure.supxlabel(f"{axis_words(outcome)} ({outcome.goodness})", fontsize=10)
 
 
 def plot_block_curves(curves: Mapping[str, pd.DataFrame], style: Style, path: FigurePath) -> None:
