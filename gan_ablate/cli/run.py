@@ -173,7 +173,7 @@ def gpu_notes(plans: Sequence[Plan], device: str) -> list[str]:
         return []
     hides = any("CUDA_VISIBLE_DEVICES" in script.env for script in scripts)
     names = any("device" in script.names for script in scripts)
-    told = f"its command is told {device}" if names else "its command does not name {{device}}"
+    told = f"its command is told {device}" if names else "its command does not name {device}"
     if hides:
         return [f"--device {device}: the script finds the GPUs that external.env.CUDA_VISIBLE_DEVICES names; {told}."]
     if not has_gpu():

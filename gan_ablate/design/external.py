@@ -148,7 +148,7 @@ class External(Model):
         if self.cwd:
             check_pattern("external.cwd", self.cwd, "of folders, such as implementations/gan")
         for number, name in enumerate(self.links):
-            field = f"external.links.{name if isinstance(self.links, dict) else number}"
+            field = "external.links" if isinstance(self.links, dict) else f"external.links.{number}"
             if isinstance(self.links, dict):
                 self._check_linked(field, name)
             else:
@@ -156,11 +156,11 @@ class External(Model):
             if self.pattern and Path(name).parts[0] == Path(self.pattern).parts[0]:
                 advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.pattern)})"
                 raise refusal(field, name, f"{advice}; valid: what it only reads")
-        for name, target in self.links.items() if isinstance(self.links, dict) else ():
-            for placeholder in list_placeholders(target, f"external.links.{name}"):
+        for target in self.links.values() if isinstance(self.links, dict) else ():
+            for placeholder in list_placeholders(target, "external.links"):
                 if placeholder not in LINK_NAMES:
                     advice = f"valid: a path, ~/…, or {' and '.join(f'{{{known}}}' for known in LINK_NAMES)} in it"
-                    raise refusal(f"external.links.{name}", target, advice)
+                    raise refusal("external.links", target, advice)
         for name, value in self.env.items():
             if not re.fullmatch(r"[A-Za-z_]\w*", name) or "\0" in value:
                 raise refusal(f"external.env.{name}", value, 'valid: NAME = "value", without the character NUL')
@@ -174,7 +174,10 @@ class External(Model):
             steps = "/".join("abcdefgh"[:num_up]) if num_up <= 8 else "a/b/…"
             advice = f"it leads out of the run's folder, to other runs; valid: with external.cwd = '{steps}', or deeper"
             raise refusal(field, name, advice, "external.cwd")
-        check_pattern(field, "/".join(parts[num_up:]) or ".", "as the script opens it, below {out} or above it")
+        where = "as the script opens it, below {out} or above it"
+        if PurePosixPath(name).is_absolute() or not parts[num_up:]:
+            raise refusal(field, name, f"valid: a path {where}")
+        check_pattern(field, "/".join(parts[num_up:]), where)
         places = {other: self._place(other) for other in self.links if other != name}
         place, out = self._place(name), PurePosixPath(self.cwd)
         if out.is_relative_to(place):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from gan_ablate.design.user_code import MAX_WORD, Word
 from gan_ablate.design.validation import Model, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
 """Groups that a log's regular expression may have."""
@@ -27,15 +30,13 @@ LOG_PATTERNS = {
     r"Loss_D: (?P<loss_d>\S+)\s+Loss_G: (?P<loss_g>\S+)",
     "pytorch-gan": r"\[Epoch (?P<epoch>\d+)/\d+\] \[Batch (?P<step>\d+)/(?P<steps_per_epoch>\d+)\] "
     r"\[D loss: (?P<loss_d>[^\s,\]]+)[^\]]*\] \[G loss: (?P<loss_g>[^\s,\]]+)",
-    "lightning": r"Epoch (?P<epoch>\d+)[:/].*?(?P<step>\d+)/(?P<steps_per_epoch>\d+) "
-    r"(?=.*?\b(?:d_loss|loss_d)(?:_step)?[=:] ?" + _NUMBER.format("loss_d") + ")"
-    r"(?=.*?\b(?:g_loss|loss_g)(?:_step)?[=:] ?" + _NUMBER.format("loss_g") + ")",
+    "lightning": r"Epoch (?P<epoch>\d+)[:/].{0,200}?(?P<step>\d+)/(?P<steps_per_epoch>\d+) "
+    r"(?=.{0,200}?\b(?:d_loss|loss_d)(?:_step)?[=:] ?" + _NUMBER.format("loss_d") + ")"
+    r"(?=.{0,200}?\b(?:g_loss|loss_g)(?:_step)?[=:] ?" + _NUMBER.format("loss_g") + ")",
     "mimicry": r"\[Global Step: (?P<step>\d+)/\d+\]|^\| errD: (?P<loss_d>\S+)|^\| errG: (?P<loss_g>\S+)",
 }  # fmt: skip
 """Name → the usual lines of a public code base: of PyTorch's DCGAN example, PyTorch-GAN, PyTorch Lightning's progress
 bar with losses called ``d_loss`` and ``g_loss``, and mimicry."""
-
-LogName = Literal["epoch", "step", "steps_per_epoch", "loss_d", "loss_g"]
 
 USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "epoch": ("epoch",),
@@ -45,6 +46,26 @@ USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "loss_g": ("lossg", "gloss", "errg", "lossgenerator", "generatorloss", "genloss", "lossgen"),
 }
 """What columns are usually called, without case, separators and ``train/`` before them."""
+
+
+def find_usual_column(name: str, columns: Iterable[str]) -> str | None:
+    """Find the column of a value by its usual names, without case, separators and words before them.
+
+    >>> from gan_ablate.design.script_logs import find_usual_column
+    >>> find_usual_column("loss_d", ["step", "train/D_loss"])
+    'train/D_loss'
+
+    Args:
+        name: one of ``LOG_GROUPS``.
+        columns: the names of the columns.
+    """
+    looks: dict[str, str] = {}
+    for column in columns:
+        parts = column.split("/") if name.startswith("loss") else []
+        for part in (column, *reversed(parts)):
+            look = re.sub("[^a-z]", "", part.lower()).removeprefix("train")
+            looks.setdefault(look.removesuffix("step") if name.startswith("loss") else look, column)
+    return next((looks[usual] for usual in USUAL_COLUMNS[name] if usual in looks), None)
 
 
 class LogFile(Model):

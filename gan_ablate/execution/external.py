@@ -303,7 +303,7 @@ def _describe_beside(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     where = f"the program wrote {', '.join(map(shorten, names[:NUM_BESIDE]))} above {{out}}, beside the runs"
-    return [f'{where}; external.cwd = "a/b" keeps ../.. in the run\'s own folder']
+    return [f'{where}; external.cwd = "a/b" keeps ../.. in the run\'s folder']
 
 
 def _read_output(setup: _Setup, training: Training, output: ScriptLog) -> list[str]:

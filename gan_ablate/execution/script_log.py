@@ -19,14 +19,14 @@ from gan_ablate.design.script_logs import (
     JSON_LINES,
     LOG_GROUPS,
     PRINTED,
-    USUAL_COLUMNS,
     LogFile,
     compile_log,
+    find_usual_column,
 )
 from gan_ablate.design.validation import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 MAX_LINE_BYTES = 10_000
@@ -293,7 +293,7 @@ FILES_SEC = 1.0
 """Seconds between two looks at a log's file; more where a look takes long."""
 
 
-def find_column(name: str, log: LogFile, row: Iterable[str]) -> str | None:
+def find_column(name: str, log: LogFile, row: Collection[str]) -> str | None:
     """Find the column of a value: the one that the log names, or one with a usual name.
 
     Args:
@@ -302,10 +302,7 @@ def find_column(name: str, log: LogFile, row: Iterable[str]) -> str | None:
         row: the names of the columns.
     """
     given = log.columns.get(name)
-    if given is not None:
-        return given if given in row else None
-    looks = {re.sub("[^a-z]", "", column.lower()).removeprefix("train"): column for column in reversed(list(row))}
-    return next((looks[usual] for usual in USUAL_COLUMNS[name] if usual in looks), None)
+    return find_usual_column(name, row) if given is None else given if given in row else None
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
@@ -407,10 +404,11 @@ class _Events:
         folders = dict.fromkeys(folder for folder in folders if any(folder.glob("*tfevents*")))
         if not folders:
             return
-        columns: dict[str, list[tuple[float, int, float]]] = {}
-        for folder in folders:
-            for tag, events in self._load(folder).items():
-                columns.setdefault(tag, []).extend(events)
+        loaded = [(folder, tag, events) for folder in folders for tag, events in self._load(folder).items()]
+        tags = [tag for _, tag, _ in loaded]
+        columns = {
+            tag if tags.count(tag) == 1 else f"{folder.name}/{tag}": events for folder, tag, events in loaded
+        }  # a writer for each loss, as ``add_scalars`` and mimicry have it, gives all of them one tag
         steps: dict[int, dict[str, float]] = {}
         times: dict[int, float] = {}
         chosen = {name: find_column(name, self._log, columns) for name in ("loss_d", "loss_g")}
