@@ -165,7 +165,8 @@ def rescore(
     """Score finished runs in another way, without training again: their kept generators are sampled.
 
     A run that is missing is recorded if a finished run differs from it in its scoring alone. FID along training is
-    taken from the finished run where it would be measured in the same way, and left out otherwise.
+    taken from the finished run where it would be measured in the same way, and left out otherwise. A run of a user's
+    script is read from what the script left, also where its log or its samples are read in another way.
 
     >>> from gan_ablate import load_grid, plan, rescore, run_grid
     >>> settings = {"budget": "smoke", "seeds": 1, "steps": 5, "base": "mlp"}
@@ -226,6 +227,8 @@ def check_rescoring(plans: Sequence[Plan], store: Store, compute: Compute) -> di
     missing = find_missing_ids(plans, store)
     if missing and not trained:
         kept = "no finished run has kept a generator of these runs (runs/*/generator.safetensors)"
+        if all(plan.grid.external is not None for plan in plans):
+            kept = "no script has left what these runs can be read from (runs/*/trained-*.json)"
         is_archive = not (store.root / "runs").is_dir() and (store.root / "records").is_dir()
         reason = "it is an archive, which has records without generators" if is_archive else kept
         if any(getattr(variant.config.scoring, "keep_best", False) for plan in plans for variant in plan.variants):

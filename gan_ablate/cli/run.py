@@ -12,8 +12,9 @@ from gan_ablate.cli.options import NO_BREAK, RESULTS, OutOption, print_text, stu
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.plan import name_blocks
 from gan_ablate.design.settings import write_settings
-from gan_ablate.design.validation import printable
+from gan_ablate.design.validation import list_devices, printable
 from gan_ablate.errors import RunFailedError, UserError
+from gan_ablate.execution.executors.local import has_gpu
 from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
 from gan_ablate.execution.schedule import (
@@ -22,6 +23,7 @@ from gan_ablate.execution.schedule import (
     estimate_total_sec,
     find_missing_ids,
     find_trained,
+    kept_notes,
     place_plans,
 )
 from gan_ablate.execution.store import Store, summarise_runs
@@ -48,7 +50,9 @@ def describe(options: RunOptions, num_missing: int) -> str:
         size = f"{count_seeds(plans)}, {num_missing} runs to compute"
     title = plans[0].grid.title if len(plans) == 1 else f"{len(plans)} grids"
     num_variants = len({variant.config.run_id for plan in plans for variant in plan.variants})
-    notes = dict.fromkeys([*(note for plan in plans for note in plan.notes), *_describe_images(plans, is_brief=True)])
+    every_note = (note for plan in plans for note in plan.notes)
+    told = [*every_note, *_describe_images(plans, is_brief=True), *kept_notes(plans, Store(options.out))]
+    notes = dict.fromkeys(told)
     return "\n".join([f"{title}: {num_variants} variants × {size}, {options.num_jobs} at once", *notes])
 
 
@@ -158,10 +162,12 @@ def show_forecast(console: Console, options: RunOptions) -> None:
         _show_variants(console, plan, missing, {} if speed is None else seconds)
     for note in dict.fromkeys([*(note for plan in plans for note in plan.notes), *_describe_images(plans)]):
         print_text(console, note)
-    trained = find_trained(plans, store)
+    trained = find_trained([plan for plan in plans if plan.grid.external is None], store)
     if trained:
         words = "differ in their scoring alone from finished runs whose generators are kept"
         print_text(console, f"{len(trained)} runs {words}: gan-ablate rescore has them without training again.")
+    for note in (*kept_notes(plans, store), *gpu_notes(plans, options.compute.device)):
+        print_text(console, note)
     sources = [files for plan in plans for files in plan.sources.values()]
     if sources:
         files = list(dict.fromkeys(name for of_one in sources for name in of_one))
@@ -176,6 +182,32 @@ def show_forecast(console: Console, options: RunOptions) -> None:
     steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
     size = f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}"
     print_text(console, size)
+
+
+def gpu_notes(plans: Sequence[Plan], device: str) -> list[str]:
+    """Say which GPU users' scripts find on this machine.
+
+    Args:
+        plans: of the runs.
+        device: of the option ``--device``.
+    """
+    scripts = [plan.grid.external for plan in plans if plan.grid.external is not None]
+    if not scripts:
+        return []
+    hides = any("CUDA_VISIBLE_DEVICES" in script.env for script in scripts)
+    names = any("device" in script.names for script in scripts)
+    told = f"its command is told {device}" if names else "its command does not name {device}"
+    if hides:
+        return [f"--device {device}: the script finds the GPUs that external.env.CUDA_VISIBLE_DEVICES names; {told}."]
+    if not has_gpu():
+        return [f"--device {device}: the script finds no GPU on this machine; {told}."]
+    if device == "cpu":
+        advice = 'external.env = { CUDA_VISIBLE_DEVICES = "" } hides it'
+        return [f"--device cpu: the script finds this machine's GPU all the same, one run at a time; {told}; {advice}."]
+    told = told.replace(f"told {device}", "told cuda:0")
+    numbers = [name.removeprefix("cuda:") for name in list_devices(device) if name != "cuda"]
+    place = f", number {' or '.join(numbers)}, counted from 0," if numbers else ""
+    return [f"--device {device}: the script finds one GPU of this machine{place} as its cuda:0; {told}."]
 
 
 def _show_variants(console: Console, plan: Plan, missing: Collection[str], seconds: Mapping[str, float]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeGuard
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
@@ -13,6 +12,7 @@ from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, Positi
 from gan_ablate.design.config import RunConfig, check_dataset, check_features
 from gan_ablate.design.datasets import count_channels, folder_revisions
 from gan_ablate.design.run_fields import Features, HashedConfig, LatentDistribution
+from gan_ablate.design.script_logs import PRINTED, LogFile, check_log, check_log_file
 from gan_ablate.design.user_code import MAX_WORD, Checkpoint, Patch, Word, find_script
 from gan_ablate.design.validation import Model, Size, refusal, shorten
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 GIVEN = ("seed", "out", "steps", "num_samples", "dataset", "image_size", "data_dir", "device", "python", "here")
 """Names that the command may have in braces, besides factors and what levels set."""
 
+LINK_NAMES = ("data_dir", "here")
+"""Names that the place of a link may have in braces."""
+
 GENERATOR_SUFFIXES = (".pt", ".pt2")
 """Suffixes of saved generators: TorchScript, torch.export."""
-
-
-LOG_GROUPS = ("epoch", "step", "steps_per_epoch", "loss_d", "loss_g")
-"""Groups that a log's regular expression may have."""
 
 _NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
@@ -63,6 +62,20 @@ def _samples_tag(data: Any) -> str:
     return "of weights" if isinstance(data, (dict, Checkpoint)) else "of images"
 
 
+def _log_tag(data: Any) -> str:
+    return "written" if isinstance(data, (dict, LogFile)) else "printed"
+
+
+def _links_tag(data: Any) -> str:
+    return "table" if isinstance(data, dict) else "list"
+
+
+Log: TypeAlias = Annotated[
+    Annotated[str, Field(max_length=MAX_WORD), Tag("printed")] | Annotated[LogFile, Tag("written")],
+    Discriminator(_log_tag),
+]
+
+
 class External(Model):
     """A grid's ``[external]``: the command that trains, and the samples that it writes."""
 
@@ -87,14 +100,22 @@ class External(Model):
     """Whether random, NumPy and PyTorch are seeded before the Python script begins, which sets no seed by itself."""
     patches: list[Patch] = []
     """Changes of the script's files, made in a copy of every run."""
-    log: Annotated[str, Field(max_length=MAX_WORD)] = ""
+    log: Log = ""
     """A regular expression for lines of the script's output, with some of the groups epoch, step, steps_per_epoch,
-    loss_d and loss_g."""
+    loss_d and loss_g; the name of such a pattern; or a file of numbers that the script writes."""
     files: list[Word] = []
     """Patterns of files beside the grid's file that are part of every run's id, besides those that the command names
     and those that Python scripts among them import."""
-    links: list[Word] = []
-    """Files and folders beside the grid's file that the script opens by itself: ``{out}`` contains links to them."""
+    links: Annotated[
+        Annotated[list[Word], Tag("list")] | Annotated[dict[Word, Word], Tag("table")], Discriminator(_links_tag)
+    ] = []
+    """Files and folders that the script opens by itself: a list of those beside the grid's file, or a table of a path
+    as the script opens it → where that lies. ``{out}`` contains links to them."""
+    cwd: Annotated[str, Field(max_length=MAX_WORD)] = ""
+    """Folders above ``{out}`` in the run's own folder, such as ``implementations/gan``: a script's ``../..`` then stays
+    in the run's folder."""
+    env: dict[str, Annotated[str, Field(max_length=MAX_WORD)]] = {}
+    """Environment variables of the script; names in braces are filled in."""
     paired: bool = True
     """Whether runs of one seed share random numbers; false for a command without ``{seed}``."""
     keep_samples: bool = False
@@ -113,13 +134,67 @@ class External(Model):
         self._check_launcher()
         for number, pattern in enumerate(self.files):
             check_pattern(f"external.files.{number}", pattern, "beside the grid")
+        self._check_surroundings()
+        if isinstance(self.log, LogFile):
+            check_log_file(self.log)
+            if self.log.pattern != PRINTED:
+                check_pattern("external.log", self.log.pattern, "below {out}")
+        else:
+            check_log(self.log)
+        return self
+
+    def _check_surroundings(self) -> None:
+        """Check the working folder, what is linked into it, and environment variables."""
+        if self.cwd:
+            check_pattern("external.cwd", self.cwd, "of folders, such as implementations/gan")
         for number, name in enumerate(self.links):
-            check_pattern(f"external.links.{number}", name, "beside the grid")
+            field = "external.links" if isinstance(self.links, dict) else f"external.links.{number}"
+            if isinstance(self.links, dict):
+                self._check_linked(field, name)
+            else:
+                check_pattern(field, name, "beside the grid")
             if self.pattern and Path(name).parts[0] == Path(self.pattern).parts[0]:
                 advice = f"what the program leaves would be written beside the grid (samples = {shorten(self.pattern)})"
-                raise refusal(f"external.links.{number}", name, f"{advice}; valid: what it only reads")
-        check_log(self.log)
-        return self
+                raise refusal(field, name, f"{advice}; valid: what it only reads")
+        for target in self.links.values() if isinstance(self.links, dict) else ():
+            for placeholder in list_placeholders(target, "external.links"):
+                if placeholder not in LINK_NAMES:
+                    advice = f"valid: a path, ~/…, or {' and '.join(f'{{{known}}}' for known in LINK_NAMES)} in it"
+                    raise refusal("external.links", target, advice)
+        for name, value in self.env.items():
+            if not re.fullmatch(r"[A-Za-z_]\w*", name) or "\0" in value:
+                raise refusal(f"external.env.{name}", value, 'valid: NAME = "value", without the character NUL')
+
+    def _check_linked(self, field: str, name: str) -> None:
+        """Check that a path as the script opens it lies in the run's folder, and not above one that is linked."""
+        parts = PurePosixPath(name).parts
+        num_up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+        depth = len(PurePosixPath(self.cwd).parts)
+        if num_up > depth:
+            steps = "/".join("abcdefgh"[:num_up]) if num_up <= 8 else "a/b/…"
+            advice = f"it leads out of the run's folder, to other runs; valid: with external.cwd = '{steps}', or deeper"
+            raise refusal(field, name, advice, "external.cwd")
+        where = "as the script opens it, below {out} or above it"
+        if PurePosixPath(name).is_absolute() or not parts[num_up:]:
+            raise refusal(field, name, f"valid: a path {where}")
+        check_pattern(field, "/".join(parts[num_up:]), where)
+        places = {other: self._place(other) for other in self.links if other != name}
+        place, out = self._place(name), PurePosixPath(self.cwd)
+        if out.is_relative_to(place):
+            raise refusal(field, name, "the working folder itself; valid: another folder", "external.cwd")
+        for other, above in places.items():
+            if place.is_relative_to(above):
+                raise refusal(field, name, f"it lies in {shorten(other)}, which is a link; valid: one of the two")
+
+    def _place(self, name: str) -> PurePosixPath:
+        """Return the place of a link, as the script opens it, in the folder of which ``cwd`` is below."""
+        parts = list(PurePosixPath(self.cwd).parts)
+        for part in PurePosixPath(name).parts:
+            if part != "..":
+                parts.append(part)
+            elif parts:
+                parts.pop()
+        return PurePosixPath(*parts)
 
     def _check_samples(self) -> None:
         """Check that samples come from one place, with what that place needs."""
@@ -180,6 +255,7 @@ class External(Model):
         words = [
             *((f"external.command.{number}", word) for number, word in enumerate(self.command)),
             *((f"external.patches.{number}.replace", patch.replace) for number, patch in enumerate(self.patches)),
+            *((f"external.env.{name}", value) for name, value in self.env.items()),
             *((f"external.samples.arguments.{key}", value) for key, value in arguments.items() if is_text(value)),
         ]
         names: dict[str, str] = {}
@@ -202,7 +278,9 @@ class ExternalScoring(Model):
 class ExternalConfig(HashedConfig):
     """One run of a user's script."""
 
-    unnamed_fields: ClassVar[frozenset[str]] = frozenset({"timeout_sec", "files", "keep_samples"})
+    unnamed_fields: ClassVar[frozenset[str]] = frozenset(
+        {"timeout_sec", "files", "keep_samples", "link_targets", "training_code"}
+    )
 
     command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)]
     """As in the grid, names in braces not filled in."""
@@ -217,14 +295,20 @@ class ExternalConfig(HashedConfig):
     latent_distribution: LatentDistribution = "normal"
     seed_globals: bool = False
     patches: Annotated[tuple[Patch, ...], Field(strict=False)] = ()
-    log: str = ""
+    log: Log = ""
     links: Annotated[tuple[Word, ...], Field(strict=False)] = ()
+    link_targets: dict[str, str] = {}
+    """Where that lies which is linked, if not beside the grid under the same name."""
+    cwd: str = ""
+    env: dict[str, str] = {}
     keep_samples: bool = False
     timeout_sec: PositiveFloat | None = None
     code: str
     """The name of the script's files with a hash of their content, ``NAME@HASH``."""
     files: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """The files that the hash is made of, relative to the grid's folder."""
+    training_code: str = ""
+    """A hash of those files that training needs: without files that only the class of a checkpoint needs."""
     dataset: str = "mnist-10k"
     """The data set whose held-out images samples are compared with: by name, or folder:PATH."""
     image_size: Annotated[int, Field(gt=0, le=1024)] = 28
@@ -249,6 +333,33 @@ class ExternalConfig(HashedConfig):
     def num_channels(self) -> int:
         """Colour channels of the images: 1 or 3."""
         return count_channels(self.dataset)
+
+    @property
+    def training_names(self) -> frozenset[str]:
+        """The names in braces that the script is given: in its command, its patches and its environment."""
+        words = [*self.command, *(patch.replace for patch in self.patches), *self.env.values()]
+        return frozenset(name for word in words for name in list_placeholders(word, ""))
+
+    @property
+    def training(self) -> Self:
+        """What is trained: the run without how its log and its samples are read and scored.
+
+        Its ``run_id`` is a hash of all that the script sees. Runs that share it need the script only once. The number
+        of samples is left out: more samples than a run needs are enough.
+        """
+        names, fields = self.training_names, type(self).model_fields
+        return self.model_copy(
+            update={
+                **{name: fields[name].default for name in ("checkpoint", "generator", "samples_grid", "latent_shape")},
+                **{name: fields[name].default for name in ("latent_distribution", "log", "dataset", "image_size")},
+                **{name: getattr(self, name) for name in ("dataset", "image_size") if name in names},
+                "samples": "",
+                "parameters": {name: value for name, value in self.parameters.items() if name in names},
+                "steps": self.steps if "steps" in names else 0,
+                "code": self.training_code,
+                "scoring": ExternalScoring(features="none", num_samples=2),
+            }
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -284,32 +395,6 @@ def fill_word(word: str, values: Mapping[str, str]) -> str:
 def is_text(value: object) -> TypeGuard[str]:
     """Whether a value is a text."""
     return isinstance(value, str)
-
-
-def check_log(pattern: str) -> None:
-    """Check that a log's pattern is a regular expression with groups of ``LOG_GROUPS``.
-
-    Raises:
-        PydanticCustomError: saying what is wrong.
-    """
-    if not pattern:
-        return
-    advice = f"valid: a regular expression with the groups {', '.join(LOG_GROUPS)}, or some of them: (?P<step>\\d+)"
-    try:
-        compiled = compile_log(pattern)
-    except RecursionError:
-        raise refusal("external.log", pattern, f"groups too deep in one another; {advice}") from None
-    except (re.error, OverflowError) as broken:
-        raise refusal("external.log", pattern, f"{broken}; {advice}") from None
-    if not compiled.groupindex or set(compiled.groupindex) - set(LOG_GROUPS):
-        raise refusal("external.log", pattern, advice)
-
-
-def compile_log(pattern: str) -> re.Pattern[str]:
-    """Compile a log's regular expression, without Python's warnings about its syntax."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return re.compile(pattern)
 
 
 def check_pattern(field: str, pattern: str, place: str) -> None:

@@ -7,12 +7,14 @@ import glob
 import itertools
 import re
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.design.datasets import default_features
 from gan_ablate.design.external import GIVEN, ExternalConfig, fill_word, list_placeholders, write_value
 from gan_ablate.design.resolve import list_layers, name_dataset
+from gan_ablate.design.script_logs import LogFile
 from gan_ablate.design.settings import find_origin, merge
 from gan_ablate.design.source_files import list_module_files, list_script_files, name_files
 from gan_ablate.design.validation import choices, shorten, validate
@@ -77,6 +79,8 @@ def resolve_script(grid: Grid, levels: Mapping[str, str], block: Block, shared: 
         scoring["features"] = shared.code.complete_extractor(scoring["features"], source)
     content = {
         **external.model_dump(exclude={"files", "paired", "samples"}),
+        "links": list(external.links),
+        "link_targets": external.links if isinstance(external.links, dict) else {},
         "samples": external.pattern,
         "checkpoint": None if external.checkpoint is None else external.checkpoint.model_dump(),
         "code": grid.name,
@@ -106,7 +110,9 @@ def _name_code(grid: Grid, external: External, config: ExternalConfig) -> Extern
     except UserError as wrong:
         raise UserError(f"{grid.source}: {wrong}") from None
     names = tuple(path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path) for path in files)
-    return config.model_copy(update={"code": name_files(here, files, grid.name), "files": names})
+    trained = list_files(external, config.model_copy(update={"checkpoint": None}), here, grid.source)
+    update = {"code": name_files(here, files, grid.name), "training_code": name_files(here, trained, "script")}
+    return config.model_copy(update={**update, "files": names})
 
 
 def _write_parameter(external: External, name: str, value: Any, origin: str) -> str:
@@ -146,10 +152,29 @@ def check_external(grid: Grid, external: External, steps: int | None, base: Sequ
         raise UserError(f"{option('base', ', '.join(base))}: {grid.source} has [external] instead of a preset")
     if steps is not None and "steps" not in external.names:
         raise UserError(f"{option('steps', steps)}: external.command does not name {{steps}}; valid: what it does name")
-    for name in external.links:
-        if not (grid.folder / name).exists():
+    targets = external.links if isinstance(external.links, dict) else {name: name for name in external.links}
+    for name, target in targets.items():
+        is_later = "data_dir" in list_placeholders(target, "")  # scripts download to it
+        if not is_later and not find_linked(target, {"here": str(grid.folder)}, grid.folder).exists():
             where = f"{grid.source}: external.links = {shorten(repr(name))}"
+            where += "" if target == name else f": {shorten(repr(target))}"
             raise UserError(f"{where}: no such file or folder in {grid.folder}")
+    if isinstance(external.log, LogFile) and external.log.tensorboard and find_spec("tensorboard") is None:
+        advice = "needs the package tensorboard; valid: pip install 'gan-ablate[tensorboard]'"
+        raise UserError(
+            f"{grid.source}: external.log.tensorboard = {shorten(repr(external.log.tensorboard))}: {advice}"
+        )
+
+
+def find_linked(target: str, values: Mapping[str, str], folder: Path) -> Path:
+    """Return the place of a link: its names in braces filled in, ``~`` expanded, relative to the grid's folder.
+
+    Args:
+        target: as the grid has it.
+        values: of the names in braces.
+        folder: the grid's folder.
+    """
+    return folder / Path(fill_word(target, values)).expanduser()
 
 
 def patch_notes(grid: Grid) -> list[str]:

@@ -112,7 +112,7 @@ def check_depth(data: dict[str, Any], source: str) -> None:
     layer: list[tuple[str, int, Any]] = [(name, 0, {name: value}) for name, value in data.items()]
     while layer:
         first, depth, value = layer.pop()
-        if isinstance(value, dict) and any("" in name.split(".") or not name.isprintable() for name in value):
+        if isinstance(value, dict) and not all(map(_is_name, value)):
             raise UserError(f"{source}: {shorten(first)}: a name is empty, or has characters that cannot be printed")
         if depth > MAX_DEPTH:
             raise UserError(f"{source}: {shorten(first)}: more than {MAX_DEPTH} tables deep, which no field is")
@@ -120,6 +120,11 @@ def check_depth(data: dict[str, Any], source: str) -> None:
             layer += [(first, depth + 1 + name.count("."), inner) for name, inner in value.items()]
         elif isinstance(value, list):
             layer += [(first, depth + 1, inner) for inner in value]
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is printable and has no empty part, as ``a..b`` has; a path such as ``../data`` may have one."""
+    return name.isprintable() and ("" not in name.split(".") or "/" in name.strip("/"))
 
 
 def refusal(field: str, value: object, advice: str, *others: str) -> PydanticCustomError:

@@ -23,7 +23,8 @@ from gan_ablate.design.resolve_external import find_module
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution import saved_generator as saved
-from gan_ablate.execution.script import Script, ScriptError, ScriptLog, run_script
+from gan_ablate.execution.script import Script, ScriptError, run_script
+from gan_ablate.execution.script_log import ScriptLog
 from gan_ablate.scoring.image_sets import ARRAY_SUFFIXES, order_by_content, read_files, read_images
 from gan_ablate.scoring.scorer import quantise
 from gan_ablate.seeding import SCORING_SEED, stream_seed
@@ -42,9 +43,6 @@ SAMPLING_SEC = 3_600.0
 FAR_PIXEL = 3.0
 """Linear outputs exceed 1 by a little; pixels from 0 to 255 exceed this."""
 
-SAMPLES_FILE = "samples.npz"
-"""In a run's folder: the images that were scored."""
-
 NUM_LEFT = 3
 """Files that a message names."""
 
@@ -61,10 +59,16 @@ class Samples:
     Attributes:
         images: (num_samples, C, S, S) uint8.
         notes: remarks on the images and on how they were chosen.
+        num_found: how many the script left, where it left images.
     """
 
     images: Tensor
     notes: tuple[str, ...] = ()
+    num_found: int = 0
+
+
+class NothingLeftError(ScriptError):
+    """A script left no file that matches ``external.samples``."""
 
 
 def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()) -> list[Path]:
@@ -78,8 +82,9 @@ def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()
         links: names in it that are links to the grid's folder, and hold no samples.
 
     Raises:
-        ScriptError: if there are no files, several generators or arrays, images of several epochs, or links that lead
-            out of the working folder.
+        NothingLeftError: if there are no files.
+        ScriptError: if there are several generators or arrays, images of several epochs, or links that lead out of the
+            working folder.
     """
     linked = [work / name for name in links]
     matched = (path for path in work.glob(config.samples) if not any(map(path.is_relative_to, linked)))
@@ -93,7 +98,7 @@ def find_samples(config: ExternalConfig, work: Path, links: Collection[str] = ()
             leads = f"{path.relative_to(work)} leads out of {{out}}, to {real}"
             raise ScriptError(f"external.samples = {config.samples}: {leads}; valid: files that lie below {{out}}")
     if not found:
-        raise ScriptError(
+        raise NothingLeftError(
             f"the program ended, and left no {config.samples} in {work.name}/ (external.samples); {_list_left(work)}"
         )
     if config.checkpoint is not None or config.samples_grid is not None:
@@ -191,15 +196,13 @@ def load_samples(config: ExternalConfig, work: Path, found: Sequence[Path]) -> S
             images, notes = read_files(chosen, num_channels=channels, size=size)
     except UserError as unreadable:
         raise ScriptError(str(unreadable).replace(f"{work}{os.sep}", "")) from None
-    if num_found < num:
-        advice = f"valid: scoring.num_samples, {num:,}, or more"
-        raise ScriptError(f"the program left {num_found:,} images in {config.samples}; {advice}")
+    _refuse_few(config, num_found)
     notes = [note.replace(f"{work}{os.sep}", "") for note in notes]
     notes += [] if num_found == num else [f"{num:,} of {num_found:,} images scored"]
     folders = list(dict.fromkeys(path.parent.relative_to(work).as_posix() for path in found))
     if len(folders) > 1:
         notes.append(f"images of {len(folders):,} folders, {folders[0]} to {folders[-1]}, scored together")
-    return Samples(order_by_content(images), tuple(notes))
+    return Samples(order_by_content(images), tuple(notes), num_found)
 
 
 def _cut_pictures(config: ExternalConfig, found: Sequence[Path]) -> tuple[NDArray[np.uint8], list[str]]:
@@ -274,23 +277,51 @@ def _choose(num_found: int, num: int) -> list[int]:
     return torch.randperm(num_found, generator=stream)[:num].tolist()
 
 
-def pack_samples(samples: Samples, found: Sequence[Path], work: Path, path: Path) -> None:
-    """Write the scored images to one compressed file, and delete the script's files and the folders that get empty.
+def pack_samples(samples: Samples, path: Path) -> None:
+    """Write images to one compressed file.
 
     Args:
-        samples: the images, from ``load_samples``.
-        found: the files that they were read from.
-        work: the script's working folder.
+        samples: the images.
         path: the ``.npz`` file to write.
     """
     content = io.BytesIO()
     np.savez_compressed(content, images=samples.images.numpy())
     write_atomically(path, content.getvalue())
+
+
+def remove_files(found: Sequence[Path], work: Path) -> None:
+    """Delete a script's files, and the folders of its working folder that get empty."""
     for file in found:
         file.unlink()
     for folder in sorted({parent for file in found for parent in file.parents}, reverse=True):
         if folder.is_relative_to(work) and folder != work and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def read_packed(config: ExternalConfig, path: Path, notes: Sequence[str]) -> Samples:
+    """Read images that ``pack_samples`` wrote.
+
+    Args:
+        config: the run; of more images than it needs, a fixed choice is taken.
+        path: the file.
+        notes: remarks on them.
+
+    Raises:
+        ScriptError: if there are too few images.
+    """
+    num = config.scoring.num_samples
+    with np.load(path, allow_pickle=False) as kept:
+        images = torch.from_numpy(kept["images"])
+    _refuse_few(config, len(images))
+    chosen = images if len(images) == num else images[_choose(len(images), num)]
+    more = () if len(images) == num else (f"{num:,} of {len(images):,} images scored",)
+    return Samples(chosen, (*notes, *more), len(images))
+
+
+def _refuse_few(config: ExternalConfig, num_found: int) -> None:
+    if num_found < config.scoring.num_samples:
+        advice = f"valid: scoring.num_samples, {config.scoring.num_samples:,}, or more"
+        raise ScriptError(f"the program left {num_found:,} images in {config.samples}; {advice}")
 
 
 def write_order(config: ExternalConfig, target: Path) -> dict[str, object]:
@@ -353,7 +384,7 @@ def sample_generator(
 
 
 def read_sampled(config: ExternalConfig, target: Path, what: str) -> Samples:
-    """Read the images that ``saved_generator.sample`` wrote.
+    """Read the images that ``saved_generator.sample`` wrote, or the first of them where it wrote more.
 
     Args:
         config: the run.
@@ -365,7 +396,7 @@ def read_sampled(config: ExternalConfig, target: Path, what: str) -> Samples:
         NonFiniteImagesError: if a pixel is not a finite number.
     """
     wanted = (config.scoring.num_samples, config.num_channels, config.image_size, config.image_size)
-    sampled = np.load(target, mmap_mode="r", allow_pickle=False)
+    sampled = np.load(target, mmap_mode="r", allow_pickle=False)[: wanted[0]]
     if sampled.shape != wanted:
         shapes = (" × ".join(map(str, shape)) for shape in (sampled.shape, wanted))
         raise ScriptError("{} gives {}; valid: {}".format(what, *shapes))

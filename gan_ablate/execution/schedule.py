@@ -21,6 +21,7 @@ from gan_ablate.design.validation import validate
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
 from gan_ablate.execution.executors.local import measure_steps
+from gan_ablate.execution.kept import Trainings
 from gan_ablate.execution.store import GENERATOR_FILE, summarise_runs
 
 if TYPE_CHECKING:
@@ -203,17 +204,59 @@ def find_missing_ids(plans: Sequence[Plan], store: Store) -> dict[str, tuple[Var
 
 
 def find_trained(plans: Sequence[Plan], store: Store) -> dict[str, str]:
-    """Find finished runs that differ from missing ones in their scoring alone, and whose generators are kept.
+    """Find what missing runs can be had from without training: the folders of other runs, or what a script left.
+
+    A run of a preset is had from a finished run that differs in its scoring alone, and whose generator is kept; one of
+    a user's script from what the script left when it was run in the same way; see ``kept.is_readable``.
 
     Args:
         plans: of the missing runs.
         store: the results folder.
 
     Returns:
-        Run id of a missing run → the folder of such a run.
+        Run id of a missing run → the folder.
     """
+    missing = find_missing_ids(plans, store)
+    return _find_kept_generators(missing, store) | find_kept_trainings(missing, store)
+
+
+def find_kept_trainings(missing: Mapping[str, tuple[Variant, int]], store: Store) -> dict[str, str]:
+    """Find the missing runs of users' scripts that are read from what a script left; see ``find_trained``."""
+    trainings = None
+    found = {}
+    for run_id, (variant, seed) in missing.items():
+        if isinstance(variant.config, ExternalConfig):
+            trainings = Trainings(store) if trainings is None else trainings
+            known = trainings.find(variant.config.with_seed(seed))
+            if known is not None:
+                found[run_id] = str(known[1].absolute())
+    return found
+
+
+def kept_notes(plans: Sequence[Plan], store: Store) -> list[str]:
+    """Say how many missing runs of users' scripts need no run of the script, and where more samples need one."""
+    missing = find_missing_ids(plans, store)
+    missing = {run_id: run for run_id, run in missing.items() if isinstance(run[0].config, ExternalConfig)}
+    if not missing:
+        return []
+    found, trainings = find_kept_trainings(missing, store), Trainings(store)
+    others = [variant.with_seed(seed) for run_id, (variant, seed) in missing.items() if run_id not in found]
+    scripts = [config for config in others if isinstance(config, ExternalConfig)]
+    short = [config for config in scripts if trainings.has_too_few(config)]
+    notes = []
+    if found:
+        notes.append(f"{len(found)} of {len(missing)} runs do not run the script: what it has left is read again.")
+    if short:
+        num = max(config.scoring.num_samples for config in short)
+        what = f"its command names {{num_samples}}, which has risen to {num:,}"
+        notes.append(f"{len(short)} of {len(missing)} runs run a finished script again: {what}.")
+    return notes
+
+
+def _find_kept_generators(missing: Mapping[str, tuple[Variant, int]], store: Store) -> dict[str, str]:
+    """Find finished runs that differ from missing ones in their scoring alone; see ``find_trained``."""
     wanted: dict[str, list[tuple[str, Scoring]]] = {}
-    for run_id, (variant, seed) in find_missing_ids(plans, store).items():
+    for run_id, (variant, seed) in missing.items():
         if not isinstance(variant.config, RunConfig):
             continue
         scoring = variant.config.scoring

@@ -1,29 +1,28 @@
-"""Users' scripts: run one to its end without a shell, and read steps and losses from what it prints."""
+"""Users' scripts: run one to its end without a shell, and keep what it prints."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
-import re
 import selectors
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from gan_ablate.design.external import compile_log
 from gan_ablate.errors import describe_exit
 from gan_ablate.execution.checkpoint import RunStoppedError
+from gan_ablate.execution.script_log import CHUNK_BYTES, Lines, times_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from gan_ablate.execution.script_log import ScriptLog
 
 POLL_SEC, PROGRESS_SEC, GRACE_SEC = 0.1, 0.25, 5.0
 
@@ -123,11 +122,12 @@ def run_script(
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        with script.output.open("wb") as file:
-            output = _Output(process.stderr, file, log, started)
+        with script.output.open("wb") as file, times_path(script.output).open("w", encoding="ascii") as times:
+            output = _Output(process.stderr, file, times, log, started)
             while process.poll() is None:
                 output.read(POLL_SEC)
                 seconds = time.perf_counter() - started
+                log.read_files(seconds)
                 if should_stop():
                     raise RunStoppedError
                 if script.timeout_sec is not None and seconds > script.timeout_sec:
@@ -137,6 +137,7 @@ def run_script(
                     progress_at = seconds
                     on_progress(seconds)
             output.read_rest()
+            log.read_files(time.perf_counter() - started, is_last=True)
         report = json.loads(process.stdout.read() or b"{}")  # nothing where a script killed its process group
     finally:
         _end(process)
@@ -176,20 +177,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 MAX_OUTPUT_BYTES = 50_000_000
-MAX_LINE_BYTES = 10_000
-CHUNK_BYTES = 65_536
+CUT = b"\n[more was printed]\n"
+"""The end of a file of output that is cut."""
+
 MAX_LAST_CHUNKS = 64
 """Chunks that are read after a script's end: a child process of it may print forever."""
+
+TIME_SEC = 0.001
+"""Seconds between two times of the output that are kept."""
 
 
 class _Output:
     """Copies what a script prints to a file, up to ``MAX_OUTPUT_BYTES``, and its lines to a log."""
 
-    def __init__(self, pipe: IO[bytes], file: IO[bytes], log: ScriptLog, started: float) -> None:
-        self._pipe, self._file, self._log, self._started = pipe, file, log, started
+    def __init__(self, pipe: IO[bytes], file: IO[bytes], times: IO[str], log: ScriptLog, started: float) -> None:
+        self._pipe, self._file, self._times, self._started = pipe, file, times, started
+        self._lines = Lines(log)
         self._is_open = True
         self._num_bytes = 0
-        self._line = b""  # the last one, which has no end yet
+        self._timed_sec = -TIME_SEC
 
     def read(self, timeout_sec: float) -> bool:
         """Read a chunk, and return whether there was one within so many seconds."""
@@ -203,15 +209,15 @@ class _Output:
         chunk = os.read(self._pipe.fileno(), CHUNK_BYTES)
         self._is_open = bool(chunk)
         room = MAX_OUTPUT_BYTES - self._num_bytes
-        self._num_bytes += len(chunk)
-        if room > 0:
-            self._file.write(chunk[:room] + (b"\n[more was printed]\n" if len(chunk) >= room else b""))
-            self._file.flush()
         seconds = time.perf_counter() - self._started
-        *lines, last = (self._line + chunk).replace(b"\r", b"\n").split(b"\n")
-        for line in lines:
-            self._log.read(line, seconds)
-        self._line = last[-MAX_LINE_BYTES:]
+        if room > 0:
+            if seconds - self._timed_sec >= TIME_SEC:
+                self._times.write(f"{self._num_bytes} {seconds:.4f}\n")
+                self._timed_sec = seconds
+            self._file.write(chunk[:room] + (CUT if len(chunk) >= room else b""))
+            self._file.flush()
+        self._num_bytes += len(chunk)
+        self._lines.feed(chunk, seconds)
         return self._is_open
 
     def read_rest(self) -> None:
@@ -219,218 +225,32 @@ class _Output:
         for _ in range(MAX_LAST_CHUNKS):
             if not self.read(0.0):
                 break
-        self._log.read(self._line, time.perf_counter() - self._started)
+        self._lines.end(time.perf_counter() - self._started)
 
 
-MAX_HISTORY = 10_000
-"""Rows of a history: from a longer log, every second row is kept, or every third, and so on."""
-
-MAX_STEP = 10**15
-"""More than any training takes, and exact in float64."""
-
-MATCH_SEC = 1.0
-"""Seconds that a log's pattern may take for one line: it may backtrack forever."""
-
-_CONTROL_SEQUENCES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")
-"""What terminals read as colours, cursor movements and titles; scripts print them to pipes, too."""
-
-_NOT_FINITE = re.compile(r"\b(nan|non-?finite)\b", re.IGNORECASE)
-
-
-@dataclass
-class LogRow:
-    """What a log's lines say about one step.
-
-    Attributes:
-        step: counted over all epochs.
-        epoch: how many times the steps have begun again, where the number of steps per epoch is unknown; else 0.
-        second: seconds from the start to the first of the lines.
-        losses: ``loss_d``, ``loss_g`` or both.
-    """
-
-    step: int
-    epoch: int
-    second: float
-    losses: dict[str, float]
-
-
-class ScriptLog:
-    """Reads a script's output, line by line.
+def read_output(output: Path, log: ScriptLog, seconds: float) -> bool:
+    """Read the kept output of a script that has ended, as ``run_script`` read it, and the files that its log names.
 
     Args:
-        pattern: a regular expression with groups of ``LOG_GROUPS``; empty: no line has values.
+        output: the file of what it printed; the times lie beside it.
+        log: reads its lines.
+        seconds: how long it took.
 
-    Attributes:
-        rows: the values so far, a row per step.
-        last_line: the last line that is not empty, at most 300 printable characters.
-    """
-
-    def __init__(self, pattern: str = "") -> None:
-        self.rows: list[LogRow] = []
-        self.last_line = ""
-        self._pattern = compile_log(pattern) if pattern else None
-        self._has_steps = self._pattern is not None and "step" in self._pattern.groupindex
-        self._problem = "matches no line of its output" if pattern else ""
-        self._match_sec = 0.0
-        self._counter = _StepCounter()
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the losses of the last row are finite numbers."""
-        return not self.rows or all(map(math.isfinite, self.rows[-1].losses.values()))
-
-    @property
-    def shows_divergence(self) -> bool:
-        """Whether the last row's losses or the last line say that a number is not finite."""
-        return not self.is_finite or _NOT_FINITE.search(self.last_line) is not None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is wrong with the pattern, if anything is."""
-        return (f"external.log {self._problem}",) if self._problem else ()
-
-    def read(self, line: bytes, second: float) -> None:
-        """Read a line that was printed so many seconds after the start."""
-        text = line[:MAX_LINE_BYTES].decode("utf-8", "replace")
-        text = _CONTROL_SEQUENCES.sub("", text).strip()
-        if text:
-            self.last_line = "".join(c if c.isprintable() else " " for c in text[:300])
-        match = self._search(text, second)
-        found = {} if match is None else {name: value for name, value in match.groupdict().items() if value}
-        if not found:
-            return
-        try:
-            self._add(found, second)
-        except ValueError:  # a group matched something that is no number
-            if not self.rows:
-                self._problem = "matches lines of its output, but not one whose groups are numbers"
-            return
-        self._problem = ""
-
-    def history(self) -> dict[str, list[float]]:
-        """Return the columns of a record's history: ``step`` and the losses, of rows whose losses are all finite."""
-        names = [name for name in ("loss_d", "loss_g") if any(name in row.losses for row in self.rows)]
-        rows = [
-            [float(row.step), *(row.losses[name] for name in names)]
-            for row in self.rows
-            if all(math.isfinite(row.losses.get(name, math.nan)) for name in names)
-        ]
-        rows = rows[:: -(-len(rows) // MAX_HISTORY) or 1]
-        return {name: [row[i] for row in rows] for i, name in enumerate(["step", *names])} if rows else {}
-
-    def step_ms(self) -> list[float]:
-        """Return the milliseconds per step between each two rows; nothing where lines do not name steps.
-
-        Of rows with the same time only the last counts. Between two epochs of unknown length there is no time.
-        """
-        if not self._has_steps:
-            return []
-        last = {row.second: row for row in self.rows}
-        return [
-            1e3 * (b.second - a.second) / (b.step - a.step)
-            for a, b in itertools.pairwise(last.values())
-            if b.step > a.step and b.epoch == a.epoch
-        ]
-
-    def _search(self, text: str, second: float) -> re.Match[str] | None:
-        """Search a line for the pattern; drop the pattern once searching takes too long."""
-        if self._pattern is None:
-            return None
-        match, started = None, time.perf_counter()
-        try:
-            with _time_limit(MATCH_SEC):
-                started = time.perf_counter()  # setting the limit takes longer than searching a short line
-                match = self._pattern.search(text)
-                self._match_sec += time.perf_counter() - started
-        except TimeoutError:
-            self._match_sec += MATCH_SEC
-        if self._match_sec > MATCH_SEC + 0.1 * second:
-            self._pattern, self._problem = None, f"took longer than {MATCH_SEC:g} s, and was not searched for any more"
-        return match
-
-    def _add(self, found: Mapping[str, str], second: float) -> None:
-        """Add a line's values to the last row, or as a new row.
-
-        Raises:
-            ValueError: if a value is not a number.
-        """
-        losses = {name: float(found[name].rstrip(",;)]")) for name in ("loss_d", "loss_g") if name in found}
-        step, epoch, per_epoch = (_read_count(found.get(name)) for name in ("step", "epoch", "steps_per_epoch"))
-        last = self.rows[-1] if self.rows else None
-        if step is not None:
-            is_new = self._counter.last != (epoch, step)
-        else:  # where steps are named, losses belong to the step named last; else the same loss begins the next step
-            is_new = not self._has_steps and (last is None or bool(losses.keys() & last.losses.keys()))
-        if not is_new:
-            if last is not None:
-                last.losses.update(losses)
-            return
-        total = len(self.rows) + 1 if step is None else self._counter.count(epoch, step, per_epoch)
-        self.rows.append(LogRow(total, self._counter.num_restarts, second, losses))
-
-
-class _StepCounter:
-    """Counts steps over all epochs, of a script whose steps begin again with each epoch.
-
-    Attributes:
-        last: epoch and step, as the last line has them.
-        num_restarts: how many times steps have begun again, where the number of steps per epoch is unknown.
-    """
-
-    def __init__(self) -> None:
-        self.last: tuple[int | None, int] | None = None
-        self.num_restarts = 0
-        self._first_epoch: int | None = None
-        self._offset = 0  # steps of the epochs before
-        self._gap: int | None = None  # between the last two lines of this epoch
-
-    def count(self, epoch: int | None, step: int, per_epoch: int | None) -> int:
-        """Return a line's step, counted over all epochs."""
-        last, self.last = self.last, (epoch, step)
-        if epoch is not None and per_epoch is not None:
-            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
-            return max(epoch - self._first_epoch, 0) * per_epoch + step
-        last_step = -1 if last is None else last[1]
-        if last is None or step > last_step:
-            self._gap = None if last is None else step - last_step
-        elif per_epoch is not None:
-            self._offset += per_epoch
-            self._gap = per_epoch + step - last_step
-        else:  # as if the next line of the last epoch had come
-            self._offset += last_step + (self._gap or max(last_step, 1)) - step
-            self._gap = None
-            self.num_restarts += 1
-        return self._offset + step
-
-
-def _read_count(text: str | None) -> int | None:
-    """Read a step or an epoch.
+    Returns:
+        Whether all is there that it printed: long output is cut.
 
     Raises:
-        ValueError: if it is not a whole number from 0 to ``MAX_STEP``.
+        OSError: if it cannot be read.
     """
-    if text is None:
-        return None
-    number = int(text.rstrip(",;)]"))
-    if not 0 <= number <= MAX_STEP:
-        raise ValueError(text)
-    return number
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` in code that takes longer. Only a main thread has a limit: there ``re`` sees signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        raise TimeoutError
-
-    previous = signal.signal(signal.SIGALRM, end)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+    content = output.read_bytes()
+    is_whole = not content.endswith(CUT)
+    content = content if is_whole else content.removesuffix(CUT)
+    lines, end = Lines(log), len(content)
+    starts = [line.split() for line in times_path(output).read_text("ascii").splitlines()]
+    times = [(int(start), float(second)) for start, second in starts] or [(0, seconds)]
+    for (start, second), (stop, _) in itertools.pairwise([*times, (end, seconds)]):
+        if stop > start:
+            lines.feed(content[start:stop], second)
+    lines.end(seconds)
+    log.read_files(seconds, is_last=True)
+    return is_whole

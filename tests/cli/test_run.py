@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_ablate.cli import run as run_command
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.executors.worker import needs_nothing
@@ -240,3 +241,80 @@ def test_train_takes_a_users_extractor_and_says_what_becomes_of_pictures(
     assert "folder:wide: images 16×8 → 8×8, centre crop: it cuts off 50 % of each; --set fit=pad" in shown
     assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
     assert re.search(r"FID \S+ with the best weights, of step [24]\n", shown)
+
+
+SCRIPT_GRID = """
+[external]
+command = ["python", "train.py", "{noise}", "{seed}"WORD]
+samples = "images.npy"
+MORE
+[factors.noise]
+baseline = "low"
+levels.low = {}
+levels.high = {}
+"""
+
+
+UNNAMED = "its command does not name {device}"
+HIDDEN = 'env = { CUDA_VISIBLE_DEVICES = "" }'
+
+
+@pytest.mark.parametrize(
+    ("device", "finds_gpu", "word", "more", "note"),
+    [
+        ("cpu", False, "", "", f"finds no GPU on this machine; {UNNAMED}."),
+        (
+            "cpu",
+            True,
+            "",
+            "",
+            f"finds this machine's GPU all the same, one run at a time; {UNNAMED}; external.{HIDDEN} ",
+        ),
+        ("cpu", True, ', "{device}"', HIDDEN, "finds the GPUs that external.env.CUDA_VISIBLE_DEVICES names; its"),
+        ("cuda", True, "", "", f"finds one GPU of this machine as its cuda:0; {UNNAMED}."),
+        ("cuda:0,cuda:2", True, "", "", "finds one GPU of this machine, number 0 or 2, counted from 0, as its cuda:0;"),
+        (
+            "cuda:1",
+            True,
+            ', "{device}"',
+            "",
+            "finds one GPU of this machine, number 1, counted from 0, as its cuda:0; ",
+        ),
+    ],
+)
+def test_plan_says_which_gpu_a_script_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, finds_gpu: bool, word: str, more: str, note: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text("print()")
+    Path("mine.toml").write_text(SCRIPT_GRID.replace("WORD", word).replace("MORE", more), "utf-8")
+    monkeypatch.setattr(run_command, "has_gpu", lambda: finds_gpu)
+    planned = plan(load_grid("mine.toml"), allow_code=True)
+    (shown,) = run_command.gpu_notes([planned], device)
+    assert shown.startswith(f"--device {device}: the script {note}")
+    assert run_command.gpu_notes([plan(load_grid("beta1"))], device) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
+def test_plan_and_run_say_how_many_runs_need_no_run_of_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(Path("results"))
+    lines = ["import sys, numpy as np", "open(sys.argv[0] + '.ran', 'a').write('x')"]
+    lines += ["images = np.random.default_rng(int(sys.argv[2])).integers(0, 256, (1280, 28, 28)).astype('uint8')"]
+    Path("train.py").write_text("\n".join([*lines, "np.save('images.npy', images)", "print('loss 1')"]))
+    grid = SCRIPT_GRID.replace("WORD", "")
+    words = ("--grid", "mine.toml", "--allow-code", "--seeds", "1", "--set", "scoring.num_samples=1280")
+    Path("mine.toml").write_text(grid.replace("MORE", "log = 'Loss (?P<loss_d>.*)'"))
+    assert call(monkeypatch, "run", *words, "--jobs", "1") == 0
+    Path("mine.toml").write_text(grid.replace("MORE", "log = 'loss (?P<loss_d>.*)'"))
+    capsys.readouterr()
+    assert call(monkeypatch, "plan", *words) == 0
+    shown = capsys.readouterr().out
+    assert "0/1 runs done" in shown
+    assert "2 of 2 runs do not run the script: what it has left is read again." in shown
+    assert call(monkeypatch, "run", *words, "--jobs", "1") == 0
+    assert "2 of 2 runs do not run the script: what it has left is read again." in capsys.readouterr().out
+    assert Path("train.py.ran").read_text() == "xx"
+    assert "read again from what the script had left in run" in Path("results/mine/report.md").read_text()

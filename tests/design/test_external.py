@@ -10,6 +10,7 @@ from gan_ablate.design.external import ExternalConfig
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.resolve_external import is_unchanged, patch_files
+from gan_ablate.design.script_logs import LogFile
 from gan_ablate.errors import UserError
 
 GRID = """
@@ -203,6 +204,76 @@ def test_what_would_not_run_is_one_line(tmp_path: Path, old: str, new: str, mess
         resolve(tmp_path, GRID.replace(old, new, 1))
     assert "\n" not in str(wrong.value)
     assert str(tmp_path) in str(wrong.value) or "--" in str(wrong.value)
+
+
+def test_event_files_are_refused_without_the_package_that_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = GRID.replace("[factors.b", 'log = { tensorboard = "runs/*" }\n[factors.b')
+    monkeypatch.setattr("gan_ablate.design.resolve_external.find_spec", lambda _: None)
+    with pytest.raises(
+        UserError, match=r"external.log.tensorboard = 'runs/\*': needs the package tensorboard; valid: "
+    ):
+        resolve(tmp_path, text)
+    monkeypatch.setattr("gan_ablate.design.resolve_external.find_spec", lambda name: name)
+    config = resolve(tmp_path, text).baseline.config
+    assert isinstance(config, ExternalConfig)
+    assert config.log == LogFile(tensorboard="runs/*")
+    assert ExternalConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_where_a_link_leads_is_no_part_of_a_run_but_the_surroundings_are(tmp_path: Path) -> None:
+    def run_id(more: str) -> str:
+        return resolve(tmp_path, GRID.replace("[factors.b", f"{more}\n[factors.b", 1)).baseline.config.run_id
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "other").mkdir()
+    as_list = run_id('links = ["data"]')
+    assert run_id('links = { "data" = "data" }') == run_id('links = { "data" = "other" }') == as_list
+    assert run_id('links = { "data" = "{data_dir}/mnist" }') == as_list
+    assert (
+        len({as_list, run_id(""), run_id('cwd = "a"'), run_id('env = { A = "1" }'), run_id('env = { A = "2" }')}) == 5
+    )
+
+
+def test_a_factor_may_be_a_variable_of_the_environment(tmp_path: Path) -> None:
+    text = GRID.replace(', "--lr", "{lr}"', "").replace("[factors.b", 'env = { LR = "x{lr}" }\n[factors.b', 1)
+    configs = [variant.config for variant in resolve(tmp_path, text).variants]
+    assert [config.parameters["lr"] for config in configs if isinstance(config, ExternalConfig)] == [
+        "0.0002", "0.001", "0.0002", "0.001",
+    ]  # fmt: skip
+    assert len({config.run_id for config in configs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('log = "pytorch-gans"', "external.log = .*; a name .pytorch-dcgan, pytorch-gan"),
+        ("log = 3", "external.log = 3: should be a valid string"),
+        ("log = {}", "external.log = .*: valid: one of csv = .FILE., jsonl = "),
+        ('log = { csv = "a", jsonl = "b" }', "external.log = 'csv, jsonl': valid: one of csv"),
+        ('log = { csv = "../a" }', "external.log = '../a': valid: a path or pattern below"),
+        ('log = { csv = "a", los_d = "b" }', "external.log.los_d = .*did you mean loss_d"),
+        ('log = { csv = "a", step = "" }', "external.log.step = .*: String should have at least 1"),
+        ('log = { tensorboard = "a", step = "b" }', "external.log.step = 'b': event files have"),
+        ("links = 3", "external.links = 3: should be a valid list"),
+        ('links = { "data" = "no" }', "external.links = 'data': 'no': no such file or"),
+        ('links = { "/data" = "no" }', "external.links = '/data': valid: a path as"),
+        ('links = { "../../d" = "." }', "links = '../../d': it leads out .* external.cwd = 'a/b', or"),
+        ('links = { "d" = "{seed}" }', "external.links = '{seed}': valid: a path, ~/…, or {data_dir}"),
+        ('links = { "d" = ".", "d/e" = "." }', "external.links = 'd/e': it lies in d, which is"),
+        ('cwd = "a/b"\nlinks = { "../../a" = "." }', "the working folder itself; valid: another"),
+        ('cwd = "a/b"\nlinks = { "../.." = "." }', "links = '../..': valid: a path as"),
+        ('cwd = "../b"', "external.cwd = '../b': valid: a path or pattern of folders"),
+        ('env = { "A B" = "" }', "external.env.A B = '': valid: NAME = .value."),
+        ("env = { A = 1 }", "external.env.A = 1: should be a valid string"),
+        ('env = { A = "{rat}" }', "external.env.A: {rat}: did you mean rate. valid: batch"),
+    ],
+)
+def test_a_log_or_surroundings_that_would_not_do_are_one_line(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as wrong:
+        resolve(tmp_path, GRID.replace('"samples/*.png"', f'"a.npy"\n{more}', 1))
+    assert "\n" not in str(wrong.value)
 
 
 def test_a_base_preset_is_refused_beside_a_program(tmp_path: Path) -> None:

@@ -375,9 +375,8 @@ def test_notes_of_a_run_are_recorded_and_on_its_page(tmp_path: Path, no_figures:
     assert "Does not matter" not in text
     store = Store(tmp_path / "out")
     folder = store.run_dir(planned.baseline.config.run_id)
-    assert list((folder / "work").iterdir()) == []
-    with np.load(folder / "samples.npz") as kept:
-        assert kept["images"].shape == (1280, 1, 28, 28)
+    assert len(list((folder / "work").rglob("*.png"))) == 1_300  # more than are scored: they stay for more samples
+    assert not (folder / "samples.npz").exists()
 
 
 @pytest.mark.slow
@@ -605,6 +604,78 @@ def test_a_patch_changes_the_copy_of_a_run_beside_which_all_else_lies(tmp_path: 
     assert (here / "nets/layers.py").read_text() == "WIDTH = 1\n"
     copies = [path for path in (folder / "code").rglob("*") if path.is_file() and not path.is_symlink()]
     assert sorted(path.name for path in copies if path.suffix == ".py") == ["layers.py", "train.py"]
+
+
+@pytest.mark.slow
+def test_numbers_of_a_csv_file_are_a_history_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gan_ablate.execution.script_log.FILES_SEC", 0.05)
+    script = """
+        with open("metrics.csv", "w", buffering=1) as file:
+            file.write("it,critic,generator\\n")
+            for step in range(0, 80, 10):
+                file.write(f"{step},0.{step},2.5\\n")
+                time.sleep(0.12)
+        np.save("images.npy", images)
+    """
+    log = 'log = { csv = "metrics.csv", step = "it", loss_d = "critic", loss_g = "generator" }'
+    planned = plan_script(tmp_path / "mine", script, more=log)
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
+    seen: list[Progress] = []
+    record = execute(planned.baseline.config, context, seen.append)
+    assert (record.status, record.message, record.notes) == ("completed", "", ())
+    steps = list(range(0, 80, 10))
+    assert record.history == {"step": steps, "loss_d": [float(f"0.{step}") for step in steps], "loss_g": [2.5] * 8}
+    assert len({progress.step for progress in seen}) > 1
+    assert record.throughput is not None
+    assert record.throughput.step_ms_median is not None
+    assert 6 < record.throughput.step_ms_median < 60  # of 12
+    renamed = plan_script(tmp_path / "mine", script, more=log.replace("critic", "generator"))
+    again = execute(renamed.baseline.config, context.model_copy(update={"folders": renamed.folders}), seen.append)
+    assert again.history["loss_d"] == [2.5] * 8
+    assert again.train_sec == record.train_sec
+
+
+@pytest.mark.slow
+def test_two_levels_above_the_script_is_in_its_runs_folder_and_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "configs").mkdir(parents=True)
+    (tmp_path / "home" / "configs" / "a.txt").write_text("width 9")
+    script = """
+        os.makedirs("../../data/mnist", exist_ok=True)
+        Path("../../data/mnist/x.txt").write_text("downloaded")
+        Path("../../log").mkdir()
+        print(Path("../configs/a.txt").read_text(), os.environ["WIDTH"])
+        np.save("images.npy", images)
+    """
+    more = """
+        cwd = "implementations/gan"
+        env = { WIDTH = "{noise}-{seed}" }
+        [external.links]
+        "../../data/mnist" = "{data_dir}/MNIST"
+        "../configs" = "~/configs"
+    """
+    planned = plan_script(tmp_path / "mine", script, more=textwrap.dedent(more))
+    data = tmp_path / "data"
+    context = RunContext(out=str(warm(tmp_path / "out")), data_dir=str(data), folders=planned.folders)
+    record = execute(planned.baseline.config.with_seed(3), context, lambda _: None)
+    assert (record.status, record.message) == ("completed", "")
+    folder = Store(tmp_path / "out").run_dir(record.run_id)
+    assert (folder / "output.txt").read_text() == "width 9 low-3\n"
+    assert (data / "MNIST" / "x.txt").read_text() == "downloaded"
+    assert sorted(path.name for path in (folder / "work").iterdir()) == ["data", "implementations", "log"]
+    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == [record.run_id]
+
+
+@pytest.mark.slow
+def test_files_that_a_script_writes_beside_the_runs_are_noted(tmp_path: Path) -> None:
+    record = run_script(tmp_path, "os.makedirs('../../data/mnist')\n" + SAVE)
+    assert record.notes == (
+        'the program wrote data above {out}, beside the runs; external.cwd = "a/b" keeps ../.. in the run\'s folder',
+    )
+    missing = run_script(tmp_path, "open('../../dat/x')\n" + SAVE)
+    assert '../../dat/x lies above {out}: valid: external.cwd = "a/b", external.links = { ' in missing.message
 
 
 @pytest.mark.slow

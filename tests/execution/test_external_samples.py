@@ -26,6 +26,7 @@ from gan_ablate.execution.external_samples import (
     find_samples,
     load_samples,
     pack_samples,
+    remove_files,
     sample_generator,
 )
 from gan_ablate.execution.script import ScriptError
@@ -228,7 +229,8 @@ def test_what_was_scored_is_kept_in_one_file(tmp_path: Path) -> None:
     config = make_config("out/*.png")
     found = find_samples(config, work)
     samples = load_samples(config, work, found)
-    pack_samples(samples, found, work, tmp_path / "samples.npz")
+    pack_samples(samples, tmp_path / "samples.npz")
+    remove_files(found, work)
     assert [path.name for path in work.rglob("*")] == ["log.txt"]
     with np.load(tmp_path / "samples.npz") as kept:
         assert np.array_equal(kept["images"], samples.images.numpy())

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_ablate.execution.script import MATCH_SEC, Script, ScriptExit, ScriptLog, run_script
+from gan_ablate.execution.script import Script, ScriptExit, run_script
+from gan_ablate.execution.script_log import MATCH_SEC, ScriptLog
 
 README = Path(__file__).parents[2] / "gan_ablate" / "execution" / "README.md"
 BOTH = r"\[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<steps_per_epoch>\d+)\].*D: (?P<loss_d>\S+).*G: (?P<loss_g>\S+)"
