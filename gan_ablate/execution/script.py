@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 
 from gan_ablate.errors import describe_exit
 from gan_ablate.execution.checkpoint import RunStoppedError
-from gan_ablate.execution.script_log import CHUNK_BYTES, Lines, times_path
+from gan_ablate.execution.log_files import CHUNK_BYTES
+from gan_ablate.execution.script_log import Lines, times_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

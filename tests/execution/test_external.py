@@ -24,7 +24,8 @@ from gan_ablate.errors import UserError
 from gan_ablate.execution import script as script_module
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import Compute, Progress, RunContext
-from gan_ablate.execution.external import execute_script, fill_command, make_environment
+from gan_ablate.execution.external import execute_script
+from gan_ablate.execution.external_setup import fill_command, make_environment
 from gan_ablate.execution.records import Record
 from gan_ablate.execution.run import execute
 from gan_ablate.execution.script import ScriptError
@@ -608,7 +609,7 @@ def test_a_patch_changes_the_copy_of_a_run_beside_which_all_else_lies(tmp_path: 
 
 @pytest.mark.slow
 def test_numbers_of_a_csv_file_are_a_history_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_ablate.execution.script_log.FILES_SEC", 0.05)
+    monkeypatch.setattr("gan_ablate.execution.log_files.FILES_SEC", 0.05)
     script = """
         with open("metrics.csv", "w", buffering=1) as file:
             file.write("it,critic,generator\\n")
