@@ -211,3 +211,31 @@ def test_train_takes_a_users_extractor_and_says_what_becomes_of_pictures(
     assert "folder:wide: images 16×8 → 8×8, centre crop: it cuts off 50 % of each; --set fit=pad" in shown
     assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
     assert re.search(r"FID \S+ with the best weights, of step [24]\n", shown)
+
+
+@pytest.mark.slow
+def test_small_colour_folder_is_scored_with_the_objects_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "things").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "things" / f"{i}.png")
+    few = [f"scoring.{name}=1280" for name in ("num_samples", "curve_samples")]
+    settings = [*few, "image_size=8", "batch_size=8", "scoring.curve_points=1"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ["train", "mlp", "--dataset", "folder:things", "--features", "objects", "--steps", "2", *options]
+    assert call(monkeypatch, *command) == 0
+    shown = capsys.readouterr().out
+    assert "10 are held out to compare with: they are too few for 64 features of objects" in " ".join(shown.split())
+    assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
+    (record,) = (
+        Store(path.parents[2]).load_record(path.parent.name) for path in tmp_path.glob("**/runs/*/record.json")
+    )
+    assert record is not None
+    assert record.scoring is not None
+    assert record.scoring.extractor == "objects"
+    assert record.scoring.final.class_counts is None
+    assert call(monkeypatch, "train", "mlp", "--features", "objects", "--steps", "2") == 2
+    assert "it takes colour images, and mnist-10k is grey; valid: digits" in " ".join(capsys.readouterr().err.split())
