@@ -18,6 +18,7 @@ from gan_ablate.design.datasets import (
     NUM_HELD_OUT,
     NUM_TRAINING_IMAGES,
     PREFIX,
+    count_channels,
     default_features,
 )
 from gan_ablate.design.grid import (
@@ -224,9 +225,11 @@ def _show_dataset(console: Console, name: str) -> None:
     if features in EXTRACTORS:
         extractor = f"{features}: {NUM_FEATURES[features]} features of {EXTRACTORS[features]}"
     else:
+        small = "" if count_channels(name) == 1 else f"--features objects compares those of {EXTRACTORS['objects']}; "
         extractor = (
-            f"none of its own; --features inception compares {NUM_FEATURES['inception']:,} features of Inception, "
-            "whose weights (95 MB) are downloaded or given by --inception-weights; or --features names one of yours"
+            f"none of its own; {small}--features inception compares {NUM_FEATURES['inception']:,} features of "
+            "Inception, whose weights (95 MB) are downloaded or given by --inception-weights; or --features names one "
+            "of yours"
         )
     if name.startswith(ARRAY_PREFIX):
         facts = [

@@ -112,7 +112,7 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
 
 DATASETS_HELP = "mnist-10k, mnist, fashion-mnist, cifar10, torchvision:NAME, folder:PATH or array:PATH"
 HOLDOUT_HELP = "A folder or .npy of images to compare with, not a sixth of the data set's."
-FEATURES_HELP = "The extractor: inception, or yours, MODULE:NAME or FILE.pt."
+FEATURES_HELP = "The extractor: objects, inception, or yours, MODULE:NAME or FILE.pt."
 FEATURES_SIZE_HELP = "Side to which your extractor's images are resized."
 DATA_DIR_HELP = "Where torchvision's data sets lie or are downloaded to."
 WEIGHTS_HELP = "Inception's weights; implies --features inception."

@@ -87,7 +87,11 @@ def check_features(dataset: str, features: Features, counts: Mapping[str, int]) 
         PydanticCustomError: naming a field, and the fields that it does not go with.
     """
     if features in ("digits", "fashion") and default_features(dataset) != features:
-        advice = f"cannot judge {dataset}; valid: inception, none"
+        valid = "inception, none" if count_channels(dataset) == 1 else "objects, inception, none"
+        raise refusal("scoring.features", features, f"cannot judge {dataset}; valid: {valid}", "dataset")
+    if features == "objects" and count_channels(dataset) == 1:
+        own = "" if default_features(dataset) == "none" else f"{default_features(dataset)}, "
+        advice = f"it takes colour images, and {dataset} is grey; valid: {own}inception, none"
         raise refusal("scoring.features", features, advice, "dataset")
     if not isinstance(features, str):
         return  # how many features there are is known when it is loaded

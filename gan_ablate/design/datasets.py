@@ -54,14 +54,15 @@ DATASET_FILES = {
 }
 """Data set → its images, and where they lie."""
 
-FeatureKind = Literal["digits", "fashion", "inception", "none"]
+FeatureKind = Literal["digits", "fashion", "objects", "inception", "none"]
 _FEATURES: dict[str, FeatureKind] = {"mnist-10k": "digits", "mnist": "digits", "fashion-mnist": "fashion"}
 
 EXTRACTORS: dict[FeatureKind, str] = {
     "digits": "a classifier of MNIST digits, in the package",
     "fashion": "a classifier of Fashion-MNIST's garments, in the package",
+    "objects": "a classifier of CIFAR-10's ten classes, trained on 10,000 of its images, in the package",
 }
-NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "inception": 2048}
+NUM_FEATURES: dict[FeatureKind, int] = {"digits": 64, "fashion": 64, "objects": 64, "inception": 2048}
 
 IMAGES_PER_FEATURE = 2
 """Fewest images for each feature in FID, which compares covariances. With no more images than features a covariance is
@@ -74,6 +75,7 @@ IMAGES_PER_CHEAP_FEATURE = 20
 MIN_SAMPLES: dict[FeatureKind, int] = {
     "digits": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["digits"],
     "fashion": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["fashion"],
+    "objects": IMAGES_PER_CHEAP_FEATURE * NUM_FEATURES["objects"],
     "inception": IMAGES_PER_FEATURE * NUM_FEATURES["inception"],
     "none": 2,
 }

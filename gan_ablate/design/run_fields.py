@@ -139,8 +139,8 @@ class Scoring(Model):
     """How a run is scored; scores compare only where all of this is equal."""
 
     features: Features
-    """The network whose features are compared: the small classifier of digits or of garments, Inception, none, or a
-    network of yours."""
+    """The network whose features are compared: the small classifier of digits, of garments or, for colour images, of
+    objects; Inception, none, or a network of yours."""
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 10_000
     """How many images are scored at the end."""
     curve_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 2_000

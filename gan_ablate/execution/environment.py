@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.datasets import IMAGES_PER_FEATURE, default_features
+from gan_ablate.design.datasets import IMAGES_PER_FEATURE, count_channels, default_features
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
@@ -146,7 +146,9 @@ def _check_counts(config: AnyConfig, scorer: Scorer) -> None:
 def unscored_reason(config: AnyConfig) -> str:
     """Explain why a run has no scorer."""
     if default_features(config.dataset) == "none":
-        return f"{config.dataset} has no classifier of its own; --inception-weights PATH scores it with Inception"
+        small = "" if count_channels(config.dataset) == 1 else "--features objects scores it, or "
+        what = f"{config.dataset} has no classifier of its own"
+        return f"{what}; {small}--inception-weights PATH scores it with Inception"
     return "scoring.features is none"
 
 
@@ -168,13 +170,13 @@ def _load_dataset_once(
 @functools.lru_cache(maxsize=2)
 def _build_scorer_once(
     dataset: ImageDataset,
-    features: Literal["digits", "fashion", "inception"] | UserExtractor,
+    features: Literal["digits", "fashion", "objects", "inception"] | UserExtractor,
     inception_weights: str | None,
     device: torch.device,
     out: str,
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
-    extractor = build_extractor(features, device, weights, dataset.reference)
+    extractor = build_extractor(features, device, weights, dataset.reference, dataset.name)
     return Scorer(dataset, extractor, Store(Path(out)).cache_dir)
 
 

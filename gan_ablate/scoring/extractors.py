@@ -24,7 +24,7 @@ from gan_ablate.training.user_code import find_place, make_user_part, watching
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ClassifierName = Literal["digits", "fashion"]
+ClassifierName = Literal["digits", "fashion", "objects"]
 
 EXTRACTION_BATCH = 250
 """Images per forward pass. Fixed, because a convolution may round differently at another batch size."""
@@ -64,37 +64,67 @@ class FeatureExtractor(Protocol):
 
 
 class ImageClassifier(nn.Module):
-    """A three-layer convolutional classifier of 28×28 grey images into ten classes.
+    """A convolutional classifier into ten classes: of 28×28 grey images here, of 32×32 colour ones below.
 
     Its features are the 64 values before the last hidden layer's rectifier: they are closer to Gaussian than the
     rectified ones, which is what the Fréchet distance assumes.
     """
 
     num_features = 64
+    num_channels = 1
     image_size = 28
+    dropout = 0.3
 
     def __init__(self) -> None:
         super().__init__()
+        self.body = self._build_body()
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(self.num_features, 10))
+        self.feature_scale: Tensor
+        self.register_buffer("feature_scale", torch.ones(()))
+
+    def _build_body(self) -> nn.Sequential:
         # Both first layers halve the picture: at full size they would cost more than all the others together.
-        self.body = nn.Sequential(
+        return nn.Sequential(
             nn.Conv2d(1, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
             nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(64 * 3 * 3, self.num_features),
         )  # fmt: skip
-        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(self.num_features, 10))
-        self.feature_scale: Tensor
-        self.register_buffer("feature_scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify ``x``: (B, 1, 28, 28) float32 in [-1, 1].
+        """Classify ``x``: (B, num_channels, image_size, image_size) float32 in [-1, 1].
 
         Returns:
             Features (B, 64), scaled so that those of real images have a mean variance of one, and logits (B, 10).
         """
         hidden: Tensor = self.body(x)
         return hidden * self.feature_scale, self.head(hidden)
+
+
+class ColourClassifier(ImageClassifier):
+    """A four-layer convolutional classifier of 32×32 colour images into CIFAR-10's ten classes."""
+
+    num_channels = 3
+    image_size = 32
+    dropout = 0.2
+
+    def _build_body(self) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(128, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(128 * 2 * 2, self.num_features),
+        )  # fmt: skip
+
+
+CLASSIFIERS: dict[ClassifierName, type[ImageClassifier]] = {
+    "digits": ImageClassifier,
+    "fashion": ImageClassifier,
+    "objects": ColourClassifier,
+}
 
 
 class ClassifierExtractor:
@@ -104,6 +134,7 @@ class ClassifierExtractor:
         name: which of the embedded classifiers.
         device: where to run it.
         network: another one to take instead of the embedded one.
+        has_classes: whether the images have the classifier's classes; else features have no class scores.
 
     Raises:
         UserError: if the embedded weights do not have the checksum they were shipped with.
@@ -112,26 +143,33 @@ class ClassifierExtractor:
     num_features = ImageClassifier.num_features
     is_fast = True
 
-    def __init__(self, name: ClassifierName, device: torch.device, network: ImageClassifier | None = None) -> None:
+    def __init__(
+        self,
+        name: ClassifierName,
+        device: torch.device,
+        network: ImageClassifier | None = None,
+        *,
+        has_classes: bool = True,
+    ) -> None:
         self.name: str = name
-        self._device = device
+        self._device, self._has_classes = device, has_classes
         if network is None:
             weights, self.sha256 = read_asset(f"{name}.safetensors")
-            network = ImageClassifier()
+            network = CLASSIFIERS[name]()
             network.load_state_dict(load(weights))
         else:
             self.sha256 = _state_sha256(network)
         self._network = network.eval().to(memory_format=torch.channels_last).to(device)
 
     def __call__(self, images: Tensor) -> Features:
-        """Extract features of ``images``: (N, 1, H, W) uint8, resized (antialiased) to 28×28 where they differ."""
+        """Extract features of ``images``: (N, C, H, W) uint8, resized (antialiased) to the network's size."""
         return _extract(self._forward, images, self._device)
 
-    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        x = _resize(batch, ImageClassifier.image_size)
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = _resize(batch, self._network.image_size)
         features: Tensor
         features, logits = self._network(x / 127.5 - 1)
-        return features, logits
+        return features, logits if self._has_classes else None
 
 
 class InceptionExtractor:
@@ -320,10 +358,11 @@ def _resize(batch: Tensor, size: int) -> Tensor:
 
 
 def build_extractor(
-    kind: Literal["digits", "fashion", "inception"] | UserExtractor,
+    kind: Literal["digits", "fashion", "objects", "inception"] | UserExtractor,
     device: torch.device,
     inception_weights: Path | None = None,
     images: Tensor | None = None,
+    dataset: str = "",
 ) -> FeatureExtractor:
     """Load the extractor of this kind onto ``device``.
 
@@ -332,6 +371,10 @@ def build_extractor(
         device: where to run it.
         inception_weights: a local copy of the Inception weights; other kinds ignore it.
         images: of the data set, to try a user's on.
+        dataset: its name: objects are counted by class in CIFAR-10 alone.
+
+    Raises:
+        UserError: if the extractor cannot be loaded, or takes colour images and these are grey.
     """
     if isinstance(kind, ModuleExtractor | ScriptExtractor):
         assert images is not None
@@ -339,6 +382,10 @@ def build_extractor(
     match kind:
         case "digits" | "fashion":
             return ClassifierExtractor(kind, device)
+        case "objects":
+            if images is not None and images.shape[1] != ColourClassifier.num_channels:
+                raise UserError(f"{option('features', kind)}: it takes colour images; these are grey; valid: inception")
+            return ClassifierExtractor(kind, device, has_classes=dataset == "cifar10")
         case "inception":
             return InceptionExtractor(inception_weights, device)
         case _:

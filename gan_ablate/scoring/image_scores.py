@@ -243,7 +243,7 @@ class SetScorer:
         if size not in self._prepared:
             data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout, self._fit)
             assert self.kind != "none"
-            extractor = build_extractor(self.kind, self._device, self._weights, data.reference)
+            extractor = build_extractor(self.kind, self._device, self._weights, data.reference, data.name)
             self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
         return self._prepared[size]
 
@@ -375,6 +375,8 @@ def _choose(features: str | Mapping[str, Any] | None, dataset: str | None, *, al
     kind = validate(Scoring, data, source).features
     if dataset is not None and kind in ("digits", "fashion") and kind != default:
         raise UserError(f"{option('features', kind)}: it cannot judge {dataset}; valid: inception, or one of yours")
+    if dataset is not None and kind == "objects" and count_channels(dataset) == 1:
+        raise UserError(f"{option('features', kind)}: it takes colour images, and {dataset} is grey; valid: inception")
     run_code(code.paths)
     return kind
 

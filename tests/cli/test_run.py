@@ -318,3 +318,32 @@ def test_plan_and_run_say_how_many_runs_need_no_run_of_the_script(
     assert "2 of 2 runs do not run the script: what it has left is read again." in capsys.readouterr().out
     assert Path("train.py.ran").read_text() == "xx"
     assert "read again from what the script had left in run" in Path("results/mine/report.md").read_text()
+
+
+@pytest.mark.slow
+def test_small_colour_folder_is_scored_with_the_objects_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "things").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "things" / f"{i}.png")
+    few = [f"scoring.{name}=1280" for name in ("num_samples", "curve_samples")]
+    settings = [*few, "image_size=8", "batch_size=8", "scoring.curve_points=1"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ["train", "mlp", "--dataset", "folder:things", "--features", "objects", "--steps", "2", *options]
+    assert call(monkeypatch, *command) == 0
+    shown = capsys.readouterr().out
+    assert "10 are held out to compare with: they are too few for 64 features of objects" in " ".join(shown.split())
+    assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
+    (record,) = (
+        Store(path.parents[2]).load_record(path.parent.name) for path in tmp_path.glob("**/runs/*/record.json")
+    )
+    assert record is not None
+    assert record.scoring is not None
+    assert record.scoring.extractor == "objects"
+    assert record.scoring.final is not None
+    assert record.scoring.final.class_counts is None
+    assert call(monkeypatch, "train", "mlp", "--features", "objects", "--steps", "2") == 2
+    assert "it takes colour images, and mnist-10k is grey; valid: digits" in " ".join(capsys.readouterr().err.split())

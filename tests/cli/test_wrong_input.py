@@ -68,6 +68,7 @@ IN_A_FILE = [
     ("[factors", "[set]\nlr_g = -1.0\n[factors", "lr_g = -1.0: should be greater than 0"),
     ("[factors", "[set]\nsteps = 7\n[factors", "seed and steps are the same in every run of a grid"),
     ("[factors", "[set]\nseed = 7\n[factors", "seed and steps are the same in every run of a grid"),
+    ("[factors", '[set]\nscoring.features = "objects"\n[factors', "takes colour images, and mnist-10k is grey; valid: digits"),
     ("[factors", '[set]\nscoring.features = "fashion"\n[factors', "'fashion': cannot judge mnist-10k; valid: inception"),
     ("[factors", "[set]\nscoring.num_samples = 1\n[factors", "num_samples = 1: should be greater than or equal to 2"),
     ("[factors", "[blocks]\ndataset = []\n[factors", "blocks.dataset = []: valid: at least 1, not 0"),

@@ -137,9 +137,13 @@ def test_a_torchscript_file_is_found_beside_the_grid_or_from_the_option(
         (
             "resnet",
             True,
-            'scoring.features = "resnet": valid: digits, fashion, inception, none; of yours, kind = "module',
+            'scoring.features = "resnet": valid: digits, fashion, objects, inception, none; of yours, kind = "module',
         ),
-        ({"kind": "modul", "path": "a:b"}, True, 'valid: digits, fashion, inception, none; of yours, kind = "module"'),
+        (
+            {"kind": "modul", "path": "a:b"},
+            True,
+            'valid: digits, fashion, objects, inception, none; of yours, kind = "module"',
+        ),
         ({"kind": "module"}, True, "scoring.features.path is missing"),
         ({"kind": "module", "path": "my_eyes"}, True, 'scoring.features.path = "my_eyes": '),
         ({"kind": "module", "path": "my_eyes:embed", "size": 0}, True, "scoring.features.size = 0: "),

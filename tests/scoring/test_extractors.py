@@ -37,7 +37,7 @@ from gan_ablate.training.data import load_dataset, resize
 from gan_ablate.training.user_code import allow_code
 
 CPU = torch.device("cpu")
-CLASSIFIERS: tuple[ClassifierName, ...] = ("digits", "fashion")
+CLASSIFIERS: tuple[ClassifierName, ...] = ("digits", "fashion", "objects")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,56 @@ def test_real_features_have_unit_mean_variance(digits: ClassifierExtractor) -> N
 
 def test_the_weights_are_small() -> None:
     files = [f for f in resources.files("gan_ablate.assets").iterdir() if f.name.endswith(".safetensors")]
-    assert len(files) == 2
+    assert len(files) == 3
     assert sum(len(file.read_bytes()) for file in files) < 2_000_000
+
+
+def colour_digits(num: int) -> Tensor:
+    """Digits on a ground, each pair of colours at random: (num, 3, 32, 32) uint8."""
+    digits = functional.pad(load_dataset("mnist-10k", 28, Path()).reference[:num], (2,) * 4).float() / 255
+    ink, ground = torch.rand((2, num, 3, 1, 1), generator=torch.Generator().manual_seed(0)) * 255
+    blend: Tensor = digits * ink + (1 - digits) * ground
+    return blend.round().byte()
+
+
+def test_objects_have_64_features_of_colour_images_and_no_classes_but_in_cifar10() -> None:
+    images = colour_digits(20)
+    found = build_extractor("objects", CPU, dataset="folder:pictures@0")(images)
+    assert found.vectors.shape == (20, 64)
+    assert found.logits is None
+    known = build_extractor("objects", CPU, dataset="cifar10")(images)
+    assert known.logits is not None
+    assert known.logits.shape == (20, 10)
+    assert torch.equal(known.vectors, found.vectors)
+
+
+def test_more_blur_and_more_noise_raise_the_fid_of_objects() -> None:
+    images = colour_digits(1_300)
+    extractor = build_extractor("objects", CPU)
+    real = extractor(images).vectors
+    noise = 48 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    blurred = [
+        frechet_distance(real, extractor(vision.gaussian_blur(images, [7, 7], [s, s])).vectors) for s in (0.6, 1.2)
+    ]
+    noisy = [
+        frechet_distance(real, extractor((images + share * noise).round().clamp(0, 255).byte()).vectors)
+        for share in (0.25, 1)
+    ]
+    assert 0.1 < blurred[0] < blurred[1] / 1.5
+    assert 0.1 < noisy[0] < noisy[1] / 1.5
+
+
+def test_the_objects_classifier_is_right_on_75_of_100_held_out_images(shared_data: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    pictures, classes = zip(*ImageFolder(shared_data / "cifar10_folder" / "test"), strict=True)
+    images = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    assert accuracy(ClassifierExtractor("objects", CPU), images, torch.tensor(classes)) >= 0.75
+
+
+def test_objects_refuse_grey_images() -> None:
+    with pytest.raises(UserError, match="it takes colour images; these are grey; valid: inception"):
+        build_extractor("objects", CPU, images=torch.zeros(8, 1, 32, 32, dtype=torch.uint8))
 
 
 def test_weights_that_were_tampered_with_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

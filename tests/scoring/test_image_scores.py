@@ -234,10 +234,14 @@ def test_sets_are_scored_with_a_users_extractor(tmp_path: Path, digits: ImageDat
         score_images(digits.images[:200], features="my_patches:embed")
     with pytest.raises(UserError, match=r"features: scoring\.features\.path = 'no_patches': no such module"):
         score_images(digits.images[:200], features="no_patches:embed", allow_code=True)
-    with pytest.raises(UserError, match='features = "resnet": valid: digits, fashion, inception, none; of yours'):
+    with pytest.raises(
+        UserError, match='features = "resnet": valid: digits, fashion, objects, inception, none; of yours'
+    ):
         score_images(digits.images[:200], features="resnet")
     with pytest.raises(UserError, match="features='fashion': it cannot judge mnist-10k"):
         score_images(digits.images[:200], features="fashion")
+    with pytest.raises(UserError, match="features='objects': it takes colour images, and mnist-10k is grey"):
+        score_images(digits.images[:200], features="objects")
 
 
 def test_sets_are_compared_with_held_out_images_that_lie_elsewhere(tmp_path: Path, digits: ImageDataset) -> None:
