@@ -91,7 +91,7 @@ def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -
     with tempfile.TemporaryDirectory() as root:
         write_mnist(Path(root))
         sides: dict[str, Step] = {"plain": subject.plain_step(Path(root), device)}
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "tf32", "bf16"):
             trainer = subject.trainer(device, precision=precision)
             sides[f"kernel by kernel, {precision}"] = as_in_a_run(trainer, trainer.step)
             if device != "cpu":
@@ -106,7 +106,7 @@ def time_sides(subject: Subject, device: str, num_turns: int, turn_sec: float) -
                 with _precision_of(side):
                     rates[side].append(steps_per_sec(sides[side], turn_sec, device))
     rows = []
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "tf32", "bf16"):
         row: dict[str, Any] = {"model": subject.name, "precision": precision, "plain, it/s": median(rates["plain"])}
         for way in ("kernel by kernel", "graph"):
             ours = rates.get(f"{way}, {precision}")

@@ -109,7 +109,7 @@ MIN_OSCILLATION_GAP = 10
 MAX_SEED = 2**63 - 1
 """The largest seed that tables hold as a number."""
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 LatentDistribution = Literal["normal", "uniform"]
 Augmentation = Literal["colour", "translation", "cutout"]
 
@@ -232,7 +232,7 @@ class RunFields(HashedConfig):
     """Whether G steps along the gradient of its own loss, or along its sum with that of D's loss on the same fakes, as
     where a loop neither detaches them in D's pass nor sets G's gradient to zero behind it."""
     precision: Precision = "fp32"
-    """Of layers; weights, losses and updates are in float32."""
+    """Of layers; weights, losses and updates are in float32. In TF32, a GPU rounds what it multiplies to 10 bits."""
     steps: Annotated[int, Field(gt=0, le=MAX_STEPS)]
     """G steps."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]

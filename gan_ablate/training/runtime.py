@@ -86,14 +86,25 @@ NO_BF16 = (
 )
 
 
+NO_TF32 = "precision = tf32: only NVIDIA GPUs have it, from Ampere on (RTX 30, A100); valid: fp32, bf16"
+
+TF32_CAPABILITY = 8, 0
+"""The compute capability of the first GPUs with TF32."""
+
+
 def check_precision(precision: Precision, device: torch.device) -> None:
-    """Refuse bfloat16 on a CPU that would have to emulate it, at about fifteen times the time of float32.
+    """Refuse a precision that a device does not have.
+
+    A CPU without bfloat16 would emulate it, at about fifteen times the time of float32. Where there is no TF32, PyTorch
+    would compute in float32 and say nothing.
 
     Raises:
         UserError: naming the machines that have it.
     """
     if precision == "bf16" and device.type == "cpu" and not has_native_bf16():
         raise UserError(NO_BF16)
+    if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_CAPABILITY):
+        raise UserError(NO_TF32)
 
 
 @functools.cache
@@ -109,17 +120,25 @@ def computing_in(precision: Precision, device_type: str) -> AbstractContextManag
     return torch.autocast(device_type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def rounding_to(precision: Precision) -> AbstractContextManager[None]:
+    """Let a GPU round to TF32 what it multiplies in a step of such a run, its gradients' products, too."""
+    return reproducible_float32(allow_tf32=True) if precision == "tf32" else nullcontext()
+
+
 @contextmanager
-def reproducible_float32() -> Iterator[None]:
+def reproducible_float32(*, allow_tf32: bool = False) -> Iterator[None]:
     """Make a GPU compute float32 without TF32, and convolutions with the same bits every time.
 
     By default a GPU's convolutions round to TF32, and add up in the order in which threads end.
+
+    Args:
+        allow_tf32: whether convolutions and matrix products may round to TF32 after all.
     """
     matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
     try:
         cudnn = torch.backends.cudnn
-        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=allow_tf32):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul

@@ -21,7 +21,7 @@ from gan_ablate.training.losses import (
     penalty_interval,
 )
 from gan_ablate.training.models import build_discriminator, build_generator
-from gan_ablate.training.runtime import computing_in, seed_streams
+from gan_ablate.training.runtime import computing_in, rounding_to, seed_streams
 from gan_ablate.training.updates import (
     build_optimizer,
     clip_gradients,
@@ -209,6 +209,10 @@ class AdversarialStep(StepInputs):
 
         All of it happens on the device, so that a CUDA graph can hold it.
         """
+        with rounding_to(self.config.precision):
+            return self._step_on(batches)
+
+    def _step_on(self, batches: Sequence[RealBatch]) -> tuple[DiscriminatorTerms | None, GeneratorTerms]:
         is_reused = self.config.generator_fakes == "reused"
         terms_d: DiscriminatorTerms | None = None
         match self.config.update_order:

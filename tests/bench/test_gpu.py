@@ -20,7 +20,7 @@ def measure(out: Path, subject: str, *, add: bool = False) -> dict[str, Any]:
 
 def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
     content = measure(tmp_path, "mlp")
-    assert [row["precision"] for row in content["sides"]] == ["fp32", "bf16"]
+    assert [row["precision"] for row in content["sides"]] == ["fp32", "tf32", "bf16"]
     assert all(row["plain, it/s"] > 0 and row["kernel by kernel, it/s"] > 0 for row in content["sides"])
     assert "| mlp" in (tmp_path / "gpu.md").read_text()
 
@@ -29,8 +29,8 @@ def test_the_page_has_what_was_timed(tmp_path: Path) -> None:
 def test_models_are_added_to_those_of_the_same_machine(tmp_path: Path) -> None:
     first = measure(tmp_path, "mlp")
     both = measure(tmp_path, "mlp-dropout", add=True)
-    assert both["sides"][:2] == first["sides"]
-    assert [row["model"] for row in both["sides"]] == ["mlp", "mlp", "mlp-dropout", "mlp-dropout"]
+    assert both["sides"][:3] == first["sides"]
+    assert [row["model"] for row in both["sides"]] == ["mlp"] * 3 + ["mlp-dropout"] * 3
     assert "mlp: medians of 1 turns of 0 seconds. Then, another time: mlp-dropout:" in (tmp_path / "gpu.md").read_text()
     again = measure(tmp_path, "mlp", add=True)
     assert [call["models"] for call in again["calls"]] == [["mlp-dropout"], ["mlp"]]

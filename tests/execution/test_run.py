@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from gan_ablate.execution.run import execute
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.scorer import NonFiniteImagesError, Scorer, sample_images, scoring_latents
 from gan_ablate.training.models import build_generator
-from gan_ablate.training.runtime import find_device
+from gan_ablate.training.runtime import check_precision, find_device
 from gan_ablate.training.user_code import allow_code
 from tests.configs import make_config
 from tests.features import warm
@@ -152,6 +153,18 @@ def test_bfloat16_on_a_processor_without_it_is_refused_before_training(
     words = "precision = bf16: this processor has no bfloat16 arithmetic; valid: fp32, or a machine with AVX-512 BF16"
     assert any(words in str(check(config, context)) for config in list_inputs(configs))
     assert words in execute(configs[0], context, lambda _: None).message
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "is_there"), [("cpu", (9, 0), False), ("cuda:0", (7, 5), False), ("cuda:0", (8, 0), True)]
+)
+def test_tf32_is_accepted_where_a_gpu_has_it(
+    device: str, capability: tuple[int, int], is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    refused = nullcontext() if is_there else pytest.raises(UserError, match="only NVIDIA GPUs have it, from Ampere on")
+    with refused:
+        check_precision("tf32", torch.device(device))
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from gan_ablate.training.data import take_batch
 from gan_ablate.training.loop import TrainResult, train
 from gan_ablate.training.losses import discriminator_loss, generator_loss
 from gan_ablate.training.models import build_discriminator, build_generator
+from gan_ablate.training.runtime import reproducible_float32
 from gan_ablate.training.step import StepTerms
 from gan_ablate.training.trainer import MEASURE_EVERY, Measurement, Trainer
 from gan_ablate.training.updates import build_optimizer
@@ -209,6 +210,28 @@ def test_bfloat16_rounds_layers_and_leaves_weights_and_losses_in_float32() -> No
     assert all(p.dtype == torch.float32 for p in coarse.generator.parameters())
     assert not torch.equal(rounded.logits_real, exact.logits_real)
     torch.testing.assert_close(rounded.loss_d, exact.loss_d, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_steps_alone_may_round_to_tf32(precision: Literal["fp32", "tf32"], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward, backward and the optimiser's step; not what is between steps, such as scoring."""
+    seen: list[bool] = []
+
+    def read_flags(*_: object) -> None:
+        seen.extend((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+
+    with reproducible_float32():
+        trainer = Trainer(make_config(**SMALL, precision=precision), IMAGES)
+        trainer.discriminator.register_forward_hook(read_flags)
+        next(trainer.discriminator.parameters()).register_hook(read_flags)
+        for optimizer in (trainer.optimizer_g, trainer.optimizer_d):
+            optimizer.register_step_post_hook(read_flags)
+        trainer.step()
+        assert len(seen) >= 8
+        assert set(seen) == {precision == "tf32"}
+        seen.clear()
+        read_flags()
+        assert seen == [False, False]
 
 
 def test_steps_on_a_gpu_are_graphs_that_adam_agrees_to(monkeypatch: pytest.MonkeyPatch) -> None:
