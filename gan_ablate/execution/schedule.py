@@ -10,6 +10,7 @@ import statistics
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_ablate.atomic_io import write_atomically
@@ -26,7 +27,6 @@ from gan_ablate.execution.store import GENERATOR_FILE, summarise_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan, Variant
@@ -121,8 +121,32 @@ def _has_large_extractor(config: RunConfig) -> bool:
     return config.scoring.features not in ("digits", "fashion", "none")
 
 
+CPU_FLAGS = Path("/proc/cpuinfo")
+
+
+def find_bf16(plans: Sequence[Plan]) -> list[tuple[RunConfig, RunConfig]]:
+    """Pair each baseline in float32 with the same run in bfloat16, where the processor says that it multiplies that.
+
+    PyTorch would tell, too, but its import takes seconds.
+    """
+    try:
+        flags = set(CPU_FLAGS.read_text("utf-8").split())
+    except OSError:  # not Linux
+        return []
+    if not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+        return []
+    baselines = [plan.baseline.config for plan in plans]
+    exact = [config for config in baselines if isinstance(config, RunConfig) and config.precision == "fp32"]
+    return [(config, config.model_copy(update={"precision": "bf16"})) for config in exact]
+
+
 def calibrate(
-    plans: Sequence[Plan], store: Store, num_jobs: int, device: str, observer: RunObserver | None = None
+    plans: Sequence[Plan],
+    store: Store,
+    num_jobs: int,
+    device: str,
+    observer: RunObserver | None = None,
+    others: Sequence[RunConfig] = (),
 ) -> Speed | None:
     """Time some steps of every variant that was not timed before, as many at once as there will be runs.
 
@@ -132,6 +156,7 @@ def calibrate(
         num_jobs: how many runs go on at once.
         device: of the runs. On a GPU nothing is measured: the first runs show what it takes.
         observer: is told how many variants are timed.
+        others: runs of no plan, which are timed last.
 
     Returns:
         The speed; None on a GPU, for users' scripts, and where the measurement fails.
@@ -146,7 +171,7 @@ def calibrate(
     variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
     # In the order of their hashes: where time is short, those that are timed come from everywhere in the plans.
     by_key = {step_key(config): config for config in variants.values()}
-    untimed = {key: by_key[key] for key in sorted(by_key)}
+    untimed = {key: by_key[key] for key in sorted(by_key)} | {step_key(config): config for config in others}
     if known is not None:
         untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
     large = {extractor_key(config): config for config in variants.values() if _has_large_extractor(config)}

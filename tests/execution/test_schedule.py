@@ -22,6 +22,7 @@ from gan_ablate.execution.schedule import (
     estimate_run_sec,
     estimate_seconds,
     estimate_total_sec,
+    find_bf16,
     find_trained,
     missing_runs,
     step_key,
@@ -50,7 +51,8 @@ def planned(tiny_grid: Path) -> Plan:
     return plan(load_grid(str(tiny_grid)), budget="smoke")
 
 
-def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path) -> None:
+def test_real_steps_of_every_variant_are_timed(planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "MAX_MEASURING_SEC", 120)  # other tests run beside it
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     assert speed is not None
     assert {step_key(variant.trained) for variant in planned.variants} == set(speed.step_ms) == set(speed.sample_ms)
@@ -154,6 +156,31 @@ def test_workers_that_die_leave_the_time_unknown(
     monkeypatch.setattr(schedule, "measure_steps", die)
     assert calibrate([planned], Store(tmp_path), 2, "cpu") is None
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "has"),
+    [
+        ("flags : sse avx512_bf16 amx_tile", "fp32", True),
+        ("Features : fp asimd bf16", "fp32", True),
+        ("flags : sse avx2", "fp32", False),
+        ("flags : amx_bf16", "bf16", False),
+        (None, "fp32", False),
+    ],
+)
+def test_baselines_are_timed_in_bfloat16_where_the_processor_has_it(
+    flags: str | None, precision: str, has: bool, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr(schedule, "CPU_FLAGS", tmp_path / "cpuinfo")
+    planned = plan(load_grid("beta1"), budget="smoke", overrides=[f"precision={precision}"])
+    pairs = find_bf16([planned])
+    assert [(exact.precision, rounded.precision) for exact, rounded in pairs] == [("fp32", "bf16")] * has
+    speed = calibrate([planned], Store(tmp_path), 2, "cpu", others=[rounded for _, rounded in pairs])
+    assert speed is not None
+    assert timed[-has:] == [step_key(rounded) for _, rounded in pairs] or not has
+    assert len(timed) == len(planned.variants) + has
 
 
 def test_nothing_is_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
