@@ -13,21 +13,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gan_ablate.analysis.table import load_results
-from gan_ablate.api import (
-    LeftOutWarning,
-    TableWarning,
-    estimate_effects,
-    judge,
-    list_grids,
-    rescore,
-    run_grid,
-    run_grids,
-    run_until_settled,
-)
+from gan_ablate.api import list_grids, rescore, run_grid, run_grids, run_until_settled
 from gan_ablate.design.grid import Grid, load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, RunObserver
+from gan_ablate.reporting.judge import LeftOutWarning, TableWarning, estimate_effects, judge
 
 if TYPE_CHECKING:
     from gan_ablate.analysis.results import load_curves, tabulate_plan

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from gan_ablate.api import TableWarning
-from gan_ablate.api import judge as judge_table
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.cli.options import (
     DATA,
@@ -33,6 +31,8 @@ from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute
 from gan_ablate.execution.progress import open_console
+from gan_ablate.reporting.judge import TableWarning
+from gan_ablate.reporting.judge import judge as judge_table
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

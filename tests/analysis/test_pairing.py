@@ -13,10 +13,10 @@ from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.families import estimate_effects
 from gan_ablate.analysis.pairing import Unpaired, relative_efficiency
 from gan_ablate.analysis.user_table import Table, read_table
-from gan_ablate.api import estimate_effects as estimate_table
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
+from gan_ablate.reporting.judge import estimate_effects as estimate_table
 
 if TYPE_CHECKING:
     from pathlib import Path

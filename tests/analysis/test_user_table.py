@@ -20,10 +20,10 @@ from gan_ablate import estimate_effects, judge, load_grid, load_results, plan
 from gan_ablate.analysis import families as of_plans
 from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.table import tabulate_effects
-from gan_ablate.api import LeftOutWarning, TableWarning
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting import user_page
+from gan_ablate.reporting.judge import LeftOutWarning, TableWarning
 from gan_ablate.reporting.plots.style import FigurePath
 from tests.reporting.example import make_runs
 from tests.synthetic import save_runs
