@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.execution.context import RunContext
 
-KID_SUBSETS = 5
+KID_SUBSETS = 2
 
 QUICK_START = f"""
 import sys
