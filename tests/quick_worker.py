@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,4 +34,5 @@ def serve(pipe: Connection, context: RunContext, core: int | None, gpu: str | No
     from gan_ablate.scoring import metrics
 
     metrics.KID_SUBSETS = KID_SUBSETS
+    os.fsync = lambda _: None
     worker.serve(pipe, context, core, gpu)
