@@ -23,7 +23,7 @@ from tests.configs import make_config
 from tests.synthetic import make_record
 
 many = settings(
-    max_examples=1_000, deadline=None, derandomize=True, database=None,
+    max_examples=400, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
