@@ -36,5 +36,5 @@ def serve(pipe: Connection, context: RunContext, core: int | None, gpu: str | No
     from gan_ablate.scoring import metrics
 
     metrics.KID_SUBSETS = KID_SUBSETS
-    os.fsync = lambda _: None
+    os.fsync = lambda _: None  # type: ignore[assignment]
     worker.serve(pipe, context, core, gpu)
