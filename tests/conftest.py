@@ -103,6 +103,12 @@ def quick_kid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "serve", serve)
 
 
+@pytest.fixture(autouse=True)
+def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test wait for the disk: what is synced is safe from a power failure, which no test plays."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every figure by a pixel, where a test is about words."""

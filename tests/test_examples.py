@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gan_ablate.design.external import ExternalConfig
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import DEFAULT_BUDGETS, Budget, load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.run import execute
@@ -41,9 +41,14 @@ def run_cell(code: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
+SMALL = Budget(steps=10, seeds=2, num_samples=1_280, curve_samples=1_280, curve_points=2)
+"""Less than the notebook's smoke budget: its cells stand as they are."""
+
+
 @pytest.mark.slow
 def test_notebook_plans_runs_plots_and_estimates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DEFAULT_BUDGETS, "smoke", SMALL)
     warm(tmp_path / "results")
     mpl.use("agg")
     names: dict[str, Any] = {}

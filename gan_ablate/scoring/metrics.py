@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from gan_ablate.design.datasets import IMAGES_PER_FEATURE
 from gan_ablate.seeding import SCORING_SEED, stream_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1_000
@@ -45,13 +49,23 @@ _ROWS_AT_ONCE = 500
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """FID of two sets of feature vectors, (N, D) and (M, D) (arXiv:1706.08500, equation 6); 0 within rounding is 0."""
-    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]))
+    return _frechet_distances(real, [fake])[0]
+
+
+def _frechet_distances(real: Tensor, fakes: Sequence[Tensor]) -> list[float]:
+    """FID of real feature vectors and each of several sets; the real ones, which are many, are summed once."""
+    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]), reset_real_features=False)
     metric.set_dtype(torch.float64)
-    for vectors, is_real in ((real, True), (fake, False)):
-        metric.update(vectors.double(), real=is_real)
-    distance = float(metric.compute())
-    variance = sum(float(vectors.double().var(0).sum()) for vectors in (real, fake))
-    return 0.0 if abs(distance) <= _ROUNDING * variance else distance
+    metric.update(real.double(), real=True)
+    variance = float(real.double().var(0).sum())
+    distances = []
+    for fake in fakes:
+        metric.reset()
+        metric.update(fake.double(), real=False)
+        distance = float(metric.compute())
+        is_rounding = abs(distance) <= _ROUNDING * (variance + float(fake.double().var(0).sum()))
+        distances.append(0.0 if is_rounding else distance)
+    return distances
 
 
 def frechet_distance_to(mean: Tensor, covariance: Tensor, fake: Tensor) -> float:
@@ -113,7 +127,7 @@ def frechet_sampling_error(real: Tensor, fake: Tensor) -> float | None:
     """
     groups = fake.tensor_split(JACKKNIFE_GROUPS)
     without = [torch.cat(groups[:k] + groups[k + 1 :]) for k in range(len(groups))]
-    distances = [frechet_distance(real, rest) for rest in without]
+    distances = _frechet_distances(real, without)
     if 0 in distances:
         return None
     logs = torch.tensor([math.log(distance) for distance in distances], dtype=torch.float64)

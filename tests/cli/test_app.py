@@ -106,12 +106,14 @@ def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
 
 
 @pytest.mark.slow
-def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> None:
-    command = [sys.executable, "-m", "gan_ablate", "run", "--grid", str(tiny_grid), "--budget", "smoke"]
+def test_the_main_job_from_grid_to_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+) -> None:
+    """The run in a process of its own, as a user starts it; what comes behind it in this one."""
+    command = ["run", "--grid", str(tiny_grid), "--budget", "smoke"]
     warm(Path("results"))
     start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
-    quick = [sys.executable, "-c", start, *command[3:]]
-    done = subprocess.run(quick, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", start, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "2 variants × 2 seeds, 4 runs to compute" in done.stdout
@@ -124,12 +126,11 @@ def test_the_main_job_from_grid_to_report(tmp_path: Path, tiny_grid: Path) -> No
         "curves.png", "losses.png", "quality.png", "samples.png", "training-0.webp", "training-1.webp",
         "runs.csv", "summary.csv", "effects.csv", "summary.tex", "effects.tex", "report.md",
     }  # fmt: skip
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "0 runs to compute" in again.stdout
+    assert call(monkeypatch, *command) == 0
+    assert "0 runs to compute" in capsys.readouterr().out
     assert Path("results/report.md").read_text("utf-8") == text
     run_id = next(Path("results/runs").iterdir()).name
-    sample = [sys.executable, "-m", "gan_ablate", "sample", run_id, "--num", "9", "--to", "nine.png"]
-    subprocess.run(sample, check=True, capture_output=True)
+    assert call(monkeypatch, "sample", run_id, "--num", "9", "--to", "nine.png") == 0
     with Image.open("nine.png") as picture:
         assert picture.size == (92, 92)  # three by three images of 28 pixels, two pixels around each
 

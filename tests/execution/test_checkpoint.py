@@ -44,8 +44,36 @@ SMALL: dict[str, Any] = {
 }
 
 
+UNSCORED: dict[str, Any] = {**SMALL, "scoring": {**SCORING, "features": "none"}}
+"""For tests that look at no score: scoring takes longer than the steps."""
+
+
 def make_context(out: Path, **changes: Any) -> RunContext:
     return RunContext(out=str(warm(out)), data_dir="data", checkpoint_sec=0, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Store]:
+    """The record of a ``SMALL`` run that nothing has stopped, and its store, to look at."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "KID_SUBSETS", KID_SUBSETS)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache-home"))
+        record = execute(make_config(**SMALL), make_context(folder), lambda _: None)
+    return record, Store(folder)
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    stop_midway(make_config(**UNSCORED), RunContext(out=str(folder), data_dir="data", checkpoint_sec=0))
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Store:
+    """A results folder with the checkpoint of an ``UNSCORED`` run, to spoil."""
+    return Store(shutil.copytree(stopped_once, tmp_path / "stopped"))
 
 
 def stop_at(*steps: int) -> Callable[[], bool]:
@@ -149,46 +177,57 @@ def stop_midway(config: RunConfig, context: RunContext) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [5_000])
-def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, place: int) -> None:
+def test_a_damaged_checkpoint_is_told_of_and_not_used(tmp_path: Path, whole: tuple[Record, Store], place: int) -> None:
     config, context = make_config(**SMALL), make_context(tmp_path / "out")
-    whole = execute(config, make_context(tmp_path / "whole"), lambda _: None)
     file = stop_midway(config, context)
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
     record = execute(config, context, lambda _: None)
-    assert untimed(record) == untimed(whole)
+    assert untimed(record) == untimed(whole[0])
     log = (Store(tmp_path / "out").run_dir(config.run_id) / "log.txt").read_text()
     assert f"{file}: cannot be used (it does not match its checksum); begins anew" in log
     assert "goes on" not in log
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_run_has_lost_its_sample_grids_is_not_used(tmp_path: Path) -> None:
-    config, context = make_config(**SMALL), make_context(tmp_path)
-    stop_midway(config, context)
-    shutil.rmtree(Store(tmp_path).run_dir(config.run_id))
+def test_a_checkpoint_whose_run_has_lost_its_sample_grids_is_not_used(stopped: Store) -> None:
+    config, context = make_config(**UNSCORED), make_context(stopped.root)
+    shutil.rmtree(stopped.run_dir(config.run_id))
     execute(config, context, lambda _: None)
-    assert [path.name for path in Store(tmp_path).sample_grids(config.run_id)] == [
+    assert [path.name for path in stopped.sample_grids(config.run_id)] == [
         "step-000000.png", "step-000010.png", "step-000020.png", "step-000030.png",
     ]  # fmt: skip
 
 
+def checkpoint_of(store: Store) -> Path:
+    (file,) = store.root.rglob("*.checkpoint")
+    return file
+
+
+@pytest.mark.slow
+def test_a_whole_checkpoint_is_used(stopped: Store) -> None:
+    """What the tests below spoil would be used as it is."""
+    config = make_config(**UNSCORED)
+    assert execute(config, make_context(stopped.root), lambda _: None).status == "completed"
+    assert "goes on from step" in (stopped.run_dir(config.run_id) / "log.txt").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 100])
-def test_what_is_no_checkpoint_is_not_used(tmp_path: Path, content: bytes) -> None:
-    config, context = make_config(**SMALL), make_context(tmp_path)
-    stop_midway(config, context).write_bytes(content)
-    assert execute(config, context, lambda _: None).status == "completed"
+def test_what_is_no_checkpoint_is_not_used(stopped: Store, content: bytes) -> None:
+    config = make_config(**UNSCORED)
+    checkpoint_of(stopped).write_bytes(content)
+    assert execute(config, make_context(stopped.root), lambda _: None).status == "completed"
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_other_images_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, context = make_config(**SMALL), make_context(tmp_path)
-    stop_midway(config, context)
+def test_a_checkpoint_of_other_images_is_not_used(stopped: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(**UNSCORED)
+    assert checkpoint_of(stopped).exists()
     monkeypatch.setattr("torch.__version__", "99.0")
-    assert execute(config, context, lambda _: None).status == "completed"
-    log = (Store(tmp_path).run_dir(config.run_id) / "log.txt").read_text()
+    assert execute(config, make_context(stopped.root), lambda _: None).status == "completed"
+    log = (stopped.run_dir(config.run_id) / "log.txt").read_text()
     assert "made with other torch; begins anew" in log
 
 
@@ -198,7 +237,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint_module, "write_sealed", refuse)
-    config = make_config(**SMALL)
+    config = make_config(**UNSCORED)
     assert execute(config, make_context(tmp_path), lambda _: None).status == "completed"
     assert "no checkpoint could be written" in (Store(tmp_path).run_dir(config.run_id) / "log.txt").read_text()
 
@@ -230,11 +269,12 @@ def test_checkpoints_that_take_long_are_rarer(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shorter", "is_used"), [(10, True), (20, True), (15, False)])
-def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, is_used: bool) -> None:
+def test_a_kept_checkpoint_leads_on_to_more_steps(
+    tmp_path: Path, whole: tuple[Record, Store], shorter: int, is_used: bool
+) -> None:
     """Where all that is measured on the way is the same: points of FID at 10, 20 and 30, or at 10 and 20."""
     points = {10: 1, 20: 2, 15: 1}[shorter]
-    long = make_config(**{**SMALL, "scoring": {**SCORING, "curve_points": 3}})
-    whole = execute(long, make_context(tmp_path / "whole"), lambda _: None)
+    long = make_config(**SMALL)
     short = make_config(**{**SMALL, "steps": shorter, "scoring": {**SCORING, "curve_points": points}})
     context = make_context(tmp_path / "out", keep_checkpoints=True)
     execute(short, context, lambda _: None)
@@ -245,18 +285,17 @@ def test_a_kept_checkpoint_leads_on_to_more_steps(tmp_path: Path, shorter: int, 
     target.parent.mkdir(exist_ok=True)
     file.rename(target)
     record = execute(long, context, lambda _: None)
-    assert untimed(record) == untimed(whole)
+    assert untimed(record) == untimed(whole[0])
     log = (Store(tmp_path / "out").run_dir(long.run_id) / "log.txt").read_text()
     assert (f"goes on from step {shorter}" in log) == is_used
-    samples = [
-        sorted(path.name for path in Store(tmp_path / place).sample_grids(long.run_id)) for place in ("out", "whole")
-    ]
+    stores = (Store(tmp_path / "out"), whole[1])
+    samples = [sorted(path.name for path in store.sample_grids(long.run_id)) for store in stores]
     assert samples[0] == samples[1]
 
 
 @pytest.mark.slow
 def test_a_schedule_over_all_steps_lets_no_shorter_run_lead_on(tmp_path: Path) -> None:
-    _, log = execute_with_twice_the_steps(tmp_path, lr_schedule="linear")
+    _, log = execute_with_twice_the_steps(tmp_path, **{**UNSCORED, "lr_schedule": "linear"})
     assert "its learning rates depend on the number of steps: no shorter run leads here" in log
 
 

@@ -15,21 +15,21 @@ PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoA
 """The smallest PNG."""
 
 
-def replace_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a pixel for every figure: drawing takes seconds."""
+def replace_figures(monkeypatch: pytest.MonkeyPatch, picture: bytes = PIXEL) -> None:
+    """Write the same picture, a pixel, for every figure: drawing takes seconds."""
 
-    def write_pixel(*arguments: object) -> None:
+    def write_picture(*arguments: object) -> None:
         paths = [argument.path for argument in arguments if isinstance(argument, FigurePath)]
         path = paths[0] if paths else arguments[-1]  # pictures that are no figures have a plain path behind the others
         assert isinstance(path, Path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PIXEL)
+        path.write_bytes(picture)
 
     monkeypatch.setattr(report, "resolve_jobs", lambda *_: 1)  # another process would draw them
     for module in (effects, quality, training):
         for name in vars(module):
             if name.startswith("plot_") or name in ("enlarge_picture", "write_animation"):
-                monkeypatch.setattr(module, name, write_pixel)
+                monkeypatch.setattr(module, name, write_picture)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from gan_ablate import judge
 from gan_ablate.design.grid import load_grid
@@ -60,14 +62,17 @@ frame.onload = () => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two grids, with names as long as names may get."""
-    out = tmp_path_factory.mktemp("page")
+    """Two grids, with names as long as names may get, and white figures of the size that figures have."""
+    out, white = tmp_path_factory.mktemp("page"), io.BytesIO()
+    Image.new("L", (990, 400), 255).save(white, "PNG")
     for grid in ("bn_label_smooth", "essentials"):
         planned = plan(load_grid(grid), seeds=3)
         save_runs(
             Store(out), planned, lambda variant, seed: 20 * math.exp(0.1 * math.sin(7 * seed + len(variant.label)))
         )
-    write_report(out)
+    with pytest.MonkeyPatch.context() as patched:
+        replace_figures(patched, white.getvalue())
+        write_report(out)
     return out / "report.html"
 
 
