@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import command
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
+from bench.startup import read_section
 from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.execution.environment import describe_environment
@@ -57,7 +58,8 @@ def main(
             rows.append(tabulate_contest(SUBJECTS[name], precision, contest, peaks))
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
-    write_atomically(out / "speed.md", _page(rows, peaks, profiles, precisions, turns))
+    page = out / "speed.md"
+    write_atomically(page, _page(rows, peaks, profiles, precisions, turns) + read_section(page))
     content = {
         "peaks": [asdict(peak) for peak in peaks],
         "contests": contests,

@@ -13,7 +13,7 @@ from gan_ablate.errors import UserError
 
 MODULES = (
     "assets", "calibration", "callouts", "certainty", "chaos", "extractors", "gpu", "levels", "printed", "simulations",
-    "speed",
+    "speed", "startup",
 )  # fmt: skip
 
 
