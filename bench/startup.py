@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -110,7 +109,7 @@ def time_start(start: Start, checkout: Path, folder: Path) -> float:
             wait(process, lambda: bool(start.until) and any(Path(fresh).glob(start.until)))
             took = time.perf_counter() - began
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             _, told = process.communicate()
         if process.returncode and not start.until:
             raise RuntimeError(f"{start.name}: {told}")
