@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.features import warm
@@ -42,9 +41,6 @@ def test_process_that_waits_for_workers_imports_no_torch(tiny_grid: Path) -> Non
     assert done.stderr == ""  # also of the process that workers are forked from, which ends last
 
 
-SLOW_IN_A_WORKER = {"torchvision", "torchmetrics", "scipy", "pandas", "matplotlib", "sklearn"}
-
-
 @pytest.mark.slow
 def test_a_worker_trains_and_scores_with_what_its_server_imported(tiny_grid: Path) -> None:
     warm(Path("out"))
@@ -63,23 +59,13 @@ print(gc.isenabled(), gc.get_freeze_count() > 100_000)
 before = set(sys.modules)
 _, record = worker.compute(run, context, lambda *_: None)
 print(record.status, *(name for name in sys.modules if name not in before))
-print(*sys.modules)
 """
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    collector, (status, *late), loaded = (line.split() for line in output.splitlines())
+    collector, (status, *late) = (line.split() for line in output.splitlines())
     assert collector == ["True", "True"]
     assert status == "completed"
-    assert not SLOW_IN_A_WORKER & set(loaded)
     # All else would be imported by every worker for itself; Pillow loads its formats with the first picture.
     assert {name.partition(".")[0] for name in late} <= {"PIL", "encodings", "gan_ablate", "importlib", "numpy"}
-
-
-@pytest.mark.slow
-def test_scoring_a_set_imports_no_compiler_and_no_figures(tmp_path: Path) -> None:
-    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, (1_280, 28, 28), np.uint8))
-    loaded = modules_loaded_by(["score", str(tmp_path / "noise.npy"), "--to", str(tmp_path / "scores.csv")])
-    assert (tmp_path / "scores.csv").exists()
-    assert not (SLOW_IN_A_WORKER - {"pandas"} | {"torch._dynamo", "sympy"}) & loaded
 
 
 def modules_loaded_by(*commands: list[str]) -> list[set[str]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gan_ablate.execution.context import Progress, RunContext
     from gan_ablate.execution.records import Record
 
-# Workers are forked from a server that has imported PyTorch, which takes seconds, but has run nothing:
+# Workers are forked from a server that has imported PyTorch and torchmetrics, which takes seconds, but has run nothing:
 # a fork of this process would inherit threads and CUDA in an undefined state. The server is our own. The one that
 # ``multiprocessing`` keeps for the whole process belongs to the caller, with its own list of imports.
 _HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
