@@ -6,9 +6,8 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from gan_ablate.analysis.cleaning import (
@@ -18,7 +17,6 @@ from gan_ablate.analysis.cleaning import (
     is_missing,
     left_out_words,
     read_decimal,
-    read_numbers,
     read_statuses,
     whole_text,
 )
@@ -26,9 +24,9 @@ from gan_ablate.analysis.design import Design
 from gan_ablate.analysis.levels import find_level, read_levels
 from gan_ablate.analysis.pairing import pair_runs
 from gan_ablate.analysis.rows import choose_rows, differing_words
+from gan_ablate.analysis.user_outcomes import MAX_SIZE, RESERVED, parse_outcome
 from gan_ablate.design.claims import Factor, label_levels
 from gan_ablate.design.grid import MAX_NAME
-from gan_ablate.design.outcomes import OUTCOMES, Outcome
 from gan_ablate.design.validation import choices, shorten
 from gan_ablate.errors import UserError, option
 
@@ -36,15 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from gan_ablate.design.claims import DesignKind
+    from gan_ablate.design.outcomes import Outcome
     from gan_ablate.design.plan import Intervals
 
-RESERVED = ("variant", "status", "collapsed", "seed", "runs")
-"""Columns that this program's tables have beside the factors."""
-
-NAMES, NAMES_WORDS = r"[\w .+@%()/-]+", f"at most {MAX_NAME} letters, digits, spaces and _ . + @ % ( ) / -"
 FACTORS, FACTORS_WORDS = r"[\w .,:+@%()/-]+", "letters, digits, spaces and _ . , : + @ % ( ) / -"
-MAX_SIZE = 1e100
-"""The largest number that a figure's axis has room for."""
 MAX_VARIANTS = 10_000
 DEFAULT_SEED = "seed"
 """The column of the seed where none is named."""
@@ -224,57 +217,6 @@ def _name_blocks(runs: pd.DataFrame, blocks: Sequence[str], source: str) -> pd.S
         has = f"one block, {shorten(labels.iloc[0])}" if num == 1 else f"{num:,} blocks"
         raise UserError(f"{option('blocks', ', '.join(blocks))}: {source} has {has}; valid: from 2 to {MAX_BLOCKS}")
     return labels
-
-
-def parse_outcome(text: str, frame: pd.DataFrame, source: str = "the table") -> Outcome:
-    """Read ``NAME``, ``NAME:lower`` or ``NAME:higher:difference``: a column, the better direction, and the scale.
-
-    A name in ``OUTCOMES`` needs neither. Another outcome is on the ratio scale if all its values are above zero, and
-    else on that of differences.
-
-    Args:
-        text: the text.
-        frame: the table.
-        source: the table's name in messages.
-
-    Raises:
-        UserError: if there is no such column, a value is not a number, or the text is of another form.
-    """
-    name, *given = text.split(":")
-    if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
-        raise UserError(f"{option('outcomes', shorten(text))}: the column has to be renamed; valid: {NAMES_WORDS}")
-    advice = "valid: COLUMN:lower or COLUMN:higher, with :ratio or :difference behind it to choose the scale"
-    if name not in frame.columns:
-        raise UserError(
-            f"{option('outcomes', shorten(text))}: {source} has no such column; {choices(name, _columns(frame))}"
-        )
-    known = OUTCOMES.get(name)
-    better: Literal["lower", "higher"] | None = known.better if known else None
-    scale = known.scale if known else None
-    for word in given:
-        match word:
-            case "lower" | "higher":
-                better = word
-            case "ratio" | "difference":
-                scale = word
-            case _:
-                raise UserError(f"{option('outcomes', shorten(text))}: {shorten(repr(word))}; {advice}")
-    if better is None:
-        raise UserError(f"{option('outcomes', shorten(text))}: which is better? {advice}")
-    values = read_numbers(frame, name, source)
-    finite = values[np.isfinite(values)]
-    if (np.abs(finite) > MAX_SIZE).any():
-        place = int(np.flatnonzero(np.isfinite(values) & (np.abs(values) > MAX_SIZE))[0])
-        where = f"{source}: row {frame.index[place]}, {name} = {values[place]:g}"
-        raise UserError(f"{where}: valid: numbers up to {MAX_SIZE:g}")
-    if scale == "ratio" and (finite <= 0).any():
-        place = int(np.flatnonzero(np.isfinite(values) & (values <= 0))[0])
-        reason = f"row {frame.index[place]} has {values[place]:g}, and ratios need numbers above 0"
-        raise UserError(f"{option('outcomes', shorten(text))}: {reason}; valid: {name}:{better}:difference")
-    if scale is None:
-        scale = "ratio" if len(finite) and (finite > 0).all() else "difference"
-    title = known.title if known else name.replace("_", " ")
-    return Outcome(name, title, better, scale, known.definition if known else f"The column {name}.")
 
 
 def _check_columns(frame: pd.DataFrame, source: str, named: Mapping[str, Sequence[str]]) -> None:

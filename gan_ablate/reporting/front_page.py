@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from gan_ablate.analysis.estimates import CONFIDENCE
-from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
 from gan_ablate.analysis.questions import compare_effects
+from gan_ablate.analysis.ranking import find_default, rank_effects, surest_effects
 from gan_ablate.design.outcomes import margin_text
 from gan_ablate.reporting import tables
 from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.pooling import Default
     from gan_ablate.analysis.questions import ComparedEffects
+    from gan_ablate.analysis.ranking import Default
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.reporting.plots.style import FigurePath
 

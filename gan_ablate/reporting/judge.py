@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
-from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
@@ -175,6 +174,7 @@ def _read_runs(
 ) -> tuple[Table, list[Outcome]]:
     """Read a table of runs and find its outcomes; warn the caller's caller of rows that are no runs."""
     from gan_ablate.analysis.cleaning import read_csv
+    from gan_ablate.analysis.user_outcomes import read_outcomes
     from gan_ablate.analysis.user_table import read_table
 
     names = [text.partition(":")[0] for text in outcomes]
@@ -187,30 +187,4 @@ def _read_runs(
         warnings.warn(f"{table.source}: {note}", TableWarning, stacklevel=3)
     if table.left_out:
         warnings.warn(f"{table.source}: left out: {table.left_out}", LeftOutWarning, stacklevel=3)
-    return table, _read_outcomes(table, outcomes)
-
-
-def _read_outcomes(table: Table, outcomes: Sequence[str]) -> list[Outcome]:
-    """Find the outcomes' columns, and put numbers into them."""
-    import numpy as np
-
-    from gan_ablate.analysis.cleaning import read_numbers
-    from gan_ablate.analysis.user_table import RESERVED, parse_outcome
-
-    if not outcomes:
-        raise UserError(f"{option('outcomes')}: what was measured? valid: COLUMN:lower or COLUMN:higher")
-    found: list[Outcome] = []
-    for text in outcomes:
-        if text.partition(":")[0] in (*RESERVED, *table.design.factors):
-            raise UserError(f"{option('outcomes', shorten(text))}: it says which run it is; valid: a column of results")
-        outcome = parse_outcome(text, table.runs, table.source)
-        if outcome.name in {other.name for other in found}:
-            raise UserError(f"{option('outcomes', shorten(text))}: it is named twice; valid: once")
-        found.append(outcome)
-    for outcome in found:
-        values = read_numbers(table.runs, outcome.name, table.source)
-        is_infinite = np.isinf(values) & (table.runs["status"] == "completed").to_numpy()
-        table.runs.loc[is_infinite, "status"] = "diverged"
-        is_over = np.isfinite(values) & (table.runs["status"] == "completed").to_numpy()
-        table.runs[outcome.name] = np.where(is_over, values, np.nan)
-    return found
+    return table, read_outcomes(outcomes, table.runs, table.design.factors, table.source)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from gan_ablate.analysis.pooling import find_default, rank_effects, surest_effects
 from gan_ablate.analysis.questions import find_same, question_of, setting_of
+from gan_ablate.analysis.ranking import find_default, rank_effects, surest_effects
 from gan_ablate.reporting.formats import escape_markdown, number
 from gan_ablate.reporting.run_sentences import (
     OtherStudy,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.pooling import Default
+    from gan_ablate.analysis.ranking import Default
     from gan_ablate.analysis.results import GridResults
 
     Ranked: TypeAlias = tuple[GridResults, Effect]

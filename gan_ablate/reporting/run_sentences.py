@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.pooling import Default
+    from gan_ablate.analysis.ranking import Default
     from gan_ablate.design.grid import Grid
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.store import Store

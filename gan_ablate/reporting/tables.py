@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate, Interval
-    from gan_ablate.analysis.pooling import Default
+    from gan_ablate.analysis.ranking import Default
     from gan_ablate.analysis.results import GridResults
     from gan_ablate.analysis.tests import SignFlip
     from gan_ablate.analysis.trajectories import Trajectory
