@@ -436,6 +436,22 @@ def test_panel_without_values_says_so(tmp_path: Path, figures: list[Figure]) -> 
     assert [text.get_text() for text in figures[0].axes[2].texts] == []
 
 
+@pytest.mark.parametrize("is_timed", [True, False])
+def test_front_figure_has_a_panel_of_times_where_any_is_known(
+    tmp_path: Path, figures: list[Figure], *, is_timed: bool
+) -> None:
+    results = make_results(
+        plan(load_grid("beta1"), seeds=5),
+        lambda variant, seed: 20.0 + seed + (variant.label != "beta1 0.5") / (1 + seed),
+    )
+    effect = results.verdicts.effects("fid")[0]
+    rows = [effect_plots.FrontRow("beta1 0.0", effect, effect if is_timed else None)]
+    effect_plots.plot_front([("Adam's β1", rows)], FigurePath(tmp_path) / "front.png")
+    (figure,) = figures
+    words = ["change of FID, log scale: left is better", "step time: left is faster"]
+    assert [axes.get_xlabel() for axes in figure.axes] == words[: 1 + is_timed]
+
+
 def test_no_line_joins_variants_in_the_figure_of_cost(tmp_path: Path, figures: list[Figure]) -> None:
     runs = pd.DataFrame({"variant": ["a", "b", "c"], "fid": [20.0, 10.0, 5.0], "train_sec": [10.0, 15.0, math.nan]})
     quality.plot_cost(runs, Style(["a", "b", "c"]), FigurePath(tmp_path / "cost.png"))

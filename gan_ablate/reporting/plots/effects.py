@@ -100,7 +100,7 @@ class FrontRow(NamedTuple):
 
 
 def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePath) -> None:
-    """Draw every effect on FID with its adjusted interval, and on the time of a step beside it.
+    """Draw every effect on FID with its adjusted interval, and on the time of a step beside it, where any is known.
 
     Args:
         groups: title of a grid → its rows.
@@ -110,9 +110,14 @@ def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePat
     for title, of_grid in groups:
         rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None))
         rows += [(row.name, row) for row in of_grid]
+    is_costed = any(row is not None and row.time is not None and is_timed(row.time) for _, row in rows)
+    panels = [("change of FID, log scale: left is better", 9, 3.0), ("step time: left is faster", 3, 1.2)]
+    panels = panels if is_costed else panels[:1]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
-        quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
-        for axes in (quality, cost):
+        widths = [width for *_, width in panels]
+        (drawn,) = figure.subplots(1, len(panels), sharey=True, width_ratios=widths, squeeze=False)
+        quality, cost = drawn[0], drawn[-1]
+        for axes in drawn:
             axes.axvline(0, color="0.3", lw=1)
             axes.grid(visible=False, axis="y")
         for place, (_, row) in enumerate(rows):
@@ -128,10 +133,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePat
         for label, (_, row) in zip(quality.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if row is None else "normal")
         quality.set_ylim(len(rows) - 0.5, -0.5)
-        for axes, words, num_ticks in (
-            (quality, "change of FID, log scale: left is better", 9),
-            (cost, "step time: left is faster", 3),
-        ):
+        for axes, (words, num_ticks, _) in zip(drawn, panels, strict=True):
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -0.05), max(high, 0.05))
             percent_axis(axes, "x", num_ticks)
