@@ -115,6 +115,12 @@ def has_native_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
+@functools.cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies whole tiles of bfloat16 (Intel's AMX)."""
+    return bool(torch.cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
 def computing_in(precision: Precision, device_type: str) -> AbstractContextManager[object]:
     """Make layers compute in a run's precision, by PyTorch's autocast; weights, losses and updates stay in float32."""
     return torch.autocast(device_type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,12 @@ from gan_ablate.scoring.scorer import NUM_SAMPLE_GRID_IMAGES, sample_grid_latent
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.models import build_discriminator, build_generator, initialise
 from gan_ablate.training.models.layers import (
-    BilinearUpsampleConv2d,
     Dropout,
     FlattenLinear,
-    GreyConv2d,
-    GreyConvTranspose2d,
     MinibatchStd,
-    NearestUpsampleConv2d,
     SelfAttention,
     build_activation,
     build_norm,
-    double_bilinearly,
 )
 from gan_ablate.training.trainer import Trainer
 from tests.configs import make_config, shipped_variants
@@ -143,31 +137,6 @@ def test_networks_differ_by_seed() -> None:
     assert not torch.equal(first["output.weight"], second["output.weight"])
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_upsampling_folded_into_its_convolution_is_both_in_turn(size: int) -> None:
-    folded = NearestUpsampleConv2d(3, 4, bias=True).double()
-    x = torch.randn(2, 3, size, size, dtype=torch.float64)
-    in_turn = functional.conv2d(
-        functional.interpolate(x, scale_factor=2, mode="nearest"), folded.weight, folded.bias, padding=1
-    )
-    torch.testing.assert_close(folded(x), in_turn, rtol=1e-13, atol=1e-13)
-
-
-def test_the_gradient_of_folded_upsampling_is_that_of_both_in_turn() -> None:
-    folded = NearestUpsampleConv2d(2, 3, bias=False).double()
-    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    upsampled = functional.interpolate(x, scale_factor=2, mode="nearest")
-    in_turn = functional.conv2d(upsampled, folded.weight, padding=1)
-    weight = torch.randn_like(in_turn)
-    inputs = (x, folded.weight)
-    for actual, expected in zip(
-        torch.autograd.grad((folded(x) * weight).sum(), inputs),
-        torch.autograd.grad((in_turn * weight).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-
-
 def test_a_linear_layer_on_a_map_is_flatten_and_linear_and_keeps_the_layout() -> None:
     layer = FlattenLinear(3 * 4 * 4, 2).double()
     x = torch.randn(5, 3, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -198,36 +167,6 @@ def test_everything_between_the_ends_of_a_dcgan_is_channels_last(preset: str) ->
                     module.inplace = False  # which such hooks do not go with
     trainer.step()
     assert strayed == []
-
-
-@pytest.mark.parametrize("is_frozen", [True, False])
-@pytest.mark.parametrize("kernel", [3, 4])
-def test_a_convolution_of_one_channel_is_pytorchs(kernel: int, is_frozen: bool) -> None:
-    torch.manual_seed(0)
-    layer = GreyConv2d(5, kernel, bias=True).double().requires_grad_(not is_frozen)
-    x = torch.randn(3, 1, 12, 10, dtype=torch.float64, requires_grad=True)
-    y, expected = layer(x), functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
-    torch.testing.assert_close(y, expected)
-    wanted = [x] if is_frozen else [x, *layer.parameters()]
-    upstream = torch.randn_like(y)
-    for a, b in zip(
-        torch.autograd.grad(y, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
-    ):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_transposed_convolution_to_one_channel_is_pytorchs(bias: bool) -> None:
-    torch.manual_seed(0)
-    layer = GreyConvTranspose2d(5, bias=bias).double()
-    x = torch.randn(3, 5, 4, 6, dtype=torch.float64, requires_grad=True)
-    y, expected = layer(x), nn.ConvTranspose2d.forward(layer, x)
-    torch.testing.assert_close(y, expected)
-    wanted, upstream = [x, *layer.parameters()], torch.randn_like(y)
-    for a, b in zip(
-        torch.autograd.grad(y, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
-    ):
-        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.999999])
@@ -364,36 +303,6 @@ def test_the_spread_of_a_batch_moves_its_logits_by_different_numbers(preset: str
     network.minibatch_std.std.register_forward_hook(lambda _, __, y: torch.cat((y[:, :-1], y[:, -1:] + 3), 1))
     moved = network(x) - logits
     assert moved.std() > 0.05 * moved.abs().mean() > 0
-
-
-def test_bilinear_upsampling_is_both_in_turn() -> None:
-    layer = BilinearUpsampleConv2d(2, 3, bias=True).double()
-    x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
-    upsampled = nn.Upsample(scale_factor=2, mode="bilinear")(x)
-    torch.testing.assert_close(layer(x), functional.conv2d(upsampled, layer.weight, layer.bias, padding=1))
-
-
-def test_bilinear_upsampling_is_made_of_products_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = BilinearUpsampleConv2d(2, 3, bias=True).to("meta")
-    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # the stand-in device has none
-    monkeypatch.setattr(functional, "interpolate", lambda *_, **__: pytest.fail("it adds up in any order there"))
-    assert layer(torch.empty(2, 2, 4, 4, device="meta")).shape == (2, 3, 8, 8)
-
-
-def test_products_interpolate_as_pytorch_does() -> None:
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    gradients = []
-    for doubled in (double_bilinearly(x), functional.interpolate(x, scale_factor=2, mode="bilinear")):
-        weights = torch.arange(doubled.numel(), dtype=torch.float64).view(doubled.shape).sin()
-        gradients.append(torch.autograd.grad((doubled * weights).sum(), x)[0])
-        torch.testing.assert_close(doubled, double_bilinearly(x))
-    torch.testing.assert_close(*gradients)
-    rounded = x.detach().bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(double_bilinearly(rounded), functional.interpolate(rounded, scale_factor=2, mode="bilinear"))
-        assert double_bilinearly(rounded.float()).dtype == torch.float32
-    last = double_bilinearly(x.detach().float().contiguous(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("preset", ["mlp", "dcgan-28"])

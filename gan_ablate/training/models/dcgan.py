@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, assert_never
 from torch import nn
 
 from gan_ablate.design.gan import CENTRED_BY_CHANNEL
-from gan_ablate.training.models.layers import (
+from gan_ablate.training.models.convolutions import (
     BilinearUpsampleConv2d,
-    ChannelsLast,
-    FlattenLinear,
+    Conv2d,
+    ConvTranspose2d,
     GreyConv2d,
     GreyConvTranspose2d,
     NearestUpsampleConv2d,
+)
+from gan_ablate.training.models.layers import (
+    ChannelsLast,
+    FlattenLinear,
     SelfAttention,
     build_block,
     build_dropouts,
@@ -62,7 +66,7 @@ def build_dcgan_generator(config: RunConfig, generator: DCGANGenerator) -> nn.Se
         case "upsample":
             parts["output"] = _build_upsampling(generator, widths[-1], config.num_channels, has_bias)
         case "conv":
-            parts["output"] = nn.Conv2d(widths[-1], config.num_channels, 3, padding=1, bias=has_bias)
+            parts["output"] = Conv2d(widths[-1], config.num_channels, 3, padding=1, bias=has_bias)
         case _:
             assert_never(generator.output)
     last_norm = build_norm(norm, config.num_channels, generator.norm_eps, groups=generator.norm_groups, spatial=True)
@@ -93,14 +97,14 @@ def build_dcgan_discriminator(config: RunConfig, discriminator: DCGANDiscriminat
             parts[f"attention{depth}"] = SelfAttention(width)
     has_bias = _has_bias(discriminator.bias, "none")
     if discriminator.minibatch_std:
-        layer = nn.Conv2d(in_channels + 1, in_channels, 3, padding=1, bias=has_bias)
+        layer = Conv2d(in_channels + 1, in_channels, 3, padding=1, bias=has_bias)
         parts["minibatch_std"] = build_minibatch_std(layer, discriminator.activation, discriminator.minibatch_std_group)
     side, num_outputs = discriminator.smallest_side(config.image_size), config.num_outputs_d
     match discriminator.head:
         case "linear":
             parts["output"] = FlattenLinear(in_channels * side**2, num_outputs, bias=has_bias)
         case "conv":
-            parts["output"] = nn.Conv2d(in_channels, num_outputs, side, bias=has_bias)
+            parts["output"] = Conv2d(in_channels, num_outputs, side, bias=has_bias)
         case "average_pool":
             parts["pool"] = nn.AdaptiveAvgPool2d(1)
             parts["output"] = FlattenLinear(in_channels, num_outputs, bias=has_bias)
@@ -121,7 +125,7 @@ def _build_stem(generator: DCGANGenerator, latent_dim: int, width: int, side: in
         case "conv":
             parts = OrderedDict(
                 unflatten=nn.Unflatten(1, (latent_dim, 1, 1)),
-                conv=nn.ConvTranspose2d(latent_dim, width, side, bias=has_bias),
+                conv=ConvTranspose2d(latent_dim, width, side, bias=has_bias),
             )
         case _:
             assert_never(generator.stem)
@@ -134,7 +138,7 @@ def _build_upsampling(generator: DCGANGenerator, in_channels: int, out_channels:
         case "transposed":
             if out_channels == 1:
                 return GreyConvTranspose2d(in_channels, bias=has_bias)
-            return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias)
+            return ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias)
         case "nearest":
             return NearestUpsampleConv2d(in_channels, out_channels, bias=has_bias)
         case "bilinear":
@@ -148,10 +152,10 @@ def _build_downsampling(
 ) -> nn.Module:
     kernel = discriminator.kernel_size
     if discriminator.downsample != "strided":
-        return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=has_bias)
+        return Conv2d(in_channels, out_channels, 3, padding=1, bias=has_bias)
     if in_channels == 1:
         return GreyConv2d(out_channels, kernel, bias=has_bias)
-    return nn.Conv2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=has_bias)
+    return Conv2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=has_bias)
 
 
 def _build_pooling(discriminator: DCGANDiscriminator) -> list[nn.Module]:

@@ -43,65 +43,6 @@ class FlattenLinear(nn.Linear):
         return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
-class NearestUpsampleConv2d(nn.Conv2d):
-    """Nearest-neighbour ×2, then a 3×3 convolution with padding 1, as one 4×4 stride-2 transposed convolution.
-
-    Copied pixels meet several taps of the kernel, whose sum is one tap on the pixel itself: along one axis, output 2i
-    is w0·x[i-1] + (w1 + w2)·x[i] and output 2i + 1 is (w0 + w1)·x[i] + w2·x[i+1]. A transposed convolution of stride 2
-    and padding 1 has x[i+1], x[i], x[i] and x[i-1] at its taps 0 to 3, and the same zeros beyond the border. It takes
-    four multiplications a pixel where the other takes nine.
-    """
-
-    spread: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
-        along_axis = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-        self.register_buffer("spread", torch.kron(along_axis, along_axis), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, out_channels, 2H, 2W)."""
-        # In the parameter's own precision: sums of taps are where rounding would start to matter.
-        with torch.autocast(x.device.type, enabled=False):
-            weight = self.weight.permute(1, 0, 2, 3).flatten(2) @ self.spread.T
-        return functional.conv_transpose2d(x, weight.unflatten(2, (4, 4)), self.bias, stride=2, padding=1)
-
-
-class BilinearUpsampleConv2d(nn.Conv2d):
-    """Bilinear ×2, then a 3×3 convolution with padding 1."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, out_channels, 2H, 2W)."""
-        # A GPU adds up the gradient of ``interpolate`` in whatever order threads end.
-        if x.device.type != "cpu":
-            return super().forward(double_bilinearly(x))
-        return super().forward(functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
-
-
-def double_bilinearly(x: Tensor) -> Tensor:
-    """Return (B, C, 2H, 2W), as bilinear ``interpolate`` does with ``align_corners=False``, as two matrix products.
-
-    Output 2i is ¼·x[i-1] + ¾·x[i] along an axis, output 2i + 1 is ¾·x[i] + ¼·x[i+1]; beyond the border is the border.
-    """
-    height, width = x.shape[2:]
-    with torch.autocast(x.device.type, enabled=False):
-        y = x if x.dtype == torch.float64 else x.float()  # it rounds once, at the end
-        y = _doubling(width, y) @ y.permute(0, 2, 3, 1)  # as they lie, channels last
-        y = _doubling(height, y) @ y.flatten(2)
-        doubled: Tensor = y.unflatten(2, (2 * width, x.shape[1])).permute(0, 3, 1, 2).to(x.dtype)
-    return doubled
-
-
-def _doubling(side: int, like: Tensor) -> Tensor:
-    """Return the (2 side, side) matrix of ``double_bilinearly``."""
-    place = (torch.arange(2 * side, device=like.device) + 0.5).div(2).sub(0.5).clamp(0, side - 1)
-    distance = (place[:, None] - torch.arange(side, device=like.device)).abs()
-    return (1 - distance).clamp(min=0).to(like.dtype)
-
-
 class MinibatchStd(nn.Module):
     """One feature more: each feature's standard deviation over the batch, on average (arXiv:1710.10196, section 3).
 
@@ -180,50 +121,6 @@ class ScaledSigmoid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return 2σ(x) - 1."""
         return x.sigmoid().mul(2).sub(1)
-
-
-def _adds_up_exactly(x: Tensor) -> bool:
-    """Whether patches can be added up outside a convolution: on a CPU, and in no coarser precision than within."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
-class GreyConv2d(nn.Conv2d):
-    """A stride-2 convolution of one channel; its images' gradient is one matrix product, if that alone is wanted.
-
-    A CPU's convolutions compute in blocks of channels, of which one channel fills little; for the weights' gradient
-    they are fast enough. As a 1×1 convolution of patches the sums are the same.
-    """
-
-    def __init__(self, out_channels: int, kernel_size: int, *, bias: bool) -> None:
-        super().__init__(1, out_channels, kernel_size, stride=2, padding=1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, out_channels, H', W') of ``x``: (B, 1, H, W)."""
-        weight = self.weight  # once: under spectral norm, each look takes a step of the power iteration
-        if weight.requires_grad or not _adds_up_exactly(x):
-            return functional.conv2d(x, weight, self.bias, stride=2, padding=1)
-        sides = [(side + 2 - kernel) // 2 + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True)]
-        patches = functional.unfold(x, self.kernel_size, padding=1, stride=2).unflatten(2, sides)
-        return functional.conv2d(ChannelsLast()(patches), weight.flatten(1)[..., None, None], self.bias)
-
-
-class GreyConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution to one channel: one matrix product yields all patches, which are then added up.
-
-    These are the same sums, and faster for the same reason as ``GreyConv2d``.
-    """
-
-    def __init__(self, in_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, 1, 4, stride=2, padding=1, bias=bias)
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Return (B, 1, 2H, 2W)."""
-        if not _adds_up_exactly(x):
-            return super().forward(x, output_size)
-        height, width = x.shape[2:]
-        patches = functional.linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.weight.flatten(1).T)
-        y = functional.fold(patches.transpose(1, 2), (2 * height, 2 * width), 4, padding=1, stride=2)
-        return y if self.bias is None else y + self.bias
 
 
 class Dropout(nn.Dropout):

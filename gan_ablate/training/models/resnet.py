@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from torch import Tensor, nn
 
+from gan_ablate.training.models.convolutions import Conv2d
 from gan_ablate.training.models.layers import (
     ChannelsLast,
     SumPool,
@@ -35,7 +36,7 @@ def build_resnet_generator(config: RunConfig, generator: ResNetGenerator) -> nn.
     if norm is not None:
         parts["output_norm"] = norm
     parts["output_activation"] = build_activation(generator.activation, in_place=norm is not None)
-    parts["output"] = nn.Conv2d(width, config.num_channels, 3, padding=1)
+    parts["output"] = Conv2d(width, config.num_channels, 3, padding=1)
     parts.update(build_output_activation(generator.output_activation))
     return nn.Sequential(parts)
 
@@ -98,10 +99,10 @@ class ResidualBlock(nn.Module):
                 residual[f"activation{number}"] = build_activation(network.activation, in_place=norm is not None)
             if number == 1 and scaling == "up":
                 residual["upsample"] = nn.Upsample(scale_factor=2)
-            residual[f"conv{number}"] = nn.Conv2d(width, out_channels, 3, padding=1)
+            residual[f"conv{number}"] = Conv2d(width, out_channels, 3, padding=1)
         shortcut: OrderedDict[str, nn.Module] = OrderedDict()
         if scaling != "none" or in_channels != out_channels:
-            shortcut["conv"] = nn.Conv2d(in_channels, out_channels, 1)
+            shortcut["conv"] = Conv2d(in_channels, out_channels, 1)
         match scaling:
             case "up":
                 shortcut["upsample"] = nn.Upsample(scale_factor=2)  # the same behind a 1×1 convolution, and cheaper
