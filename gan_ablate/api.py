@@ -16,6 +16,7 @@ from gan_ablate.execution.executors.local import check_local, resolve_jobs, run_
 from gan_ablate.execution.executors.worker import needs_nothing
 from gan_ablate.execution.progress import open_display
 from gan_ablate.execution.schedule import (
+    advise_precision,
     calibrate,
     estimate_seconds,
     find_missing_ids,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.resolve import SingleRun
     from gan_ablate.execution.executors import Executor
     from gan_ablate.execution.records import Record
+    from gan_ablate.execution.schedule import Speed
 
 
 def run_grid(
@@ -134,7 +136,7 @@ def run_grids(
     with _open_observer(observer, plans, progress, work) as display:
         of_plans = [[grow_plan(block, work.store) for block in place_plans(plan, work.store)] for plan in plans]
         blocks = [block for of_plan in of_plans for block in of_plan]
-        speed = None if display is None else calibrate(plans, work.store, work.num_jobs, compute.device, display)
+        speed = _calibrate(plans, work, compute, display)
         missing = missing_runs(plans, work.store, speed)
         seconds = estimate_seconds(plans, work.store, speed)
         observer = RunObserver() if display is None else display
@@ -325,7 +327,7 @@ def run_until_settled(
     work = _prepare(plans, out, compute)
     with _open_observer(observer, plans, progress, work) as display:
         blocks = [block for one in plans for block in place_plans(one, work.store)]
-        speed = None if display is None else calibrate(blocks, work.store, work.num_jobs, compute.device, display)
+        speed = _calibrate(blocks, work, compute, display)
         observer = RunObserver() if display is None else display
         allocation = Allocation(blocks, work.store, speed, max_hours, observer)
         first = allocation.list_runs()
@@ -370,6 +372,16 @@ def _open_observer(
     if observer is not None:
         return nullcontext(observer)
     return open_display(plans, progress, work.num_jobs, work.context.device)
+
+
+def _calibrate(plans: Sequence[Plan], work: _Work, compute: Compute, observer: RunObserver | None) -> Speed | None:
+    """Time the runs' steps for an observer, and tell it what would save time."""
+    if observer is None:
+        return None
+    speed = calibrate(plans, work.store, work.num_jobs, compute.device, observer)
+    if speed is not None and (notes := advise_precision(plans, work.store, speed, work.num_jobs, observer)):
+        observer.advised(notes)
+    return speed
 
 
 def _start(

@@ -18,7 +18,6 @@ from gan_ablate.execution.executors.local import has_gpu
 from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
 from gan_ablate.execution.schedule import (
-    Speed,
     calibrate,
     estimate_seconds,
     estimate_total_sec,
@@ -27,7 +26,7 @@ from gan_ablate.execution.schedule import (
     find_trained,
     kept_notes,
     place_plans,
-    step_key,
+    precision_notes,
 )
 from gan_ablate.execution.store import Store, summarise_runs
 
@@ -188,29 +187,6 @@ def show_forecast(console: Console, options: RunOptions) -> None:
     steps = f" × {' or '.join(f'{number:,}' for number in numbers)} steps" if numbers else ""
     size = f"{plans[0].budget}: {most}{count_seeds(plans)}{steps}; {most}{len(missing)} runs to compute, {time}"
     print_text(console, size)
-
-
-def precision_notes(pairs: Sequence[tuple[RunConfig, RunConfig]], speed: Speed) -> list[str]:
-    """Say what bfloat16 saves of a step's time on this machine, where that is a tenth or more.
-
-    Args:
-        pairs: runs in float32, and the same in bfloat16.
-        speed: as measured.
-    """
-    notes = []
-    for exact, rounded in pairs:
-        before, after = (speed.step_ms.get(step_key(config)) for config in (exact, rounded))
-        if before is not None and after is not None and (share := after / before) <= WORTH_SAYING:
-            name = f"{exact.dataset}, batches of {exact.batch_size}"
-            notes.append(
-                f"In bfloat16 a step of the baseline ({name}) takes {share:.2f} of its time on this machine: "
-                "--set precision=bf16, which makes other runs."
-            )
-    return list(dict.fromkeys(notes))
-
-
-WORTH_SAYING = 0.9
-"""The share of a step's time below which another precision is worth a line."""
 
 
 def gpu_notes(plans: Sequence[Plan], device: str) -> list[str]:

@@ -13,7 +13,7 @@ from gan_ablate.design.validation import Model, check_device_name
 from gan_ablate.errors import UserError, option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
@@ -125,6 +125,9 @@ class RunObserver:
 
     def preparing(self, what: str, done: int, total: int) -> None:
         """Called before the first run, with what is measured or loaded, how much of it is done, and how much it is."""
+
+    def advised(self, notes: Sequence[str]) -> None:
+        """Called before the first run, with sentences on what would save time on this machine."""
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Called with the ids of runs that will be computed, and about how many seconds each takes."""

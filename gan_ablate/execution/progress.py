@@ -228,6 +228,10 @@ class Display(RunObserver):
         for line in lines:
             console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
+    def advised(self, notes: Sequence[str]) -> None:
+        """Print what would save time."""
+        self.show(notes)
+
     def started(self, config: AnyConfig) -> None:
         """Add a line for a run."""
         self._begin()

@@ -123,6 +123,11 @@ def _has_large_extractor(config: RunConfig) -> bool:
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 
+WORTH_SAYING = 0.9
+"""The share of a step's time below which another precision is worth a line."""
+LONG_SEC = 600.0
+"""From so many seconds on, a grid's runs take long enough to measure another precision, which takes ten."""
+
 
 def find_bf16(plans: Sequence[Plan]) -> list[tuple[RunConfig, RunConfig]]:
     """Pair each baseline in float32 with the same run in bfloat16, where the processor says that it multiplies that.
@@ -209,6 +214,46 @@ def _load(path: Path, machine: list[object]) -> Speed | None:
     except Exception:  # a damaged file is written anew
         return None
     return speed if is_sound else None
+
+
+def precision_notes(pairs: Sequence[tuple[RunConfig, RunConfig]], speed: Speed) -> list[str]:
+    """Say what bfloat16 saves of a step's time on this machine, where that is a tenth or more.
+
+    Args:
+        pairs: runs in float32, and the same in bfloat16.
+        speed: as measured.
+    """
+    notes = []
+    for exact, rounded in pairs:
+        before, after = (speed.step_ms.get(step_key(config)) for config in (exact, rounded))
+        if before is not None and after is not None and (share := after / before) <= WORTH_SAYING:
+            name = f"{exact.dataset}, batches of {exact.batch_size}"
+            notes.append(
+                f"In bfloat16 a step of the baseline ({name}) takes {share:.2f} of its time on this machine: "
+                "--set precision=bf16, which makes other runs."
+            )
+    return list(dict.fromkeys(notes))
+
+
+def advise_precision(
+    plans: Sequence[Plan], store: Store, speed: Speed, num_jobs: int, observer: RunObserver | None = None
+) -> list[str]:
+    """Say what bfloat16 would save on this machine's processor, where the missing runs take long.
+
+    Args:
+        plans: of the runs.
+        store: the results folder; its cache keeps what is measured.
+        speed: as measured in the runs' own precision.
+        num_jobs: how many runs go on at once.
+        observer: is told how many steps are timed.
+    """
+    seconds = estimate_seconds(plans, store, speed)
+    missing = [seconds[run_id] for run_id in find_missing_ids(plans, store)]
+    pairs = find_bf16(plans)
+    if not pairs or estimate_total_sec(missing, num_jobs, len(plans), speed) < LONG_SEC:
+        return []
+    measured = calibrate((), store, num_jobs, "cpu", observer, [rounded for _, rounded in pairs])
+    return [] if measured is None else precision_notes(pairs, measured)
 
 
 def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[AnyConfig]:

@@ -15,7 +15,6 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.execution.executors.worker import needs_nothing
 from gan_ablate.execution.progress import PhaseDisplay
-from gan_ablate.execution.schedule import Speed, step_key
 from gan_ablate.execution.store import Store
 from gan_ablate.execution.trackers import TrackedRun
 from tests.calls import call
@@ -242,16 +241,6 @@ def test_train_takes_a_users_extractor_and_says_what_becomes_of_pictures(
     assert "folder:wide: images 16×8 → 8×8, centre crop: it cuts off 50 % of each; --set fit=pad" in shown
     assert re.search(r"FID \S+, KID \S+; real images: FID", shown)
     assert re.search(r"FID \S+ with the best weights, of step [24]\n", shown)
-
-
-@pytest.mark.parametrize(("share", "is_said"), [(0.68, True), (0.95, False), (None, False)])
-def test_plan_says_what_bfloat16_saves_where_it_saves_a_tenth(share: float | None, is_said: bool) -> None:
-    exact = make_config()
-    rounded = exact.model_copy(update={"precision": "bf16"})
-    times = {step_key(exact): 50.0} | ({} if share is None else {step_key(rounded): 50 * share})
-    notes = run_command.precision_notes([(exact, rounded)] * 2, Speed(times))
-    words = "takes 0.68 of its time on this machine: --set precision=bf16, which makes other runs."
-    assert [note.endswith(words) for note in notes] == [True] * is_said
 
 
 SCRIPT_GRID = """

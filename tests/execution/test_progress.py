@@ -26,6 +26,7 @@ def display_on(console: Console, num_done: int) -> Display:
 
 def show(console: Console, *, failed: bool = False) -> None:
     with display_on(console, num_done=3) as display:
+        display.advised(["In bfloat16 it takes half."])
         display.started(CONFIG)
         display.tick()
         display.progressed(PROGRESS)
@@ -42,7 +43,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
     output = io.StringIO()
     show(Console(file=output, width=50))
     lines = output.getvalue().splitlines()
-    assert "batch norm on, seed 0: starting" in lines
+    assert lines.index("In bfloat16 it takes half.") < lines.index("batch norm on, seed 0: starting")
     samples = CONFIG.scoring.curve_samples
     fid = f"FID 33.0 at 40 on {samples:,} images"
     assert f"batch norm on, seed 0: step 50/100, 12.5 it/s, D 0.700, G 1.400, {fid}" in lines

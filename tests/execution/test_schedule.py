@@ -18,6 +18,7 @@ from gan_ablate.execution import schedule
 from gan_ablate.execution.executors.local import Measured
 from gan_ablate.execution.schedule import (
     Speed,
+    advise_precision,
     calibrate,
     estimate_run_sec,
     estimate_seconds,
@@ -25,6 +26,7 @@ from gan_ablate.execution.schedule import (
     find_bf16,
     find_trained,
     missing_runs,
+    precision_notes,
     step_key,
 )
 from gan_ablate.execution.store import GENERATOR_FILE, Store
@@ -181,6 +183,35 @@ def test_baselines_are_timed_in_bfloat16_where_the_processor_has_it(
     assert speed is not None
     assert timed[-has:] == [step_key(rounded) for _, rounded in pairs] or not has
     assert len(timed) == len(planned.variants) + has
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.68, True), (0.95, False), (None, False)])
+def test_it_is_said_what_bfloat16_saves_where_it_saves_a_tenth(share: float | None, is_said: bool) -> None:
+    exact = make_config()
+    rounded = exact.model_copy(update={"precision": "bf16"})
+    times = {step_key(exact): 50.0} | ({} if share is None else {step_key(rounded): 50 * share})
+    notes = precision_notes([(exact, rounded)] * 2, Speed(times))
+    words = "takes 0.68 of its time on this machine: --set precision=bf16, which makes other runs."
+    assert [note.endswith(words) for note in notes] == [True] * is_said
+
+
+@pytest.mark.parametrize(("steps", "is_said"), [(100, False), (20_000, True)])
+def test_bfloat16_is_timed_and_told_of_where_runs_take_long(
+    steps: int, is_said: bool, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : amx_bf16")
+    monkeypatch.setattr(schedule, "CPU_FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(schedule, "WORTH_SAYING", 100.0)  # whatever is measured, it is worth saying
+    planned = plan(load_grid("beta1"), budget="smoke", seeds=1, steps=steps)
+    store = Store(tmp_path)
+    speed = calibrate([planned], store, 2, "cpu")
+    assert speed is not None
+    before = len(timed)
+    notes = advise_precision([planned], store, speed, 2)
+    assert len(timed) - before == len(notes) == is_said
+    assert [note.split(" takes ")[0] for note in notes] == [
+        "In bfloat16 a step of the baseline (mnist-10k, batches of 64)"
+    ] * is_said
 
 
 def test_nothing_is_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
