@@ -26,7 +26,6 @@ def display_on(console: Console, num_done: int) -> Display:
 
 def show(console: Console, *, failed: bool = False) -> None:
     with display_on(console, num_done=3) as display:
-        display.advised(["In bfloat16 it takes half."])
         display.started(CONFIG)
         display.tick()
         display.progressed(PROGRESS)
@@ -43,12 +42,19 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
     output = io.StringIO()
     show(Console(file=output, width=50))
     lines = output.getvalue().splitlines()
-    assert lines.index("In bfloat16 it takes half.") < lines.index("batch norm on, seed 0: starting")
+    assert "batch norm on, seed 0: starting" in lines
     samples = CONFIG.scoring.curve_samples
     fid = f"FID 33.0 at 40 on {samples:,} images"
     assert f"batch norm on, seed 0: step 50/100, 12.5 it/s, D 0.700, G 1.400, {fid}" in lines
     assert lines[-1].startswith("[4/4] completed batch norm on, seed 0: not scored")
     assert "\x1b" not in output.getvalue()
+
+
+def test_advice_stays_above_the_runs() -> None:
+    output = io.StringIO()
+    with display_on(Console(file=output), num_done=3) as display:
+        display.advised(["In bfloat16 it takes half."])
+    assert output.getvalue().splitlines() == ["A grid: 4 runs", "In bfloat16 it takes half."]
 
 
 def test_a_quiet_log_stays_short() -> None:
