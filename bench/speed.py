@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import command
 from bench.contest import Side, Turn, hold_contest
 from bench.machine import Peak, measure_peak, threads
-from bench.startup import read_section
+from bench.sections import CHANGES, LEFT_OUT, START_UP, read_section
 from bench.subjects import SUBJECTS, Step, Subject, choose_subjects
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.execution.environment import describe_environment
@@ -34,6 +34,8 @@ TURN_SEC = 6.0
 WARM_UP_STEPS = NUM_EAGER_STEPS + 2
 PROFILED_STEPS = 5
 NUM_OPERATORS = 6
+OTHER_SECTIONS = (CHANGES, LEFT_OUT, START_UP)
+"""Sections of the page that this does not measure, and keeps."""
 
 
 def main(
@@ -59,7 +61,11 @@ def main(
             print(tabulate(rows[-1:], headers="keys", floatfmt=".3g"), flush=True)
         profiles.append((name, profile_step(SUBJECTS[name], precisions[-1])))
     page = out / "speed.md"
-    write_atomically(page, _page(rows, peaks, profiles, precisions, turns) + read_section(page))
+    write_atomically(
+        page,
+        _page(rows, peaks, profiles, precisions, turns)
+        + "".join(read_section(page, heading) for heading in OTHER_SECTIONS),
+    )
     content = {
         "peaks": [asdict(peak) for peak in peaks],
         "contests": contests,

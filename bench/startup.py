@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import typer
 from tabulate import tabulate
 
 from bench import command
+from bench.changes import check_checkout
+from bench.sections import START_UP, replace_section
 from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError
 from gan_ablate.execution.environment import describe_environment
@@ -27,7 +28,6 @@ from gan_ablate.execution.environment import describe_environment
 NUM_TURNS = 5
 NUM_IMAGES = 1_280
 POLL_SEC, MAX_SEC = 0.02, 600.0
-HEADING = "## Start-up"
 HERE = Path(__file__).parents[1]
 
 
@@ -67,8 +67,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Where speed.md is, whose section is replaced.")] = Path("results"),
 ) -> None:
     """Time how long commands take until they do what they were asked for."""
-    if other is not None and not (other / "gan_ablate").is_dir():
-        raise UserError(f"--other {other}: valid: a checkout of this project")
+    if other is not None:
+        check_checkout(other)
     starts = [start for start in STARTS if not only or start.arguments.split()[0] in only]
     if not starts:
         raise UserError(f"--only {' '.join(only or ())}: valid: run, score, plan, judge")
@@ -84,7 +84,7 @@ def main(
                 for side, checkout in sides.items():
                     times.setdefault((start.name, side), []).append(time_start(start, checkout, folder))
                     print(f"{start.name}, {side}: {times[start.name, side][-1]:.2f} s", flush=True)
-            write_atomically(page, replace_section(before, describe_starts(times, turn)))
+            write_atomically(page, replace_section(before, START_UP, describe_starts(times, turn)))
 
 
 def write_inputs(folder: Path) -> None:
@@ -143,7 +143,7 @@ def describe_starts(times: Mapping[tuple[str, str], Sequence[float]], num_turns:
             row["now / before"] = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append(row)
     cpu = describe_environment(torch.device("cpu"))["cpu"]
-    return f"""{HEADING}
+    return f"""{START_UP}
 
 Seconds from the command, in new folders, medians of {num_turns} turns. Brackets are the range over the turns.
 {cpu}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end.
@@ -151,18 +151,6 @@ Seconds from the command, in new folders, medians of {num_turns} turns. Brackets
 
 {tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g")}
 """
-
-
-def replace_section(page: str, section: str) -> str:
-    """Put the section in the place of an earlier one, or at the end."""
-    rest = re.sub(rf"(?ms)^{HEADING}$.*?(?=^## |\Z)", "", page)
-    return rest.rstrip() + "\n\n" + section
-
-
-def read_section(page: Path) -> str:
-    """Return a page's section, or nothing where it has none."""
-    found = re.search(rf"(?ms)^{HEADING}$.*?(?=^## |\Z)", page.read_text("utf-8")) if page.exists() else None
-    return "" if found is None else "\n" + found[0].rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -5,21 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.startup import HEADING, Start, describe_starts, read_section, replace_section, time_start
-
-PAGE = f"# Speed\n\nText.\n\n{HEADING}\n\nOld.\n\n## Where a step goes\n\nThere.\n"
-
-
-def test_a_section_takes_the_place_of_the_earlier_one() -> None:
-    new = replace_section(PAGE, f"{HEADING}\n\nNew.\n")
-    assert new == f"# Speed\n\nText.\n\n## Where a step goes\n\nThere.\n\n{HEADING}\n\nNew.\n"
-    assert replace_section(new, f"{HEADING}\n\nNew.\n") == new
-
-
-def test_a_section_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "speed.md").write_text(PAGE, "utf-8")
-    assert read_section(tmp_path / "speed.md") == f"\n{HEADING}\n\nOld.\n"
-    assert read_section(tmp_path / "none.md") == ""
+from bench.startup import Start, describe_starts, time_start
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:

@@ -108,7 +108,7 @@ def test_convolutions_in_float32_have_pytorchs_bits(shape: tuple[int, int, int, 
 
 @pytest.mark.parametrize(
     ("side", "channels", "amx", "is_patched"),
-    [(16, 64, True, True), (18, 64, True, False), (16, 32, True, False), (16, 64, False, False)],
+    [(16, 128, True, True), (18, 128, True, False), (16, 64, True, False), (16, 128, False, False)],
 )
 def test_patches_are_for_many_channels_and_small_maps_with_amx(
     side: int, channels: int, amx: bool, is_patched: bool, monkeypatch: pytest.MonkeyPatch
@@ -127,9 +127,9 @@ def test_patches_are_for_many_channels_and_small_maps_with_amx(
 @pytest.mark.parametrize("is_transposed", [True, False])
 def test_gradients_in_bfloat16_are_rounded_no_coarser_than_pytorchs(is_transposed: bool) -> None:
     torch.manual_seed(0)
-    layer = (ConvTranspose2d if is_transposed else Conv2d)(64, 64, 4, 2, 1)
+    layer = (ConvTranspose2d if is_transposed else Conv2d)(128, 128, 4, 2, 1)
     side = 4 if is_transposed else 8
-    x = torch.randn(16, 64, side, side).to(memory_format=torch.channels_last)
+    x = torch.randn(16, 128, side, side).to(memory_format=torch.channels_last)
     exact = torch.autograd.grad(pytorchs_own(layer.double(), x.double()).square().sum(), layer.weight)[0]
     errors = []
     layer = layer.float()

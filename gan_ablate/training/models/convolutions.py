@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SMALL_SIDE = 8
 """A map of at most so many pixels a side is small."""
-MANY_CHANNELS = 64
+MANY_CHANNELS = 128
 """From so many on, copying patches costs less than it saves."""
 
 
