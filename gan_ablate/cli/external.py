@@ -181,9 +181,12 @@ def score(
     """Score sets of images that any program sampled: against real images, and against the first set."""
     import pandas as pd
 
-    from gan_ablate.scoring.image_scores import SetScorer
-
     Compute(device=device, inception_weights=inception_weights)  # refuses wrong options before PyTorch is loaded
+
+    from gan_ablate.scoring.image_scores import SetScorer
+    from gan_ablate.training.runtime import keep_memory
+
+    keep_memory()  # KID takes half of its time to ask for memory
     chosen = choose_features(features, features_size, inception_weights)
     if statistics is not None:
         _score_against(images, statistics, chosen, inception_weights, device, to, allow_code=allow_code)
