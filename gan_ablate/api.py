@@ -14,17 +14,9 @@ from gan_ablate.execution.context import Compute, RunContext, RunObserver
 from gan_ablate.execution.executors import load_executor
 from gan_ablate.execution.executors.local import check_local, resolve_jobs, run_local
 from gan_ablate.execution.executors.worker import needs_nothing
+from gan_ablate.execution.forecast import advise_precision, calibrate, estimate_seconds, missing_runs
 from gan_ablate.execution.progress import open_display
-from gan_ablate.execution.schedule import (
-    advise_precision,
-    calibrate,
-    estimate_seconds,
-    find_missing_ids,
-    find_trained,
-    grow_plan,
-    missing_runs,
-    place_plans,
-)
+from gan_ablate.execution.schedule import find_missing_ids, find_trained, grow_plan, place_plans
 from gan_ablate.execution.store import Store
 
 if TYPE_CHECKING:
@@ -37,8 +29,8 @@ if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.resolve import SingleRun
     from gan_ablate.execution.executors import Executor
+    from gan_ablate.execution.forecast import Speed
     from gan_ablate.execution.records import Record
-    from gan_ablate.execution.schedule import Speed
 
 
 def run_grid(

@@ -12,7 +12,7 @@ import torch
 
 from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors import local
-from gan_ablate.execution.schedule import Speed
+from gan_ablate.execution.forecast import Speed
 from gan_ablate.scoring import metrics
 from gan_ablate.training.runtime import keep_memory
 from tests.features import warm
@@ -44,7 +44,7 @@ def the_same_draws_in_any_order(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip timing this machine, which takes seconds; `test_schedule` tests it."""
+    """Skip timing this machine, which takes seconds; `test_forecast` tests it."""
     for place in ("api", "cli.run"):
         monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_ablate.execution import schedule
+from gan_ablate.execution import forecast
 from gan_ablate.execution.executors import local, worker
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ install()
 
 def install() -> None:
     """Let the workers of this process score quickly, and do not time this machine, which takes two workers seconds."""
-    schedule.calibrate = lambda *_: schedule.Speed()  # before the command line takes it
+    forecast.calibrate = lambda *_: forecast.Speed()  # before the command line takes it
     local.serve = serve  # type: ignore[attr-defined]
 
 

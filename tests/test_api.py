@@ -21,9 +21,10 @@ from gan_ablate.design.plan import Plan, plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, RunContext, RunObserver
 from gan_ablate.execution.final_scores import RESCORED, WITHOUT_CURVES
+from gan_ablate.execution.forecast import missing_runs
 from gan_ablate.execution.maintenance import verify
 from gan_ablate.execution.records import Record
-from gan_ablate.execution.schedule import find_trained, missing_runs
+from gan_ablate.execution.schedule import find_trained
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
 from tests.features import warm

@@ -21,7 +21,7 @@ from gan_ablate.analysis.sequential import critical_t
 from gan_ablate.analysis.table import tabulate_runs
 from gan_ablate.analysis.tests import margin_alpha
 from gan_ablate.errors import UserError, option
-from gan_ablate.execution.schedule import estimate_seconds, missing_runs
+from gan_ablate.execution.forecast import estimate_seconds, missing_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.design.plan import Plan
     from gan_ablate.execution.context import RunObserver
-    from gan_ablate.execution.schedule import Speed
+    from gan_ablate.execution.forecast import Speed
     from gan_ablate.execution.store import Store
 
 

@@ -19,8 +19,8 @@ from gan_ablate.design.validation import shorten
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import Compute, ExecutorName
 from gan_ablate.execution.executors.local import resolve_jobs
+from gan_ablate.execution.forecast import Speed, estimate_run_sec, estimate_total_sec
 from gan_ablate.execution.progress import format_duration
-from gan_ablate.execution.schedule import Speed, estimate_run_sec, estimate_total_sec
 from gan_ablate.execution.trackers import load_trackers
 
 if TYPE_CHECKING:

@@ -15,19 +15,10 @@ from gan_ablate.design.settings import write_settings
 from gan_ablate.design.validation import list_devices, printable
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.executors.local import has_gpu
+from gan_ablate.execution.forecast import calibrate, estimate_seconds, estimate_total_sec, find_bf16, precision_notes
 from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
-from gan_ablate.execution.schedule import (
-    calibrate,
-    estimate_seconds,
-    estimate_total_sec,
-    find_bf16,
-    find_missing_ids,
-    find_trained,
-    kept_notes,
-    place_plans,
-    precision_notes,
-)
+from gan_ablate.execution.schedule import find_missing_ids, find_trained, kept_notes, place_plans
 from gan_ablate.execution.store import Store, summarise_runs
 
 if TYPE_CHECKING:

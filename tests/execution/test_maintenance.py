@@ -16,10 +16,10 @@ from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution.checkpoint import RunStoppedError
 from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.forecast import missing_runs
 from gan_ablate.execution.maintenance import archive, find_waste, remove, verify
 from gan_ablate.execution.recorder import draw_samples
 from gan_ablate.execution.run import execute
-from gan_ablate.execution.schedule import missing_runs
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.report import write_report
 from gan_ablate.scoring import metrics

@@ -16,8 +16,8 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import plan
 from gan_ablate.errors import UserError
 from gan_ablate.execution import store as store_module
+from gan_ablate.execution.forecast import estimate_seconds
 from gan_ablate.execution.records import Record, RunSummary
-from gan_ablate.execution.schedule import estimate_seconds
 from gan_ablate.execution.store import UNTIL_SETTLED, Store, record_stamp, summarise_runs
 from tests.configs import make_config
 from tests.synthetic import make_record, save_runs
