@@ -6,14 +6,12 @@ import math
 import shutil
 import statistics
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gan_ablate.design.external import fill_word
 from gan_ablate.design.outcomes import Throughput
-from gan_ablate.design.resolve_external import (
-    is_unchanged,
-    list_links,
-)
+from gan_ablate.design.resolve_external import is_unchanged, list_links
 from gan_ablate.design.user_code import find_script
 from gan_ablate.design.validation import shorten
 from gan_ablate.errors import describe_exit
@@ -66,7 +64,7 @@ from gan_ablate.training.runtime import find_device
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from gan_ablate.design.external import ExternalConfig
@@ -118,7 +116,8 @@ def execute_script(
     divergence, samples = _judge(config, training, output, folder), None
     if not divergence:
         try:
-            samples = _collect(config, context, setup, training, should_stop)
+            with _explaining(config, training, folder):
+                samples = _collect(config, context, setup, training, should_stop)
         except NonFiniteImagesError:
             divergence = "its generator gives pixels that are not finite numbers"
     notes += [*output.notes, *training.remarks, *([_SEEDED] if config.seed_globals else [])]
@@ -275,28 +274,9 @@ def _collect(
 
     Raises:
         RunStoppedError: if it was asked to stop.
-        ScriptError: if there are none as agreed; what the script left stays, and is read again after a correction.
+        ScriptError: if there are none as agreed.
         NonFiniteImagesError: if a generator gives pixels that are no numbers.
     """
-    try:
-        return _find_samples(config, context, setup, training, should_stop)
-    except NothingLeftError:
-        save_training(training.model_copy(update={"run_again": True}), config, setup.folder)
-        raise
-    except ScriptError as wrong:
-        again = (
-            f"what it left stays, and is read again after a correction; to run it again, delete runs/{config.run_id}"
-        )
-        raise ScriptError(f"{wrong}; {again}") from None
-
-
-def _find_samples(
-    config: ExternalConfig,
-    context: RunContext,
-    setup: Setup,
-    training: Training,
-    should_stop: Callable[[], bool],
-) -> Samples:
     work, packed = setup.work, training.packed
     if packed is not None and packed.reading == reading_key(config):
         return read_packed(config, setup.folder / SAMPLES_FILE, packed.notes)
@@ -321,6 +301,19 @@ def _find_samples(
     samples = sample_generator(config, found[0], setup.folder, context.device, should_stop, code)
     note = f"sampled with the weights of {found[0].relative_to(work)}, the last file that matches"
     return Samples(samples.images, (note, *samples.notes))
+
+
+@contextmanager
+def _explaining(config: ExternalConfig, training: Training, folder: Path) -> Iterator[None]:
+    """Where samples cannot be had, say what becomes of what a script left; where nothing is, let it run again."""
+    try:
+        yield
+    except NothingLeftError:
+        save_training(training.model_copy(update={"run_again": True}), config, folder)
+        raise
+    except ScriptError as wrong:
+        stays = "what it left stays, and is read again after a correction"
+        raise ScriptError(f"{wrong}; {stays}; to run it again, delete runs/{config.run_id}") from None
 
 
 def _pack(config: ExternalConfig, training: Training, samples: Samples, found: Sequence[Path], setup: Setup) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
+import multiprocessing
 import textwrap
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -250,17 +248,19 @@ def test_a_script_ends_with_a_killed_worker_and_so_do_its_children(tmp_path: Pat
     planned = plan_script(tmp_path / "mine", script)
     context = RunContext(out=str(warm(tmp_path / "out")), data_dir="d", folders=planned.folders)
     pids = Store(tmp_path / "out").run_dir(planned.baseline.config.run_id) / "work" / "pids"
-    worker = os.fork()
-    if worker == 0:
-        with suppress(BaseException):
-            execute(planned.baseline.config, context, lambda _: None)
-        os._exit(0)
-    deadline = time.monotonic() + 60
-    while not (pids.is_file() and pids.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(worker, signal.SIGKILL)
-    os.waitpid(worker, 0)
+    # Spawned: a fork of a process with threads may wait for a lock for ever.
+    worker = multiprocessing.get_context("spawn").Process(
+        target=execute, args=(planned.baseline.config, context, print)
+    )
+    worker.start()
+    try:
+        deadline = time.monotonic() + 120
+        while not (pids.is_file() and pids.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        worker.kill()
+        worker.join()
     for pid in map(int, pids.read_text().split()):
         _wait_until_gone(pid)
 
