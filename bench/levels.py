@@ -29,6 +29,7 @@ from gan_ablate.training.trainer import Trainer
 GRIDS = (
     "architecture", "bn_label_smooth", "normalisation", "activation", "dropout", "output", "upsampling", "downsampling",
     "head", "stem", "penalties", "update_rule", "strong_d", "collapse", "remedies", "modern", "conditional",
+    "optimiser", "schedule", "norm", "attention", "residual",
 )  # fmt: skip
 """The grids of the study whose levels change a step, and others on single layers and losses."""
 

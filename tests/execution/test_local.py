@@ -48,7 +48,7 @@ def test_one_worker_serves_runs_in_the_order_given(context: RunContext) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_worker_dies_is_tried_once_more(context: RunContext) -> None:
-    configs = [make_config("mlp", seed=0, steps=600), make_config("mlp", seed=1)]
+    configs = [make_config("mlp", seed=0, steps=600, batch_size=8), make_config("mlp", seed=1)]
     killer = Killer(signal_worker_of(configs[0]))
     records = {r.config.seed: r for r in run_local(configs, context, 1, killer)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
@@ -70,7 +70,7 @@ def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) ->
 @pytest.mark.slow
 def test_a_worker_that_another_process_stops_costs_nothing(context: RunContext) -> None:
     """It leaves a checkpoint; its end is no crash, however often."""
-    configs = [make_config("mlp", seed=0, steps=900), make_config("mlp", seed=1)]
+    configs = [make_config("mlp", seed=0, steps=900, batch_size=8), make_config("mlp", seed=1)]
     stopper = Killer(signal_worker_of(configs[0], signal.SIGTERM), 2)
     records = {r.config.seed: r for r in run_local(configs, context, 1, stopper)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
@@ -177,7 +177,7 @@ def test_all_workers_stay_while_more_runs_may_come(
 
 @pytest.mark.slow
 def test_a_worker_that_a_real_time_signal_ends_costs_its_run_only(context: RunContext) -> None:
-    config = make_config("mlp", seed=0, steps=600)
+    config = make_config("mlp", seed=0, steps=600, batch_size=8)
     signaller = Killer(signal_worker_of(config, signal.SIGRTMIN + 3))
     (record,) = run_local([config], context, 1, signaller)
     assert record.status == "completed"
