@@ -152,8 +152,8 @@ class Standing:
 
 
 BASE_RATES = {
-    True: (Standing(49, 45, 0), Standing(29, 24, 0)),
-    False: (Standing(113, 71, 14), Standing(53, 29, 10)),
+    True: (Standing(58, 51, 0), Standing(36, 29, 0)),
+    False: (Standing(133, 76, 17), Standing(66, 35, 12)),
 }
 """Whether an effect is large → how decisions stood after each of ``TIMES`` as many steps: ``results/lasting.md``."""
 

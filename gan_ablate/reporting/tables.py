@@ -197,7 +197,7 @@ def verdicts_table(
 
 
 def _lasting_text(results: GridResults, claim_verdict: ClaimVerdict) -> str:
-    """Write the base rates of decisions of this size on FID: ``1,500 steps; 92 %, 83 %``; steps alone elsewhere."""
+    """Write the base rates of decisions of this size on FID: ``1,500 steps; 88 %, 81 %``; steps alone elsewhere."""
     steps = results.plan.baseline.config.steps
     words = [f"{steps:,} steps"] if steps else []
     decided = [one.effect for one in claim_verdict.decisive if one.effect.decision != "inconclusive"]
