@@ -106,7 +106,7 @@ def _larger(to: Store, plan: Plan) -> Plan:
     raise UserError(f"{to.root}: {plan.name} was archived there with other runs; valid: another folder")
 
 
-_UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|checkpoint|png|webp|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
+_UNFINISHED = re.compile(r"\..+\.(json|gz|safetensors|scores|checkpoint|png|webp|csv|tex|md|html|pdf)\.[a-z0-9_]{8}")
 """Names that ``write_atomically`` gives files while it writes them."""
 
 ABANDONED_SEC = 3_600.0
@@ -154,11 +154,12 @@ def verify(store: Store) -> Verification:
     if not store.root.is_dir():
         raise UserError(f"--out {store.root}: no such folder")
     damaged = "it will be made anew"
+    sealed = sorted([*store.cache_dir.glob("*.safetensors"), *store.cache_dir.glob("*.scores")])
     checks: list[Callable[[], object]] = [
         *(partial(store.find_plan, name) for name in store.list_plans()),
         *(partial(_check_run, store, run_id) for run_id in _list_run_ids(store)),
         *(partial(_check_file, read_sealed, path, "its run will begin anew") for path in _list_checkpoints(store)),
-        *(partial(_check_file, read_sealed, path, damaged) for path in sorted(store.cache_dir.glob("*.safetensors"))),
+        *(partial(_check_file, read_sealed, path, damaged) for path in sealed),
         *(partial(_check_file, _read_index, path, damaged) for path in store.cache_dir.glob(INDEX_FILE)),
         *(partial(_check_images, path, damaged) for path in sorted((store.cache_dir / "images").glob("[!.]*"))),
     ]

@@ -7,14 +7,17 @@ import json
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torchmetrics
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gan_ablate.atomic_io import read_sealed, write_sealed
+from gan_ablate.scoring import metrics
 from gan_ablate.scoring.extractors import EXTRACTION_BATCH, Features
 from gan_ablate.scoring.metrics import (
     NUM_NEIGHBOURS,
@@ -36,7 +39,6 @@ from gan_ablate.training.data import ask_for, resize, sample_latents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.scoring.extractors import FeatureExtractor
@@ -57,7 +59,7 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        cache: folder of the real images' features; None to keep none.
+        cache: folder of the real images' features and scores; None to keep none.
 
     Attributes:
         extractor: as given.
@@ -68,6 +70,7 @@ class Scorer:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
         self._real_images = dataset.images
+        self._cache, self._key = cache, _key(dataset, extractor)
         self._real = load_real_features(dataset, extractor, cache)
 
     def score(self, images: Tensor, classes: Tensor | None = None, *, has_time: bool = False) -> Scores:
@@ -101,6 +104,20 @@ class Scorer:
             num_samples: how many to take; fewer where the data set has fewer, which the result says.
             has_time: as for ``score``.
         """
+        path = None
+        if self._cache is not None:
+            parts = {"features": self._key, "num": num_samples, "has_time": has_time, "by": _scored_by()}
+            path = self._cache / f"{_hash(parts)}.scores"
+            known = _read_scores(path)
+            if known is not None:
+                return known
+        scores = self._score_real(num_samples, has_time=has_time)
+        if path is not None:
+            with suppress(OSError):  # on a disk that takes no more, every worker computes them for itself
+                write_sealed(path, scores.model_dump_json().encode())
+        return scores
+
+    def _score_real(self, num_samples: int, *, has_time: bool) -> Scores:
         started = time.perf_counter()
         stream = torch.Generator().manual_seed(stream_seed(SCORING_SEED, "floor"))
         chosen = torch.randperm(len(self._real_images), generator=stream)[:num_samples]
@@ -286,7 +303,7 @@ def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache
 
 
 def _key(dataset: ImageDataset, extractor: FeatureExtractor) -> str:
-    parts = {
+    parts: dict[str, object] = {
         "layout": _LAYOUT,
         "data": dataset.sha256,
         "images": [list(dataset.images.shape), list(dataset.reference.shape)],
@@ -296,7 +313,24 @@ def _key(dataset: ImageDataset, extractor: FeatureExtractor) -> str:
         # Another release may round a convolution differently.
         "torch": torch.__version__,
     }
+    return _hash(parts)
+
+
+def _hash(parts: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _scored_by() -> list[object]:
+    """List what scores of the same features depend on: code and constants, and the release of torchmetrics."""
+    code = Path(metrics.__file__).read_bytes() + Path(__file__).read_bytes()
+    return [hashlib.sha256(code).hexdigest(), metrics.KID_SUBSETS, torchmetrics.__version__]
+
+
+def _read_scores(path: Path) -> Scores | None:
+    try:
+        return Scores.model_validate_json(read_sealed(path))
+    except (OSError, ValueError):
+        return None
 
 
 def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Tensor]:

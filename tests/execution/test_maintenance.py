@@ -58,7 +58,7 @@ def flip(path: Path, place: int) -> None:
 def test_a_whole_folder_is_whole(finished: Store) -> None:
     verification = verify(finished)
     assert verification.problems == ()
-    assert verification.num_checked == 1 + 4 + 1 + 1 + 1  # plan, records, checkpoint, features, images
+    assert verification.num_checked == 1 + 4 + 1 + 1 + 1 + 1  # plan, records, checkpoint, features, floor, images
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,7 @@ def test_a_whole_folder_is_whole(finished: Store) -> None:
         ("runs/*/generator.safetensors", "delete the run's folder to run it again"),
         ("checkpoints/*/*.checkpoint", "its run will begin anew"),
         ("cache/*.safetensors", "it will be made anew"),
+        ("cache/*.scores", "it will be made anew"),
         ("cache/images/*/images.npy", "it will be made anew"),
     ],
 )

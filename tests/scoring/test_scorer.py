@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gan_ablate.execution.executors.worker import start_process
+from gan_ablate.scoring import metrics
 from gan_ablate.scoring import scorer as score_module
 from gan_ablate.scoring.extractors import ClassifierExtractor, Features
 from gan_ablate.scoring.metrics import (
@@ -126,6 +127,35 @@ def test_another_resolution_has_another_floor_and_new_digits_are_not_copies(size
 
 
 @pytest.mark.slow
+def test_the_floor_is_kept_until_what_it_depends_on_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    compute = Scorer._score_real
+
+    def count(self: Scorer, num_samples: int, *, has_time: bool) -> Scores:
+        computed.append(num_samples)
+        return compute(self, num_samples, has_time=has_time)
+
+    monkeypatch.setattr(Scorer, "_score_real", count)
+
+    def floor(num: int = 40, cache: Path | None = tmp_path, *, has_time: bool = False, data: str = "d") -> Scores:
+        return Scorer(dataset(data * 64), MeanExtractor(), cache).floor(num, has_time=has_time)
+
+    first = floor()
+    assert floor() == first
+    assert computed == [40]
+    (file,) = tmp_path.glob("*.scores")
+    file.write_bytes(file.read_bytes()[:-1])  # damaged: made anew
+    assert floor().fid == first.fid
+    assert computed == [40] * 2
+    assert floor(30).num_samples == 30
+    floor(has_time=True)
+    floor(data="e")
+    floor(cache=None)
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 3)
+    floor()
+    assert computed == [40, 40, 30, 40, 40, 40, 40]
+
+
 def test_floor_has_the_number_of_images_available(scorer: Scorer) -> None:
     assert scorer.floor(20_000).num_samples == 10_000
     assert scorer.floor(1_500).num_samples == 1_500
