@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.results import load_curves, tabulate_plan
     from gan_ablate.reporting.comparison_page import write_comparison
     from gan_ablate.reporting.report import write_citation, write_report
-    from gan_ablate.scoring.image_scores import score_against_statistics, score_few_images, score_images
+    from gan_ablate.scoring.image_scores import score_few_images, score_images
+    from gan_ablate.scoring.saved_statistics import score_against_statistics
 
 __version__ = metadata.version("gan-ablate")
 
@@ -60,7 +61,7 @@ __all__ = [
 
 _MODULES = {
     "load_curves": "gan_ablate.analysis.results",
-    "score_against_statistics": "gan_ablate.scoring.image_scores",
+    "score_against_statistics": "gan_ablate.scoring.saved_statistics",
     "score_few_images": "gan_ablate.scoring.image_scores",
     "score_images": "gan_ablate.scoring.image_scores",
     "tabulate_plan": "gan_ablate.analysis.results",

@@ -237,7 +237,7 @@ def _score_against(
     """Score sets by their FID to saved statistics."""
     import pandas as pd
 
-    from gan_ablate.scoring.image_scores import score_against_statistics
+    from gan_ablate.scoring.saved_statistics import score_against_statistics
 
     extractor = "inception" if features is None else features
     where: dict[str, Any] = {"inception_weights": inception_weights, "device": device, "allow_code": allow_code}
