@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep matplotlib's list of fonts: each process that a test starts would make it anew, for seconds."""
     if hasattr(config, "cache"):
         os.environ.setdefault("MPLCONFIGDIR", str(config.cache.mkdir("matplotlib")))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported from the collector, which would look through half a million objects again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give it back: PyTorch's bindings complain at exit of what was not collected."""
+    gc.unfreeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

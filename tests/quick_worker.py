@@ -1,4 +1,4 @@
-"""Worker processes that score quickly: KID over a few subsets instead of a hundred, nine tenths of a score's time."""
+"""Worker processes that score quickly, KID over a few subsets instead of a hundred, and report progress often."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def install() -> None:
 
 
 def serve(pipe: Connection, context: RunContext, core: int | None, gpu: str | None = None) -> None:
-    """Serve runs as a worker does."""
+    """Serve runs as a worker does; a test that waits for progress waits for a tenth of a second."""
+    from gan_ablate.execution import recorder
     from gan_ablate.scoring import metrics
 
     metrics.KID_SUBSETS = KID_SUBSETS
+    recorder.PROGRESS_EVERY_SEC = 0.1
     os.fsync = lambda _: None  # type: ignore[assignment]
     worker.serve(pipe, context, core, gpu)

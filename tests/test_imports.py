@@ -71,7 +71,7 @@ print(record.status, *(name for name in sys.modules if name not in before))
 def modules_loaded_by(*commands: list[str]) -> list[set[str]]:
     """The modules that are loaded behind each of some commands."""
     script = (
-        f"import sys\nfrom gan_ablate.cli.app import app\nfor command in {commands!r}:\n"
+        f"{QUICK_START}from gan_ablate.cli.app import app\nfor command in {commands!r}:\n"
         "    try:\n        app(command)\n    except BaseException:\n        pass\n"
         "    print('\\nLOADED ' + ' '.join(sys.modules))"
     )

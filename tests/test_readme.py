@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -249,7 +250,8 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     (shown,) = blocks(PACKAGE, "From Python", "python")
     assert len(shown.splitlines()) <= 12
     warm(tmp_path / "results")
-    code = QUICK_START + shown.replace('budget="smoke"', 'budget="smoke", steps=10')
+    narrow = 'budget="smoke", steps=3, overrides=["generator.base_channels=4", "discriminator.base_channels=4"]'
+    code = QUICK_START + shown.replace('budget="smoke"', narrow)
     (tmp_path / "example.py").write_text(code, "utf-8")
     done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -312,14 +314,14 @@ def test_a_users_extractor_gives_features_as_shown(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_users_script_is_ablated_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop in the style of the tutorials, over two factors and two seeds: scored, timed and reported."""
+    """A loop in the style of the tutorials, over two factors: scored, timed and reported."""
     warm(tmp_path / "results")
     shutil.copyfile(Path(__file__).with_name("tutorial_script.py"), "train.py")
     Path("mine.toml").write_text(blocks(RUNNING, "Your script", "toml")[0] + SMALL, "utf-8")
     (command,) = commands(RUNNING, "Your script", "gan-ablate run --grid mine.toml")
-    assert call(monkeypatch, *command) == 0
+    assert call(monkeypatch, *command, "--seeds", "1") == 0
     runs = load_results("results", "mine")
-    assert list(runs["status"]) == ["completed"] * 8
+    assert list(runs["status"]) == ["completed"] * 4
     assert runs["fid"].notna().all()
     assert (runs["peak_memory_mib"] > 100).all()
     assert (runs["step_ms_median"].dropna() > 0).all()  # on a busy machine all lines may come at once
@@ -328,16 +330,18 @@ def test_a_users_script_is_ablated_as_shown(tmp_path: Path, monkeypatch: pytest.
     assert "train.py" in page
     # The script by itself, as its author would start it, draws the same images.
     (tmp_path / "alone").mkdir()
-    arguments = ["--bn", "off", "--lr", "0.001", "--seed", "1", "--num", "1280"]
+    arguments = ["--bn", "off", "--lr", "0.001", "--seed", "0", "--num", "1280"]
     script = [sys.executable, str(tmp_path / "train.py"), *arguments]
     subprocess.run(script, cwd=tmp_path / "alone", check=True, capture_output=True)
-    of_run = runs.query("batch_norm == 'off' and lr == '0.001' and seed == 1")["fid"].item()
+    of_run = runs.query("batch_norm == 'off' and lr == '0.001'")["fid"].item()
     assert score_images(tmp_path / "alone" / "samples", out="results").fid == pytest.approx(of_run, rel=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_table_is_judged_and_samples_are_scored_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_judged_and_samples_are_scored_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     warm(tmp_path / "results")
     lines = [
         f"{norm},{lr},{seed},{(20 + seed) * (1.5 if norm == 'off' else 1) + 0.01 * seed},{0.7 - 0.001 * seed}"
@@ -365,10 +369,11 @@ def test_a_table_is_judged_and_samples_are_scored_as_shown(tmp_path: Path, monke
     (code,) = blocks(RUNNING, "Your samples", "python")
     assert len(code.splitlines()) <= 10
     Path("example.py").write_text(code, "utf-8")
-    done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"batch norm off +(49|50)\.\d+ +higher +5", done.stdout)
-    assert done.stdout.endswith("judged/report.md\n")
+    capsys.readouterr()
+    runpy.run_path("example.py")
+    shown = capsys.readouterr().out
+    assert re.search(r"batch norm off +(49|50)\.\d+ +higher +5", shown)
+    assert shown.endswith("judged/report.md\n")
 
 
 def add_to_package(package: Path, code: str) -> None:

@@ -274,7 +274,7 @@ def write_citation(out: str | Path, to: str | Path | None = None) -> tuple[Path,
     """Write how the runs of a results folder were made, scored and compared: ``methods.tex`` and ``references.bib``.
 
     >>> from gan_ablate import load_grid, plan, run_grid, write_citation
-    >>> runs = run_grid(plan(load_grid("beta1"), budget="standard", seeds=1, steps=5), "results")
+    >>> runs = run_grid(plan(load_grid("beta1"), budget="standard", seeds=1, steps=5, base="mlp"), "results")
     >>> [path.as_posix() for path in write_citation("results", "paper")]
     ['paper/methods.tex', 'paper/references.bib']
 

@@ -107,9 +107,9 @@ def test_a_failed_run_is_exit_code_1_and_the_report_is_written(
 
 @pytest.mark.slow
 def test_the_main_job_from_grid_to_report(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path, no_figures: None
 ) -> None:
-    """The run in a process of its own, as a user starts it; what comes behind it in this one."""
+    """The run in a process of its own, as a user starts it; what comes behind it in this one, without its figures."""
     command = ["run", "--grid", str(tiny_grid), "--budget", "smoke"]
     warm(Path("results"))
     start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
@@ -147,7 +147,7 @@ def test_the_ci_script_can_be_run() -> None:
 
 
 def test_brackets_from_outside_are_text(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_grid: Path, no_figures: None
 ) -> None:
     text = tiny_grid.read_text("utf-8").replace("Tiny", "Is [/nope] or [red] better?")
     tiny_grid.write_text(text, "utf-8")

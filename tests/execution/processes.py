@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from tests.quick_worker import QUICK_START
+
 
 class Process(NamedTuple):
     """One of the machine's, with its parent's and its session's numbers."""
@@ -21,13 +23,25 @@ class Process(NamedTuple):
 
 
 def start_run(
-    folder: Path, *options: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.PIPE
+    folder: Path,
+    *options: str,
+    is_timed: bool = False,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """Start ``gan-ablate run`` in a folder, as the head of a session, as a terminal or a scheduler does.
 
     Ctrl-C reaches it, also where these tests run in the background of a script, which is deaf to it.
+
+    Args:
+        folder: the current folder of the command.
+        options: of the command.
+        is_timed: whether it first times this machine, which takes seconds.
+        stdout: where its output goes.
+        stderr: where its errors go.
     """
-    command = [sys.executable, "-m", "gan_ablate", "run", "--budget", "smoke", *options]
+    start = ["-m", "gan_ablate"] if is_timed else ["-c", f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"]
+    command = [sys.executable, *start, "run", "--budget", "smoke", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=folder, text=True, stdout=stdout, stderr=stderr, start_new_session=True, env=environment,

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="s
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes as Linux shows them")
 
 
-Start = Callable[[int, int], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def start(tiny_grid: Path) -> Iterator[Start]:
     tiny_grid.write_text(text, "utf-8")
     started: list[subprocess.Popen[str]] = []
 
-    def start_grid(steps: int, jobs: int) -> subprocess.Popen[str]:
+    def start_grid(steps: int, jobs: int, *, is_timed: bool = False) -> subprocess.Popen[str]:
         options = ("--grid", tiny_grid.name, "--steps", str(steps), "--jobs", str(jobs))
-        started.append(start_run(tiny_grid.parent, *options))
+        started.append(start_run(tiny_grid.parent, *options, is_timed=is_timed))
         return started[-1]
 
     yield start_grid
@@ -101,7 +101,7 @@ def test_one_signal_stops_at_checkpoints_and_the_same_command_goes_on(tmp_path: 
 @on_linux
 def test_a_signal_before_anything_trains_is_as_quiet(start: Start) -> None:
     """While helper processes import, and the machine is timed; a terminal's signal reaches them all."""
-    process = start(100_000, 2)
+    process = start(100_000, 2, is_timed=True)
     wait_for_children(process)
     os.killpg(process.pid, signal.SIGINT)
     sent_at = time.monotonic()
@@ -115,7 +115,7 @@ def test_a_signal_before_anything_trains_is_as_quiet(start: Start) -> None:
 @on_linux
 def test_helpers_end_with_a_command_that_is_killed(start: Start) -> None:
     """While the machine is timed: a pool's processes would wait for ever for what is to be timed next."""
-    process = start(100_000, 2)
+    process = start(100_000, 2, is_timed=True)
     wait_for_children(process)
     process.kill()
     process.communicate(timeout=60)
