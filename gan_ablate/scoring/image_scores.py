@@ -25,7 +25,7 @@ from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
 from gan_ablate.scoring.oddities import describe_copies, describe_range, find_grid
-from gan_ablate.scoring.scorer import Scorer
+from gan_ablate.scoring.scorer import Scorer, list_caches
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.runtime import find_device
@@ -157,7 +157,7 @@ class SetScorer:
         place = folders.paths.get(dataset)
         self._place = None if place is None else Path(place)
         self._weights = None if inception_weights is None else Path(inception_weights)
-        self._cache = user_cache() if out is None else Path(out) / "cache"
+        self._of_results = None if out is None else Path(out) / "cache"
         self._prepared: dict[int, tuple[ImageDataset, Scorer]] = {}
         self._floors: dict[tuple[int, int], Scores] = {}
 
@@ -235,10 +235,12 @@ class SetScorer:
     def _prepare(self, size: int) -> tuple[ImageDataset, Scorer]:
         """Load the data set at a size, and what scores against it, once."""
         if size not in self._prepared:
-            data = load_dataset(self._dataset, size, self._data_dir, self._place, self._cache, self._holdout, self._fit)
+            cache = self._of_results or user_cache()
+            data = load_dataset(self._dataset, size, self._data_dir, self._place, cache, self._holdout, self._fit)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference, data.name)
-            self._prepared = {size: (data, Scorer(data, extractor, self._cache))}
+            caches = list_caches(self._device, self._of_results)
+            self._prepared = {size: (data, Scorer(data, extractor, *caches))}
         return self._prepared[size]
 
 

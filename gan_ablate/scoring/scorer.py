@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torchmetrics
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from gan_ablate.atomic_io import read_sealed, write_sealed
+from gan_ablate.atomic_io import read_sealed, user_cache, write_sealed
 from gan_ablate.scoring import metrics
 from gan_ablate.scoring.extractors import EXTRACTION_BATCH, Features
 from gan_ablate.scoring.metrics import (
@@ -38,7 +38,7 @@ from gan_ablate.seeding import SCORING_SEED, stream_seed
 from gan_ablate.training.data import ask_for, resize, sample_latents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.scoring.extractors import FeatureExtractor
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 NUM_SAMPLE_GRID_IMAGES = 64
 """Images on a sample grid, from the same latents in every run."""
+
+
+_Kept = TypeVar("_Kept")
 
 
 class NonFiniteImagesError(Exception):
@@ -59,19 +62,20 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        cache: folder of the real images' features and scores; None to keep none.
+        *caches: folders of real images' features and scores. What the first of them has is taken; what one lacks is
+            left there.
 
     Attributes:
         extractor: as given.
         num_reference: how many held-out images there are.
     """
 
-    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, cache: Path | None) -> None:
+    def __init__(self, dataset: ImageDataset, extractor: FeatureExtractor, *caches: Path) -> None:
         self.extractor = extractor
         self.num_reference = len(dataset.reference)
         self._real_images = dataset.images
-        self._cache, self._key = cache, _key(dataset, extractor)
-        self._real = load_real_features(dataset, extractor, cache)
+        self._caches, self._key = caches, _key(dataset, extractor)
+        self._real = load_real_features(dataset, extractor, *caches)
 
     def score(self, images: Tensor, classes: Tensor | None = None, *, has_time: bool = False) -> Scores:
         """Score images.
@@ -104,18 +108,14 @@ class Scorer:
             num_samples: how many to take; fewer where the data set has fewer, which the result says.
             has_time: as for ``score``.
         """
-        path = None
-        if self._cache is not None:
-            parts = {"features": self._key, "num": num_samples, "has_time": has_time, "by": _scored_by()}
-            path = self._cache / f"{_hash(parts)}.scores"
-            known = _read_scores(path)
-            if known is not None:
-                return known
-        scores = self._score_real(num_samples, has_time=has_time)
-        if path is not None:
-            with suppress(OSError):  # on a disk that takes no more, every worker computes them for itself
-                write_sealed(path, scores.model_dump_json().encode())
-        return scores
+        parts = {"features": self._key, "num": num_samples, "has_time": has_time, "by": _scored_by()}
+        return _take(
+            f"{_hash(parts)}.scores",
+            self._caches,
+            lambda: self._score_real(num_samples, has_time=has_time),
+            lambda scores: scores.model_dump_json().encode(),
+            Scores.model_validate_json,
+        )
 
     def _score_real(self, num_samples: int, *, has_time: bool) -> Scores:
         started = time.perf_counter()
@@ -274,8 +274,19 @@ class RealFeatures:
     nearest_held_out: float | None
 
 
-def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache: Path | None) -> RealFeatures:
-    """Take the real images' features from the cache, or extract them and leave them there.
+def list_caches(device: torch.device, of_results: Path | None) -> list[Path]:
+    """List the folders of real images' features: a results folder's, if there is one, and the user's.
+
+    The user's is for this kind of device and its instructions: others round features differently.
+    """
+    user, kind = user_cache(), device.type
+    if kind == "cpu":
+        kind += f"-{torch.backends.cpu.get_cpu_capability().lower()}"
+    return [cache for cache in (of_results, None if user is None else user / kind) if cache is not None]
+
+
+def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, *caches: Path) -> RealFeatures:
+    """Take the real images' features from a cache, or extract them and leave them there.
 
     The file's name is a hash of all that its numbers depend on. Workers that come at the same time never read half a
     file; one that is not what was written is made anew.
@@ -283,14 +294,9 @@ def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, cache
     Args:
         dataset: the images.
         extractor: the network.
-        cache: the folder of such files, made where it is missing; None to keep nothing.
+        *caches: folders of such files, made where they are missing; without any, nothing is kept.
     """
-    path = None if cache is None else cache / f"{_key(dataset, extractor)}.safetensors"
-    stored = None if path is None else _read(path)
-    if stored is None:
-        stored = _extract(dataset, extractor)
-        if path is not None:
-            _write(path, stored)
+    stored = _take(f"{_key(dataset, extractor)}.safetensors", caches, lambda: _extract(dataset, extractor), _pack, load)
     training = None
     if "training" in stored:
         training = Features(stored["training"], stored.get("training_logits"))
@@ -326,11 +332,25 @@ def _scored_by() -> list[object]:
     return [hashlib.sha256(code).hexdigest(), metrics.KID_SUBSETS, torchmetrics.__version__]
 
 
-def _read_scores(path: Path) -> Scores | None:
-    try:
-        return Scores.model_validate_json(read_sealed(path))
-    except (OSError, ValueError):
-        return None
+def _take(
+    name: str,
+    caches: Sequence[Path],
+    make: Callable[[], _Kept],
+    pack: Callable[[_Kept], bytes],
+    unpack: Callable[[bytes], _Kept],
+) -> _Kept:
+    """Take what the first of some folders has under a name, or make it; leave it in those that lack it."""
+    for place, cache in enumerate(caches):
+        with suppress(OSError, ValueError, SafetensorError):
+            known = unpack(read_sealed(cache / name))
+            lacking = caches[:place]
+            break
+    else:
+        known, lacking = make(), caches
+    for cache in lacking:
+        with suppress(OSError):  # on a disk that takes no more, every worker makes it for itself
+            write_sealed(cache / name, pack(known))
+    return known
 
 
 def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Tensor]:
@@ -353,13 +373,5 @@ def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Te
     return stored
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
-    try:
-        return load(read_sealed(path))
-    except (OSError, ValueError, SafetensorError):
-        return None
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    with suppress(OSError):  # on a disk that takes no more, every worker extracts them for itself
-        write_sealed(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+def _pack(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})

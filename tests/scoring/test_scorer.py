@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from gan_ablate.scoring.metrics import (
 from gan_ablate.scoring.scorer import (
     NonFiniteImagesError,
     Scorer,
+    list_caches,
     load_real_features,
     quantise,
     sample_grid_latents,
@@ -137,8 +139,10 @@ def test_the_floor_is_kept_until_what_it_depends_on_changes(tmp_path: Path, monk
 
     monkeypatch.setattr(Scorer, "_score_real", count)
 
-    def floor(num: int = 40, cache: Path | None = tmp_path, *, has_time: bool = False, data: str = "d") -> Scores:
-        return Scorer(dataset(data * 64), MeanExtractor(), cache).floor(num, has_time=has_time)
+    def floor(
+        num: int = 40, caches: Sequence[Path] = (tmp_path,), *, has_time: bool = False, data: str = "d"
+    ) -> Scores:
+        return Scorer(dataset(data * 64), MeanExtractor(), *caches).floor(num, has_time=has_time)
 
     first = floor()
     assert floor() == first
@@ -150,7 +154,7 @@ def test_the_floor_is_kept_until_what_it_depends_on_changes(tmp_path: Path, monk
     assert floor(30).num_samples == 30
     floor(has_time=True)
     floor(data="e")
-    floor(cache=None)
+    floor(caches=())
     monkeypatch.setattr(metrics, "KID_SUBSETS", 3)
     floor()
     assert computed == [40, 40, 30, 40, 40, 40, 40]
@@ -463,6 +467,37 @@ def test_features_of_real_images_are_extracted_once(tmp_path: Path) -> None:
     assert torch.equal(first.training.vectors, second.training.vectors)
     assert first.nearest_held_out == second.nearest_held_out
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def test_features_of_one_folder_are_found_from_another_through_the_users_cache(tmp_path: Path) -> None:
+    extractor, (user, first, second) = MeanExtractor(), (tmp_path / name for name in ("user", "first", "second"))
+    real = load_real_features(dataset(), extractor, first, user)
+    again = load_real_features(dataset(), extractor, second, user)
+    assert extractor.num_seen == 110
+    assert torch.equal(real.reference, again.reference)
+    (file,) = user.iterdir()
+    for folder in (first, second):
+        assert (folder / file.name).read_bytes() == file.read_bytes()
+    # What a folder has counts there, whatever the user's cache has; a damaged file is no feature.
+    file.write_bytes(b"damaged")
+    load_real_features(dataset(), extractor, second, user)
+    assert extractor.num_seen == 110
+    load_real_features(dataset(), extractor, tmp_path / "third", user)
+    assert extractor.num_seen == 220
+    assert file.read_bytes() == (first / file.name).read_bytes()
+
+
+def test_the_users_cache_is_for_a_kind_of_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with other instructions rounds features differently."""
+    found = set()
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        for device in ("cpu", "cuda"):
+            of_results, users = list_caches(torch.device(device), tmp_path)
+            assert of_results == tmp_path
+            found.add(users)
+    assert len(found) == 3
+    assert len(list_caches(CPU, None)) == 1
 
 
 KEYED = ("data", "resolution", "held out", "name", "weights", "torch", "_LAYOUT", "EXTRACTION_BATCH", "NUM_NEIGHBOURS")
