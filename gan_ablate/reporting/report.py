@@ -316,7 +316,8 @@ def cite(out: str | Path) -> Citation:
         )
     notes = [r"% Written by gan-ablate cite. \input this file in the text; \bibliography needs references.bib."]
     notes += [f"% Left out, as smoke runs answer nothing: {left_out}."] if left_out else []
-    text = " ".join(_write_paragraph(cited).split())
+    # Checksums and names of settings do not break; a sloppy paragraph keeps them within a narrow column.
+    text = "\n".join([r"\begin{sloppypar}", " ".join(_write_paragraph(cited).split()), r"\end{sloppypar}"])
     bib = resources.files("gan_ablate.reporting").joinpath("references.bib").read_text("utf-8")
     known = {key: entry.strip() for entry in bib.split("\n\n") for key in re.findall(r"^@\w+\{(.+?),", entry.strip())}
     keys = dict.fromkeys(key for found in re.findall(r"\\cite\{(.+?)\}", text) for key in found.split(","))
