@@ -61,7 +61,7 @@ NOTES = {
     "Use": " (the interval lies below zero)",
     "Helps a weaker start": " (it improves a model that is worse than the default, but is not shown to beat it)",
     "Avoid": " (the interval lies above zero)",
-    "Depends": " (on another factor, by the test of their interaction, or on the steps)",
+    "Depends": " (on another factor, by the test of their interaction, or on the steps, where a level turns)",
     "Does not matter": " (negligible: the interval lies within the margin)",
     "Not known yet": " (inconclusive, or most runs collapsed, so that FID decides nothing)",
 }
@@ -183,12 +183,11 @@ class RankingLines:
 
     def _size_words(self, results: GridResults, effect: Effect, *, is_use: bool) -> str:
         """Say how large an effect is, on what it rests and depends, whether it lasts, and what it costs."""
-        words = adjusted_text(effect) + self._reached_words(results, effect, is_use=is_use)
-        words += average_words(results, effect)
-        words += f", {num_seeds_text(effect)}"
-        words += allowed_rate_words(effect)
+        surest, average = self._find_surest(results, effect), average_words(results, effect)
+        words = f"{adjusted_text(surest)}{self._reached_words(results, effect, is_use=is_use)}{average}"
+        words += f", {num_seeds_text(surest)}{allowed_rate_words(surest)}{collapsed_words(surest)}"
         if effect.compares_failures:
-            return words + collapsed_words(effect)
+            return words
         if results.verdicts.varies(effect):
             words = f"{'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}; {words}"
         elif effect.decision == "inconclusive" and effect.likely_seeds is not None:
@@ -197,6 +196,18 @@ class RankingLines:
         words += self._held_words(results, effect)
         words += shrinking_words(results, effect) + step_time_words(results, effect)
         return words + elsewhere_words(self.others, results, effect)
+
+    def _find_surest(self, results: GridResults, effect: Effect) -> Effect:
+        """Return the effect, or that of another grid with the same comparison and decision and more seeds."""
+        asked, where = question_of(results, effect), setting_of(results)
+        found = [
+            one
+            for of_grid in self.results
+            if setting_of(of_grid) == where
+            for one in of_grid.verdicts.simple_effects
+            if one.levels == effect.levels and one.decision == effect.decision and question_of(of_grid, one) == asked
+        ]
+        return max([effect, *found], key=lambda one: one.estimate.num_seeds)
 
     def _held_words(self, results: GridResults, effect: Effect) -> str:
         """Say what another grid found of the same change at other levels of a factor that this grid does not vary."""

@@ -310,11 +310,18 @@ def shrinking_words(results: GridResults, effect: Effect) -> str:
 
 
 def collapsed_words(effect: Effect) -> str:
-    """Say how many runs collapsed with a level where most did, as without it: ``; 8 of 8 runs still collapsed``."""
-    if not effect.compares_failures:
+    """Say how many runs collapsed: ``; 15 of 44 runs collapsed, 0 of 44 without it``; empty where none did.
+
+    Where most did on both sides: ``; 8 of 8 runs still collapsed``.
+    """
+    rates = effect.rates.get("collapsed")
+    if rates is None or not rates.count + rates.baseline_count:
         return ""
-    rates = effect.rates["collapsed"]
-    return f"; {rates.count} of {rates.total} runs still collapsed"
+    if effect.compares_failures:
+        return f"; {rates.count} of {rates.total} runs still collapsed"
+    return (
+        f"; {rates.count} of {rates.total} runs collapsed, {rates.baseline_count} of {rates.baseline_total} without it"
+    )
 
 
 def step_time_words(results: GridResults, effect: Effect) -> str:

@@ -47,7 +47,7 @@ RUNS_NOTE = (
 COMPARISON_NOTE = (
     "Look for rows whose intervals lie on different sides of zero. Bars are 95 % intervals, adjusted for all "
     "comparisons of a grid; one that excludes nothing is not drawn. Hollow markers are inconclusive. The grey band is "
-    "the margin. The axis ends at six times FID and at a sixth of it."
+    "the margin. Bars beyond six times FID, or a sixth of it, are cut."
 )
 
 COMPARISON_REACH = np.log(6.0)
