@@ -148,6 +148,7 @@ def describe_starts(times: Mapping[tuple[str, str], Sequence[float]], num_turns:
 Seconds from the command, in new folders, medians of {num_turns} turns. Brackets are the range over the turns.
 {cpu}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end.
 `python -m bench.startup --other CHECKOUT` times both again.
+The features of real images are in the user's cache, where an earlier command left them.
 
 {tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g")}
 """

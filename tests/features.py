@@ -12,7 +12,7 @@ import torch
 
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
-from gan_ablate.scoring.scorer import Scorer, list_caches
+from gan_ablate.scoring.scorer import Scorer, list_user_caches
 from gan_ablate.training.data import load_dataset
 
 
@@ -28,7 +28,7 @@ def _extracted() -> Path:
 
 def warm(out: Path) -> Path:
     """Put the features into a results folder's cache and into the user's cache; return the folder."""
-    for cache in list_caches(torch.device("cpu"), Store(out).cache_dir):
+    for cache in (Store(out).cache_dir, *list_user_caches(torch.device("cpu"))):
         cache.mkdir(parents=True, exist_ok=True)
         for file in _extracted().iterdir():
             shutil.copyfile(file, cache / file.name)

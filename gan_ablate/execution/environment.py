@@ -17,7 +17,7 @@ from gan_ablate.design.datasets import IMAGES_PER_FEATURE, count_channels, defau
 from gan_ablate.errors import UserError
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
-from gan_ablate.scoring.scorer import Scorer, list_caches
+from gan_ablate.scoring.scorer import Scorer, list_user_caches
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.runtime import check_precision, find_device, has_native_bf16
 from gan_ablate.training.user_code_check import check_user_code
@@ -177,7 +177,9 @@ def _build_scorer_once(
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
     extractor = build_extractor(features, device, weights, dataset.reference, dataset.name)
-    return Scorer(dataset, extractor, *list_caches(device, Store(Path(out)).cache_dir))
+    # A user's extractor may depend on more than its name tells: what it gave stays in the results folder.
+    of_user = list_user_caches(device) if isinstance(features, str) else []
+    return Scorer(dataset, extractor, Store(Path(out)).cache_dir, *of_user)
 
 
 @functools.lru_cache(maxsize=8)

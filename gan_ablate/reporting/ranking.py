@@ -93,7 +93,8 @@ class RankingLines:
             with_turned = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) in turned]
             lists[name] = [pair for pair in lists[name] if (pair[0].name, *pair[1].levels) not in turned]
             lists["depends"] += with_turned  # all levels of the factor: a reader looks for it in one place
-        lists["depends"].sort(key=lambda pair: -abs(pair[1].estimate.value))
+        for pairs in lists.values():
+            pairs.sort(key=lambda pair: -abs(self._find_surest(*pair).estimate.value))
         used = {(of_grid.name, *effect.levels) for of_grid, effect in lists["use"]}
         lists["rescue"] = []
         for of_grid, effect in ranking.rescue:  # all levels of a factor stand together; each says what it reaches
@@ -188,6 +189,8 @@ class RankingLines:
         words += f", {num_seeds_text(surest)}{allowed_rate_words(surest)}{collapsed_words(surest)}"
         if effect.compares_failures:
             return words
+        if surest is not effect:  # what follows is said of the effect itself
+            return words + self._held_words(results, effect) + elsewhere_words(self.others, results, effect)
         if results.verdicts.varies(effect):
             words = f"{'; '.join(map(simple_effect_words, results.verdicts.simple_effects_of(effect)))}; {words}"
         elif effect.decision == "inconclusive" and effect.likely_seeds is not None:
@@ -198,14 +201,18 @@ class RankingLines:
         return words + elsewhere_words(self.others, results, effect)
 
     def _find_surest(self, results: GridResults, effect: Effect) -> Effect:
-        """Return the effect, or that of another grid with the same comparison and decision and more seeds."""
-        asked, where = question_of(results, effect), setting_of(results)
+        """Return the effect, or a simple effect of another grid that says the same of the same change with more seeds.
+
+        It is scored alike, and nothing that the heading rests on differs.
+        """
+        asked, where, scored = question_of(results, effect), setting_of(results), results.comparable.protocols
         found = [
             one
             for of_grid in self.results
-            if setting_of(of_grid) == where
+            if (setting_of(of_grid), of_grid.comparable.protocols) == (where, scored)
             for one in of_grid.verdicts.simple_effects
-            if one.levels == effect.levels and one.decision == effect.decision and question_of(of_grid, one) == asked
+            if one.levels == effect.levels and _heading_of(one) == _heading_of(effect)
+            if question_of(of_grid, one) == asked
         ]
         return max([effect, *found], key=lambda one: one.estimate.num_seeds)
 
@@ -233,6 +240,11 @@ class RankingLines:
             return f" to FID {reached}, that of the default"
         is_doubtful = is_use and (against.decision != "lower" or against.is_too_small)
         return f" to FID {reached}{', not shown to beat the default' if is_doubtful else ''}"
+
+
+def _heading_of(effect: Effect) -> tuple[object, ...]:
+    """Return what decides under which heading an effect stands, beside its decision on another baseline."""
+    return effect.decision, effect.margin, effect.is_too_small, effect.failure_change, effect.compares_failures
 
 
 def _decided_elsewhere_words(same: Sequence[Ranked]) -> str:

@@ -369,8 +369,8 @@ def _decided_texts(
             ((name, _),) = effect.levels.items()
             words = f"{escape_markdown(grid_factors[name].title_of(name))} {words}"
         words += _average_words(results, effect) if tells_average else ""
-        words += _parts_words(results, effect) if is_single else ""
         words += collapsed_words(effect) if is_single else ""
+        words += _parts_words(results, effect) if is_single else ""
         if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
             words += elsewhere_words(others, results, effect)
         texts.append(words)

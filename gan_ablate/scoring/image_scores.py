@@ -25,7 +25,7 @@ from gan_ablate.errors import UserError, option
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.scoring.image_sets import ImageSet, read_set
 from gan_ablate.scoring.oddities import describe_copies, describe_range, find_grid
-from gan_ablate.scoring.scorer import Scorer, list_caches
+from gan_ablate.scoring.scorer import Scorer, list_user_caches
 from gan_ablate.scoring.scores import Scores
 from gan_ablate.training.data import ImageDataset, load_dataset
 from gan_ablate.training.runtime import find_device
@@ -239,7 +239,8 @@ class SetScorer:
             data = load_dataset(self._dataset, size, self._data_dir, self._place, cache, self._holdout, self._fit)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference, data.name)
-            caches = list_caches(self._device, self._of_results)
+            of_user = list_user_caches(self._device) if isinstance(self.kind, str) else []
+            caches = of_user if self._of_results is None else [self._of_results]
             self._prepared = {size: (data, Scorer(data, extractor, *caches))}
         return self._prepared[size]
 

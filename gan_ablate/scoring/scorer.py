@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import re
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gan_ablate.atomic_io import read_sealed, user_cache, write_sealed
-from gan_ablate.scoring import metrics
+from gan_ablate.scoring import extractors, metrics
 from gan_ablate.scoring.extractors import EXTRACTION_BATCH, Features
 from gan_ablate.scoring.metrics import (
     NUM_NEIGHBOURS,
@@ -39,6 +41,7 @@ from gan_ablate.training.data import ask_for, resize, sample_latents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
 
     from gan_ablate.design.config import RunConfig
     from gan_ablate.scoring.extractors import FeatureExtractor
@@ -62,8 +65,8 @@ class Scorer:
     Args:
         dataset: whose reference to compare with.
         extractor: what turns images into features.
-        *caches: folders of real images' features and scores. What the first of them has is taken; what one lacks is
-            left there.
+        *caches: folders of real images' features and scores. The first that has them counts; those before it have
+            them then, too.
 
     Attributes:
         extractor: as given.
@@ -108,7 +111,9 @@ class Scorer:
             num_samples: how many to take; fewer where the data set has fewer, which the result says.
             has_time: as for ``score``.
         """
-        parts = {"features": self._key, "num": num_samples, "has_time": has_time, "by": _scored_by()}
+        # Another machine's features, which a results folder may have brought, are not rounded as these.
+        of = float(self._real.reference.double().sum())
+        parts = {"features": [self._key, of], "num": num_samples, "has_time": has_time, "by": _scored_by()}
         return _take(
             f"{_hash(parts)}.scores",
             self._caches,
@@ -274,15 +279,15 @@ class RealFeatures:
     nearest_held_out: float | None
 
 
-def list_caches(device: torch.device, of_results: Path | None) -> list[Path]:
-    """List the folders of real images' features: a results folder's, if there is one, and the user's.
+def list_user_caches(device: torch.device) -> list[Path]:
+    """List the user's folder of real images' features for a kind of device; none where the user has no home.
 
-    The user's is for this kind of device and its instructions: others round features differently.
+    Others round features differently: a GPU of another name, or a processor with other instructions.
     """
-    user, kind = user_cache(), device.type
-    if kind == "cpu":
-        kind += f"-{torch.backends.cpu.get_cpu_capability().lower()}"
-    return [cache for cache in (of_results, None if user is None else user / kind) if cache is not None]
+    user = user_cache()
+    of_gpu = device.type == "cuda"
+    kind = torch.cuda.get_device_name(device) if of_gpu else torch.backends.cpu.get_cpu_capability()
+    return [] if user is None else [user / re.sub(r"\W+", "-", f"{device.type} {kind}".lower())]
 
 
 def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, *caches: Path) -> RealFeatures:
@@ -294,7 +299,7 @@ def load_real_features(dataset: ImageDataset, extractor: FeatureExtractor, *cach
     Args:
         dataset: the images.
         extractor: the network.
-        *caches: folders of such files, made where they are missing; without any, nothing is kept.
+        *caches: folders of such files, made where they are missing; see ``Scorer``. Without any, nothing is kept.
     """
     stored = _take(f"{_key(dataset, extractor)}.safetensors", caches, lambda: _extract(dataset, extractor), _pack, load)
     training = None
@@ -316,8 +321,9 @@ def _key(dataset: ImageDataset, extractor: FeatureExtractor) -> str:
         "extractor": [extractor.name, extractor.sha256],
         "batch": EXTRACTION_BATCH,
         "neighbours": [NUM_NEIGHBOURS, NEIGHBOUR_SAMPLES, NEAREST_SAMPLES],
-        # Another release may round a convolution differently.
+        # Another release may round a convolution differently, or resize an image.
         "torch": torch.__version__,
+        "code": _hash_code(extractors),
     }
     return _hash(parts)
 
@@ -328,8 +334,14 @@ def _hash(parts: dict[str, object]) -> str:
 
 def _scored_by() -> list[object]:
     """List what scores of the same features depend on: code and constants, and the release of torchmetrics."""
-    code = Path(metrics.__file__).read_bytes() + Path(__file__).read_bytes()
-    return [hashlib.sha256(code).hexdigest(), metrics.KID_SUBSETS, torchmetrics.__version__]
+    return [_hash_code(metrics), metrics.KID_SUBSETS, torchmetrics.__version__]
+
+
+@functools.cache
+def _hash_code(module: ModuleType) -> str:
+    """Hash the code of a module and of this one."""
+    assert module.__file__ is not None
+    return hashlib.sha256(Path(module.__file__).read_bytes() + Path(__file__).read_bytes()).hexdigest()
 
 
 def _take(
@@ -339,7 +351,7 @@ def _take(
     pack: Callable[[_Kept], bytes],
     unpack: Callable[[bytes], _Kept],
 ) -> _Kept:
-    """Take what the first of some folders has under a name, or make it; leave it in those that lack it."""
+    """Take what the first of some folders has under a name, or make it; leave it in those that were asked in vain."""
     for place, cache in enumerate(caches):
         with suppress(OSError, ValueError, SafetensorError):
             known = unpack(read_sealed(cache / name))

@@ -51,13 +51,16 @@ class Killer(Recorder):
 
 
 def signal_worker_of(config: AnyConfig, number: int = signal.SIGKILL) -> Callable[[Progress], bool]:
-    """Return what sends a signal to the only worker when a run progresses."""
+    """Return what sends a signal to the only worker when a run progresses, once to each."""
+    signalled: set[int | None] = set()
 
     def kill(progress: Progress) -> bool:
-        if progress.run_id != config.run_id:
+        workers = [worker for worker in multiprocessing.active_children() if worker.pid not in signalled]
+        if progress.run_id != config.run_id or not workers:  # what is told may come from one that is gone
             return False
-        (worker,) = multiprocessing.active_children()
+        (worker,) = workers
         assert worker.pid is not None
+        signalled.add(worker.pid)
         os.kill(worker.pid, number)
         return True
 

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from gan_ablate.execution import environment
+from gan_ablate.execution.context import RunContext
+from gan_ablate.execution.environment import find_scorer
+from gan_ablate.scoring import scorer as scorer_module
+from tests.configs import make_config
+from tests.features import warm
 
 
 @pytest.fixture
@@ -36,3 +41,19 @@ def test_a_revision_is_marked_where_other_code_ran(checkout: Path, file: str, is
 def test_outside_a_checkout_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "gan_ablate" / "execution" / "environment.py"))
     assert environment._git_revision() is None
+
+
+@pytest.mark.slow
+def test_a_new_results_folder_takes_features_from_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm(tmp_path / "first")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("they were there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer_module, "_extract", refuse)
+        assert find_scorer(make_config(), RunContext(out="second", data_dir="data")) is not None
+    (file,) = Path("second/cache").glob("*.safetensors")
+    assert file.read_bytes() == (tmp_path / "first" / "cache" / file.name).read_bytes()

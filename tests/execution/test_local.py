@@ -71,7 +71,7 @@ def test_a_run_whose_worker_dies_twice_costs_itself_only(context: RunContext) ->
 @pytest.mark.slow
 def test_a_worker_that_another_process_stops_costs_nothing(context: RunContext) -> None:
     """It leaves a checkpoint; its end is no crash, however often."""
-    configs = [make_config("mlp", seed=0, steps=300, batch_size=8), make_config("mlp", seed=1)]
+    configs = [make_config("mlp", seed=0, steps=600, batch_size=8), make_config("mlp", seed=1)]
     stopper = Killer(signal_worker_of(configs[0], signal.SIGTERM), 2)
     records = {r.config.seed: r for r in run_local(configs, context, 1, stopper)}
     assert [records[seed].status for seed in (0, 1)] == ["completed", "completed"]
@@ -237,7 +237,7 @@ def test_extractors_are_timed_by_the_image_and_one_that_takes_too_long_is_left_o
     configs = {"fast": scored_by(0.01), "slow": scored_by(9.0)}
     allowed = context.model_copy(update={"folders": code.paths})
     start_process(int).join()  # what a worker imports takes no part of the time below
-    measured = measure_steps({"a": make_config("mlp", batch_size=4)}, configs, allowed, 2, 4.0, Recorder())
+    measured = measure_steps({"a": make_config("mlp", batch_size=4)}, configs, allowed, 2, 8.0, Recorder())
     assert list(measured.extractor_ms) == ["fast"]
     assert measured.extractor_ms["fast"] == pytest.approx(10, rel=0.5)
     assert list(measured.steps) == ["a"]  # by the worker in the slow one's place

@@ -123,7 +123,7 @@ def test_helpers_end_with_a_command_that_is_killed(start: Start) -> None:
 
 
 def test_two_commands_share_the_work_and_train_nothing_twice(tmp_path: Path, start: Start) -> None:
-    both = [start(60, 1) for _ in range(2)]
+    both = [start(60, 1, is_timed=is_timed) for is_timed in (False, True)]
     outs = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     store = Store(tmp_path / "results")

@@ -221,7 +221,7 @@ def test_verdict_on_collapsed_runs_says_that_they_still_collapse() -> None:
 def test_a_line_says_how_many_runs_collapsed() -> None:
     def lose_without(record: Record) -> dict[str, object]:
         assert isinstance(record.config, RunConfig)
-        return lose_all_classes(record) if record.config.generator.norm == "none" else {}
+        return lose_all_classes(record) if record.config.model_dump()["generator"]["norm"] == "none" else {}
 
     (avoided,) = make_front(change_records(make_factorial(batch_norm_halves), lose_without)).ranking["Avoid"]
     assert avoided.endswith(", 5 seeds; 10 of 10 runs collapsed, 0 of 10 without it")
@@ -237,10 +237,13 @@ def test_a_line_rests_on_the_grid_with_the_most_seeds_of_the_same_comparison() -
 
     few = make_results(plan(load_grid("essentials"), seeds=3), fid)
     many = make_results(plan(load_grid("bn_label_smooth"), seeds=12), fid)
-    for grids, words in (((few,), ", 3 seeds; 3 seeds cannot"), ((few, many), ", 12 seeds; 12 seeds cannot")):
+    otherwise = change_records(
+        many, lambda record: {"scoring": scoring_of(record)[0].model_copy(update={"extractor_sha256": "f" * 64})}
+    )
+    for grids, num_seeds in (((few,), 3), ((few, many), 12), ((few, otherwise), 3)):
         lines = make_front(*grids).ranking["Does not matter"]
         (smoothing,) = [line for line in lines if line.startswith("**label smoothing")]
-        assert words in smoothing
+        assert f", {num_seeds} seeds; {num_seeds} seeds cannot" in smoothing
         assert ("; with batch norm off " in smoothing) == (len(grids) == 2)
 
 

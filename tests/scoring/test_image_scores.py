@@ -157,7 +157,7 @@ def test_features_are_kept_for_the_user_and_not_where_the_caller_is(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
     score_images(digits.images[:1_280])
     assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "cache-home"]
-    kept = sorted(file.suffix for file in (tmp_path / "cache-home" / "gan-ablate").glob("*/*"))
+    kept = sorted(file.suffix for file in (tmp_path / "cache-home" / "gan-ablate").rglob("*") if file.is_file())
     assert kept == [".safetensors", ".scores"]
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)

@@ -28,7 +28,7 @@ from gan_ablate.scoring.metrics import (
 from gan_ablate.scoring.scorer import (
     NonFiniteImagesError,
     Scorer,
-    list_caches,
+    list_user_caches,
     load_real_features,
     quantise,
     sample_grid_latents,
@@ -487,17 +487,16 @@ def test_features_of_one_folder_are_found_from_another_through_the_users_cache(t
     assert file.read_bytes() == (first / file.name).read_bytes()
 
 
-def test_the_users_cache_is_for_a_kind_of_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor with other instructions rounds features differently."""
+def test_the_users_cache_is_for_a_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another GPU, or a processor with other instructions, rounds features differently."""
     found = set()
-    for capability in ("AVX2", "AVX512"):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+    for name in ("AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: f"GPU/{name}")
         for device in ("cpu", "cuda"):
-            of_results, users = list_caches(torch.device(device), tmp_path)
-            assert of_results == tmp_path
-            found.add(users)
-    assert len(found) == 3
-    assert len(list_caches(CPU, None)) == 1
+            (cache,) = list_user_caches(torch.device(device))
+            found.add(cache.name)
+    assert found == {"cpu-avx2", "cpu-avx512", "cuda-gpu-avx2", "cuda-gpu-avx512"}
 
 
 KEYED = ("data", "resolution", "held out", "name", "weights", "torch", "_LAYOUT", "EXTRACTION_BATCH", "NUM_NEIGHBOURS")
