@@ -20,12 +20,14 @@ from PIL import Image
 
 from gan_ablate.analysis.allocation import replay_looks
 from gan_ablate.analysis.effects import Effect
+from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.user_table import read_table
 from gan_ablate.design.claims import Factor
 from gan_ablate.design.grid import load_grid
 from gan_ablate.design.outcomes import OUTCOMES
 from gan_ablate.design.plan import Variant, plan
 from gan_ablate.errors import UserError
+from gan_ablate.execution.store import Store
 from gan_ablate.reporting import grid_figures
 from gan_ablate.reporting.formats import log_ticks, percent_ticks
 from gan_ablate.reporting.plots import FigurePool, quality, style, training
@@ -33,7 +35,7 @@ from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.style import FigurePath, Style
 from gan_ablate.reporting.plots.training import FRAME_MS, LAST_FRAME_MS, enlarge_picture, plot_samples, write_animation
 from gan_ablate.reporting.user_page import write_user_page
-from tests.synthetic import make_results
+from tests.synthetic import make_results, save_runs
 
 
 def save_sample_grid(folder: Path, step: int, level: int) -> Path:
@@ -304,6 +306,19 @@ def test_no_words_overlap_and_none_are_cut(tmp_path: Path, figures: list[Figure]
     grid_figures.draw_figures(results, FigurePath(tmp_path))
     assert len(figures) >= 7
     assert [fault for figure in figures for fault in find_faults(figure)] == []
+
+
+def test_figures_of_a_grid_whose_runs_are_mostly_to_come_are_drawn(tmp_path: Path) -> None:
+    """A panel has the baseline and a factor's levels: of some factors no run is finished, and nothing warns."""
+    store, planned = Store(tmp_path), plan(load_grid("essentials"), seeds=1)
+    save_runs(store, planned, lambda *_: 20.0)
+    for run in planned.variants:
+        if run.label != "dropout channels-25":
+            (store.run_dir(run.config.run_id) / "record.json").unlink()
+    partial = GridResults.load(store, "essentials")
+    assert [label for label, _ in partial.records] == ["dropout channels-25"]
+    grid_figures.draw_figures(partial, FigurePath(tmp_path))
+    assert (tmp_path / "curves.png").is_file()
 
 
 LONG_NAMES = {

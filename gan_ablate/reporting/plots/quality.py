@@ -17,6 +17,7 @@ from gan_ablate.reporting.plots.style import (
     axis_words,
     draw_interval,
     draw_legend,
+    draw_panel_legend,
     lay_out_panels,
     log_axis,
     name_rows,
@@ -119,7 +120,7 @@ def plot_cost(runs: pd.DataFrame, style: Style, path: FigurePath) -> None:
             axes.margins(x=0.15)
             if is_split:
                 axes.set_title(title, fontsize=9)
-                axes.legend(frameon=False, fontsize=7)
+                draw_panel_legend(axes)
         log_axis(panels[0], "y")
         low, high = panels[0].get_xlim()  # of all panels
         # An interval may reach below zero, a time may not; one that reaches far to the right is cut.

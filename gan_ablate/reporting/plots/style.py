@@ -352,6 +352,13 @@ def draw_legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
+def draw_panel_legend(axes: Axes, **place: Any) -> None:
+    """Put the legend of a panel beside its lines; a panel whose runs are still to come has none."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, frameon=False, fontsize=7, **place)
+
+
 def lay_out_panels(
     figure: Figure, num_panels: int, num_columns: int = 3, *, share_x: bool = True, share_y: bool = True
 ) -> list[Axes]:

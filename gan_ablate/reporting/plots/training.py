@@ -16,6 +16,7 @@ from gan_ablate.reporting.plots.style import (
     Style,
     draw_interval,
     draw_legend,
+    draw_panel_legend,
     lay_out_panels,
     log_axis,
     name_rows,
@@ -95,7 +96,7 @@ def _plot_many_curves(curves: pd.DataFrame, style: Style, num_samples: int, path
         for axes, (title, labels) in zip(panels, style.panels.items(), strict=True):
             draw_curves([axes], curves, style, labels)
             axes.set_title(title, fontsize=9)
-            axes.legend(frameon=False, fontsize=7)
+            draw_panel_legend(axes)
         log_axis(panels[0], "y")
         figure.supxlabel("generator steps", fontsize=10)
         figure.supylabel(f"FID on {num_samples:,} samples, log scale", fontsize=10)
@@ -140,7 +141,7 @@ def plot_losses(histories: pd.DataFrame, style: Style, path: FigurePath) -> None
                 for axes, column in zip(row, quantities, strict=True):
                     _draw_history(axes, histories, column, style, labels)
                 row[0].set_ylabel(title, fontsize=9)
-                row[-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+                draw_panel_legend(row[-1], loc="upper left", bbox_to_anchor=(1, 1))
             for axes, words in zip(grid[0], quantities.values(), strict=True):
                 axes.set_title(words, fontsize=9)
             figure.supxlabel("generator steps", fontsize=10)
