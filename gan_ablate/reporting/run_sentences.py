@@ -310,7 +310,7 @@ def shrinking_words(results: GridResults, effect: Effect) -> str:
 
 
 def collapsed_words(effect: Effect) -> str:
-    """Say how many runs collapsed: ``; 15 of 44 runs collapsed, 0 of 44 without it``; empty where none did.
+    """Say how many runs collapsed: ``; 15 of 44 runs collapsed (baseline: 0 of 44)``; empty where none did.
 
     Where most did on both sides: ``; 8 of 8 runs still collapsed``.
     """
@@ -319,9 +319,8 @@ def collapsed_words(effect: Effect) -> str:
         return ""
     if effect.compares_failures:
         return f"; {rates.count} of {rates.total} runs still collapsed"
-    return (
-        f"; {rates.count} of {rates.total} runs collapsed, {rates.baseline_count} of {rates.baseline_total} without it"
-    )
+    baseline = f"baseline: {rates.baseline_count} of {rates.baseline_total}"
+    return f"; {rates.count} of {rates.total} runs collapsed ({baseline})"
 
 
 def step_time_words(results: GridResults, effect: Effect) -> str:
