@@ -177,9 +177,7 @@ def _build_scorer_once(
 ) -> Scorer:
     weights = None if inception_weights is None else Path(inception_weights)
     extractor = build_extractor(features, device, weights, dataset.reference, dataset.name)
-    # A user's extractor may depend on more than its name tells: what it gave stays in the results folder.
-    of_user = list_user_caches(device) if isinstance(features, str) else []
-    return Scorer(dataset, extractor, Store(Path(out)).cache_dir, *of_user)
+    return Scorer(dataset, extractor, Store(Path(out)).cache_dir, *list_user_caches(device, extractor))
 
 
 @functools.lru_cache(maxsize=8)

@@ -239,8 +239,7 @@ class SetScorer:
             data = load_dataset(self._dataset, size, self._data_dir, self._place, cache, self._holdout, self._fit)
             assert self.kind != "none"
             extractor = build_extractor(self.kind, self._device, self._weights, data.reference, data.name)
-            of_user = list_user_caches(self._device) if isinstance(self.kind, str) else []
-            caches = of_user if self._of_results is None else [self._of_results]
+            caches = [self._of_results] if self._of_results else list_user_caches(self._device, extractor)
             self._prepared = {size: (data, Scorer(data, extractor, *caches))}
         return self._prepared[size]
 

@@ -279,11 +279,14 @@ class RealFeatures:
     nearest_held_out: float | None
 
 
-def list_user_caches(device: torch.device) -> list[Path]:
+def list_user_caches(device: torch.device, extractor: FeatureExtractor | None = None) -> list[Path]:
     """List the user's folder of real images' features for a kind of device; none where the user has no home.
 
-    Others round features differently: a GPU of another name, or a processor with other instructions.
+    Others round features differently: a GPU of another name, or a processor with other instructions. A user's
+    extractor has none either: its features may depend on more than its checksum tells.
     """
+    if isinstance(extractor, extractors.UserFeatureExtractor):
+        return []
     user = user_cache()
     of_gpu = device.type == "cuda"
     kind = torch.cuda.get_device_name(device) if of_gpu else torch.backends.cpu.get_cpu_capability()

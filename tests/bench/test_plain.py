@@ -27,7 +27,7 @@ DOCUMENTS_PARAMETERS = {
 COLOUR_PARAMETERS = (8_007_800, 6_740_400)
 """Of ``dcgan-faces``, whose images are in colour."""
 
-NUM_STEPS = 2
+NUM_STEPS = 3
 BATCH_SIZE = 4
 LEARNING_RATE = 2e-5
 """A tenth of theirs: a sigmoid's probability beyond a logit of 27, which wide networks reach on their second step, is

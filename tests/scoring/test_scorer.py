@@ -15,7 +15,7 @@ from torch.nn import functional
 from gan_ablate.execution.executors.worker import start_process
 from gan_ablate.scoring import metrics
 from gan_ablate.scoring import scorer as score_module
-from gan_ablate.scoring.extractors import ClassifierExtractor, Features
+from gan_ablate.scoring.extractors import ClassifierExtractor, Features, UserFeatureExtractor
 from gan_ablate.scoring.metrics import (
     NUM_NEIGHBOURS,
     classifier_score,
@@ -497,6 +497,12 @@ def test_the_users_cache_is_for_a_kind_of_device(monkeypatch: pytest.MonkeyPatch
             (cache,) = list_user_caches(torch.device(device))
             found.add(cache.name)
     assert found == {"cpu-avx2", "cpu-avx512", "cuda-gpu-avx2", "cuda-gpu-avx512"}
+
+
+def test_a_users_extractor_is_kept_in_its_results_folder_only() -> None:
+    """Weights that its code loads may change behind its name."""
+    assert list_user_caches(CPU, UserFeatureExtractor.__new__(UserFeatureExtractor)) == []
+    assert len(list_user_caches(CPU, ClassifierExtractor("digits", CPU))) == 1
 
 
 KEYED = ("data", "resolution", "held out", "name", "weights", "torch", "_LAYOUT", "EXTRACTION_BATCH", "NUM_NEIGHBOURS")
