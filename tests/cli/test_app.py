@@ -112,7 +112,7 @@ def test_the_main_job_from_grid_to_report(
     """The run in a process of its own, as a user starts it; what comes behind it in this one, without its figures."""
     command = ["run", "--grid", str(tiny_grid), "--budget", "smoke"]
     warm(Path("results"))
-    start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
+    start = f"{QUICK_START}from gan_ablate.__main__ import start\nstart()"
     done = subprocess.run([sys.executable, "-c", start, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

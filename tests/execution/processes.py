@@ -40,7 +40,7 @@ def start_run(
         stdout: where its output goes.
         stderr: where its errors go.
     """
-    start = ["-m", "gan_ablate"] if is_timed else ["-c", f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"]
+    start = ["-m", "gan_ablate"] if is_timed else ["-c", f"{QUICK_START}from gan_ablate.__main__ import start\nstart()"]
     command = [sys.executable, *start, "run", "--budget", "smoke", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

@@ -440,7 +440,7 @@ def test_a_run_with_shared_tensors_ends_beside_a_module_named_as_the_standard_li
     (tmp_path / "queue.py").write_text("raise SystemExit('hidden')")
     warm(tmp_path / "out")
     # As the installed command starts: without the current folder among those that modules are looked for in.
-    start = f"{QUICK_START}from gan_ablate.cli.app import main\nmain()"
+    start = f"{QUICK_START}from gan_ablate.__main__ import start\nstart()"
     command = [sys.executable, "-P", "-c", start, "run", "--grid", "mine.toml"]
     ended = subprocess.run(
         [*command, "--jobs", "1", "--allow-code", "--out", "out"],
