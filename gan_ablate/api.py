@@ -43,8 +43,6 @@ def run_grid(
 ) -> pd.DataFrame:
     """Compute the missing runs of a plan, and return its table.
 
-    A script that calls this needs the usual ``if __name__ == "__main__":``, because worker processes import it.
-
     >>> from gan_ablate import Compute, load_grid, plan, run_grid
     >>> planned = plan(load_grid("beta1"), budget="smoke", seeds=1, steps=5, base="mlp")
     >>> runs = run_grid(planned, "results", Compute(jobs=1))

@@ -271,18 +271,18 @@ def test_the_callers_fork_server_stays_as_it_was() -> None:
     """In a process of its own: what it preloads, and whether it runs, is seen before and after a worker is started."""
     script = """
 import multiprocessing
-from multiprocessing import forkserver
+from multiprocessing import forkserver, spawn
 
 multiprocessing.set_forkserver_preload(["json"])
 from gan_ablate.execution.executors import worker
 
-if __name__ == "__main__":
-    process = worker.start_process(print, "from a worker")
-    process.join()
-    theirs = forkserver._forkserver
-    print(process.exitcode, theirs._preload_modules, theirs._forkserver_pid, multiprocessing.get_start_method(True))
-    print(forkserver.connect_to_new_process == theirs.connect_to_new_process)
-    worker.kill_server()
+prepare_data = spawn.get_preparation_data
+process = worker.start_process(print, "from a worker")
+process.join()
+theirs = forkserver._forkserver
+print(process.exitcode, theirs._preload_modules, theirs._forkserver_pid, multiprocessing.get_start_method(True))
+print(forkserver.connect_to_new_process == theirs.connect_to_new_process, spawn.get_preparation_data == prepare_data)
+worker.kill_server()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None", "True"]
+    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None", "True True"]

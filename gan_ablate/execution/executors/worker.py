@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from contextlib import chdir, suppress
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -56,17 +56,25 @@ WARM_UP_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SEC = 2, 4, 0.4
 
 
 def start_process(target: Callable[..., object], *args: object) -> BaseProcess:
-    """Start a process that has imported PyTorch; the caller's fork server and start method stay as they are."""
+    """Start a process that has imported PyTorch; the caller's fork server and start method stay as they are.
+
+    It does not import the caller's script, which would do its work again.
+    """
     process: BaseProcess = _CONTEXT.Process(target=target, args=args, daemon=True)
     is_open = multiprocessing.get_start_method(allow_none=True) is None
-    connect = forkserver.connect_to_new_process
+    connect, prepare_data = forkserver.connect_to_new_process, spawn.get_preparation_data
+
+    def leave_script_out(name: str) -> dict[str, Any]:
+        return {key: value for key, value in prepare_data(name).items() if not key.startswith("init_main")}
+
     try:
         if _HAS_FORK_SERVER:
             _start_server()
             forkserver.connect_to_new_process = _SERVER.connect_to_new_process
+        spawn.get_preparation_data = leave_script_out
         process.start()
     finally:
-        forkserver.connect_to_new_process = connect
+        forkserver.connect_to_new_process, spawn.get_preparation_data = connect, prepare_data
         if is_open:  # to start a process chooses for the whole program
             multiprocessing.set_start_method(None, force=True)
     return process
