@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import time
 from contextlib import contextmanager, suppress
@@ -359,13 +360,36 @@ def _take(
         with suppress(OSError, ValueError, SafetensorError):
             known = unpack(read_sealed(cache / name))
             lacking = caches[:place]
+            with suppress(OSError):  # a cache of somebody else
+                os.utime(cache / name)  # it is used
             break
     else:
         known, lacking = make(), caches
     for cache in lacking:
         with suppress(OSError):  # on a disk that takes no more, every worker makes it for itself
             write_sealed(cache / name, pack(known))
+            _trim_user_cache()
     return known
+
+
+USER_CACHE_BYTES = 2 * 2**30
+"""The most that features take in the user's cache: Inception's of some twenty data sets."""
+
+
+def _trim_user_cache() -> None:
+    """Delete the features in the user's cache that were used longest ago, until the rest has its size.
+
+    Raises:
+        OSError: if a file cannot be deleted.
+    """
+    cache = user_cache()
+    files = [] if cache is None else [(path.stat(), path) for path in cache.rglob("*.safetensors")]
+    files.sort(key=lambda file: file[0].st_mtime_ns, reverse=True)
+    total = 0
+    for place, (status, path) in enumerate(files):
+        total += status.st_size
+        if place > 0 and total > USER_CACHE_BYTES:  # the last one may be in use
+            path.unlink(missing_ok=True)
 
 
 def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Tensor]:

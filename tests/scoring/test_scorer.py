@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -497,6 +498,32 @@ def test_the_users_cache_is_for_a_kind_of_device(monkeypatch: pytest.MonkeyPatch
             (cache,) = list_user_caches(torch.device(device))
             found.add(cache.name)
     assert found == {"cpu-avx2", "cpu-avx512", "cuda-gpu-avx2", "cuda-gpu-avx512"}
+
+
+def test_the_users_cache_forgets_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, (cache,) = MeanExtractor(), list_user_caches(CPU)
+    cache.mkdir(parents=True)
+    longest_ago, long_ago = cache / "one.safetensors", cache.parent / "of-an-older-version.safetensors"
+    for time, file in enumerate((longest_ago, long_ago)):
+        file.write_bytes(b"x" * 50_000)
+        os.utime(file, (time, time))
+    other = cache / "other"
+    other.write_bytes(b"x" * 200_000)
+    first = load_real_features(dataset(), extractor, tmp_path, cache)
+    (ours,) = set(cache.glob("*.safetensors")) - {longest_ago}
+    os.utime(ours, (2, 2))
+    monkeypatch.setattr(score_module, "USER_CACHE_BYTES", 2 * ours.stat().st_size + 50_000)
+    load_real_features(dataset("e" * 64), extractor, tmp_path, cache)
+    assert (longest_ago.exists(), long_ago.exists(), ours.exists()) == (False, True, True)
+    # What is read is used.
+    again = load_real_features(dataset(), extractor, cache)
+    assert torch.equal(first.reference, again.reference)
+    assert ours.stat().st_mtime > 2
+    monkeypatch.setattr(score_module, "USER_CACHE_BYTES", 0)
+    load_real_features(dataset("f" * 64), extractor, cache)
+    (last,) = cache.parent.rglob("*.safetensors")
+    assert last not in (ours, long_ago)
+    assert other.exists()
 
 
 def test_a_users_extractor_is_kept_in_its_results_folder_only() -> None:
