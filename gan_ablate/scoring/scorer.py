@@ -360,36 +360,42 @@ def _take(
         with suppress(OSError, ValueError, SafetensorError):
             known = unpack(read_sealed(cache / name))
             lacking = caches[:place]
-            with suppress(OSError):  # a cache of somebody else
-                os.utime(cache / name)  # it is used
             break
     else:
         known, lacking = make(), caches
     for cache in lacking:
         with suppress(OSError):  # on a disk that takes no more, every worker makes it for itself
             write_sealed(cache / name, pack(known))
-            _trim_user_cache()
+    for cache in caches:
+        with suppress(OSError):  # it is in some of them only, or somebody else's
+            os.utime(cache / name)  # it was used now
+    if lacking:
+        _trim_user_cache(name)
     return known
 
 
 USER_CACHE_BYTES = 2 * 2**30
 """The most that features take in the user's cache: Inception's of some twenty data sets."""
+_FEATURES = re.compile(r"\.?[0-9a-f]{24}\.safetensors(\..*)?")  # the longer names are of writers that were killed
 
 
-def _trim_user_cache() -> None:
+def _trim_user_cache(name: str) -> None:
     """Delete the features in the user's cache that were used longest ago, until the rest has its size.
 
-    Raises:
-        OSError: if a file cannot be deleted.
+    Args:
+        name: of features that stay.
     """
-    cache = user_cache()
-    files = [] if cache is None else [(path.stat(), path) for path in cache.rglob("*.safetensors")]
-    files.sort(key=lambda file: file[0].st_mtime_ns, reverse=True)
-    total = 0
-    for place, (status, path) in enumerate(files):
-        total += status.st_size
-        if place > 0 and total > USER_CACHE_BYTES:  # the last one may be in use
-            path.unlink(missing_ok=True)
+    cache, found = user_cache(), list[tuple[int, int, Path]]()
+    for path in [] if cache is None else [*cache.glob("*"), *cache.glob("c*-*/*")]:  # an older version had no folders
+        with suppress(OSError):
+            if _FEATURES.fullmatch(path.name) and path.name != name:
+                found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    left = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if left > USER_CACHE_BYTES:
+            with suppress(OSError):  # somebody else's
+                path.unlink()
+                left -= size
 
 
 def _extract(dataset: ImageDataset, extractor: FeatureExtractor) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,30 @@ def main():
     threading.Thread(target=late).start()
 """)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "late\n", "")
+
+
+@pytest.mark.slow
+def test_open_files_get_what_was_written_to_them(tmp_path: Path) -> None:
+    """Such as the log of a user's extractor."""
+    log = tmp_path / "log.txt"
+    ended = end_of(f"log = open({str(log)!r}, 'w')\ndef main():\n    log.write('a line')\n")
+    assert (ended.returncode, log.read_text()) == (0, "a line")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sys.stdout = None", "sys.stderr = None", "sys.stdout.close()"])
+def test_a_stream_that_is_closed_changes_no_exit_code(how: str) -> None:
+    """As cron and daemons start programs."""
+    ended = end_of(f"import sys\ndef main():\n    {how}\n    sys.exit(2)\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watcher", [["cProfile", "-o", "seen"], ["trace", "--count", "--coverdir=seen"]])
+def test_what_watches_a_program_writes_what_it_saw(watcher: list[str], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("def main():\n    pass\n" + START)
+    subprocess.run([sys.executable, "-m", *watcher, "program.py"], capture_output=True, check=True, timeout=60)
+    assert (tmp_path / "seen").exists()
 
 
 @pytest.mark.slow

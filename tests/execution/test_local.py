@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from gan_ablate.design.plan import plan
 from gan_ablate.design.user_code import UserCode
 from gan_ablate.errors import UserError
 from gan_ablate.execution.context import RunContext, RunObserver
-from gan_ablate.execution.executors import local
+from gan_ablate.execution.executors import local, worker
 from gan_ablate.execution.executors.local import _cores_of_workers, measure_steps, resolve_jobs, run_local
 from gan_ablate.execution.executors.worker import start_process
 from gan_ablate.execution.records import Record
@@ -267,22 +270,52 @@ def test_measuring_and_loading_say_how_far_they_are(context: RunContext) -> None
     assert multiprocessing.active_children() == []
 
 
-def test_the_callers_fork_server_stays_as_it_was() -> None:
-    """In a process of its own: what it preloads, and whether it runs, is seen before and after a worker is started."""
-    script = """
+def test_the_caller_stays_as_it_was_and_its_script_runs_once(tmp_path: Path) -> None:
+    """In a process of its own: what its fork server preloads, and whether it runs, before and after a worker starts."""
+    (tmp_path / "script.py").write_text("""
 import multiprocessing
 from multiprocessing import forkserver, spawn
 
+print("the script runs", flush=True)
 multiprocessing.set_forkserver_preload(["json"])
 from gan_ablate.execution.executors import worker
 
-prepare_data = spawn.get_preparation_data
+before = spawn.get_preparation_data
 process = worker.start_process(print, "from a worker")
 process.join()
 theirs = forkserver._forkserver
 print(process.exitcode, theirs._preload_modules, theirs._forkserver_pid, multiprocessing.get_start_method(True))
-print(forkserver.connect_to_new_process == theirs.connect_to_new_process, spawn.get_preparation_data == prepare_data)
+print(forkserver.connect_to_new_process == theirs.connect_to_new_process, spawn.get_preparation_data == before)
 worker.kill_server()
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["from a worker", "0 ['json'] None None", "True True"]
+""")
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["the script runs", "from a worker", "0 ['json'] None None", "True True"]
+
+
+def test_processes_of_other_threads_still_get_the_callers_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that start while ours do, which takes seconds the first time."""
+    told: dict[str, dict[str, Any]] = {}
+
+    class Started:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            prepare = spawn.get_preparation_data
+            told["ours"] = prepare("ours")
+            other = threading.Thread(target=lambda: told.update(theirs=prepare("theirs")))
+            other.start()
+            other.join()
+
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("script", None))
+    monkeypatch.setattr(worker._CONTEXT, "Process", Started)
+    monkeypatch.setattr(worker, "_start_server", lambda: None)
+    start_process(int)
+    assert "init_main_from_name" not in told["ours"]
+    assert told["theirs"]["init_main_from_name"] == "script"
+
+
+def test_a_grid_whose_module_starts_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    with pytest.raises(UserError, match=r'imports this file: put .* behind if __name__ == "__main__":'):
+        start_process(int)

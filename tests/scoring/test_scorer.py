@@ -502,28 +502,28 @@ def test_the_users_cache_is_for_a_kind_of_device(monkeypatch: pytest.MonkeyPatch
 
 def test_the_users_cache_forgets_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor, (cache,) = MeanExtractor(), list_user_caches(CPU)
-    cache.mkdir(parents=True)
-    longest_ago, long_ago = cache / "one.safetensors", cache.parent / "of-an-older-version.safetensors"
-    for time, file in enumerate((longest_ago, long_ago)):
+    names = [f"{place}{'0' * 23}.safetensors" for place in range(4)]
+    theirs = [cache / names[0], cache.parent / names[1], cache / f".{names[2]}.killed", cache / names[3]]
+    kept = [cache / "other", cache.parent / "clone" / "assets" / names[0], cache.parent / "generator.safetensors"]
+    for age, file in enumerate([*theirs, *kept]):
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x" * 50_000)
-        os.utime(file, (time, time))
-    other = cache / "other"
-    other.write_bytes(b"x" * 200_000)
-    first = load_real_features(dataset(), extractor, tmp_path, cache)
-    (ours,) = set(cache.glob("*.safetensors")) - {longest_ago}
-    os.utime(ours, (2, 2))
-    monkeypatch.setattr(score_module, "USER_CACHE_BYTES", 2 * ours.stat().st_size + 50_000)
+        os.utime(file, (age, age))
+    (cache / f"{'a' * 24}.safetensors").symlink_to("nowhere")
+    load_real_features(dataset(), extractor, tmp_path, cache)
+    (ours,) = (file for file in cache.glob("*.safetensors") if file.exists() and file not in theirs)
+    os.utime(ours, (2.5, 2.5))
+    monkeypatch.setattr(score_module, "USER_CACHE_BYTES", 50_000 + ours.stat().st_size)
     load_real_features(dataset("e" * 64), extractor, tmp_path, cache)
-    assert (longest_ago.exists(), long_ago.exists(), ours.exists()) == (False, True, True)
-    # What is read is used.
-    again = load_real_features(dataset(), extractor, cache)
-    assert torch.equal(first.reference, again.reference)
-    assert ours.stat().st_mtime > 2
+    assert [file.exists() for file in theirs] == [False, False, False, True]
+    assert ours.exists()
+    # What a results folder has was used, too.
+    load_real_features(dataset(), extractor, tmp_path, cache)
+    assert ours.stat().st_mtime > 4
     monkeypatch.setattr(score_module, "USER_CACHE_BYTES", 0)
-    load_real_features(dataset("f" * 64), extractor, cache)
-    (last,) = cache.parent.rglob("*.safetensors")
-    assert last not in (ours, long_ago)
-    assert other.exists()
+    load_real_features(dataset("f" * 64), extractor, tmp_path, cache)
+    assert len([file for file in cache.glob("*.safetensors") if file.exists()]) == 1
+    assert all(file.exists() for file in kept)
 
 
 def test_a_users_extractor_is_kept_in_its_results_folder_only() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 import traceback
 from contextlib import chdir, suppress
@@ -55,28 +56,44 @@ WARM_UP_STEPS, MIN_TIMED_STEPS, MIN_TIMED_SEC = 2, 4, 0.4
 """Steps that are not timed, then at least so many timed ones, and more until so many seconds are over."""
 
 
+_STARTING = threading.Lock()
+
+
 def start_process(target: Callable[..., object], *args: object) -> BaseProcess:
     """Start a process that has imported PyTorch; the caller's fork server and start method stay as they are.
 
     It does not import the caller's script, which would do its work again.
+
+    Raises:
+        UserError: in a worker, which has imported the caller's script as a grid's module.
     """
+    if multiprocessing.current_process().daemon:
+        raise UserError('a worker process imports this file: put what it does behind if __name__ == "__main__":')
     process: BaseProcess = _CONTEXT.Process(target=target, args=args, daemon=True)
-    is_open = multiprocessing.get_start_method(allow_none=True) is None
-    connect, prepare_data = forkserver.connect_to_new_process, spawn.get_preparation_data
+    with _STARTING:
+        is_open = multiprocessing.get_start_method(allow_none=True) is None
+        connect, prepare_data = forkserver.connect_to_new_process, spawn.get_preparation_data
+        thread = threading.get_ident()
 
-    def leave_script_out(name: str) -> dict[str, Any]:
-        return {key: value for key, value in prepare_data(name).items() if not key.startswith("init_main")}
+        # Other threads may start processes of their own meanwhile.
+        def connect_to_ours(fds: Sequence[int]) -> tuple[int, int]:
+            return (_SERVER.connect_to_new_process if threading.get_ident() == thread else connect)(fds)
 
-    try:
-        if _HAS_FORK_SERVER:
-            _start_server()
-            forkserver.connect_to_new_process = _SERVER.connect_to_new_process
-        spawn.get_preparation_data = leave_script_out
-        process.start()
-    finally:
-        forkserver.connect_to_new_process, spawn.get_preparation_data = connect, prepare_data
-        if is_open:  # to start a process chooses for the whole program
-            multiprocessing.set_start_method(None, force=True)
+        def leave_script_out(name: str) -> dict[str, Any]:
+            is_ours = threading.get_ident() == thread
+            told = prepare_data(name)
+            return {key: value for key, value in told.items() if not (is_ours and key.startswith("init_main"))}
+
+        try:
+            if _HAS_FORK_SERVER:
+                _start_server()
+                forkserver.connect_to_new_process = connect_to_ours
+            spawn.get_preparation_data = leave_script_out
+            process.start()
+        finally:
+            forkserver.connect_to_new_process, spawn.get_preparation_data = connect, prepare_data
+            if is_open:  # to start a process chooses for the whole program
+                multiprocessing.set_start_method(None, force=True)
     return process
 
 
