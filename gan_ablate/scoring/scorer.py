@@ -375,7 +375,7 @@ def _take(
 
 
 USER_CACHE_BYTES = 2 * 2**30
-"""The most that features take in the user's cache: Inception's of some twenty data sets."""
+"""The most that features take in the user's cache: Inception's of about 17 data sets."""
 _FEATURES = re.compile(r"\.?[0-9a-f]{24}\.safetensors(\..*)?")  # the longer names are of writers that were killed
 
 

@@ -317,5 +317,5 @@ def test_processes_of_other_threads_still_get_the_callers_script(monkeypatch: py
 
 def test_a_grid_whose_module_starts_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
-    with pytest.raises(UserError, match=r'imports this file: put .* behind if __name__ == "__main__":'):
+    with pytest.raises(UserError, match=r'names this file as its module, put .* behind if __name__ == "__main__":'):
         start_process(int)

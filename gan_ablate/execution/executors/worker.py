@@ -65,10 +65,13 @@ def start_process(target: Callable[..., object], *args: object) -> BaseProcess:
     It does not import the caller's script, which would do its work again.
 
     Raises:
-        UserError: in a worker, which has imported the caller's script as a grid's module.
+        UserError: in a daemonic process, such as a worker that imports the caller's script as a grid's module.
     """
     if multiprocessing.current_process().daemon:
-        raise UserError('a worker process imports this file: put what it does behind if __name__ == "__main__":')
+        raise UserError(
+            "a daemonic process cannot start workers; where a grid names this file as its module, "
+            'put what it does behind if __name__ == "__main__":'
+        )
     process: BaseProcess = _CONTEXT.Process(target=target, args=args, daemon=True)
     with _STARTING:
         is_open = multiprocessing.get_start_method(allow_none=True) is None
