@@ -116,12 +116,13 @@ class ComparedEffect:
     def lasts(self, first: Setting, last: Setting) -> Lasting | None:
         """Say whether two settings have the same decision; None where one has none of its own to compare.
 
-        An inconclusive effect is no other decision: it may become the same one with more seeds.
+        An inconclusive effect is no other decision: it may become the same one with more seeds. One seed has none.
         """
         if first not in self.answers or last not in self.answers:
             return None
-        before, after = (self.answers[setting][1].decision for setting in (first, last))
-        if before == "inconclusive":
+        (_, before_effect), (_, after_effect) = self.answers[first], self.answers[last]
+        before, after = before_effect.decision, after_effect.decision
+        if before == "inconclusive" or after_effect.estimate.num_seeds < 2:
             return None
         if after == "inconclusive":
             return "undecided"

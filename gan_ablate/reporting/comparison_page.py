@@ -121,10 +121,12 @@ def lasting_sentences(compared: ComparedEffects) -> Iterator[str]:
     """
     first = compared.settings[0]
     for setting in compared.settings[1:]:
-        found = compared.count(first, setting)
+        found, where = compared.count(first, setting), escape_markdown(setting.name)
+        answers = [effect.answers[setting][1] for effect in compared.effects if setting in effect.answers]
+        if max((answer.estimate.num_seeds for answer in answers), default=2) < 2:
+            yield f"**After {where} nothing is decided yet:** one seed has no interval."
         if not found:
             continue
-        where = escape_markdown(setting.name)
         yield (
             f"**After {where}, {found['same']} of {count(found.total(), 'decision')}** made after "
             f"{escape_markdown(first.name)} are the same. Other decisions: {found['other']}. Inconclusive: "

@@ -33,6 +33,15 @@ def test_page_names_the_decisions_that_changed() -> None:
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["Adam's β1: 0.9 (from 0.5)", "Adam's β1: 0.0 (from 0.5)"]
 
 
+def test_one_seed_is_no_other_answer() -> None:
+    effects = gains(beta1={"0.0": 0.3, "0.9": 0.9})
+    compared = compare_effects(
+        [results_of("beta1", effects, steps=99), results_of("beta1", effects, steps=1_999, seeds=1)]
+    )
+    (said,) = make_comparison_page(compared).sentences
+    assert said == "**After 1,999 steps of mnist-10k nothing is decided yet:** one seed has no interval."
+
+
 @pytest.mark.slow
 def test_folders_are_compared_in_a_page_a_figure_and_a_table(tmp_path: Path) -> None:
     for steps in (99, 999):
