@@ -369,8 +369,10 @@ def _calibrate(plans: Sequence[Plan], work: _Work, compute: Compute, observer: R
     if observer is None:
         return None
     speed = calibrate(plans, work.store, work.num_jobs, compute.device, observer)
-    if speed is not None and (notes := advise_precision(plans, work.store, speed, work.num_jobs, observer)):
-        observer.advised(notes)
+    if work.cluster is None:
+        notes = advise_precision(plans, work.store, speed, work.num_jobs, compute.device, observer)
+        if notes:
+            observer.advised(notes)
     return speed
 
 

@@ -59,6 +59,7 @@ def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip timing this machine, which takes seconds; `test_forecast` tests it."""
     for place in ("api", "cli.run"):
         monkeypatch.setattr(f"gan_ablate.{place}.calibrate", lambda *_: Speed())
+        monkeypatch.setattr(f"gan_ablate.{place}.advise_precision", lambda *_, **__: [])
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ install()
 def install() -> None:
     """Let the workers of this process score quickly, and do not time this machine, which takes two workers seconds."""
     forecast.calibrate = lambda *_: forecast.Speed()  # before the command line takes it
+    forecast.advise_precision = lambda *_, **__: []
     local.serve = serve  # type: ignore[attr-defined]
 
 

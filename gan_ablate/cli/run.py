@@ -15,7 +15,7 @@ from gan_ablate.design.settings import write_settings
 from gan_ablate.design.validation import list_devices, printable
 from gan_ablate.errors import RunFailedError, UserError
 from gan_ablate.execution.executors.local import has_gpu
-from gan_ablate.execution.forecast import calibrate, estimate_seconds, estimate_total_sec, find_bf16, precision_notes
+from gan_ablate.execution.forecast import advise_precision, calibrate, estimate_seconds, estimate_total_sec
 from gan_ablate.execution.image_sizes import describe_sizes
 from gan_ablate.execution.progress import Display, PhaseDisplay, format_duration, open_console
 from gan_ablate.execution.schedule import find_missing_ids, find_trained, kept_notes, place_plans
@@ -145,12 +145,13 @@ def show_forecast(console: Console, options: RunOptions) -> None:
     Raises:
         UserError: if ``run`` would refuse the plans.
     """
-    plans, store, num_jobs = options.plans, Store(options.out), options.num_jobs
+    plans, store, num_jobs, device = options.plans, Store(options.out), options.num_jobs, options.compute.device
+    speed_notes: list[str] = []
     with PhaseDisplay(console) as display:
         check_plans(plans, options.out, options.compute, display, until_settled=options.until_settled)
-        rounded = find_bf16(plans)
-        others = [config for _, config in rounded]
-        speed = calibrate(plans, store, num_jobs, options.compute.device, display, others)
+        speed = calibrate(plans, store, num_jobs, device, display)
+        if options.compute.executor == "local":
+            speed_notes = advise_precision(plans, store, speed, num_jobs, device, display, is_asked=True)
     seconds = estimate_seconds(plans, store, speed)
     missing = find_missing_ids(plans, store).keys()
     for plan in plans:
@@ -161,8 +162,7 @@ def show_forecast(console: Console, options: RunOptions) -> None:
     if trained:
         words = "differ in their scoring alone from finished runs whose generators are kept"
         print_text(console, f"{len(trained)} runs {words}: gan-ablate rescore has them without training again.")
-    speed_notes = [] if speed is None else precision_notes(rounded, speed)
-    for note in (*kept_notes(plans, store), *gpu_notes(plans, options.compute.device), *speed_notes):
+    for note in (*kept_notes(plans, store), *gpu_notes(plans, device), *speed_notes):
         print_text(console, note)
     sources = [files for plan in plans for files in plan.sources.values()]
     if sources:

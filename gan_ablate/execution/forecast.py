@@ -17,6 +17,7 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.external import ExternalConfig
 from gan_ablate.execution.context import RunContext, RunObserver
+from gan_ablate.execution.executors.gpus import choose_gpus
 from gan_ablate.execution.executors.local import measure_steps
 from gan_ablate.execution.schedule import find_missing_ids
 from gan_ablate.execution.store import summarise_runs
@@ -119,35 +120,36 @@ def _has_large_extractor(config: RunConfig) -> bool:
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 
+PRECISIONS = {"bf16": "bfloat16", "tf32": "TF32"}
+"""Precisions that round more than float32, with their names in words."""
 WORTH_SAYING = 0.9
 """The share of a step's time below which another precision is worth a line."""
 LONG_SEC = 600.0
 """From so many seconds on, a grid's runs take long enough to measure another precision, which takes ten."""
+MANY_STEPS = 100_000
+"""The same on a GPU, where the time of a step is not known before: minutes of small models, hours of large ones."""
 
 
-def find_bf16(plans: Sequence[Plan]) -> list[tuple[RunConfig, RunConfig]]:
-    """Pair each baseline in float32 with the same run in bfloat16, where the processor says that it multiplies that.
+def find_roundings(plans: Sequence[Plan], device: str) -> list[tuple[RunConfig, RunConfig]]:
+    """Pair each baseline in float32 with the same run in a precision that rounds more, where this machine may have it.
 
-    PyTorch would tell, too, but its import takes seconds.
+    A processor says itself whether it multiplies bfloat16. PyTorch would tell, too, but its import takes seconds. A
+    GPU shows it when it is timed.
     """
-    try:
-        flags = set(CPU_FLAGS.read_text("utf-8").split())
-    except OSError:  # not Linux
-        return []
-    if not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
-        return []
+    precisions = list(PRECISIONS)
+    if device == "cpu":
+        try:
+            flags = set(CPU_FLAGS.read_text("utf-8").split())
+        except OSError:  # not Linux
+            return []
+        precisions = ["bf16"] if flags & {"avx512_bf16", "amx_bf16", "bf16"} else []
     baselines = [plan.baseline.config for plan in plans]
     exact = [config for config in baselines if isinstance(config, RunConfig) and config.precision == "fp32"]
-    return [(config, config.model_copy(update={"precision": "bf16"})) for config in exact]
+    return [(config, config.model_copy(update={"precision": other})) for config in exact for other in precisions]
 
 
 def calibrate(
-    plans: Sequence[Plan],
-    store: Store,
-    num_jobs: int,
-    device: str,
-    observer: RunObserver | None = None,
-    others: Sequence[RunConfig] = (),
+    plans: Sequence[Plan], store: Store, num_jobs: int, device: str, observer: RunObserver | None = None
 ) -> Speed | None:
     """Time some steps of every variant that was not timed before, as many at once as there will be runs.
 
@@ -157,7 +159,6 @@ def calibrate(
         num_jobs: how many runs go on at once.
         device: of the runs. On a GPU nothing is measured: the first runs show what it takes.
         observer: is told how many variants are timed.
-        others: runs of no plan, which are timed last.
 
     Returns:
         The speed; None on a GPU, for users' scripts, and where the measurement fails.
@@ -166,24 +167,39 @@ def calibrate(
         isinstance(variant.config, ExternalConfig) for plan in plans for variant in plan.variants
     ):
         return None
-    path = store.cache_dir / "speed.json"
-    machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
-    known = _load(path, machine)
     variants = {id(variant): variant.trained for variant, _ in find_missing_ids(plans, store).values()}
     # In the order of their hashes: where time is short, those that are timed come from everywhere in the plans.
     by_key = {step_key(config): config for config in variants.values()}
-    untimed = {key: by_key[key] for key in sorted(by_key)} | {step_key(config): config for config in others}
+    steps = {key: by_key[key] for key in sorted(by_key)}
+    extractors = {extractor_key(config): config for config in variants.values() if _has_large_extractor(config)}
+    return _measure(plans, steps, extractors, store, num_jobs, device, observer)
+
+
+def _measure(
+    plans: Sequence[Plan],
+    steps: Mapping[str, RunConfig],
+    extractors: Mapping[str, RunConfig],
+    store: Store,
+    num_jobs: int,
+    device: str,
+    observer: RunObserver | None,
+) -> Speed | None:
+    """Time what the cache of a results folder does not have; None where that fails."""
+    is_cpu = device == "cpu"
+    path = store.cache_dir / ("speed.json" if is_cpu else "speed-gpu.json")
+    machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
+    machine += [] if is_cpu else choose_gpus(device)
+    known = _load(path, machine)
     if known is not None:
-        untimed = {key: config for key, config in untimed.items() if key not in known.step_ms}
-    large = {extractor_key(config): config for config in variants.values() if _has_large_extractor(config)}
-    extractors = {key: config for key, config in large.items() if known is None or key not in known.extractor_ms}
-    if not untimed and not extractors:
+        steps = {key: config for key, config in steps.items() if key not in known.step_ms}
+        extractors = {key: config for key, config in extractors.items() if key not in known.extractor_ms}
+    if not steps and not extractors:
         return known or Speed()
     folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
-    context = RunContext(out=str(store.root), data_dir="data", folders=folders)
+    context = RunContext(out=str(store.root), data_dir="data", device=device, folders=folders)
     try:
         observer = observer or RunObserver()
-        measured = measure_steps(untimed, extractors, context, num_jobs, MAX_MEASURING_SEC, observer)
+        measured = measure_steps(steps, extractors, context, num_jobs, MAX_MEASURING_SEC, observer)
     except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so; or none was ready
         return known
     known = known or Speed()
@@ -212,11 +228,51 @@ def _load(path: Path, machine: list[object]) -> Speed | None:
     return speed if is_sound else None
 
 
-def precision_notes(pairs: Sequence[tuple[RunConfig, RunConfig]], speed: Speed) -> list[str]:
-    """Say what bfloat16 saves of a step's time on this machine, where that is a tenth or more.
+def advise_precision(
+    plans: Sequence[Plan],
+    store: Store,
+    speed: Speed | None,
+    num_jobs: int,
+    device: str,
+    observer: RunObserver | None = None,
+    *,
+    is_asked: bool = False,
+) -> list[str]:
+    """Say what other precisions would save of a step's time on this machine, by measurement.
 
     Args:
-        pairs: runs in float32, and the same in bfloat16.
+        plans: of the runs.
+        store: the results folder; its cache keeps what is measured.
+        speed: as measured in the runs' own precision; None where it is not known.
+        num_jobs: how many runs go on at once.
+        device: of the runs.
+        observer: is told how many steps are timed.
+        is_asked: whether to measure even where the missing runs take little time.
+    """
+    pairs = find_roundings(plans, device)
+    if not pairs or not (is_asked or _take_long(plans, store, speed, num_jobs, device)):
+        return []
+    configs = {step_key(config): config for pair in pairs for config in pair}
+    measured = _measure(plans, configs, {}, store, num_jobs, device, observer)
+    return [] if measured is None else precision_notes(pairs, measured)
+
+
+def _take_long(plans: Sequence[Plan], store: Store, speed: Speed | None, num_jobs: int, device: str) -> bool:
+    missing = find_missing_ids(plans, store)
+    if device != "cpu":
+        configs = [variant.config for variant, _ in missing.values()]
+        return sum(config.steps for config in configs if isinstance(config, RunConfig)) >= MANY_STEPS
+    if speed is None:
+        return False
+    seconds = estimate_seconds(plans, store, speed)
+    return estimate_total_sec([seconds[run_id] for run_id in missing], num_jobs, len(plans), speed) >= LONG_SEC
+
+
+def precision_notes(pairs: Sequence[tuple[RunConfig, RunConfig]], speed: Speed) -> list[str]:
+    """Say what another precision saves of a step's time, where that is a tenth or more.
+
+    Args:
+        pairs: runs in float32, and the same in another precision.
         speed: as measured.
     """
     notes = []
@@ -225,31 +281,10 @@ def precision_notes(pairs: Sequence[tuple[RunConfig, RunConfig]], speed: Speed) 
         if before is not None and after is not None and (share := after / before) <= WORTH_SAYING:
             name = f"{exact.dataset}, batches of {exact.batch_size}"
             notes.append(
-                f"In bfloat16 a step of the baseline ({name}) takes {share:.2f} of its time on this machine: "
-                "--set precision=bf16, which makes other runs."
+                f"In {PRECISIONS[rounded.precision]} a step of the baseline ({name}) takes {share:.2f} of its time on "
+                f"this machine: --set precision={rounded.precision}, which makes other runs."
             )
     return list(dict.fromkeys(notes))
-
-
-def advise_precision(
-    plans: Sequence[Plan], store: Store, speed: Speed, num_jobs: int, observer: RunObserver | None = None
-) -> list[str]:
-    """Say what bfloat16 would save on this machine's processor, where the missing runs take long.
-
-    Args:
-        plans: of the runs.
-        store: the results folder; its cache keeps what is measured.
-        speed: as measured in the runs' own precision.
-        num_jobs: how many runs go on at once.
-        observer: is told how many steps are timed.
-    """
-    seconds = estimate_seconds(plans, store, speed)
-    missing = [seconds[run_id] for run_id in find_missing_ids(plans, store)]
-    pairs = find_bf16(plans)
-    if not pairs or estimate_total_sec(missing, num_jobs, len(plans), speed) < LONG_SEC:
-        return []
-    measured = calibrate((), store, num_jobs, "cpu", observer, [rounded for _, rounded in pairs])
-    return [] if measured is None else precision_notes(pairs, measured)
 
 
 def missing_runs(plans: Sequence[Plan], store: Store, speed: Speed | None = None) -> list[AnyConfig]:

@@ -15,7 +15,9 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, plan
 from gan_ablate.design.settings import look_up
 from gan_ablate.execution import forecast
+from gan_ablate.execution.context import RunContext
 from gan_ablate.execution.executors.local import Measured
+from gan_ablate.execution.executors.worker import measure
 from gan_ablate.execution.forecast import (
     Speed,
     advise_precision,
@@ -23,7 +25,7 @@ from gan_ablate.execution.forecast import (
     estimate_run_sec,
     estimate_seconds,
     estimate_total_sec,
-    find_bf16,
+    find_roundings,
     missing_runs,
     precision_notes,
     step_key,
@@ -38,12 +40,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the keys of what would be timed in worker processes; every step takes 100 ms more than its batch size."""
     keys: list[str] = []
 
-    def measure(configs: Mapping[str, RunConfig], extractors: Mapping[str, RunConfig], *_: object) -> Measured:
+    def measure_them(configs: Mapping[str, RunConfig], extractors: Mapping[str, RunConfig], *_: object) -> Measured:
         keys.extend([*configs, *extractors])
         steps = {key: (100.0 + config.batch_size, 0.5) for key, config in configs.items()}
         return Measured(3.0, 0.1, steps, dict.fromkeys(extractors, 20.0))
 
-    monkeypatch.setattr(forecast, "measure_steps", measure)
+    monkeypatch.setattr(forecast, "measure_steps", measure_them)
     return keys
 
 
@@ -176,12 +178,11 @@ def test_baselines_are_timed_in_bfloat16_where_the_processor_has_it(
         (tmp_path / "cpuinfo").write_text(flags)
     monkeypatch.setattr(forecast, "CPU_FLAGS", tmp_path / "cpuinfo")
     planned = plan(load_grid("beta1"), budget="smoke", overrides=[f"precision={precision}"])
-    pairs = find_bf16([planned])
+    pairs = find_roundings([planned], "cpu")
     assert [(exact.precision, rounded.precision) for exact, rounded in pairs] == [("fp32", "bf16")] * has
-    speed = calibrate([planned], Store(tmp_path), 2, "cpu", others=[rounded for _, rounded in pairs])
-    assert speed is not None
-    assert timed[-has:] == [step_key(rounded) for _, rounded in pairs] or not has
-    assert len(timed) == len(planned.variants) + has
+    speed = calibrate([planned], Store(tmp_path), 2, "cpu")
+    advise_precision([planned], Store(tmp_path), speed, 2, "cpu", is_asked=True)
+    assert timed[len(planned.variants) :] == [step_key(rounded) for _, rounded in pairs]
 
 
 @pytest.mark.parametrize(("share", "is_said"), [(0.68, True), (0.95, False), (None, False)])
@@ -206,16 +207,51 @@ def test_bfloat16_is_timed_and_told_of_where_runs_take_long(
     speed = calibrate([planned], store, 2, "cpu")
     assert speed is not None
     before = len(timed)
-    notes = advise_precision([planned], store, speed, 2)
+    notes = advise_precision([planned], store, speed, 2, "cpu")
     assert len(timed) - before == len(notes) == is_said
     assert [note.split(" takes ")[0] for note in notes] == [
         "In bfloat16 a step of the baseline (mnist-10k, batches of 64)"
     ] * is_said
 
 
-def test_nothing_is_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
+def test_variants_are_not_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: list[str]) -> None:
     assert calibrate([planned], Store(tmp_path), 1, "cuda") is None
     assert timed == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_asked", "is_timed"), [(100, False, False), (100, True, True), (50_000, False, True)]
+)
+def test_a_gpu_shows_what_each_precision_takes(
+    steps: int, is_asked: bool, is_timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU without TF32 has no time of it."""
+    asked: list[tuple[list[str], str]] = []
+
+    def measure_them(configs: Mapping[str, RunConfig], _: object, context: RunContext, *rest: object) -> Measured:
+        asked.append(([config.precision for config in configs.values()], context.device))
+        times = {"fp32": 4.0, "bf16": 1.0}
+        known = {key: (times[c.precision], 0.1) for key, c in configs.items() if c.precision in times}
+        return Measured(3.0, 0.1, known)
+
+    monkeypatch.setattr(forecast, "measure_steps", measure_them)
+    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-1"])
+    planned, store = plan(load_grid("beta1"), budget="smoke", seeds=1, steps=steps), Store(tmp_path)
+    notes = advise_precision([planned], store, None, 1, "cuda", is_asked=is_asked)
+    assert asked == [(["fp32", "bf16", "tf32"], "cuda")] * is_timed
+    words = "In bfloat16 a step of the baseline (mnist-10k, batches of 64) takes 0.25 of its time on this machine: "
+    assert [note.startswith(words) for note in notes] == [True] * is_timed
+    # It is measured once, and by itself: what was measured on the processor stays.
+    kept = [file.name for file in store.cache_dir.glob("speed*")]
+    assert kept == ["speed-gpu.json"] * is_timed
+    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-2"])
+    advise_precision([planned], store, None, 1, "cuda", is_asked=is_asked)
+    assert len(asked) == 2 * is_timed
+
+
+def test_where_there_is_no_gpu_a_worker_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert measure(make_config("mlp"), RunContext(out=str(tmp_path), data_dir="data", device="cuda")) is None
 
 
 def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:

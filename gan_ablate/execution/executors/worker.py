@@ -277,7 +277,8 @@ def measure(config: RunConfig, context: RunContext) -> StepTimes | None:
     import torch
 
     from gan_ablate.scoring.scorer import scoring_latents
-    from gan_ablate.training.loop import choose_step
+    from gan_ablate.training.loop import NUM_EAGER_STEPS, choose_step
+    from gan_ablate.training.runtime import check_precision, find_device, reproducible_float32
     from gan_ablate.training.trainer import Trainer
     from gan_ablate.training.user_code import allow_code
 
@@ -285,21 +286,31 @@ def measure(config: RunConfig, context: RunContext) -> StepTimes | None:
     shape = (2 * config.batch_size, config.num_channels, config.image_size, config.image_size)
     times: list[float] = []
     try:
-        images = torch.randint(256, shape, dtype=torch.uint8)
-        labels = torch.arange(len(images)) % config.num_classes if config.num_classes else None
-        trainer = Trainer(config, images, labels)
-        take_step = choose_step(trainer)
-        for _ in range(WARM_UP_STEPS):
-            take_step()
-        while len(times) < MIN_TIMED_STEPS or sum(times) < MIN_TIMED_SEC:
-            times.append(_time(take_step))
-        z, _ = scoring_latents(config, NUM_SAMPLED, labels)
-        generator = trainer.generator.eval()
-        with torch.no_grad():
-            sample_sec = min(_time(lambda: generator(z)) for _ in range(2))
+        device = find_device(context.device)
+        check_precision(config.precision, device)
+        is_gpu = device.type == "cuda"
+        wait = torch.cuda.synchronize if is_gpu else _wait_for_nothing
+        images = torch.randint(256, shape, dtype=torch.uint8).to(device)
+        labels = torch.arange(len(images), device=device) % config.num_classes if config.num_classes else None
+        with reproducible_float32():
+            trainer = Trainer(config, images, labels)
+            take_step = choose_step(trainer)
+            for _ in range(WARM_UP_STEPS + NUM_EAGER_STEPS * is_gpu):
+                take_step()
+            wait()
+            while len(times) < MIN_TIMED_STEPS or sum(times) < MIN_TIMED_SEC:
+                times.append(_time(lambda: (take_step(), wait())))
+            z = scoring_latents(config, NUM_SAMPLED, labels)[0].to(device)
+            generator = trainer.generator.eval()
+            with torch.no_grad():
+                sample_sec = min(_time(lambda: (generator(z), wait())) for _ in range(2))
     except (RuntimeError, MemoryError, UserError):  # of PyTorch, mostly of memory, or of user code
         return None
     return statistics.median(times) * 1e3, sample_sec / NUM_SAMPLED * 1e3
+
+
+def _wait_for_nothing() -> None:
+    """Wait as for a GPU, where a processor computes."""
 
 
 def measure_classifier() -> float:
