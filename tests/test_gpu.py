@@ -16,7 +16,7 @@ import gan_ablate
 from gan_ablate.design.config import RunConfig
 from gan_ablate.design.grid import list_presets, load_grid
 from gan_ablate.design.plan import plan
-from gan_ablate.execution.forecast import advise_precision
+from gan_ablate.execution import forecast
 from gan_ablate.execution.store import Store
 from gan_ablate.scoring.extractors import build_extractor
 from gan_ablate.training.loop import NUM_EAGER_STEPS, GraphedStep, TrainingState, TrainResult, train
@@ -155,13 +155,14 @@ def test_a_classifier_sees_on_a_gpu_what_it_sees_on_a_cpu() -> None:
     torch.testing.assert_close(ours.vectors, expected.vectors, rtol=1e-4, atol=1e-4)
 
 
-def test_plan_times_each_precision_on_a_gpu(tmp_path: Path) -> None:
+def test_plan_times_each_precision_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "MAX_MEASURING_SEC", 120)
+    monkeypatch.setattr(forecast, "WORTH_SAYING", 100.0)  # whatever is measured
     planned, store = plan(load_grid("bn_label_smooth"), budget="smoke", seeds=1), Store(tmp_path)
-    notes = advise_precision([planned], store, None, 1, "cuda", is_asked=True)
-    times = json.loads((store.cache_dir / "speed-gpu.json").read_text("utf-8"))["step_ms"]
-    assert len(times) == 3
-    assert all(0.05 < ms < 100 for ms in times.values())
-    assert all("of its time on this machine: --set precision=" in note for note in notes)
+    notes = forecast.advise_precision([planned], store, None, 1, "cuda", is_asked=True)
+    assert [note.split(" a step ")[0] for note in notes] == ["In bfloat16", "In TF32"]
+    times = json.loads((store.cache_dir / "precisions.json").read_text("utf-8"))["step_ms"].values()
+    assert all(0.05 < ms < 100 for ms in times)
 
 
 def test_a_grid_runs_scores_and_times_on_a_gpu_the_same_twice(tmp_path: Path) -> None:

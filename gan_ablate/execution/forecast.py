@@ -67,6 +67,7 @@ class Speed:
         start_sec: seconds until a worker process is ready.
         classifier_ms: milliseconds of one image in the digits' classifier.
         extractor_ms: ``extractor_key`` of a large extractor → milliseconds of one image.
+        failed: ``step_key`` of variants whose steps failed, so that they are not tried again.
     """
 
     step_ms: Mapping[str, float] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Speed:
     start_sec: float = 5.0
     classifier_ms: float = _CLASSIFIER_MS_PER_IMAGE
     extractor_ms: Mapping[str, float] = field(default_factory=dict)
+    failed: Sequence[str] = ()
 
     @property
     def slowness(self) -> float:
@@ -133,8 +135,8 @@ MANY_STEPS = 100_000
 def find_roundings(plans: Sequence[Plan], device: str) -> list[tuple[RunConfig, RunConfig]]:
     """Pair each baseline in float32 with the same run in a precision that rounds more, where this machine may have it.
 
-    A processor says itself whether it multiplies bfloat16. PyTorch would tell, too, but its import takes seconds. A
-    GPU shows it when it is timed.
+    Grids that vary the precision are left out. A processor says itself whether it multiplies bfloat16; PyTorch would
+    tell, too, but its import takes seconds. A GPU shows it when it is timed.
     """
     precisions = list(PRECISIONS)
     if device == "cpu":
@@ -143,9 +145,14 @@ def find_roundings(plans: Sequence[Plan], device: str) -> list[tuple[RunConfig, 
         except OSError:  # not Linux
             return []
         precisions = ["bf16"] if flags & {"avx512_bf16", "amx_bf16", "bf16"} else []
-    baselines = [plan.baseline.config for plan in plans]
-    exact = [config for config in baselines if isinstance(config, RunConfig) and config.precision == "fp32"]
+    exact = [plan.baseline.trained for plan in plans if _set_precisions(plan) == {"fp32"}]
     return [(config, config.model_copy(update={"precision": other})) for config in exact for other in precisions]
+
+
+def _set_precisions(plan: Plan) -> set[str]:
+    """List the precisions of a plan's variants; a script has none."""
+    configs = [variant.config for variant in plan.variants]
+    return {config.precision if isinstance(config, RunConfig) else "" for config in configs}
 
 
 def calibrate(
@@ -172,41 +179,43 @@ def calibrate(
     by_key = {step_key(config): config for config in variants.values()}
     steps = {key: by_key[key] for key in sorted(by_key)}
     extractors = {extractor_key(config): config for config in variants.values() if _has_large_extractor(config)}
-    return _measure(plans, steps, extractors, store, num_jobs, device, observer)
+    return _measure(plans, steps, extractors, store.cache_dir / "speed.json", num_jobs, device, observer)
 
 
 def _measure(
     plans: Sequence[Plan],
     steps: Mapping[str, RunConfig],
     extractors: Mapping[str, RunConfig],
-    store: Store,
+    path: Path,
     num_jobs: int,
     device: str,
     observer: RunObserver | None,
 ) -> Speed | None:
-    """Time what the cache of a results folder does not have; None where that fails."""
-    is_cpu = device == "cpu"
-    path = store.cache_dir / ("speed.json" if is_cpu else "speed-gpu.json")
-    machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs]
-    machine += [] if is_cpu else choose_gpus(device)
+    """Time what a file of a results folder's cache does not have; None where that fails."""
+    machine: list[object] = [platform.node(), platform.machine(), os.cpu_count(), num_jobs, *choose_gpus(device)]
     known = _load(path, machine)
     if known is not None:
-        steps = {key: config for key, config in steps.items() if key not in known.step_ms}
+        steps = {key: config for key, config in steps.items() if key not in {*known.step_ms, *known.failed}}
         extractors = {key: config for key, config in extractors.items() if key not in known.extractor_ms}
     if not steps and not extractors:
         return known or Speed()
     folders = {name: folder for plan in plans for name, folder in plan.folders.items()}
-    context = RunContext(out=str(store.root), data_dir="data", device=device, folders=folders)
+    context = RunContext(out=str(path.parents[1]), data_dir="data", device=device, folders=folders)
     try:
         observer = observer or RunObserver()
         measured = measure_steps(steps, extractors, context, num_jobs, MAX_MEASURING_SEC, observer)
     except (EOFError, OSError):  # a worker died, mostly for want of memory: the runs will say so; or none was ready
         return known
     known = known or Speed()
-    step_ms = {**known.step_ms, **{key: step for key, (step, _) in measured.steps.items()}}
-    sample_ms = {**known.sample_ms, **{key: sample for key, (_, sample) in measured.steps.items()}}
-    extractor_ms = {**known.extractor_ms, **measured.extractor_ms}
-    speed = Speed(step_ms, sample_ms, measured.start_sec, measured.classifier_ms, extractor_ms)
+    timed = {key: times for key, times in measured.steps.items() if times is not None}
+    speed = Speed(
+        step_ms={**known.step_ms, **{key: step for key, (step, _) in timed.items()}},
+        sample_ms={**known.sample_ms, **{key: sample for key, (_, sample) in timed.items()}},
+        start_sec=measured.start_sec,
+        classifier_ms=measured.classifier_ms,
+        extractor_ms={**known.extractor_ms, **measured.extractor_ms},
+        failed=[*known.failed, *(measured.steps.keys() - timed.keys())],
+    )
     with suppress(OSError):  # without a cache it is measured again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"machine": machine, **asdict(speed)}, indent=1))
@@ -249,11 +258,12 @@ def advise_precision(
         observer: is told how many steps are timed.
         is_asked: whether to measure even where the missing runs take little time.
     """
-    pairs = find_roundings(plans, device)
-    if not pairs or not (is_asked or _take_long(plans, store, speed, num_jobs, device)):
+    pairs, missing = find_roundings(plans, device), find_missing_ids(plans, store)
+    if not pairs or not missing or not (is_asked or _take_long(plans, store, speed, num_jobs, device)):
         return []
     configs = {step_key(config): config for pair in pairs for config in pair}
-    measured = _measure(plans, configs, {}, store, num_jobs, device, observer)
+    # One by one in one worker: times under other loads, or on other GPUs, do not compare.
+    measured = _measure(plans, configs, {}, store.cache_dir / "precisions.json", 1, device, observer)
     return [] if measured is None else precision_notes(pairs, measured)
 
 

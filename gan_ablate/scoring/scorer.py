@@ -369,7 +369,7 @@ def _take(
     for cache in caches:
         with suppress(OSError):  # it is in some of them only, or somebody else's
             os.utime(cache / name)  # it was used now
-    if lacking:
+    if lacking and _FEATURES.fullmatch(name):
         _trim_user_cache(name)
     return known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +44,13 @@ def main():
 
 
 @pytest.mark.slow
-def test_open_files_get_what_was_written_to_them(tmp_path: Path) -> None:
-    """Such as the log of a user's extractor."""
-    log = tmp_path / "log.txt"
-    ended = end_of(f"log = open({str(log)!r}, 'w')\ndef main():\n    log.write('a line')\n")
-    assert (ended.returncode, log.read_text()) == (0, "a line")
+@pytest.mark.parametrize("way", ["open", "gzip.open"])
+def test_open_files_get_what_was_written_to_them(way: str, tmp_path: Path) -> None:
+    """Such as the log of a user's extractor; a compressed one has a last line of its own."""
+    log = tmp_path / "log"
+    ended = end_of(f"import gzip\nlog = {way}({str(log)!r}, 'wb')\ndef main():\n    log.write(b'a line')\n")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (log.read_bytes() if way == "open" else gzip.decompress(log.read_bytes())) == b"a line"
 
 
 @pytest.mark.slow

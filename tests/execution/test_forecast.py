@@ -182,7 +182,7 @@ def test_baselines_are_timed_in_bfloat16_where_the_processor_has_it(
     assert [(exact.precision, rounded.precision) for exact, rounded in pairs] == [("fp32", "bf16")] * has
     speed = calibrate([planned], Store(tmp_path), 2, "cpu")
     advise_precision([planned], Store(tmp_path), speed, 2, "cpu", is_asked=True)
-    assert timed[len(planned.variants) :] == [step_key(rounded) for _, rounded in pairs]
+    assert timed[len(planned.variants) :] == [step_key(config) for pair in pairs for config in pair]
 
 
 @pytest.mark.parametrize(("share", "is_said"), [(0.68, True), (0.95, False), (None, False)])
@@ -208,7 +208,7 @@ def test_bfloat16_is_timed_and_told_of_where_runs_take_long(
     assert speed is not None
     before = len(timed)
     notes = advise_precision([planned], store, speed, 2, "cpu")
-    assert len(timed) - before == len(notes) == is_said
+    assert len(timed) - before == 2 * is_said  # the baseline, too: under the same load
     assert [note.split(" takes ")[0] for note in notes] == [
         "In bfloat16 a step of the baseline (mnist-10k, batches of 64)"
     ] * is_said
@@ -219,39 +219,75 @@ def test_variants_are_not_timed_for_a_gpu(planned: Plan, tmp_path: Path, timed: 
     assert timed == []
 
 
-@pytest.mark.parametrize(
-    ("steps", "is_asked", "is_timed"), [(100, False, False), (100, True, True), (50_000, False, True)]
-)
+@pytest.mark.parametrize(("steps", "is_asked", "is_timed"), [(9, False, False), (9, True, True), (50_000, False, True)])
 def test_a_gpu_shows_what_each_precision_takes(
     steps: int, is_asked: bool, is_timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU without TF32 has no time of it."""
-    asked: list[tuple[list[str], str]] = []
+    """One after the other in one worker. A GPU without TF32 has no time of it, and is not asked again."""
+    asked: list[tuple[list[str], str, int]] = []
+    times = {"fp32": (4.0, 0.1), "bf16": (1.0, 0.1), "tf32": None}
 
-    def measure_them(configs: Mapping[str, RunConfig], _: object, context: RunContext, *rest: object) -> Measured:
-        asked.append(([config.precision for config in configs.values()], context.device))
-        times = {"fp32": 4.0, "bf16": 1.0}
-        known = {key: (times[c.precision], 0.1) for key, c in configs.items() if c.precision in times}
-        return Measured(3.0, 0.1, known)
+    def measure_them(
+        configs: Mapping[str, RunConfig], _: object, context: RunContext, num_jobs: int, *rest: object
+    ) -> Measured:
+        asked.append(([config.precision for config in configs.values()], context.device, num_jobs))
+        return Measured(3.0, 0.1, {key: times[config.precision] for key, config in configs.items()})
 
     monkeypatch.setattr(forecast, "measure_steps", measure_them)
-    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-1"])
     planned, store = plan(load_grid("beta1"), budget="smoke", seeds=1, steps=steps), Store(tmp_path)
-    notes = advise_precision([planned], store, None, 1, "cuda", is_asked=is_asked)
-    assert asked == [(["fp32", "bf16", "tf32"], "cuda")] * is_timed
+
+    def advise() -> list[str]:
+        return advise_precision([planned], store, None, 4, "cuda", is_asked=is_asked)
+
+    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-1", "GPU-2"])
+    first, again = advise(), advise()
+    assert first == again
     words = "In bfloat16 a step of the baseline (mnist-10k, batches of 64) takes 0.25 of its time on this machine: "
-    assert [note.startswith(words) for note in notes] == [True] * is_timed
-    # It is measured once, and by itself: what was measured on the processor stays.
-    kept = [file.name for file in store.cache_dir.glob("speed*")]
-    assert kept == ["speed-gpu.json"] * is_timed
-    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-2"])
-    advise_precision([planned], store, None, 1, "cuda", is_asked=is_asked)
+    assert [note.startswith(words) for note in first] == [True] * is_timed
+    assert asked == [(["fp32", "bf16", "tf32"], "cuda", 1)] * is_timed
+    monkeypatch.setattr(forecast, "choose_gpus", lambda _: ["GPU-3"])
+    advise()
     assert len(asked) == 2 * is_timed
+
+
+def test_there_is_no_advice_without_runs_or_where_a_grid_varies_the_precision(tmp_path: Path, timed: list[str]) -> None:
+    planned, store = plan(load_grid("beta1"), budget="smoke"), Store(tmp_path)
+    save_runs(store, planned, lambda *_: 1.0)
+    for one in (planned, plan(load_grid("precision"), budget="smoke")):
+        assert advise_precision([one], store, None, 1, "cuda", is_asked=True) == []
+    assert timed == []
+
+
+def test_a_step_that_fails_is_not_tried_again(planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong: the run itself says so. A step that was not reached in time is."""
+    calls: list[list[str]] = []
+
+    def measure_them(configs: Mapping[str, RunConfig], *_: object) -> Measured:
+        calls.append(list(configs))
+        return Measured(3.0, 0.1, {next(iter(configs)): None})
+
+    monkeypatch.setattr(forecast, "measure_steps", measure_them)
+    for _ in range(3):
+        calibrate([planned], Store(tmp_path), 2, "cpu")
+    first, second = sorted(step_key(variant.trained) for variant in planned.variants)
+    assert calls == [[first, second], [second]]
 
 
 def test_where_there_is_no_gpu_a_worker_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert measure(make_config("mlp"), RunContext(out=str(tmp_path), data_dir="data", device="cuda")) is None
+
+
+def test_a_step_of_user_code_that_fails_has_no_time(tmp_path: Path) -> None:
+    """In another precision than its author tried, or on another device."""
+    config = make_config("mlp", precision="bf16")
+
+    def fail(*_: object) -> None:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gan_ablate.training.trainer.Trainer.step", fail)
+        assert measure(config, RunContext(out=str(tmp_path), data_dir="data")) is None
 
 
 def test_runs_come_seed_by_seed_and_the_longest_of_a_seed_first(tmp_path: Path) -> None:

@@ -265,13 +265,13 @@ class Measured(NamedTuple):
     Attributes:
         start_sec: seconds until a worker is ready.
         classifier_ms: milliseconds of an image in the digits' classifier.
-        steps: key → the times of a run, without the runs that failed or were not over in time.
+        steps: key → the times of a run, None where its steps failed, without the runs that were not over in time.
         extractor_ms: key → milliseconds of an image in an extractor, without those that failed or took too long.
     """
 
     start_sec: float
     classifier_ms: float
-    steps: dict[str, StepTimes]
+    steps: Mapping[str, StepTimes | None]
     extractor_ms: dict[str, float] = {}
 
 
@@ -340,12 +340,11 @@ _MEASURING = "Timing some steps of every variant on this machine"
 
 def _measure_on(
     workers: Sequence[_Worker], configs: Mapping[str, RunConfig], deadline: float, observer: RunObserver
-) -> dict[str, StepTimes]:
+) -> dict[str, StepTimes | None]:
     pending = deque(configs.items())
     idle: list[Any] = [worker.pipe for worker in workers]
     busy: dict[Any, str] = {}
-    times: dict[str, StepTimes] = {}
-    num_timed = 0
+    times: dict[str, StepTimes | None] = {}
     while True:
         left_sec = deadline - time.perf_counter()
         while idle and pending and left_sec > 0:
@@ -356,12 +355,8 @@ def _measure_on(
             return times
         for pipe in connection.wait(list(busy), left_sec):
             idle.append(pipe)
-            _, measured = idle[-1].recv()
-            key = busy.pop(pipe)
-            num_timed += 1
-            observer.preparing(_MEASURING, num_timed, len(configs))
-            if measured is not None:
-                times[key] = measured
+            _, times[busy.pop(pipe)] = idle[-1].recv()
+            observer.preparing(_MEASURING, len(times), len(configs))
 
 
 def _stop(workers: Sequence[_Worker], grace_sec: float = GRACE_SEC) -> None:

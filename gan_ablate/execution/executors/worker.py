@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
+    import torch
+
     from gan_ablate.design.config import RunConfig
     from gan_ablate.design.external import AnyConfig
     from gan_ablate.execution.context import Progress, RunContext
@@ -283,34 +285,30 @@ def measure(config: RunConfig, context: RunContext) -> StepTimes | None:
     from gan_ablate.training.user_code import allow_code
 
     allow_code(context.folders)
-    shape = (2 * config.batch_size, config.num_channels, config.image_size, config.image_size)
     times: list[float] = []
     try:
         device = find_device(context.device)
         check_precision(config.precision, device)
-        is_gpu = device.type == "cuda"
-        wait = torch.cuda.synchronize if is_gpu else _wait_for_nothing
+        # A GPU is timed over several steps, as it works while the processor goes on; its first ones are no graphs.
+        num_warm_up, num_batches, num_at_once = WARM_UP_STEPS, 2, 1
+        if device.type == "cuda":
+            num_warm_up, num_batches, num_at_once = WARM_UP_STEPS + NUM_EAGER_STEPS, 100, 10
+        shape = (num_batches * config.batch_size, config.num_channels, config.image_size, config.image_size)
         images = torch.randint(256, shape, dtype=torch.uint8).to(device)
         labels = torch.arange(len(images), device=device) % config.num_classes if config.num_classes else None
         with reproducible_float32():
             trainer = Trainer(config, images, labels)
             take_step = choose_step(trainer)
-            for _ in range(WARM_UP_STEPS + NUM_EAGER_STEPS * is_gpu):
-                take_step()
-            wait()
-            while len(times) < MIN_TIMED_STEPS or sum(times) < MIN_TIMED_SEC:
-                times.append(_time(lambda: (take_step(), wait())))
+            _time(take_step, device, num_warm_up)
+            while len(times) < MIN_TIMED_STEPS or sum(times) * num_at_once < MIN_TIMED_SEC:
+                times.append(_time(take_step, device, num_at_once))
             z = scoring_latents(config, NUM_SAMPLED, labels)[0].to(device)
             generator = trainer.generator.eval()
             with torch.no_grad():
-                sample_sec = min(_time(lambda: (generator(z), wait())) for _ in range(2))
-    except (RuntimeError, MemoryError, UserError):  # of PyTorch, mostly of memory, or of user code
+                sample_sec = min(_time(lambda: generator(z), device) for _ in range(2))
+    except Exception:  # mostly of memory, or of user code
         return None
     return statistics.median(times) * 1e3, sample_sec / NUM_SAMPLED * 1e3
-
-
-def _wait_for_nothing() -> None:
-    """Wait as for a GPU, where a processor computes."""
 
 
 def measure_classifier() -> float:
@@ -319,10 +317,11 @@ def measure_classifier() -> float:
 
     from gan_ablate.scoring.extractors import build_extractor
 
-    extractor = build_extractor("digits", torch.device("cpu"))
+    cpu = torch.device("cpu")
+    extractor = build_extractor("digits", cpu)
     images = torch.zeros(512, 1, 28, 28, dtype=torch.uint8)
     extractor(images)
-    return _time(lambda: extractor(images)) / len(images) * 1e3
+    return _time(lambda: extractor(images), cpu) / len(images) * 1e3
 
 
 def measure_extractor(config: RunConfig, context: RunContext) -> float | None:
@@ -347,12 +346,18 @@ def measure_extractor(config: RunConfig, context: RunContext) -> float | None:
         else:
             extractor = build_extractor(features, cpu, images=images)
         extractor(images[:2])
-        return min(_time(lambda: extractor(images)) for _ in range(2)) / NUM_EXTRACTED * 1e3
-    except (RuntimeError, MemoryError, UserError):  # the run itself says why it fails
+        return min(_time(lambda: extractor(images), cpu) for _ in range(2)) / NUM_EXTRACTED * 1e3
+    except Exception:  # the run itself says why it fails
         return None
 
 
-def _time(call: Callable[[], object]) -> float:
+def _time(call: Callable[[], object], device: torch.device, num: int = 1) -> float:
+    """Return the seconds of a call, the mean over some in a row; a GPU is waited for at their end."""
+    import torch
+
     started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    for _ in range(num):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / num
