@@ -207,12 +207,14 @@ def test_an_interrupt_while_steps_are_timed_ends_the_workers_only(
         other.join()
 
 
-def test_a_step_that_fails_leaves_its_variant_out(context: RunContext) -> None:
+def test_a_step_that_fails_has_no_time_and_the_others_have(context: RunContext) -> None:
     broken = make_config("mlp").model_copy(update={"batch_size": 10**9})  # no machine has the memory
     measured = measure_steps(
         {"broken": broken, "sound": make_config("mlp", batch_size=4)}, {}, context, 1, 60.0, Recorder()
     )
-    assert list(measured.steps) == ["sound"]
+    assert list(measured.steps) == ["broken", "sound"]
+    assert measured.steps["broken"] is None
+    assert measured.steps["sound"] is not None
 
 
 EYES = """
