@@ -369,10 +369,9 @@ def _calibrate(plans: Sequence[Plan], work: _Work, compute: Compute, observer: R
     if observer is None:
         return None
     speed = calibrate(plans, work.store, work.num_jobs, compute.device, observer)
-    if work.cluster is None:
-        notes = advise_precision(plans, work.store, speed, work.num_jobs, compute.device, observer)
-        if notes:
-            observer.advised(notes)
+    is_here = work.cluster is None
+    if is_here and (notes := advise_precision(plans, work.store, speed, work.num_jobs, compute.device, observer)):
+        observer.advised(notes)
     return speed
 
 
