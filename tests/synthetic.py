@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.table import tabulate_runs
-from gan_ablate.design.grid import load_grid
+from gan_ablate.design.grid import BudgetName, load_grid
 from gan_ablate.design.outcomes import Throughput
 from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.design.run_fields import OSCILLATION_POINTS
@@ -65,6 +65,29 @@ def results_of(
         return None if math.isnan(gain(variant)) else 20 * math.exp(gain(variant) + error)
 
     return make_results(planned, fid)
+
+
+def planted(grid: str, gains: dict[str, float], fid: float = 20.0, noise: float = 0.005, **options: Any) -> GridResults:
+    """Results of runs whose log FID a level of the grid's first factor changes by so much."""
+    asked = plan(load_grid(grid), **options)
+    factor = next(iter(asked.grid.factors))
+
+    def with_gain(variant: Variant, seed: int) -> float:
+        error = noise * math.sin(7 * seed + sum(map(ord, variant.label + grid)))
+        return fid * math.exp(gains.get(variant.levels[factor], 0.0) + 0.05 * seed + error)
+
+    return make_results(asked, with_gain)
+
+
+def batch_norm_halves(variant: Variant, seed: int) -> float:
+    """Without batch norm FID is twice as high."""
+    noise = math.sin(7 * seed + 3 * len(variant.label))
+    return (20.0 if variant.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+
+
+def make_factorial(fid: Callable[[Variant, int], float], budget: BudgetName = "standard") -> GridResults:
+    """Make results of the grid that crosses batch norm with label smoothing, five seeds."""
+    return make_results(plan(load_grid("bn_label_smooth"), seeds=5, budget=budget), fid)
 
 
 def gains(**of_levels: dict[str, float]) -> Callable[[Variant], float]:

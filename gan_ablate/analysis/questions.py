@@ -98,7 +98,26 @@ def surety(results: GridResults, effect: Effect) -> tuple[bool, int, bool, float
     return effect.decision != "inconclusive", effect.estimate.num_seeds, is_claimed, -round_p(effect.test.p)
 
 
-Lasting = Literal["same", "other", "undecided"]
+Lasting = Literal["same", "other", "moved", "undecided"]
+
+
+def compare_answers(before: Effect, after: Effect) -> Lasting | None:
+    """Say what became of a decision in another setting; None where there was none, or where one seed decides nothing.
+
+    An inconclusive effect is no other decision: it may become the same one with more seeds. Where its adjusted interval
+    excludes the first estimate, the effect has ``moved``.
+
+    Args:
+        before: the effect in the first setting.
+        after: the effect in the other one.
+    """
+    if before.decision == "inconclusive" or after.estimate.num_seeds < 2:
+        return None
+    if after.decision != "inconclusive":
+        return "same" if before.decision == after.decision else "other"
+    interval = after.adjusted
+    is_told = math.isfinite(interval.low)
+    return "moved" if is_told and not interval.low <= before.estimate.value <= interval.high else "undecided"
 
 
 @dataclass(frozen=True)
@@ -114,19 +133,10 @@ class ComparedEffect:
     answers: dict[Setting, Answer]
 
     def lasts(self, first: Setting, last: Setting) -> Lasting | None:
-        """Say whether two settings have the same decision; None where one has none of its own to compare.
-
-        An inconclusive effect is no other decision: it may become the same one with more seeds. One seed has none.
-        """
+        """Say what became of a decision, as ``compare_answers`` does; None where a setting has no answer, too."""
         if first not in self.answers or last not in self.answers:
             return None
-        (_, before_effect), (_, after_effect) = self.answers[first], self.answers[last]
-        before, after = before_effect.decision, after_effect.decision
-        if before == "inconclusive" or after_effect.estimate.num_seeds < 2:
-            return None
-        if after == "inconclusive":
-            return "undecided"
-        return "same" if before == after else "other"
+        return compare_answers(self.answers[first][1], self.answers[last][1])
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class ComparedEffects:
     """The same changes in several settings.
 
     Attributes:
-        settings: in order: fewer steps first, then by the name of the data set.
+        settings: in order: fewer steps first, then more of the changes.
         effects: those that were measured in at least two settings, the largest first.
     """
 
@@ -150,7 +160,7 @@ class ComparedEffects:
         ]
 
     def count(self, first: Setting, last: Setting) -> Counter[Lasting]:
-        """Count how many decisions of one setting are the same, others or undecided in another one."""
+        """Count how many decisions of one setting are the same, others, moved or undecided in another one."""
         return Counter(lasts for effect in self.effects if (lasts := effect.lasts(first, last)) is not None)
 
     def tabulate(self) -> pd.DataFrame:
@@ -183,7 +193,8 @@ def compare_effects(results: Iterable[GridResults]) -> ComparedEffects:
         if surety(*answer) > surety(*known):
             answers[setting_of(answer[0])] = answer
     shared = [answers for answers in by_question.values() if len(answers) > 1]
-    settings = sorted({setting for answers in shared for setting in answers}, key=lambda at: (at.steps, at.dataset))
+    found = Counter(setting for answers in shared for setting in answers)
+    settings = sorted(found, key=lambda at: (at.steps, -found[at], at.dataset))
     effects = [_name({at: answers[at] for at in settings if at in answers}) for answers in shared]
     return ComparedEffects(settings, sorted(effects, key=lambda effect: -_size(effect)))
 
@@ -200,8 +211,8 @@ def _name(answers: dict[Setting, Answer]) -> ComparedEffect:
 
 def _size(compared: ComparedEffect) -> float:
     """Return the size of an effect in the longest training: what lasts comes first."""
-    last = list(compared.answers.values())[-1]
-    return abs(last[1].estimate.value)
+    longest = max(compared.answers, key=lambda at: at.steps)  # of several, the one with more changes
+    return abs(compared.answers[longest][1].estimate.value)
 
 
 def find_same(results: Sequence[GridResults], like: GridResults, effect: Effect) -> Answer | None:

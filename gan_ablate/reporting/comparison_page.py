@@ -130,9 +130,14 @@ def lasting_sentences(compared: ComparedEffects) -> Iterator[str]:
         yield (
             f"**After {where}, {found['same']} of {count(found.total(), 'decision')}** made after "
             f"{escape_markdown(first.name)} are the same. Other decisions: {found['other']}. Inconclusive: "
-            f"{found['undecided']}."
+            f"{found['moved'] + found['undecided']}."
         )
-        for words, kind in ((f"Other decisions after {where}", "other"), (f"Inconclusive after {where}", "undecided")):
+        inconclusive = f"Inconclusive after {where}"
+        for words, kind in (
+            (f"Other decisions after {where}", "other"),
+            (f"{inconclusive}, and the interval there excludes the first number", "moved"),
+            (inconclusive, "undecided"),
+        ):
             changed = [
                 f"{escape_markdown(effect.name)} {decided_text(effect.answers[first][1])} → "
                 f"{decided_text(effect.answers[setting][1])}"

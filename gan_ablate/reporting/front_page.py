@@ -15,13 +15,7 @@ from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.quality import COMPARISON_NOTE, plot_compared_effects
 from gan_ablate.reporting.ranking import NOTES, RankingLines
-from gan_ablate.reporting.run_sentences import (
-    SMOKE_WARNING,
-    OtherStudy,
-    base_of,
-    images_words,
-    steps_words,
-)
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING, base_of, images_words, steps_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +24,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.questions import ComparedEffects
     from gan_ablate.analysis.ranking import Default
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.reporting.other_studies import OtherStudy
     from gan_ablate.reporting.plots.style import FigurePath
 
     Ranked: TypeAlias = tuple[GridResults, Effect]
@@ -54,8 +49,8 @@ class FrontPage(Page):
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
         falling: ``3 of 14``, the variants that had not converged; empty without any.
         curve_samples: on how many images FID along training is taken, where the page tells it; 0 where it does not.
-        changes: other results folders with the same questions: a heading, the folder, and a line for each factor that
-            it decides otherwise.
+        lasting: other studies of the same questions, each with a line for what is the same there, what has changed,
+            and what is inconclusive.
         compared: the settings of the figure of changes that other folders measured, too; empty without any.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there is any effect to show.
@@ -82,7 +77,7 @@ class FrontPage(Page):
     baseline: tuple[str, float, float] | None
     falling: str
     curve_samples: int
-    changes: list[tuple[str, OtherStudy, list[str]]]
+    lasting: list[tuple[OtherStudy, list[str]]]
     compared: list[str]
     ranking: dict[str, list[str]]
     has_figure: bool
@@ -128,7 +123,7 @@ def make_front_page(
         pages: of the grids, and of grids across their blocks, in order.
         documents: the pages on documents.
         has_figure: whether there is any effect to show.
-        others: other results folders with the same questions.
+        others: studies of the same questions.
         compared: the changes that they measured, too; None where there are none.
     """
     every = list(results.values())
@@ -144,12 +139,12 @@ def make_front_page(
         bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(base_of, plans))) if default is None else "",
         default=f"`{base_of(default.results.plan)}`" if default is not None else "",
         is_only_start=default is None or all(map(default.is_baseline_of, trusted)),
-        datasets=", ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans)),
+        datasets=" and ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans)),
         steps=steps_words(plans),
         baseline=_find_baseline(trusted, default),
         falling=_count_falling(trusted),
         curve_samples=_find_curve_samples(trusted),
-        changes=[(ranked.changes_heading(other), other, ranked.changes(other)) for other in others],
+        lasting=[(other, ranked.lasting(other)) for other in others],
         compared=[setting.name for setting in compared.settings] if compared is not None else [],
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
@@ -216,7 +211,7 @@ def draw_comparison(
 
     Args:
         results: of every grid, by the name of its folder.
-        others: other results folders with the same questions.
+        others: studies of the same questions.
         path: of the figure.
     """
     everywhere = [*results.values(), *(of_grid for other in others for of_grid in other.results)] if others else []

@@ -11,12 +11,10 @@ import numpy as np
 from gan_ablate.analysis.questions import find_same, question_of, setting_of
 from gan_ablate.analysis.ranking import find_default, rank_effects, surest_effects
 from gan_ablate.reporting.formats import escape_markdown, number
+from gan_ablate.reporting.other_studies import compare_elsewhere, elsewhere_words
 from gan_ablate.reporting.run_sentences import (
-    OtherStudy,
     average_words,
-    changed_words,
     collapsed_words,
-    elsewhere_words,
     shrinking_words,
     start_words,
     step_time_words,
@@ -36,8 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gan_ablate.analysis.effects import Effect
+    from gan_ablate.analysis.questions import Lasting
     from gan_ablate.analysis.ranking import Default
     from gan_ablate.analysis.results import GridResults
+    from gan_ablate.reporting.other_studies import OtherStudy
 
     Ranked: TypeAlias = tuple[GridResults, Effect]
 
@@ -66,6 +66,15 @@ NOTES = {
     "Not known yet": " (inconclusive, or most runs collapsed, so that FID decides nothing)",
 }
 """What each heading means."""
+
+
+LASTING_HEADINGS: dict[Lasting, str] = {
+    "same": "The same",
+    "other": "Changed",
+    "moved": "Changed",
+    "undecided": "Inconclusive there",
+}
+"""What the page calls what became of a decision in another study."""
 
 
 @dataclass(frozen=True)
@@ -118,33 +127,31 @@ class RankingLines:
             lines[MAX_RANKED:] = [f"{len(lines) - MAX_RANKED} more, smaller: see the grids"]
         return lines
 
-    def changes(self, other: OtherStudy) -> list[str]:
-        """Write the default's FID in another folder, and a line for each factor on which that one decides otherwise."""
-        lines: dict[tuple[str, str], list[str]] = {}
+    def lasting(self, other: OtherStudy) -> list[str]:
+        """Write the default's FID in another study, and a line each for what is the same, changed and inconclusive."""
+        found: dict[str, dict[tuple[str, str], list[str]]] = {heading: {} for heading in LASTING_HEADINGS.values()}
         for results, effect in sorted(surest_effects(self.results), key=lambda pair: -abs(pair[1].estimate.value)):
-            words = changed_words(other, results, effect)
-            if words:
+            compared = compare_elsewhere(other, results, effect)
+            if compared is not None:
                 ((name, _),) = effect.levels.items()
                 level = level_words(effect, results.plan.grid.factors)
-                lines.setdefault((results.name, name), []).append(f"{level}{words}")
-        factors = {of_grid.name: of_grid.plan.grid.factors for of_grid in self.results}
-        changed = [
-            f"**{escape_markdown(factors[grid][name].title_of(name))}** {' · '.join(levels)}"
-            for (grid, name), levels in lines.items()
-        ]
+                of_factors = found[LASTING_HEADINGS[compared.lasting]]
+                of_factors.setdefault((results.name, name), []).append(f"{level}{compared.words}")
+        lines = []
+        for heading, factors in found.items():
+            words = [f"{self._title(*of_factor)} {' · '.join(levels)}" for of_factor, levels in factors.items()]
+            lines += [f"**{heading}**: {'; '.join(words)}"] if words else []
         there = find_default([of_grid for of_grid in other.results if of_grid.plan.budget != "smoke"])
         if self.default is None or there is None or not self.default.is_scored_like(there):
-            return changed
+            return lines
         before, after = (number(float(default.results.summary["fid"].iloc[0])) for default in (self.default, there))
-        return [f"**the default**: FID {before} → {after}", *changed]
+        return [f"**The default**: FID {before} → {after}", *lines]
 
-    def changes_heading(self, other: OtherStudy) -> str:
-        """Name the list of what another folder decides otherwise."""
-        steps = [
-            max(of.plan.baseline.config.steps for of in results)
-            for results in (self.results or other.results, other.results)
-        ]
-        return "Longer training" if steps[1] > steps[0] else "Shorter training" if steps[1] < steps[0] else "Elsewhere"
+    def _title(self, grid: str, factor: str) -> str:
+        """Name a factor, and the block of its grid where it has several."""
+        factors = next(of_grid.plan.grid.factors for of_grid in self.results if of_grid.name == grid)
+        block = self.blocks[grid]
+        return escape_markdown(factors[factor].title_of(factor) + (f", {block}," if block else ""))
 
     def _line(self, same: Sequence[Ranked], list_name: str) -> str:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``.

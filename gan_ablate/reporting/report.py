@@ -31,10 +31,10 @@ from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, count, fi
 from gan_ablate.reporting.front_page import FIGURE, draw_comparison, draw_front, make_front_page
 from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
+from gan_ablate.reporting.other_studies import OtherStudy, split_settings
 from gan_ablate.reporting.plots import FigurePool
 from gan_ablate.reporting.plots.style import FigurePath
 from gan_ablate.reporting.plots.training import plot_probes
-from gan_ablate.reporting.run_sentences import OtherStudy
 from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import list_settings
 
@@ -138,13 +138,13 @@ def _load_others(store: Store, beside: Sequence[str | Path]) -> list[OtherStudy]
         write_atomically(remembered, json.dumps(list(dict.fromkeys(places))) + "\n")
     if not remembered.is_file():
         return []
-    others = []
+    others: list[OtherStudy] = []
     for place in _read_places(remembered):
         other = Store(store.root / place)
         names = other.list_plans()
         if names:
             results = [GridResults.load(other, name) for name in names]
-            others.append(OtherStudy(other.root.resolve().name, f"{quote(place)}/{PAGE_NAME}", results))
+            others += split_settings(other.root.resolve().name, f"{quote(place)}/{PAGE_NAME}", results)
     return others
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gan_ablate.analysis.claims import judge
 from gan_ablate.analysis.comparability import machine_of, name_machine
-from gan_ablate.analysis.effects import name_levels
 from gan_ablate.analysis.estimates import split_grid_variance
-from gan_ablate.analysis.questions import averaged_factors, find_same, setting_of
+from gan_ablate.analysis.questions import averaged_factors
 from gan_ablate.analysis.results import GridResults
 from gan_ablate.analysis.tests import POWER, seeds_needed
 from gan_ablate.design.outcomes import OUTCOMES, percent_change
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gan_ablate.analysis.allocation import InterimAnalysis, SequentialState
-    from gan_ablate.analysis.claims import ClaimVerdict
     from gan_ablate.analysis.comparability import Machine
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.ranking import Default
@@ -330,89 +326,6 @@ def step_time_words(results: GridResults, effect: Effect) -> str:
     return f"; a step takes {adjusted_text(times[0])}" if is_known else ""
 
 
-@dataclass(frozen=True)
-class OtherStudy:
-    """A results folder with the same questions, whose front page is linked.
-
-    Attributes:
-        title: the name of its folder.
-        path: of its front page, from this one.
-        results: of its grids.
-    """
-
-    title: str
-    path: str
-    results: Sequence[GridResults]
-
-    @property
-    def steps(self) -> str:
-        """The length of training: ``after 6,000 steps``."""
-        return steps_words(of_grid.plan for of_grid in self.results)
-
-
-def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: Effect) -> str:
-    """Say what other folders found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
-    words = ""
-    for other in others:
-        same = find_same(other.results, results, effect)
-        if same is not None:
-            unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
-            held = _held_words(same, results, effect)
-            but = "but " if same[1].decision != effect.decision and not held else ""
-            words += f"; {but}{adjusted_text(same[1])} {_where_words(other, results, same[0])}{held}{unsure}"
-    return words
-
-
-def _where_words(other: OtherStudy, results: GridResults, there: GridResults) -> str:
-    """Say after how many steps and on which data another folder measured, or its name where that is no difference."""
-    ours, theirs = setting_of(results), setting_of(there)
-    steps = [f"at {theirs.steps:,} steps"] if theirs.steps != ours.steps else []
-    data = [f"on {escape_markdown(theirs.dataset)}"] if theirs.dataset != ours.dataset else []
-    return " ".join([*steps, *data]) or f"in {other.title}"
-
-
-def changed_words(other: OtherStudy, results: GridResults, effect: Effect) -> str:
-    """Say that another folder decides otherwise on a change: ``: higher (+21 %) → lower (-15 %)``.
-
-    Empty where one of the two is inconclusive and the other negligible, and where they agree: on average, or at the
-    levels of other factors that the other folder holds.
-    """
-    same = find_same(other.results, results, effect)
-    if same is None:
-        return ""
-    there, held = same[1], _held_levels(same, results, effect)
-    here = next((one for one in results.verdicts.simple_effects_of(effect) if held and one.within == held), effect)
-    if there.decision in (effect.decision, here.decision) or not (here.is_found or there.is_found):
-        return ""
-    before, after = (f"{one.decision} ({value_text(one, one.estimate.value)})" for one in (here, there))
-    if here is effect:
-        return f"{average_words(results, effect)}: {before} → {after}{_held_words(same, results, effect)}"
-    return f", with {here.place}: {before} → {after}"
-
-
-def verdict_elsewhere_words(others: Sequence[OtherStudy], results: GridResults, claim_verdict: ClaimVerdict) -> str:
-    """Say other verdicts of other folders on a claim on FID: ``; **refuted** at 6,000 steps``."""
-    effects = [finding.effect for finding in claim_verdict.decisive]
-    if claim_verdict.verdict == "depends" or not all(e.outcome.name == "fid" and len(e.levels) == 1 for e in effects):
-        return ""
-    words = ""
-    for other in others:
-        same = [pair for effect in effects if (pair := find_same(other.results, results, effect)) is not None]
-        there = _judge_same(claim_verdict, same)
-        if there is not None and there.verdict != claim_verdict.verdict:
-            told = verdict_words(there, is_complete=True, factors=results.plan.grid.factors).split(":")[0]
-            held = _held_words(same[0], results, effects[0])
-            words += f"; {told} {_where_words(other, results, same[0][0])}{held}"
-    return words
-
-
-def _judge_same(claim_verdict: ClaimVerdict, same: Sequence[tuple[GridResults, Effect]]) -> ClaimVerdict | None:
-    """Judge a claim by the same effects elsewhere; None where one is missing or depends on another factor."""
-    if any(of_grid.verdicts.varies(effect) for of_grid, effect in same):
-        return None
-    return judge(claim_verdict.claim, lambda _: [effect for _, effect in same])
-
-
 def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
     """Return the verdict of every claim of a shipped grid in a results folder, or what is missing for it."""
     sentences = [claim.sentence for claim in shipped.claims]
@@ -433,18 +346,3 @@ def judge_grid(store: Store, shipped: Grid) -> dict[str, str]:
         for one in results.verdicts.claim_verdicts
     }
     return {sentence: verdicts.get(sentence, missing) for sentence in sentences}
-
-
-def _held_words(same: tuple[GridResults, Effect], results: GridResults, effect: Effect) -> str:
-    """Say over which factors another effect is averaged, or at which levels it holds those of this one's average."""
-    ours, theirs = averaged_factors(results, effect), averaged_factors(*same)
-    if theirs != ours and theirs:
-        return average_words(*same)
-    held = _held_levels(same, results, effect)
-    return f" with {name_levels(held, ' and ')}" if held else ""
-
-
-def _held_levels(same: tuple[GridResults, Effect], results: GridResults, effect: Effect) -> dict[str, str]:
-    """Return the levels at which another effect, that is no average, holds the factors of this one's average."""
-    ours, factors = averaged_factors(results, effect), same[0].plan.grid.factors
-    return {name: factors[name].baseline for name in ours if name in factors and not averaged_factors(*same)}

@@ -21,16 +21,8 @@ from gan_ablate.reporting.formats import (
     p_text,
     percent,
 )
-from gan_ablate.reporting.run_sentences import (
-    average_words,
-    changed_words,
-    collapsed_words,
-    elsewhere_words,
-    settled_text,
-    start_words,
-    steps_words,
-    verdict_elsewhere_words,
-)
+from gan_ablate.reporting.other_studies import elsewhere_words, is_changed_elsewhere, verdict_elsewhere_words
+from gan_ablate.reporting.run_sentences import average_words, collapsed_words, settled_text, start_words, steps_words
 from gan_ablate.reporting.sentences import (
     adjusted_text,
     decision_words,
@@ -56,7 +48,7 @@ if TYPE_CHECKING:
     from gan_ablate.analysis.tests import SignFlip
     from gan_ablate.analysis.trajectories import Trajectory
     from gan_ablate.design.claims import Claim
-    from gan_ablate.reporting.run_sentences import OtherStudy
+    from gan_ablate.reporting.other_studies import OtherStudy
 
 
 MAX_PADDED = 200
@@ -371,7 +363,7 @@ def _decided_texts(
         words += _average_words(results, effect) if tells_average else ""
         words += collapsed_words(effect) if is_single else ""
         words += _parts_words(results, effect) if is_single else ""
-        if is_single and effect.outcome.name == "fid" and any(changed_words(one, results, effect) for one in others):
+        if is_single and effect.outcome.name == "fid" and is_changed_elsewhere(others, results, [effect]):
             words += elsewhere_words(others, results, effect)
         texts.append(words)
     colon = ":" if len(effects) > 1 else ""

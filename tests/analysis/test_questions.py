@@ -68,8 +68,8 @@ def test_levels_of_one_name_on_other_bases_are_two_questions(tmp_path: Path) -> 
 
 def test_decisions_of_two_lengths_are_counted() -> None:
     short, long = Setting("mnist-10k", 99), Setting("mnist-10k", 999)
-    before = gains(beta1={"0.0": 0.3, "0.9": 0.9}, dropout={"channels-25": 0.3})
-    after = gains(beta1={"0.0": -0.3, "0.9": 0.8}, dropout={"channels-25": 0.11})
+    before = gains(beta1={"0.0": 0.3, "0.9": 0.9}, dropout={"channels-25": 0.3, "elements-30": 0.12})
+    after = gains(beta1={"0.0": -0.3, "0.9": 0.8}, dropout={"channels-25": 0.11, "elements-30": 0.1})
     compared = compare_effects(
         [
             results_of("essentials", before, steps=99),
@@ -80,10 +80,25 @@ def test_decisions_of_two_lengths_are_counted() -> None:
     lasts = {effect.name: effect.lasts(short, long) for effect in compared.effects}
     assert lasts["Adam's β1: 0.0 (from 0.5)"] == "other"
     assert lasts["Adam's β1: 0.9 (from 0.5)"] == "same"
-    assert lasts["dropout in D: 25 % of channels (from none)"] == "undecided"
+    assert lasts["dropout in D: 25 % of channels (from none)"] == "moved"
+    assert lasts["dropout in D: 30 % of elements (from none)"] == "undecided"
     assert compared.effects[0].name == "Adam's β1: 0.9 (from 0.5)"
     found = compared.count(short, long)
     assert (found["other"], found.total()) == (1, 10)
+
+
+def test_settings_of_one_length_come_in_order_of_what_they_share() -> None:
+    """The largest change of what most changes were measured on comes first."""
+    short = results_of("essentials", gains(), steps=99)
+    few = results_of("beta1", gains(beta1={"0.9": 3.0}), dataset="fashion-mnist", steps=999)
+    many = results_of("essentials", gains(beta1={"0.0": 0.6, "0.9": 0.3}), dataset="mnist", steps=999)
+    compared = compare_effects([short, few, many])
+    assert [at.name for at in compared.settings] == [
+        "99 steps of mnist-10k",
+        "999 steps of mnist",
+        "999 steps of fashion-mnist",
+    ]
+    assert compared.effects[0].name == "Adam's β1: 0.0 (from 0.5)"
 
 
 def test_surest_answer_of_a_setting_counts() -> None:

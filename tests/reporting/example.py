@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Variant, plan
 from gan_ablate.execution.records import Record, ScoringRecord
 from gan_ablate.execution.store import FILTERS_FILE, Store
+from gan_ablate.reporting.front_page import FrontPage, make_front_page
+from gan_ablate.reporting.other_studies import OtherStudy
 from gan_ablate.scoring.scores import ProbeScores, RepresentationScores, Scores
 from tests.reporting.conftest import PIXEL
 from tests.synthetic import make_record, save_runs
@@ -31,6 +33,12 @@ def check_golden(name: str, text: str) -> None:
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text, "utf-8")
     assert text == golden.read_text("utf-8")
+
+
+def make_front(*results: GridResults, has_figure: bool = True, others: Sequence[OtherStudy] = ()) -> FrontPage:
+    """Make the front page of some results."""
+    by_name = {of_grid.name: of_grid for of_grid in results}
+    return make_front_page(by_name, dict.fromkeys(by_name, ""), [], [], has_figure=has_figure, others=others)
 
 
 def change_records(results: GridResults, change: Callable[[Record], dict[str, object]]) -> GridResults:

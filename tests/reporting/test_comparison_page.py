@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,18 @@ def test_one_seed_is_no_other_answer() -> None:
     )
     (said,) = make_comparison_page(compared).sentences
     assert said == "**After 1,999 steps of mnist-10k nothing is decided yet:** one seed has no interval."
+
+
+def test_page_tells_what_moved_from_what_lacks_seeds() -> None:
+    before = gains(dropout={"channels-25": 0.4, "elements-30": 0.4, "elements-50": 0.4})
+    after = gains(dropout={"channels-25": 0.3, "elements-30": -0.3, "elements-50": 0.3})
+    short, long = results_of("dropout", before, steps=99), results_of("dropout", after, 0.1, seeds=3, steps=1_999)
+    counted, moved, unsure = make_comparison_page(compare_effects([short, long])).sentences
+    assert counted.endswith("Other decisions: 0. Inconclusive: 3.")
+    assert moved.startswith("Inconclusive after 1,999 steps of mnist-10k, and the interval there excludes the first")
+    assert re.findall(r"\d\d % of \w+", moved) == ["30 % of elements"]
+    assert unsure.startswith("Inconclusive after 1,999 steps of mnist-10k: dropout in D: ")
+    assert sorted(re.findall(r"\d\d % of \w+", unsure)) == ["25 % of channels", "50 % of elements"]
 
 
 @pytest.mark.slow

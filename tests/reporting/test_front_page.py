@@ -2,44 +2,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from gan_ablate.analysis.results import GridResults
 from gan_ablate.design.claims import Claim
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.grid import BudgetName, load_grid
+from gan_ablate.design.grid import load_grid
 from gan_ablate.design.plan import Plan, Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.reporting.formats import Page
-from gan_ablate.reporting.front_page import FrontPage, draw_front, make_front_page
+from gan_ablate.reporting.front_page import draw_front, make_front_page
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.style import FigurePath
-from gan_ablate.reporting.run_sentences import SMOKE_WARNING, OtherStudy
-from tests.reporting.example import change_records, check_golden, scoring_of
-from tests.synthetic import make_results
-
-
-def make_front(*results: GridResults, has_figure: bool = True, others: Sequence[OtherStudy] = ()) -> FrontPage:
-    by_name = {of_grid.name: of_grid for of_grid in results}
-    return make_front_page(by_name, dict.fromkeys(by_name, ""), [], [], has_figure=has_figure, others=others)
-
-
-def batch_norm_halves(variant: Variant, seed: int) -> float:
-    noise = math.sin(7 * seed + 3 * len(variant.label))
-    return (20.0 if variant.levels["batch_norm"] == "on" else 40.0) * math.exp(0.1 * seed + 0.005 * noise)
+from gan_ablate.reporting.run_sentences import SMOKE_WARNING
+from tests.reporting.example import change_records, check_golden, make_front, scoring_of
+from tests.synthetic import batch_norm_halves, make_factorial, make_results, planted
 
 
 def alike(variant: Variant, seed: int) -> float:
     return 20 + seed + len(variant.label) / 9
-
-
-def make_factorial(fid: Callable[[Variant, int], float], budget: BudgetName = "standard") -> GridResults:
-    return make_results(plan(load_grid("bn_label_smooth"), seeds=5, budget=budget), fid)
 
 
 def test_front_page_of_the_example_is_golden(example: Path) -> None:
@@ -324,18 +307,6 @@ def test_pages_are_linked_with_what_they_found_and_their_warnings() -> None:
     assert "## Before you believe this\n\n- [a \\] b](a%40b/report.md): Careful.\n" in page.markdown
 
 
-def planted(grid: str, gains: dict[str, float], fid: float = 20.0, noise: float = 0.005, **options: Any) -> GridResults:
-    """Results of runs whose log FID a level of the grid's first factor changes by so much."""
-    asked = plan(load_grid(grid), **options)
-    factor = next(iter(asked.grid.factors))
-
-    def with_gain(variant: Variant, seed: int) -> float:
-        error = noise * math.sin(7 * seed + sum(map(ord, variant.label + grid)))
-        return fid * math.exp(gains.get(variant.levels[factor], 0.0) + 0.05 * seed + error)
-
-    return make_results(asked, with_gain)
-
-
 def test_remedy_that_only_repairs_its_own_start_is_not_to_be_used() -> None:
     """Without batch norm in D FID is 30; R1 brings it to the default's 20, spectral norm to 15."""
     penalties = planted("penalties", {"R1": math.log(20 / 30), "spectral-norm": math.log(15 / 30)}, fid=30.0)
@@ -410,57 +381,12 @@ def test_verdict_on_an_average_of_effects_that_differ_depends() -> None:
     assert "refuted" not in row
 
 
-def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None:
-    """After four times the steps dropout has the other sign, and β1 0.9 the same one."""
-    short = [planted("dropout", {"channels-25": 0.2, "elements-50": 0.3}), planted("beta1", {"0.9": 0.4})]
-    long = [
-        planted("dropout", {"channels-25": -0.2, "elements-50": 0.0}, steps=6_000),
-        planted("beta1", {"0.9": 0.3}, steps=6_000),
-    ]
-    page = make_front(*short, others=[OtherStudy("study-6000", "../study-6000/report.md", long)])
-    linked = "(after 6,000 steps, [study-6000](../study-6000/report.md)) changes these answers."
-    assert f"- **Longer training** {linked}" in page.markdown
-    ((_, _, (default, *changes)),) = page.changes
-    assert re.fullmatch(r"\*\*the default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
-    (dropout,) = changes
-    told = dropout.removeprefix("**dropout in D** ").split(" · ")
-    assert told == [
-        "50 % of elements: higher (+36 %) → negligible (+1 %)",
-        "25 % of channels: higher (+22 %) → lower (-18 %)",
-    ]
-    (depends,) = page.ranking["Depends"]
-    assert re.search(r"25 % of channels \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
-    assert "50 % of elements" in depends  # all that is known of dropout stands in one place
-    (avoid,) = page.ranking["Avoid"]
-    assert avoid.startswith("**Adam's β1** 0.9 rather than 0.5: +49.")
-    assert re.search(r", 5 seeds; \+35\.. % \[.+\] at 6,000 steps$", avoid)
-    ((_, table),) = page.verdicts
-    (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
-    assert re.search(r"25 % of channels \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)
-    refuted = "**refuted** for 25 % of channels and 50 % of elements at 1,500 steps"
-    assert f"| {refuted}; **supported** for 25 % of channels at 6,000 steps |" in row
-
-
 def test_levels_are_told_by_their_labels() -> None:
     page = make_front(planted("normalisation", {"G-only": 0.5}))
     (line,) = page.ranking["Avoid"]
     assert line.startswith(
         "**which layers have batch norm** only in G, none in D rather than on all layers but G's last and D's first: "
     )
-
-
-def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
-    alone, averaged = planted("essentials", {}), make_factorial(batch_norm_halves)
-    long = planted("essentials", {}, steps=6_000)
-    for here, there, words in (
-        (averaged, long, r"at 6,000 steps with label smoothing off"),
-        (alone, averaged, r"; but \+9\d\.\d % \[[^\]]+\] in other$"),
-    ):
-        lines = [
-            line for of in make_front(here, others=[OtherStudy("other", "x", [there])]).ranking.values() for line in of
-        ]
-        (told,) = [line for line in lines if line.startswith("**batch norm in G and D** off")]
-        assert re.search(words, told)
 
 
 def test_change_says_what_another_grid_found_at_other_levels() -> None:

@@ -425,7 +425,7 @@ def test_other_study_is_remembered_and_linked(tmp_path: Path, no_figures: None) 
         save_runs(Store(tmp_path / out), plan(load_grid("beta1"), steps=steps), lambda _, seed: 20.0 + seed)
     short, long = tmp_path / "short", tmp_path / "long"
     text = write_report(short, beside=[long]).read_text("utf-8")
-    assert "- **Longer training** (after 999 steps, [long](../long/report.md)) " in text
+    assert "- **After 999 steps of mnist-10k** ([long](../long/report.md))\n" in text
     assert json.loads((short / "beside.json").read_text("utf-8")) == ["../long"]
     assert write_report(short).read_text("utf-8") == text
     assert "short" not in write_report(long).read_text("utf-8")  # found only where it is named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,13 @@ RUNS_NOTE = (
 )
 
 COMPARISON_NOTE = (
-    "Look for rows whose intervals lie on different sides of zero. Bars are 95 % intervals, adjusted for all "
-    "comparisons of a grid; one that excludes nothing is not drawn. Hollow markers are inconclusive. The grey band is "
-    "the margin. Bars beyond six times FID, or a sixth of it, are cut."
+    "Look for rows whose intervals lie on different sides of zero. Thick bars are 95 % intervals, thin ones adjusted "
+    "for all comparisons of a grid; one that excludes nothing is not drawn. Hollow markers are inconclusive. The grey "
+    "band is the margin. Bars beyond six times FID, or a sixth of it, are cut."
 )
+
+COMPARISON_WRAP = 42
+"""The most characters in a line of a change's name beside its row."""
 
 COMPARISON_REACH = np.log(6.0)
 """The axis of compared effects ends at six times FID and at a sixth of it."""
@@ -204,7 +208,8 @@ def plot_compared_effects(
             margin = next(effect.margin for effect in effects if effect is not None)
             if margin is not None:
                 axes.fill_betweenx([row - 0.5, row + 0.5], -margin, margin, color="0.93", zorder=0)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+        names = [textwrap.fill(name, COMPARISON_WRAP, break_on_hyphens=False) for name, _ in rows]
+        axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         low, high = axes.get_xlim()
         axes.set_xlim(max(min(low, -0.05), -COMPARISON_REACH), min(max(high, 0.05), COMPARISON_REACH))
@@ -218,10 +223,10 @@ def plot_compared_effects(
 
 
 def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
-    ends = (effect.adjusted.low, effect.adjusted.high)
-    if np.isfinite(ends).all():
-        bounds = np.clip(ends, -COMPARISON_REACH, COMPARISON_REACH)
-        axes.plot(bounds, [y, y], color=colour, lw=1.6, solid_capstyle="butt", zorder=2)
+    for interval, width in ((effect.adjusted, 0.9), (effect.estimate, 2.4)):
+        ends = np.clip([interval.low, interval.high], -COMPARISON_REACH, COMPARISON_REACH)
+        if np.isfinite(ends).all() and abs(ends).min() < COMPARISON_REACH:  # else it spans the axis, or lies beside it
+            axes.plot(ends, [y, y], color=colour, lw=width, solid_capstyle="butt", zorder=2)
     value = float(np.clip(effect.estimate.value, -COMPARISON_REACH, COMPARISON_REACH))
     marker = "o" if value == effect.estimate.value else ">" if value > 0 else "<"
     face = "white" if effect.decision == "inconclusive" else colour

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import re
+
+from gan_ablate.reporting.other_studies import split_settings
+from tests.reporting.example import make_front
+from tests.synthetic import batch_norm_halves, gains, make_factorial, planted, results_of
+
+
+def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None:
+    """After four times the steps dropout has the other sign, and β1 0.9 the same one."""
+    short = [planted("dropout", {"channels-25": 0.2, "elements-50": 0.3}), planted("beta1", {"0.9": 0.4})]
+    long = [
+        planted("dropout", {"channels-25": -0.2, "elements-50": 0.0}, steps=6_000),
+        planted("beta1", {"0.9": 0.3}, steps=6_000),
+    ]
+    page = make_front(*short, others=split_settings("study-6000", "../study-6000/report.md", long))
+    assert "- **After 6,000 steps of mnist-10k** ([study-6000](../study-6000/report.md))\n" in page.markdown
+    ((_, (default, same, changed)),) = page.lasting
+    assert re.fullmatch(r"\*\*The default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
+    of_beta1, of_dropout = same.removeprefix("**The same**: ").split("; ")
+    assert of_beta1 == "Adam's β1 0.9: +49 % → +35 % · 0.0: 0 % → 0 %"
+    assert of_dropout == "dropout in D 30 % of elements: 0 % → 0 %"
+    told = changed.removeprefix("**Changed**: dropout in D ").split(" · ")
+    assert told == [
+        "50 % of elements: higher (+36 %) → negligible (+1 %)",
+        "25 % of channels: higher (+22 %) → lower (-18 %)",
+    ]
+    (depends,) = page.ranking["Depends"]
+    assert re.search(r"25 % of channels \+22\.. % \[.+?\], 5 seeds; but -18\.. % \[.+?\] at 6,000 steps", depends)
+    assert "50 % of elements" in depends  # all that is known of dropout stands in one place
+    (avoid,) = page.ranking["Avoid"]
+    assert avoid.startswith("**Adam's β1** 0.9 rather than 0.5: +49.")
+    assert re.search(r", 5 seeds; \+35\.. % \[.+\] at 6,000 steps$", avoid)
+    ((_, table),) = page.verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
+    assert re.search(r"25 % of channels \+22\.. % \[[^|]+?\]; but -18\.. % \[[^|]+?\] at 6,000 steps", row)
+    refuted = "**refuted** for 25 % of channels and 50 % of elements at 1,500 steps"
+    assert f"| {refuted}; **supported** for 25 % of channels at 6,000 steps |" in row
+
+
+def test_each_data_set_and_length_of_another_folder_is_told() -> None:
+    """Dropout harms on clothes and does nothing to digits, β1 0.9 has one seed there, and longer runs come last."""
+    harmful = {"channels-25": 0.4, "elements-30": 0.4, "elements-50": 0.4}
+    there = [
+        planted("dropout", {}, dataset="mnist", steps=9_000),
+        planted("dropout", harmful, dataset="fashion-mnist", steps=6_000),
+        planted("beta1", {"0.9": 0.4}, dataset="fashion-mnist", steps=6_000, seeds=1),
+        planted("beta1", {}, dataset="mnist", steps=6_000),
+    ]
+    here = [planted("dropout", harmful), planted("beta1", {"0.9": 0.4})]
+    page = make_front(*here, others=split_settings("long", "../long/report.md", there))
+    told = {other.setting.name: [line.split(":")[0] for line in lines] for other, lines in page.lasting}
+    assert told == {
+        "6,000 steps of fashion-mnist": ["**The same**"],
+        "6,000 steps of mnist": ["**The same**", "**Changed**"],
+        "9,000 steps of mnist": ["**Changed**"],
+    }
+    (dropout, beta1) = page.ranking["Avoid"]
+    of_channels = dropout.split(" · ")[0]
+    assert re.search(r"; \+49[^;]+ at 6,000 steps on fashion-mnist; but [^;]+ at 9,000 steps on mnist$", of_channels)
+    assert re.search(r"; \+47\.\d % at 6,000 steps on fashion-mnist, inconclusive; but [^;]+ steps on mnist$", beta1)
+
+
+def test_too_few_seeds_elsewhere_are_no_change() -> None:
+    """Another folder is inconclusive: of one change its interval excludes the number here, of two it does not."""
+    here = planted("dropout", {"channels-25": 0.4, "elements-30": 0.4, "elements-50": 0.4})
+    after = gains(dropout={"channels-25": 0.3, "elements-30": -0.3, "elements-50": 0.3})
+    there = results_of("dropout", after, noise=0.1, seeds=3, steps=9_000)
+    assert {effect.decision for effect in there.verdicts.effects("fid")} == {"inconclusive"}
+    page = make_front(here, others=split_settings("long", "x", [there]))
+    ((_, (_, changed, unsure)),) = page.lasting
+    assert re.fullmatch(
+        r"\*\*Changed\*\*: dropout in D 30 % of elements: higher \(\+\d+ %\) → inconclusive \(.+\)", changed
+    )
+    assert unsure.startswith("**Inconclusive there**: dropout in D ")
+    assert re.findall(r"\d\d % of \w+", unsure) == ["50 % of elements", "25 % of channels"]
+    (avoid,) = page.ranking["Avoid"]
+    assert avoid.count("; but ") == 1
+    ((_, table),) = page.verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
+    assert "| **refuted** at 1,500 steps; inconclusive at 9,000 steps |" in re.sub(" +", " ", row)
+
+
+def test_verdict_that_only_lacks_seeds_elsewhere_is_not_told() -> None:
+    """All three rates of dropout are inconclusive elsewhere, and no interval excludes the number here."""
+    levels = ("channels-25", "elements-30", "elements-50")
+    here = planted("dropout", dict.fromkeys(levels, 0.4))
+    there = results_of("dropout", gains(dropout=dict.fromkeys(levels, 0.3)), noise=0.1, seeds=3, steps=9_000)
+    assert {effect.decision for effect in there.verdicts.effects("fid")} == {"inconclusive"}
+    ((_, table),) = make_front(here, others=split_settings("long", "x", [there])).verdicts
+    (row,) = [line for line in table.splitlines() if line.startswith("| C10")]
+    assert "| **refuted** |" in re.sub(" +", " ", row)
+    assert "9,000 steps" not in row
+
+
+def test_folder_that_decides_nothing_leaves_nothing_to_compare() -> None:
+    here = planted("beta1", {"0.9": 0.4}, seeds=1)
+    page = make_front(here, others=split_settings("long", "x", [planted("dropout", {}, dataset="mnist")]))
+    assert "- **After 1,500 steps of mnist** ([long](x)): no decision to compare\n" in page.markdown
+
+
+def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:
+    alone, averaged = planted("essentials", {}), make_factorial(batch_norm_halves)
+    long = planted("essentials", {}, steps=6_000)
+    for here, there, words in (
+        (averaged, long, r"; [-+]0\.\d % \[[^\]]+\] at 6,000 steps with label smoothing off"),
+        (alone, averaged, r"; but \+9\d\.\d % \[[^\]]+\] in other$"),
+    ):
+        lines = [
+            line
+            for of in make_front(here, others=split_settings("other", "x", [there])).ranking.values()
+            for line in of
+        ]
+        (told,) = [line for line in lines if line.startswith("**batch norm in G and D** off")]
+        assert re.search(words, told)
