@@ -12,7 +12,7 @@ from gan_ablate.atomic_io import write_atomically
 from gan_ablate.errors import UserError, option
 from gan_ablate.execution.store import Store
 from gan_ablate.reporting.exports import table_as_csv
-from gan_ablate.reporting.formats import Page, count, escape_markdown
+from gan_ablate.reporting.formats import Page, count, escape_markdown, listed
 from gan_ablate.reporting.plots import FigurePool
 from gan_ablate.reporting.plots.quality import COMPARISON_NOTE, plot_compared_effects
 from gan_ablate.reporting.plots.style import FigurePath
@@ -94,7 +94,7 @@ def make_comparison_page(compared: ComparedEffects) -> ComparisonPage:
     """
     names = [setting.name for setting in compared.settings]
     return ComparisonPage(
-        title=f"The same changes after {', '.join(names[:-1])} and {names[-1]}",
+        title=f"The same changes after {listed(names)}",
         path=f"{COMPARISON}.md",
         sentences=list(lasting_sentences(compared)),
         effects=lay_out(

@@ -18,7 +18,7 @@ from gan_ablate.design.outcomes import OUTCOMES, percent_change
 from gan_ablate.scoring.scores import COLLAPSED_RECALL, COLLAPSED_SHARE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.estimates import Estimate
@@ -159,6 +159,12 @@ def number(value: float | None) -> str:
 def count(number_of: int, what: str) -> str:
     """Write ``1 seed``, ``5 seeds``."""
     return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Join words, each once: ``mnist-10k, mnist and fashion-mnist``; none are empty."""
+    once = list(dict.fromkeys(words))
+    return " and ".join(filter(None, (", ".join(once[:-1]), *once[-1:])))
 
 
 def seed_text(seeds: Collection[int]) -> str:

@@ -11,7 +11,7 @@ from gan_ablate.analysis.questions import compare_effects
 from gan_ablate.analysis.ranking import find_default, rank_effects, surest_effects
 from gan_ablate.design.outcomes import margin_text
 from gan_ablate.reporting import tables
-from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown
+from gan_ablate.reporting.formats import PAGE_NAME, Page, escape_markdown, listed
 from gan_ablate.reporting.plots import effects as effect_plots
 from gan_ablate.reporting.plots.quality import COMPARISON_NOTE, plot_compared_effects
 from gan_ablate.reporting.ranking import NOTES, RankingLines
@@ -78,7 +78,7 @@ class FrontPage(Page):
     falling: str
     curve_samples: int
     lasting: list[tuple[OtherStudy, list[str]]]
-    compared: list[str]
+    compared: str
     ranking: dict[str, list[str]]
     has_figure: bool
     families: str
@@ -136,16 +136,16 @@ def make_front_page(
         title="What helps a GAN, by how much, how surely, at what cost",
         path=PAGE_NAME,
         is_smoke=not trusted,
-        bases=" and ".join(f"`{base}`" for base in dict.fromkeys(map(base_of, plans))) if default is None else "",
+        bases=listed(f"`{base}`" for base in map(base_of, plans)) if default is None else "",
         default=f"`{base_of(default.results.plan)}`" if default is not None else "",
         is_only_start=default is None or all(map(default.is_baseline_of, trusted)),
-        datasets=" and ".join(dict.fromkeys(escape_markdown(plan.baseline.config.dataset) for plan in plans)),
+        datasets=listed(escape_markdown(plan.baseline.config.dataset) for plan in plans),
         steps=steps_words(plans),
         baseline=_find_baseline(trusted, default),
         falling=_count_falling(trusted),
         curve_samples=_find_curve_samples(trusted),
         lasting=[(other, ranked.lasting(other)) for other in others],
-        compared=[setting.name for setting in compared.settings] if compared is not None else [],
+        compared=listed(setting.name for setting in compared.settings) if compared is not None else "",
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
         families=_families_words(trusted),

@@ -151,7 +151,7 @@ class RankingLines:
         """Name a factor, and the block of its grid where it has several."""
         factors = next(of_grid.plan.grid.factors for of_grid in self.results if of_grid.name == grid)
         block = self.blocks[grid]
-        return escape_markdown(factors[factor].title_of(factor) + (f", {block}," if block else ""))
+        return escape_markdown(factors[factor].title_of(factor) + (f" ({block})" if block else ""))
 
     def _line(self, same: Sequence[Ranked], list_name: str) -> str:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``.

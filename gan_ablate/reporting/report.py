@@ -27,7 +27,7 @@ from gan_ablate.execution.store import Store
 from gan_ablate.reporting.blocks_page import draw_blocks, write_blocks_page
 from gan_ablate.reporting.comparison_page import COMPARISON
 from gan_ablate.reporting.exports import render_html, seeds_text
-from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, count, fill_template
+from gan_ablate.reporting.formats import PAGE_NAME, MethodsPage, Page, count, fill_template, listed
 from gan_ablate.reporting.front_page import FIGURE, draw_comparison, draw_front, make_front_page
 from gan_ablate.reporting.grid_figures import PROBES_FILE, draw_figures
 from gan_ablate.reporting.grid_page import write_grid_page
@@ -39,7 +39,7 @@ from gan_ablate.reporting.tables import verdicts_table
 from gan_ablate.reporting.variant_tables import list_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gan_ablate.analysis.pooling import Blocks
     from gan_ablate.design.config import RunConfig
@@ -328,7 +328,7 @@ def cite(out: str | Path) -> Citation:
 def _write_paragraph(every: list[GridResults]) -> str:
     environments = [record.environment for results in every for _, record in results.records]
     known = {
-        name: _join(environment.get(name) for environment in environments)
+        name: listed(value for environment in environments if (value := environment.get(name)))
         for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
     }
     commits = known["revision"].split(" and ")
@@ -359,7 +359,3 @@ def _write_paragraph(every: list[GridResults]) -> str:
         intervals={results.plan.intervals for results in every},
         pairings={"paired" if results.design.is_paired else "unpaired" for results in every},
     )
-
-
-def _join(values: Iterable[str | None]) -> str:
-    return " and ".join(dict.fromkeys(value for value in values if value))

@@ -15,6 +15,7 @@ from gan_ablate.reporting.formats import (
     count,
     escape_latex,
     escape_markdown,
+    listed,
     number,
     p_text,
     percent,
@@ -44,6 +45,11 @@ def test_p_values_are_as_precise_as_it_takes_to_see_on_which_side_of_a_level_the
 )
 def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str) -> None:
     assert percent(value) == text
+
+
+def test_lists_name_each_word_once() -> None:
+    lists = ([], ["a"], ["a", "b"], ["a", "b", "a", "c"])
+    assert list(map(listed, lists)) == ["", "a", "a and b", "a, b and c"]
 
 
 def test_numbers_have_three_digits() -> None:

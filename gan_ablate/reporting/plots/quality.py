@@ -197,7 +197,7 @@ def plot_compared_effects(
     """
     colours = sns.color_palette("colorblind", len(settings))
     offsets = 0.7 / len(settings) * (np.arange(len(settings)) - (len(settings) - 1) / 2)
-    with open_figure(path, (0.13 + 0.13 * len(settings)) * len(rows) + 1.1) as figure:
+    with open_figure(path, (0.1 + 0.1 * len(settings)) * len(rows) + 1.1) as figure:
         axes = figure.subplots()
         axes.axvline(0, color="0.3", lw=1)
         axes.grid(visible=False, axis="y")
