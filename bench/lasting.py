@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gan_ablate.analysis.trajectories import Trajectory
 
-STUDIES = (Path("results/study"), Path("results/study-6000"))
+STUDIES = (Path("results/study"), Path("results/study-long"))
 
 
 def main(

@@ -198,6 +198,21 @@ class Effect:
             return "lower" if self.estimate.value < 0 else "higher"
         return "negligible" if self.equivalence.is_rejected else "inconclusive"
 
+    @property
+    def answer(self) -> Decision:
+        """The decision on FID with what collapse adds to it.
+
+        It is ``higher`` where more runs collapse or diverge, ``negligible`` where a direction is too small to matter,
+        and ``inconclusive`` where failures are compared, or where FID and the rate of collapse contradict each other.
+        """
+        is_worse, is_rarer = self.failure_change == "higher", self.failure_change == "lower"
+        is_torn = self.decision == "lower" if is_worse else is_rarer and self.decision != "lower"
+        if self.compares_failures or is_torn:
+            return "inconclusive"
+        if is_worse:
+            return "higher"
+        return "negligible" if self.is_too_small else self.decision
+
     @functools.cached_property
     def earlier_seeds(self) -> int | None:
         """The number of seeds that decided, where the interval of all seeds alone would not; None elsewhere.

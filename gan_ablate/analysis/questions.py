@@ -15,7 +15,7 @@ from gan_ablate.analysis.table import tabulate_effect
 from gan_ablate.analysis.tests import round_p
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from gan_ablate.analysis.effects import Effect
     from gan_ablate.analysis.results import GridResults
@@ -38,6 +38,11 @@ class Setting(NamedTuple):
     def name(self) -> str:
         """In words: ``1,500 steps of mnist-10k``."""
         return f"{self.steps:,} steps of {self.dataset}" if self.steps else self.dataset
+
+    @property
+    def place(self) -> str:
+        """Where something was measured: ``after 1,500 steps of mnist-10k``, or ``on mnist-10k``."""
+        return f"{'after' if self.steps else 'on'} {self.name}"
 
 
 def setting_of(results: GridResults) -> Setting:
@@ -102,22 +107,22 @@ Lasting = Literal["same", "other", "moved", "undecided"]
 
 
 def compare_answers(before: Effect, after: Effect) -> Lasting | None:
-    """Say what became of a decision in another setting; None where there was none, or where one seed decides nothing.
+    """Say what became of an answer in another setting; None where there was none, or where one seed decides nothing.
 
-    An inconclusive effect is no other decision: it may become the same one with more seeds. Where its adjusted interval
-    excludes the first estimate, the effect has ``moved``.
+    An inconclusive effect is no other answer: it may become the same one with more seeds. Where its adjusted interval
+    excludes the first estimate, the effect has ``moved``. For an answer, see ``Effect.answer``.
 
     Args:
         before: the effect in the first setting.
         after: the effect in the other one.
     """
-    if before.decision == "inconclusive" or after.estimate.num_seeds < 2:
+    if before.answer == "inconclusive" or after.estimate.num_seeds < 2:
         return None
-    if after.decision != "inconclusive":
-        return "same" if before.decision == after.decision else "other"
-    interval = after.adjusted
-    is_told = math.isfinite(interval.low)
-    return "moved" if is_told and not interval.low <= before.estimate.value <= interval.high else "undecided"
+    if after.answer != "inconclusive":
+        return "same" if before.answer == after.answer else "other"
+    value, interval = before.estimate.value, after.adjusted
+    is_excluded = value < interval.low or value > interval.high  # no interval, NaN, excludes nothing
+    return "moved" if is_excluded and not after.compares_failures else "undecided"
 
 
 @dataclass(frozen=True)
@@ -215,33 +220,44 @@ def _size(compared: ComparedEffect) -> float:
     return abs(compared.answers[longest][1].estimate.value)
 
 
-def find_same(results: Sequence[GridResults], like: GridResults, effect: Effect) -> Answer | None:
-    """Find an effect that asks the same question after any number of steps; None without any.
+class Same(NamedTuple):
+    """An effect, and another one that compares the same trainings.
 
-    Of several, one on the same data set comes first, then one with the same extractor, then the surest. Where none has
-    the same average over other factors, one that holds them at some level counts.
+    Attributes:
+        here: the effect that was asked about, or a simple effect behind it.
+        results: of the grid that has the other one.
+        there: the other one.
+    """
+
+    here: Effect
+    results: GridResults
+    there: Effect
+
+
+def find_same(results: Iterable[GridResults], like: GridResults, effect: Effect) -> Same | None:
+    """Find an effect that asks the same question after any number of steps, on any data; None without any.
+
+    Where no grid asks it of an average, one may ask it at some levels of the other factors: at the baselines, if there
+    is a choice. Of several grids, one with the same extractor comes first, then the surest.
 
     Args:
         results: where to look, such as those of another folder.
         like: the results that have the effect.
         effect: a main effect on FID.
     """
-    answers = [answer for answer in list_answers(results) if _asks(answer, like, effect)]
-    return max(answers, key=lambda answer: _likeness(answer, like, effect), default=None)
+    parts = [] if effect.within else like.verdicts.simple_effects_of(effect)
+    asked = {question_of(like, one): one for one in (*parts, effect)}  # the effect itself comes last: it counts
+    answers = [(asked.get(question_of(*answer)), *answer) for answer in list_answers(results)]
+    found = [Same(here, of_grid, there) for here, of_grid, there in answers if here is not None]
+    return max(found, key=lambda same: _likeness(same, like, effect), default=None)
 
 
-def _asks(answer: Answer, like: GridResults, effect: Effect) -> bool:
-    """Whether an answer compares the same trainings, or some of them: a simple effect behind an average."""
-    sides = list(zip(question_of(like, effect), question_of(*answer), strict=True))
-    return all(ours <= theirs for ours, theirs in sides) or all(theirs <= ours for ours, theirs in sides)
-
-
-def _likeness(answer: Answer, like: GridResults, effect: Effect) -> tuple[object, ...]:
-    results, other = answer
-    ours, theirs = like.plan.baseline.config, results.plan.baseline.config
+def _likeness(same: Same, like: GridResults, effect: Effect) -> tuple[object, ...]:
+    factors = like.plan.grid.factors
+    ours, theirs = (of_grid.plan.baseline.config.scoring.features for of_grid in (like, same.results))
     return (
-        question_of(results, other) == question_of(like, effect),
-        theirs.dataset == ours.dataset,
-        theirs.scoring.features == ours.scoring.features,
-        *surety(results, other),
+        same.here is effect,
+        sum(level == factors[name].baseline for name, level in same.here.within.items()),
+        ours == theirs,
+        *surety(same.results, same.there),
     )

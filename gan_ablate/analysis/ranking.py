@@ -141,15 +141,9 @@ def _list_of(
 ) -> list[tuple[GridResults, Effect]]:
     if results.verdicts.varies(effect) and not effect.compares_failures:
         return ranking.depends
-    # A change of how often runs collapse outweighs a typical run that hardly changes.
-    is_worse, is_rarer = effect.failure_change == "higher", effect.failure_change == "lower"
-    is_torn = effect.decision == "lower" if is_worse else is_rarer and effect.decision != "lower"
-    if effect.compares_failures or is_torn or (effect.decision == "inconclusive" and not is_worse):
-        return ranking.unknown
-    if not is_worse and (effect.decision == "negligible" or effect.is_too_small):
-        return ranking.indifferent
-    if is_worse or effect.decision == "higher":
-        return ranking.avoid
+    others = {"inconclusive": ranking.unknown, "negligible": ranking.indifferent, "higher": ranking.avoid}
+    if effect.answer in others:
+        return others[effect.answer]
     against = None if default is None else default.compare(results, effect)
     is_better = against is None or (against.decision == "lower" and not against.is_too_small)
     return ranking.use if is_better else ranking.rescue

@@ -260,7 +260,7 @@ def report(
         open_console().print(f"Figures for papers: {out}/*/*.pdf", soft_wrap=True)
 
 
-@app.command(epilog="Example: gan-ablate compare results/study results/study-6000")
+@app.command(epilog="Example: gan-ablate compare results/study results/study-long")
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Results folders that have changes in common.")],
     to: Annotated[Path, typer.Option(help="The folder to write to.", callback=expand_home)] = Path("comparison"),

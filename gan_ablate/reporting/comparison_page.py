@@ -94,7 +94,7 @@ def make_comparison_page(compared: ComparedEffects) -> ComparisonPage:
     """
     names = [setting.name for setting in compared.settings]
     return ComparisonPage(
-        title=f"The same changes after {listed(names)}",
+        title=f"The same changes {listed(setting.place for setting in compared.settings)}",
         path=f"{COMPARISON}.md",
         sentences=list(lasting_sentences(compared)),
         effects=lay_out(
@@ -121,22 +121,20 @@ def lasting_sentences(compared: ComparedEffects) -> Iterator[str]:
     """
     first = compared.settings[0]
     for setting in compared.settings[1:]:
-        found, where = compared.count(first, setting), escape_markdown(setting.name)
+        found, where = compared.count(first, setting), escape_markdown(setting.place)
         answers = [effect.answers[setting][1] for effect in compared.effects if setting in effect.answers]
         if max((answer.estimate.num_seeds for answer in answers), default=2) < 2:
-            yield f"**After {where} nothing is decided yet:** one seed has no interval."
+            yield f"**Nothing is decided {where} yet:** one seed has no interval."
         if not found:
             continue
         yield (
-            f"**After {where}, {found['same']} of {count(found.total(), 'decision')}** made after "
-            f"{escape_markdown(first.name)} are the same. Other decisions: {found['other']}. Inconclusive: "
-            f"{found['moved'] + found['undecided']}."
+            f"**{found['same']} of {count(found.total(), 'decision')}** made {escape_markdown(first.place)} are the "
+            f"same {where}. Other decisions: {found['other']}. Inconclusive: {found['moved'] + found['undecided']}."
         )
-        inconclusive = f"Inconclusive after {where}"
         for words, kind in (
-            (f"Other decisions after {where}", "other"),
-            (f"{inconclusive}, and the interval there excludes the first number", "moved"),
-            (inconclusive, "undecided"),
+            (f"Other decisions {where}", "other"),
+            (f"Inconclusive {where}, and the interval excludes the number {escape_markdown(first.place)}", "moved"),
+            (f"Inconclusive {where}, and the interval holds that number", "undecided"),
         ):
             changed = [
                 f"{escape_markdown(effect.name)} {decided_text(effect.answers[first][1])} → "

@@ -49,9 +49,8 @@ class FrontPage(Page):
         baseline: its name, its FID and the FID of real images; None where scores do not compare.
         falling: ``3 of 14``, the variants that had not converged; empty without any.
         curve_samples: on how many images FID along training is taken, where the page tells it; 0 where it does not.
-        lasting: other studies of the same questions, each with a line for what is the same there, what has changed,
-            and what is inconclusive.
-        compared: the settings of the figure of changes that other folders measured, too; empty without any.
+        lasting: studies in other results folders, each with lines on what became of this one's answers.
+        compared: in words, the settings of the figure of changes that others measured, too; empty without any.
         ranking: ``Use``, ``Avoid`` and so on → a line for the levels of one factor; empty if all runs are smoke runs.
         has_figure: whether there is any effect to show.
         families: how many grids the effects are of, and how many false decisions that allows; empty for one grid.
@@ -123,7 +122,7 @@ def make_front_page(
         pages: of the grids, and of grids across their blocks, in order.
         documents: the pages on documents.
         has_figure: whether there is any effect to show.
-        others: studies of the same questions.
+        others: studies in other results folders.
         compared: the changes that they measured, too; None where there are none.
     """
     every = list(results.values())
@@ -145,7 +144,7 @@ def make_front_page(
         falling=_count_falling(trusted),
         curve_samples=_find_curve_samples(trusted),
         lasting=[(other, ranked.lasting(other)) for other in others],
-        compared=listed(setting.name for setting in compared.settings) if compared is not None else "",
+        compared=listed(setting.place for setting in compared.settings) if compared is not None else "",
         ranking=ranked.ranking() if trusted else {},
         has_figure=has_figure,
         families=_families_words(trusted),
@@ -211,7 +210,7 @@ def draw_comparison(
 
     Args:
         results: of every grid, by the name of its folder.
-        others: studies of the same questions.
+        others: studies in other results folders.
         path: of the figure.
     """
     everywhere = [*results.values(), *(of_grid for other in others for of_grid in other.results)] if others else []

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gan_ablate.analysis.claims import judge
-from gan_ablate.analysis.effects import name_levels
-from gan_ablate.analysis.questions import averaged_factors, compare_answers, find_same, setting_of
+from gan_ablate.analysis.questions import compare_answers, find_same, setting_of
 from gan_ablate.reporting.formats import escape_markdown, value_text
-from gan_ablate.reporting.run_sentences import average_words
+from gan_ablate.reporting.run_sentences import average_words, collapsed_words
 from gan_ablate.reporting.sentences import adjusted_text, verdict_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gan_ablate.analysis.claims import ClaimVerdict
-    from gan_ablate.analysis.effects import Effect
-    from gan_ablate.analysis.questions import Answer, Lasting, Setting
+    from gan_ablate.analysis.effects import Decision, Effect
+    from gan_ablate.analysis.questions import Lasting, Same, Setting
     from gan_ablate.analysis.results import GridResults
 
 
@@ -40,11 +39,14 @@ class OtherStudy:
     @property
     def heading(self) -> str:
         """Where its grids were measured: ``After 6,000 steps of mnist-10k``."""
-        return f"{'After' if self.setting.steps else 'On'} {escape_markdown(self.setting.name)}"
+        place = self.setting.place
+        return escape_markdown(place[0].upper() + place[1:])
 
 
 def split_settings(title: str, path: str, results: Iterable[GridResults]) -> list[OtherStudy]:
-    """Make a study of each setting of a results folder, the shortest training first.
+    """Make a study of each setting of a results folder, without smoke runs.
+
+    The shortest training comes first; of one length, the data set with the most runs.
 
     Args:
         title: the name of the folder.
@@ -53,70 +55,86 @@ def split_settings(title: str, path: str, results: Iterable[GridResults]) -> lis
     """
     by_setting: dict[Setting, list[GridResults]] = {}
     for of_grid in results:
-        by_setting.setdefault(setting_of(of_grid), []).append(of_grid)
-    # Of one length, the data set of the most grids or of the largest grid comes first.
-    order = sorted(by_setting, key=lambda at: (at.steps, -sum(of.plan.num_runs for of in by_setting[at]), at.dataset))
+        if of_grid.plan.budget != "smoke":
+            by_setting.setdefault(setting_of(of_grid), []).append(of_grid)
+    num_runs = {at: sum(of_grid.plan.num_runs for of_grid in of_setting) for at, of_setting in by_setting.items()}
+    order = sorted(by_setting, key=lambda at: (at.steps, -num_runs[at], at.dataset))
     return [OtherStudy(title, path, setting, by_setting[setting]) for setting in order]
 
 
 class Compared(NamedTuple):
-    """What became of an effect elsewhere.
+    """What became of an answer in another study.
 
     Attributes:
         lasting: whether it lasts.
-        words: ``: higher (+21 %) → lower (-15 %)``; the two numbers where the decision is the same or still open.
+        before: the answer here.
+        after: the answer there.
+        words: ``: higher (+21 %) → lower (-15 %)``; the two numbers where the answer is the same or still open.
     """
 
     lasting: Lasting
+    before: Decision
+    after: Decision
     words: str
 
     @property
     def is_changed(self) -> bool:
-        """Whether the answer there is another one."""
+        """Whether the answer there is another one, or the interval there excludes the number here."""
         return self.lasting in ("other", "moved")
+
+    @property
+    def turns(self) -> bool:
+        """Whether a direction has become the other one."""
+        return {self.before, self.after} == {"lower", "higher"}
 
 
 def compare_elsewhere(other: OtherStudy, results: GridResults, effect: Effect) -> Compared | None:
-    """Say what became of a decision elsewhere; None where it is not measured or not decided.
+    """Say what became of an answer in another study; None where it is not measured there, or not decided here.
 
-    Where the other folder holds the factors of an average, it is compared with the effect at those levels. It is the
-    same, too, if it is decided like the average.
+    Where the other study has only a part of an average, it is compared with that part. If that one is inconclusive here
+    and does not differ from the others, it is compared with the average.
     """
     same = find_same(other.results, results, effect)
     if same is None:
         return None
-    there, held = same[1], _held_levels(same, results, effect)
-    here = next((one for one in results.verdicts.simple_effects_of(effect) if held and one.within == held), effect)
-    here = effect if effect.decision == there.decision else here
+    is_average = same.here.answer == "inconclusive" and not results.verdicts.varies(effect)
+    here, there = effect if is_average else same.here, same.there
     lasting = compare_answers(here, there)
     if lasting is None:
         return None
     before, after = (value_text(one, one.estimate.value) for one in (here, there))
     if lasting in ("other", "moved"):
-        before, after = f"{here.decision} ({before})", f"{there.decision} ({after})"
+        before, after = f"{_answer_words(here)} ({before})", f"{_answer_words(there)} ({after})"
     if here is effect:
-        words = f"{average_words(results, effect)}: {before} → {after}{_held_words(same, results, effect)}"
+        words = f"{average_words(results, effect)}: {before} → {after}{_held_words(same, effect)}"
     else:
         words = f", with {here.place}: {before} → {after}"
-    return Compared(lasting, words)
+    return Compared(lasting, here.answer, there.answer, words)
+
+
+def _answer_words(effect: Effect) -> str:
+    """Write an answer that may rest on the rate of collapse."""
+    is_by_rate = effect.answer == "higher" != effect.decision
+    return "more runs fail" if is_by_rate else effect.answer
 
 
 def elsewhere_words(others: Sequence[OtherStudy], results: GridResults, effect: Effect) -> str:
-    """Say what other folders found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
+    """Say what other studies found of the same change: ``; -15.0 % [-21.0, -8.0] at 6,000 steps``."""
     words = ""
     for other in others:
         same = find_same(other.results, results, effect)
         if same is not None:
-            unsure = ", inconclusive" if same[1].decision == "inconclusive" else ""
-            held = _held_words(same, results, effect)
+            unsure = ", inconclusive" if same.there.answer == "inconclusive" else ""
+            failed = collapsed_words(same.there).replace(";", ",")
+            held = _held_words(same, effect)
             compared = compare_elsewhere(other, results, effect)
             but = "but " if compared is not None and compared.is_changed and not held else ""
-            words += f"; {but}{adjusted_text(same[1])} {_where_words(other, results)}{held}{unsure}"
+            words += f"; {but}{adjusted_text(same.there)} {_where_words(other, results)}{held}{unsure}{failed}"
     return words
 
 
 def _where_words(other: OtherStudy, results: GridResults) -> str:
-    """Say after how many steps and on which data another folder measured, or its name where that is no difference."""
+    """Say after how many steps and on which data another study measured, or its folder where that is no difference."""
     ours, theirs = setting_of(results), other.setting
     steps = [f"at {theirs.steps:,} steps"] if theirs.steps != ours.steps else []
     data = [f"on {escape_markdown(theirs.dataset)}"] if theirs.dataset != ours.dataset else []
@@ -124,48 +142,38 @@ def _where_words(other: OtherStudy, results: GridResults) -> str:
 
 
 def verdict_elsewhere_words(others: Sequence[OtherStudy], results: GridResults, claim_verdict: ClaimVerdict) -> str:
-    """Say other verdicts of other folders on a claim on FID: ``; **refuted** at 6,000 steps``.
+    """Say other verdicts of other studies on a claim on FID: ``; **refuted** at 6,000 steps``.
 
-    An inconclusive one is told only where an effect that it rests on has changed: else it lacks seeds.
+    An inconclusive one is told only where an effect that it rests on has changed.
     """
     effects = [finding.effect for finding in claim_verdict.decisive]
     if claim_verdict.verdict == "depends" or not all(e.outcome.name == "fid" and len(e.levels) == 1 for e in effects):
         return ""
     words = ""
     for other in others:
-        same = [pair for effect in effects if (pair := find_same(other.results, results, effect)) is not None]
+        same = [one for effect in effects if (one := find_same(other.results, results, effect)) is not None]
         there = _judge_same(claim_verdict, same)
         if there is None or there.verdict == claim_verdict.verdict:
             continue
         if there.verdict != "inconclusive" or is_changed_elsewhere([other], results, effects):
             told = verdict_words(there, is_complete=True, factors=results.plan.grid.factors).split(":")[0]
-            words += f"; {told} {_where_words(other, results)}{_held_words(same[0], results, effects[0])}"
+            words += f"; {told} {_where_words(other, results)}{_held_words(same[0], effects[0])}"
     return words
 
 
 def is_changed_elsewhere(others: Sequence[OtherStudy], results: GridResults, effects: Sequence[Effect]) -> bool:
-    """Whether another folder has another answer on any of the effects."""
+    """Whether another study has another answer on any of the effects."""
     compared = (compare_elsewhere(other, results, effect) for other in others for effect in effects)
     return any(one is not None and one.is_changed for one in compared)
 
 
-def _judge_same(claim_verdict: ClaimVerdict, same: Sequence[Answer]) -> ClaimVerdict | None:
+def _judge_same(claim_verdict: ClaimVerdict, same: Sequence[Same]) -> ClaimVerdict | None:
     """Judge a claim by the same effects elsewhere; None where one is missing or depends on another factor."""
-    if any(of_grid.verdicts.varies(effect) for of_grid, effect in same):
+    if any(one.results.verdicts.varies(one.there) for one in same):
         return None
-    return judge(claim_verdict.claim, lambda _: [effect for _, effect in same])
+    return judge(claim_verdict.claim, lambda _: [one.there for one in same])
 
 
-def _held_words(same: Answer, results: GridResults, effect: Effect) -> str:
-    """Say over which factors another effect is averaged, or at which levels it holds those of this one's average."""
-    ours, theirs = averaged_factors(results, effect), averaged_factors(*same)
-    if theirs != ours and theirs:
-        return average_words(*same)
-    held = _held_levels(same, results, effect)
-    return f" with {name_levels(held, ' and ')}" if held else ""
-
-
-def _held_levels(same: Answer, results: GridResults, effect: Effect) -> dict[str, str]:
-    """Return the levels at which another effect, that is no average, holds the factors of this one's average."""
-    ours, factors = averaged_factors(results, effect), same[0].plan.grid.factors
-    return {name: factors[name].baseline for name in ours if name in factors and not averaged_factors(*same)}
+def _held_words(same: Same, effect: Effect) -> str:
+    """Say at which levels another study holds the factors of this one's average."""
+    return "" if same.here is effect else f" with {same.here.place}"

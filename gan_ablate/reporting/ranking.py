@@ -61,7 +61,7 @@ NOTES = {
     "Use": " (the interval lies below zero)",
     "Helps a weaker start": " (it improves a model that is worse than the default, but is not shown to beat it)",
     "Avoid": " (the interval lies above zero)",
-    "Depends": " (on another factor, by the test of their interaction, or on the steps, where a level turns)",
+    "Depends": " (on another factor, by the test of their interaction, or on steps or data, where a level turns)",
     "Does not matter": " (negligible: the interval lies within the margin)",
     "Not known yet": " (inconclusive, or most runs collapsed, so that FID decides nothing)",
 }
@@ -69,12 +69,12 @@ NOTES = {
 
 
 LASTING_HEADINGS: dict[Lasting, str] = {
-    "same": "The same",
-    "other": "Changed",
-    "moved": "Changed",
+    "same": "Same decision there",
+    "other": "Other decision there",
+    "moved": "Inconclusive there, and the interval excludes the number here",
     "undecided": "Inconclusive there",
 }
-"""What the page calls what became of a decision in another study."""
+"""What the page calls what became of an answer in another study."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RankingLines:
         results: of the grids, without smoke runs.
         blocks: the name of its block, by the name of the grid's folder.
         default: the baseline that most grids share, if there is one.
-        others: other results folders with the same questions.
+        others: studies in other results folders.
     """
 
     results: Sequence[GridResults]
@@ -113,10 +113,9 @@ class RankingLines:
         return {HEADINGS[name]: self._lines(pairs, name) for name, pairs in lists.items() if pairs or name != "rescue"}
 
     def _turns(self, results: GridResults, effect: Effect) -> bool:
-        """Whether the same change has the other sign in another folder."""
-        found = (find_same(other.results, results, effect) for other in self.others)
-        signs = {"lower", "higher"} - {effect.decision}
-        return any(same is not None and same[1].decision in signs for same in found)
+        """Whether the same change has the other sign in another study."""
+        compared = (compare_elsewhere(other, results, effect) for other in self.others)
+        return any(one is not None and one.turns for one in compared)
 
     def _lines(self, pairs: Sequence[Ranked], name: str) -> list[str]:
         of_factors: dict[tuple[str, str], list[Ranked]] = {}
@@ -128,7 +127,7 @@ class RankingLines:
         return lines
 
     def lasting(self, other: OtherStudy) -> list[str]:
-        """Write the default's FID in another study, and a line each for what is the same, changed and inconclusive."""
+        """Write the default's FID in another study, and a line for each thing that may have become of an answer."""
         found: dict[str, dict[tuple[str, str], list[str]]] = {heading: {} for heading in LASTING_HEADINGS.values()}
         for results, effect in sorted(surest_effects(self.results), key=lambda pair: -abs(pair[1].estimate.value)):
             compared = compare_elsewhere(other, results, effect)
@@ -141,6 +140,9 @@ class RankingLines:
         for heading, factors in found.items():
             words = [f"{self._title(*of_factor)} {' · '.join(levels)}" for of_factor, levels in factors.items()]
             lines += [f"**{heading}**: {'; '.join(words)}"] if words else []
+        if not lines:
+            is_common = any(find_same(other.results, *pair) is not None for pair in surest_effects(self.results))
+            lines = ["nothing is decided in both" if is_common else "it measured other changes"]
         there = find_default([of_grid for of_grid in other.results if of_grid.plan.budget != "smoke"])
         if self.default is None or there is None or not self.default.is_scored_like(there):
             return lines
@@ -148,10 +150,11 @@ class RankingLines:
         return [f"**The default**: FID {before} → {after}", *lines]
 
     def _title(self, grid: str, factor: str) -> str:
-        """Name a factor, and the block of its grid where it has several."""
-        factors = next(of_grid.plan.grid.factors for of_grid in self.results if of_grid.name == grid)
-        block = self.blocks[grid]
-        return escape_markdown(factors[factor].title_of(factor) + (f" ({block})" if block else ""))
+        """Name a factor, and the block and the start of its grid, where grids have others."""
+        results = next(of_grid for of_grid in self.results if of_grid.name == grid)
+        title = escape_markdown(results.plan.grid.factors[factor].title_of(factor))
+        where = self._where_words(results).removeprefix(", ")
+        return f"*{title}*{f' ({where})' if where else ''}"
 
     def _line(self, same: Sequence[Ranked], list_name: str) -> str:
         """Write the effects of a factor's levels: ``dropout elements-50 rather than none: +25.8 % […], 5 seeds``.
@@ -162,8 +165,7 @@ class RankingLines:
         ((name, _),) = first.levels.items()
         factor, is_use = results.plan.grid.factors[name], list_name == "use"
         words = f"**{escape_markdown(factor.title_of(name))}**"
-        block = self.blocks[results.name]
-        where = (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
+        where = self._where_words(results)
         baseline = escape_markdown(factor.label_of(factor.baseline))
         if len(same) == 1:
             level = level_words(first, results.plan.grid.factors)
@@ -179,6 +181,11 @@ class RankingLines:
         is_advice = list_name in ("use", "rescue")
         only = f"; {steps:,} steps only" if is_advice and self.others and steps and not is_measured else ""
         return line + only + _decided_elsewhere_words(same)
+
+    def _where_words(self, results: GridResults) -> str:
+        """Name the block of a grid, and its start, where grids have others."""
+        block = self.blocks[results.name]
+        return (f", {escape_markdown(block)}" if block else "") + self._start_words(results)
 
     def _start_words(self, results: GridResults) -> str:
         """Say from which baseline a grid starts, its FID, and after how many steps, where they are not the page's."""

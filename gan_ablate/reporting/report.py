@@ -331,7 +331,7 @@ def _write_paragraph(every: list[GridResults]) -> str:
         name: listed(value for environment in environments if (value := environment.get(name)))
         for name in ("torch", "torchmetrics", "python", "cpu", "gpu", "revision")
     }
-    commits = known["revision"].split(" and ")
+    commits = {environment.get("revision") for environment in environments} - {None, ""}
     settings = [list_settings(results) for results in every]
     shared = {name: Counter(one[name] for one in settings).most_common(1)[0][0] for name in settings[0]}
     grids = [
@@ -351,7 +351,7 @@ def _write_paragraph(every: list[GridResults]) -> str:
         known=known,
         commits=f"{count(len(commits), 'commit')}, named in the records"
         if len(commits) > 2
-        else f"commit{'s' * (len(commits) > 1)} {' and '.join(commits)}",
+        else f"commit{'s' * (len(commits) > 1)} {known['revision']}",
         machine=known["gpu"] or known["cpu"],
         shared=shared,
         grids=grids,

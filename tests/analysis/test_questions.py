@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from gan_ablate.analysis.effects import Effect
-from gan_ablate.analysis.questions import Setting, compare_effects, find_same, question_of
+from gan_ablate.analysis.estimates import Interval
+from gan_ablate.analysis.questions import Setting, compare_answers, compare_effects, find_same, question_of
 from gan_ablate.analysis.results import GridResults
+from gan_ablate.analysis.tests import NOT_TESTED
 from tests.synthetic import gains, results_of
 
 
@@ -17,18 +20,8 @@ def test_same_question_is_found_after_any_number_of_steps() -> None:
     short, long = (results_of("beta1", gains(beta1={"0.9": 0.5}), steps=steps) for steps in (99, 999))
     found = find_same([results_of("dropout", gains(), steps=999), long], short, effect_named(short, "beta1 0.9"))
     assert found is not None
-    assert (found[0].plan.baseline.config.steps, found[1].name) == (999, "beta1 0.9")
+    assert (found.results.plan.baseline.config.steps, found.there.name) == (999, "beta1 0.9")
     assert find_same([results_of("learning_rate", gains())], short, effect_named(short, "beta1 0.9")) is None
-
-
-def test_same_question_is_rather_found_on_the_same_data_then_with_the_same_extractor() -> None:
-    like = results_of("beta1", gains())
-    asked = effect_named(like, "beta1 0.9")
-    others = [results_of("beta1", gains(), dataset=name, steps=999) for name in ("fashion-mnist", "mnist", "mnist-10k")]
-    for results, dataset in ((others, "mnist-10k"), (others[:2], "mnist"), (others[:1], "fashion-mnist")):
-        found = find_same(results, like, asked)
-        assert found is not None
-        assert found[0].plan.baseline.config.dataset == dataset
 
 
 def test_same_question_is_a_simple_effect_rather_than_an_average() -> None:
@@ -39,13 +32,34 @@ def test_same_question_is_a_simple_effect_rather_than_an_average() -> None:
     )
     like = results_of("essentials", gains(), steps=999)
     for results in ([alone, factorial], [factorial, alone]):
-        found = find_same(results, like, effect_named(like, "label smoothing on"))
+        asked = effect_named(like, "label smoothing on")
+        found = find_same(results, like, asked)
         assert found is not None
-        assert (found[0].name, found[1].within) == ("bn_label_smooth", {"batch_norm": "on"})
-    average = effect_named(factorial, "label smoothing on")
-    found = find_same([alone], factorial, average)  # one of those that it averages over
+        assert found.here is asked
+        assert (found.results.name, found.there.within) == ("bn_label_smooth", {"batch_norm": "on"})
+
+
+def test_average_is_rather_found_whole_and_else_in_part_at_the_baseline() -> None:
+    whole, part = results_of("bn_label_smooth", gains(), steps=9), results_of("essentials", gains(), steps=99)
+    like = results_of("bn_label_smooth", gains())
+    asked = effect_named(like, "label smoothing on")
+    found = find_same([part, whole], like, asked)
     assert found is not None
-    assert found[1].within == {}
+    assert found.here is asked
+    assert found.results.name == "bn_label_smooth"
+    found = find_same([part], like, asked)
+    assert found is not None
+    assert (found.here.within, found.there.within) == ({"batch_norm": "on"}, {})
+
+
+def test_part_is_found_by_its_trainings_whatever_the_other_grid_varies(tmp_path: Path) -> None:
+    """Elsewhere the initial weights alone are varied, and the grid does not know of batch norm."""
+    text = 'base = "dcgan-28"\n[factors.start]\nbaseline = "usual"\nlevels.usual = {}\n'
+    (tmp_path / "start.toml").write_text(f'{text}levels.torch = {{ init = "default" }}\n', "utf-8")
+    there, like = results_of(tmp_path / "start.toml", gains()), results_of("init", gains())
+    found = find_same([there], like, effect_named(like, "init default"))
+    assert found is not None
+    assert (found.here.within, found.there.name) == ({"batch_norm": "on"}, "start torch")
 
 
 def test_same_trainings_are_one_question_under_other_names() -> None:
@@ -55,7 +69,7 @@ def test_same_trainings_are_one_question_under_other_names() -> None:
     assert question_of(usual, off) == question_of(placed, none)
     found = find_same([placed], usual, off)
     assert found is not None
-    assert found[1].name == none.name
+    assert found.there.name == none.name
 
 
 def test_levels_of_one_name_on_other_bases_are_two_questions(tmp_path: Path) -> None:
@@ -85,6 +99,25 @@ def test_decisions_of_two_lengths_are_counted() -> None:
     assert compared.effects[0].name == "Adam's β1: 0.9 (from 0.5)"
     found = compared.count(short, long)
     assert (found["other"], found.total()) == (1, 10)
+
+
+def test_answers_count_what_is_too_small_to_matter_and_half_an_interval() -> None:
+    nothing = results_of("beta1", gains(beta1={"0.9": -0.01}), noise=0.03, steps=99)
+    small = results_of("beta1", gains(beta1={"0.9": 0.03}), steps=999)
+    before, after = (effect_named(results, "beta1 0.9") for results in (nothing, small))
+    assert (before.decision, after.decision, after.is_too_small) == ("negligible", "higher", True)
+    assert compare_answers(before, after) == "same"
+    worse = effect_named(results_of("beta1", gains(beta1={"0.9": 0.5})), "beta1 0.9")
+    better = effect_named(results_of("beta1", gains(beta1={"0.9": -0.5})), "beta1 0.9")
+    open_effect = replace(before, test=NOT_TESTED, equivalence=NOT_TESTED)
+    for answer, interval, lasting in (
+        (worse, (-math.inf, 0.17), "moved"),
+        (worse, (-0.17, math.inf), "undecided"),
+        (better, (-0.17, math.inf), "moved"),
+        (better, (math.nan, math.nan), "undecided"),
+    ):
+        assert compare_answers(answer, replace(open_effect, adjusted=Interval(*interval))) == lasting
+        assert compare_answers(open_effect, answer) is None
 
 
 def test_settings_of_one_length_come_in_order_of_what_they_share() -> None:

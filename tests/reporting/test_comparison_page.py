@@ -23,9 +23,9 @@ def test_page_names_the_decisions_that_changed() -> None:
         ]
     )
     page = make_comparison_page(compared)
-    assert page.title == "The same changes after 99 steps of mnist-10k and 1,999 steps of mnist-10k"
+    assert page.title == "The same changes after 99 steps of mnist-10k and after 1,999 steps of mnist-10k"
     counted, changed = page.sentences
-    assert counted.startswith("**After 1,999 steps of mnist-10k, 1 of 2 decisions** made after 99 steps")
+    assert counted.startswith("**1 of 2 decisions** made after 99 steps of mnist-10k are the same after 1,999 steps")
     assert "Other decisions: 1. Inconclusive: 0." in counted
     assert "Adam's β1: 0.0 (from 0.5) +3" in changed
     assert ", higher → -2" in changed
@@ -40,7 +40,7 @@ def test_one_seed_is_no_other_answer() -> None:
         [results_of("beta1", effects, steps=99), results_of("beta1", effects, steps=1_999, seeds=1)]
     )
     (said,) = make_comparison_page(compared).sentences
-    assert said == "**After 1,999 steps of mnist-10k nothing is decided yet:** one seed has no interval."
+    assert said == "**Nothing is decided after 1,999 steps of mnist-10k yet:** one seed has no interval."
 
 
 def test_page_tells_what_moved_from_what_lacks_seeds() -> None:
@@ -49,9 +49,9 @@ def test_page_tells_what_moved_from_what_lacks_seeds() -> None:
     short, long = results_of("dropout", before, steps=99), results_of("dropout", after, 0.1, seeds=3, steps=1_999)
     counted, moved, unsure = make_comparison_page(compare_effects([short, long])).sentences
     assert counted.endswith("Other decisions: 0. Inconclusive: 3.")
-    assert moved.startswith("Inconclusive after 1,999 steps of mnist-10k, and the interval there excludes the first")
+    assert moved.startswith("Inconclusive after 1,999 steps of mnist-10k, and the interval excludes the number after")
     assert re.findall(r"\d\d % of \w+", moved) == ["30 % of elements"]
-    assert unsure.startswith("Inconclusive after 1,999 steps of mnist-10k: dropout in D: ")
+    assert unsure.startswith("Inconclusive after 1,999 steps of mnist-10k, and the interval holds that number: dropout")
     assert sorted(re.findall(r"\d\d % of \w+", unsure)) == ["25 % of channels", "50 % of elements"]
 
 

@@ -48,8 +48,7 @@ def test_percentages_are_as_precise_as_anyone_reads_them(value: float, text: str
 
 
 def test_lists_name_each_word_once() -> None:
-    lists = ([], ["a"], ["a", "b"], ["a", "b", "a", "c"])
-    assert list(map(listed, lists)) == ["", "a", "a and b", "a, b and c"]
+    assert [listed(words) for words in ("", "a", "ab", "abac")] == ["", "a", "a and b", "a, b and c"]
 
 
 def test_numbers_have_three_digits() -> None:

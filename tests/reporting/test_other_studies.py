@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
 import re
 
+from gan_ablate.design.config import RunConfig
+from gan_ablate.design.plan import Variant
+from gan_ablate.execution.records import Record
 from gan_ablate.reporting.other_studies import split_settings
-from tests.reporting.example import make_front
+from tests.reporting.example import change_records, make_front
 from tests.synthetic import batch_norm_halves, gains, make_factorial, planted, results_of
 
 
@@ -18,10 +22,10 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
     assert "- **After 6,000 steps of mnist-10k** ([study-6000](../study-6000/report.md))\n" in page.markdown
     ((_, (default, same, changed)),) = page.lasting
     assert re.fullmatch(r"\*\*The default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
-    of_beta1, of_dropout = same.removeprefix("**The same**: ").split("; ")
-    assert of_beta1 == "Adam's β1 0.9: +49 % → +35 % · 0.0: 0 % → 0 %"
-    assert of_dropout == "dropout in D 30 % of elements: 0 % → 0 %"
-    told = changed.removeprefix("**Changed**: dropout in D ").split(" · ")
+    of_beta1, of_dropout = same.removeprefix("**Same decision there**: ").split("; ")
+    assert of_beta1 == "*Adam's β1* 0.9: +49 % → +35 % · 0.0: 0 % → 0 %"
+    assert of_dropout == "*dropout in D* 30 % of elements: 0 % → 0 %"
+    told = changed.removeprefix("**Other decision there**: *dropout in D* ").split(" · ")
     assert told == [
         "50 % of elements: higher (+36 %) → negligible (+1 %)",
         "25 % of channels: higher (+22 %) → lower (-18 %)",
@@ -50,12 +54,12 @@ def test_each_data_set_and_length_of_another_folder_is_told() -> None:
     ]
     here = [planted("dropout", harmful), planted("beta1", {"0.9": 0.4})]
     page = make_front(*here, others=split_settings("long", "../long/report.md", there))
-    told = {other.setting.name: [line.split(":")[0] for line in lines] for other, lines in page.lasting}
-    assert told == {
-        "6,000 steps of fashion-mnist": ["**The same**"],
-        "6,000 steps of mnist": ["**The same**", "**Changed**"],
-        "9,000 steps of mnist": ["**Changed**"],
-    }
+    told = [(other.setting.name, [line.split(":")[0] for line in lines]) for other, lines in page.lasting]
+    assert told == [
+        ("6,000 steps of fashion-mnist", ["**Same decision there**"]),
+        ("6,000 steps of mnist", ["**Same decision there**", "**Other decision there**"]),
+        ("9,000 steps of mnist", ["**Other decision there**"]),
+    ]
     (dropout, beta1) = page.ranking["Avoid"]
     of_channels = dropout.split(" · ")[0]
     assert re.search(r"; \+49[^;]+ at 6,000 steps on fashion-mnist; but [^;]+ at 9,000 steps on mnist$", of_channels)
@@ -70,10 +74,10 @@ def test_too_few_seeds_elsewhere_are_no_change() -> None:
     assert {effect.decision for effect in there.verdicts.effects("fid")} == {"inconclusive"}
     page = make_front(here, others=split_settings("long", "x", [there]))
     ((_, (_, changed, unsure)),) = page.lasting
-    assert re.fullmatch(
-        r"\*\*Changed\*\*: dropout in D 30 % of elements: higher \(\+\d+ %\) → inconclusive \(.+\)", changed
-    )
-    assert unsure.startswith("**Inconclusive there**: dropout in D ")
+    heading, words = changed.split(": *dropout in D* ")
+    assert heading == "**Inconclusive there, and the interval excludes the number here**"
+    assert re.fullmatch(r"30 % of elements: higher \(\+\d+ %\) → inconclusive \(.+\)", words)
+    assert unsure.startswith("**Inconclusive there**: *dropout in D* ")
     assert re.findall(r"\d\d % of \w+", unsure) == ["50 % of elements", "25 % of channels"]
     (avoid,) = page.ranking["Avoid"]
     assert avoid.count("; but ") == 1
@@ -94,10 +98,52 @@ def test_verdict_that_only_lacks_seeds_elsewhere_is_not_told() -> None:
     assert "9,000 steps" not in row
 
 
-def test_folder_that_decides_nothing_leaves_nothing_to_compare() -> None:
-    here = planted("beta1", {"0.9": 0.4}, seeds=1)
-    page = make_front(here, others=split_settings("long", "x", [planted("dropout", {}, dataset="mnist")]))
-    assert "- **After 1,500 steps of mnist** ([long](x)): no decision to compare\n" in page.markdown
+def test_study_without_a_decision_in_common_says_why() -> None:
+    here = [planted("beta1", {"0.9": 0.4}), planted("init", {}, seeds=1)]
+    for there, words in (
+        ([planted("dropout", {}, dataset="mnist")], "it measured other changes"),
+        ([planted("init", {"bad": 0.4}, dataset="mnist")], "nothing is decided in both"),
+    ):
+        page = make_front(*here, others=split_settings("long", "x", there))
+        assert f"- **After 1,500 steps of mnist** ([long](x))\n  - {words}\n" in page.markdown
+
+
+def test_smoke_runs_are_no_study() -> None:
+    smoke = planted("beta1", {}, budget="smoke")
+    assert [one.setting.steps for one in split_settings("x", "x", [smoke, planted("beta1", {})])] == [1_500]
+
+
+def test_what_collapses_elsewhere_is_no_same_decision() -> None:
+    """β1 0.9 helps here; there its FID is as low, and all of its runs collapsed."""
+    here, there = planted("beta1", {"0.9": -0.4}), planted("beta1", {"0.9": -0.4}, steps=9_000, seeds=8)
+
+    def collapse(record: Record) -> dict[str, object]:
+        assert record.scoring is not None
+        assert record.scoring.final is not None
+        has_level = isinstance(record.config, RunConfig) and record.config.beta1 == 0.9
+        counts = (record.scoring.final.num_samples, *[0] * 9) if has_level else record.scoring.final.class_counts
+        final = record.scoring.final.model_copy(update={"class_counts": counts})
+        return {"scoring": record.scoring.model_copy(update={"final": final})}
+
+    page = make_front(here, others=split_settings("long", "x", [change_records(there, collapse)]))
+    (used,) = page.ranking["Use"]
+    assert used.endswith(" at 9,000 steps, inconclusive, 8 of 8 runs collapsed (baseline: 0 of 8)")
+    ((_, lines),) = page.lasting
+    assert not any("-33 %" in line for line in lines if line.startswith("**Same decision there**"))
+
+
+def test_part_of_an_average_is_told_by_its_own_answer() -> None:
+    """Alone, leaving batch norm out helps; with smoothing it harms more. Elsewhere, alone, it harms."""
+
+    def fid(variant: Variant, seed: int) -> float:
+        off, on = variant.levels["batch_norm"] == "off", variant.levels["label_smoothing"] == "on"
+        return 20 * math.exp(off * (0.9 if on else -0.3) + 0.01 * math.sin(7 * seed + 3 * len(variant.label)))
+
+    there = results_of("essentials", gains(batch_norm={"off": 0.3}), steps=9_000)
+    page = make_front(make_factorial(fid), others=split_settings("long", "x", [there]))
+    ((_, lines),) = page.lasting
+    (other,) = [line for line in lines if line.startswith("**Other decision there**")]
+    assert "*batch norm in G and D* off, with label smoothing off: lower (-26 %) → higher (+34 %)" in other
 
 
 def test_effect_elsewhere_that_is_averaged_otherwise_says_so() -> None:

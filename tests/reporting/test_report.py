@@ -414,6 +414,14 @@ def test_runs_without_scores_cite_no_metric(store: Store) -> None:
     assert "heusel2017fid" not in text
 
 
+def test_many_commits_are_counted(store: Store) -> None:
+    for number, (_, config) in enumerate(store.load_plan("beta1").runs):
+        record = store.load_record(config.run_id)
+        assert record is not None
+        store.save_record(record.model_copy(update={"environment": {"revision": f"abc{number % 3}"}}))
+    assert "(3 commits, named in the records)" in cite(store.root).methods
+
+
 def test_empty_folder_has_nothing_to_cite(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is finished in this folder yet"):
         cite(tmp_path)

@@ -197,7 +197,9 @@ def plot_compared_effects(
     """
     colours = sns.color_palette("colorblind", len(settings))
     offsets = 0.7 / len(settings) * (np.arange(len(settings)) - (len(settings) - 1) / 2)
-    with open_figure(path, (0.1 + 0.1 * len(settings)) * len(rows) + 1.1) as figure:
+    names = [textwrap.fill(name, COMPARISON_WRAP, break_on_hyphens=False) for name, _ in rows]
+    row_inches = max(0.1 + 0.1 * len(settings), 0.14 * max(name.count("\n") + 1 for name in names))
+    with open_figure(path, row_inches * len(rows) + 1.1) as figure:
         axes = figure.subplots()
         axes.axvline(0, color="0.3", lw=1)
         axes.grid(visible=False, axis="y")
@@ -208,7 +210,6 @@ def plot_compared_effects(
             margin = next(effect.margin for effect in effects if effect is not None)
             if margin is not None:
                 axes.fill_betweenx([row - 0.5, row + 0.5], -margin, margin, color="0.93", zorder=0)
-        names = [textwrap.fill(name, COMPARISON_WRAP, break_on_hyphens=False) for name, _ in rows]
         axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         low, high = axes.get_xlim()
@@ -229,7 +230,7 @@ def _draw_answer(axes: Axes, effect: Effect, y: float, colour: Any) -> None:
             axes.plot(ends, [y, y], color=colour, lw=width, solid_capstyle="butt", zorder=2)
     value = float(np.clip(effect.estimate.value, -COMPARISON_REACH, COMPARISON_REACH))
     marker = "o" if value == effect.estimate.value else ">" if value > 0 else "<"
-    face = "white" if effect.decision == "inconclusive" else colour
+    face = "white" if effect.answer == "inconclusive" else colour
     axes.plot(value, y, marker, color=colour, mfc=face, ms=4.5, zorder=3)
 
 
