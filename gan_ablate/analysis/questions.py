@@ -150,7 +150,7 @@ class ComparedEffects:
 
     Attributes:
         settings: in order: fewer steps first, then more of the changes.
-        effects: those that were measured in at least two settings, the largest first.
+        effects: those that were measured in at least two settings, the largest in the shortest training first.
     """
 
     settings: list[Setting]
@@ -215,9 +215,9 @@ def _name(answers: dict[Setting, Answer]) -> ComparedEffect:
 
 
 def _size(compared: ComparedEffect) -> float:
-    """Return the size of an effect in the longest training: what lasts comes first."""
-    longest = max(compared.answers, key=lambda at: at.steps)  # of several, the one with more changes
-    return abs(compared.answers[longest][1].estimate.value)
+    """Return the size of an effect in the first setting that has it."""
+    _, effect = next(iter(compared.answers.values()))
+    return abs(effect.estimate.value)
 
 
 class Same(NamedTuple):

@@ -128,18 +128,18 @@ def make_front_page(
     every = list(results.values())
     trusted = [of_grid for of_grid in every if of_grid.plan.budget != "smoke"]
     plans = [of_grid.plan for of_grid in trusted or every]
-    default = find_default(trusted)
+    default, steps = find_default(trusted), steps_words(plans)
     ranked = RankingLines(trusted, blocks, default, others)
     unjudged = [(of_grid, claim, reason) for of_grid in trusted for claim, reason in of_grid.verdicts.unjudged()]
     return FrontPage(
-        title="What helps a GAN, by how much, how surely, at what cost",
+        title=f"What helps a GAN{f' {steps}' if steps else ''}, by how much, how surely, at what cost",
         path=PAGE_NAME,
         is_smoke=not trusted,
         bases=listed(f"`{base}`" for base in map(base_of, plans)) if default is None else "",
         default=f"`{base_of(default.results.plan)}`" if default is not None else "",
         is_only_start=default is None or all(map(default.is_baseline_of, trusted)),
         datasets=listed(escape_markdown(plan.baseline.config.dataset) for plan in plans),
-        steps=steps_words(plans),
+        steps=steps,
         baseline=_find_baseline(trusted, default),
         falling=_count_falling(trusted),
         curve_samples=_find_curve_samples(trusted),

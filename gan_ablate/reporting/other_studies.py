@@ -69,7 +69,8 @@ class Compared(NamedTuple):
         lasting: whether it lasts.
         before: the answer here.
         after: the answer there.
-        words: ``: higher (+21 %) → lower (-15 %)``; the two numbers where the answer is the same or still open.
+        words: ``: higher (+21 %) → lower (-15 %)``, the shorter training first; the two numbers where the answer is the
+            same or still open.
     """
 
     lasting: Lasting
@@ -88,28 +89,33 @@ class Compared(NamedTuple):
         return {self.before, self.after} == {"lower", "higher"}
 
 
-def compare_elsewhere(other: OtherStudy, results: GridResults, effect: Effect) -> Compared | None:
+def compare_elsewhere(
+    other: OtherStudy, results: GridResults, effect: Effect, surest: Effect | None = None
+) -> Compared | None:
     """Say what became of an answer in another study; None where it is not measured there, or not decided here.
 
-    Where the other study has only a part of an average, it is compared with that part. If that one is inconclusive here
-    and does not differ from the others, it is compared with the average.
+    Where the other study has only a part of an average, it is compared with that part.
+
+    Args:
+        other: the other study.
+        results: of the grid that has the effect.
+        effect: a main effect on FID.
+        surest: the same effect of another grid, with more seeds.
     """
     same = find_same(other.results, results, effect)
     if same is None:
         return None
-    is_average = same.here.answer == "inconclusive" and not results.verdicts.varies(effect)
-    here, there = effect if is_average else same.here, same.there
+    here, there = surest if surest is not None and same.here is effect else same.here, same.there
     lasting = compare_answers(here, there)
     if lasting is None:
         return None
-    before, after = (value_text(one, one.estimate.value) for one in (here, there))
+    numbers = [f"{one.value_bound}{value_text(one, one.estimate.value)}" for one in (here, there)]
     if lasting in ("other", "moved"):
-        before, after = f"{_answer_words(here)} ({before})", f"{_answer_words(there)} ({after})"
-    if here is effect:
-        words = f"{average_words(results, effect)}: {before} → {after}{_held_words(same, effect)}"
-    else:
-        words = f", with {here.place}: {before} → {after}"
-    return Compared(lasting, here.answer, there.answer, words)
+        numbers = [f"{_answer_words(one)} ({number})" for one, number in zip((here, there), numbers, strict=True)]
+    if other.setting.steps < setting_of(results).steps:
+        numbers.reverse()  # the shorter training first, on every page
+    where = average_words(results, effect) if same.here is effect else f", with {same.here.place}"
+    return Compared(lasting, here.answer, there.answer, f"{where}: {' → '.join(numbers)}")
 
 
 def _answer_words(effect: Effect) -> str:

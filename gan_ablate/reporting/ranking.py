@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Ranked: TypeAlias = tuple[GridResults, Effect]
 
 
-MAX_RANKED = 15
+MAX_RANKED = 24
 """The most factors that a list of the ranking names."""
 
 
@@ -130,7 +130,7 @@ class RankingLines:
         """Write the default's FID in another study, and a line for each thing that may have become of an answer."""
         found: dict[str, dict[tuple[str, str], list[str]]] = {heading: {} for heading in LASTING_HEADINGS.values()}
         for results, effect in sorted(surest_effects(self.results), key=lambda pair: -abs(pair[1].estimate.value)):
-            compared = compare_elsewhere(other, results, effect)
+            compared = compare_elsewhere(other, results, effect, self._find_surest(results, effect))
             if compared is not None:
                 ((name, _),) = effect.levels.items()
                 level = level_words(effect, results.plan.grid.factors)
@@ -139,7 +139,8 @@ class RankingLines:
         lines = []
         for heading, factors in found.items():
             words = [f"{self._title(*of_factor)} {' · '.join(levels)}" for of_factor, levels in factors.items()]
-            lines += [f"**{heading}**: {'; '.join(words)}"] if words else []
+            num = sum(map(len, factors.values()))
+            lines += [f"**{heading}** ({num}): {'; '.join(words)}"] if words else []
         if not lines:
             is_common = any(find_same(other.results, *pair) is not None for pair in surest_effects(self.results))
             lines = ["nothing is decided in both" if is_common else "it measured other changes"]

@@ -297,12 +297,12 @@ def images_words(results: GridResults) -> str:
 
 
 def shrinking_words(results: GridResults, effect: Effect) -> str:
-    """Say how large an effect was during training, where it shrinks: ``; it shrinks: +204 % at step 450``."""
+    """Say how large an effect was during training, where it shrinks: ``; it was larger before: +204 % at step 450``."""
     trajectories = [one for one in results.trajectories if one.effects[-1].levels == effect.levels]
     if not trajectories or trajectories[0].peak is None:
         return ""
     step, largest = trajectories[0].peak
-    return f"; it shrinks: {value_text(largest, largest.estimate.value)} at step {step:,}"
+    return f"; it was larger before: {value_text(largest, largest.estimate.value)} at step {step:,}"
 
 
 def collapsed_words(effect: Effect) -> str:

@@ -4,11 +4,12 @@ import math
 import re
 
 from gan_ablate.design.config import RunConfig
-from gan_ablate.design.plan import Variant
+from gan_ablate.design.grid import load_grid
+from gan_ablate.design.plan import Variant, plan
 from gan_ablate.execution.records import Record
 from gan_ablate.reporting.other_studies import split_settings
 from tests.reporting.example import change_records, make_front
-from tests.synthetic import batch_norm_halves, gains, make_factorial, planted, results_of
+from tests.synthetic import batch_norm_halves, gains, make_factorial, make_results, planted, results_of
 
 
 def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None:
@@ -22,10 +23,10 @@ def test_what_a_longer_training_found_stands_on_the_line_and_is_linked() -> None
     assert "- **After 6,000 steps of mnist-10k** ([study-6000](../study-6000/report.md))\n" in page.markdown
     ((_, (default, same, changed)),) = page.lasting
     assert re.fullmatch(r"\*\*The default\*\*: FID 2. → 2.", re.sub(r"\.\d", "", default))
-    of_beta1, of_dropout = same.removeprefix("**Same decision there**: ").split("; ")
+    of_beta1, of_dropout = same.removeprefix("**Same decision there** (3): ").split("; ")
     assert of_beta1 == "*Adam's β1* 0.9: +49 % → +35 % · 0.0: 0 % → 0 %"
     assert of_dropout == "*dropout in D* 30 % of elements: 0 % → 0 %"
-    told = changed.removeprefix("**Other decision there**: *dropout in D* ").split(" · ")
+    told = changed.removeprefix("**Other decision there** (2): *dropout in D* ").split(" · ")
     assert told == [
         "50 % of elements: higher (+36 %) → negligible (+1 %)",
         "25 % of channels: higher (+22 %) → lower (-18 %)",
@@ -56,14 +57,41 @@ def test_each_data_set_and_length_of_another_folder_is_told() -> None:
     page = make_front(*here, others=split_settings("long", "../long/report.md", there))
     told = [(other.setting.name, [line.split(":")[0] for line in lines]) for other, lines in page.lasting]
     assert told == [
-        ("6,000 steps of fashion-mnist", ["**Same decision there**"]),
-        ("6,000 steps of mnist", ["**Same decision there**", "**Other decision there**"]),
-        ("9,000 steps of mnist", ["**Other decision there**"]),
+        ("6,000 steps of fashion-mnist", ["**Same decision there** (3)"]),
+        ("6,000 steps of mnist", ["**Same decision there** (1)", "**Other decision there** (1)"]),
+        ("9,000 steps of mnist", ["**Other decision there** (3)"]),
     ]
     (dropout, beta1) = page.ranking["Avoid"]
     of_channels = dropout.split(" · ")[0]
     assert re.search(r"; \+49[^;]+ at 6,000 steps on fashion-mnist; but [^;]+ at 9,000 steps on mnist$", of_channels)
     assert re.search(r"; \+47\.\d % at 6,000 steps on fashion-mnist, inconclusive; but [^;]+ steps on mnist$", beta1)
+
+
+def test_change_is_compared_by_its_surest_number() -> None:
+    """Two grids have the change; the one with more seeds has another number, and the list below tells that one."""
+
+    def fid(variant: Variant, seed: int) -> float:
+        off, on = variant.levels["batch_norm"] == "off", variant.levels["label_smoothing"] == "on"
+        noise = 0.03 * math.sin(7 * seed + 3 * len(variant.label)) + (off and on) * math.sin(3 * seed)
+        return 20 * math.exp(noise - 0.02 * on)
+
+    few = results_of("essentials", gains(label_smoothing={"on": 0.06}), noise=0.03)
+    many = make_results(plan(load_grid("bn_label_smooth"), seeds=16), fid)
+    long = results_of("essentials", gains(label_smoothing={"on": 0.01}), noise=0.03, steps=9_000)
+    page = make_front(few, many, others=split_settings("long", "x", [long]))
+    (line,) = [one for one in page.ranking["Does not matter"] if one.startswith("**label smoothing")]
+    ((_, lines),) = page.lasting
+    assert "rather than off: -1.7 % [-4.2, +0.9], 16 seeds" in line
+    assert "*label smoothing (real labels of 0.9)* on: -2 % → -2 %" in " ".join(lines)
+    (alone,) = [one for one in make_front(few).ranking["Does not matter"] if one.startswith("**label smoothing")]
+    assert "rather than off: +2." in alone
+
+
+def test_shorter_training_comes_first_on_both_pages() -> None:
+    short, long = planted("beta1", {"0.9": 0.4}), planted("beta1", {"0.9": -0.2}, steps=9_000)
+    for here, there in ((short, long), (long, short)):
+        ((_, lines),) = make_front(here, others=split_settings("other", "x", [there])).lasting
+        assert "**Other decision there** (1): *Adam's β1* 0.9: higher (+49 %) → lower (-18 %)" in lines
 
 
 def test_too_few_seeds_elsewhere_are_no_change() -> None:
@@ -75,9 +103,9 @@ def test_too_few_seeds_elsewhere_are_no_change() -> None:
     page = make_front(here, others=split_settings("long", "x", [there]))
     ((_, (_, changed, unsure)),) = page.lasting
     heading, words = changed.split(": *dropout in D* ")
-    assert heading == "**Inconclusive there, and the interval excludes the number here**"
+    assert heading == "**Inconclusive there, and the interval excludes the number here** (1)"
     assert re.fullmatch(r"30 % of elements: higher \(\+\d+ %\) → inconclusive \(.+\)", words)
-    assert unsure.startswith("**Inconclusive there**: *dropout in D* ")
+    assert unsure.startswith("**Inconclusive there** (2): *dropout in D* ")
     assert re.findall(r"\d\d % of \w+", unsure) == ["50 % of elements", "25 % of channels"]
     (avoid,) = page.ranking["Avoid"]
     assert avoid.count("; but ") == 1

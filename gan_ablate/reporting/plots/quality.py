@@ -47,9 +47,9 @@ RUNS_NOTE = (
 )
 
 COMPARISON_NOTE = (
-    "Look for rows whose intervals lie on different sides of zero. Thick bars are 95 % intervals, thin ones adjusted "
-    "for all comparisons of a grid; one that excludes nothing is not drawn. Hollow markers are inconclusive. The grey "
-    "band is the margin. Bars beyond six times FID, or a sixth of it, are cut."
+    "Look for rows whose bars lie on different sides of zero. Thick bars are 95 % intervals. Thin bars are adjusted "
+    "for all comparisons of a grid, and decisions rest on them. A missing thin bar is wider than the axis. Hollow "
+    "markers are inconclusive. The grey band is the margin. Bars beyond six times FID, or a sixth of it, are cut."
 )
 
 COMPARISON_WRAP = 42
