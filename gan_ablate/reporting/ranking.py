@@ -144,10 +144,11 @@ class RankingLines:
         if not lines:
             is_common = any(find_same(other.results, *pair) is not None for pair in surest_effects(self.results))
             lines = ["nothing is decided in both" if is_common else "it measured other changes"]
-        there = find_default([of_grid for of_grid in other.results if of_grid.plan.budget != "smoke"])
+        there = find_default(other.results)
         if self.default is None or there is None or not self.default.is_scored_like(there):
             return lines
-        before, after = (number(float(default.results.summary["fid"].iloc[0])) for default in (self.default, there))
+        in_order = sorted((self.default, there), key=lambda default: default.results.plan.baseline.config.steps)
+        before, after = (number(float(default.results.summary["fid"].iloc[0])) for default in in_order)
         return [f"**The default**: FID {before} → {after}", *lines]
 
     def _title(self, grid: str, factor: str) -> str:

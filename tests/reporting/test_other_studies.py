@@ -88,9 +88,10 @@ def test_change_is_compared_by_its_surest_number() -> None:
 
 
 def test_shorter_training_comes_first_on_both_pages() -> None:
-    short, long = planted("beta1", {"0.9": 0.4}), planted("beta1", {"0.9": -0.2}, steps=9_000)
+    short, long = planted("beta1", {"0.9": 0.4}), planted("beta1", {"0.9": -0.2}, fid=27.0, steps=9_000)
     for here, there in ((short, long), (long, short)):
         ((_, lines),) = make_front(here, others=split_settings("other", "x", [there])).lasting
+        assert lines[0] == "**The default**: FID 22.1 → 29.9"
         assert "**Other decision there** (1): *Adam's β1* 0.9: higher (+49 %) → lower (-18 %)" in lines
 
 
