@@ -152,8 +152,8 @@ class Standing:
 
 
 BASE_RATES = {
-    True: (Standing(58, 51, 0), Standing(36, 29, 0)),
-    False: (Standing(133, 76, 17), Standing(66, 35, 12)),
+    True: (Standing(95, 77, 0), Standing(58, 39, 0)),
+    False: (Standing(162, 87, 17), Standing(81, 36, 12)),
 }
 """Whether an effect is large → how decisions stood after each of ``TIMES`` as many steps: ``results/lasting.md``."""
 
