@@ -463,7 +463,7 @@ def test_front_figure_has_a_panel_of_times_where_any_is_known(
     rows = [effect_plots.FrontRow("beta1 0.0", effect, effect if is_timed else None)]
     effect_plots.plot_front([("Adam's β1", rows)], FigurePath(tmp_path) / "front.png")
     (figure,) = figures
-    words = ["change of FID, log scale: left is better", "step time: left is faster"]
+    words = ["change of FID, log scale: left is better", "time: left is faster"]
     assert [axes.get_xlabel() for axes in figure.axes] == words[: 1 + is_timed]
 
 

@@ -111,7 +111,7 @@ def plot_front(groups: Sequence[tuple[str, Sequence[FrontRow]]], path: FigurePat
         rows.append((title if len(title) <= MAX_TITLE else f"{title[:MAX_TITLE]}…", None))
         rows += [(row.name, row) for row in of_grid]
     is_costed = any(row is not None and row.time is not None and is_timed(row.time) for _, row in rows)
-    panels = [("change of FID, log scale: left is better", 9, 3.0), ("step time: left is faster", 3, 1.2)]
+    panels = [("change of FID, log scale: left is better", 9, 3.0), ("time: left is faster", 3, 1.2)]
     panels = panels if is_costed else panels[:1]
     with open_figure(path, _ROW_INCHES * len(rows) + 1.2) as figure:
         widths = [width for *_, width in panels]
